@@ -1,0 +1,232 @@
+"""Configurations: plain dataclasses, from and to YAML and JSON.
+
+A configuration is a dataclass whose fields are numbers, texts, truth values, lists or tuples of these,
+mappings with text keys, ``Literal`` choices, optional ones, or other dataclasses. A field's help text stands
+in its metadata (``field(default=…, metadata={"help": "…"})``); the command line shows it. A dataclass checks
+its values in ``__post_init__`` by raising ``ConfigError`` or ``ValueError``. All problems of a file are
+reported together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from counterview.errors import ConfigError
+
+T = TypeVar("T")
+MAX_BYTES = 1_000_000
+
+
+def load_config(cls: type[T], source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> T:
+    """Build ``cls`` from a YAML or JSON file, or from a mapping.
+
+    Args:
+        cls: a dataclass.
+        source: a path, or the values themselves.
+        overrides: ``key=value`` texts as on a command line, ``outer.inner=value`` for nested ones; the
+            value is read as YAML.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown (the nearest known one is named), a value
+            has the wrong type or is refused by the dataclass. One error lists every problem.
+    """
+    path = None if isinstance(source, Mapping) else Path(source)
+    values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
+    for text in overrides:
+        _override(values, text)
+    problems: list[str] = []
+    result = _build(cls, values, "", problems)
+    if problems:
+        number = f"{len(problems)} problems: " if len(problems) > 1 else ""
+        raise ConfigError(number + "; ".join(problems), path=path)
+    return typing.cast(T, result)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a YAML (or JSON) file that holds one mapping, with PyYAML's safe loader.
+
+    Raises:
+        ConfigError: missing, too large, not YAML, or no mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError("is too large for a configuration", path=path, expected=f"at most {MAX_BYTES} bytes")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such file", path=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({type(error).__name__})", path=path) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(
+            "is not YAML", path=path, found=f"{where}{getattr(error, 'problem', None) or error}"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError("is no configuration", path=path, found=type(values).__name__, expected="keys and values")
+    return values
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The values of a configuration as plain dicts, lists and scalars, in field order."""
+    return typing.cast(dict[str, Any], _plain(config))
+
+
+def dump_yaml(config: Any) -> str:
+    """The values of a configuration as YAML text; :func:`load_config` reads it back to an equal object."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def field_help(cls: type) -> dict[str, str]:
+    """Help text of every field, nested ones as ``outer.inner``."""
+    lines: dict[str, str] = {}
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        lines[item.name] = item.metadata.get("help", "")
+        inner = hints[item.name]
+        if dataclasses.is_dataclass(inner):
+            lines |= {f"{item.name}.{key}": text for key, text in field_help(typing.cast(type, inner)).items()}
+    return lines
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A phrase that suggests the nearest of ``known``, or lists them: for error messages."""
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(known))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, found, raw = text.partition("=")
+    if not found or not key:
+        raise ConfigError("an override is key=value", found=repr(text))
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value of {key} is not YAML", found=repr(raw)) from None
+    *outer, last = key.split(".")
+    place: Any = values
+    for name in outer:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{key} cannot be set", found=f"{name} is no group of values")
+    place[last] = value
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> Any:
+    before = len(problems)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    arguments = {}
+    for key, value in values.items():
+        if key not in fields:
+            problems.append(f"unknown key {f'{prefix}{key}'!r} ({nearest(str(key), list(fields))})")
+            continue
+        arguments[key] = _convert(hints[key], value, f"{prefix}{key}", problems)
+    for name, item in fields.items():
+        no_default = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            problems.append(f"{prefix}{name} is missing")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        problems.append(f"{prefix.rstrip('.')}: {error}" if prefix else str(error))
+    except (TypeError, ValueError) as error:
+        problems.append(f"{prefix.rstrip('.') or cls.__name__}: {error}")
+    return None
+
+
+def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        attempts: list[list[str]] = []
+        for option in (a for a in arguments if a is not type(None)):
+            trial: list[str] = []
+            result = _convert(option, value, name, trial)
+            if not trial:
+                return result
+            attempts.append(trial)
+        problems.extend(min(attempts, key=len))
+        return None
+    if origin is typing.Literal:
+        if any(value == a and type(value) is type(a) for a in arguments):
+            return value
+        choices = [str(a) for a in arguments]
+        problems.append(f"{name} is {value!r} ({nearest(str(value), choices)}; choices: {', '.join(choices)})")
+        return None
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return _build(typing.cast(type, hint), value, f"{name}.", problems)
+        return _mismatch(name, value, "a group of keys and values", problems)
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            return _mismatch(name, value, "a list", problems)
+        if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+            if len(value) != len(arguments):
+                return _mismatch(name, value, f"{len(arguments)} values", problems)
+            return tuple(
+                _convert(a, v, f"{name}[{i}]", problems) for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+            )
+        inner = arguments[0] if arguments else Any
+        items = [_convert(inner, v, f"{name}[{i}]", problems) for i, v in enumerate(value)]
+        return tuple(items) if origin is tuple or hint is tuple else items
+    if origin in (dict, Mapping) or hint is dict:
+        if not isinstance(value, Mapping):
+            return _mismatch(name, value, "keys and values", problems)
+        inner = arguments[1] if arguments else Any
+        return {str(k): _convert(inner, v, f"{name}.{k}", problems) for k, v in value.items()}
+    if hint is bool:
+        return value if isinstance(value, bool) else _mismatch(name, value, "true or false", problems)
+    if hint is int:
+        return (
+            value
+            if isinstance(value, int) and not isinstance(value, bool)
+            else _mismatch(name, value, "a whole number", problems)
+        )
+    if hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        return _mismatch(name, value, "a number", problems)
+    if hint is str:
+        return value if isinstance(value, str) else _mismatch(name, value, "text", problems)
+    if isinstance(hint, type) and issubclass(hint, os.PathLike):
+        return Path(value) if isinstance(value, (str, os.PathLike)) else _mismatch(name, value, "a path", problems)
+    return _mismatch(name, value, f"a {hint}", problems)
+
+
+def _mismatch(name: str, value: Any, expected: str, problems: list[str]) -> None:
+    problems.append(f"{name} is {value!r}, expected {expected}")

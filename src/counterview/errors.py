@@ -1,0 +1,123 @@
+"""Typed errors: one line that says what was wrong, where, what was expected and what to do.
+
+Every error that Counterview raises on purpose derives from :class:`CounterviewError`. The command
+line prints ``str(error)`` and exits with ``error.exit_code``: 2 for bad input, 1 for a failure that
+is not the input's fault.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class CounterviewError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        problem: what went wrong, in a few words.
+        path: the file or folder concerned.
+        found: what was found there.
+        expected: what was expected instead.
+        fix: what the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        found: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.path = None if path is None else os.fspath(path)
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        line = self.problem if self.path is None else f"{self.path}: {self.problem}"
+        if self.found is not None:
+            line += f"; found {self.found}"
+        if self.expected is not None:
+            line += f"; expected {self.expected}"
+        if self.fix is not None:
+            line += f". {self.fix}"
+        return " ".join(line.split())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by Exception's own pickling, which worker processes rely on.
+        return (_rebuild, (type(self), self.__dict__.copy(), self.problem))
+
+
+def _rebuild(cls: type[CounterviewError], state: dict[str, object], problem: str) -> CounterviewError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, problem)
+    error.__dict__.update(state)
+    return error
+
+
+class InputError(CounterviewError):
+    """The input is at fault: a file, an argument, an annotation."""
+
+    exit_code = 2
+
+
+class ImageError(InputError):
+    """A picture that is missing, not a picture, damaged, or too large."""
+
+
+class VideoError(InputError):
+    """A video that is missing, damaged, or lacks the frame asked for."""
+
+
+class MaskError(InputError):
+    """A mask that is malformed, empty where it may not be, or of another size than its picture."""
+
+
+class ConfigError(InputError):
+    """A configuration with unknown, missing or contradictory values."""
+
+
+class AnnotationError(InputError):
+    """An annotation file that does not follow its format."""
+
+
+class PredictionError(InputError):
+    """A prediction file that does not follow its format, or lacks what the protocol asks for."""
+
+
+class ProposalError(InputError):
+    """Proposals that cannot be made or read, or of which there are none."""
+
+
+class PathError(InputError):
+    """A name from a file that would lead outside its folder."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that is damaged, incomplete, or of another architecture."""
+
+
+class WeightsError(CounterviewError):
+    """Weights that cannot be had: no network, no such repository, access not granted."""
+
+
+class MissingExtraError(CounterviewError):
+    """An optional dependency that is not installed.
+
+    Args:
+        extra: name of the extra, as in ``pip install "counterview[extra]"``.
+        what: what needs it.
+    """
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(
+            f"{what} needs the extra [{extra}], which is not installed",
+            fix=f'Run: pip install "counterview[{extra}]"',
+        )
+        self.extra = extra

@@ -1,0 +1,139 @@
+"""Masks as PNG files: one object in black and white, or several by index with DAVIS's palette."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from counterview.errors import MaskError
+from counterview.media.files import atomic_write
+from counterview.media.images import open_image
+from counterview.types import BoolImage, ObjectMask
+
+
+@cache
+def davis_palette() -> tuple[int, ...]:
+    """768 values of the PASCAL VOC colour map that DAVIS uses: the index's bits spread over red, green and blue."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for index in range(256):
+        rest = index
+        for bit in range(7, -1, -1):
+            for channel in range(3):
+                colours[index, channel] |= ((rest >> channel) & 1) << bit
+            rest >>= 3
+    return tuple(colours.ravel().tolist())
+
+
+def read_mask(path: str | os.PathLike[str]) -> BoolImage:
+    """Read one object's mask: ``(H, W)`` bool.
+
+    Black is outside. A grey picture is cut at half its range; a picture with two values, at the larger;
+    a picture with an alpha channel but one colour, by its alpha.
+
+    Raises:
+        ImageError: missing or damaged.
+        MaskError: a colour picture, or one with several indices.
+    """
+    image = open_image(path)
+    if image.mode == "P":
+        index = np.asarray(image)
+        values = np.unique(index)
+        if len(values[values > 0]) > 1:
+            raise MaskError(
+                "holds several objects",
+                path=path,
+                found=f"indices {values.tolist()[:8]}",
+                expected="one object",
+                fix="Save one object a file.",
+            )
+        return index > 0
+    bands = np.asarray(image)
+    if bands.dtype == np.bool_:
+        return bands
+    if image.mode in ("LA", "RGBA") and (bands[..., :-1] == bands[:1, :1, :-1]).all():
+        bands = bands[..., -1]
+    elif bands.ndim == 3:
+        colour = bands[..., :3] if image.mode in ("RGB", "RGBA") else bands[..., :1]
+        if not (colour == colour[..., :1]).all():
+            raise MaskError(
+                "is a colour picture, not a mask",
+                path=path,
+                expected="white on black",
+                fix="Save the mask as a grey or 1-bit PNG.",
+            )
+        bands = colour[..., 0]
+    values = np.unique(bands)
+    if len(values) <= 2:
+        return bands > values.min() if len(values) == 2 else bands > 0
+    top = 65535 if bands.dtype.itemsize > 1 and values.max() > 255 else 255
+    return bands > top // 2
+
+
+def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read a picture of object indices as DAVIS stores them: ``(H, W)`` uint8, 0 is background.
+
+    Raises:
+        ImageError: missing or damaged.
+        MaskError: no palette or grey picture of 8 bits.
+    """
+    image = open_image(path)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode not in ("P", "L"):
+        raise MaskError(
+            "is no picture of indices",
+            path=path,
+            found=f"mode {image.mode}",
+            expected="palette or 8-bit grey",
+        )
+    return np.array(image, dtype=np.uint8)
+
+
+def read_index_masks(path: str | os.PathLike[str]) -> dict[int, ObjectMask]:
+    """The objects of an index picture, by index."""
+    labels = read_index_png(path)
+    return {int(i): ObjectMask.from_array(labels == i) for i in np.unique(labels) if i > 0}
+
+
+def write_mask_png(path: str | os.PathLike[str], mask: BoolImage | ObjectMask) -> None:
+    """Write one object's mask, 255 inside, whole or not at all."""
+    array = mask.to_array() if isinstance(mask, ObjectMask) else ObjectMask.from_array(mask).to_array()
+    _save(path, Image.fromarray(array.astype(np.uint8) * 255))
+
+
+def write_index_png(path: str | os.PathLike[str], labels: NDArray[np.integer] | Sequence[ObjectMask]) -> None:
+    """Write object indices with DAVIS's palette, whole or not at all.
+
+    Args:
+        path: the file to write.
+        labels: ``(H, W)`` indices from 0 to 255, or masks that get the indices 1, 2, … (later ones on top).
+
+    Raises:
+        MaskError: an index over 255, or masks of different size.
+    """
+    if not isinstance(labels, np.ndarray):
+        masks = list(labels)
+        if not masks or len(masks) > 255 or len({m.size_hw for m in masks}) > 1:
+            raise MaskError("an index picture takes 1 to 255 masks of one size", found=f"{len(masks)} masks")
+        index = np.zeros(masks[0].size_hw, dtype=np.uint8)
+        for number, mask in enumerate(masks, start=1):
+            index[mask.to_array()] = number
+        labels = index
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 255:
+        raise MaskError("object indices are whole numbers from 0 to 255", found=f"{labels.dtype} {labels.shape}")
+    image = Image.fromarray(labels.astype(np.uint8), mode=None).convert("L")
+    image.putpalette(davis_palette())
+    _save(path, image)
+
+
+def _save(path: str | os.PathLike[str], image: Image.Image) -> None:
+    if Path(path).suffix.lower() != ".png":
+        raise MaskError("masks are written as PNG", path=path)
+    with atomic_write(path) as handle:
+        image.save(handle, format="PNG", optimize=False)

@@ -1,0 +1,138 @@
+"""Masks as text: COCO run lengths and Ego-Exo4D's LZString around them.
+
+Strings from files are decoded here and not by pycocotools, which returns uninitialised memory for counts
+that are too short and ends the process for sizes that are too large. The encoder is pycocotools' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from lzstring import LZString
+from numpy.typing import NDArray
+
+from counterview.errors import MaskError
+from counterview.types import ObjectMask
+
+MAX_PIXELS = 2**31 - 1
+"""Largest mask that is accepted, in pixels: what COCO's 32-bit counts can hold."""
+
+
+def _check_size(size_hw: Any) -> tuple[int, int]:
+    ok = (
+        isinstance(size_hw, (list, tuple, np.ndarray))
+        and len(size_hw) == 2
+        and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in size_hw)
+    )
+    if not ok:
+        raise MaskError("a mask's size is [height, width]", found=repr(size_hw)[:60])
+    height, width = (int(v) for v in size_hw)
+    if height * width > MAX_PIXELS:
+        raise MaskError(
+            "a mask's size is too large", found=f"{height} x {width}", expected=f"at most {MAX_PIXELS} pixels"
+        )
+    return height, width
+
+
+def _counts_to_runs(counts: str | bytes) -> NDArray[np.int64]:
+    """Run lengths from COCO's compressed counts: 5 bits a character, every length from the fourth on a difference."""
+    try:
+        data = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else bytes(counts), dtype=np.uint8)
+    except UnicodeEncodeError:
+        raise MaskError("run-length counts hold a character that is none of theirs") from None
+    if data.size == 0:
+        raise MaskError("run-length counts are empty")
+    groups = data.astype(np.int64) - 48
+    if groups.min() < 0 or groups.max() > 63:
+        raise MaskError("run-length counts hold a character that is none of theirs")
+    last = (groups & 32) == 0
+    if not last[-1]:
+        raise MaskError("run-length counts end in the middle of a number", fix="The text was cut off.")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 7:
+        raise MaskError("run-length counts hold a number of more than 35 bits")
+    place = np.arange(data.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    values -= np.where(groups[ends] & 16, np.int64(1) << (5 * lengths), 0)  # sign of the last group
+    # values[i] is relative to values[i-2] for i > 2: sums along the odd and along the even places.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def decode_counts(counts: str | bytes, size_hw: Any) -> ObjectMask:
+    """Decode COCO compressed counts.
+
+    Args:
+        counts: the text of ``{"size": …, "counts": …}``.
+        size_hw: height and width in pixels.
+
+    Raises:
+        MaskError: malformed text, lengths that are negative or do not fill the size, an impossible size.
+    """
+    size = _check_size(size_hw)
+    if not isinstance(counts, (str, bytes)):
+        raise MaskError("run-length counts are text", found=type(counts).__name__)
+    return ObjectMask(size, _counts_to_runs(counts))
+
+
+def encode_counts(mask: ObjectMask) -> str:
+    """COCO compressed counts of a mask (pycocotools' encoder)."""
+    from pycocotools import mask as coco
+
+    height, width = mask.size_hw
+    if height * width > MAX_PIXELS:
+        raise MaskError("the mask is too large for COCO counts", found=f"{height} x {width}")
+    encoded = coco.frPyObjects({"size": [height, width], "counts": mask.runs.tolist()}, height, width)
+    return encoded["counts"].decode("ascii")
+
+
+def from_coco(rle: Any) -> ObjectMask:
+    """Decode ``{"size": [h, w], "counts": …}`` with compressed (text) or plain (list) counts.
+
+    Raises:
+        MaskError: anything else, or malformed contents.
+    """
+    if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:
+        raise MaskError("a COCO mask has 'size' and 'counts'", found=f"{type(rle).__name__} {str(rle)[:40]!r}")
+    size = _check_size(rle["size"])
+    counts = rle["counts"]
+    if isinstance(counts, (str, bytes)):
+        return decode_counts(counts, size)
+    if isinstance(counts, list) and all(type(c) is int for c in counts):
+        if any(abs(c) > MAX_PIXELS for c in counts):
+            raise MaskError("run-length counts hold a number that no mask can hold")
+        return ObjectMask(size, np.array(counts, dtype=np.int64))
+    raise MaskError("run-length counts are text or a list of whole numbers", found=type(counts).__name__)
+
+
+def to_coco(mask: ObjectMask) -> dict[str, Any]:
+    """``{"size": [h, w], "counts": text}``, as pycocotools writes it, ready for JSON."""
+    return {"size": list(mask.size_hw), "counts": encode_counts(mask)}
+
+
+def from_lzstring(text: str, size_hw: Any) -> ObjectMask:
+    """Decode an ``encodedMask`` of Ego-Exo4D: LZString (URI component) over COCO compressed counts.
+
+    Raises:
+        MaskError: not LZString text, or what is inside is no run-length code.
+    """
+    size = _check_size(size_hw)
+    if not isinstance(text, str):
+        raise MaskError("an encoded mask is text", found=type(text).__name__)
+    try:
+        counts = LZString().decompressFromEncodedURIComponent(text)
+    except Exception as error:  # the library raises whatever its tables run into
+        raise MaskError("an encoded mask is not LZString text", found=type(error).__name__) from None
+    if not counts:
+        raise MaskError("an encoded mask is empty")
+    return ObjectMask(size, _counts_to_runs(counts))
+
+
+def to_lzstring(mask: ObjectMask) -> str:
+    """The ``encodedMask`` text of Ego-Exo4D for a mask."""
+    return LZString().compressToEncodedURIComponent(encode_counts(mask))

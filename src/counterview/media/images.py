@@ -1,0 +1,127 @@
+"""Pictures from and to files, through Pillow, with nothing taken on trust."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from counterview.errors import ImageError
+from counterview.media.files import atomic_write
+from counterview.types import RgbImage, as_rgb
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
+"""The formats that are opened. Others, Pillow plug-ins that run external programs among them, never are."""
+
+MAX_PIXELS = 100_000_000
+"""Largest picture that is decoded, in pixels; an 8K frame has 33 million."""
+
+
+def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open and decode a picture whole, as Pillow sees it (mode untouched, EXIF rotation not applied).
+
+    Args:
+        source: a path, or the bytes of an encoded picture.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Raises:
+        ImageError: missing, not a picture of :data:`FORMATS`, damaged, or too large.
+    """
+    path = None if isinstance(source, bytes) else Path(source)
+    if path is not None and path.is_dir():
+        raise ImageError("is a folder", path=path, expected="a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            handle: Any = io.BytesIO(source) if isinstance(source, bytes) else path
+            image = Image.open(handle, formats=FORMATS)
+    except FileNotFoundError:
+        raise ImageError("no such file", path=path) from None
+    except UnidentifiedImageError:
+        raise ImageError("is not a picture that can be read", path=path, expected=" or ".join(FORMATS)) from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            "the picture is too large",
+            path=path,
+            expected=f"at most {max_pixels} pixels",
+            fix="Scale it down first.",
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise ImageError("cannot be opened", path=path, found=str(error) or type(error).__name__) from None
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise ImageError(
+            "the picture is too large",
+            path=path,
+            found=f"{width} x {height} pixels",
+            expected=f"at most {max_pixels} pixels",
+            fix="Scale it down first.",
+        )
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        image.close()
+        raise ImageError(
+            "the picture is damaged",
+            path=path,
+            found=str(error) or type(error).__name__,
+            fix="Save or copy it anew.",
+        ) from None
+    return image
+
+
+def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
+    """Read a picture as ``(H, W, 3)`` uint8 RGB, upright.
+
+    EXIF rotation is applied; 16-bit, grey, palette and CMYK pictures are converted; transparent
+    pixels are laid over white.
+
+    Raises:
+        ImageError: missing, not a picture, damaged, or larger than ``max_pixels``.
+    """
+    return to_rgb(open_image(source, max_pixels=max_pixels))
+
+
+def to_rgb(image: Image.Image) -> RgbImage:
+    """``(H, W, 3)`` uint8 RGB, upright, from an opened picture. See :func:`read_image`."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        deep = np.asarray(image).astype(np.float64)
+        # 16-bit files use their whole range; Pillow's own conversion would clip at 255.
+        scale = 257.0 if image.mode.startswith("I;16") or deep.max(initial=0) > 255 else 1.0
+        if image.mode == "F" and deep.max(initial=0) <= 1:
+            scale = 1 / 255
+        grey = np.clip(np.round(np.nan_to_num(deep) / scale), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+
+
+def write_image(path: str | os.PathLike[str], image: RgbImage, *, quality: int = 92) -> None:
+    """Write ``(H, W, 3)`` uint8 RGB as JPEG, PNG or WebP by the file's ending, whole or not at all.
+
+    Raises:
+        ImageError: not an RGB array, or an ending that is none of these.
+    """
+    formats: dict[str, Literal["JPEG", "PNG", "WEBP"]] = {
+        ".jpg": "JPEG",
+        ".jpeg": "JPEG",
+        ".png": "PNG",
+        ".webp": "WEBP",
+    }
+    kind = formats.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ImageError("cannot tell the format", path=path, expected=f"an ending among {', '.join(formats)}")
+    picture = Image.fromarray(as_rgb(image))
+    options: dict[str, Any] = {} if kind == "PNG" else {"quality": quality}
+    with atomic_write(path) as handle:
+        picture.save(handle, format=kind, **options)

@@ -1,0 +1,323 @@
+"""The values that flow through Counterview: views, masks, matches and tracks.
+
+All of them are frozen and validated when they are made, so that the code behind need not check again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.errors import ImageError, InputError, MaskError
+
+BoolImage = NDArray[np.bool_]
+"""A dense mask, shape ``(H, W)``."""
+
+RgbImage = NDArray[np.uint8]
+"""A picture, shape ``(H, W, 3)``, red first."""
+
+
+def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
+    """Check that ``image`` is an ``(H, W, 3)`` uint8 array with at least one pixel, and return it.
+
+    Raises:
+        ImageError: another type, shape or dtype.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ImageError(
+            f"the {what} is no RGB array",
+            found=found,
+            expected="uint8 (H, W, 3)",
+            fix="Read pictures with counterview.media.images.read_image.",
+        )
+    if image.shape[0] == 0 or image.shape[1] == 0:
+        raise ImageError(f"the {what} has no pixels", found=image.shape, expected="at least 1x1")
+    return image
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One picture of one camera.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8, RGB.
+        camera: name of the camera, if known.
+        frame: frame number in its video, if it comes from one.
+        path: where it was read, if it was.
+    """
+
+    image: RgbImage
+    camera: str | None = None
+    frame: int | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        as_rgb(self.image)
+        if self.frame is not None and (isinstance(self.frame, bool) or int(self.frame) != self.frame or self.frame < 0):
+            raise InputError("a frame number is a whole number from 0", found=repr(self.frame))
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+class Visibility(enum.StrEnum):
+    """What is known of an object in a frame. Ego-Exo4D tells the last two apart by ``annotated_frames``."""
+
+    VISIBLE = "visible"
+    NOT_VISIBLE = "not visible"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectMask:
+    """A binary mask kept as run lengths in COCO's column-major order.
+
+    Attributes:
+        size_hw: height and width in pixels.
+        runs: ``(R,)`` int64 lengths of alternating runs, zeros first; they sum to ``H * W``. Kept in
+            normal form: only the first run may be 0, so equal masks have equal runs.
+
+    Raises:
+        MaskError: a size that is not positive, a negative run, or runs that do not fill the size.
+    """
+
+    size_hw: tuple[int, int]
+    runs: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        size = tuple(int(v) for v in self.size_hw)
+        if len(size) != 2 or min(size) < 1:
+            raise MaskError("a mask has a height and a width of at least 1", found=self.size_hw)
+        runs = np.asarray(self.runs)
+        if runs.ndim != 1 or (runs.size and not np.issubdtype(runs.dtype, np.integer)):
+            raise MaskError("run lengths are a flat list of whole numbers", found=f"{runs.dtype} {runs.shape}")
+        runs = runs.astype(np.int64)
+        if runs.size == 0 or (runs < 0).any():
+            raise MaskError("run lengths must be there and must not be negative", found=runs[:8].tolist())
+        total = sum(runs.tolist()) if runs.max() > 2**31 else int(runs.sum())
+        if total != size[0] * size[1]:
+            raise MaskError(
+                "run lengths do not fill the mask", found=f"{total} pixels", expected=f"{size[0]} x {size[1]}"
+            )
+        runs = _normal_form(runs)
+        runs.setflags(write=False)
+        object.__setattr__(self, "size_hw", size)
+        object.__setattr__(self, "runs", runs)
+
+    @classmethod
+    def from_array(cls, mask: Any) -> ObjectMask:
+        """Encode a dense mask.
+
+        Args:
+            mask: ``(H, W)`` bool, or an integer array of 0 and 1.
+
+        Raises:
+            MaskError: another shape, or values other than 0 and 1.
+        """
+        array = np.asarray(mask)
+        if array.ndim != 2 or 0 in array.shape:
+            raise MaskError("a mask is a flat picture", found=f"shape {array.shape}", expected="(H, W)")
+        if array.dtype != np.bool_:
+            if not np.issubdtype(array.dtype, np.integer) or not np.isin(array, (0, 1)).all():
+                raise MaskError(
+                    "a mask is boolean",
+                    found=f"{array.dtype} with values up to {array.max()}",
+                    expected="bool, or integers 0 and 1",
+                    fix="Compare with a threshold first, for example mask > 127.",
+                )
+            array = array.astype(np.bool_)
+        flat = np.ravel(array, order="F")
+        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        edges = np.concatenate(([0], changes, [flat.size]))
+        runs = np.diff(edges)
+        if flat[0]:
+            runs = np.concatenate(([0], runs))
+        return cls((array.shape[0], array.shape[1]), runs)
+
+    @classmethod
+    def empty(cls, size_hw: tuple[int, int]) -> ObjectMask:
+        """The mask of ``size_hw`` without a pixel."""
+        return cls(size_hw, np.array([int(size_hw[0]) * int(size_hw[1])]))
+
+    def to_array(self) -> BoolImage:
+        """Decode to ``(H, W)`` bool."""
+        values = np.zeros(len(self.runs), dtype=np.bool_)
+        values[1::2] = True
+        return np.repeat(values, self.runs).reshape(self.size_hw, order="F")
+
+    @cached_property
+    def area(self) -> int:
+        """Number of pixels inside."""
+        return int(self.runs[1::2].sum())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel is inside."""
+        return self.area == 0
+
+    def intervals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and ends (half-open, column-major flat indices) of the runs inside the mask, each ``(K,)``."""
+        ends = np.cumsum(self.runs)
+        return ends[0::2][: len(self.runs) // 2], ends[1::2]
+
+    @cached_property
+    def box_xywh(self) -> tuple[int, int, int, int]:
+        """Smallest box around the mask, ``(x, y, width, height)`` in pixels; four zeros if it is empty."""
+        if self.is_empty:
+            return 0, 0, 0, 0
+        height = self.size_hw[0]
+        starts, ends = self.intervals()
+        x0, x1 = int(starts[0] // height), int((ends[-1] - 1) // height)
+        if ((ends - 1) // height > starts // height).any():  # a run that crosses columns touches both edges
+            y0, y1 = 0, height - 1
+        else:
+            y0, y1 = int((starts % height).min()), int(((ends - 1) % height).max())
+        return x0, y0, x1 - x0 + 1, y1 - y0 + 1
+
+    @cached_property
+    def centroid_xy(self) -> tuple[float, float] | None:
+        """Mean pixel position ``(x, y)``; ``None`` if the mask is empty."""
+        if self.is_empty:
+            return None
+        x, y = np.divmod(
+            np.concatenate([np.arange(a, b) for a, b in zip(*self.intervals(), strict=True)]), self.size_hw[0]
+        )
+        return float(x.mean()), float(y.mean())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ObjectMask):
+            return NotImplemented
+        return self.size_hw == other.size_hw and np.array_equal(self.runs, other.runs)
+
+    def __hash__(self) -> int:
+        return hash((self.size_hw, self.runs.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"ObjectMask(size_hw={self.size_hw}, area={self.area}, box_xywh={self.box_xywh})"
+
+
+def _normal_form(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Merge what a zero-length run keeps apart, and drop a trailing one."""
+    if runs.size > 1 and (runs[1:] == 0).any():
+        values = np.arange(runs.size) % 2 == 1
+        keep = runs > 0
+        lengths, values = runs[keep], values[keep]
+        change = np.flatnonzero(np.diff(values)) + 1
+        starts = np.concatenate(([0], change))
+        merged = np.add.reduceat(lengths, starts)
+        return np.concatenate(([0], merged)) if values[0] else merged
+    return runs.copy()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mask of the target picture that was considered, and how well it fits.
+
+    Attributes:
+        mask_rle: the mask.
+        similarity: cosine with the query object, in ``[-1, 1]``.
+        proposal: index among the proposals of the picture.
+    """
+
+    mask_rle: ObjectMask
+    similarity: float
+    proposal: int
+
+    @property
+    def mask(self) -> BoolImage:
+        """``(H, W)`` bool at the size of the target picture."""
+        return self.mask_rle.to_array()
+
+
+@dataclass(frozen=True)
+class Match:
+    """The answer for one query object.
+
+    Attributes:
+        name: name of the query object.
+        mask_rle: where it is in the target picture; empty when nothing was found.
+        similarity: cosine of query and answer, in ``[-1, 1]``.
+        visibility: probability that the object can be seen in the target picture, in ``[0, 1]``.
+        candidates: the best candidates, best first; the first is the answer.
+        notes: what the reader should know, for example that the query mask was too small for the features.
+    """
+
+    name: str
+    mask_rle: ObjectMask
+    similarity: float
+    visibility: float
+    candidates: tuple[Candidate, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.visibility <= 1.0:
+            raise InputError("visibility is a probability", found=self.visibility, expected="0 to 1")
+        if not -1.0 - 1e-5 <= self.similarity <= 1.0 + 1e-5:
+            raise InputError("similarity is a cosine", found=self.similarity, expected="-1 to 1")
+
+    @property
+    def mask(self) -> BoolImage:
+        """``(H, W)`` bool at the size of the target picture."""
+        return self.mask_rle.to_array()
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object's masks in one camera over time.
+
+    A frame is *visible* if it has a mask, *not visible* if it was looked at and the object was not seen,
+    and *unknown* if nobody looked. A mask without a pixel still counts as a mask: that is how the official
+    evaluation reads it.
+
+    Attributes:
+        name: the object's name.
+        camera: the camera's name.
+        masks: frame number to mask, for the frames in which it is visible.
+        looked_at: the frames that were looked at; those with a mask are always among them.
+    """
+
+    name: str
+    camera: str
+    masks: Mapping[int, ObjectMask] = field(default_factory=dict)
+    looked_at: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        for frame in (*self.masks, *self.looked_at):
+            if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
+                raise InputError(f"track {self.name!r}: a frame number is a whole number from 0", found=repr(frame))
+        sizes = {mask.size_hw for mask in self.masks.values()}
+        if len(sizes) > 1:
+            raise MaskError(
+                f"track {self.name!r} of camera {self.camera!r} has masks of several sizes",
+                found=sorted(sizes),
+            )
+        masks = {int(k): v for k, v in sorted(self.masks.items())}
+        object.__setattr__(self, "masks", MappingProxyType(masks))
+        object.__setattr__(self, "looked_at", frozenset(int(f) for f in self.looked_at) | frozenset(masks))
+
+    def visibility(self, frame: int) -> Visibility:
+        """What is known of the object in ``frame``."""
+        if frame in self.masks:
+            return Visibility.VISIBLE
+        return Visibility.NOT_VISIBLE if frame in self.looked_at else Visibility.UNKNOWN
+
+    def __iter__(self) -> Iterator[int]:
+        """The frames that were looked at, in order."""
+        return iter(sorted(self.looked_at))
+
+    def __len__(self) -> int:
+        return len(self.looked_at)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A mapping proxy cannot be pickled, and worker processes send tracks.
+        return (Track, (self.name, self.camera, dict(self.masks), self.looked_at))
