@@ -21,7 +21,20 @@ _LAZY = {
     "read_mask": "counterview.masks.png",
 }
 
-__all__ = ["__version__", *sorted(_LAZY)]
+__all__ = [
+    "Candidate",
+    "CounterviewError",
+    "Match",
+    "ObjectMask",
+    "Predictor",
+    "Track",
+    "View",
+    "Visibility",
+    "__version__",
+    "load",
+    "read_image",
+    "read_mask",
+]
 
 if TYPE_CHECKING:
     from counterview.errors import CounterviewError
