@@ -1,0 +1,374 @@
+"""Object descriptors from a feature map: exact pooling over masks and boxes, without upsampling the map.
+
+O-MaMa (section "Mask-Context Encoder") upsamples the ``(C, h, w)`` map bilinearly to a quarter of the picture
+and averages it over each mask. Upsampling and averaging are linear, so the mean over mask ``m`` is
+``<A' m, F> / |m|`` with ``A'`` the adjoint of the upsampling: spread the mask's points over the cells of the
+small map (``(N, h * w)`` weights), then one matrix product with the map. The weights come straight from run
+lengths: a vertical run of points contributes a difference of two rows of a cumulative table.
+
+Only numpy is needed for the weights, so data loaders can make them without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from counterview.errors import InputError, MaskError
+from counterview.features.base import Fallback, FeatureMap, PoolGrid, PoolingKind
+from counterview.masks.geometry import nearest_indices
+from counterview.types import ObjectMask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONTEXT_PX = 100
+"""Pixels of the network's input by which O-MaMa grows a box for its context descriptor."""
+
+Masks = Sequence[ObjectMask] | NDArray[np.bool_]
+"""N masks of one picture: run lengths, or dense ``(N, H, W)`` bool."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Vertical runs of lattice points inside masks, of all masks together.
+
+    Attributes:
+        owner: ``(R,)`` which mask.
+        column: ``(R,)`` column on the lattice.
+        top, bottom: ``(R,)`` half-open rows on the lattice; never empty.
+        count: number of masks.
+    """
+
+    owner: NDArray[np.int64]
+    column: NDArray[np.int64]
+    top: NDArray[np.int64]
+    bottom: NDArray[np.int64]
+    count: int
+
+    def points(self) -> NDArray[np.int64]:
+        """Lattice points inside each mask, ``(N,)``."""
+        return np.bincount(self.owner, weights=self.bottom - self.top, minlength=self.count).astype(np.int64)
+
+
+def lattice_runs(masks: Sequence[ObjectMask], image_hw: tuple[int, int], points_hw: tuple[int, int]) -> Runs:
+    """Sample masks by nearest neighbour on a lattice, from their run lengths, all masks at once.
+
+    The same points as :func:`counterview.masks.geometry.resize_nearest` to ``points_hw``.
+
+    Raises:
+        MaskError: a mask is not of size ``image_hw``.
+    """
+    for index, mask in enumerate(masks):
+        if mask.size_hw != image_hw:
+            raise MaskError(
+                f"mask {index} is of another size than its picture",
+                found=f"{mask.size_hw[0]}x{mask.size_hw[1]}",
+                expected=f"{image_hw[0]}x{image_hw[1]}",
+            )
+    height, width = image_hw
+    none = np.zeros(0, dtype=np.int64)
+    if len(masks) == 0:
+        return Runs(none, none, none, none, 0)
+    lengths = np.array([len(mask.runs) for mask in masks])
+    ends = np.cumsum(np.concatenate([mask.runs for mask in masks]))  # every mask fills H * W, so ends run on
+    first = np.cumsum(lengths) - lengths
+    inside = (np.arange(len(ends)) - np.repeat(first, lengths)) % 2 == 1
+    stop = ends[inside]
+    start = ends[np.flatnonzero(inside) - 1]
+    owner = np.repeat(np.arange(len(masks)), lengths)[inside]
+    start, stop = start - owner * (height * width), stop - owner * (height * width)
+
+    rows, columns = nearest_indices(height, points_hw[0]), nearest_indices(width, points_hw[1])
+    row_at = np.searchsorted(rows, np.arange(height + 1))  # first lattice row at or below a pixel row
+    column_at = np.searchsorted(columns, np.arange(width + 1))
+    low, high = column_at[start // height], column_at[(stop - 1) // height + 1]
+    times = high - low
+    which = np.repeat(np.arange(len(start)), times)
+    column = low[which] + np.arange(len(which)) - np.repeat(np.cumsum(times) - times, times)
+    edge = columns[column] * height
+    top = row_at[np.maximum(start[which] - edge, 0)]
+    bottom = row_at[np.minimum(stop[which] - edge, height)]
+    keep = bottom > top
+    return Runs(owner[which][keep], column[keep], top[keep], bottom[keep], len(masks))
+
+
+@lru_cache(maxsize=64)
+def upsampling_matrix(cells: int, points: int) -> NDArray[np.float64]:
+    """Bilinear upsampling along one axis as a ``(points, cells)`` matrix; half-pixel centres, edges held.
+
+    The same as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+    """
+    lower, share = _taps(cells, points)
+    matrix = np.zeros((points, cells))
+    np.add.at(matrix, (np.arange(points), lower), 1.0 - share)
+    np.add.at(matrix, (np.arange(points), np.minimum(lower + 1, cells - 1)), share)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def _cumulative(cells: int, points: int) -> NDArray[np.float64]:
+    """``(points + 1, cells)``: row k is the sum of the first k rows of the upsampling matrix."""
+    table = np.concatenate([np.zeros((1, cells)), np.cumsum(upsampling_matrix(cells, points), axis=0)])
+    table.setflags(write=False)
+    return table
+
+
+def _taps(cells: int, points: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    position = np.maximum((np.arange(points) + 0.5) * (cells / points) - 0.5, 0.0)
+    lower = np.minimum(np.floor(position).astype(np.int64), cells - 1)
+    return lower, position - lower
+
+
+def mask_weights(grid: PoolGrid, masks: Masks) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Weights of the cells whose sum is the mean of the upsampled map over each mask.
+
+    Args:
+        grid: the sizes.
+        masks: N masks at ``grid.image_hw``.
+
+    Returns:
+        ``(N, h, w)`` weights, summing to 1 for each mask, or all 0 for one without a point on the pooling
+        grid; and the ``(N,)`` number of points.
+
+    Raises:
+        MaskError: a mask of another size.
+    """
+    (rows, columns), (height, width) = grid.points_hw, grid.cells_hw
+    if isinstance(masks, np.ndarray):
+        return _dense_weights(grid, masks)
+    runs = lattice_runs(masks, grid.image_hw, grid.points_hw)
+    vertical = _cumulative(height, rows)
+    lower, share = _taps(width, columns)
+    left = runs.owner * width + lower[runs.column]
+    right = runs.owner * width + np.minimum(lower[runs.column] + 1, width - 1)
+    share = share[runs.column]
+    index = np.arange(len(runs.owner))
+    spread = sparse.csr_array(
+        (np.concatenate([1.0 - share, share]), (np.concatenate([left, right]), np.concatenate([index, index]))),
+        shape=(runs.count * width, len(index)),
+    )
+    sums = np.asarray(spread @ (vertical[runs.bottom] - vertical[runs.top]))
+    points = runs.points()
+    weights = sums.reshape(runs.count, width, height) / np.maximum(points, 1)[:, None, None]
+    return weights.transpose(0, 2, 1), points
+
+
+def _dense_weights(grid: PoolGrid, masks: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    if masks.ndim != 3 or masks.dtype != np.bool_ or masks.shape[1:] != grid.image_hw:
+        raise MaskError(
+            "dense masks are of another shape or type",
+            found=f"{masks.dtype} {masks.shape}",
+            expected=f"bool (N, {grid.image_hw[0]}, {grid.image_hw[1]})",
+        )
+    rows = nearest_indices(grid.image_hw[0], grid.points_hw[0])
+    columns = nearest_indices(grid.image_hw[1], grid.points_hw[1])
+    small = masks[:, rows[:, None], columns[None, :]]
+    down = upsampling_matrix(grid.cells_hw[0], grid.points_hw[0])
+    across = upsampling_matrix(grid.cells_hw[1], grid.points_hw[1])
+    points = small.sum(axis=(1, 2))
+    weights = down.T @ (small.astype(np.float64) @ across)
+    return weights / np.maximum(points, 1)[:, None, None], points
+
+
+def mask_boxes(masks: Masks) -> NDArray[np.float64]:
+    """Boxes ``(N, 4)`` as ``x, y, xmax - xmin, ymax - ymin`` in pixels, the convention of O-MaMa's proposals.
+
+    An empty mask has four zeros.
+    """
+    encoded = [ObjectMask.from_array(mask) for mask in masks] if isinstance(masks, np.ndarray) else list(masks)
+    boxes = np.array([mask.box_xywh for mask in encoded], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, 0)
+    return boxes
+
+
+def grid_boxes(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int = 0) -> NDArray[np.int64]:
+    """Boxes on the pooling grid, half-open ``(N, 4)`` as ``x1, y1, x2, y2``, by the released rules.
+
+    Scaled to the input, cut to whole numbers, grown by ``grow_px`` on each side, clamped to the input,
+    divided by the reduction and floored, at least one point wide and high.
+
+    Raises:
+        InputError: the boxes are not ``(N, 4)`` finite numbers, or ``grow_px`` is negative.
+    """
+    boxes = np.asarray(boxes_xywh, dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise InputError("boxes are finite numbers x, y, width, height", found=f"shape {boxes.shape}")
+    if grow_px < 0:
+        raise InputError("a box cannot be grown by a negative number of pixels", found=grow_px)
+    scale = np.array([grid.input_hw[1] / grid.image_hw[1], grid.input_hw[0] / grid.image_hw[0]] * 2)
+    whole = np.clip(boxes * scale, -(2.0**40), 2.0**40).astype(np.int64)
+    limit = np.array([grid.input_hw[1], grid.input_hw[0]])
+    low = np.clip(whole[:, :2] - grow_px, 0, limit) // grid.reduction
+    high = np.clip(whole[:, :2] + whole[:, 2:] + grow_px, 0, limit) // grid.reduction
+    most = np.array([grid.points_hw[1], grid.points_hw[0]])
+    low = np.minimum(low, most - 1)
+    high = np.minimum(np.maximum(high, low + 1), most)
+    return np.concatenate([low, high], axis=1)
+
+
+def box_weights(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int = 0) -> NDArray[np.float64]:
+    """Weights ``(N, h, w)`` whose sum is the mean of the upsampled map over each box (see :func:`grid_boxes`)."""
+    box = grid_boxes(grid, boxes_xywh, grow_px)
+    down = _cumulative(grid.cells_hw[0], grid.points_hw[0])
+    across = _cumulative(grid.cells_hw[1], grid.points_hw[1])
+    rows = (down[box[:, 3]] - down[box[:, 1]]) / (box[:, 3] - box[:, 1])[:, None]
+    columns = (across[box[:, 2]] - across[box[:, 0]]) / (box[:, 2] - box[:, 0])[:, None]
+    return rows[:, :, None] * columns[:, None, :]
+
+
+def centroid_weights(grid: PoolGrid, masks: Sequence[ObjectMask]) -> NDArray[np.float64]:
+    """Weights ``(N, h, w)`` of the upsampled map's value at each mask's centroid; 0 for an empty mask.
+
+    The centroid is the mean pixel position in the picture; it may lie outside of a hollow mask.
+    """
+    runs = lattice_runs(masks, grid.image_hw, grid.image_hw)
+    length = (runs.bottom - runs.top).astype(np.float64)
+    area = np.bincount(runs.owner, weights=length, minlength=runs.count)
+    x = np.bincount(runs.owner, weights=length * (runs.column + 0.5), minlength=runs.count)
+    y = np.bincount(runs.owner, weights=length * (runs.top + runs.bottom) / 2, minlength=runs.count)
+    (rows, columns), (height, width) = grid.points_hw, grid.image_hw
+    there = area > 0
+    safe = np.maximum(area, 1)
+    row = np.minimum((y / safe * rows / height).astype(np.int64), rows - 1)
+    column = np.minimum((x / safe * columns / width).astype(np.int64), columns - 1)
+    down = upsampling_matrix(grid.cells_hw[0], rows)[row] * there[:, None]
+    across = upsampling_matrix(grid.cells_hw[1], columns)[column]
+    return down[:, :, None] * across[:, None, :]
+
+
+def missed_masks(grid: PoolGrid, masks: Masks) -> NDArray[np.bool_]:
+    """Which masks hold no point of the pooling grid, ``(N,)``: those that ``fallback`` is about."""
+    if isinstance(masks, np.ndarray):
+        return mask_weights(grid, masks)[1] == 0
+    return lattice_runs(masks, grid.image_hw, grid.points_hw).points() == 0
+
+
+def describe(
+    features: FeatureMap,
+    masks: Masks | None,
+    kind: PoolingKind = "mask",
+    *,
+    context_px: int | None = None,
+    boxes_xywh: NDArray[np.floating] | None = None,
+    fallback: Fallback = "zeros",
+) -> Tensor:
+    """Descriptors of N objects of one picture.
+
+    Args:
+        features: the ``(C, h, w)`` map of the picture.
+        masks: N masks at ``features.image_hw``, run lengths or dense; ``None`` if boxes alone are given
+            (kinds ``box`` and ``box_max``).
+        kind: ``mask`` (mean over the mask), ``box`` or ``box_max`` (mean or maximum over its box), or
+            ``centroid``.
+        context_px: also append the mean over the box grown by this many pixels of the network's input
+            (O-MaMa: :data:`CONTEXT_PX`).
+        boxes_xywh: ``(N, 4)`` boxes in pixels of the picture; by default those of the masks
+            (:func:`mask_boxes`).
+        fallback: for kind ``mask``, what a mask gets that holds no point of the pooling grid: ``zeros``, as
+            in the released code, or ``centre``, the map's value at its centroid. A mask without a pixel gets
+            zeros in both. :func:`missed_masks` tells which masks are concerned.
+
+    Returns:
+        ``(N, C)``, or ``(N, 2C)`` with a context, on the map's device; float32 for a half-precision map,
+        else of the map's type. Gradients flow to the map.
+
+    Raises:
+        MaskError: masks of another size than the picture.
+        InputError: an unknown kind or fallback, or boxes that do not fit the masks.
+    """
+    grid = features.grid
+    if kind not in ("mask", "box", "box_max", "centroid"):
+        raise InputError("unknown kind of pooling", found=repr(kind), expected="mask, box, box_max or centroid")
+    if fallback not in ("zeros", "centre"):
+        raise InputError("unknown fallback", found=repr(fallback), expected="zeros or centre")
+    if masks is None and (boxes_xywh is None or kind in ("mask", "centroid")):
+        raise InputError(f"pooling of kind {kind!r} needs masks" if boxes_xywh is not None else "no masks, no boxes")
+    boxes = np.zeros((0, 4))
+    if kind in ("box", "box_max") or context_px is not None:
+        boxes = mask_boxes(masks) if boxes_xywh is None and masks is not None else np.asarray(boxes_xywh)
+        if masks is not None and len(boxes) != len(masks):
+            raise InputError("boxes and masks differ in number", found=f"{len(boxes)} and {len(masks)}")
+
+    weights: list[NDArray[np.float64]] = []
+    if kind == "mask" and masks is not None:
+        weights.append(_with_fallback(grid, masks, fallback))
+    elif kind == "centroid" and masks is not None:
+        encoded = [ObjectMask.from_array(m) for m in masks] if isinstance(masks, np.ndarray) else masks
+        weights.append(centroid_weights(grid, encoded))
+    elif kind == "box":
+        weights.append(box_weights(grid, boxes))
+    if context_px is not None:
+        weights.append(box_weights(grid, boxes, context_px))
+
+    pooled = apply_weights(features.tensor, np.concatenate(weights)) if weights else None
+    parts = [_box_maximum(features, grid_boxes(grid, boxes))] if kind == "box_max" else []
+    if pooled is not None:
+        parts += list(pooled.split(len(pooled) // len(weights))) if len(pooled) else [pooled] * len(weights)
+    return _join(parts)
+
+
+def apply_weights(tensor: Tensor, weights: NDArray[np.floating]) -> Tensor:
+    """Weighted sums of a ``(C, h, w)`` map with ``(N, h, w)`` weights: ``(N, C)``, in one matrix product."""
+    import torch
+
+    work = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    flat = np.ascontiguousarray(weights.reshape(len(weights), work.shape[1] * work.shape[2]))
+    matrix = torch.from_numpy(flat).to(work.dtype).to(work.device)
+    return matrix @ work.flatten(1).T
+
+
+def _with_fallback(grid: PoolGrid, masks: Masks, fallback: Fallback) -> NDArray[np.float64]:
+    weights, points = mask_weights(grid, masks)
+    missed = np.flatnonzero(points == 0)
+    if fallback == "centre" and len(missed):
+        weights = weights.copy()
+        chosen: list[Any] = [masks[int(i)] for i in missed]
+        small = [m if isinstance(m, ObjectMask) else ObjectMask.from_array(m) for m in chosen]
+        weights[missed] = centroid_weights(grid, small)
+    return weights
+
+
+def _box_maximum(features: FeatureMap, boxes_xyxy: NDArray[np.int64]) -> Tensor:
+    """Maximum of the upsampled map over boxes of the pooling grid, ``(N, C)``.
+
+    Between the centres of neighbouring cells the upsampled map is linear along each axis, so its maximum over
+    the points there is at a corner of them. Only first and last points between centres are interpolated.
+    """
+    import torch
+
+    tensor, grid = features.tensor, features.grid
+    work = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    matrices = [
+        torch.from_numpy(upsampling_matrix(c, p).copy()).to(work) for c, p in zip(grid.cells_hw, grid.points_hw, strict=True)
+    ]
+    lower = [_taps(c, p)[0] for c, p in zip(grid.cells_hw, grid.points_hw, strict=True)]
+    result = []
+    for x1, y1, x2, y2 in boxes_xyxy.tolist():
+        rows, columns = _corner_points(lower[0], y1, y2), _corner_points(lower[1], x1, x2)
+        top, bottom = int(lower[0][y1]), min(int(lower[0][y2 - 1]) + 2, grid.cells_hw[0])
+        left, right = int(lower[1][x1]), min(int(lower[1][x2 - 1]) + 2, grid.cells_hw[1])
+        part = matrices[0][rows, top:bottom] @ work[:, top:bottom, left:right]
+        result.append((part @ matrices[1][columns, left:right].T).amax(dim=(1, 2)))
+    return torch.stack(result) if result else work.new_zeros((0, work.shape[0]))
+
+
+def _corner_points(lower: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
+    """Of the points from ``start`` to ``stop``, the first and last of each stretch that shares its cells."""
+    part = lower[start:stop]
+    change = part[1:] != part[:-1]
+    keep = np.concatenate(([True], change)) | np.concatenate((change, [True]))
+    return np.flatnonzero(keep) + start
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    import torch
+
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
