@@ -175,7 +175,8 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
             if not trial:
                 return result
             attempts.append(trial)
-        problems.extend(min(attempts, key=lambda trial: len(trial)))
+        shortest: list[str] = min(attempts, key=len)
+        problems.extend(shortest)
         return None
     if origin is typing.Literal:
         if any(value == a and type(value) is type(a) for a in arguments):

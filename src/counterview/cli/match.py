@@ -1,0 +1,170 @@
+"""``counterview match``: one picture's object in another picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from counterview.errors import InputError
+
+if TYPE_CHECKING:
+    from counterview.pipeline.prompts import Box, Point
+    from counterview.types import Match, ObjectMask, RgbImage
+
+
+def match(
+    query: Annotated[Path, typer.Argument(help="Picture in which the object is given.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Picture in which it is sought.", show_default=False)],
+    mask: Annotated[
+        list[Path] | None, typer.Option(help="PNG of the object in QUERY, white on black. Once per object.")
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(metavar="X,Y", help="A pixel on the object. Once per object.")
+    ] = None,
+    box: Annotated[
+        list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box around the object. Once per object.")
+    ] = None,
+    proposals: Annotated[str, typer.Option(help="graph, sam2[:ID or FOLDER], fastsam, folder:PATH.")] = "graph",
+    features: Annotated[
+        str, typer.Option(help="classical, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder.")
+    ] = "classical",
+    out: Annotated[Path, typer.Option(help="Folder for match.json, mask.png and overlay.png.")] = Path(
+        "counterview-match"
+    ),
+    top: Annotated[int, typer.Option(min=1, max=100, help="How many candidates to list per object.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    cache: Annotated[Path | None, typer.Option(help="Keep proposals in this folder and use them again.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print match.json to standard output and nothing else.")
+    ] = False,
+) -> None:
+    """Find the object that a mask, a point or a box shows in QUERY in the picture TARGET."""
+    from counterview.media.images import read_image
+    from counterview.pipeline.predictor import load
+
+    prompts = read_prompts(mask or [], point or [], box or [])
+    query_image, target_image = read_image(query), read_image(target)
+    model = load("knn", proposals=proposals, features=features, device=device, cache=cache)
+    names = list(prompts)
+    encoded_query = model.encode(query_image)
+    masks = [model.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
+    matches = model.match_encoded(encoded_query, masks, model.encode(target_image), names=names, top_k=top)
+    result = describe(query, target, query_image, target_image, masks, matches, model.settings())
+    paths = write(out, result, query_image, target_image, masks, matches)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for item in matches:
+        seen = "visible" if item.visibility > 0.5 else "probably not visible"
+        x, y, width, height = item.mask_rle.box_xywh
+        print(
+            f"{item.name}: {seen} (visibility {item.visibility:.2f}, similarity {item.similarity:.3f}), "
+            f"box x={x} y={y} w={width} h={height}"
+        )
+        for note in item.notes:
+            print(f"{item.name}: note: {note}", file=sys.stderr)
+    print("written: " + ", ".join(str(path) for path in paths))
+
+
+def read_prompts(masks: list[Path], points: list[str], boxes: list[str]) -> dict[str, ObjectMask | Point | Box]:
+    """Query objects by name, in the order masks, points, boxes. A mask is named after its file."""
+    from counterview.masks.png import read_mask
+    from counterview.pipeline.prompts import Box, Point
+    from counterview.types import ObjectMask
+
+    prompts: dict[str, Any] = {}
+
+    def add(name: str, prompt: ObjectMask | Point | Box) -> None:
+        unique, number = name, 2
+        while unique in prompts:
+            unique, number = f"{name}-{number}", number + 1
+        prompts[unique] = prompt
+
+    for path in masks:
+        add(path.stem, ObjectMask.from_array(read_mask(path)))
+    for text in points:
+        add("point", Point(*_numbers(text, 2, "--point", "X,Y")))
+    for text in boxes:
+        add("box", Box(*_numbers(text, 4, "--box", "X1,Y1,X2,Y2")))
+    if not prompts:
+        raise InputError("no object was given", expected="at least one --mask, --point or --box")
+    return prompts
+
+
+def _numbers(text: str, count: int, option: str, form: str) -> list[float]:
+    import math
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not all(math.isfinite(n) for n in numbers):
+        raise InputError(f"{option} is not understood", found=repr(text), expected=f"{form} in pixels")
+    return numbers
+
+
+def describe(
+    query: Path,
+    target: Path,
+    query_image: RgbImage,
+    target_image: RgbImage,
+    masks: list[ObjectMask],
+    matches: list[Match],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """The contents of ``match.json``."""
+    from importlib.metadata import version
+
+    from counterview import __version__
+    from counterview.masks.rle import to_coco
+
+    return {
+        "query": {"path": str(query), "size_hw": list(query_image.shape[:2])},
+        "target": {"path": str(target), "size_hw": list(target_image.shape[:2])},
+        "objects": [
+            {
+                "name": item.name,
+                "query_mask": to_coco(given),
+                "mask": to_coco(item.mask_rle),
+                "box_xywh": list(item.mask_rle.box_xywh),
+                "similarity": item.similarity,
+                "visibility": item.visibility,
+                "runners_up": [
+                    {"mask": to_coco(c.mask_rle), "similarity": c.similarity, "proposal": c.proposal}
+                    for c in item.candidates[1:]
+                ],
+                "notes": list(item.notes),
+            }
+            for given, item in zip(masks, matches, strict=True)
+        ],
+        "settings": settings,
+        "versions": {"counterview": __version__, **{p: version(p) for p in ("torch", "transformers", "numpy")}},
+    }
+
+
+def write(
+    out: Path,
+    result: dict[str, Any],
+    query_image: RgbImage,
+    target_image: RgbImage,
+    masks: list[ObjectMask],
+    matches: list[Match],
+) -> list[Path]:
+    """Write masks and pictures, and ``match.json`` last. Returns the paths."""
+    from counterview.masks.png import write_mask_png
+    from counterview.media.files import write_json
+    from counterview.media.images import write_image
+    from counterview.pipeline.pictures import draw_match
+
+    paths = []
+    for item in matches:
+        path = out / ("mask.png" if len(matches) == 1 else f"mask_{item.name}.png")
+        write_mask_png(path, item.mask_rle)
+        paths.append(path)
+    write_image(out / "overlay.png", draw_match(query_image, masks, target_image, matches))
+    write_json(out / "match.json", result)
+    return [*paths, out / "overlay.png", out / "match.json"]

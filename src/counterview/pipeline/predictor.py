@@ -1,0 +1,233 @@
+"""What a user calls: propose, describe, match.
+
+Each picture is encoded once (:meth:`Predictor.encode`), whatever the number of objects sought in it and of
+pictures it is compared with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from counterview.config import nearest
+from counterview.errors import ConfigError, InputError, ProposalError
+from counterview.pipeline.prompts import Box, Point, check_query_mask, mask_at
+from counterview.types import BoolImage, Candidate, Match, ObjectMask, RgbImage, as_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from counterview.features.base import Backbone, FeatureMap
+    from counterview.pipeline.matchers import Matcher
+    from counterview.proposals.base import Proposals, Proposer
+
+QueryMasks = BoolImage | ObjectMask | Sequence[BoolImage | ObjectMask] | Mapping[str, BoolImage | ObjectMask]
+"""One query mask, several, or several by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedView:
+    """A picture after everything that depends on it alone.
+
+    Attributes:
+        size_hw: height and width of the picture in pixels.
+        features: its feature map.
+        proposals: its N candidate masks.
+        descriptors: ``(N, D)`` float, one a proposal.
+    """
+
+    size_hw: tuple[int, int]
+    features: FeatureMap
+    proposals: Proposals
+    descriptors: Tensor
+
+
+class Predictor:
+    """Finds objects of a query picture in a target picture.
+
+    Args:
+        proposer: makes candidate masks.
+        backbone: makes feature maps and descriptors.
+        matcher: compares query objects with candidates.
+    """
+
+    def __init__(self, proposer: Proposer, backbone: Backbone, matcher: Matcher) -> None:
+        self.proposer = proposer
+        self.backbone = backbone
+        self.matcher = matcher
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that an answer depends on beside the pictures, as plain values."""
+        return {
+            "matcher": {"name": self.matcher.name, **self.matcher.settings()},
+            "proposals": {"name": self.proposer.name, **self.proposer.settings()},
+            "features": {"name": self.backbone.name, **self.backbone.settings()},
+        }
+
+    def encode(self, image: RgbImage, proposals: Proposals | None = None) -> EncodedView:
+        """Propose and describe, once a picture.
+
+        Args:
+            image: ``(H, W, 3)`` uint8.
+            proposals: candidate masks made elsewhere, instead of the proposer's.
+
+        Raises:
+            ImageError: not such a picture.
+            ProposalError: proposals of another size.
+        """
+        as_rgb(image)
+        found = self.proposer(image) if proposals is None else proposals
+        size = (image.shape[0], image.shape[1])
+        if tuple(found.size_hw) != size:
+            raise ProposalError("the proposals do not fit the picture", found=found.size_hw, expected=size)
+        features = self.backbone.encode(image)
+        return EncodedView(size, features, found, self.matcher.describe(self.backbone, features, found.masks))
+
+    def resolve(self, query: EncodedView, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
+        """The query mask that a mask, a point or a box stands for.
+
+        Raises:
+            MaskError: a mask that is empty or of another size.
+            InputError: a point or box outside the picture.
+            ProposalError: no proposal lies there.
+        """
+        if isinstance(prompt, ObjectMask):
+            check_query_mask(prompt, query.size_hw, name)
+            return prompt
+        return mask_at(prompt, query.proposals)
+
+    def match(
+        self,
+        query_image: RgbImage,
+        query_masks: QueryMasks,
+        target_image: RgbImage,
+        *,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[Match]:
+        """Find objects of one picture in another.
+
+        Args:
+            query_image: ``(H, W, 3)`` uint8.
+            query_masks: ``(H, W)`` bool (or :class:`ObjectMask`): one, several, or several by name.
+            target_image: ``(H', W', 3)`` uint8; any other size.
+            names: of the objects, where ``query_masks`` does not tell.
+            top_k: how many candidates to report for each.
+
+        Returns:
+            One :class:`Match` an object, in order; ``match[0].mask`` is ``(H', W')`` bool.
+
+        Raises:
+            ImageError, MaskError: malformed input, a mask that is empty or of another size.
+            ProposalError: the target picture has no proposals.
+        """
+        masks, names = name_masks(query_masks, names)
+        as_rgb(target_image, what="target image")
+        for mask, name in zip(masks, names, strict=True):
+            check_query_mask(mask, as_rgb(query_image, what="query image").shape[:2], name)
+        return self.match_encoded(self.encode(query_image), masks, self.encode(target_image), names=names, top_k=top_k)
+
+    def match_encoded(
+        self,
+        query: EncodedView,
+        query_masks: Sequence[ObjectMask],
+        target: EncodedView,
+        *,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[Match]:
+        """:meth:`match` for pictures that were encoded before. Costs little beside encoding.
+
+        Raises:
+            MaskError: a mask that is empty or of another size.
+            ProposalError: the target has no proposals.
+        """
+        masks, names = name_masks(list(query_masks), names)
+        if top_k < 1:
+            raise InputError("at least one candidate must be asked for", found=top_k)
+        for mask, name in zip(masks, names, strict=True):
+            check_query_mask(mask, query.size_hw, name)
+        if not target.proposals.masks:
+            raise ProposalError(
+                "the target picture has no proposals",
+                fix="Try another proposer, or give masks with --proposals folder:PATH.",
+            )
+        scores = self.matcher.score(self.backbone, query, masks, target)
+        order = (-scores.similarity).argsort(axis=1, kind="stable")[:, :top_k]
+        matches = []
+        for row, name in enumerate(names):
+            candidates = tuple(
+                Candidate(target.proposals.masks[i], float(scores.similarity[row, i]), int(i)) for i in order[row]
+            )
+            best = candidates[0]
+            matches.append(
+                Match(
+                    name, best.mask_rle, best.similarity, float(scores.visibility[row]), candidates, scores.notes[row]
+                )
+            )
+        return matches
+
+
+def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[list[ObjectMask], list[str]]:
+    """Query masks as a list with a name each: given ones, or ``object 1``, ``object 2``, …
+
+    Raises:
+        MaskError: something that is no mask.
+        InputError: names of another number, or one twice.
+    """
+    if isinstance(masks, Mapping):
+        names = list(masks) if names is None else names
+        masks = list(masks.values())
+    elif isinstance(masks, ObjectMask) or getattr(masks, "ndim", 0) == 2:
+        masks = [masks]  # type: ignore[list-item]
+    found = [m if isinstance(m, ObjectMask) else ObjectMask.from_array(m) for m in masks]
+    if not found:
+        raise InputError("no query object was given", expected="at least one mask")
+    names = [f"object {i}" for i in range(1, len(found) + 1)] if names is None else [str(n) for n in names]
+    if len(names) != len(found) or len(set(names)) != len(names):
+        raise InputError("every query object needs a name of its own", found=f"{len(found)} masks and {names}")
+    return found, names
+
+
+MODELS = ("knn",)
+"""Names that :func:`load` knows."""
+
+
+def load(
+    model: str = "knn",
+    *,
+    proposals: str = "graph",
+    features: str = "classical",
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> Predictor:
+    """Build a predictor by name.
+
+    Args:
+        model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row).
+        proposals: ``graph``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``.
+        features: ``classical``, ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``, a Hub id, or a folder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        cache: a folder in which proposals are kept, and found again.
+
+    Raises:
+        ConfigError: an unknown name; the nearest known one is named.
+        WeightsError: weights that cannot be fetched.
+        MissingExtraError: an extra that is not installed.
+    """
+    from counterview.features import load_backbone
+    from counterview.pipeline.matchers import KnnMatcher
+    from counterview.proposals import load_proposer
+
+    if model not in MODELS:
+        raise ConfigError(f"there is no model {model!r}", fix=f"{nearest(model, MODELS).capitalize()}.")
+    proposer = load_proposer(
+        proposals, **({"device": device} if proposals.split(":")[0] in ("sam2", "fastsam") else {})
+    )
+    if cache is not None:
+        from counterview.proposals.cache import CachedProposer
+
+        proposer = CachedProposer(proposer, cache)
+    return Predictor(proposer, load_backbone(features, device=device), KnnMatcher())

@@ -1,0 +1,125 @@
+"""Oracles: dense NumPy arrays, and pycocotools for boxes and areas."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from counterview.errors import ImageError, InputError, MaskError
+from counterview.types import Match, ObjectMask, Track, View, Visibility, as_rgb
+
+masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+
+
+@given(masks)
+def test_object_mask_keeps_every_pixel(dense):
+    mask = ObjectMask.from_array(dense)
+    assert np.array_equal(mask.to_array(), dense)
+    assert mask.area == dense.sum()
+    assert mask.is_empty == (not dense.any())
+    assert int(mask.runs.sum()) == dense.size
+    assert (mask.runs[1:] > 0).all()
+
+
+@given(masks)
+def test_box_area_and_centroid_agree_with_pycocotools_and_numpy(dense):
+    mask = ObjectMask.from_array(dense)
+    reference = coco.encode(np.asfortranarray(dense.astype(np.uint8)))
+    assert mask.area == coco.area(reference)
+    assert mask.box_xywh == tuple(coco.toBbox(reference).astype(int))
+    if dense.any():
+        rows, columns = np.nonzero(dense)
+        assert mask.centroid_xy == pytest.approx((columns.mean(), rows.mean()))
+    else:
+        assert mask.centroid_xy is None
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
+def test_runs_come_into_one_normal_form(runs):
+    total = sum(runs)
+    if total == 0:
+        return
+    mask = ObjectMask((total, 1), np.array(runs))
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    assert np.array_equal(mask.to_array()[:, 0], values)
+    assert mask == ObjectMask.from_array(values[:, None])
+    assert hash(mask) == hash(ObjectMask.from_array(values[:, None]))
+
+
+@pytest.mark.parametrize(
+    ("size", "runs"),
+    [
+        ((2, 2), [3]),
+        ((2, 2), [-1, 5]),
+        ((2, 2), []),
+        ((0, 2), [0]),
+        ((2, 2), [2.0, 2.0]),
+        ((2, 2), [[4]]),
+        ((2, 2), [2**62, 2**62, 2**62, 2**62, 4]),
+    ],
+)
+def test_bad_runs_are_refused(size, runs):
+    with pytest.raises(MaskError):
+        ObjectMask(size, np.array(runs))
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 2, 2)), np.full((2, 2), 255), np.full((2, 2), 0.5), np.zeros((0, 3), bool)]
+)
+def test_only_boolean_pictures_become_masks(bad):
+    with pytest.raises(MaskError):
+        ObjectMask.from_array(bad)
+
+
+def test_masks_cannot_be_changed():
+    mask = ObjectMask.from_array(np.eye(3, dtype=bool))
+    with pytest.raises(ValueError, match="read-only"):
+        mask.runs[0] = 5
+    with pytest.raises(AttributeError):
+        mask.size_hw = (1, 9)
+
+
+def test_a_view_holds_an_rgb_picture():
+    view = View(np.zeros((4, 6, 3), np.uint8), camera="cam01", frame=30)
+    assert view.size_hw == (4, 6)
+    for bad in (np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3)), np.zeros((0, 6, 3), np.uint8), "picture"):
+        with pytest.raises(ImageError):
+            View(bad)
+        with pytest.raises(ImageError):
+            as_rgb(bad)
+    with pytest.raises(InputError):
+        View(np.zeros((4, 6, 3), np.uint8), frame=-1)
+
+
+def test_a_track_tells_absent_from_unknown():
+    mask = ObjectMask.from_array(np.ones((2, 2), bool))
+    track = Track("mug", "cam01", {30: mask, 0: ObjectMask.empty((2, 2))}, frozenset({60}))
+    assert [track.visibility(f) for f in (0, 30, 60, 90)] == [
+        Visibility.VISIBLE,
+        Visibility.VISIBLE,
+        Visibility.NOT_VISIBLE,
+        Visibility.UNKNOWN,
+    ]
+    assert list(track) == [0, 30, 60]
+    with pytest.raises(TypeError):
+        track.masks[5] = mask
+    again = pickle.loads(pickle.dumps(track))
+    assert dict(again.masks) == dict(track.masks)
+    assert again.looked_at == track.looked_at
+    with pytest.raises(MaskError):
+        Track("mug", "cam01", {0: mask, 30: ObjectMask.empty((3, 2))})
+    with pytest.raises(InputError):
+        Track("mug", "cam01", {-1: mask})
+
+
+def test_a_match_checks_its_numbers():
+    mask = ObjectMask.empty((2, 2))
+    assert not Match("mug", mask, 0.3, 0.9).mask.any()
+    with pytest.raises(InputError):
+        Match("mug", mask, 0.3, 1.2)
+    with pytest.raises(InputError):
+        Match("mug", mask, float("nan"), 0.2)
