@@ -13,15 +13,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from counterview.errors import InputError
 
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 200
 """Deepest nesting that is accepted: annotations have 8 levels, and the parser's stack is not endless."""
 
-_SPACE = b" \t\n\r"
-# Either a bracket, or a whole string; a string that the buffer cuts off matches up to its end, without group 1.
-_TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?\Z)', re.DOTALL)
+_QUOTE = ord('"')
+_SPECIAL = np.zeros(256, dtype=np.bool_)
+_SPECIAL[list(b'{}[]"')] = True
 _NOT_SPACE = re.compile(rb"[^ \t\n\r]")
 _SCALAR_END = re.compile(rb"[,}\] \t\n\r]")
 
@@ -92,12 +95,23 @@ def _parse(raw: bytes, path: str | os.PathLike[str], name: str, error: type[Inpu
         raise error(f"the value of {name[:80]!r} is not JSON", path=path, found=detail) from None
 
 
+class _Marks(NamedTuple):
+    position: NDArray[np.int64]
+    """``(M,)`` where the buffer has a bracket or a quote that is not escaped."""
+    quote: NDArray[np.bool_]
+    depth: NDArray[np.int64]
+    """Open brackets after each mark, counted from the buffer's beginning; those in strings do not count."""
+    whole_until: int
+    """Where the string begins that the buffer cuts off, or the buffer's end."""
+
+
 class _Scanner:
     """A window on the file that slides forward: ``buffer`` holds the bytes from ``base`` on."""
 
     def __init__(self, handle: IO[bytes], path: str | os.PathLike[str], error: type[InputError]) -> None:
         self.handle, self.path, self.error = handle, path, error
         self.buffer, self.base, self.pos = b"", 0, 0
+        self._marks: _Marks | None = None
         if not self._fill():
             raise error("is empty", path=path, expected="a JSON object")
         if self.buffer.startswith(b"\xef\xbb\xbf"):
@@ -106,15 +120,15 @@ class _Scanner:
     def _fail(self, problem: str) -> InputError:
         return self.error("is not JSON", path=self.path, found=f"{problem} at byte {self.base + self.pos}")
 
-    def _fill(self, keep_from: int | None = None) -> bool:
-        """Read on, dropping what lies before ``keep_from``. What is kept at least doubles, so strings cost O(n)."""
-        keep_from = self.pos if keep_from is None else keep_from
-        kept = self.buffer[keep_from:]
+    def _fill(self) -> bool:
+        """Read on, dropping what lies before ``pos``. What is kept at least doubles, so long values cost O(n)."""
+        kept = self.buffer[self.pos :]
         try:
             more = self.handle.read(max(CHUNK_BYTES, len(kept)))
         except OSError as problem:
             raise self.error("cannot be read", path=self.path, found=problem.strerror) from None
-        self.buffer, self.base, self.pos = kept + more, self.base + keep_from, self.pos - keep_from
+        self.buffer, self.base, self.pos = kept + more, self.base + self.pos, 0
+        self._marks = None
         return bool(more)
 
     def _peek(self) -> bytes:
@@ -140,10 +154,10 @@ class _Scanner:
         first = self._peek()
         start = self.base + self.pos
         if first in (b"{", b"[", b'"'):
-            self._step_over_nested(start, keep)
+            self._step_over(start, keep)
         elif first and first not in b",}]:":
             while not (match := _SCALAR_END.search(self.buffer, self.pos)):
-                if len(self.buffer) - self.pos > 100_000:
+                if len(self.buffer) - self.pos > CHUNK_BYTES + 100_000:
                     raise self._fail("a number without end")
                 if not self._fill():
                     raise self._fail("the end of the file")
@@ -154,28 +168,60 @@ class _Scanner:
         raw = self.buffer[start - self.base : self.pos] if keep else b""
         return raw, Span(start, self.base + self.pos)
 
-    def _step_over_nested(self, start: int, keep: bool) -> None:
+    def _step_over(self, start: int, keep: bool) -> None:
+        """Step over a string, list or object."""
+        if self.buffer[self.pos] == _QUOTE:
+            while True:
+                marks = self._marked()
+                i = int(np.searchsorted(marks.position, self.pos))
+                after = np.flatnonzero(marks.quote[i + 1 : i + 1 + 64])
+                if not len(after):  # a string that holds many brackets, or is cut off
+                    after = np.flatnonzero(marks.quote[i + 1 :])
+                if len(after):
+                    self.pos = int(marks.position[i + 1 + after[0]]) + 1
+                    return
+                if not self._fill():
+                    raise self._fail("the end of the file")
         depth = 0
         while True:
-            cut = len(self.buffer)  # where to go on once more has been read
-            for match in _TOKEN.finditer(self.buffer, self.pos):
-                token = self.buffer[match.start()]
-                if token in b"{[":
-                    depth += 1
-                    if depth > MAX_DEPTH:
-                        self.pos = match.start()
-                        raise self._fail(f"nesting deeper than {MAX_DEPTH}")
-                elif token in b"}]":
-                    depth -= 1
-                elif match.group(1) is None:
-                    cut = match.start()
-                    break
-                if depth == 0:
-                    self.pos = match.end()
+            marks = self._marked()
+            i = int(np.searchsorted(marks.position, self.pos))
+            outside = depth - (int(marks.depth[i - 1]) if i else 0)  # what to add to the buffer's own depth
+            width = 64
+            while i < len(marks.depth):
+                level = marks.depth[i : i + width] + outside
+                ends = np.flatnonzero(level <= 0)
+                # A quote does not change the depth, so the first mark at 0 is the bracket that closes the value.
+                if (level[: ends[0] if len(ends) else None] > MAX_DEPTH).any():
+                    raise self._fail(f"nesting deeper than {MAX_DEPTH}")
+                if len(ends):
+                    self.pos = int(marks.position[i + ends[0]]) + 1
                     return
-            self.pos = cut
-            if not self._fill(start - self.base if keep else None):
+                i, width = i + width, width * 2
+            if keep:
+                self.pos, depth = start - self.base, 0
+            else:
+                depth, self.pos = outside + (int(marks.depth[-1]) if len(marks.depth) else 0), marks.whole_until
+            if not self._fill():
                 raise self._fail("the end of the file")
+
+    def _marked(self) -> _Marks:
+        """Brackets and quotes of the buffer, which always begins outside a string."""
+        if self._marks is None:
+            plain = self.buffer
+            if b"\\" in plain:
+                plain = plain.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+            data = np.frombuffer(plain, dtype=np.uint8)
+            position = np.flatnonzero(_SPECIAL[data])
+            kind = data[position]
+            quote = kind == _QUOTE
+            inside = (np.cumsum(quote) - quote) % 2 == 1
+            change = np.where((kind == ord("{")) | (kind == ord("[")), 1, -1)
+            depth = np.cumsum(np.where(quote | inside, 0, change))
+            quotes = np.flatnonzero(quote)
+            whole_until = len(data) if len(quotes) % 2 == 0 else int(position[quotes[-1]])
+            self._marks = _Marks(position, quote, depth, whole_until)
+        return self._marks
 
     def _members(self, keep: bool) -> Iterator[tuple[str, bytes, Span]]:
         """The members of the object that begins here. Whoever takes one must not move the window."""
