@@ -57,7 +57,7 @@ def wood(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 2
     """Grain along the image's x axis."""
     h, w = hw
     y = np.linspace(0, 1, h, dtype=np.float32)[:, None]
-    bend = noise(rng, hw, (3, 1.2), 3) * 0.10
+    bend = noise(rng, hw, (3, 1.2), 3) * 0.35 / max(rings, 1) ** 0.6
     phase = (y + bend) * rings + 0.6 * noise(rng, hw, (rings, 1), 2)
     ring = 0.5 + 0.5 * np.sin(2 * np.pi * phase)
     fibre = noise(rng, hw, (h / 5, 4), 2)
@@ -73,7 +73,8 @@ def planks(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (512,
     for top, bottom in zip(edges[:-1], edges[1:], strict=False):
         cut = int(rng.integers(w // 4, 3 * w // 4))
         for left, right in ((0, cut), (cut, w)):
-            shade = tuple(c * rng.uniform(0.82, 1.12) for c in colour)
+            tone, warm = rng.uniform(0.8, 1.12), rng.normal(0, 0.02)
+            shade = (colour[0] * tone * (1 + warm), colour[1] * tone, colour[2] * tone * (1 - warm))
             out[top:bottom, left:right] = wood(rng, shade, (bottom - top, right - left), rng.uniform(2, 4))
             out[top:bottom, left:left + 2] = out[top:bottom, left:left + 2] // 2
         out[top:top + 2] = out[top:top + 2] // 2

@@ -1,0 +1,77 @@
+"""Settings of a synthetic data set, and the three presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from counterview.errors import ConfigError
+
+__all__ = ["PRESETS", "TabletopConfig", "preset"]
+
+
+@dataclass(frozen=True)
+class TabletopConfig:
+    """What a take looks like. Sizes in pixels, times in seconds."""
+
+    seconds: int = field(default=24, metadata={"help": "length of a take; one annotated frame a second"})
+    size: int = field(default=448, metadata={"help": "height of the full-size videos; exo is 16:9, ego square"})
+    cameras: int = field(default=2, metadata={"help": "number of exo cameras, 1 to 4"})
+    objects_min: int = field(default=9, metadata={"help": "fewest annotated objects"})
+    objects_max: int = field(default=14, metadata={"help": "most annotated objects"})
+    tall_clutter_min: int = field(default=1, metadata={"help": "fewest tall things that hide others, not annotated"})
+    tall_clutter_max: int = field(default=2, metadata={"help": "most tall things that hide others, not annotated"})
+    exo_near_m: float = field(default=1.5, metadata={"help": "nearest exo camera, metres from the table's middle"})
+    exo_far_m: float = field(default=2.3, metadata={"help": "farthest exo camera"})
+    exo_low_m: float = field(default=0.12, metadata={"help": "lowest exo camera above the table's top"})
+    exo_high_m: float = field(default=0.95, metadata={"help": "highest exo camera above the table's top"})
+    portrait: float = field(default=0.15, metadata={"help": "share of takes with one portrait exo camera"})
+    motion: float = field(default=1.0, metadata={"help": "scale of head motion and its blur"})
+    harshness: float = field(default=1.0, metadata={"help": "scale of noise, colour cast, softness, compression"})
+    contrast: float = field(default=1.0, metadata={"help": "share of lamps in the light; above 1 is harder"})
+    unknown: float = field(default=0.06, metadata={"help": "share of object-frames that no annotator looked at"})
+    rendered_fps: int = field(default=1, metadata={"help": "rendered frames a second, a divisor of 30; held between"})
+    pool_size: int = field(default=24, metadata={"help": "shapes and looks per kind of object and split"})
+
+    def check(self) -> TabletopConfig:
+        """Return self, or raise :class:`~counterview.errors.ConfigError` that lists everything wrong."""
+        wrong = []
+        if not 2 <= self.seconds <= 3600:
+            wrong.append(f"seconds={self.seconds} (2 to 3600)")
+        if not 64 <= self.size <= 2160 or self.size % 2:
+            wrong.append(f"size={self.size} (an even number from 64 to 2160)")
+        if not 1 <= self.cameras <= 4:
+            wrong.append(f"cameras={self.cameras} (1 to 4)")
+        if not 1 <= self.objects_min <= self.objects_max <= 20:
+            wrong.append(f"objects_min={self.objects_min}, objects_max={self.objects_max} (1 <= min <= max <= 20)")
+        if self.rendered_fps < 1 or 30 % self.rendered_fps:
+            wrong.append(f"rendered_fps={self.rendered_fps} (1, 2, 3, 5, 6, 10, 15 or 30)")
+        if not 0 <= self.unknown < 1 or not 0 <= self.portrait <= 1:
+            wrong.append(f"unknown={self.unknown}, portrait={self.portrait} (shares from 0 to 1)")
+        if wrong:
+            raise ConfigError("settings of the synthetic takes are out of range", found="; ".join(wrong))
+        return self
+
+
+PRESETS = {
+    "easy": TabletopConfig(objects_min=8, objects_max=10, tall_clutter_min=0, tall_clutter_max=0, exo_near_m=1.1,
+                           exo_far_m=1.6, exo_low_m=0.5, exo_high_m=1.1, portrait=0.0, motion=0.6, harshness=0.6,
+                           contrast=0.9, unknown=0.03),
+    "standard": TabletopConfig(),
+    "hard": TabletopConfig(objects_min=12, objects_max=15, tall_clutter_min=2, tall_clutter_max=3, exo_near_m=1.7,
+                           exo_far_m=2.6, exo_low_m=0.08, exo_high_m=0.8, portrait=0.3, motion=1.5, harshness=1.5,
+                           contrast=1.25, unknown=0.1),
+}
+
+
+def preset(name: str, **changes: int | float) -> TabletopConfig:
+    """A preset by name with some fields changed.
+
+    Raises:
+        ConfigError: an unknown name or field, or values out of range.
+    """
+    if name not in PRESETS:
+        raise ConfigError("unknown preset", found=name, expected=", ".join(PRESETS))
+    unknown = sorted(set(changes) - set(TabletopConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError("unknown setting of synthetic takes", found=", ".join(unknown))
+    return replace(PRESETS[name], **changes).check()  # type: ignore[arg-type]
