@@ -1,0 +1,363 @@
+"""DINOv2, DINOv3 and CLIP through transformers, as dense feature maps of pictures of any size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.config import load_config, nearest
+from counterview.errors import CheckpointError, ConfigError, WeightsError
+from counterview.features import pooling
+from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
+from counterview.features.device import resolve_device, resolve_dtype
+from counterview.masks.geometry import resize_nearest
+from counterview.types import ObjectMask, RgbImage, as_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HUB_IDS: dict[str, str] = {
+    **{f"dinov2-{size}": f"facebook/dinov2-{size}" for size in ("small", "base", "large", "giant")},
+    **{f"dinov2-{size}-reg": f"facebook/dinov2-with-registers-{size}" for size in ("small", "base", "large", "giant")},
+    "dinov3-small": "facebook/dinov3-vits16-pretrain-lvd1689m",
+    "dinov3-small-plus": "facebook/dinov3-vits16plus-pretrain-lvd1689m",
+    "dinov3-base": "facebook/dinov3-vitb16-pretrain-lvd1689m",
+    "dinov3-large": "facebook/dinov3-vitl16-pretrain-lvd1689m",
+    "dinov3-huge-plus": "facebook/dinov3-vith16plus-pretrain-lvd1689m",
+    "dinov3-7b": "facebook/dinov3-vit7b16-pretrain-lvd1689m",
+    "clip-base": "openai/clip-vit-base-patch16",
+    "clip-base-32": "openai/clip-vit-base-patch32",
+    "clip-large": "openai/clip-vit-large-patch14",
+}
+"""Short names and the Hub repositories that they stand for."""
+
+ALIASES = {
+    "dinov2": "dinov2-base",
+    "dinov2-reg": "dinov2-base-reg",
+    "dinov3": "dinov3-base",
+    "clip": "clip-base",
+}
+
+NAMES = ("classical", *ALIASES, *HUB_IDS)
+"""Every name that :func:`load_backbone` knows, Hub ids and folders aside."""
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+# model_type of a config.json: class in transformers, mean and deviation of its training
+_FAMILIES = {
+    "dinov2": ("Dinov2Model", IMAGENET),
+    "dinov2_with_registers": ("Dinov2WithRegistersModel", IMAGENET),
+    "dinov3_vit": ("DINOv3ViTModel", IMAGENET),
+    "clip": ("CLIPVisionModel", CLIP),
+    "clip_vision_model": ("CLIPVisionModel", CLIP),
+}
+_WITHOUT_WEIGHTS = "`--features classical` runs without weights."
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Settings of a network of :func:`load_backbone`.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    dtype: str = field(default="float32", metadata={"help": "number type: float32, or float16, bfloat16 for speed"})
+    longest_side_px: int | None = field(
+        default=960, metadata={"help": "larger pictures are scaled down to this longer side; null: never"}
+    )
+    upscale: bool = field(default=False, metadata={"help": "also scale smaller pictures up to longest_side_px"})
+    batch_size: int = field(default=8, metadata={"help": "pictures of one size that go through the network at once"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
+    mean: tuple[float, float, float] | None = field(
+        default=None, metadata={"help": "mean of red, green, blue (0 to 1); null: what the family was trained with"}
+    )
+    std: tuple[float, float, float] | None = field(
+        default=None, metadata={"help": "deviation of red, green, blue; null: what the family was trained with"}
+    )
+
+    def __post_init__(self) -> None:
+        resolve_dtype(self.dtype)
+        if self.longest_side_px is not None and self.longest_side_px < 1:
+            raise ConfigError("longest_side_px is at least 1", found=self.longest_side_px)
+        if self.batch_size < 1:
+            raise ConfigError("batch_size is at least 1", found=self.batch_size)
+        if self.std is not None and min(self.std) <= 0:
+            raise ConfigError("std is above 0", found=self.std)
+
+
+def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
+    """Load a feature extractor.
+
+    Args:
+        name: ``classical`` (no weights); one of :data:`NAMES`, such as ``dinov2-base-reg``; a Hub id
+            (``owner/repository``); or a folder that ``save_pretrained`` wrote.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        settings: the fields of :class:`BackboneConfig`, or of
+            :class:`counterview.features.classical.ClassicalConfig` for ``classical``.
+
+    Raises:
+        ConfigError: an unknown name (the nearest one is named), setting, device or kind of model.
+        WeightsError: the weights are not on this machine and cannot be fetched.
+        CheckpointError: a folder whose weights are damaged or do not fit its configuration.
+    """
+    if name == "classical":
+        from counterview.features.classical import Classical, ClassicalConfig
+
+        return Classical(load_config(ClassicalConfig, settings))
+    config = load_config(BackboneConfig, settings)
+    source = HUB_IDS.get(ALIASES.get(name, name), name)
+    place = resolve_device(device)
+    if not _is_folder(source):
+        _check_hub_id(name, source)
+        _make_reachable(name, source, config.revision)
+    return Network(name, source, config, place)
+
+
+def input_size(
+    image_hw: tuple[int, int], patch_px: int, longest_side_px: int | None = 960, upscale: bool = False
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Sizes through which a picture goes on its way into a network.
+
+    First it is scaled, its aspect kept, to ``longest_side_px`` if it is larger; then both sides are rounded
+    down to a multiple of the patch. 704x704 becomes 700x700 and 540x960 becomes 532x952, as in O-MaMa;
+    portrait pictures stay portrait.
+
+    Returns:
+        The size after scaling, and the size given to the network.
+    """
+    height, width = image_hw
+    ratio = 1.0 if longest_side_px is None else longest_side_px / max(height, width)
+    if ratio < 1.0 or upscale:
+        height, width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    return (height, width), (max(1, height // patch_px) * patch_px, max(1, width // patch_px) * patch_px)
+
+
+def resize_image(image: RgbImage, scaled_hw: tuple[int, int], input_hw: tuple[int, int]) -> RgbImage:
+    """Scale a picture in the two steps of :func:`input_size`: smoothly, then by nearest neighbour as O-MaMa does."""
+    if image.shape[:2] != scaled_hw:
+        smaller = scaled_hw[0] <= image.shape[0] and scaled_hw[1] <= image.shape[1]
+        method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+        image = np.asarray(cv2.resize(image, (scaled_hw[1], scaled_hw[0]), interpolation=method), dtype=np.uint8)
+    return np.asarray(resize_nearest(image, input_hw), dtype=np.uint8)
+
+
+class Network:
+    """A frozen vision transformer of transformers, as a :class:`~counterview.features.base.Backbone`.
+
+    Maps hold the patch tokens after the network's last normalisation (for CLIP: the one in front of its
+    projection), ``(C, h, w)`` in the network's number type. Position embeddings are interpolated to each size.
+
+    Args:
+        name: the name that the user gave.
+        source: Hub id or folder, as for ``from_pretrained``.
+        config: settings.
+        device: where to compute.
+    """
+
+    def __init__(self, name: str, source: str, config: BackboneConfig, device: Any) -> None:
+        self.name = name
+        self.config = config
+        self.device = device
+        self.model, self._family = _load(name, source, config)
+        self.model.to(device)
+        shape = self.model.config
+        self.channels: int = int(shape.hidden_size)
+        self.stride: int = int(shape.patch_size)
+        self._source = source
+        self._prefix = 1 + int(getattr(shape, "num_register_tokens", 0))
+        mean, std = _FAMILIES[self._family][1]
+        self._mean: tuple[float, ...] = config.mean or mean
+        self._std: tuple[float, ...] = config.std or std
+
+    def settings(self) -> dict[str, Any]:
+        """Name, source with its commit, and every setting that the maps depend on."""
+        return {
+            "features": self.name,
+            "source": self._source,
+            "commit": getattr(self.model.config, "_commit_hash", None),
+            "model_type": self._family,
+            "channels": self.channels,
+            "stride": self.stride,
+            "dtype": self.config.dtype,
+            "longest_side_px": self.config.longest_side_px,
+            "upscale": self.config.upscale,
+            "mean": list(self._mean),
+            "std": list(self._std),
+        }
+
+    def encode(self, image: RgbImage) -> FeatureMap:
+        """The map of one picture. See :meth:`Backbone.encode <counterview.features.base.Backbone.encode>`."""
+        return self([image])[0]
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
+        """The maps of several pictures; those of one input size go through the network together."""
+        sizes = [
+            input_size(as_rgb(i).shape[:2], self.stride, self.config.longest_side_px, self.config.upscale)
+            for i in images
+        ]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, (_, size) in enumerate(sizes):
+            groups.setdefault(size, []).append(index)
+        maps: dict[int, FeatureMap] = {}
+        for size, members in groups.items():
+            for start in range(0, len(members), self.config.batch_size):
+                part = members[start : start + self.config.batch_size]
+                stack = np.stack([resize_image(images[i], *sizes[i]) for i in part])
+                for index, tensor in zip(part, self._forward(stack), strict=True):
+                    maps[index] = FeatureMap(tensor, images[index].shape[:2], size)
+        return [maps[index] for index in range(len(images))]
+
+    def describe(
+        self,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        kind: PoolingKind = "mask",
+        *,
+        context_px: int | None = None,
+        fallback: Fallback = "centre",
+    ) -> Tensor:
+        """Pool the map: :func:`counterview.features.pooling.describe`."""
+        return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
+
+    def _forward(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """``(B, H, W, 3)`` pictures, already at the input size, to ``(B, C, h, w)`` maps."""
+        import torch
+
+        mean = np.array(self._mean, dtype=np.float32)
+        std = np.array(self._std, dtype=np.float32)
+        values = (pictures.astype(np.float32) / 255.0 - mean) / std
+        pixels = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+        pixels = pixels.to(self.device, resolve_dtype(self.config.dtype))
+        options = {"interpolate_pos_encoding": True} if self._family.startswith("clip") else {}
+        with torch.no_grad():
+            tokens = self.model(pixel_values=pixels, **options).last_hidden_state[:, self._prefix :]
+            if self._family.startswith("clip"):
+                tokens = self.model.post_layernorm(tokens)
+        height, width = pictures.shape[1] // self.stride, pictures.shape[2] // self.stride
+        return tokens.transpose(1, 2).reshape(len(pictures), self.channels, height, width)
+
+
+def _is_folder(source: str) -> bool:
+    try:
+        return Path(source).is_dir()
+    except (OSError, ValueError):  # a name too long for a path, or with a NUL in it
+        return False
+
+
+def _check_hub_id(name: str, source: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    looks_like_path = source.count("/") != 1 or "\\" in source or source.startswith((".", "/", "~"))
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        looks_like_path = True
+    if not looks_like_path:
+        return
+    if any(c in source for c in "/\\"):
+        raise ConfigError("no such folder of features", path=name, fix=f"Known names: {', '.join(NAMES)}.")
+    raise ConfigError(
+        f"unknown features {name!r} ({nearest(name, NAMES)})",
+        expected="a known name, a Hub id owner/repository, or a folder",
+    )
+
+
+def _make_reachable(name: str, source: str, revision: str | None) -> None:
+    """Check that weights are in the local cache or may be fetched, without the Hub's long retries."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    what = f"the weights of {name}" + (f" ({source})" if source != name else "")
+    try:
+        folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            return
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        HfApi().auth_check(source)
+    except GatedRepoError:
+        raise WeightsError(
+            f"{what} are gated",
+            fix=f"Ask for access on https://huggingface.co/{source}, then run `hf auth login`. {_WITHOUT_WEIGHTS}",
+        ) from None
+    except RepositoryNotFoundError:
+        raise WeightsError(
+            f"{what} cannot be had",
+            found="no such repository on the Hugging Face Hub, or no access to it",
+            fix=f"Check the name; for a private one run `hf auth login`. {_WITHOUT_WEIGHTS}",
+        ) from None
+    except HfHubHTTPError as error:
+        raise WeightsError(f"{what} cannot be had", found=str(error).splitlines()[0], fix=_WITHOUT_WEIGHTS) from None
+    except Exception as error:  # the HTTP library under huggingface_hub changes, and so do its errors
+        raise WeightsError(
+            f"{what} are not on this machine, and the Hugging Face Hub cannot be reached ({type(error).__name__})",
+            fix=f"Connect once, or give a folder that holds them. {_WITHOUT_WEIGHTS}",
+        ) from None
+
+
+def _load(name: str, source: str, config: BackboneConfig) -> tuple[Any, str]:
+    """The network, with every weight from its checkpoint, and its family."""
+    import transformers
+
+    where = {"revision": config.revision} if config.revision is not None else {}
+    is_folder = _is_folder(source)
+    try:
+        family = str(transformers.AutoConfig.from_pretrained(source, **where).model_type)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(name, source, is_folder, "has no readable config.json", error) from None
+    if family not in _FAMILIES:
+        raise ConfigError(
+            f"features {name!r} are of the kind {family!r}", expected=f"one of {', '.join(sorted(_FAMILIES))}"
+        )
+    cls = getattr(transformers, _FAMILIES[family][0])
+    try:
+        # Without safetensors there would be pickles to read, which may run code.
+        with _quiet():
+            model, report = cls.from_pretrained(
+                source, dtype=resolve_dtype(config.dtype), output_loading_info=True, use_safetensors=True, **where
+            )
+    except Exception as error:
+        raise _unreadable(name, source, is_folder, "holds no weights that can be read", error) from None
+    # transformers fills missing weights with random numbers and only warns.
+    wrong = sorted({*report["missing_keys"], *(str(k[0]) for k in report.get("mismatched_keys", ()))})
+    if wrong:
+        raise CheckpointError(
+            f"the weights do not fit {cls.__name__}",
+            path=source,
+            found=f"{len(wrong)} weights missing or of another shape, {wrong[0]} among them",
+        )
+    return model.eval().requires_grad_(False), family
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from listing the unused weights (CLIP's text half) and from drawing a bar for a second."""
+    from transformers.utils import logging as messages
+
+    level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        messages.set_verbosity(level)
+        if bars:
+            messages.enable_progress_bar()
+
+
+def _unreadable(name: str, source: str, is_folder: bool, problem: str, error: Exception) -> Exception:
+    detail = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if is_folder:
+        return CheckpointError(problem, path=source, found=detail, expected="a folder made by save_pretrained")
+    return WeightsError(f"the weights of {name} ({source}) cannot be had", found=detail, fix=_WITHOUT_WEIGHTS)
