@@ -72,8 +72,8 @@ def overlay(
         annotator = sv.LabelAnnotator(
             color=palette,
             text_color=sv.Color.WHITE,
-            text_scale=max(0.4, max(image.shape[:2]) / 1600),
-            text_padding=4,
+            text_scale=max(0.35, max(image.shape[:2]) / 2600),
+            text_padding=3,
         )
         scene = annotator.annotate(scene, detections, labels=[_ascii(labels[i]) for i in keep])
     return np.ascontiguousarray(scene[..., ::-1])

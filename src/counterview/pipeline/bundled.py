@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 
+from counterview.masks.png import read_mask
+from counterview.media.files import read_json, safe_join
+from counterview.media.images import read_image
 from counterview.types import ObjectMask, RgbImage
 
 
@@ -29,3 +33,25 @@ class BundledPair:
 
     near: BundledView
     far: BundledView
+
+
+def load_pair() -> BundledPair:
+    """Read the bundled pair.
+
+    Raises:
+        InputError: the installed files are damaged.
+    """
+    with as_file(files("counterview") / "assets" / "pair") as folder:
+        listing = read_json(folder / "pair.json")
+        near, far = (
+            BundledView(
+                view,
+                read_image(safe_join(folder, listing[view])),
+                {
+                    item["name"]: ObjectMask.from_array(read_mask(safe_join(folder, item[f"{view}_mask"])))
+                    for item in listing["objects"]
+                },
+            )
+            for view in ("ego", "exo")
+        )
+    return BundledPair(near, far)
