@@ -154,10 +154,11 @@ def task_class_of(method: str) -> type[Any]:
     Raises:
         ConfigError: no such method.
     """
+    method = str(method)
     if method in _OTHERS:
         return _OTHERS[method]
     if method not in _METHODS:
-        raise ConfigError(f"method is {method!r} ({nearest(str(method), methods())})")
+        raise ConfigError(f"method is {method!r} ({nearest(method, methods())})")
     module, _, name = _METHODS[method].partition(":")
     return cast("type[Any]", getattr(importlib.import_module(module), name))
 
@@ -200,7 +201,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
             problems.append(re.sub(r"^\d+ problems: ", "", str(error)))
     if problems:
         raise ConfigError("; ".join(problems), path=path)
-    return Recipe(method, parts[0].training, parts[1])
+    return Recipe(str(method), parts[0].training, parts[1])
 
 
 @dataclass

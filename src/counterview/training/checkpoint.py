@@ -1,0 +1,325 @@
+"""Checkpoints: folders that are whole or not there, that say so themselves, and hold no pickle.
+
+step_00000120/
+  config.json          what the model's from_pretrained needs
+  model.safetensors    weights as validated (the running average where there is one)
+  README.md
+  state/trainer.json state/optimizer.safetensors state/random.safetensors [state/weights.safetensors]
+  COMPLETE             written last: size and SHA-256 of every other file
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from counterview.errors import CheckpointError, InputError, PathError
+from counterview.media.files import read_json, safe_join, sha256_file, write_json
+from counterview.training.task import TrainingError
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "COMPLETE"
+_NAME = re.compile(r"^step_(\d{8,})$")
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+Tensors = Mapping[str, torch.Tensor]
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, or one that cannot be written, into one clear line.
+
+    Raises:
+        TrainingError: names ``path``, the reason and the free space.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        text = str(error)
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (match := re.search(r"os error (\d+)", text)):
+            number = int(match.group(1))
+        if number is None and isinstance(error, SafetensorError):
+            raise
+        if number in _FULL:
+            free = _free_bytes(path)
+            raise TrainingError(
+                "the disk is full",
+                path=path,
+                found="no room" if free is None else f"{free / 2**20:.0f} MiB free",
+                fix="Nothing half-written was left and earlier checkpoints are whole. Make room and use --resume.",
+            ) from None
+        if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
+            raise TrainingError("cannot be written", path=path, found=text) from None
+        raise
+
+
+def _free_bytes(path: Path) -> int | None:
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(place).free
+    return None
+
+
+def checkpoint_path(root: Path, step: int) -> Path:
+    """Folder of the checkpoint after optimizer step ``step``."""
+    return root / f"step_{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Step number in a checkpoint folder's name; -1 if it is none."""
+    match = _NAME.match(path.name)
+    return int(match.group(1)) if match else -1
+
+
+def write_checkpoint(
+    target: Path,
+    *,
+    weights: Tensors,
+    config: Mapping[str, Any],
+    card: str,
+    state: Mapping[str, Tensors] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint folder aside and rename it into place.
+
+    Args:
+        target: folder to be; an older one of that name is replaced when the new one is whole.
+        weights: content of ``model.safetensors``, on any device.
+        config: content of ``config.json``.
+        card: content of ``README.md``.
+        state: files ``state/<name>.safetensors`` and their tensors.
+        values: content of ``state/trainer.json``.
+
+    Raises:
+        TrainingError: the disk is full or cannot be written; what was there before is untouched.
+    """
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    with disk_errors(target):
+        try:
+            aside.mkdir(parents=True)
+            write_json(aside / "config.json", dict(config))
+            (aside / "README.md").write_text(card, encoding="utf-8")
+            _save(aside / "model.safetensors", weights)
+            if values is not None:
+                (aside / "state").mkdir()
+                write_json(aside / "state" / "trainer.json", dict(values))
+                for name, tensors in (state or {}).items():
+                    _save(aside / "state" / f"{name}.safetensors", tensors)
+            files = {}
+            for path in sorted(p for p in aside.rglob("*") if p.is_file()):
+                _sync(path)
+                name = path.relative_to(aside).as_posix()
+                files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            write_json(aside / COMPLETE, {"format": 1, "files": files})
+            _sync(aside)
+            if target.exists():
+                old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+                target.rename(old)
+                aside.rename(target)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                aside.rename(target)
+            _sync(target.parent)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+def _save(path: Path, tensors: Tensors) -> None:
+    # Tied weights share memory, which the format refuses; each name gets its own copy.
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if pointer in seen and tensor.numel() else tensor
+        seen.add(pointer)
+    save_file(plain, path, metadata={"format": "pt"})
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Check that a checkpoint is whole: every file that ``COMPLETE`` names, with its size and hash.
+
+    Raises:
+        CheckpointError: says which file is missing or differs.
+    """
+    if not path.is_dir():
+        raise CheckpointError("no such checkpoint", path=path)
+    if not (path / COMPLETE).is_file():
+        raise CheckpointError("the checkpoint was never finished", path=path, expected=f"a file {COMPLETE}")
+    try:
+        record = read_json(path / COMPLETE)
+        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in record["files"].items()}
+        places = {name: safe_join(path, name) for name in files}
+    except (InputError, PathError, KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"the file {COMPLETE} is damaged", path=path) from None
+    for needed in ("config.json", "model.safetensors"):
+        if needed not in files:
+            raise CheckpointError("the checkpoint is damaged", path=path, found=f"no record of {needed}")
+    for name, (size, digest) in files.items():
+        place = places[name]
+        if not place.is_file():
+            raise CheckpointError("the checkpoint is damaged", path=path, found=f"{name} is missing")
+        if place.stat().st_size != size:
+            raise CheckpointError(
+                "the checkpoint is damaged",
+                path=path,
+                found=f"{name} has {place.stat().st_size} bytes",
+                expected=f"{size} bytes",
+            )
+        if sha256_file(place) != digest:
+            raise CheckpointError("the checkpoint is damaged", path=path, found=f"{name} has other content")
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Checkpoint folders below ``root``, newest first, whole or not."""
+    if not root.is_dir():
+        return []
+    return sorted((p for p in root.iterdir() if p.is_dir() and step_of(p) >= 0), key=step_of, reverse=True)
+
+
+def latest_checkpoint(root: Path) -> tuple[Path | None, list[CheckpointError]]:
+    """The newest whole checkpoint, and what was wrong with each newer one that is passed over."""
+    passed_over: list[CheckpointError] = []
+    for path in list_checkpoints(root):
+        try:
+            verify_checkpoint(path)
+            return path, passed_over
+        except CheckpointError as error:
+            passed_over.append(error)
+            logger.warning("passed over a damaged checkpoint: %s", error)
+    return None, passed_over
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint to ``….damaged``, so that it is neither used nor counted again."""
+    aside = path.with_name(path.name + ".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+
+
+def clean_up(root: Path) -> None:
+    """Remove what killed processes left half-written below ``root``."""
+    if root.is_dir():
+        for path in root.iterdir():
+            if path.is_dir() and re.match(r"^\.(step_\d{8,}|model)\.[0-9a-f]{8}\.(part|old)$", path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def prune(root: Path, keep_last: int, keep: set[str]) -> None:
+    """Remove all checkpoints but the newest ``keep_last`` and those named in ``keep``."""
+    for path in list_checkpoints(root)[keep_last:]:
+        if path.name not in keep:
+            # COMPLETE goes first: a removal that is cut short leaves nothing that looks whole.
+            (path / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return load_file(path, device="cpu")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError("cannot be read", path=path, found=str(error)) from None
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """``state/trainer.json`` of a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint holds no training state.
+    """
+    try:
+        values = read_json(path / "state" / "trainer.json")
+    except InputError as error:
+        raise CheckpointError("holds no training state", path=path, found=error.problem) from None
+    if not isinstance(values, dict) or values.get("format") != 1:
+        raise CheckpointError(
+            "was written by another version", path=path, found=json.dumps(values)[:60], expected="format 1"
+        )
+    return values
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load ``model.safetensors`` of a checkpoint into ``model``, strictly.
+
+    Raises:
+        CheckpointError: names that are missing, unknown, or of another shape.
+    """
+    tensors = read_tensors(path / "model.safetensors")
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise CheckpointError(
+            "the checkpoint is of another architecture", path=path, found="; ".join(problems[:6]) + more
+        )
+    model.load_state_dict(tensors, strict=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, torch.Tensor]:
+    """State of an optimizer as ``<key>/<parameter name>`` tensors.
+
+    Args:
+        optimizer: its groups' parameters in order are called ``names``.
+        names: parameter names.
+    """
+    state = optimizer.state_dict()["state"]
+    result = {}
+    for index, entries in state.items():
+        for key, value in entries.items():
+            result[f"{key}/{names[index]}"] = (
+                value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+            )
+    return result
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Tensors) -> None:
+    """Put back what :func:`optimizer_tensors` gave; learning rates and decay stay as they are configured.
+
+    Raises:
+        CheckpointError: the tensors belong to other parameters.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for full, tensor in tensors.items():
+        key, _, name = full.partition("/")
+        if name not in index:
+            raise CheckpointError(f"the optimizer's state holds {name!r}, which the model does not train")
+        state.setdefault(index[name], {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

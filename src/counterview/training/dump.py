@@ -1,0 +1,72 @@
+"""What went wrong, kept: the batch that made a loss no number, in files that need no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from counterview.media.files import write_json
+
+
+def flatten(value: Any, name: str = "") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Split a nested batch into tensors and other values, each under its path such as ``0/query/map``.
+
+    Dicts, lists, tuples and dataclasses are descended into; arrays become tensors; what JSON cannot hold becomes
+    its ``repr``.
+    """
+    if isinstance(value, torch.Tensor):
+        return {name: value.detach().cpu().contiguous().clone()}, {}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {name: torch.from_numpy(np.ascontiguousarray(value).copy())}, {}
+    parts: Mapping[Any, Any] | None = None
+    if isinstance(value, Mapping):
+        parts = value
+    elif isinstance(value, (list, tuple)):
+        parts = dict(enumerate(value))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if parts is None:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            value = repr(value)
+        return {}, {name: value}
+    tensors: dict[str, torch.Tensor] = {}
+    others: dict[str, Any] = {}
+    for key, part in parts.items():
+        more, rest = flatten(part, f"{name}/{key}" if name else str(key))
+        tensors |= more
+        others |= rest
+    return tensors, others
+
+
+def save_batches(folder: Path, batches: list[Any], info: Mapping[str, Any]) -> Path:
+    """Write batches to ``folder/batch.safetensors`` and the rest with ``info`` to ``folder/info.json``.
+
+    Returns:
+        ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors, others = flatten(batches)
+    save_file(tensors, folder / "batch.safetensors")
+    _, plain = flatten(dict(info))
+    write_json(folder / "info.json", {**plain, "values": others})
+    return folder
+
+
+def not_finite(model: torch.nn.Module) -> dict[str, list[str]]:
+    """Names of at most twenty parameters whose weights, or gradients, hold a NaN or an infinity."""
+    weights, gradients = [], []
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            weights.append(name)
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            gradients.append(name)
+    return {"weights": weights[:20], "gradients": gradients[:20]}
