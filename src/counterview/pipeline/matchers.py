@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from counterview.features.base import Backbone, FeatureMap
+    from counterview.omama.model import OMaMa
     from counterview.pipeline.predictor import EncodedView
 
 
@@ -55,3 +57,60 @@ class Matcher(Protocol):
     ) -> MatchScores:
         """Compare query objects with the target's proposals, of which there is at least one."""
         ...
+
+
+class OMaMaMatcher:
+    """O-MaMa's learned head (ICCV 2025) over the backbone's map.
+
+    Args:
+        model: the head; it knows the backbone and the pooling that it was trained with.
+        source: where it came from, for the settings.
+        device: where it runs; beside its own weights if not given.
+    """
+
+    name = "omama"
+
+    def __init__(self, model: OMaMa, *, source: str = "", device: str | None = None) -> None:
+        self.model = model.eval() if device is None else model.eval().to(device)
+        self.source = source
+
+    def settings(self) -> dict[str, Any]:
+        """The model's configuration, and a hash of its weights."""
+        from counterview.config import to_dict
+
+        return {"source": self.source, "weights": self.fingerprint(), **to_dict(self.model.config)}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all weights, 16 hex digits."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
+        """``(N, 2C)``: the object, and its context, pooled from the map (paper: Mask-Context Encoder)."""
+        from counterview.features.pooling import describe
+
+        config = self.model.config.descriptor
+        return describe(features, masks, config.pooling, context_px=config.context_px)
+
+    def score(
+        self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
+    ) -> MatchScores:
+        """See :class:`Matcher`."""
+        import torch
+
+        device = self.model.device
+        with torch.inference_mode():
+            queries = self.describe(backbone, query.features, query_masks)
+            out = self.model(
+                queries[None].to(device),
+                target.descriptors[None].to(device),
+                query.features.tensor[None].to(device),
+                target.features.tensor[None].to(device),
+                keep_queries=True,
+            )
+        similarity = out.similarity[0].double().cpu().numpy().clip(-1.0, 1.0)
+        visibility = out.visibility[0].double().cpu().numpy().clip(0.0, 1.0)
+        return MatchScores(similarity, visibility, ((),) * len(query_masks))

@@ -1,0 +1,40 @@
+"""``counterview predict``: a whole data set into one prediction file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="knn, a trained model's folder, or a Hub id.")],
+    data: Annotated[Path, typer.Argument(help="A release, a prepared folder, or HANDAL.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The prediction file to write.")] = Path("predictions.json"),
+    direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    proposals: Annotated[str, typer.Option(help="graph, sam2[:ID or FOLDER], fastsam, folder:PATH.")] = "graph",
+    features: Annotated[
+        str | None, typer.Option(help="Of knn: classical, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    cache: Annotated[Path | None, typer.Option(help="Keep proposals in this folder and use them again.")] = None,
+) -> int:
+    """Predict every frame that the official evaluation asks for. A killed run goes on where it was."""
+    from counterview.data.dataset import DIRECTIONS, check_direction, open_dataset
+    from counterview.pipeline.predict import FramePredictor
+    from counterview.pipeline.predict import predict as run
+    from counterview.pipeline.predictor import load
+
+    directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
+    dataset = open_dataset(data, split)
+    found = load(model, proposals=proposals, features=features, device=device, cache=cache)
+    counts = run(FramePredictor(found), dataset, directions, out)
+    print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")
+    for note, number in sorted(counts["empty"].items()):
+        print(f"{number} of them: {note}", file=sys.stderr)
+    for uid, problem in counts["failed"].items():
+        print(f"left out: take {uid}: {problem}", file=sys.stderr)
+    return 1 if counts["failed"] else 0
