@@ -1,0 +1,74 @@
+"""Mask generators behind one protocol: a picture goes in, candidate masks come out.
+
+``load_proposer("graph")`` needs no weights; ``"sam2"`` and ``"fastsam"`` do; ``"folder:PATH"`` reads what
+another tool made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from counterview.config import load_config, nearest
+from counterview.errors import ConfigError
+from counterview.proposals.base import Proposals, Proposer
+from counterview.proposals.cache import CachedProposer
+
+__all__ = ["PROPOSERS", "CachedProposer", "Proposals", "Proposer", "load_proposer"]
+
+PROPOSERS = ("graph", "sam2", "fastsam", "folder")
+"""The names that :func:`load_proposer` knows."""
+
+
+def load_proposer(name: str, **settings: Any) -> Proposer:
+    """Make a proposer by name.
+
+    Args:
+        name: ``"graph"``; ``"sam2"`` or ``"sam2:MODEL"``; ``"fastsam"`` or ``"fastsam:WEIGHTS"``;
+            ``"folder:PATH"``. ``MODEL`` is a Hub id or a folder with ``config.json`` and ``model.safetensors``.
+        settings: fields of :class:`~counterview.proposals.graph.GraphSettings`,
+            :class:`~counterview.proposals.sam2.Sam2Settings`,
+            :class:`~counterview.proposals.fastsam.FastSamSettings` or
+            :class:`~counterview.proposals.folder.FolderSettings`.
+
+    Raises:
+        ConfigError: an unknown name or setting; the message names the nearest known one.
+        WeightsError: the weights cannot be had.
+        MissingExtraError: an optional package is not installed.
+        ProposalError: the folder is not there.
+    """
+    if not isinstance(name, str):
+        raise ConfigError("a proposer is chosen by name", found=type(name).__name__, expected=", ".join(PROPOSERS))
+    kind, colon, argument = name.partition(":")
+    if kind not in PROPOSERS:
+        raise ConfigError(f"there is no proposer {kind!r}", fix=nearest(kind, PROPOSERS))
+    if colon and not argument:
+        raise ConfigError(f"nothing follows the colon in {name!r}", expected=f"{kind}:…")
+    if kind == "graph":
+        from counterview.proposals.graph import GraphProposer, GraphSettings
+
+        if argument:
+            raise ConfigError("the proposer 'graph' takes no argument", found=repr(name), expected="'graph'")
+        return GraphProposer(load_config(GraphSettings, settings))
+    if kind == "folder":
+        from counterview.proposals.folder import FolderProposer, FolderSettings
+
+        if not argument and "path" not in settings:
+            raise ConfigError("the proposer 'folder' needs a folder", found=repr(name), expected="'folder:PATH'")
+        return FolderProposer(load_config(FolderSettings, _with(settings, "path", argument)))
+    if kind == "sam2":
+        from counterview.proposals.sam2 import Sam2Proposer, Sam2Settings
+
+        return Sam2Proposer(load_config(Sam2Settings, _with(settings, "model", argument)))
+    from counterview.proposals.fastsam import FastSamProposer, FastSamSettings
+
+    return FastSamProposer(load_config(FastSamSettings, _with(settings, "weights", argument)))
+
+
+def _with(settings: Mapping[str, Any], key: str, argument: str) -> dict[str, Any]:
+    """The settings, with what follows the colon of a name put under ``key``."""
+    if not argument:
+        return dict(settings)
+    if key in settings and settings[key] != argument:
+        raise ConfigError(f"{key} is given twice", found=f"{argument!r} and {settings[key]!r}")
+    return {**settings, key: argument}

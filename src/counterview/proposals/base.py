@@ -1,0 +1,156 @@
+"""What every mask generator returns, and what it looks like to the code behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from counterview.errors import ProposalError
+from counterview.types import BoolImage, ObjectMask, RgbImage
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """Candidate masks of one picture, most promising first.
+
+    Attributes:
+        size_hw: height and width of the picture in pixels.
+        masks: N masks, each of ``size_hw`` and none empty, kept as run lengths.
+        scores: ``(N,)`` float32. Comparable within one proposer, not between two.
+        boxes_xywh: ``(N, 4)`` float32, pixels. The smallest boxes around the masks, unless the proposals
+            came with boxes of their own.
+
+    Raises:
+        ProposalError: masks of another size, an empty mask, scores or boxes of another number or not finite.
+    """
+
+    size_hw: tuple[int, int]
+    masks: tuple[ObjectMask, ...]
+    scores: NDArray[np.float32]
+    boxes_xywh: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        size = (int(self.size_hw[0]), int(self.size_hw[1]))
+        masks = tuple(self.masks)
+        for index, mask in enumerate(masks):
+            if mask.size_hw != size:
+                raise ProposalError(
+                    f"proposal {index} is of another size than the picture", found=mask.size_hw, expected=size
+                )
+            if mask.is_empty:
+                raise ProposalError(f"proposal {index} has no pixel")
+        scores = _frozen_floats(self.scores, (len(masks),), "scores")
+        boxes: ArrayLike = self.boxes_xywh
+        if boxes is None:
+            boxes = np.array([mask.box_xywh for mask in masks], dtype=np.float32).reshape(-1, 4)
+        object.__setattr__(self, "size_hw", size)
+        object.__setattr__(self, "masks", masks)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "boxes_xywh", _frozen_floats(boxes, (len(masks), 4), "boxes"))
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __iter__(self) -> Iterator[ObjectMask]:
+        return iter(self.masks)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Proposals):
+            return NotImplemented
+        return (
+            self.size_hw == other.size_hw
+            and self.masks == other.masks
+            and np.array_equal(self.scores, other.scores)
+            and np.array_equal(self.boxes_xywh, other.boxes_xywh)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Proposals(size_hw={self.size_hw}, {len(self)} masks)"
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Proposals:
+        """The proposals at ``indices``, in that order; ``take(slice(100))`` gives the first hundred."""
+        chosen = np.arange(len(self))[indices]
+        return Proposals(
+            self.size_hw,
+            tuple(self.masks[i] for i in chosen),
+            self.scores[chosen],
+            self.boxes_xywh[chosen],
+        )
+
+    @classmethod
+    def none(cls, size_hw: tuple[int, int]) -> Proposals:
+        """No proposal at all, for a picture of ``size_hw``."""
+        return cls(size_hw, (), np.zeros(0, np.float32))
+
+
+def _frozen_floats(values: Any, shape: tuple[int, ...], what: str) -> NDArray[np.float32]:
+    array = np.array(values, dtype=np.float32)
+    if array.shape != shape:
+        raise ProposalError(f"the {what} do not fit the masks", found=array.shape, expected=shape)
+    if not np.isfinite(array).all():
+        raise ProposalError(f"the {what} hold a value that is no finite number")
+    array.setflags(write=False)
+    return array
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """A mask generator: called with a picture, it returns :class:`Proposals`.
+
+    Attributes:
+        name: as :func:`counterview.proposals.load_proposer` takes it.
+    """
+
+    name: str
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes the result, as JSON-able values: the key of caches, and part of ``match.json``."""
+        ...
+
+    def __call__(self, image: RgbImage) -> Proposals:
+        """Propose masks for a picture.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
+
+        Raises:
+            ImageError: another shape or dtype.
+        """
+        ...
+
+
+def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, int]) -> ObjectMask:
+    """The mask of ``size_hw`` that equals ``crop`` at column ``x_px`` and row ``y_px`` and is zero elsewhere.
+
+    The dense picture is never built.
+
+    Args:
+        crop: ``(h, w)`` bool.
+        x_px: first column of the crop in the picture.
+        y_px: first row of the crop in the picture.
+        size_hw: height and width of the picture.
+
+    Raises:
+        ProposalError: the crop reaches out of the picture.
+    """
+    height, width = size_hw
+    rows, columns = crop.shape
+    if x_px < 0 or y_px < 0 or x_px + columns > width or y_px + rows > height:
+        raise ProposalError(
+            "a mask reaches out of its picture",
+            found=f"{columns}x{rows} at ({x_px}, {y_px})",
+            expected=f"within {width}x{height}",
+        )
+    padded = np.zeros((columns, rows + 2), dtype=np.int8)
+    padded[:, 1:-1] = crop.T
+    change = np.diff(padded, axis=1)
+    column, row = np.nonzero(change)  # starts and ends alternate, since every column begins and ends outside
+    edges = (column + x_px) * height + row + y_px
+    runs = np.diff(np.concatenate(([0], edges, [height * width])))
+    return ObjectMask((height, width), runs)

@@ -1,0 +1,127 @@
+"""Proposals kept on disk, found again by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterview.errors import CounterviewError, InputError
+from counterview.masks.rle import decode_counts, encode_counts
+from counterview.media.files import read_json, write_json
+from counterview.proposals.base import Proposals, Proposer
+from counterview.types import RgbImage, as_rgb
+
+FORMAT = 1
+"""Version of the entries; one of another version is made again."""
+
+_log = logging.getLogger(__name__)
+
+
+class CachedProposer:
+    """A proposer that asks the disk first.
+
+    An entry is one JSON file of COCO run lengths, found by the SHA-256 of the pixels, the proposer's name, its
+    settings and :data:`FORMAT`. Entries are written aside and renamed, so that several processes may share a
+    folder: at worst two do the same work, and both write the same. An entry that is damaged, or is not what its
+    name says, is made again, with a warning.
+
+    Args:
+        proposer: makes what is not there.
+        folder: where entries lie; made when the first is written.
+    """
+
+    def __init__(self, proposer: Proposer, folder: str | os.PathLike[str]) -> None:
+        self.proposer = proposer
+        self.folder = Path(folder)
+        self.name = proposer.name
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the proposer: where results are kept does not change them."""
+        return self.proposer.settings()
+
+    def path(self, image: RgbImage) -> Path:
+        """Where the entry for a picture lies, or would lie."""
+        key = cache_key(image, self.proposer)
+        return self.folder / key[:2] / f"{key}.json"
+
+    def __call__(self, image: RgbImage) -> Proposals:
+        """The entry for a picture, or else what the proposer makes of it, which is then kept.
+
+        A disk that cannot be written costs a warning, not the result.
+        """
+        as_rgb(image)
+        path = self.path(image)
+        found = self._read(path, image)
+        if found is not None:
+            return found
+        made = self.proposer(image)
+        try:
+            write_json(path, _to_json(made, path.stem), indent=None)
+        except OSError as error:
+            _log.warning("%s: the proposals cannot be kept (%s); they will be made again", path, error.strerror)
+        return made
+
+    def _read(self, path: Path, image: RgbImage) -> Proposals | None:
+        if not path.is_file():
+            return None
+        try:
+            return _from_json(read_json(path), path.stem, (image.shape[0], image.shape[1]))
+        except CounterviewError as error:
+            _log.warning("%s: this entry cannot be used and is made again: %s", path, error.problem)
+            return None
+
+
+def cache_key(image: RgbImage, proposer: Proposer) -> str:
+    """SHA-256, in hex, of all that proposals depend on: pixels and their shape, proposer, settings, format."""
+    digest = hashlib.sha256()
+    about = {
+        "format": FORMAT,
+        "proposer": proposer.name,
+        "settings": proposer.settings(),
+        "shape": list(image.shape),
+    }
+    digest.update(json.dumps(about, sort_keys=True, allow_nan=False).encode())
+    digest.update(b"\0")
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()
+
+
+def _to_json(proposals: Proposals, key: str) -> dict[str, Any]:
+    counts = [encode_counts(mask) for mask in proposals.masks]
+    body: dict[str, Any] = {
+        "size": list(proposals.size_hw),
+        "counts": counts,
+        # Every float32 is told apart by nine digits, and comes back as the same float32.
+        "scores": [float(f"{value:.9g}") for value in proposals.scores],
+        "boxes_xywh": [[float(f"{value:.9g}") for value in box] for box in proposals.boxes_xywh],
+    }
+    return {"format": FORMAT, "key": key, "check": _checksum(body), **body}
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _from_json(entry: Any, key: str, size_hw: tuple[int, int]) -> Proposals:
+    """Rebuild an entry.
+
+    Raises:
+        CounterviewError: it is damaged, of another format, or of another picture.
+    """
+    if not isinstance(entry, dict) or entry.get("format") != FORMAT or entry.get("key") != key:
+        raise InputError("it is of another format or another picture")
+    body = {name: entry.get(name) for name in ("size", "counts", "scores", "boxes_xywh")}
+    if entry.get("check") != _checksum(body) or body["size"] != list(size_hw):
+        raise InputError("its contents were changed")
+    try:
+        masks = tuple(decode_counts(text, size_hw) for text in body["counts"])
+        boxes = np.array(body["boxes_xywh"], dtype=np.float32).reshape(-1, 4)
+        return Proposals(size_hw, masks, np.array(body["scores"], dtype=np.float32), boxes)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"its contents do not fit ({error})") from None

@@ -1,0 +1,212 @@
+"""``graph``: proposals without weights, from regions merged in several ways.
+
+The picture is cut into small regions, neighbours are merged into trees by several ideas of what belongs
+together (colour, texture, border strength, compactness), and every node of every tree is a candidate, as in
+selective search (Uijlings et al. 2013) and multiscale combinatorial grouping (Arbelaez et al. 2014). All
+trees stand on the same small regions, so that candidates of different trees are compared exactly and
+without looking at pixels. Candidates are ranked by how much they stand out from what surrounds them, how
+much of their outline is seen and how compact they are; the choice among them is varied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.errors import ConfigError
+from counterview.proposals import ranking
+from counterview.proposals.base import Proposals, mask_from_crop
+from counterview.proposals.merging import F64, I64, Cost, merge_tree
+from counterview.proposals.regions import AREA, HISTOGRAMS, LENGTH, STRENGTH, Regions, cut, ward_cost
+from counterview.types import ObjectMask, RgbImage, as_rgb
+
+VERSION = 1
+"""Raised when the same settings give other masks than before: part of the settings, so that caches notice."""
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """Settings of the ``graph`` proposer."""
+
+    max_masks: int = field(default=300, metadata={"help": "masks kept at most"})
+    working_side_px: int = field(default=832, metadata={"help": "longer side of the picture that is cut up"})
+    regions: int = field(default=1500, metadata={"help": "small regions that the picture is cut into"})
+    candidates: int = field(default=2000, metadata={"help": "candidates among which the choice is made"})
+    min_area_px: int = field(default=20, metadata={"help": "smallest mask, in pixels at working size"})
+    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the picture"})
+    duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("max_masks", "working_side_px", "regions", "candidates", "min_area_px"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("max_area", "duplicate_iou"):
+            if not 0 < getattr(self, name) <= 1:
+                problems.append(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+        if problems:
+            raise ConfigError("the settings of the graph proposer do not hold: " + "; ".join(problems))
+
+
+class GraphProposer:
+    """Graph-based proposals, no weights needed.
+
+    Args:
+        settings: see :class:`GraphSettings`.
+    """
+
+    name = "graph"
+
+    def __init__(self, settings: GraphSettings | None = None) -> None:
+        self._settings = settings or GraphSettings()
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, and the version of the algorithm."""
+        return {**dataclasses.asdict(self._settings), "version": VERSION}
+
+    def __call__(self, image: RgbImage) -> Proposals:
+        """Propose masks, best first: the first k are the k that stand best for everything found.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
+
+        Raises:
+            ImageError: another shape or dtype.
+        """
+        as_rgb(image)
+        settings = self._settings
+        size_hw = image.shape[:2]
+        regions = cut(_at_working_size(image, settings.working_side_px), settings.regions)
+        members, weight = _candidates(regions, settings)
+        if len(members) == 0:
+            return Proposals.none(size_hw)
+        iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
+        chosen = ranking.choose_varied(iou, weight, settings.max_masks, settings.duplicate_iou)
+        masks, scores = [], []
+        for index in chosen:
+            mask = _mask_at(members[index] > 0, regions.labels, size_hw)
+            if not mask.is_empty:
+                masks.append(mask)
+                scores.append(weight[index])
+        return Proposals(size_hw, tuple(masks), np.array(scores, dtype=np.float32))
+
+
+def _at_working_size(image: RgbImage, side_px: int) -> RgbImage:
+    height, width = image.shape[:2]
+    scale = side_px / max(height, width)
+    if scale >= 1:
+        return image
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _balance(sums: F64, u: I64, v: I64) -> F64:
+    """Half the harmonic mean of two areas: small where either is small."""
+    return sums[u, AREA] * sums[v, AREA] / (sums[u, AREA] + sums[v, AREA])
+
+
+def _histogram_distance(sums: F64, u: I64, v: I64) -> F64:
+    a = sums[u, HISTOGRAMS] / sums[u, AREA, None]
+    b = sums[v, HISTOGRAMS] / sums[v, AREA, None]
+    return 1 - np.minimum(a, b).sum(1) / 4
+
+
+def _colour_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    balance = _balance(sums, u, v)
+    difference = ward_cost(sums, u, v, borders) / balance
+    return np.sqrt(balance) * (1 + difference) / ranking.ellipse_fill(sums[u] + sums[v]) ** 2
+
+
+def _texture(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return _histogram_distance(sums, u, v) * np.sqrt(np.minimum(sums[u, AREA], sums[v, AREA]))
+
+
+def _border_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    strength = borders[:, STRENGTH] / borders[:, LENGTH]
+    return _balance(sums, u, v) ** 0.25 * strength / ranking.ellipse_fill(sums[u] + sums[v]) ** 2
+
+
+def _border(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return borders[:, STRENGTH] / borders[:, LENGTH]
+
+
+def _colour_and_contact(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    smaller = np.minimum(sums[u, AREA], sums[v, AREA])
+    difference = ward_cost(sums, u, v, borders) / _balance(sums, u, v)
+    return smaller * difference / borders[:, LENGTH]
+
+
+def costs(area_px: float) -> tuple[Cost, ...]:
+    """The ideas of what belongs together, one tree each, for a picture of ``area_px`` pixels."""
+
+    def texture_and_size(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+        return _histogram_distance(sums, u, v) + (sums[u, AREA] + sums[v, AREA]) / area_px
+
+    return (_colour_and_shape, _texture, _border_and_shape, texture_and_size, _colour_and_contact, _border)
+
+
+def _candidates(regions: Regions, settings: GraphSettings) -> tuple[NDArray[np.float32], F64]:
+    """The most object-like nodes of all trees, each set of regions once.
+
+    Returns:
+        which regions make up each, ``(m, n)`` of 0 and 1, and its weight ``(m,)``, heaviest first.
+    """
+    area_px = float(regions.labels.size)
+    trees = [merge_tree(regions.sums, regions.pairs, regions.borders, cost) for cost in costs(area_px)]
+    sums = np.concatenate([tree.sums for tree in trees])
+    outlines = np.concatenate([tree.outlines for tree in trees])
+    lasting = np.concatenate([tree.persistence() for tree in trees])
+    first, same = np.unique(np.concatenate([tree.keys() for tree in trees]), return_index=True, return_inverse=True)[1:]
+    longest = np.zeros(len(first))
+    np.maximum.at(longest, same, lasting)
+    sums, outlines = sums[first], outlines[first]
+    fits = (sums[:, AREA] >= settings.min_area_px) & (sums[:, AREA] <= settings.max_area * area_px)
+    shape = np.minimum(ranking.ellipse_fill(sums), 1)
+    weight = fits * ranking.closedness(sums, outlines) * shape**2 * np.sqrt(np.minimum(longest, 3))
+    # Contrast costs most, so it is found only for those that may still be chosen.
+    keep = np.argsort(-weight, kind="stable")[: 2 * settings.candidates]
+    keep = keep[weight[keep] > 0]
+    members = np.concatenate([tree.members() for tree in trees])[first[keep]].astype(np.float32)
+    weight = (weight[keep] * ranking.surround_contrast(members, sums[keep], regions)) ** 2
+    best = np.argsort(-weight, kind="stable")[: settings.candidates]
+    best = best[weight[best] > 0]
+    return members[best], weight[best]
+
+
+def _mask_at(members: NDArray[np.bool_], labels: I64, size_hw: tuple[int, int]) -> ObjectMask:
+    """The union of some regions as a mask of the picture itself.
+
+    Where the picture was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
+    """
+    inside = members[labels]
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    (height, width), (small_height, small_width) = size_hw, labels.shape
+    if (height, width) == (small_height, small_width):
+        crop = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return mask_from_crop(crop, int(columns[0]), int(rows[0]), size_hw)
+    # One pixel around, so that the outline has an outside to run against.
+    y0, y1 = max(rows[0] - 1, 0), min(rows[-1] + 2, small_height)
+    x0, x1 = max(columns[0] - 1, 0), min(columns[-1] + 2, small_width)
+    scale_y, scale_x = small_height / height, small_width / width
+    top, bottom = int(y0 / scale_y), min(int(np.ceil(y1 / scale_y)), height)
+    left, right = int(x0 / scale_x), min(int(np.ceil(x1 / scale_x)), width)
+    # Pixel centres lie at halves: where in the crop does the centre of each pixel of the picture fall?
+    to_crop = np.array(
+        [
+            [scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0],
+            [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0],
+        ]
+    )
+    enlarged = cv2.warpAffine(
+        inside[y0:y1, x0:x1].astype(np.float32),
+        to_crop,
+        (right - left, bottom - top),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return mask_from_crop(enlarged > 0.5, left, top, size_hw)

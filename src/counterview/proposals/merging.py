@@ -1,0 +1,150 @@
+"""Merging trees: neighbouring regions joined two by two, cheapest first, until one is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+Cost = Callable[[F64, I64, I64, F64], F64]
+"""``cost(sums (m, d), u (e,), v (e,), borders (e, k)) -> (e,)``: the price of joining regions ``u`` and ``v``."""
+
+
+@dataclass(frozen=True, eq=False)
+class MergeTree:
+    """What was joined with what.
+
+    Regions ``0 … n-1`` are the ones it began with; the join ``i`` made region ``n + i``.
+
+    Attributes:
+        leaves: n.
+        children: ``(m, 2)`` the two regions of each join; both have smaller numbers than the result.
+        costs: ``(m,)`` the price of each join.
+        sums: ``(n + m, d)`` sums over every region.
+        outlines: ``(n + m, k)`` border sums along every region's outline, the picture's rim left out.
+    """
+
+    leaves: int
+    children: I64
+    costs: F64
+    sums: F64
+    outlines: F64
+
+    def parents(self) -> I64:
+        """``(n + m,)`` the region that each was joined into, -1 where none."""
+        parents = np.full(len(self.sums), -1, dtype=np.int64)
+        joined = np.arange(self.leaves, len(self.sums))
+        parents[self.children[:, 0]] = joined
+        parents[self.children[:, 1]] = joined
+        return parents
+
+    def persistence(self) -> F64:
+        """``(n + m,)`` price of the join that ends a region over that of the join that made it, at least 1.
+
+        Leaves, which no join made, and the last region, which none ends, last infinitely long.
+        """
+        made = np.concatenate([np.zeros(self.leaves), self.costs])
+        parents = self.parents()
+        ended = np.full(len(made), np.inf)
+        ended[parents >= 0] = self.costs[parents[parents >= 0] - self.leaves]
+        lasting = np.full(len(made), np.inf)
+        np.divide(ended, made, out=lasting, where=made > 0)
+        return np.maximum(lasting, 1)
+
+    def keys(self) -> NDArray[np.uint64]:
+        """``(n + m,)`` numbers that are equal for equal sets of leaves, in any tree over the same leaves.
+
+        Random 64-bit numbers of the leaves, combined by exclusive or (Zobrist 1970).
+        """
+        keys = np.random.default_rng(0).integers(0, 2**64, self.leaves, dtype=np.uint64).tolist()
+        for a, b in self.children.tolist():
+            keys.append(keys[a] ^ keys[b])
+        return np.array(keys, dtype=np.uint64)
+
+    def members(self) -> NDArray[np.bool_]:
+        """``(n + m, n)`` which leaves make up every region."""
+        members = np.zeros((len(self.sums), self.leaves), dtype=np.bool_)
+        np.fill_diagonal(members, True)
+        for row, (a, b) in enumerate(self.children.tolist(), start=self.leaves):
+            np.logical_or(members[a], members[b], out=members[row])
+        return members
+
+    def final_labels(self) -> I64:
+        """``(n,)`` for every leaf, the number ``0, 1, …`` of the region that it ended in."""
+        top = np.arange(len(self.sums))
+        for row in range(len(self.children) - 1, -1, -1):
+            top[self.children[row]] = top[self.leaves + row]
+        return np.unique(top[: self.leaves], return_inverse=True)[1].astype(np.int64)
+
+
+def sum_by_pair(pairs: I64, values: F64) -> tuple[I64, F64]:
+    """Add up ``values (e, k)`` over equal unordered ``pairs (e, 2)``; the pairs come back sorted, smaller first."""
+    if len(pairs) == 0:
+        return pairs.reshape(0, 2), values.reshape(0, values.shape[1])
+    low, high = pairs.min(1), pairs.max(1)
+    base = int(high.max()) + 1
+    key = low * base + high
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    low, high = np.divmod(key[starts], base)
+    return np.stack([low, high], 1), np.add.reduceat(values[order], starts, axis=0)
+
+
+def merge_tree(sums: F64, pairs: I64, borders: F64, cost: Cost, stop_at: int = 1) -> MergeTree:
+    """Join regions, cheapest first, until ``stop_at`` are left or none are neighbours.
+
+    In every round all pairs that are each other's cheapest neighbour are found, and the cheaper half of
+    them is joined at once. For a cost that a join never makes cheaper for third regions this gives the same
+    tree as one join at a time (Bruynooghe 1977); for the others it is close, at a hundredth of the time.
+
+    Args:
+        sums: ``(n, d)`` additive description of the regions.
+        pairs: ``(e, 2)`` neighbours, each once.
+        borders: ``(e, k)`` additive description of their borders.
+        cost: the price of a join.
+        stop_at: number of regions to stop at.
+    """
+    leaves, alive, made = len(sums), len(sums), len(sums)
+    table = np.zeros((2 * leaves, sums.shape[1]))
+    table[:leaves] = sums
+    outlines = np.zeros((2 * leaves, borders.shape[1]))
+    for end in (0, 1):
+        np.add.at(outlines, pairs[:, end], borders)
+    u, v = pairs[:, 0], pairs[:, 1]
+    children, costs = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0)]
+    while alive > stop_at and len(u):
+        price = cost(table, u, v, borders)
+        chosen = _mutual_cheapest(price, u, v, made)
+        chosen = chosen[: min((len(chosen) + 1) // 2, alive - stop_at)]
+        a, b = u[chosen], v[chosen]
+        new = np.arange(made, made + len(chosen))
+        table[new] = table[a] + table[b]
+        outlines[new] = outlines[a] + outlines[b] - 2 * borders[chosen]
+        children.append(np.stack([a, b], 1))
+        costs.append(price[chosen])
+        now = np.arange(made + len(chosen))
+        now[a] = now[b] = new
+        made, alive = made + len(chosen), alive - len(chosen)
+        ends = np.stack([now[u], now[v]], 1)
+        apart = ends[:, 0] != ends[:, 1]
+        ends, borders = sum_by_pair(ends[apart], borders[apart])
+        u, v = ends[:, 0], ends[:, 1]
+    return MergeTree(leaves, np.concatenate(children), np.concatenate(costs), table[:made], outlines[:made])
+
+
+def _mutual_cheapest(price: F64, u: I64, v: I64, count: int) -> I64:
+    """Edges that are the cheapest of both their ends, cheapest first; at least one, no region twice."""
+    order = np.argsort(price, kind="stable")
+    place = np.empty(len(price), dtype=np.int64)
+    place[order] = np.arange(len(price))  # a rank without ties, so that every region has one cheapest edge
+    best = np.full(count, len(price), dtype=np.int64)
+    np.minimum.at(best, u, place)
+    np.minimum.at(best, v, place)
+    mutual = np.sort(place[(best[u] == place) & (best[v] == place)])
+    return order[mutual]

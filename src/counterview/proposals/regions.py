@@ -1,0 +1,143 @@
+"""A picture cut into small regions, with everything that merging and ranking need to know of them.
+
+Watershed basins of the colour gradient are merged until a fixed number of regions is left. Whatever is
+known of a region is a sum over its pixels, and whatever is known of a border is a sum over its pixel pairs,
+so that a union of regions is described by adding, and no pixel is looked at again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import watershed
+
+from counterview.proposals.merging import merge_tree, sum_by_pair
+from counterview.types import RgbImage
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+AREA = 0
+"""Column of the region sums: number of pixels."""
+LAB = slice(1, 4)
+"""Columns: L, a and b."""
+MOMENTS = slice(4, 9)
+"""Columns: x, y, x*x, y*y, x*y."""
+FRAME = 9
+"""Column: pixels on the rim of the picture."""
+HISTOGRAMS = slice(10, None)
+"""Columns: histograms of L, a, b and gradient strength, one after the other; each sums to the area."""
+
+LENGTH = 0
+"""Column of the border sums: number of pixel pairs."""
+STRENGTH = 1
+"""Column: gradient strength."""
+STRONG = 2
+"""Column: number of pixel pairs that stand out, see :data:`STRONG_GRADIENT`."""
+
+STRONG_GRADIENT = 3.0
+"""Lab units a pixel from which a border pixel counts as seen: above sensor noise and JPEG's ringing."""
+
+_BINS = (12, 16, 16, 8)
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """A picture as a graph of small regions.
+
+    Attributes:
+        labels: ``(h, w)`` int64, region of every pixel, ``0 … n-1``.
+        sums: ``(n, d)`` sums over the pixels of each region; columns as named in this module.
+        pairs: ``(e, 2)`` neighbouring regions, smaller index first.
+        borders: ``(e, 3)`` sums over the pixel pairs between them; columns as named in this module.
+    """
+
+    labels: I64
+    sums: F64
+    pairs: I64
+    borders: F64
+
+    def __len__(self) -> int:
+        return len(self.sums)
+
+
+def cut(image: RgbImage, regions: int, smoothing_px: float = 0.8) -> Regions:
+    """Cut a picture into at most ``regions`` regions of even colour.
+
+    Args:
+        image: ``(h, w, 3)`` uint8, RGB, at working size.
+        regions: number of regions to stop at; a picture of one colour has one.
+        smoothing_px: standard deviation of the Gaussian before the gradient.
+    """
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    gradient = gradient_strength(cv2.GaussianBlur(lab, (0, 0), smoothing_px) if smoothing_px else lab)
+    labels = _basins(gradient)
+    colour = _pixel_sums(labels, lab)
+    pairs, borders = _borders(labels, gradient)
+    tree = merge_tree(colour, pairs, borders, ward_cost, stop_at=regions)
+    labels = tree.final_labels()[labels]
+    pairs, borders = _borders(labels, gradient)
+    return Regions(labels, np.concatenate([_pixel_sums(labels, lab), _descriptors(labels, lab, gradient)], 1),
+                   pairs, borders)  # fmt: skip
+
+
+def gradient_strength(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Euclidean norm of the Sobel gradient over the channels, in Lab units a pixel. ``(h, w, 3)`` to ``(h, w)``."""
+    dx = cv2.Sobel(lab, cv2.CV_32F, 1, 0, scale=1 / 8)
+    dy = cv2.Sobel(lab, cv2.CV_32F, 0, 1, scale=1 / 8)
+    return np.sqrt(np.einsum("hwc,hwc->hw", dx, dx) + np.einsum("hwc,hwc->hw", dy, dy))
+
+
+def ward_cost(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    """Growth of the squared error when two regions are painted in one colour (Ward 1963)."""
+    a, b = sums[u, AREA], sums[v, AREA]
+    difference = sums[u, LAB] / a[:, None] - sums[v, LAB] / b[:, None]
+    return a * b / (a + b) * np.einsum("ec,ec->e", difference, difference)
+
+
+def _basins(gradient: NDArray[np.float32]) -> I64:
+    """Watershed basins of the gradient, one for each of its plateau minima."""
+    low = gradient <= cv2.erode(gradient, np.ones((3, 3), np.uint8))
+    _, markers = cv2.connectedComponents(low.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    return watershed(gradient, markers).astype(np.int64) - 1
+
+
+def _pixel_sums(labels: I64, lab: NDArray[np.float32]) -> F64:
+    flat, count = labels.ravel(), int(labels.max()) + 1
+    channels = [np.bincount(flat, lab[..., c].ravel(), count) for c in range(3)]
+    return np.stack([np.bincount(flat, minlength=count), *channels], 1).astype(np.float64)
+
+
+def _descriptors(labels: I64, lab: NDArray[np.float32], gradient: NDArray[np.float32]) -> F64:
+    """Moments, rim pixels and histograms of every region, in the order of the columns."""
+    (height, width), flat, count = labels.shape, labels.ravel(), int(labels.max()) + 1
+    y, x = np.divmod(np.arange(height * width, dtype=np.float64), width)
+    columns = [np.bincount(flat, values, count) for values in (x, y, x * x, y * y, x * y)]
+    rim = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
+    columns.append(np.bincount(rim, minlength=count))
+    steps = (
+        lab[..., 0] * (_BINS[0] / 100),
+        (lab[..., 1] + 80) * (_BINS[1] / 160),
+        (lab[..., 2] + 80) * (_BINS[2] / 160),
+        np.log2(gradient + 1e-3) + 1,
+    )
+    tables = []
+    for values, bins in zip(steps, _BINS, strict=True):
+        step = np.clip(values, 0, bins - 1).astype(np.int64).ravel()
+        tables.append(np.bincount(flat * bins + step, minlength=count * bins).reshape(count, bins))
+    return np.concatenate([np.stack(columns, 1), *tables], 1).astype(np.float64)
+
+
+def _borders(labels: I64, gradient: NDArray[np.float32]) -> tuple[I64, F64]:
+    """Neighbouring regions and the sums over the pixel pairs (left-right and up-down) between them."""
+    ends, strengths = [], []
+    for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        apart = labels[near] != labels[far]
+        ends.append(np.stack([labels[near][apart], labels[far][apart]], 1))
+        strengths.append(np.maximum(gradient[near][apart], gradient[far][apart]))
+    strength = np.concatenate(strengths).astype(np.float64)
+    values = np.stack([np.ones_like(strength), strength, strength > STRONG_GRADIENT], 1)
+    return sum_by_pair(np.concatenate(ends), values)
