@@ -1,0 +1,1 @@
+"""Scores of prediction files: no method and no torch, so that the predictions of anybody can be scored."""

@@ -38,15 +38,56 @@ def resize_nearest(mask: NDArray[np.generic], size_hw: tuple[int, int]) -> NDArr
 
 
 def resize_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
-    """:func:`resize_nearest` for an :class:`ObjectMask`, without decoding it to its full size."""
+    """:func:`resize_nearest` for an :class:`ObjectMask`, on its run lengths: nothing is decoded."""
     height, width = mask.size_hw
-    if (height, width) == tuple(size_hw):
+    rows, columns = int(size_hw[0]), int(size_hw[1])
+    if (height, width) == (rows, columns):
         return mask
-    rows = nearest_indices(height, int(size_hw[0]))
-    columns = nearest_indices(width, int(size_hw[1]))
-    flat = columns[None, :] * height + rows[:, None]  # column-major position of each pixel that is looked at
-    inside = np.searchsorted(np.cumsum(mask.runs), flat.ravel(order="F"), side="right") % 2 == 1
-    return ObjectMask.from_array(inside.reshape((len(rows), len(columns)), order="F"))
+    if min(rows, columns) < 1:
+        raise MaskError("a size is at least 1", found=f"{rows} x {columns}")
+
+    # Row i of the result shows row i * height // rows, so ceil(r * rows / height) of its rows lie before row r.
+    def rows_before(row: NDArray[np.int64]) -> NDArray[np.int64]:
+        return -(-row * rows // height)
+
+    def columns_before(column: NDArray[np.int64]) -> NDArray[np.int64]:
+        return -(-column * columns // width)
+
+    starts, ends = mask.intervals()
+    if columns <= width:
+        edges = np.stack([starts, ends])
+        column, row = edges // height, edges % height
+        before = columns_before(column)
+        shown = columns_before(column + 1) > before
+        starts, ends = before * rows + np.where(shown, rows_before(row), 0)
+    else:  # columns show up several times: cut the runs at the columns' ends and repeat the pieces
+        starts, ends = split_at_columns(starts, ends, height)
+        column = starts // height
+        before = columns_before(column)
+        times = columns_before(column + 1) - before
+        low, high = rows_before(starts - column * height), rows_before(ends - column * height)
+        first = np.repeat(before - (np.cumsum(times) - times), times) + np.arange(int(times.sum()))
+        starts, ends = first * rows + np.repeat(low, times), first * rows + np.repeat(high, times)
+        order = np.argsort(starts, kind="stable")
+        order = order[starts[order] < ends[order]]
+        starts, ends = starts[order], ends[order]
+    runs = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=rows * columns)
+    return ObjectMask((rows, columns), runs)
+
+
+def split_at_columns(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], height: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut runs, given by their flat column-major starts and ends (excluded), where a column of ``height`` ends."""
+    first, last = starts // height, (ends - 1) // height
+    if (first == last).all():
+        return starts, ends
+    pieces = last - first + 1
+    column = np.repeat(first - (np.cumsum(pieces) - pieces), pieces) + np.arange(int(pieces.sum()))
+    return (
+        np.maximum(np.repeat(starts, pieces), column * height),
+        np.minimum(np.repeat(ends, pieces), (column + 1) * height),
+    )
 
 
 def iou(a: ObjectMask | BoolImage, b: ObjectMask | BoolImage) -> float:

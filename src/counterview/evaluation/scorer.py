@@ -1,0 +1,295 @@
+"""Protocols of scoring, and the accumulator that applies one: what training's validation uses as well.
+
+>>> scorer = Scorer("official")
+>>> scorer.add("take", "cup", "aria01", "cam01", 30, gt=mask, pred=mask, confidence=0.9)
+>>> scorer.totals().iou
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.errors import InputError, PredictionError
+from counterview.evaluation.metrics import contour_accuracy, location_error, official_iou
+from counterview.evaluation.table import FrameScore, FrameTable
+from counterview.masks.geometry import fit_longest_side, resize_mask
+from counterview.types import ObjectMask
+
+LONGEST_SIDE_PX = 480
+CONFIDENCE_THRESHOLD = 0.5
+"""A prediction says "visible" when its confidence is larger; one half itself says "not visible"."""
+
+OFFICIAL_DIAGONAL_PX = math.hypot(480, 480)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Rules by which predictions become numbers. Numbers of different protocols never share a table.
+
+    Attributes:
+        name: as on the command line.
+        title: one line for people.
+        official_size: masks are compared at longer side 480; else at the prediction's own size.
+        own_diagonal: location error is a share of the picture's own diagonal; else of ``hypot(480, 480)``.
+        walks: ``"query"``: every frame with a query mask that was looked at in the target camera;
+            ``"prediction"``: whatever was predicted; ``"both"``: frames with pixels in both cameras.
+        empty_is_absent: a ground truth without a pixel, at the size of scoring, counts as not visible.
+        by_mass: centres of mass for the location error, and no swapped axes for empty masks.
+        register: contour accuracy after the centres of mass were brought together.
+        frame_average: average over the objects of a frame first, then over frames; else over all at once.
+    """
+
+    name: str
+    title: str
+    official_size: bool = True
+    own_diagonal: bool = False
+    walks: Literal["query", "prediction", "both"] = "query"
+    empty_is_absent: bool = False
+    by_mass: bool = False
+    register: bool = False
+    frame_average: bool = False
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        Protocol("official", "Ego-Exo4D benchmark (A): all object-frames weigh the same"),
+        Protocol(
+            "omama", "O-MaMa's repository: masks at the prediction's size", official_size=False, own_diagonal=True
+        ),
+        Protocol(
+            "lmeec",
+            "LM-EEC's script (C): only what was predicted counts",
+            official_size=False,
+            walks="prediction",
+            empty_is_absent=True,
+        ),
+        Protocol("macro", "frame-level macro average (B): objects of a frame first, then frames", frame_average=True),
+        Protocol("visible", "only frames visible in both views (D)", walks="both"),
+        Protocol(
+            "corrected",
+            "benchmark (A) with mass centres, registered contours and each picture's own diagonal",
+            own_diagonal=True,
+            by_mass=True,
+            register=True,
+        ),
+    )
+}
+
+
+def get_protocol(name: str | Protocol) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(name, Protocol):
+        return name
+    if name not in PROTOCOLS:
+        raise InputError(f"no protocol {name!r}", expected=" or ".join(PROTOCOLS))
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a table adds up to. A measure of which there is nothing to average is NaN.
+
+    Attributes:
+        iou: mean over the visible object-frames.
+        location_error: mean, smaller is better.
+        contour_accuracy: mean.
+        balanced_accuracy: mean of the recalls of "visible" and "not visible"; of one class if only one occurs.
+        frames: object-frames that were scored.
+        visible: those in which the object can be seen.
+        absent: those in which it cannot.
+        missing: those without a prediction, counted as "not visible, empty mask".
+    """
+
+    iou: float
+    location_error: float
+    contour_accuracy: float
+    balanced_accuracy: float
+    frames: int
+    visible: int
+    absent: int
+    missing: int
+
+    def to_json(self) -> dict[str, object]:
+        """Ready for JSON; NaN becomes ``null``."""
+        scores = {name: getattr(self, name) for name in MEASURES}
+        counts = {name: getattr(self, name) for name in ("frames", "visible", "absent", "missing")}
+        return {**{k: None if math.isnan(v) else v for k, v in scores.items()}, "counts": counts}
+
+
+MEASURES = ("iou", "location_error", "contour_accuracy", "balanced_accuracy")
+
+
+def scored_size(gt_size_hw: tuple[int, int], protocol: str | Protocol = "official") -> tuple[int, int] | None:
+    """Height and width that predictions must have for a picture of that size; ``None`` if any will do."""
+    return fit_longest_side(gt_size_hw, LONGEST_SIDE_PX) if get_protocol(protocol).official_size else None
+
+
+def score_frame(protocol: Protocol, gt: ObjectMask | None, pred: ObjectMask | None) -> dict[str, float | int] | None:
+    """Compare one pair of masks.
+
+    Args:
+        protocol: the rules.
+        gt: ground truth at its native size; ``None`` if the object is not visible.
+        pred: the prediction; ``None`` counts as an empty mask.
+
+    Returns:
+        values for the columns of :class:`FrameScore`, or ``None`` if the object counts as not visible.
+
+    Raises:
+        PredictionError: the prediction's size is not the one that the protocol asks for.
+    """
+    if gt is None:
+        return None
+    size = fit_longest_side(gt.size_hw, LONGEST_SIDE_PX)
+    if not protocol.official_size and pred is not None:
+        size = pred.size_hw
+    if pred is None:
+        pred = ObjectMask.empty(size)
+    if pred.size_hw != size:
+        raise PredictionError(
+            "the predicted mask has the wrong size",
+            found=f"{pred.size_hw[0]} x {pred.size_hw[1]}",
+            expected=f"{size[0]} x {size[1]} (height x width)",
+        )
+    gt = resize_mask(gt, size)
+    if protocol.empty_is_absent and gt.is_empty:
+        return None
+    diagonal = math.hypot(*size) if protocol.own_diagonal else OFFICIAL_DIAGONAL_PX
+    values: dict[str, float | int] = {
+        "iou": official_iou(gt, pred),
+        "contour_accuracy": contour_accuracy(gt, pred, register=protocol.register),
+        "location_error": location_error(gt, pred, diagonal_px=diagonal, by_mass=protocol.by_mass),
+        "gt_area_px": gt.area,
+        "pred_area_px": pred.area,
+        "height": size[0],
+        "width": size[1],
+    }
+    if protocol.register:
+        values["contour_accuracy_unregistered"] = contour_accuracy(gt, pred)
+    return values
+
+
+class Scorer:
+    """Takes predictions one at a time and keeps their scores.
+
+    Args:
+        protocol: a name among :data:`PROTOCOLS`.
+    """
+
+    def __init__(self, protocol: str | Protocol = "official") -> None:
+        self.protocol = get_protocol(protocol)
+        self.table = FrameTable()
+
+    def add(
+        self,
+        take: str,
+        object: str,
+        query_camera: str,
+        target_camera: str,
+        frame: int,
+        *,
+        gt: ObjectMask | None,
+        pred: ObjectMask | None,
+        confidence: float,
+        scenario: str = "",
+        resize: bool = False,
+        missing: bool = False,
+    ) -> FrameScore:
+        """Score one object in one frame.
+
+        Args:
+            take: uid of the take.
+            object: name of the object.
+            query_camera: where it was pointed at.
+            target_camera: where it was looked for.
+            frame: frame number.
+            gt: its mask in the target camera at native size; ``None`` if it is not visible there.
+            pred: the prediction; ``None`` counts as an empty mask. Not looked at if ``gt`` is ``None``.
+            confidence: how sure the prediction is that the object is visible; over one half says yes.
+            scenario: of the take, for break-downs.
+            resize: bring the prediction to the size that the protocol asks for, by nearest neighbour, instead
+                of refusing another size.
+            missing: note that nothing was predicted.
+
+        Raises:
+            PredictionError: the mask has the wrong size, or the confidence is no finite number.
+        """
+        if not missing and not math.isfinite(confidence):
+            raise PredictionError("a confidence is a finite number", found=confidence)
+        if resize and gt is not None and pred is not None and self.protocol.official_size:
+            pred = resize_mask(pred, fit_longest_side(gt.size_hw, LONGEST_SIDE_PX))
+        values = score_frame(self.protocol, gt, pred)
+        row = FrameScore(
+            take,
+            object,
+            query_camera,
+            target_camera,
+            frame,
+            gt_visible=values is not None,
+            pred_visible=not missing and confidence > CONFIDENCE_THRESHOLD,
+            confidence=math.nan if missing else float(confidence),
+            missing=missing,
+            group=scenario,
+            **(values or {}),  # type: ignore[arg-type]
+        )
+        self.table.append(row)
+        return row
+
+    def totals(self) -> Totals:
+        """Add up what was scored so far."""
+        return totals(self.table, self.protocol)
+
+
+def totals(table: FrameTable, protocol: str | Protocol = "official") -> Totals:
+    """Add up a table. The sums are exact, so the order of the rows does not matter."""
+    rules = get_protocol(protocol)
+    seen = table["gt_visible"]
+    means = {}
+    for name in ("iou", "location_error", "contour_accuracy"):
+        values = table[name][seen]
+        means[name] = _mean(_by_frame(table, values, seen) if rules.frame_average else values.tolist())
+    return Totals(
+        **means,
+        balanced_accuracy=balanced_accuracy(seen, table["pred_visible"]),
+        frames=len(table),
+        visible=int(seen.sum()),
+        absent=int((~seen).sum()),
+        missing=int(table["missing"].sum()),
+    )
+
+
+def balanced_accuracy(gt_visible: NDArray[np.bool_], pred_visible: NDArray[np.bool_]) -> float:
+    """Mean of the recalls of the classes that occur in ``gt_visible``, both ``(N,)`` bool; NaN for N = 0."""
+    recalls = [
+        float((pred_visible == gt_visible)[gt_visible == k].mean()) for k in (False, True) if (gt_visible == k).any()
+    ]
+    return _mean(recalls)
+
+
+def frame_groups(table: FrameTable) -> NDArray[np.int64]:
+    """``(N,)`` a number for each row, equal for the objects of one frame of one pair of cameras."""
+    keys = np.stack([table.codes("take"), table.codes("query_camera"), table.codes("target_camera"), table["frame"]])
+    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1) if len(table) else np.empty(0, dtype=np.int64)
+
+
+def _by_frame(table: FrameTable, values: NDArray[np.float64], keep: NDArray[np.bool_]) -> list[float]:
+    groups: dict[int, list[float]] = {}
+    for group, value in zip(frame_groups(table)[keep].tolist(), values.tolist(), strict=True):
+        groups.setdefault(group, []).append(value)
+    return [_mean(sorted(members)) for members in groups.values()]
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values) if values else math.nan
