@@ -62,7 +62,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 found="no room" if free is None else f"{free / 2**20:.0f} MiB free",
                 fix="Nothing half-written was left and earlier checkpoints are whole. Make room and use --resume.",
             ) from None
-        if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
+        named = getattr(error, "filename", None)
+        ours = named is None or Path(os.fsdecode(named)).is_relative_to(path.parent)
+        if ours and number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise TrainingError("cannot be written", path=path, found=text) from None
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,17 @@ def save_batches(folder: Path, batches: list[Any], info: Mapping[str, Any]) -> P
     folder.mkdir(parents=True, exist_ok=True)
     tensors, others = flatten(batches)
     save_file(tensors, folder / "batch.safetensors")
-    _, plain = flatten(dict(info))
-    write_json(folder / "info.json", {**plain, "values": others})
+    write_json(folder / "info.json", {**_plain(info), "values": others})
     return folder
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    # JSON has no NaN and no infinity; here they are the very thing to be told.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def not_finite(model: torch.nn.Module) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 The engine (:func:`counterview.training.fit.fit`) knows nothing of masks or cameras. A method brings a *task*: any
 object with the attributes and methods of :class:`Task`. Nothing is inherited, so that a method's package needs
-no import of this one. ``tests/training/toy.py`` holds a complete task in about a hundred lines.
+no import of this one. ``tests/training/training_toy.py`` holds a complete task in about a hundred lines.
 
 What a task may rely on:
 

@@ -1,0 +1,106 @@
+"""Thin layer over Accelerate: how this run's processes find one another and exchange numbers, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from counterview.errors import ConfigError, MissingExtraError
+from counterview.training.recipe import TrainingConfig
+from counterview.training.task import TrainingError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def open_accelerator(config: TrainingConfig) -> Accelerator:
+    """Accelerate's handle on device, precision and processes; torchrun's variables decide how many there are.
+
+    Raises:
+        MissingExtraError: Accelerate is not installed.
+        ConfigError: the precision does not go with the device.
+        TrainingError: fewer processes were joined than were started.
+    """
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate.state import AcceleratorState, GradientState
+    except ImportError:
+        raise MissingExtraError("train", "training") from None
+    on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    # A second run in the same Python process may want another precision; the process group stays.
+    AcceleratorState._reset_state(False)
+    GradientState._reset_state()
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=config.precision,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=config.find_unused_parameters),
+                # One process may write a checkpoint or calibrate while the others wait.
+                InitProcessGroupKwargs(timeout=timedelta(hours=3)),
+            ],
+        )
+    except ValueError as error:
+        raise ConfigError(f"training.precision {config.precision!r} cannot be used here", found=str(error)) from None
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise TrainingError(
+            "the processes did not find one another",
+            found=f"{accelerator.num_processes} of {started}",
+            fix="Start them by python -m torch.distributed.run, which sets all that is needed.",
+        )
+    return accelerator
+
+
+def gather_tensors(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Stack each process's CPU tensors (of equal shapes) to ``(world_size, ...)``, on the CPU, in every process."""
+    result = {}
+    for name, tensor in tensors.items():
+        if accelerator.num_processes == 1:
+            result[name] = tensor[None]
+        else:
+            result[name] = accelerator.gather(tensor[None].to(accelerator.device)).cpu()
+    return result
+
+
+def gather_json(accelerator: Accelerator, value: Any) -> list[Any]:
+    """Every process's ``value``, in rank order, in every process; it passes through JSON also for one process.
+
+    Raises:
+        TrainingError: ``value`` is nothing that JSON can hold.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise TrainingError("a process's validation result cannot be passed on", found=str(error)) from None
+    if accelerator.num_processes == 1:
+        return [json.loads(text)]
+    sizes = accelerator.gather(torch.tensor([len(text)], device=accelerator.device)).tolist()
+    padded = torch.zeros(max(sizes), dtype=torch.uint8)
+    padded[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    rows = gather_tensors(accelerator, {"rows": padded})["rows"]
+    return [json.loads(bytes(row[:size].tolist())) for row, size in zip(rows, sizes, strict=True)]
+
+
+def mean_and_flags(
+    accelerator: Accelerator, values: torch.Tensor, flags: list[bool]
+) -> tuple[torch.Tensor, list[bool]]:
+    """Mean of ``values`` ``(n,)`` over processes, and for each flag whether it is up in any of them."""
+    up = torch.tensor([float(flag) for flag in flags], device=values.device, dtype=values.dtype)
+    if accelerator.num_processes == 1:
+        return values.cpu(), flags
+    # The flags travel apart: a NaN among the values must not hide who stopped.
+    means = accelerator.reduce(values, reduction="mean").cpu()
+    return means, [bool(f > 0) for f in accelerator.reduce(up, reduction="sum").tolist()]
+
+
+def broadcast_weights(accelerator: Accelerator, model: torch.nn.Module) -> None:
+    """Give every process the main process's parameters and buffers."""
+    if accelerator.num_processes > 1:
+        for tensor in model.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)

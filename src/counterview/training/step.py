@@ -1,0 +1,115 @@
+"""One optimizer step: forward, backward, what the processes agree on, and a stop when a number is none."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from counterview.training.dump import not_finite, save_batches
+from counterview.training.processes import mean_and_flags
+from counterview.training.recipe import TrainingConfig
+from counterview.training.schedule import lr_factor, set_lr
+from counterview.training.task import Task, TrainingError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class LossModule(nn.Module):
+    """The task's loss as a forward pass: whatever it calls of the model is synchronised and cast alike."""
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        super().__init__()
+        self.task, self.model = task, model
+
+    def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """``(loss, parts)`` of one batch; see :meth:`Task.loss`."""
+        loss, parts = self.task.loss(self.model, batch)
+        return loss, dict(parts)
+
+
+class Stepper:
+    """Takes optimizer steps.
+
+    Args:
+        accelerator: of the run.
+        wrapped: a prepared :class:`LossModule`.
+        optimizer: prepared; its groups carry ``peak_lr``.
+        config: how to train.
+        out: where a batch is kept that made the loss no number.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, wrapped: nn.Module, optimizer: Any, config: TrainingConfig, out: Path
+    ) -> None:
+        self.accelerator, self.wrapped, self.optimizer = accelerator, wrapped, optimizer
+        self.config, self.out = config, out
+
+    def step(
+        self, group: list[Any], *, number: int, total_steps: int, asked_to_stop: bool, where: Mapping[str, Any]
+    ) -> tuple[dict[str, float], bool]:
+        """Train on this process's part of one global batch.
+
+        Args:
+            group: ``accumulate`` collated batches on the CPU.
+            number: of the step, from 0.
+            asked_to_stop: this process got a signal.
+            where: epoch and sample indices, noted if something goes wrong.
+
+        Returns:
+            means over processes (``loss``, its parts) with ``lr`` and ``gradient_norm`` (before clipping; -1 where
+            fp16 overflowed and the step was skipped), and whether any process was asked to stop.
+
+        Raises:
+            TrainingError: in all processes, if the loss or the gradient of one is no finite number.
+        """
+        from accelerate.utils import send_to_device
+
+        accelerator = self.accelerator
+        factor = lr_factor(self.config, number, total_steps)
+        set_lr(self.optimizer.param_groups, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: list[torch.Tensor] = []
+        names: list[str] = []
+        for index, batch in enumerate(group):
+            last = index + 1 == len(group)
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
+                loss, parts = self.wrapped(send_to_device(batch, accelerator.device))
+                accelerator.backward(loss / len(group))
+            names = sorted(parts)
+            sums.append(torch.stack([loss.detach().float(), *(parts[name].detach().float() for name in names)]))
+        own = torch.stack(sums).mean(0)
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = float(accelerator.clip_grad_norm_(self.wrapped.parameters(), limit))
+        scaled = accelerator.scaler is not None  # fp16: the scaler skips overflowing steps by itself
+        own_loss = float(own[0])
+        bad = not math.isfinite(own_loss) or not (math.isfinite(norm) or scaled)
+        means, (any_bad, stop) = mean_and_flags(accelerator, own, [bad, asked_to_stop])
+        row = dict(zip(["loss", *names], means.tolist(), strict=True))
+        if any_bad:
+            self._stop(group, {"step": number + 1, **where}, row, own_loss, norm)
+        self.optimizer.step()
+        return {**row, "lr": self.config.lr * factor, "gradient_norm": norm if math.isfinite(norm) else -1.0}, stop
+
+    def _stop(
+        self, group: list[Any], where: Mapping[str, Any], row: Mapping[str, float], own_loss: float, norm: float
+    ) -> None:
+        accelerator = self.accelerator
+        numbers = {**row, "loss_of_this_process": own_loss, "gradient_norm": norm}
+        step = where["step"]
+        folder = self.out / f"nan_step_{step:08d}_process_{accelerator.process_index}"
+        info = {**where, "numbers": numbers, "not_finite": not_finite(accelerator.unwrap_model(self.wrapped).model)}
+        save_batches(folder, group, info)
+        accelerator.wait_for_everyone()
+        raise TrainingError(
+            f"the {'loss' if not math.isfinite(row['loss']) else 'gradient'} of step {step} is not a finite number",
+            path=folder,
+            found=", ".join(f"{name} {value:.4g}" for name, value in numbers.items()),
+            fix="The weights were not changed by it; the batch lies in this folder and the last checkpoint is whole.",
+        )
