@@ -1,0 +1,368 @@
+"""Takes, cameras and tracks behind one interface, whatever they are read from.
+
+A *take* is one recording by several synchronised cameras: some worn (*ego*, their name holds ``aria``), all
+others fixed (*exo*). :func:`open_dataset` reads the Ego-Exo4D release, the prepared layout of its official
+baselines, and HANDAL; nothing is read before it is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from counterview.config import nearest
+from counterview.errors import AnnotationError, InputError, MaskError
+from counterview.masks import rle
+from counterview.types import ObjectMask, RgbImage, Track
+
+logger = logging.getLogger(__name__)
+
+Direction = Literal["ego2exo", "exo2ego"]
+DIRECTIONS: tuple[Direction, ...] = ("ego2exo", "exo2ego")
+SPLITS = ("train", "val", "test")
+KEPT_TAKES = 64
+
+
+def is_ego(camera: str) -> bool:
+    """Whether a camera of Ego-Exo4D is worn: its name holds ``aria``. All others stand still."""
+    return "aria" in camera.lower()
+
+
+def check_direction(direction: str) -> Direction:
+    """``direction`` if it is one of :data:`DIRECTIONS`.
+
+    Raises:
+        InputError: it is none.
+    """
+    if direction not in DIRECTIONS:
+        raise InputError("no such direction", found=repr(direction), expected=" or ".join(DIRECTIONS))
+    return direction
+
+
+class Take(ABC):
+    """One recording: its cameras, objects, masks and pictures.
+
+    Attributes:
+        uid: the take's identifier in annotations and predictions.
+        name: its readable name; the uid if none is known.
+        scenario: the activity that it shows; empty if not known.
+        problems: what was left out while reading, one line each. Grows as tracks are read.
+    """
+
+    def __init__(self, uid: str, name: str | None = None, scenario: str = "") -> None:
+        self.uid = uid
+        self.name = name or uid
+        self.scenario = scenario
+        self.problems: list[str] = []
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The file or folder that the take is read from, for messages."""
+
+    @property
+    @abstractmethod
+    def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
+        """Undecoded masks: object to camera to frame, in the file's order of objects and cameras."""
+
+    @abstractmethod
+    def looked_at(self, name: str, camera: str) -> frozenset[int]:
+        """Frames of ``camera`` in which an annotator looked for the object, those with a mask among them."""
+
+    @abstractmethod
+    def decode_mask(self, raw: Any) -> ObjectMask:
+        """Decode one value of :attr:`raw_masks`.
+
+        Raises:
+            MaskError: it is malformed.
+        """
+
+    @property
+    @abstractmethod
+    def frames(self) -> tuple[int, ...]:
+        """Frame numbers, ascending, for which pictures are meant to be there in every camera."""
+
+    @abstractmethod
+    def has_frame(self, camera: str, frame: int) -> bool:
+        """Whether the picture can be had, as far as can be told without decoding it."""
+
+    @abstractmethod
+    def frame(self, camera: str, frame: int) -> RgbImage:
+        """The picture of ``camera`` at ``frame``: ``(H, W, 3)`` uint8. It may be smaller than the masks.
+
+        Raises:
+            ImageError, VideoError: it is missing or damaged.
+        """
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the annotated objects. They may hold spaces and slashes."""
+        return tuple(self.raw_masks)
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """Every camera in which some object is annotated, ego first, else by name."""
+        names = {camera for cameras in self.raw_masks.values() for camera in cameras}
+        return tuple(sorted(names, key=lambda c: (not self.is_ego(c), c)))
+
+    def is_ego(self, camera: str) -> bool:
+        """Whether ``camera`` stands on the ego side of a pair."""
+        return is_ego(camera)
+
+    @property
+    def ego_cameras(self) -> tuple[str, ...]:
+        """The worn cameras; normally one."""
+        return tuple(c for c in self.cameras if self.is_ego(c))
+
+    @property
+    def exo_cameras(self) -> tuple[str, ...]:
+        """The fixed cameras."""
+        return tuple(c for c in self.cameras if not self.is_ego(c))
+
+    def cameras_of(self, name: str) -> tuple[str, ...]:
+        """The cameras in which the object is annotated, in the file's order.
+
+        Raises:
+            AnnotationError: no such object.
+        """
+        if name not in self.raw_masks:
+            raise AnnotationError(
+                f"no object {name!r} in take {self.uid}", path=self.path, fix=nearest(name, self.objects).capitalize()
+            )
+        return tuple(self.raw_masks[name])
+
+    def _frames_of(self, name: str, camera: str) -> Mapping[int, Any]:
+        cameras = self.cameras_of(name)
+        if camera not in cameras:
+            raise AnnotationError(
+                f"object {name!r} of take {self.uid} is not annotated in camera {camera!r}",
+                path=self.path,
+                fix=nearest(camera, cameras).capitalize(),
+            )
+        return self.raw_masks[name][camera]
+
+    def mask_frames(self, name: str, camera: str) -> tuple[int, ...]:
+        """Frames with a mask, ascending. Nothing is decoded, so a damaged mask may be among them."""
+        return tuple(sorted(self._frames_of(name, camera)))
+
+    def mask(self, name: str, camera: str, frame: int) -> ObjectMask | None:
+        """One mask at native size; ``None`` if there is none at ``frame``.
+
+        Raises:
+            AnnotationError: no such object or camera.
+            MaskError: the mask is malformed.
+        """
+        raw = self._frames_of(name, camera).get(frame)
+        if raw is None:
+            return None
+        try:
+            return self.decode_mask(raw)
+        except MaskError as error:
+            where = f"take {self.uid}, object {name!r}, camera {camera!r}, frame {frame}"
+            raise MaskError(f"{where}: {error.problem}", path=self.path, found=error.found) from None
+
+    def track(self, name: str, camera: str) -> Track:
+        """All masks of one object in one camera, at native size.
+
+        A mask that does not decode, or whose size is not that of the others, is left out with its frame
+        (so that the frame counts as unknown, never as "not visible") and noted in :attr:`problems`.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
+        masks: dict[int, ObjectMask] = {}
+        bad: set[int] = set()
+        for frame in self.mask_frames(name, camera):
+            try:
+                mask = self.mask(name, camera, frame)
+            except MaskError as error:
+                bad.add(frame)
+                self.note(error.problem + (f"; found {error.found}" if error.found is not None else ""))
+                continue
+            if mask is not None:
+                masks[frame] = mask
+        sizes = Counter(mask.size_hw for mask in masks.values()).most_common()
+        for frame in [f for f, mask in masks.items() if mask.size_hw != sizes[0][0]]:
+            size = masks.pop(frame).size_hw
+            bad.add(frame)
+            where = f"take {self.uid}, object {name!r}, camera {camera!r}, frame {frame}"
+            self.note(f"{where}: the mask has the size {size}, the others {sizes[0][0]}")
+        return Track(name, camera, masks, self.looked_at(name, camera) - bad)
+
+    def native_size(self, camera: str) -> tuple[int, int]:
+        """Height and width of the camera's masks, in pixels.
+
+        Raises:
+            AnnotationError: no mask of the camera tells.
+        """
+        for name, cameras in self.raw_masks.items():
+            for frame in cameras.get(camera, ()):
+                try:
+                    mask = self.mask(name, camera, frame)
+                except MaskError:
+                    continue
+                if mask is not None:
+                    return mask.size_hw
+        raise AnnotationError(f"take {self.uid} has no mask of camera {camera!r} that tells its size", path=self.path)
+
+    def note(self, line: str) -> None:
+        """Add a line to :attr:`problems`, once."""
+        if line not in self.problems:
+            self.problems.append(line)
+            logger.warning("%s", line)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uid!r}, name={self.name!r})"
+
+
+class _Takes(Sequence[Take]):
+    """The takes of a data set, each opened when it is asked for."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset.uids)
+
+    @overload
+    def __getitem__(self, index: int) -> Take: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Take]: ...
+    def __getitem__(self, index: int | slice) -> Take | Sequence[Take]:
+        if isinstance(index, slice):
+            return [self._dataset.take(uid) for uid in self._dataset.uids[index]]
+        return self._dataset.take(self._dataset.uids[index])
+
+
+class Dataset:
+    """Takes in a fixed order.
+
+    Args:
+        root: the folder.
+        kind: ``"prepared"``, ``"release"`` or ``"handal"``.
+        split: the split that was asked for, if any.
+        uids: the takes, in order.
+        open_take: opens one of them.
+        kept_takes: how many opened takes are kept in memory; the least used one goes first.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        kind: str,
+        split: str | None,
+        uids: Sequence[str],
+        open_take: Callable[[str], Take],
+        *,
+        kept_takes: int = KEPT_TAKES,
+    ) -> None:
+        self.root = root
+        self.kind = kind
+        self.split = split
+        self.uids = tuple(dict.fromkeys(uids))
+        self._known = frozenset(self.uids)
+        self._open_take = open_take
+        self._kept: OrderedDict[str, Take] = OrderedDict()
+        self._kept_takes = max(1, kept_takes)
+
+    @property
+    def takes(self) -> Sequence[Take]:
+        """The takes, opened one by one as they are asked for."""
+        return _Takes(self)
+
+    def take(self, uid: str) -> Take:
+        """Open one take.
+
+        Raises:
+            InputError: no such take here, or its annotation cannot be read.
+        """
+        if uid in self._kept:
+            self._kept.move_to_end(uid)
+            return self._kept[uid]
+        if uid not in self._known:
+            raise InputError(f"no take {uid!r}", path=self.root, fix=nearest(uid, self.uids[:1000]).capitalize())
+        take = self._open_take(uid)
+        self._kept[uid] = take
+        if len(self._kept) > self._kept_takes:
+            self._kept.popitem(last=False)
+        return take
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def __iter__(self) -> Iterator[Take]:
+        return iter(self.takes)
+
+    def __repr__(self) -> str:
+        split = f", split={self.split!r}" if self.split else ""
+        return f"Dataset({str(self.root)!r}, {self.kind}{split}, {len(self)} takes)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy for a worker process starts with nothing opened.
+        return {**self.__dict__, "_kept": OrderedDict()}
+
+
+def frame_number(text: Any) -> int:
+    """A frame number from a JSON key or value.
+
+    Raises:
+        ValueError: it is no whole number from 0, or is written in another way than ``str`` writes it.
+    """
+    if isinstance(text, bool) or not isinstance(text, (str, int)):
+        raise ValueError(f"{text!r} is no frame number")
+    number = int(text) if isinstance(text, int) or (text.isascii() and text.isdigit() and len(text) < 12) else -1
+    if number < 0 or str(number) != str(text):
+        raise ValueError(f"{text!r} is no frame number")
+    return number
+
+
+def decode_coco(raw: Any) -> ObjectMask:
+    """Decode ``{"size", "counts"}``; see :func:`counterview.masks.rle.from_coco`."""
+    return rle.from_coco(raw)
+
+
+def open_dataset(
+    root: str | os.PathLike[str], split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
+) -> Dataset:
+    """Open a data set, told by what lies in its folder.
+
+    ==============  ==================================================================================
+    prepared        ``split.json`` and a folder per take with ``annotation.json``, here or in ``processed/``
+    release         ``annotations/relations_*.json`` and ``takes/``
+    HANDAL          ``handal_dataset_*`` folders, or one of them, with ``train/`` or ``test/``
+    ==============  ==================================================================================
+
+    Args:
+        root: the folder.
+        split: ``"train"``, ``"val"`` or ``"test"``; every take if not given.
+        height: for the release, ``"full"`` or ``"448"``; whichever is there if not given.
+        kept_takes: how many opened takes are kept in memory.
+
+    Raises:
+        InputError: no such folder, none of these, or no such split.
+    """
+    from counterview.data import handal, prepared, release
+
+    folder = Path(root)
+    if not folder.is_dir():
+        raise InputError("no such folder", path=folder, expected="a data set")
+    if handal.is_handal(folder):
+        return handal.open_handal(folder, split, kept_takes=kept_takes)
+    if release.is_release(folder):
+        return release.open_release(folder, split, height=height, kept_takes=kept_takes)
+    place = prepared.find_prepared(folder)
+    if place is not None:
+        return prepared.open_prepared(place, split, kept_takes=kept_takes)
+    raise InputError(
+        "holds no data set that is known",
+        path=folder,
+        expected="split.json with take folders (prepared), annotations/relations_*.json (release) "
+        "or handal_dataset_* folders",
+        fix="Give the folder that holds them; `counterview prepare` makes a prepared one from a release.",
+    )
