@@ -1,0 +1,37 @@
+"""O-MaMa: match an object's mask in one view among the masks of the other view."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_LAZY = {
+    "DescriptorConfig": "counterview.omama.config",
+    "OMaMa": "counterview.omama.model",
+    "OMaMaConfig": "counterview.omama.config",
+    "OMaMaOutput": "counterview.omama.model",
+    "adjacency": "counterview.omama.neighbours",
+    "draw_candidates": "counterview.omama.mining",
+    "info_nce": "counterview.omama.loss",
+}
+
+__all__ = ["DescriptorConfig", "OMaMa", "OMaMaConfig", "OMaMaOutput", "adjacency", "draw_candidates", "info_nce"]
+
+if TYPE_CHECKING:
+    from counterview.omama.config import DescriptorConfig, OMaMaConfig
+    from counterview.omama.loss import info_nce
+    from counterview.omama.mining import draw_candidates
+    from counterview.omama.model import OMaMa, OMaMaOutput
+    from counterview.omama.neighbours import adjacency
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'counterview.omama' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

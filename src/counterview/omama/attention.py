@@ -1,0 +1,79 @@
+"""Cross-attention of descriptors of one view with the feature map of the other (paper: Ego-Exo Cross Attention)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PositionEmbedding(nn.Module):
+    """A learned embedding per cell of a map, bilinearly interpolated to maps of another grid.
+
+    Args:
+        channels: channels C.
+        grid_hw: grid on which it is learned; maps of this grid get the parameters themselves.
+    """
+
+    def __init__(self, channels: int, grid_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*grid_hw, channels))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, grid_hw: tuple[int, int]) -> Tensor:
+        """The embedding of a map of ``grid_hw``: ``(1, h * w, C)``, row by row.
+
+        The whole embedding is spread over the whole map, so that the corners of the picture keep theirs
+        whatever its shape; the picture itself is never stretched for it.
+        """
+        weight: Tensor = self.weight
+        if tuple(grid_hw) != tuple(weight.shape[:2]):
+            weight = functional.interpolate(
+                weight.permute(2, 0, 1)[None], size=grid_hw, mode="bilinear", align_corners=False
+            )[0].permute(1, 2, 0)
+        return weight.reshape(1, -1, weight.shape[-1])
+
+
+class CrossViewAttention(nn.Module):
+    """Multi-head attention of descriptors over a map, followed by ``y + MLP(norm(y))``.
+
+    One LayerNorm serves descriptors and map; descriptors are not added to the result. The same module
+    serves both uses: candidates look at the query picture, the query object looks at the target picture.
+
+    Args:
+        channels: channels C of descriptors and map.
+        heads: number of heads; divides C.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.input_norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.project = nn.Linear(channels, channels)
+        self.output_norm = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, channels))
+
+    def forward(self, descriptors: Tensor, tokens: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            descriptors: ``(B, N, C)``.
+            tokens: ``(B, T, C)``, a map with its position embedding added, row by row.
+
+        Returns:
+            ``(B, N, C)``.
+        """
+        look = self._split(self.query(self.input_norm(descriptors)))
+        tokens = self.input_norm(tokens)
+        seen = functional.scaled_dot_product_attention(
+            look, self._split(self.key(tokens)), self._split(self.value(tokens))
+        )
+        mixed = self.project(seen.transpose(1, 2).flatten(2))
+        return mixed + self.mlp(self.output_norm(mixed))
+
+    def _split(self, values: Tensor) -> Tensor:
+        batch, number, channels = values.shape
+        return values.view(batch, number, self.heads, channels // self.heads).transpose(1, 2)

@@ -1,0 +1,127 @@
+"""What an O-MaMa model is made of; every row of the paper's ablation and descriptor tables is one setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from counterview.errors import ConfigError
+
+Pooling = Literal["mask", "box", "box_max", "centroid"]
+"""How a mask becomes an object descriptor: the rows of the paper's descriptor table."""
+
+
+@dataclass(frozen=True)
+class DescriptorConfig:
+    """How masks are described on a feature map (paper: Mask-Context Encoder)."""
+
+    pooling: Pooling = field(
+        default="mask", metadata={"help": "mean over the mask, mean or maximum over its box, or the cell at its centre"}
+    )
+    context_px: int = field(
+        default=100,
+        metadata={"help": "how far the context box reaches beyond the mask's box, in pixels of the backbone's input"},
+    )
+    fallback: Literal["zeros", "centre"] = field(
+        default="centre",
+        metadata={"help": "for masks too small for the pooling grid: their centre's cell, or zeros as released"},
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.context_px < 100_000:
+            raise ConfigError(f"context_px is {self.context_px}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class OMaMaConfig:
+    """Architecture of :class:`counterview.omama.OMaMa`. The defaults are those of the released weights."""
+
+    channels: int = field(default=768, metadata={"help": "channels C of the backbone's map"})
+    hidden: int = field(default=768, metadata={"help": "width of the matching head's hidden layers"})
+    embedding: int = field(default=768, metadata={"help": "channels E of the embeddings that are compared"})
+    heads: int = field(default=4, metadata={"help": "heads of the cross-attention; they divide channels"})
+    matching_head: bool = field(
+        default=True,
+        metadata={"help": "false: the k-NN baseline, which compares object descriptors and learns nothing"},
+    )
+    context: bool = field(default=True, metadata={"help": "use the context descriptor"})
+    cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
+    query_grid_hw: tuple[int, int] = field(
+        default=(38, 68), metadata={"help": "grid of the query view's position embedding; other grids interpolate"}
+    )
+    target_grid_hw: tuple[int, int] = field(
+        default=(50, 50), metadata={"help": "grid of the target view's position embedding; other grids interpolate"}
+    )
+    visibility: Literal["trained", "released"] = field(
+        default="trained",
+        metadata={"help": "trained: a calibrated head; released: sigmoid of the best cosine, as the released code has"},
+    )
+    visibility_gradient: bool = field(
+        default=False, metadata={"help": "let the visibility loss change the embeddings too, not its head alone"}
+    )
+    backbone: str = field(
+        default="dinov2-base-reg", metadata={"help": "what makes the maps: a name, a folder or a Hub id"}
+    )
+    backbone_settings: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "its settings, as load_backbone takes them"}
+    )
+    proposer: str = field(
+        default="fastsam", metadata={"help": "what makes the candidate masks, as load_proposer has it"}
+    )
+    proposer_settings: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "its settings, as load_proposer takes them"}
+    )
+    descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("channels", "hidden", "embedding", "heads"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("query_grid_hw", "target_grid_hw"):
+            if min(getattr(self, name)) < 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected two numbers from 1")
+        if self.cross_attention and self.heads > 0 and self.channels % self.heads:
+            problems.append(f"heads is {self.heads}, which does not divide channels = {self.channels}")
+        if not self.matching_head:
+            for name in ("context", "cross_attention"):
+                if getattr(self, name):
+                    problems.append(f"{name} is true without matching_head: the k-NN baseline has neither")
+            if self.visibility == "trained":
+                problems.append("visibility is 'trained' without matching_head: the k-NN baseline learns nothing")
+        for name in ("backbone", "proposer"):
+            if not getattr(self, name):
+                problems.append(f"{name} is empty")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    @classmethod
+    def knn(cls, channels: int, **values: object) -> OMaMaConfig:
+        """The paper's baseline: the cosine of object descriptors, with nothing learned."""
+        return cls(
+            channels=channels,
+            matching_head=False,
+            context=False,
+            cross_attention=False,
+            visibility="released",
+            **values,  # type: ignore[arg-type]
+        )
+
+    @classmethod
+    def released(cls, direction: Literal["ego2exo", "exo2ego"]) -> OMaMaConfig:
+        """The architecture of the released weights of one direction.
+
+        Raises:
+            ConfigError: another direction.
+        """
+        if direction not in RELEASED_GRIDS_HW:
+            raise ConfigError("no such direction", found=repr(direction), expected="ego2exo or exo2ego")
+        query, target = RELEASED_GRIDS_HW[direction]
+        return cls(query_grid_hw=query, target_grid_hw=target, visibility="released")
+
+
+RELEASED_GRIDS_HW: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "ego2exo": ((50, 50), (38, 68)),
+    "exo2ego": ((38, 68), (50, 50)),
+}
+"""Grids of query and target map in the released weights: 700x700 and 532x952 pixels in patches of 14."""

@@ -1,0 +1,225 @@
+"""O-MaMa: which of a picture's masks shows the object that another picture shows (ICCV 2025, arXiv 2506.06026)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from counterview.errors import InputError
+from counterview.omama.attention import CrossViewAttention, PositionEmbedding
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.visibility import VisibilityHead
+
+
+@dataclass(frozen=True)
+class OMaMaOutput:
+    """What :class:`OMaMa` answers for B pairs of pictures with Q query objects and N candidates each.
+
+    With one query object a picture the axis Q is left out.
+
+    Attributes:
+        similarity: ``(B, N)`` or ``(B, Q, N)`` cosines in ``[-1, 1]``; minus infinity for padded candidates.
+        visibility: ``(B,)`` or ``(B, Q)`` probability that the object is in the target picture; 0 where there
+            is no candidate.
+        visibility_logit: ``(B,)`` or ``(B, Q)`` before calibration and sigmoid.
+        query_embedding: ``(B, E)`` or ``(B, Q, E)``, of length 1.
+        candidate_embeddings: ``(B, N, E)``, of length 1.
+        best: ``(B,)`` or ``(B, Q)`` index of the best candidate; -1 where there is none.
+    """
+
+    similarity: Tensor
+    visibility: Tensor
+    visibility_logit: Tensor
+    query_embedding: Tensor
+    candidate_embeddings: Tensor
+    best: Tensor
+
+
+class OMaMa(nn.Module):
+    """Mask-Context Encoder's descriptors in, similarities and visibility out.
+
+    Args:
+        config: what it is made of; that of the released weights if not given.
+
+    A descriptor is ``[object; context]``: the mean of a backbone's map over the mask, then over the grown
+    box (:mod:`counterview.features.pooling` makes them). Sizes below: B pairs, Q query objects, N
+    candidates, C channels of the map, E of the embedding.
+    """
+
+    def __init__(self, config: OMaMaConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or OMaMaConfig()
+        if config.cross_attention:
+            self.query_position = PositionEmbedding(config.channels, config.query_grid_hw)
+            self.target_position = PositionEmbedding(config.channels, config.target_grid_hw)
+            self.attention = CrossViewAttention(config.channels, config.heads)
+        if config.matching_head:
+            parts = 1 + config.context + config.cross_attention
+            self.head = nn.Sequential(
+                nn.Linear(parts * config.channels, config.hidden),
+                nn.ReLU(),
+                nn.Linear(config.hidden, config.hidden),
+                nn.ReLU(),
+                nn.Linear(config.hidden, config.embedding),
+            )
+            self.visibility_head = VisibilityHead(config.embedding)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU for the k-NN baseline, which has none."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def embed_queries(self, query_descriptors: Tensor, target_map: Tensor) -> Tensor:
+        """Embed query objects, which look at the target picture.
+
+        Args:
+            query_descriptors: ``(B, Q, 2C)``.
+            target_map: ``(B, C, h, w)``.
+
+        Returns:
+            ``(B, Q, E)`` of length 1.
+        """
+        return self._embed(query_descriptors, target_map, "target_position")
+
+    def embed_candidates(self, candidate_descriptors: Tensor, query_map: Tensor) -> Tensor:
+        """Embed candidates, which look at the query picture: ``(B, N, 2C)``, ``(B, C, h, w)`` to ``(B, N, E)``."""
+        return self._embed(candidate_descriptors, query_map, "query_position")
+
+    def forward(
+        self,
+        query_descriptors: Tensor,
+        candidate_descriptors: Tensor,
+        query_map: Tensor,
+        target_map: Tensor,
+        candidate_mask: Tensor | None = None,
+        *,
+        keep_queries: bool = False,
+    ) -> OMaMaOutput:
+        """Compare query objects with candidates.
+
+        Args:
+            query_descriptors: ``(B, Q, 2C)`` of the objects in the query picture.
+            candidate_descriptors: ``(B, N, 2C)`` of the masks in the target picture.
+            query_map: ``(B, C, h, w)`` of the query picture, any grid.
+            target_map: ``(B, C, h', w')`` of the target picture, any grid.
+            candidate_mask: ``(B, N)`` bool, false for padding; all true if not given.
+            keep_queries: keep the axis Q in the answer even where Q is 1.
+
+        Raises:
+            InputError: shapes that do not belong together.
+        """
+        self._check(query_descriptors, candidate_descriptors, query_map, target_map, candidate_mask)
+        queries = self.embed_queries(query_descriptors, target_map)
+        candidates = self.embed_candidates(candidate_descriptors, query_map)
+        return self.compare(queries, candidates, candidate_mask, keep_queries=keep_queries)
+
+    def compare(
+        self,
+        queries: Tensor,
+        candidates: Tensor,
+        candidate_mask: Tensor | None = None,
+        *,
+        keep_queries: bool = False,
+    ) -> OMaMaOutput:
+        """Compare embeddings: queries ``(B, Q, E)`` with candidates ``(B, N, E)``."""
+        similarity = queries @ candidates.transpose(1, 2)
+        if candidate_mask is not None:
+            similarity = similarity.masked_fill(~candidate_mask[:, None, :], -torch.inf)
+        if similarity.shape[-1] == 0:
+            best = similarity.new_full(similarity.shape[:2], -1, dtype=torch.long)
+            top = similarity.new_full(similarity.shape[:2], -torch.inf)
+        else:
+            top, best = similarity.max(dim=-1)
+            best = torch.where(torch.isfinite(top), best, -1)
+        if self.config.visibility == "released":
+            logit = top
+            visibility = torch.sigmoid(top)
+        else:
+            logit = self.visibility_head(queries, candidates, similarity, detach=not self.config.visibility_gradient)
+            visibility = self.visibility_head.probability(logit)
+        visibility = torch.where(best >= 0, visibility, 0.0)
+        answer = (similarity, visibility, logit, queries, best)
+        if queries.shape[1] == 1 and not keep_queries:
+            answer = tuple(part[:, 0] for part in answer)  # type: ignore[assignment]
+        similarity, visibility, logit, embedding, best = answer
+        return OMaMaOutput(similarity, visibility, logit, embedding, candidates, best)
+
+    def _embed(self, descriptors: Tensor, other_map: Tensor, position: str) -> Tensor:
+        config = self.config
+        objects, context = descriptors[..., : config.channels], descriptors[..., config.channels :]
+        if not config.matching_head:
+            return functional.normalize(objects, dim=-1)
+        parts = [objects]
+        if config.cross_attention:
+            tokens = other_map.flatten(2).transpose(1, 2)
+            tokens = tokens + getattr(self, position)(other_map.shape[-2:])
+            parts.insert(0, self.attention(objects, tokens))
+        if config.context:
+            parts.append(context)
+        return functional.normalize(self.head(torch.cat(parts, dim=-1)), dim=-1)
+
+    def _check(
+        self, queries: Tensor, candidates: Tensor, query_map: Tensor, target_map: Tensor, mask: Tensor | None
+    ) -> None:
+        channels = self.config.channels
+        batch = queries.shape[0] if queries.ndim else -1
+        for name, tensor, shape in (
+            ("query_descriptors", queries, ("Q", 2 * channels)),
+            ("candidate_descriptors", candidates, ("N", 2 * channels)),
+            ("query_map", query_map, (channels, "h", "w")),
+            ("target_map", target_map, (channels, "h", "w")),
+        ):
+            fits = tensor.ndim == len(shape) + 1 and tensor.shape[0] == batch
+            if not fits or any(isinstance(n, int) and n != m for n, m in zip(shape, tensor.shape[1:], strict=True)):
+                raise InputError(
+                    f"{name} has the wrong shape",
+                    found=tuple(tensor.shape),
+                    expected=f"({max(batch, 0)}, {', '.join(map(str, shape))})",
+                )
+        if mask is not None and (mask.shape != candidates.shape[:2] or mask.dtype != torch.bool):
+            raise InputError(
+                "candidate_mask does not fit candidate_descriptors",
+                found=f"{mask.dtype} {tuple(mask.shape)}",
+                expected=f"bool {tuple(candidates.shape[:2])}",
+            )
+
+    @classmethod
+    def from_released(
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Tensor],
+        direction: Literal["ego2exo", "exo2ego"] | None = None,
+    ) -> OMaMa:
+        """Load the authors' released weights, strictly. See :func:`counterview.omama.released.load_released`."""
+        from counterview.omama.released import load_released
+
+        return load_released(source, direction)
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: str | None) -> OMaMa:
+        """Load a folder or a repository of the Hub. See :func:`counterview.omama.checkpoint.load_model`."""
+        from counterview.omama.checkpoint import load_model
+
+        return load_model(source, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``config.json``, ``model.safetensors`` and ``README.md``; return the folder."""
+        from counterview.omama.checkpoint import save_model
+
+        return save_model(self, folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload to a repository of the Hugging Face Hub; return its address.
+
+        Raises:
+            WeightsError: the Hub cannot be reached or refuses.
+        """
+        from counterview.omama.checkpoint import push_model
+
+        return push_model(self, repo_id, private=private, token=token)

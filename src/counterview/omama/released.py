@@ -1,0 +1,162 @@
+"""The authors' released weights, read strictly: every tensor of the file is used and named."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from counterview.config import nearest
+from counterview.errors import CheckpointError
+from counterview.omama.config import RELEASED_GRIDS_HW, OMaMaConfig
+from counterview.omama.model import OMaMa
+
+_MODULES = {
+    "mlp.mlp.": "head.",
+    "mlp_visible.": "visibility_head.mlp.",
+    "CROSS_context_attn.query.": "attention.query.",
+    "CROSS_context_attn.key.": "attention.key.",
+    "CROSS_context_attn.value.": "attention.value.",
+    "CROSS_context_attn.project.0.": "attention.project.",
+    "CROSS_context_attn.norm_input.": "attention.input_norm.",
+    "CROSS_context_attn.norm_output.": "attention.output_norm.",
+    "CROSS_context_attn.mlp.": "attention.mlp.",
+}
+_POSITIONS = {"pos_embed_Q": "query_position.weight", "pos_embed_T": "target_position.weight"}
+_WRAPPERS = ("model_state_dict", "state_dict", "model")
+_OURS = ("visibility_head.statistics.", "visibility_head.calibration.")
+
+
+def released_names() -> dict[str, str]:
+    """Released tensor name to the name of the same parameter in :class:`OMaMa`, for all of them."""
+    with torch.device("meta"):
+        ours = OMaMa(OMaMaConfig.released("ego2exo")).state_dict()
+    back = {new: old for old, new in _MODULES.items()}
+    names = dict(_POSITIONS)
+    for name in ours:
+        for prefix, old in back.items():
+            if name.startswith(prefix) and not name.startswith(_OURS):
+                names[old + name.removeprefix(prefix)] = name
+    return names
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a file of tensors, ``.safetensors`` or torch's, without running code from it.
+
+    A dictionary that holds the tensors under ``model_state_dict``, ``state_dict`` or ``model`` is unwrapped.
+
+    Raises:
+        CheckpointError: missing, damaged, or something that is not tensors under names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError("no such file", path=path, expected="a file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        values: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            "holds more than tensors, and is not read because that could run code",
+            path=path,
+            expected="a state dict",
+            fix="Save its state_dict() alone, or convert it to .safetensors.",
+        ) from None
+    except Exception as error:  # the readers raise whatever their parsers stumble over
+        raise CheckpointError("is not a readable file of weights", path=path, found=type(error).__name__) from None
+    for wrapper in _WRAPPERS:
+        if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
+            values = values[wrapper]
+    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
+        raise CheckpointError("is no state dict", path=path, expected="tensors under names")
+    return {str(name): tensor for name, tensor in values.items()}
+
+
+def load_released(
+    source: str | os.PathLike[str] | Mapping[str, Tensor], direction: Literal["ego2exo", "exo2ego"] | None = None
+) -> OMaMa:
+    """Load released weights.
+
+    Args:
+        source: the file, or its state dict. A leading ``module.`` of every name is dropped.
+        direction: the one that the weights were trained for; read from their grids if not given.
+
+    Returns:
+        The model in evaluation mode, answering visibility as the released code does. Its visibility network
+        (1.4 of 11.8 million parameters) is loaded and, as in the released code, not used.
+
+    Raises:
+        CheckpointError: tensors are missing, unknown, of another shape, not finite, or of the other direction.
+    """
+    path = None if isinstance(source, Mapping) else Path(source)
+    tensors = dict(source) if isinstance(source, Mapping) else read_state_dict(source)
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    names = released_names()
+    problems = [f"{name} is missing" for name in names if name not in tensors]
+    problems += [f"{name} is unknown ({nearest(name, list(names))})" for name in tensors if name not in names]
+    if problems:
+        raise CheckpointError(f"is no released O-MaMa checkpoint: {_few(problems)}", path=path)
+    config = OMaMaConfig.released(_direction(tensors, direction, path))
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in OMaMa(config).state_dict().items()}
+    state = {}
+    for old, new in names.items():
+        tensor, shape = tensors[old], shapes[new]
+        expected = (1, shape[0] * shape[1], shape[2]) if old in _POSITIONS else shape
+        if tuple(tensor.shape) != expected:
+            problems.append(f"{old} is {tuple(tensor.shape)}, expected {expected}")
+        elif not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            problems.append(f"{old} holds values that are not finite numbers")
+        else:
+            state[new] = tensor.detach().to(torch.float32).reshape(shape)
+    if problems:
+        raise CheckpointError(f"cannot be used: {_few(problems)}", path=path)
+    model = OMaMa(config)
+    kept = {name: value for name, value in model.state_dict().items() if name.startswith(_OURS)}
+    for name, value in kept.items():
+        if name.startswith("visibility_head.statistics."):
+            value = torch.zeros_like(value)  # ours, not theirs: the same bytes at every conversion
+        state[name] = value
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def _direction(tensors: Mapping[str, Tensor], asked: str | None, path: Path | None) -> Any:
+    cells = {
+        direction: {"pos_embed_Q": math.prod(query), "pos_embed_T": math.prod(target)}
+        for direction, (query, target) in RELEASED_GRIDS_HW.items()
+    }
+    found = {name: tensors[name].shape[1] if tensors[name].ndim == 3 else None for name in _POSITIONS}
+    inferred = next((direction for direction, count in cells.items() if count == found), None)
+    if asked is not None and asked not in cells:
+        raise CheckpointError("no such direction", found=repr(asked), expected="ego2exo or exo2ego")
+    if inferred is None:
+        raise CheckpointError(
+            "the grids of its position embeddings are those of no released model",
+            path=path,
+            found=f"pos_embed_Q {found['pos_embed_Q']}, pos_embed_T {found['pos_embed_T']} cells",
+            expected="2500 and 2584 (ego2exo) or 2584 and 2500 (exo2ego)",
+        )
+    if asked not in (None, inferred):
+        raise CheckpointError(
+            "these weights were trained for the other direction",
+            path=path,
+            found=inferred,
+            expected=asked,
+            fix=f"Load them with direction={inferred!r}.",
+        )
+    return inferred
+
+
+def _few(problems: list[str], limit: int = 12) -> str:
+    rest = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
+    return "; ".join(problems[:limit]) + rest

@@ -1,0 +1,84 @@
+"""Oracle: cross-entropy written out in NumPy, and torch's own on what is left after masking."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+
+from counterview.errors import InputError
+from counterview.omama import info_nce
+from counterview.omama.loss import visibility_loss, with_batch_negatives
+
+
+def random_case(batch=5, number=9):
+    g = torch.Generator().manual_seed(0)
+    similarity = torch.rand(batch, number, generator=g, dtype=torch.float64) * 2 - 1
+    positive = torch.randint(number, (batch,), generator=g)
+    mask = torch.rand(batch, number, generator=g) < 0.6
+    mask[torch.arange(batch), positive] = True
+    return similarity, positive, mask
+
+
+def test_equals_the_formula():
+    similarity, positive, mask = random_case()
+    visible = torch.tensor([True, False, True, True, False])
+    ours = info_nce(similarity, positive, visible=visible, candidate_mask=mask)
+    for b in range(5):
+        kept = similarity[b][mask[b]].numpy() / 0.07
+        expected = logsumexp(kept) - similarity[b, positive[b]].item() / 0.07 if visible[b] else 0.0
+        assert abs(ours[b].item() - expected) < 1e-12
+    full = info_nce(similarity, positive, temperature=0.2)
+    assert torch.allclose(full, torch.nn.functional.cross_entropy(similarity / 0.2, positive, reduction="none"))
+
+
+def test_padding_and_absence_leave_finite_gradients():
+    similarity, positive, mask = random_case()
+    similarity = similarity.masked_fill(~mask, -torch.inf).requires_grad_()
+    visible = torch.tensor([True, False, True, False, True])
+    wiped = torch.where(torch.tensor([[False], [False], [False], [True], [False]]), -torch.inf, similarity)
+    loss = info_nce(wiped, positive, visible=visible).mean()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(similarity.grad).all()
+    assert not similarity.grad[~visible].any()
+
+
+def test_batch_negatives_equal_a_loop():
+    g = torch.Generator().manual_seed(2)
+    queries = torch.nn.functional.normalize(torch.randn(4, 6, generator=g, dtype=torch.float64), dim=-1)
+    candidates = torch.nn.functional.normalize(torch.randn(4, 3, 6, generator=g, dtype=torch.float64), dim=-1)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 1], [1, 1, 1]], dtype=torch.bool)
+    groups = torch.tensor([0, 1, 0, 2])
+    similarity, counts = with_batch_negatives(queries, candidates, mask, groups)
+    positive = torch.tensor([2, 0, 2, 1])
+    ours = info_nce(similarity, positive, candidate_mask=counts)
+    for b in range(4):
+        kept = [
+            (queries[b] @ candidates[o, n]).item() / 0.07
+            for o in range(4)
+            for n in range(3)
+            if mask[o, n] and (o == b or groups[o] != groups[b])
+        ]
+        expected = logsumexp(kept) - (queries[b] @ candidates[b, positive[b]]).item() / 0.07
+        assert abs(ours[b].item() - expected) < 1e-12
+
+
+def test_wrong_examples_are_refused():
+    similarity, positive, mask = random_case()
+    mask[0, positive[0]] = False
+    with pytest.raises(InputError, match="masked out"):
+        info_nce(similarity, positive, candidate_mask=mask)
+    with pytest.raises(InputError, match="do not fit"):
+        info_nce(similarity, positive[:2])
+    with pytest.raises(InputError, match="no candidate"):
+        info_nce(similarity[:, :0], positive)
+    assert info_nce(similarity[:, :0], positive, visible=torch.zeros(5)).tolist() == [0.0] * 5
+
+
+def test_visibility_loss_equals_the_formula():
+    logit = torch.tensor([0.3, -2.0, -torch.inf], dtype=torch.float64, requires_grad=True)
+    loss = visibility_loss(logit, torch.tensor([True, False, False]))
+    expected = [np.log1p(np.exp(-0.3)), np.log1p(np.exp(-2.0)), 0.0]
+    assert np.allclose(loss.detach().numpy(), expected)
+    loss.sum().backward()
+    assert torch.isfinite(logit.grad).all()
