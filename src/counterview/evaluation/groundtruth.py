@@ -1,0 +1,278 @@
+"""Ground truth for scoring, one take at a time: raw annotation, the official ground-truth file, a prepared folder.
+
+This reader looks only at what scoring needs and decodes a mask when it is compared, so that memory does not grow
+with the number of takes. Pictures, videos and training pairs are read by :mod:`counterview.data`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from counterview.data.dataset import Direction, frame_number, is_ego
+from counterview.errors import AnnotationError, InputError, MaskError, PathError
+from counterview.masks import rle
+from counterview.media.files import check_name, read_json
+from counterview.media.jsonstream import Span, index_object, read_span
+from counterview.types import ObjectMask
+
+Kind = Literal["annotation", "correspondence", "prepared"]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object in one camera, as stored.
+
+    Attributes:
+        masks: frame number to stored mask, not decoded.
+        looked_at: the frames that the annotator looked at; ``None`` if the file does not say.
+    """
+
+    masks: Mapping[int, Any]
+    looked_at: frozenset[int] | None
+
+
+@dataclass
+class GroundTruthTake:
+    """One take.
+
+    Attributes:
+        uid: the take's identifier.
+        name: its readable name, or an empty text.
+        scenario: the activity, or an empty text.
+        objects: object to camera to track.
+        listed: every object that the file names, readable or not.
+        problems: what was left out, one line each.
+    """
+
+    uid: str
+    name: str = ""
+    scenario: str = ""
+    objects: dict[str, dict[str, Track]] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
+    has_looked_at: bool = True
+
+    def pairs(self, direction: Direction) -> Iterator[tuple[str, str, str]]:
+        """``(object, query camera, target camera)`` in the file's order.
+
+        Objects without an ego camera have no pairs. Those with several are left out, as no rule says which of
+        them counts; :attr:`problems` says so.
+        """
+        for name, cameras in self.objects.items():
+            ego = [camera for camera in cameras if is_ego(camera)]
+            if len(ego) != 1:
+                continue
+            for camera in cameras:
+                if not is_ego(camera):
+                    yield (name, ego[0], camera) if direction == "ego2exo" else (name, camera, ego[0])
+
+    def mask(self, name: str, camera: str, frame: int) -> ObjectMask | None:
+        """The decoded mask, ``None`` if the object has none there.
+
+        Raises:
+            MaskError: it cannot be decoded.
+        """
+        track = self.objects[name].get(camera)
+        if track is None or frame not in track.masks:
+            return None
+        return decode_mask(track.masks[frame])
+
+
+def decode_mask(raw: Any) -> ObjectMask:
+    """Decode a stored mask: ``{"size", "counts"}``, or ``{"width", "height", "encodedMask"}`` of the annotation.
+
+    Raises:
+        MaskError: it is neither, ``null``, or malformed.
+    """
+    if isinstance(raw, Mapping) and "encodedMask" in raw:
+        return rle.from_lzstring(raw["encodedMask"], (raw.get("height"), raw.get("width")))
+    if raw is None:
+        raise MaskError("the stored mask is null", fix="It could not be decoded when the data were prepared.")
+    return rle.from_coco(raw)
+
+
+class GroundTruth:
+    """The takes of a ground truth, read one at a time. Can be sent to worker processes.
+
+    Args:
+        path: ``relations_*.json``, ``correspondence-gt.json``, or a prepared folder.
+        split: which takes of a prepared folder; may be left out if only one split has takes.
+
+    Raises:
+        InputError: missing, or none of these.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], split: str | None = None) -> None:
+        self.path = Path(path)
+        self.missing_takes: tuple[str, ...] = ()
+        self._spans: dict[str, Span] = {}
+        self._scenarios: dict[str, str] = {}
+        if self.path.is_dir():
+            self.kind: Kind = "prepared"
+            self.takes = self._open_folder(split)
+            return
+        if split is not None:
+            raise InputError("a split can only be chosen in a prepared folder", path=path, found=f"split {split!r}")
+        self._spans = index_object(self.path, ("annotations",), error=AnnotationError)
+        self.takes = tuple(self._spans)
+        if not self.takes:
+            raise AnnotationError("holds no takes", path=path)
+        first = read_span(self.path, self._spans[self.takes[0]], self.takes[0], error=AnnotationError)
+        self.kind = "annotation" if isinstance(first, dict) and "object_masks" in first else "correspondence"
+
+    def __len__(self) -> int:
+        return len(self.takes)
+
+    def __iter__(self) -> Iterator[GroundTruthTake]:
+        return (self.load(uid) for uid in self.takes)
+
+    def load(self, uid: str) -> GroundTruthTake:
+        """Read one take.
+
+        Raises:
+            KeyError: there is none of that uid.
+            AnnotationError: it is not of its form. Single bad entries are left out and noted.
+        """
+        if self.kind == "prepared":
+            if uid not in self.takes:
+                raise KeyError(uid)
+            return self._read_prepared(uid)
+        content = read_span(self.path, self._spans[uid], uid, error=AnnotationError)
+        if not isinstance(content, dict):
+            raise AnnotationError(f"take {uid} is no JSON object", path=self.path, found=type(content).__name__)
+        return self._read_annotation(uid, content) if "object_masks" in content else self._read_official(uid, content)
+
+    def _open_folder(self, split: str | None) -> tuple[str, ...]:
+        if not (self.path / "split.json").is_file() and (self.path / "processed" / "split.json").is_file():
+            self.path = self.path / "processed"
+        splits = read_json(self.path / "split.json")
+        if isinstance(splits, dict) and isinstance(splits.get("split_to_take_uids"), dict):
+            splits = splits["split_to_take_uids"]
+        where = self.path / "split.json"
+        if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
+            raise AnnotationError("is no split file", path=where, expected='{"train": [uid, …], "val": …, "test": …}')
+        full = [name for name, uids in splits.items() if uids]
+        if split is None:
+            if len(full) != 1:
+                raise InputError(
+                    "holds several splits",
+                    path=where,
+                    found=", ".join(full) or "no take",
+                    fix="Choose one: --split val",
+                )
+            split = full[0]
+        if split not in splits:
+            raise InputError(f"has no split {split!r}", path=where, expected=" or ".join(map(str, splits)))
+        uids = [uid[0] if isinstance(uid, list) and uid else uid for uid in splits[split]]
+        for uid in uids:
+            try:
+                check_name(uid)
+            except (PathError, TypeError):
+                raise AnnotationError("holds something that is no take uid", path=where, found=repr(uid)[:60]) from None
+        there = [uid for uid in dict.fromkeys(uids) if self._folder(uid) is not None]
+        self.missing_takes = tuple(uid for uid in dict.fromkeys(uids) if self._folder(uid) is None)
+        self._scenarios = self._read_scenarios()
+        if not there:
+            raise AnnotationError(f"no take of split {split!r} is there", path=self.path)
+        return tuple(there)
+
+    def _folder(self, uid: str) -> Path | None:
+        for folder in (self.path / uid, *(self.path / s / uid for s in ("train", "val", "test"))):
+            if (folder / "annotation.json").is_file():
+                return folder
+        return None
+
+    def _read_scenarios(self) -> dict[str, str]:
+        path = self.path / "takes.json"
+        content = read_json(path) if path.is_file() else []
+        takes = content if isinstance(content, list) else []
+        return {
+            str(t["take_uid"]): str(t.get("scenario") or "") for t in takes if isinstance(t, dict) and "take_uid" in t
+        }
+
+    def _read_prepared(self, uid: str) -> GroundTruthTake:
+        folder = self._folder(uid)
+        if folder is None:
+            raise AnnotationError(f"take {uid} was not prepared", path=self.path / uid)
+        content = read_json(folder / "annotation.json")
+        if not isinstance(content, dict):
+            raise AnnotationError("is no JSON object", path=folder / "annotation.json")
+        take = self._read_official(uid, content)
+        take.scenario = take.scenario or self._scenarios.get(uid, "")
+        return take
+
+    def _read_official(self, uid: str, content: dict[str, Any]) -> GroundTruthTake:
+        take = self._take(uid, content)
+        masks = content.get("masks")
+        if not isinstance(masks, dict):
+            raise AnnotationError(f"take {uid} has no masks", path=self.path)
+        looked_at = content.get("annotated_frames")
+        take.has_looked_at = isinstance(looked_at, dict)
+        take.listed = tuple(masks)
+        for name, cameras in masks.items():
+            if not isinstance(cameras, dict):
+                take.problems.append(f"object {name!r}: no cameras")
+                continue
+            listed = looked_at.get(name) if isinstance(looked_at, dict) else None
+            tracks = take.objects.setdefault(name, {})
+            for camera, frames in cameras.items():
+                seen = (listed.get(camera, ()) if isinstance(listed, dict) else ()) if take.has_looked_at else None
+                tracks[camera] = self._track(take, name, camera, frames, seen)
+        self._check_cameras(take)
+        return take
+
+    def _read_annotation(self, uid: str, content: dict[str, Any]) -> GroundTruthTake:
+        take = self._take(uid, content)
+        objects = content["object_masks"]
+        if not isinstance(objects, dict):
+            raise AnnotationError(f"take {uid}: 'object_masks' is no JSON object", path=self.path)
+        take.listed = tuple(objects)
+        for name, cameras in objects.items():
+            if not isinstance(cameras, dict):
+                take.problems.append(f"object {name!r}: no cameras")
+                continue
+            tracks = take.objects.setdefault(name, {})
+            for camera, entry in cameras.items():
+                if not isinstance(entry, dict):
+                    take.problems.append(f"object {name!r}, camera {camera!r}: no annotation")
+                    continue
+                frames = entry.get("annotation", {})
+                tracks[camera] = self._track(take, name, camera, frames, entry.get("annotated_frames", ()))
+        self._check_cameras(take)
+        return take
+
+    @staticmethod
+    def _take(uid: str, content: dict[str, Any]) -> GroundTruthTake:
+        return GroundTruthTake(uid, str(content.get("take_name") or ""), str(content.get("scenario") or ""))
+
+    @staticmethod
+    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, looked_at: Any) -> Track:
+        where = f"object {name!r}, camera {camera!r}"
+        masks: dict[int, Any] = {}
+        for text, raw in frames.items() if isinstance(frames, dict) else ():
+            try:
+                masks[frame_number(text)] = raw
+            except ValueError as error:
+                take.problems.append(f"{where}: {error}")
+        if frames is not None and not isinstance(frames, dict):
+            take.problems.append(f"{where}: no frames")
+        if looked_at is None:
+            return Track(masks, None)
+        good: set[int] = set()
+        for value in looked_at if isinstance(looked_at, (list, tuple)) else ():
+            try:
+                good.add(frame_number(value))
+            except ValueError as error:
+                take.problems.append(f"{where}: annotated_frames: {error}")
+        return Track(masks, frozenset(good))
+
+    @staticmethod
+    def _check_cameras(take: GroundTruthTake) -> None:
+        for name, cameras in take.objects.items():
+            ego = [camera for camera in cameras if is_ego(camera)]
+            if len(ego) > 1:
+                take.problems.append(f"object {name!r} has {len(ego)} ego cameras ({', '.join(ego)}) and is not scored")

@@ -1,0 +1,249 @@
+"""Prediction files: the official format, which O-MaMa and LM-EEC write as well, one take at a time.
+
+``{"ego-exo": {"version", "challenge", "results": {take: {"masks": {object: {"<query>_<target>": {frame:
+{"pred_mask": {"size", "counts"}, "confidence"}}}}, "subsample_idx"}}}, "exo-ego": …}``. Folders of masks are read
+by :mod:`counterview.evaluation.folders`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from counterview.data.dataset import DIRECTIONS, Direction, frame_number, is_ego
+from counterview.errors import MaskError, PredictionError
+from counterview.masks import rle
+from counterview.media.jsonstream import Span, index_object, iter_object, read_span
+from counterview.types import ObjectMask
+
+KEY_OF: dict[Direction, str] = {"ego2exo": "ego-exo", "exo2ego": "exo-ego"}
+MAX_MASK_PIXELS = 64_000_000
+"""Largest predicted mask that is accepted; an 8K frame has 33 million pixels."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted for one object in one frame, not yet decoded."""
+
+    raw_mask: Any
+    raw_confidence: Any
+
+    def confidence(self) -> float:
+        """A finite number. A list of one number, as O-MaMa's script writes it, is read as that number.
+
+        Raises:
+            PredictionError: anything else, NaN and infinity among them.
+        """
+        value = self.raw_confidence
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, (int, float)) or not _finite(value):
+            raise PredictionError("the confidence is no finite number", found=repr(self.raw_confidence)[:40])
+        return float(value)
+
+    def mask(self) -> ObjectMask:
+        """The decoded mask.
+
+        Raises:
+            PredictionError: malformed, ``null`` or too large.
+        """
+        if isinstance(self.raw_mask, ObjectMask):
+            return self.raw_mask
+        if self.raw_mask is None:
+            raise PredictionError("the predicted mask is null")
+        try:
+            mask = rle.from_coco(self.raw_mask)
+        except MaskError as error:
+            raise PredictionError(f"the predicted mask is malformed: {error}") from None
+        if mask.size_hw[0] * mask.size_hw[1] > MAX_MASK_PIXELS:
+            raise PredictionError("the predicted mask is too large", found=f"{mask.size_hw[0]} x {mask.size_hw[1]}")
+        return mask
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float can hold
+        return False
+
+
+class TakePredictions(Protocol):
+    """The predictions of one take."""
+
+    problems: list[str]
+
+    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+        """What is predicted for an object in a frame; ``None`` if nothing is."""
+        ...
+
+    def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
+        """The frames with a prediction, in order."""
+        ...
+
+    def pairs(self) -> Iterator[tuple[str, str, int]]:
+        """``(object, pair of cameras as written, number of frames)`` of everything there is."""
+        ...
+
+
+class PredictionSource(Protocol):
+    """Predictions of one system."""
+
+    path: Path
+    notes: list[str]
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions that it holds."""
+        ...
+
+    def takes(self, direction: Direction) -> tuple[str, ...]:
+        """The takes with predictions."""
+        ...
+
+    def load(self, direction: Direction, uid: str) -> TakePredictions | None:
+        """The predictions of one take; ``None`` if there are none."""
+        ...
+
+
+class JsonTake:
+    """The ``{"masks", "subsample_idx"}`` of one take."""
+
+    def __init__(self, content: Any) -> None:
+        self.problems: list[str] = []
+        self.subsample_idx = content.get("subsample_idx") if isinstance(content, dict) else None
+        masks = content.get("masks") if isinstance(content, dict) else None
+        if not isinstance(masks, dict):
+            self.problems.append("has no 'masks'")
+            masks = {}
+        self.objects: dict[str, dict[str, dict[int, Any]]] = {}
+        for name, pairs in masks.items():
+            known = self.objects.setdefault(name, {})
+            if not isinstance(pairs, dict):
+                self.problems.append(f"object {name!r}: no pairs of cameras")
+                continue
+            for pair, frames in pairs.items():
+                known[pair] = self._frames(f"object {name!r}, cameras {pair!r}", frames)
+
+    def _frames(self, where: str, frames: Any) -> dict[int, Any]:
+        if not isinstance(frames, dict):
+            self.problems.append(f"{where}: no frames")
+            return {}
+        result = {}
+        for text, entry in frames.items():
+            try:
+                result[frame_number(text)] = entry
+            except ValueError as error:
+                self.problems.append(f"{where}: {error}")
+        return result
+
+    def _pair(self, name: str, query: str, target: str) -> Mapping[int, Any]:
+        pairs = self.objects.get(name, {})
+        return pairs.get(f"{query}_{target}") or pairs.get(f"{query}__{target}") or {}
+
+    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+        """See :class:`TakePredictions`."""
+        found = self._pair(name, query, target)
+        if frame not in found:
+            return None
+        entry = found[frame]
+        if not isinstance(entry, dict):
+            return Prediction(None, None)
+        return Prediction(entry.get("pred_mask"), entry.get("confidence"))
+
+    def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
+        """See :class:`TakePredictions`."""
+        return tuple(sorted(self._pair(name, query, target)))
+
+    def pairs(self) -> Iterator[tuple[str, str, int]]:
+        """See :class:`TakePredictions`."""
+        for name, pairs in self.objects.items():
+            for pair, frames in pairs.items():
+                yield name, pair, len(frames)
+
+
+class PredictionFile:
+    """A prediction file, indexed when it is opened; the takes are read when they are asked for.
+
+    LM-EEC's script writes the key ``ego-exo`` for both directions. What the camera pairs themselves say wins over
+    the key, and :attr:`notes` tells so.
+
+    Raises:
+        PredictionError: missing, not JSON, or without a direction.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.notes: list[str] = []
+        self._spans: dict[Direction, dict[str, Span]] = {}
+        keys = index_object(self.path, (), error=PredictionError)
+        known = [(direction, key) for direction, key in KEY_OF.items() if key in keys]
+        if not known:
+            raise PredictionError(
+                "is no prediction file",
+                path=path,
+                found="the keys " + (", ".join(repr(k[:40]) for k in sorted(keys)[:5]) or "of an empty object"),
+                expected="'ego-exo' or 'exo-ego'",
+            )
+        for direction, key in known:
+            spans = index_object(self.path, (key, "results"), error=PredictionError)
+            says = self._direction_of(spans) or direction
+            if says != direction and KEY_OF[says] not in keys:
+                self.notes.append(f"the key is {key!r}, but the camera pairs are {says}: read as {says}")
+                direction = says
+            self._spans[direction] = spans
+
+    def _direction_of(self, spans: Mapping[str, Span]) -> Direction | None:
+        """The direction that the first pair of cameras tells."""
+        for uid, span in list(spans.items())[:20]:
+            for _, pair, _ in JsonTake(read_span(self.path, span, uid, error=PredictionError)).pairs():
+                first = is_ego(pair.split("_")[0])
+                if first != is_ego(pair[len(pair.split("_")[0]) :]):
+                    return "ego2exo" if first else "exo2ego"
+        return None
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions that the file holds."""
+        return tuple(d for d in DIRECTIONS if d in self._spans)
+
+    def takes(self, direction: Direction) -> tuple[str, ...]:
+        """The takes with predictions."""
+        return tuple(self._spans.get(direction, ()))
+
+    def load(self, direction: Direction, uid: str) -> JsonTake | None:
+        """The predictions of one take; ``None`` if there are none."""
+        span = self._spans.get(direction, {}).get(uid)
+        return None if span is None else JsonTake(read_span(self.path, span, uid, error=PredictionError))
+
+    def header(self, direction: Direction) -> dict[str, Any]:
+        """What stands beside ``results``: ``version`` and ``challenge``."""
+        for key in KEY_OF.values():
+            if key == KEY_OF[direction]:
+                names = index_object(self.path, (key,), error=PredictionError)
+                wanted = {
+                    n: names[n] for n in ("version", "challenge") if n in names and names[n].end - names[n].start < 1000
+                }
+                return {n: read_span(self.path, span, n, error=PredictionError) for n, span in wanted.items()}
+        return {}
+
+
+def open_predictions(path: str | os.PathLike[str]) -> PredictionSource:
+    """Open a prediction file or folder.
+
+    Raises:
+        PredictionError: it is none that is known.
+    """
+    if Path(path).is_dir():
+        from counterview.evaluation.folders import open_folder
+
+        return open_folder(Path(path))
+    return PredictionFile(path)
+
+
+def iter_takes(path: str | os.PathLike[str], direction: Direction) -> Iterator[tuple[str, Any]]:
+    """The parsed takes of one direction of a prediction file, one after the other, as they are stored."""
+    return iter_object(path, (KEY_OF[direction], "results"), error=PredictionError)

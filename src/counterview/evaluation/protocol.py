@@ -1,0 +1,358 @@
+"""From a ground truth and a prediction file to scores, take by take and on several cores."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from counterview.data.dataset import DIRECTIONS, Direction, check_direction
+from counterview.errors import InputError, MaskError, PredictionError
+from counterview.evaluation import scorer
+from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
+from counterview.evaluation.predictions import (
+    Prediction,
+    PredictionSource,
+    TakePredictions,
+    open_predictions,
+)
+from counterview.evaluation.scorer import Scorer, Totals, get_protocol
+from counterview.evaluation.table import FrameTable
+from counterview.types import ObjectMask
+
+logger = logging.getLogger(__name__)
+
+Missing = Literal["error", "count-absent"]
+_KEPT_LINES = 200
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class IncompletePredictions(PredictionError):
+    """Predictions that are missing, or cannot be read, where the protocol needs them.
+
+    Attributes:
+        lines: one for each object and pair of cameras, with the frames.
+    """
+
+    def __init__(self, problem: str, lines: list[str], *, path: os.PathLike[str] | str, fix: str) -> None:
+        shown = "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more lines" if len(lines) > 3 else "")
+        super().__init__(problem, path=path, found=shown, fix=fix)
+        self.lines = lines
+
+
+@dataclass
+class Report:
+    """The scores of one prediction file in one direction.
+
+    Attributes:
+        protocol: name of the protocol.
+        direction: ``ego2exo`` or ``exo2ego``.
+        predictions: the file or folder.
+        ground_truth: the file or folder.
+        table: every object in every frame.
+        totals: what the table adds up to.
+        notes: what was skipped or left out, one line each, with counts.
+    """
+
+    protocol: str
+    direction: Direction
+    predictions: Path
+    ground_truth: Path
+    table: FrameTable
+    totals: Totals
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """What ``counterview evaluate --json`` prints."""
+        return {"protocol": self.protocol, "direction": self.direction, **self.totals.to_json()}
+
+
+@dataclass
+class _TakeResult:
+    table: FrameTable
+    missing: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    missing_frames: int = 0
+    unscored_missing: int = 0
+    surplus: int = 0
+    assumed_looked_at: bool = False
+
+
+def evaluate(
+    gt: GroundTruth | str | os.PathLike[str],
+    predictions: PredictionSource | str | os.PathLike[str],
+    direction: str | None = None,
+    *,
+    protocol: str = "official",
+    missing: Missing = "error",
+    split: str | None = None,
+    allow_missing_takes: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Score one prediction file in one direction.
+
+    Args:
+        gt: a :class:`GroundTruth` or what one can be opened from.
+        predictions: an opened source, or a path for :func:`open_predictions`.
+        direction: ``ego2exo`` or ``exo2ego``; may be left out if the file holds only one.
+        protocol: a name among :data:`counterview.evaluation.scorer.PROTOCOLS`.
+        missing: ``"error"``, or ``"count-absent"`` to count what is missing as "not visible, empty mask".
+        split: of a prepared folder.
+        allow_missing_takes: go on if takes of the split were not prepared.
+        workers: processes; the result does not depend on it.
+        progress: called with the takes done and their number.
+
+    Raises:
+        IncompletePredictions: predictions are missing or malformed; the error lists all of them.
+        InputError: a file that cannot be read, or an unknown name.
+    """
+    rules = get_protocol(protocol)
+    truth = gt if isinstance(gt, GroundTruth) else GroundTruth(gt, split)
+    source = open_predictions(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions
+    way = _direction(source, direction)
+    if missing not in ("error", "count-absent"):
+        raise InputError("no such way to treat missing predictions", found=missing, expected="error or count-absent")
+    if truth.missing_takes and not allow_missing_takes:
+        raise InputError(
+            f"{len(truth.missing_takes)} takes of the split were not prepared",
+            path=truth.path,
+            found=", ".join(truth.missing_takes[:5]),
+            fix="Prepare them, or score the others with --allow-missing-takes.",
+        )
+    job = _Job(truth, source, way, rules.name, missing)
+    # LM-EEC's script walks the predictions, so takes without any are not even opened.
+    predicted = set(source.takes(way))
+    takes = [uid for uid in truth.takes if uid in predicted] if rules.walks == "prediction" else list(truth.takes)
+    table, lines = FrameTable(), _Lines()
+    for done, result in enumerate(run_ordered(job, takes, workers), start=1):
+        table.extend(result.table)
+        lines.add(result)
+        if progress is not None:
+            progress(done, len(takes))
+    lines.raise_if_incomplete(source.path, missing)
+    notes = [*source.notes, *lines.notes(truth, sorted(predicted - set(truth.takes)), missing)]
+    return Report(rules.name, way, source.path, truth.path, table, scorer.totals(table, rules), notes)
+
+
+def _direction(source: PredictionSource, direction: str | None) -> Direction:
+    if direction is not None:
+        way = check_direction(direction)
+        if way not in source.directions:
+            raise PredictionError(
+                f"holds no {way} predictions", path=source.path, found=" and ".join(source.directions) or "none"
+            )
+        return way
+    if len(source.directions) != 1:
+        raise InputError(
+            "holds several directions", path=source.path, expected=" or ".join(DIRECTIONS), fix="Choose one."
+        )
+    return source.directions[0]
+
+
+@dataclass
+class _Job:
+    """Scores one take; sent to the worker processes once for each take."""
+
+    truth: GroundTruth
+    source: PredictionSource
+    direction: Direction
+    protocol: str
+    missing: Missing
+
+    def __call__(self, uid: str) -> _TakeResult:
+        take = self.truth.load(uid)
+        found = self.source.load(self.direction, uid)
+        accumulator = Scorer(self.protocol)
+        result = _TakeResult(accumulator.table, skipped=[f"take {uid}: {p}" for p in take.problems])
+        result.assumed_looked_at = not take.has_looked_at
+        known: set[tuple[str, str]] = set()
+        for name, query, target in take.pairs(self.direction):
+            known.update({(name, f"{query}_{target}"), (name, f"{query}__{target}")})
+            _score_pair(result, accumulator, take, found, name, query, target, self.missing)
+        if found is not None:
+            result.skipped += [f"take {uid}: prediction: {p}" for p in found.problems]
+            result.surplus = sum(n for name, pair, n in found.pairs() if (name, pair) not in known)
+        return result
+
+
+def _score_pair(
+    result: _TakeResult,
+    accumulator: Scorer,
+    take: GroundTruthTake,
+    found: TakePredictions | None,
+    name: str,
+    query: str,
+    target: str,
+    missing: Missing,
+) -> None:
+    where = f"take {take.uid}, object {name!r}, {query} -> {target}"
+    absent: list[int] = []
+    broken: dict[str, list[int]] = {}
+    for frame, counts in _frames(accumulator.protocol.walks, take, found, name, query, target):
+        prediction = None if found is None else found.get(name, query, target, frame)
+        if not counts:
+            result.unscored_missing += prediction is None
+            continue
+        try:
+            gt = take.mask(name, target, frame)
+            if accumulator.protocol.walks == "both" and not _both_visible(take, name, query, frame, gt):
+                continue
+        except MaskError as error:
+            result.skipped.append(f"{where}, frame {frame}: ground truth: {error}")
+            continue
+        if prediction is None:
+            absent.append(frame)
+            if missing == "error":
+                continue
+        try:
+            _add(accumulator, take, name, query, target, frame, gt, prediction)
+        except PredictionError as error:
+            broken.setdefault(str(error), []).append(frame)
+    if absent:
+        result.missing_frames += len(absent)
+        result.missing.append(f"{where}: frames {_ranges(absent)}")
+    result.broken += [f"{where}: frames {_ranges(frames)}: {problem}" for problem, frames in broken.items()]
+
+
+def _frames(
+    walks: str, take: GroundTruthTake, found: TakePredictions | None, name: str, query: str, target: str
+) -> Iterator[tuple[int, bool]]:
+    """Frames of a pair, and whether they are scored."""
+    if walks == "prediction":
+        yield from ((frame, True) for frame in (found.frames(name, query, target) if found is not None else ()))
+        return
+    tracks = take.objects[name]
+    looked_at = tracks[target].looked_at
+    for frame in tracks[query].masks:
+        if walks == "both":
+            # A mask in both views is what this protocol is about, whether or not the frame is listed as annotated.
+            if frame in tracks[target].masks:
+                yield frame, True
+        else:
+            yield frame, looked_at is None or frame in looked_at
+
+
+def _both_visible(take: GroundTruthTake, name: str, query: str, frame: int, gt: ObjectMask | None) -> bool:
+    source = take.mask(name, query, frame)
+    return gt is not None and source is not None and not gt.is_empty and not source.is_empty
+
+
+def _add(
+    accumulator: Scorer,
+    take: GroundTruthTake,
+    name: str,
+    query: str,
+    target: str,
+    frame: int,
+    gt: ObjectMask | None,
+    prediction: Prediction | None,
+) -> None:
+    if prediction is None:
+        mask, confidence = None, 0.0
+    else:
+        confidence = prediction.confidence()
+        # Where the object is absent nobody looks at the mask, whatever it is.
+        mask = prediction.mask() if gt is not None else None
+    accumulator.add(
+        take.uid,
+        name,
+        query,
+        target,
+        frame,
+        gt=gt,
+        pred=mask,
+        confidence=confidence,
+        scenario=take.scenario,
+        missing=prediction is None,
+    )
+
+
+def _ranges(frames: list[int]) -> str:
+    shown = ", ".join(map(str, sorted(frames)[:12]))
+    return f"{shown}, … ({len(frames)} in all)" if len(frames) > 12 else shown
+
+
+class _Lines:
+    """What was left out of a whole run; a bounded number of lines of each kind, and their true number."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+        self.broken: list[str] = []
+        self.skipped: list[str] = []
+        self.frames = self.unscored = self.surplus = self.skipped_count = 0
+        self.assumed = False
+
+    def add(self, result: _TakeResult) -> None:
+        self.missing += result.missing
+        self.broken += result.broken
+        self.skipped_count += len(result.skipped)
+        self.skipped += result.skipped[: max(0, _KEPT_LINES - len(self.skipped))]
+        self.frames += result.missing_frames
+        self.unscored += result.unscored_missing
+        self.surplus += result.surplus
+        self.assumed |= result.assumed_looked_at
+
+    def raise_if_incomplete(self, path: Path, missing: Missing) -> None:
+        lost = self.missing if missing == "error" else []
+        if not lost and not self.broken:
+            return
+        parts = []
+        if lost:
+            parts.append(f"{self.frames} predictions are missing")
+        if self.broken:
+            parts.append(f"{len(self.broken)} groups of predictions cannot be read")
+        fix = "Mend the file" + (", or count them as absent: --missing count-absent" if lost else "")
+        raise IncompletePredictions(" and ".join(parts), [*lost, *self.broken], path=path, fix=fix + ".")
+
+    def notes(self, truth: GroundTruth, extra_takes: list[str], missing: Missing) -> list[str]:
+        notes = []
+        if self.frames and missing == "count-absent":
+            notes.append(f"{self.frames} missing predictions were counted as not visible, with an empty mask")
+        if self.unscored:
+            notes.append(
+                f"{self.unscored} query frames that are not scored have no prediction; the server would refuse the file"
+            )
+        if extra_takes:
+            notes.append(
+                f"{len(extra_takes)} predicted takes are not in the ground truth: {', '.join(extra_takes[:5])}"
+            )
+        if self.surplus:
+            notes.append(f"{self.surplus} predictions belong to no object and pair of cameras of the ground truth")
+        if truth.missing_takes:
+            notes.append(f"{len(truth.missing_takes)} takes of the split were not prepared and are not scored")
+        if self.assumed:
+            notes.append(
+                "the ground truth does not say which frames were looked at: every query frame counts as looked at"
+            )
+        if self.skipped_count:
+            notes.append(f"{self.skipped_count} entries were left out:")
+            notes += [f"  {line}" for line in self.skipped]
+        return notes
+
+
+def run_ordered(job: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
+    """Results in the order of ``items``; at most a few items per worker are under way at once."""
+    if workers <= 1:
+        yield from map(job, items)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(job, item))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
