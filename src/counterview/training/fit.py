@@ -52,12 +52,14 @@ class FitResult:
         metrics: validation metrics of these weights after :meth:`Task.finish`.
         best_step: optimizer step that they come from.
         steps: optimizer steps of the whole run.
+        is_main: whether this process is the one that reports.
     """
 
     model_dir: Path
     metrics: dict[str, float]
     best_step: int
     steps: int
+    is_main: bool = True
 
 
 def fit(
@@ -398,7 +400,7 @@ class _Run:
             )
             write_json(result, {"best_step": best_step, "steps": self.step, "metrics": metrics, "finish": extra})
         self.accelerator.wait_for_everyone()
-        return FitResult(target, metrics, best_step, self.step)
+        return FitResult(target, metrics, best_step, self.step, self.main)
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,350 @@
+"""Frozen features, made once: arrays on disk, found again by what they were made from.
+
+A half-precision store rounds to 11 significant bits: values come back within a relative ``2**-11`` (absolute
+``2**-25`` near zero) of what was computed. A ``float32`` store gives back the very bits, at twice the room. The first
+call returns the stored array as well, so that a run gives the same numbers whether it found the cache empty or full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from counterview.errors import CounterviewError, InputError
+from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
+from counterview.media.files import atomic_write, write_json
+from counterview.types import ObjectMask, RgbImage, as_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Storage = Literal["float16", "float32"]
+Made = tuple[np.ndarray, Mapping[str, Any]]
+_MAGIC = b"cvarray1"
+_TAIL = struct.Struct("<QI8s")  # length of the JSON note, CRC-32 of all before the tail, magic
+
+
+class ArrayStore:
+    """Arrays on disk under text keys, memory-mapped, each in one file that is whole or not there.
+
+    A file is a ``.npy`` (NumPy reads it), then a JSON note, then a checksum. It is checked when this object first
+    opens it; a damaged one is said in the log and made anew. Several processes may use one store at the same
+    time: equal keys give equal content, and the last writer wins.
+
+    Args:
+        root: folder of all stores.
+        settings: JSON values on which the arrays depend beside their keys; another setting is another store.
+        storage: type in which floating-point arrays are kept; other arrays are kept as they are.
+
+    Raises:
+        InputError: the settings are not JSON, or ``storage`` is none of the two.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], settings: Mapping[str, Any], *, storage: Storage = "float16"
+    ) -> None:
+        if storage not in ("float16", "float32"):
+            raise InputError("arrays are stored as float16 or float32", found=repr(storage))
+        self.storage = storage
+        whole = {"settings": dict(settings), "storage": storage}
+        try:
+            text = json.dumps(whole, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError("the settings of a cache must be JSON", found=str(error)) from None
+        self.folder = Path(root) / hashlib.sha256(text.encode()).hexdigest()[:20]
+        if not (self.folder / "settings.json").is_file():
+            with _room(self.folder):
+                write_json(self.folder / "settings.json", json.loads(text))
+        self._checked: set[str] = set()
+
+    def path(self, key: str) -> Path:
+        """The file of a key, whether it exists or not."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return self.folder / digest[:2] / f"{digest}.npy"
+
+    def __contains__(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("??/*.npy"))
+
+    def get(self, key: str) -> Made | None:
+        """The array of a key, read-only and memory-mapped, and its note; ``None`` if absent or damaged."""
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            note = _read_note(path, check=key not in self._checked)
+            # An empty table, of a picture without masks, cannot be mapped.
+            array = np.load(path, mmap_mode="r" if note.get("size") else None, allow_pickle=False)
+        except (OSError, ValueError, EOFError, struct.error) as error:
+            logger.warning("%s: a damaged cache entry is made anew (%s)", path, error)
+            return None
+        if note.get("key") != key:
+            logger.warning("%s: a cache entry of another key is made anew", path)
+            return None
+        self._checked.add(key)
+        return array, note["note"]
+
+    def put(self, key: str, array: np.ndarray, note: Mapping[str, Any] | None = None) -> Made:
+        """Store an array, and return it as :meth:`get` gives it.
+
+        Raises:
+            InputError: a value is no finite number, or too large for half precision.
+            CounterviewError: the disk is full.
+        """
+        array = np.asarray(array)
+        if array.dtype.hasobject:
+            raise InputError("only arrays of numbers can be cached", found=array.dtype)
+        if array.dtype.kind == "f":
+            if not np.isfinite(array).all():
+                raise InputError("features with NaN or infinity are not cached", path=self.path(key), found=key)
+            with np.errstate(over="ignore"):
+                kept = array.astype(self.storage)
+            if not np.isfinite(kept).all():
+                raise InputError(
+                    "features are too large for half precision",
+                    found=f"{np.abs(array).max():.3g}",
+                    expected="at most 65504",
+                    fix="Store them as float32.",
+                )
+            array = kept
+        text = json.dumps({"key": key, "size": int(array.size), "note": dict(note or {})}, sort_keys=True).encode()
+        path = self.path(key)
+        with _room(path), atomic_write(path) as handle:
+            counted = _Checksum(handle)
+            np.lib.format.write_array(counted, np.ascontiguousarray(array), allow_pickle=False)
+            counted.write(text)
+            handle.write(_TAIL.pack(len(text), counted.crc, _MAGIC))
+        self._checked.discard(key)
+        found = self.get(key)
+        if found is None:
+            raise CounterviewError("a cache entry cannot be read back", path=path, fix="Check the disk.")
+        return found
+
+    def get_or_make(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of a key: from disk, or made, stored and then read from disk; read-only."""
+        found = self.get(key)
+        return (found if found is not None else self.put(key, make()))[0]
+
+
+class _Checksum:
+    """A file handle that keeps the CRC-32 of what passes through it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle, self.crc = handle, 0
+
+    def write(self, data: Any) -> int:
+        self.crc = zlib.crc32(data, self.crc)
+        return int(self._handle.write(data))
+
+
+def _read_note(path: Path, *, check: bool) -> dict[str, Any]:
+    with path.open("rb") as handle:
+        handle.seek(0, os.SEEK_END)
+        size = handle.tell()
+        if size < _TAIL.size:
+            raise ValueError("cut short")
+        handle.seek(size - _TAIL.size)
+        length, crc, magic = _TAIL.unpack(handle.read(_TAIL.size))
+        if magic != _MAGIC or length > size - _TAIL.size:
+            raise ValueError("cut short")
+        if check:
+            handle.seek(0)
+            left, seen = size - _TAIL.size, 0
+            while left:
+                chunk = handle.read(min(left, 1 << 20))
+                if not chunk:
+                    raise ValueError("cut short")
+                seen = zlib.crc32(chunk, seen)
+                left -= len(chunk)
+            if seen != crc:
+                raise ValueError("its checksum differs")
+        handle.seek(size - _TAIL.size - length)
+        note = json.loads(handle.read(length))
+    if not isinstance(note, dict) or not isinstance(note.get("note"), dict):
+        raise ValueError("its note is damaged")
+    return note
+
+
+@contextlib.contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """Turn a full disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise
+        raise CounterviewError(
+            "the disk is full", path=path, fix="Entries written so far are whole; make room and run again."
+        ) from None
+
+
+def image_key(image: RgbImage) -> str:
+    """SHA-256 of a picture's size and pixels, in hex: its name in a cache, wherever the file lies."""
+    digest = hashlib.sha256(str(as_rgb(image).shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Origin:
+    """Where a cached map came from; the picture only if the backbone cannot describe masks without it."""
+
+    key: str
+    image: RgbImage | Callable[[], RgbImage] | None
+
+
+class CachedBackbone:
+    """A backbone whose maps and descriptors are made once and kept on disk.
+
+    It stands wherever a :class:`~counterview.features.base.Backbone` does. Maps are kept under the picture's
+    content, or under a key of the caller's, which saves decoding the picture (:meth:`map`).
+
+    Args:
+        backbone: makes what is not there yet. Its ``settings()`` are part of every key.
+        root: folder of the cache.
+        storage: ``"float16"``, or ``"float32"`` for the very bits of the backbone.
+
+    Maps and descriptors come back as float32 tensors on the CPU.
+    """
+
+    def __init__(self, backbone: Backbone, root: str | os.PathLike[str], *, storage: Storage = "float16") -> None:
+        self.backbone = backbone
+        self.name, self.channels, self.stride = backbone.name, backbone.channels, backbone.stride
+        self.store = ArrayStore(root, backbone.settings(), storage=storage)
+        self.passes = 0
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the backbone, and how its output is stored."""
+        return {**self.backbone.settings(), "storage": self.store.storage}
+
+    def encode(self, image: RgbImage) -> FeatureMap:
+        """Features of one ``(H, W, 3)`` uint8 picture; see :meth:`map`."""
+        return self.map(image_key(image), image)
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
+        """Features of several pictures, in their order. What is missing goes through the backbone as one batch."""
+        keys = [image_key(image) for image in images]
+        self._make(dict(zip(keys, images, strict=True)))
+        return [self.map(key, image) for key, image in zip(keys, images, strict=True)]
+
+    def map(self, key: str, image: RgbImage | Callable[[], RgbImage]) -> FeatureMap:
+        """Features of a picture under a key.
+
+        Args:
+            key: whatever names the picture's content, such as the hash of its file or of the data set with the
+                take, camera and frame.
+            image: ``(H, W, 3)`` uint8, or a function that reads it, called only if the map is not there.
+        """
+        found = self.store.get(f"map/{key}")
+        if found is None:
+            self._make({key: image})
+            found = self.store.get(f"map/{key}")
+        if found is None:
+            raise CounterviewError("a cache entry cannot be read back", path=self.store.path(f"map/{key}"))
+        array, note = found
+        return FeatureMap(
+            tensor=_tensor(array),
+            image_hw=(note["image_hw"][0], note["image_hw"][1]),
+            input_hw=(note["input_hw"][0], note["input_hw"][1]),
+            reduction=note["reduction"],
+            extra=_Origin(key, image if note["needs_picture"] else None),
+        )
+
+    def _make(self, images: Mapping[str, RgbImage | Callable[[], RgbImage]]) -> None:
+        missing = {k: image for k, image in images.items() if self.store.get(f"map/{k}") is None}
+        if not missing:
+            return
+        pictures = [image() if callable(image) else image for image in missing.values()]
+        self.passes += len(pictures)
+        for key, features in zip(missing, self.backbone(pictures), strict=True):
+            note = {
+                "image_hw": list(features.image_hw),
+                "input_hw": list(features.input_hw),
+                "reduction": features.reduction,
+                "needs_picture": features.extra is not None,
+            }
+            self.store.put(f"map/{key}", features.tensor.detach().float().cpu().numpy(), note)
+
+    def describe(
+        self,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        kind: PoolingKind = "mask",
+        *,
+        context_px: int | None = None,
+        fallback: Fallback = "centre",
+    ) -> Tensor:
+        """One descriptor a mask, ``(N, D)``; the table of a picture's masks is kept like its map."""
+        origin = features.extra
+        if not isinstance(origin, _Origin):
+            return self.backbone.describe(features, masks, kind, context_px=context_px, fallback=fallback)
+        digest = hashlib.sha256()
+        for mask in masks:
+            digest.update(json.dumps([list(mask.size_hw), [int(run) for run in mask.runs]]).encode())
+        key = f"descriptors/{origin.key}/{digest.hexdigest()}/{kind}/{context_px}/{fallback}"
+
+        def make() -> np.ndarray:
+            source = features
+            if origin.image is not None:
+                source = self.backbone.encode(origin.image() if callable(origin.image) else origin.image)
+                self.passes += 1
+            table = self.backbone.describe(source, masks, kind, context_px=context_px, fallback=fallback)
+            return np.asarray(table.detach().float().cpu().numpy())
+
+        return _tensor(self.store.get_or_make(key, make))
+
+    def fill(
+        self,
+        items: Iterable[tuple[str, Callable[[], RgbImage]]],
+        *,
+        total: int | None = None,
+        batch_size: int = 1,
+        progress: bool = True,
+    ) -> tuple[int, int]:
+        """Make the maps of many pictures; what is there already is passed over.
+
+        Args:
+            items: keys as for :meth:`map`, and functions that read the pictures.
+            total: their number, for the bar.
+            batch_size: pictures that go through the backbone together.
+
+        Returns:
+            ``(made, found)``.
+        """
+        made = found = 0
+        waiting: dict[str, RgbImage | Callable[[], RgbImage]] = {}
+        for key, read in tqdm(items, total=total, desc="features", unit="image", disable=not progress):
+            if key in waiting or self.store.get(f"map/{key}") is not None:
+                found += 1
+                continue
+            waiting[key] = read
+            if len(waiting) >= batch_size:
+                self._make(waiting)
+                made += len(waiting)
+                waiting = {}
+        self._make(waiting)
+        return made + len(waiting), found
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    import torch
+
+    # A copy: the file is mapped read-only, which torch cannot express.
+    return torch.from_numpy(np.array(array, dtype=np.float32))
