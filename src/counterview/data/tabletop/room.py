@@ -153,7 +153,7 @@ def _chair(rng: np.random.Generator) -> tuple[Mesh, tuple[Material, ...]]:
 
 def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
     """Walls, floor, ceiling, a window, pictures, cupboards, shelves, chairs and a floor lamp."""
-    x, back, front = rng.uniform(2.3, 3.0), rng.uniform(2.0, 2.8), -rng.uniform(2.2, 2.8)
+    x, back, front = rng.uniform(2.8, 3.5), rng.uniform(2.7, 3.4), -rng.uniform(2.6, 3.2)
     top, low = 1.75, FLOOR_M
     wall_colour = paint.hsv(rng.random(), rng.uniform(0.02, 0.3), rng.uniform(0.62, 0.93))
     accent = paint.hsv(rng.random(), rng.uniform(0.05, 0.45), rng.uniform(0.4, 0.85))

@@ -109,7 +109,8 @@ def build_scene(config: TabletopConfig, seed: int, split: str, index: int) -> Sc
     fixed = parts + furnish(rng, table)
     count = int(rng.integers(config.objects_min, config.objects_max + 1))
     things = draw_things(rng, seed, split, count, config.pool_size)
-    taken: list[Spot] = []
+    # The hands rest here between actions.
+    taken = [Spot(side * 0.165, 0.095 - table.half_y, 0.075, 0.1, 0.0, 0.05) for side in (-1.0, 1.0)]
     tall = int(rng.integers(config.tall_clutter_min, config.tall_clutter_max + 1))
     for body, half_x, half_y in table_clutter(rng, table, tall):
         high = float(body.mesh.bounds[1][2])
@@ -124,7 +125,7 @@ def build_scene(config: TabletopConfig, seed: int, split: str, index: int) -> Sc
                 turn = np.array([[c, -n, 0], [n, c, 0], [0, 0, 1.0]])
                 fixed.append(Body(transform(body.mesh, turn, (spot.x, spot.y, 0)), body.materials))
                 break
-    clutter = tuple(taken)
+    clutter = tuple(taken[2:])
     placed: list[tuple[Thing, Rest]] = []
     for thing in sorted(things, key=lambda t: -t.half_xy[0] * t.half_xy[1]):
         for attempt in range(250):

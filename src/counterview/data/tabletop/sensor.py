@@ -54,6 +54,10 @@ def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0) -> 
 
 def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
     """Average along each pixel's motion during the exposure."""
+    # Longer streaks than this would need more taps than they are worth.
+    limit = light.shape[0] / 32
+    speed = np.maximum(np.abs(flow_px).max(2, keepdims=True), 1e-6)
+    flow_px = flow_px * np.minimum(1, limit / speed)
     longest = float(np.abs(flow_px).max(initial=0))
     if longest < 0.7:
         return light

@@ -152,7 +152,7 @@ def brushed(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (64,
 def plaster(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256)) -> np.ndarray:
     """Painted wall."""
     return _paint(np.asarray(colour, np.float32)
-                  * (1 + 0.03 * noise(rng, hw, (3, 3), 3)[..., None] + 0.02 * noise(rng, hw, (60, 60), 1)[..., None]))
+                  * (1 + 0.02 * noise(rng, hw, (3, 3), 2)[..., None] + 0.01 * noise(rng, hw, (60, 60), 1)[..., None]))
 
 
 def tiles(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256), count: int = 4) -> np.ndarray:

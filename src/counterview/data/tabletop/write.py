@@ -1,0 +1,117 @@
+"""Files of a synthetic data set, laid out as Ego-Exo4D's release.
+
+Videos run at 30 frames a second as frame-aligned videos do. A rendered frame is held until the next one, so frame
+``30 * k`` is exactly what was annotated at second ``k``; each rendered frame is a key frame, so that seeking is
+cheap. One encoder thread and fixed settings: the same pictures give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from counterview.masks.rle import to_lzstring
+from counterview.types import ObjectMask
+
+__all__ = ["FPS", "annotate", "take_entry", "write_video"]
+
+FPS = 30
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -> None:
+    """Encode (H, W, 3) uint8 frames as H.264 (yuv420p, MP4), each shown for ``hold`` frames.
+
+    The file is written under a temporary name and renamed.
+    """
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.stem + ".partial.mp4")
+    h, w = frames[0].shape[:2]
+    with av.open(str(aside), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
+        stream = out.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = hold
+        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1",
+                          "x264-params": f"keyint={hold}:min-keyint=1:scenecut=0:bframes=0:threads=1"}
+        number = 0
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            for _ in range(hold):
+                frame.pts = number
+                number += 1
+                out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    os.replace(aside, path)
+
+
+def shrink(image: np.ndarray, height: int) -> np.ndarray:
+    """The picture at another height, its width even."""
+    h, w = image.shape[:2]
+    wide = max(2, int(round(w * height / h / 2)) * 2)
+    return np.asarray(cv2.resize(image, (wide, height), interpolation=cv2.INTER_AREA))
+
+
+def annotate(
+    names: Sequence[str],
+    labels: Mapping[str, Sequence[np.ndarray]],
+    rng: np.random.Generator,
+    unknown: float,
+    smallest_px: Mapping[str, int],
+) -> dict[str, Any]:
+    """``object_masks`` of one take.
+
+    Args:
+        names: object names by label.
+        labels: per camera one (H, W) label picture a second.
+        unknown: share of object-frames that nobody looked at; they come in short runs.
+        smallest_px: masks of fewer pixels count as not visible, per camera.
+
+    Returns:
+        ``{object: {camera: {"annotation": …, "annotated_frames": …, "annotation_fps": 1}}}``. An object that no
+        camera ever saw is left out; one listed with an empty ``annotation`` was looked for and not found.
+    """
+    out: dict[str, Any] = {}
+    for number, name in enumerate(names):
+        cameras: dict[str, Any] = {}
+        seen = False
+        for camera, pictures in labels.items():
+            looked = np.ones(len(pictures), bool)
+            while (~looked).mean() < unknown * rng.uniform(0.0, 2.0):
+                start = int(rng.integers(len(pictures)))
+                looked[start:start + int(rng.integers(1, 4))] = False
+            masks: dict[str, Any] = {}
+            for second in np.flatnonzero(looked).tolist():
+                mask = pictures[second] == number
+                if int(mask.sum()) >= smallest_px[camera]:
+                    h, w = mask.shape
+                    masks[str(second * FPS)] = {"width": w, "height": h,
+                                                "encodedMask": to_lzstring(ObjectMask.from_array(mask))}
+            seen |= bool(masks)
+            cameras[camera] = {"annotation": masks, "annotation_fps": 1,
+                               "annotated_frames": [int(s) * FPS for s in np.flatnonzero(looked)]}
+        if seen:
+            out[name] = cameras
+    return out
+
+
+def take_entry(uid: str, name: str, split: str, scenario: str, seconds: int, sizes_hw: Mapping[str, tuple[int, int]]
+               ) -> dict[str, Any]:
+    """One entry of ``takes.json``; the ego stream is called ``rgb`` there and ``214-1`` elsewhere, as in the release."""
+    videos: dict[str, Any] = {}
+    cameras = []
+    for camera, (h, w) in sizes_hw.items():
+        ego = "aria" in camera
+        cam = camera.split("_")[0]
+        videos[cam] = {"rgb" if ego else "0": {"cam_id": cam, "stream_id": "rgb" if ego else "0", "width": w, "height": h,
+                                               "relative_path": f"frame_aligned_videos/{camera}.mp4"}}
+        cameras.append({"cam_id": cam, "name": camera, "is_ego": ego})
+    return {"take_uid": uid, "take_name": name, "root_dir": f"takes/{name}", "task_name": scenario,
+            "parent_task_name": "Tabletop", "duration_sec": float(seconds), "is_dropped": False, "split": split,
+            "cameras": cameras, "frame_aligned_videos": videos}
