@@ -205,6 +205,17 @@ def shuffled_index(length: int, seed: int, epoch: int, index: int) -> int:
             return index
 
 
+def draw_below(below: int, *place: int) -> int:
+    """A number from 0 to ``below - 1`` that depends on ``place`` (seed, epoch, index, …) alone.
+
+    Raises:
+        InputError: nothing to draw from.
+    """
+    if below < 1:
+        raise InputError("nothing to draw from", found=below)
+    return _mix(*(value & _M64 for value in place)) % below
+
+
 _M64 = (1 << 64) - 1
 
 

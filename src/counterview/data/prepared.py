@@ -55,13 +55,13 @@ def open_prepared(root: Path, split: str | None = None, *, kept_takes: int = KEP
     return Dataset(root, "prepared", split, uids, partial(_open_take, root, facts), kept_takes=kept_takes)
 
 
-def read_splits(root: Path) -> dict[str, tuple[str, ...]] | None:
+def read_splits(root: Path, name: str = SPLIT_FILE) -> dict[str, tuple[str, ...]] | None:
     """Take uids by split from ``split.json``; ``None`` if there is no such file.
 
     Raises:
         AnnotationError: the file is not of its form.
     """
-    path = root / SPLIT_FILE
+    path = root / name
     if not path.exists():
         return None
     content = read_json(path)
@@ -70,15 +70,15 @@ def read_splits(root: Path) -> dict[str, tuple[str, ...]] | None:
     if not isinstance(content, dict):
         raise AnnotationError("is no split file", path=path, expected='{"train": [take_uid, …], "val": …, "test": …}')
     result: dict[str, tuple[str, ...]] = {}
-    for name in (*(s for s in SPLITS if s in content), *(s for s in content if s not in SPLITS)):
-        takes = content[name]
+    for split in (*(s for s in SPLITS if s in content), *(s for s in content if s not in SPLITS)):
+        takes = content[split]
         if not isinstance(takes, list):
-            raise AnnotationError(f"split {name!r} is no list", path=path, found=type(takes).__name__)
+            raise AnnotationError(f"split {split!r} is no list", path=path, found=type(takes).__name__)
         # Some copies in circulation hold [uid, …] for each take.
         uids = [t[0] if isinstance(t, list) and t else t for t in takes]
         if not all(isinstance(uid, str) for uid in uids):
-            raise AnnotationError(f"split {name!r} holds something that is no take uid", path=path)
-        result[name] = tuple(uids)
+            raise AnnotationError(f"split {split!r} holds something that is no take uid", path=path)
+        result[split] = tuple(uids)
     return result
 
 

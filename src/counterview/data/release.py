@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_number
-from counterview.errors import AnnotationError, InputError, MaskError, PathError, VideoError
+from counterview.errors import AnnotationError, InputError, PathError, VideoError
 from counterview.masks import rle
 from counterview.media.files import check_name, read_json
 from counterview.media.jsonstream import Span, index_object, read_span
@@ -226,6 +226,7 @@ class ReleaseTake(Take):
         self.facts = facts if facts and facts.name == self.name else TakeFacts(self.name, f"takes/{self.name}")
         self._masks: dict[str, dict[str, dict[int, Any]]] = {}
         self._looked: dict[tuple[str, str], frozenset[int]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
         for object_name, cameras in content["object_masks"].items():
             self._masks[object_name] = {}
             for camera, entry in self._items(cameras, f"object {object_name!r}"):
@@ -256,11 +257,13 @@ class ReleaseTake(Take):
             except ValueError as error:
                 self.note(f"take {self.uid}, {where}: {error}")
                 continue
-            if isinstance(raw, dict):
-                masks[frame] = (raw.get("height"), raw.get("width"), raw.get("encodedMask"))
+            text = raw.get("encodedMask") if isinstance(raw, dict) else raw
+            if isinstance(raw, dict) and isinstance(text, str):
+                masks[frame] = (raw.get("height"), raw.get("width"), text)
             else:
                 bad.add(frame)
-                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {_json_type(raw)}")
+                found = "null" if text is None else type(text).__name__
+                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {found}, no text")
         looked = set(masks)
         listed = entry.get("annotated_frames")
         for number in listed if isinstance(listed, list) else ():
@@ -270,6 +273,12 @@ class ReleaseTake(Take):
                 self.note(f"take {self.uid}, {where}, annotated_frames: {error}")
         self._masks[name][camera] = masks
         self._looked[name, camera] = frozenset(looked - bad)
+        self._counts[name, camera] = len(masks) + len(bad)
+
+    def mask_count(self, name: str, camera: str) -> int:
+        """Number of masks in the annotation, those among them that are none."""
+        self._frames_of(name, camera)
+        return self._counts[name, camera]
 
     @property
     def path(self) -> Path:
@@ -285,8 +294,6 @@ class ReleaseTake(Take):
 
     def decode_mask(self, raw: Any) -> ObjectMask:
         height, width, text = raw
-        if text is None:
-            raise MaskError("the mask is null")
         return rle.from_lzstring(text, (height, width))
 
     @cached_property
@@ -333,7 +340,3 @@ class ReleaseTake(Take):
 
     def frame(self, camera: str, frame: int) -> RgbImage:
         return self.video(camera).frame(frame)
-
-
-def _json_type(value: Any) -> str:
-    return "null" if value is None else type(value).__name__

@@ -1,0 +1,114 @@
+"""``counterview prepare``: an Ego-Exo4D release into the layout that methods read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from counterview.data.prepare_report import PrepareReport
+
+NOT_WHOLE = 3
+"""Exit code when the run came to its end but something is wanting."""
+
+
+def prepare(
+    release: Annotated[Path, typer.Argument(help="The release: takes/, takes.json and annotations/.")],
+    out: Annotated[Path, typer.Argument(help="The folder to fill. Run again to go on where a run was stopped.")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="train, val or test; repeat for several. All there are by default.")
+    ] = None,
+    height: Annotated[
+        str | None, typer.Option(help="Read the 'full' or the '448' videos; whichever are there by default.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+    take: Annotated[list[str] | None, typer.Option(help="Only this take uid; repeat for several.")] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="The baselines' split.json, if it does not lie in the release.")
+    ] = None,
+    every_second: Annotated[
+        bool, typer.Option("--every-second", help="Every 30th frame of the ego video, not only annotated ones.")
+    ] = False,
+    quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality.")] = 95,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
+) -> None:
+    """Prepare takes for training and scoring: pictures at the annotated times, masks, splits and pair lists.
+
+    Exit codes: 0 everything is whole (redacted takes aside), 3 finished but something is wanting (the report says
+    what), 2 bad input, 1 the folder cannot be written.
+    """
+    from tqdm import tqdm
+
+    from counterview.data.dataset import SPLITS
+    from counterview.data.prepare import REPORT_FILE, prepare_release
+    from counterview.data.prepare_report import TakeReport
+    from counterview.data.release import annotation_path
+
+    bar = tqdm(total=0, unit="take", file=sys.stderr, disable=None)
+
+    def progress(total: int, done: TakeReport | None) -> None:
+        bar.total = total
+        if done is None:
+            bar.refresh()
+            return
+        bar.update()
+        if done.problems:
+            bar.write(f"{done.take_name or done.take_uid}: {done.status}: {done.problems[0]}", file=sys.stderr)
+
+    with bar:
+        report = prepare_release(
+            release,
+            out,
+            splits=split or [s for s in SPLITS if annotation_path(release, s).is_file()] or SPLITS,
+            height=height,
+            workers=workers,
+            takes=take,
+            split_file=split_file,
+            every_second=every_second,
+            quality=quality,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        _show(report, out / REPORT_FILE)
+    if not report.is_whole:
+        raise typer.Exit(NOT_WHOLE)
+
+
+def _show(report: PrepareReport, path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from counterview.data.prepare_report import STATUSES
+
+    console = Console()
+    table = Table("split", *STATUSES, "pictures", "masks", box=None, pad_edge=False)
+    for split in report.splits:
+        takes = [t for t in report.takes if t.split == split]
+        numbers = [sum(t.status == status for t in takes) for status in STATUSES]
+        pictures = sum(camera.frames for t in takes for camera in t.cameras.values())
+        table.add_row(split, *map(str, numbers), str(pictures), str(sum(t.masks for t in takes)))
+    console.print(table)
+    wanting = [t for t in report.takes if t.status != "prepared"]
+    for take in wanting[:20]:
+        console.print(f"{take.status}  {take.take_name or take.take_uid}", style="bold", markup=False, soft_wrap=True)
+        for problem in take.problems[:6]:
+            console.print(f"    {problem}", markup=False, highlight=False, soft_wrap=True)
+        if len(take.problems) > 6:
+            console.print(f"    and {len(take.problems) - 6} more")
+    if len(wanting) > 20:
+        console.print(f"and {len(wanting) - 20} more takes")
+    if report.not_annotated:
+        some = ", ".join(report.not_annotated[:3])
+        console.print(f"{len(report.not_annotated)} takes on disk are not annotated: {some} …", markup=False)
+    for name, count in report.pairs.items():
+        left = report.pairs_left_out.get(name, 0)
+        console.print(f"{name}: {count} pairs" + (f", {left} left out" if left else ""), markup=False)
+    if report.done_before:
+        console.print(f"{report.done_before} takes were done before.")
+    console.print(f"Everything in {path}", markup=False, soft_wrap=True)
