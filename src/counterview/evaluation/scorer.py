@@ -161,6 +161,7 @@ def score_frame(protocol: Protocol, gt: ObjectMask | None, pred: ObjectMask | No
             "the predicted mask has the wrong size",
             found=f"{pred.size_hw[0]} x {pred.size_hw[1]}",
             expected=f"{size[0]} x {size[1]} (height x width)",
+            fix="Resize with `counterview submit`, or score at its own size with --protocol omama.",
         )
     gt = resize_mask(gt, size)
     if protocol.empty_is_absent and gt.is_empty:

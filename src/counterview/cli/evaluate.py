@@ -1,0 +1,212 @@
+"""``counterview evaluate``: prediction files in, scores out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from counterview.evaluation.predictions import PredictionSource
+    from counterview.evaluation.protocol import Report
+    from counterview.evaluation.report import Comparison
+
+SHOWN_LINES = 200
+
+
+def evaluate(
+    pred: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE…", help="Prediction files, or folders of masks. The others are compared with the first."
+        ),
+    ],
+    gt: Annotated[Path, typer.Option(help="relations_*.json, correspondence-gt.json, or a prepared folder.")],
+    # What follows the first file of --pred arrives as arguments.
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="ego2exo or exo2ego. Every direction that the files hold if not given.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="official, omama, lmeec, macro, visible or corrected; see docs/scoring.md.")
+    ] = "official",
+    missing: Annotated[
+        str, typer.Option(help="error, or count-absent: a missing prediction is 'not visible, empty mask'.")
+    ] = "error",
+    split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
+    allow_missing_takes: Annotated[
+        bool, typer.Option("--allow-missing-takes", help="Go on if takes of the split were not prepared.")
+    ] = False,
+    proposals: Annotated[
+        Path | None, typer.Option(help="Also score a perfect choice among these proposals (folder or JSON).")
+    ] = None,
+    per_frame: Annotated[
+        Path | None, typer.Option(help="Write every object-frame to this .csv or .parquet file.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page and its numbers as JSON to this folder.")
+    ] = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="Prepared folder with the pictures for the page. The ground truth's own by default."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print scores as JSON: one object, or a list of several.")
+    ] = False,
+) -> None:
+    """Score prediction files against ground truth, by the official protocol or another."""
+    from counterview.errors import InputError
+    from counterview.evaluation.groundtruth import GroundTruth
+    from counterview.evaluation.oracle import oracle
+    from counterview.evaluation.predictions import open_predictions
+    from counterview.evaluation.protocol import IncompletePredictions
+    from counterview.evaluation.protocol import evaluate as score
+    from counterview.evaluation.report import compare, write_report
+    from counterview.evaluation.scorer import get_protocol
+    from counterview.evaluation.table import check_table_path
+
+    get_protocol(protocol)
+    if per_frame is not None:
+        check_table_path(per_frame)
+    truth = GroundTruth(gt, split)
+    sources = [open_predictions(path) for path in [*pred, *(more or [])]]
+    ways = [direction] if direction is not None else list(dict.fromkeys(w for s in sources for w in s.directions))
+    count = worker_count(workers, len(truth))
+    comparisons: list[tuple[Comparison, list[PredictionSource]]] = []
+    for way in ways:
+        chosen = [s for s in sources if direction is not None or way in s.directions]
+        reports: list[Report] = []
+        for source in chosen:
+            with progress_bar(f"{source.path.name} {way}") as tick:
+                try:
+                    found = score(
+                        truth,
+                        source,
+                        way,
+                        protocol=protocol,
+                        missing=missing,  # type: ignore[arg-type]  # checked by score
+                        allow_missing_takes=allow_missing_takes,
+                        workers=count,
+                        progress=tick,
+                    )
+                except IncompletePredictions as error:
+                    print_lines(error.lines)
+                    raise
+            reports.append(found)
+            for note in found.notes:
+                print(f"{source.path.name}: {note}", file=sys.stderr)
+        best = None
+        if proposals is not None:
+            with progress_bar(f"proposals {way}") as tick:
+                best = oracle(truth, proposals, way, protocol=protocol, workers=count, progress=tick)
+        comparisons.append((compare(reports, best, seed=seed), chosen))
+    if not comparisons:
+        raise InputError("no predictions to score", found=", ".join(map(str, pred)))
+    results = [r for comparison, _ in comparisons for r in comparison.reports]
+    if per_frame is not None:
+        _write_tables(per_frame, results)
+    if report is not None:
+        pictures = frames or (truth.path if truth.kind == "prepared" else None)
+        for comparison, chosen in comparisons:
+            stem = "index" if len(comparisons) == 1 else comparison.reports[0].direction
+            page = write_report(report, comparison, truth, chosen, frames=pictures, stem=stem)
+            print(f"wrote {page}", file=sys.stderr)
+    if as_json:
+        shown = [r.to_json() for r in results]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
+    else:
+        for comparison, _ in comparisons:
+            _print_tables(comparison)
+
+
+def worker_count(asked: int, takes: int) -> int:
+    """Processes to use: one a core if 0 was asked for, none beside ours for a handful of takes."""
+    if asked:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, takes // 8))
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over takes on standard error, if that is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit="take", disable=None, file=sys.stderr, leave=False) as bar:
+
+        def tick(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tick
+
+
+def print_lines(lines: list[str]) -> None:
+    """List faults on standard error."""
+    for line in lines[:SHOWN_LINES]:
+        print(f"  {' '.join(line.split())}", file=sys.stderr)
+    if len(lines) > SHOWN_LINES:
+        print(f"  … and {len(lines) - SHOWN_LINES} more lines", file=sys.stderr)
+
+
+def _write_tables(path: Path, reports: list[Report]) -> None:
+    for number, report in enumerate(reports, start=1):
+        place = path
+        if len(reports) > 1:
+            place = path.with_name(f"{path.stem}-{number}-{report.direction}{path.suffix}")
+        report.table.write(place)
+        print(f"wrote {place}", file=sys.stderr)
+
+
+def _print_tables(comparison: Comparison) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from counterview.evaluation.report import TITLES
+    from counterview.evaluation.scorer import MEASURES, PROTOCOLS
+
+    console = Console()
+    first = comparison.reports[0]
+    console.print(f"{first.direction}, protocol {first.protocol}: {PROTOCOLS[first.protocol].title}")
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for title in ("IoU", "location", "contours", "visibility", "visible", "absent", "missing"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for report, name, spread in zip(comparison.reports, comparison.names, comparison.intervals, strict=True):
+        table.add_row(escape(name), *_cells(report), *_counts(report))
+        if not math.isnan(spread["iou"].low):
+            wide = [f"{spread[m].low:.3f} {spread[m].high:.3f}" for m in MEASURES]
+            table.add_row("  95 % interval", *wide, style="dim")
+    if comparison.oracle is not None:
+        table.add_row("perfect choice", *_cells(comparison.oracle)[:3], "", *_counts(comparison.oracle))
+        for note in comparison.oracle.notes:
+            print(f"perfect choice: {note}", file=sys.stderr)
+    console.print(table)
+    for name, (found, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
+        parts = [
+            f"{TITLES[m]} {d.value:+.4f} ({d.interval.low:+.4f}..{d.interval.high:+.4f}, p {d.p_value:.3g})"
+            for m, d in found.items()
+        ]
+        console.print(escape(f"{name} - {comparison.names[0]} on {frames} frames: {'; '.join(parts)}"))
+
+
+def _cells(report: Report) -> list[str]:
+    from counterview.evaluation.scorer import MEASURES
+
+    values = [getattr(report.totals, m) for m in MEASURES]
+    return ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
+
+
+def _counts(report: Report) -> list[str]:
+    return [str(getattr(report.totals, n)) for n in ("visible", "absent", "missing")]

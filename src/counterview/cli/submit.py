@@ -1,0 +1,66 @@
+"""``counterview submit``: two prediction files in, one file for the challenge out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from counterview.cli.evaluate import print_lines
+
+
+def submit(
+    ego2exo: Annotated[Path, typer.Argument(help="Predictions from ego to exo: file or folder.", show_default=False)],
+    exo2ego: Annotated[Path, typer.Argument(help="Predictions from exo to ego: file or folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    gt: Annotated[
+        Path | None,
+        typer.Option(help="relations_*.json, correspondence-gt.json or a prepared folder, to check against."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
+    missing: Annotated[
+        str, typer.Option(help="error, or count-absent: write an empty mask of confidence 0 for what is missing.")
+    ] = "error",
+    version: Annotated[str, typer.Option(help="Written beside the results.")] = "xx",
+    challenge: Annotated[str, typer.Option(help="Written beside the results.")] = "xx",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Merge both directions, resize the masks, and check everything that the challenge's server checks."""
+    from counterview.errors import InputError
+    from counterview.evaluation.protocol import IncompletePredictions
+    from counterview.evaluation.submission import submit as merge
+
+    if missing not in ("error", "count-absent"):
+        raise InputError("no such way to treat missing predictions", found=missing, expected="error or count-absent")
+    try:
+        report = merge(
+            ego2exo,
+            exo2ego,
+            out,
+            gt=gt,
+            split=split,
+            missing=missing,  # type: ignore[arg-type]  # checked above
+            version=version,
+            challenge=challenge,
+        )
+    except IncompletePredictions as error:
+        print_lines(error.lines)
+        raise
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    if as_json:
+        facts = {
+            "out": str(report.path),
+            "takes": report.takes,
+            "predictions": report.predictions,
+            "resized": report.resized,
+            "notes": report.notes,
+        }
+        print(json.dumps(facts, indent=2))
+        return
+    for direction, count in report.predictions.items():
+        print(f"{direction}: {count} predictions in {report.takes[direction]} takes")
+    print(f"{report.resized} masks resized; wrote {report.path}")

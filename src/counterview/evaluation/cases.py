@@ -1,0 +1,125 @@
+"""The best and the worst cases of a report as pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from counterview.errors import InputError
+from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.predictions import PredictionSource
+from counterview.evaluation.protocol import Report
+from counterview.evaluation.table import FrameScore
+from counterview.masks.geometry import fit_longest_side, resize_mask
+from counterview.media.files import safe_join
+from counterview.media.images import read_image
+from counterview.types import ObjectMask
+
+TILE_PX = 320
+ONLY_TRUTH, ONLY_PREDICTION, BOTH = (64, 140, 255), (235, 70, 60), (60, 190, 90)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One object in one frame.
+
+    Attributes:
+        row: its scores.
+        query: the query view with its mask, ``(h, w, 3)`` uint8, longer side :data:`TILE_PX`; ``None`` if unknown.
+        target: the target view with both masks.
+    """
+
+    row: FrameScore
+    query: NDArray[np.uint8] | None
+    target: NDArray[np.uint8]
+
+
+def pick(report: Report, count: int) -> tuple[list[FrameScore], list[FrameScore]]:
+    """Best and worst visible rows by IoU, from as many different objects as possible.
+
+    Of one object in one take only its best or worst frame is taken.
+    """
+    visible = np.flatnonzero(report.table["gt_visible"])
+    order = visible[np.argsort(report.table["iou"][visible], kind="stable")]
+    return _first(report, order[::-1], count), _first(report, order, count)
+
+
+def _first(report: Report, order: NDArray[np.int64], count: int) -> list[FrameScore]:
+    rows: list[FrameScore] = []
+    seen: set[tuple[str, str]] = set()
+    for index in order.tolist():
+        if len(rows) == count:
+            break
+        row = report.table.row(index)
+        if (row.take, row.object) not in seen:
+            seen.add((row.take, row.object))
+            rows.append(row)
+    return rows
+
+
+def draw_case(
+    row: FrameScore, report: Report, truth: GroundTruth, source: PredictionSource, frames: Path | None
+) -> Case | None:
+    """Draw one row; ``None`` if its masks cannot be read any more.
+
+    Args:
+        row: what to draw.
+        report: where it comes from.
+        truth: the ground truth that was scored against.
+        source: the predictions that were scored.
+        frames: a prepared folder with ``<take>/<camera>/<frame>.jpg``; masks are drawn on grey without it.
+    """
+    try:
+        take = truth.load(row.take)
+        found = source.load(report.direction, row.take)
+        gt = take.mask(row.object, row.target_camera, row.frame)
+        entry = None if found is None else found.get(row.object, row.query_camera, row.target_camera, row.frame)
+        pred = None if entry is None else entry.mask()
+        query = take.mask(row.object, row.query_camera, row.frame)
+    except (InputError, KeyError):
+        return None
+    if gt is None:
+        return None
+    target = _paint(_picture(frames, row.take, row.target_camera, row.frame), gt, pred)
+    seen = _picture(frames, row.take, row.query_camera, row.frame)
+    return Case(row, None if query is None else _paint(seen, query, query), target)
+
+
+def _picture(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[np.uint8] | None:
+    if frames is None:
+        return None
+    try:
+        path = safe_join(frames, take, camera, f"{frame}.jpg")
+        return read_image(path) if path.is_file() else None
+    except InputError:
+        return None
+
+
+def _paint(picture: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask | None) -> NDArray[np.uint8]:
+    size = fit_longest_side(gt.size_hw, TILE_PX)
+    if picture is None:
+        canvas = np.full((*size, 3), 225, dtype=np.uint8)
+    else:
+        canvas = np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    truth = resize_mask(gt, size).to_array()
+    said = np.zeros(size, dtype=np.bool_) if pred is None else resize_mask(pred, size).to_array()
+    for where, color in ((truth & ~said, ONLY_TRUTH), (said & ~truth, ONLY_PREDICTION), (truth & said, BOTH)):
+        canvas[where] = (0.45 * canvas[where] + 0.55 * np.array(color)).astype(np.uint8)
+    lines, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    canvas = np.ascontiguousarray(canvas)
+    cv2.drawContours(canvas, lines, -1, ONLY_TRUTH, 1)
+    return canvas
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """A picture as a ``data:`` address, to stand within a page."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

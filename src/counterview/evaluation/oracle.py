@@ -1,0 +1,196 @@
+"""The score that a perfect choice among given proposals would reach: what matching can gain, and what it cannot.
+
+Proposals are read from one of
+
+* a folder ``<root>/<take uid>/<camera>/`` with ``<frame>_masks.npz`` (one array ``(N, H, W)``, not zero is inside)
+  or ``<frame>.json`` (a list of COCO masks ``{"size", "counts"}``, or of objects that hold one as ``segmentation``);
+* a JSON file ``{take uid: {camera: {frame: [COCO mask, …]}}}``.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterview.data.dataset import Direction, check_direction
+from counterview.errors import InputError, MaskError, PathError, ProposalError
+from counterview.evaluation import scorer
+from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.metrics import official_iou
+from counterview.evaluation.protocol import Report, _both_visible, _frames, run_ordered
+from counterview.evaluation.scorer import LONGEST_SIDE_PX, Scorer, get_protocol
+from counterview.evaluation.table import FrameTable
+from counterview.masks import rle
+from counterview.masks.geometry import fit_longest_side, resize_mask
+from counterview.media.files import read_json, safe_join
+from counterview.media.jsonstream import index_object, read_span
+from counterview.types import ObjectMask
+
+MAX_ARRAY_BYTES = 2**31
+
+
+class ProposalFiles:
+    """Proposals on disk, read for one picture at a time.
+
+    Raises:
+        ProposalError: missing, or neither a folder nor a JSON file of the form above.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._spans = None if self.path.is_dir() else index_object(self.path, (), error=ProposalError)
+        self._loaded: tuple[str, Any] = ("", None)
+
+    def get(self, take: str, camera: str, frame: int) -> list[ObjectMask] | None:
+        """The proposals of one picture; ``None`` if none are stored.
+
+        Raises:
+            ProposalError: they cannot be read.
+        """
+        if self._spans is not None:
+            if take not in self._spans:
+                return None
+            if self._loaded[0] != take:
+                self._loaded = (take, read_span(self.path, self._spans[take], take, error=ProposalError))
+            value = self._loaded[1]
+            for step in (camera, str(frame)):
+                value = value.get(step) if isinstance(value, dict) else None
+            return None if value is None else _masks(value, self.path)
+        try:
+            folder = safe_join(self.path, take, camera)
+        except PathError as error:
+            raise ProposalError(error.problem, path=self.path) from None
+        packed, listed = folder / f"{frame}_masks.npz", folder / f"{frame}.json"
+        if packed.is_file():
+            return _read_npz(packed)
+        return _masks(read_json(listed), listed) if listed.is_file() else None
+
+
+def _masks(content: Any, path: Path) -> list[ObjectMask]:
+    if not isinstance(content, list):
+        raise ProposalError("is no list of masks", path=path, found=type(content).__name__)
+    result = []
+    for number, entry in enumerate(content):
+        if isinstance(entry, dict) and "segmentation" in entry:
+            entry = entry["segmentation"]
+        try:
+            result.append(rle.from_coco(entry))
+        except MaskError as error:
+            raise ProposalError(f"proposal {number} is malformed: {error}", path=path) from None
+    return result
+
+
+def _read_npz(path: Path) -> list[ObjectMask]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_ARRAY_BYTES:
+            raise ProposalError("is too large", path=path, found=f"{size} bytes", expected=f"up to {MAX_ARRAY_BYTES}")
+        with np.load(path, allow_pickle=False) as arrays:
+            name = "masks" if "masks" in arrays else arrays.files[0]
+            stack = arrays[name]
+    except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+        raise ProposalError("cannot be read", path=path, found=str(error)[:100] or type(error).__name__) from None
+    if stack.ndim != 3 or 0 in stack.shape[1:] or stack.dtype.kind not in "bui":
+        raise ProposalError("holds no masks", path=path, found=f"{stack.dtype} {stack.shape}", expected="(N, H, W)")
+    return [ObjectMask.from_array(mask != 0) for mask in stack]
+
+
+@dataclass
+class _Job:
+    truth: GroundTruth
+    proposals: ProposalFiles
+    direction: Direction
+    protocol: str
+
+    def __call__(self, uid: str) -> tuple[FrameTable, int, list[str]]:
+        take = self.truth.load(uid)
+        accumulator = Scorer(self.protocol)
+        without, problems = 0, []
+        rules = accumulator.protocol
+        for name, query, target in take.pairs(self.direction):
+            for frame, counts in _frames(rules.walks, take, None, name, query, target):
+                if not counts:
+                    continue
+                try:
+                    gt = take.mask(name, target, frame)
+                    if rules.walks == "both" and not _both_visible(take, name, query, frame, gt):
+                        continue
+                    found = None if gt is None else self.proposals.get(uid, target, frame)
+                except InputError as error:
+                    problems.append(f"take {uid}, {target}, frame {frame}: {error}")
+                    continue
+                without += gt is not None and not found
+                best = None if gt is None or not found else _best(gt, found, rules.official_size)
+                accumulator.add(
+                    uid, name, query, target, frame,
+                    gt=gt, pred=best, confidence=float(gt is not None), scenario=take.scenario, resize=True,
+                )  # fmt: skip
+        return accumulator.table, without, problems
+
+
+def _best(gt: ObjectMask, proposals: list[ObjectMask], official_size: bool) -> ObjectMask:
+    """The proposal with the largest IoU at the size of scoring; the first of several."""
+    scores = []
+    size = fit_longest_side(gt.size_hw, LONGEST_SIDE_PX)
+    truth: dict[tuple[int, int], ObjectMask] = {}
+    for mask in proposals:
+        at = size if official_size else mask.size_hw
+        if at not in truth:
+            truth[at] = resize_mask(gt, at)
+        scores.append(official_iou(truth[at], resize_mask(mask, at)))
+    return proposals[int(np.argmax(scores))]
+
+
+def oracle(
+    gt: GroundTruth | str | os.PathLike[str],
+    proposals: ProposalFiles | str | os.PathLike[str],
+    direction: str,
+    *,
+    protocol: str = "official",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Score the best proposal for every visible object; visibility is taken as known.
+
+    Args:
+        gt: the ground truth.
+        proposals: see the module's text.
+        direction: ``ego2exo`` or ``exo2ego``.
+        protocol: any but ``lmeec``, which walks predictions.
+        workers: processes.
+        progress: called with the takes done and their number.
+
+    Raises:
+        ProposalError: nothing can be read.
+        InputError: an unknown name, or the protocol ``lmeec``.
+    """
+    rules = get_protocol(protocol)
+    if rules.walks == "prediction":
+        raise InputError("a perfect choice has no predictions to walk", found=f"protocol {rules.name}")
+    truth = gt if isinstance(gt, GroundTruth) else GroundTruth(gt)
+    files = proposals if isinstance(proposals, ProposalFiles) else ProposalFiles(proposals)
+    way = check_direction(direction)
+    table, without, problems = FrameTable(), 0, list[str]()
+    for done, part in enumerate(_parts(_Job(truth, files, way, rules.name), truth, workers), start=1):
+        table.extend(part[0])
+        without += part[1]
+        problems += part[2]
+        if progress is not None:
+            progress(done, len(truth))
+    totals = scorer.totals(table, rules)
+    if totals.visible and without == totals.visible:
+        raise ProposalError("no proposal belongs to a picture that is scored", path=files.path)
+    notes = [f"{without} visible objects have no proposal and count as an empty mask"] if without else []
+    notes += [f"{len(problems)} pictures were left out: {problems[0]}"] if problems else []
+    return Report(rules.name, way, files.path, truth.path, table, totals, notes)
+
+
+def _parts(job: _Job, truth: GroundTruth, workers: int) -> Iterator[tuple[FrameTable, int, list[str]]]:
+    return run_ordered(job, truth.takes, workers)
