@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from counterview.evaluation.predictions import PredictionSource
     from counterview.evaluation.protocol import Report
     from counterview.evaluation.report import Comparison
+    from counterview.evaluation.statistics import Interval
 
 SHOWN_LINES = 200
 
@@ -180,18 +181,19 @@ def _print_tables(comparison: Comparison) -> None:
     first = comparison.reports[0]
     console.print(f"{first.direction}, protocol {first.protocol}: {PROTOCOLS[first.protocol].title}")
     table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for title in ("IoU", "location", "contours", "visibility", "visible", "absent", "missing"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for report, name, spread in zip(comparison.reports, comparison.names, comparison.intervals, strict=True):
-        table.add_row(escape(name), *_cells(report), *_counts(report))
-        if not math.isnan(spread["iou"].low):
-            wide = [f"{spread[m].low:.3f} {spread[m].high:.3f}" for m in MEASURES]
-            table.add_row("  95 % interval", *wide, style="dim")
+    table.add_column("")
+    columns = [*zip(comparison.names, comparison.reports, strict=True)]
     if comparison.oracle is not None:
-        table.add_row("perfect choice", *_cells(comparison.oracle)[:3], "", *_counts(comparison.oracle))
+        columns.append(("perfect choice", comparison.oracle))
         for note in comparison.oracle.notes:
             print(f"perfect choice: {note}", file=sys.stderr)
+    for name, _ in columns:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for measure in MEASURES:
+        cells = [_cell(r, measure, comparison.intervals, k) for k, (_, r) in enumerate(columns)]
+        table.add_row(TITLES[measure], *cells)
+    for name in ("frames", "visible", "absent", "missing"):
+        table.add_row(name, *(str(getattr(r.totals, name)) for _, r in columns), style="dim")
     console.print(table)
     for name, (found, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
         parts = [
@@ -201,12 +203,10 @@ def _print_tables(comparison: Comparison) -> None:
         console.print(escape(f"{name} - {comparison.names[0]} on {frames} frames: {'; '.join(parts)}"))
 
 
-def _cells(report: Report) -> list[str]:
-    from counterview.evaluation.scorer import MEASURES
-
-    values = [getattr(report.totals, m) for m in MEASURES]
-    return ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
-
-
-def _counts(report: Report) -> list[str]:
-    return [str(getattr(report.totals, n)) for n in ("visible", "absent", "missing")]
+def _cell(report: Report, measure: str, intervals: list[dict[str, Interval]], column: int) -> str:
+    value = getattr(report.totals, measure)
+    if math.isnan(value) or (column >= len(intervals) and measure == "balanced_accuracy"):
+        return "-"
+    if column >= len(intervals) or math.isnan(intervals[column][measure].low):
+        return f"{value:.4f}"
+    return f"{value:.4f} ({intervals[column][measure].low:.3f}..{intervals[column][measure].high:.3f})"
