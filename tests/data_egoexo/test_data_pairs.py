@@ -144,7 +144,7 @@ def test_table_keeps_every_field() -> None:
     assert len(pairs) == 200_000
     assert pairs[131_073] == FramePair("t5", "o0", EGO, EXO, 131_073, True)
     assert [p.target_visible for p in pairs[1:4]] == [False, None, True]
-    assert pickle.loads(pickle.dumps(pairs[:5]))[4] == pairs[4]  # noqa: S301  # what worker processes do
+    assert pickle.loads(pickle.dumps(pairs[:5]))[4] == pairs[4]  # what worker processes do
     assert len(PairTable.from_pairs([])) == 0
 
 

@@ -1,0 +1,167 @@
+"""Frames by number. The oracle is burned into the pictures: each carries its own frame number."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from counterview.errors import InputError, VideoError
+from counterview.media.video import VideoReader
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_egoexo"))
+from release_maker import read_number, write_video
+
+SIZE = (96, 192)
+FORMATS = {
+    "closed.mp4": ("libx264", {"preset": "ultrafast", "g": "30"}),
+    "b_frames.mp4": ("libx264", {"g": "30", "bf": "3"}),
+    "long.mp4": ("libx264", {"g": "250", "bf": "2"}),
+    "open.mp4": ("libx264", {"bf": "3", "x264-params": "open-gop=1:keyint=24:b-pyramid=normal:log-level=none"}),
+    "refresh.mp4": ("libx264", {"tune": "zerolatency", "x264-params": "intra-refresh=1:keyint=30:log-level=none"}),
+    "hevc.mp4": ("libx265", {"x265-params": "keyint=30:open-gop=0:log-level=none"}),
+    "hevc_open.mp4": ("libx265", {"x265-params": "keyint=24:open-gop=1:bframes=4:log-level=none"}),
+    "part4.mp4": ("mpeg4", {"g": "12", "bf": "2", "q": "2"}),
+    "matroska.mkv": ("libx264", {"g": "30", "bf": "2"}),
+    "old.avi": ("mpeg4", {"g": "12", "q": "2"}),
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, (codec, options) in FORMATS.items():
+        write_video(folder / name, 130, SIZE, codec=codec, options=options)
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_frame_is_the_one_asked_for(videos: Path, name: str) -> None:
+    with VideoReader(videos / name) as video:
+        assert (video.frame_count, video.fps, video.size_hw) == (130, 30, SIZE)
+        found = dict(video.read(range(130)))
+        assert sorted(found) == list(range(130))
+        assert {n: read_number(image) for n, image in found.items()} == {n: n for n in range(130)}
+        draw = random.Random(4)
+        for _ in range(12):
+            some = draw.sample(range(130), draw.choice([1, 2, 5]))
+            assert {n: read_number(image) for n, image in video.read(some)} == {n: n for n in some}
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "open.mp4", "matroska.mkv"])
+def test_a_dropped_frame_shifts_nothing(tmp_path: Path, name: str) -> None:
+    codec, options = FORMATS[name]
+    write_video(tmp_path / name, 130, SIZE, codec=codec, options=options, drop=[40, 41, 77])
+    with VideoReader(tmp_path / name) as video:
+        for number, image in video.read(range(130)):
+            if number in (40, 41, 77):
+                assert isinstance(image, VideoError)
+                assert "no picture at its time" in str(image)
+            else:
+                assert read_number(image) == number
+
+
+def test_frames_count_from_the_first_picture(tmp_path: Path) -> None:
+    """A video whose clock does not start at zero: frame 0 is the first picture all the same."""
+    write_video(tmp_path / "late.mkv", 40, SIZE, start=75)
+    with VideoReader(tmp_path / "late.mkv") as video:
+        assert video.frame_count == 40
+        assert [read_number(video.frame(n)) for n in (0, 1, 30, 39)] == [0, 1, 30, 39]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_turned_videos_are_shown_upright(tmp_path: Path, degrees: int) -> None:
+    write_video(tmp_path / "plain.mp4", 3, SIZE)
+    write_video(tmp_path / "turned.mp4", 3, SIZE, rotation=degrees)
+    with VideoReader(tmp_path / "plain.mp4") as plain, VideoReader(tmp_path / "turned.mp4") as turned:
+        # A positive display rotation is counter-clockwise, as numpy's rot90 is.
+        expected = np.rot90(plain.frame(2), degrees // 90)
+        assert turned.size_hw == expected.shape[:2]
+        assert np.array_equal(turned.frame(2), expected)
+
+
+def test_beyond_the_end(videos: Path) -> None:
+    with VideoReader(videos / "closed.mp4") as video:
+        assert 129 in video
+        assert 130 not in video
+        assert "x" not in video
+        with pytest.raises(VideoError, match=r"has no frame 130; found 130 frames"):
+            video.frame(130)
+        good = [n for n, image in video.read([500, 0, 129]) if not isinstance(image, VideoError)]
+        assert good == [0, 129]
+        for bad in (-1, 1.5, True, "3"):
+            with pytest.raises(InputError, match="whole numbers"):
+                list(video.read([bad]))
+
+
+def test_same_bytes_every_time(videos: Path) -> None:
+    with VideoReader(videos / "long.mp4", threads=1) as one, VideoReader(videos / "long.mp4", threads=4) as many:
+        first = {n: image.tobytes() for n, image in one.read(range(0, 130, 13))}
+        again = {n: image.tobytes() for n, image in many.read(range(129, -1, -1))}
+    assert all(again[n] == image for n, image in first.items())
+
+
+def test_damage_is_told_and_costs_no_other_frame(tmp_path: Path, videos: Path) -> None:
+    """Overwrite the packet of frame 45 (groups 0-29, 30-59, …): 0 to 44 and 60 on stay good, 45 is reported."""
+    import av
+
+    with av.open(str(videos / "closed.mp4")) as container:
+        packets = {round(p.pts * p.time_base * 30): (p.pos, p.size) for p in container.demux(video=0) if p.size}
+    path = tmp_path / "damaged.mp4"
+    shutil.copy(videos / "closed.mp4", path)
+    position, size = packets[45]
+    with path.open("r+b") as handle:
+        handle.seek(position + 4)
+        handle.write(b"\x00" * (size - 4))
+    with VideoReader(path) as video:
+        found = dict(video.read(range(130)))
+    for number in [*range(45), *range(60, 130)]:
+        assert not isinstance(found[number], VideoError), found[number]
+        assert read_number(found[number]) == number
+    assert isinstance(found[45], VideoError)
+    assert "damaged" in str(found[45])
+
+
+def test_cut_off_video(tmp_path: Path) -> None:
+    """Matroska can be read as far as it goes; MP4 without its index cannot be opened."""
+    for name in ("cut.mkv", "cut.mp4"):
+        write_video(tmp_path / name, 130, SIZE)
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with VideoReader(tmp_path / "cut.mkv") as video:
+        assert 20 < video.frame_count < 110
+        assert read_number(video.frame(15)) == 15
+    with pytest.raises(VideoError, match=r"cut\.mp4: cannot be opened as a video"):
+        VideoReader(tmp_path / "cut.mp4")
+
+
+def test_what_is_no_video(tmp_path: Path, videos: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    # Playlists would make the decoder open other files and addresses.
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile '{videos / 'closed.mp4'}'\n")
+    (tmp_path / "stream.mp4").write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:5,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
+    for name in ("empty.mp4", "text.mp4", "list.mp4", "stream.mp4"):
+        with pytest.raises(VideoError, match=f"{name}: cannot be opened as a video"):
+            VideoReader(tmp_path / name)
+    with pytest.raises(VideoError, match="no such file"):
+        VideoReader(tmp_path / "missing.mp4")
+    with pytest.raises(VideoError, match="no such file"):
+        VideoReader(tmp_path)
+
+
+def test_sound_alone(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="holds no pictures"):
+        VideoReader(tmp_path / "sound.mp4")
