@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ import pytest
 
 from counterview.errors import InputError, VideoError
 from counterview.media.video import VideoReader
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_egoexo"))
-from release_maker import read_number, write_video
+from tests.data_egoexo.release_maker import read_number, write_video
 
 SIZE = (96, 192)
 FORMATS = {
