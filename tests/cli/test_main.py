@@ -50,7 +50,7 @@ def test_errors_become_one_line_and_an_exit_code(error, code, capsys, monkeypatc
     assert "Traceback" not in err
     if not isinstance(error, KeyboardInterrupt):
         with pytest.raises(type(error)):
-            cli.main(["--debug", "doctor"])
+            cli.main(["doctor", "--debug"])
 
 
 def test_doctor_tells_versions_devices_extras_and_weights(capsys):

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from counterview import __version__
-from counterview.cli import demo, doctor, match
+from counterview.cli import convert, demo, doctor, evaluate, match, predict, prepare, submit, train
 from counterview.errors import CounterviewError
 
 app = typer.Typer(
     name="counterview",
     help="Point at an object in one camera; find it in the other camera, and follow it.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -28,7 +29,17 @@ app = typer.Typer(
 # Typer carries its own click from 0.20 on and uses the public one before; the bases of its error name either.
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
-for command in (demo.demo, match.match, doctor.doctor):
+for command in (
+    demo.demo,
+    match.match,
+    prepare.prepare,
+    train.train,
+    predict.predict,
+    evaluate.evaluate,
+    submit.submit,
+    convert.convert,
+    doctor.doctor,
+):
     app.command()(command)
 
 
@@ -61,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    if debug:  # it may stand anywhere, where people add it to a line that failed
+        given = ["--debug", *(a for a in given if a != "--debug")]
     try:
         result = app(given, standalone_mode=False)
         sys.stdout.flush()
