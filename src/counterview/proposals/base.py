@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,7 +31,7 @@ class Proposals:
     size_hw: tuple[int, int]
     masks: tuple[ObjectMask, ...]
     scores: NDArray[np.float32]
-    boxes_xywh: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]
+    boxes_xywh: NDArray[np.float32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         size = (int(self.size_hw[0]), int(self.size_hw[1]))
@@ -113,11 +113,13 @@ class Proposer(Protocol):
         """Everything that changes the result, as JSON-able values: the key of caches, and part of ``match.json``."""
         ...
 
-    def __call__(self, image: RgbImage) -> Proposals:
+    def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
         """Propose masks for a picture.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
+            name: the picture's file name without its ending, or its frame number. Only proposers that read what
+                was made before need it (``folder``); the others make no use of it.
 
         Raises:
             ImageError: another shape or dtype.

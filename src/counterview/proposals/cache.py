@@ -50,17 +50,20 @@ class CachedProposer:
         key = cache_key(image, self.proposer)
         return self.folder / key[:2] / f"{key}.json"
 
-    def __call__(self, image: RgbImage) -> Proposals:
+    def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
         """The entry for a picture, or else what the proposer makes of it, which is then kept.
 
-        A disk that cannot be written costs a warning, not the result.
+        A disk that cannot be written costs a warning, not the result. What was read from a folder is not kept a
+        second time, since it may change there.
         """
         as_rgb(image)
+        if self.name == "folder":
+            return self.proposer(image, name)
         path = self.path(image)
         found = self._read(path, image)
         if found is not None:
             return found
-        made = self.proposer(image)
+        made = self.proposer(image, name)
         try:
             write_json(path, _to_json(made, path.stem), indent=None)
         except OSError as error:
@@ -88,7 +91,7 @@ def cache_key(image: RgbImage, proposer: Proposer) -> str:
     }
     digest.update(json.dumps(about, sort_keys=True, allow_nan=False).encode())
     digest.update(b"\0")
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     return digest.hexdigest()
 
 
@@ -120,7 +123,7 @@ def _from_json(entry: Any, key: str, size_hw: tuple[int, int]) -> Proposals:
     if entry.get("check") != _checksum(body) or body["size"] != list(size_hw):
         raise InputError("its contents were changed")
     try:
-        masks = tuple(decode_counts(text, size_hw) for text in body["counts"])
+        masks = tuple(decode_counts(text, size_hw) for text in entry["counts"])
         boxes = np.array(body["boxes_xywh"], dtype=np.float32).reshape(-1, 4)
         return Proposals(size_hw, masks, np.array(body["scores"], dtype=np.float32), boxes)
     except (TypeError, ValueError, OverflowError) as error:

@@ -23,6 +23,7 @@ from counterview.proposals import ranking
 from counterview.proposals.base import Proposals, mask_from_crop
 from counterview.proposals.merging import F64, I64, Cost, merge_tree
 from counterview.proposals.regions import AREA, HISTOGRAMS, LENGTH, STRENGTH, Regions, cut, ward_cost
+from counterview.proposals.scaling import mask_from_field
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 VERSION = 1
@@ -69,18 +70,19 @@ class GraphProposer:
         """All settings, and the version of the algorithm."""
         return {**dataclasses.asdict(self._settings), "version": VERSION}
 
-    def __call__(self, image: RgbImage) -> Proposals:
+    def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
         """Propose masks, best first: the first k are the k that stand best for everything found.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
+            name: not used.
 
         Raises:
             ImageError: another shape or dtype.
         """
         as_rgb(image)
         settings = self._settings
-        size_hw = image.shape[:2]
+        size_hw = (image.shape[0], image.shape[1])
         regions = cut(_at_working_size(image, settings.working_side_px), settings.regions)
         members, weight = _candidates(regions, settings)
         if len(members) == 0:
@@ -184,29 +186,8 @@ def _mask_at(members: NDArray[np.bool_], labels: I64, size_hw: tuple[int, int]) 
     Where the picture was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
     """
     inside = members[labels]
+    if size_hw != labels.shape:
+        return mask_from_field(inside.astype(np.float32), 0.5, size_hw)
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    (height, width), (small_height, small_width) = size_hw, labels.shape
-    if (height, width) == (small_height, small_width):
-        crop = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return mask_from_crop(crop, int(columns[0]), int(rows[0]), size_hw)
-    # One pixel around, so that the outline has an outside to run against.
-    y0, y1 = max(rows[0] - 1, 0), min(rows[-1] + 2, small_height)
-    x0, x1 = max(columns[0] - 1, 0), min(columns[-1] + 2, small_width)
-    scale_y, scale_x = small_height / height, small_width / width
-    top, bottom = int(y0 / scale_y), min(int(np.ceil(y1 / scale_y)), height)
-    left, right = int(x0 / scale_x), min(int(np.ceil(x1 / scale_x)), width)
-    # Pixel centres lie at halves: where in the crop does the centre of each pixel of the picture fall?
-    to_crop = np.array(
-        [
-            [scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0],
-            [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0],
-        ]
-    )
-    enlarged = cv2.warpAffine(
-        inside[y0:y1, x0:x1].astype(np.float32),
-        to_crop,
-        (right - left, bottom - top),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return mask_from_crop(enlarged > 0.5, left, top, size_hw)
+    crop = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return mask_from_crop(crop, int(columns[0]), int(rows[0]), size_hw)

@@ -72,16 +72,17 @@ def cut(image: RgbImage, regions: int, smoothing_px: float = 0.8) -> Regions:
         regions: number of regions to stop at; a picture of one colour has one.
         smoothing_px: standard deviation of the Gaussian before the gradient.
     """
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    gradient = gradient_strength(cv2.GaussianBlur(lab, (0, 0), smoothing_px) if smoothing_px else lab)
+    lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
+    smooth = cv2.GaussianBlur(lab, (0, 0), smoothing_px) if smoothing_px else lab
+    gradient = gradient_strength(np.asarray(smooth, dtype=np.float32))
     labels = _basins(gradient)
     colour = _pixel_sums(labels, lab)
     pairs, borders = _borders(labels, gradient)
     tree = merge_tree(colour, pairs, borders, ward_cost, stop_at=regions)
     labels = tree.final_labels()[labels]
     pairs, borders = _borders(labels, gradient)
-    return Regions(labels, np.concatenate([_pixel_sums(labels, lab), _descriptors(labels, lab, gradient)], 1),
-                   pairs, borders)  # fmt: skip
+    sums = np.concatenate([_pixel_sums(labels, lab), _descriptors(labels, lab, gradient)], axis=1)
+    return Regions(labels, sums, pairs, borders)
 
 
 def gradient_strength(lab: NDArray[np.float32]) -> NDArray[np.float32]:

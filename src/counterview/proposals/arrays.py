@@ -1,0 +1,113 @@
+"""Masks and boxes from NumPy files of unknown origin, one mask at a time and never more than announced."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from counterview.errors import ProposalError
+from counterview.types import ObjectMask
+
+_FIX = "Save it with numpy.savez_compressed(file, masks) and masks of type bool."
+
+
+def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[ObjectMask]:
+    """The masks ``(N, H, W)`` of an ``.npz`` archive with one array, or with several of which one is ``masks``.
+
+    The array's header is checked before its contents are unpacked, and these are unpacked one mask at a time, so
+    that memory stays at one picture whatever the file says of itself.
+
+    Raises:
+        ProposalError: no such archive, objects inside, another shape or type, too many masks, values other
+            than 0 and 1, or fewer values than announced.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            member = "masks.npy" if "masks.npy" in names else names[0] if len(names) == 1 else None
+            if member is None:
+                raise ProposalError("the archive has no array of masks", path=path, found=names[:5], fix=_FIX)
+            with archive.open(member) as stream:
+                return _stream_masks(stream, path, size_hw, max_masks)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise ProposalError("is no NumPy archive that can be read", path=path, found=str(error)[:80]) from None
+
+
+def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_masks: int) -> list[ObjectMask]:
+    shape, fortran, dtype = _header(stream, path)
+    if len(shape) != 3 or shape[1:] != size_hw:
+        raise ProposalError(
+            "the masks are of another size than the picture", path=path, found=shape, expected=("N", *size_hw)
+        )
+    if shape[0] > max_masks:
+        raise ProposalError("too many masks", path=path, found=shape[0], expected=f"at most {max_masks}")
+    if dtype.kind not in "buif":
+        raise ProposalError("the masks are no numbers", path=path, found=dtype, fix=_FIX)
+    if fortran and shape[0] > 1:
+        raise ProposalError("the masks are stored in Fortran order", path=path, fix=_FIX)
+    masks = []
+    for index in range(shape[0]):
+        values = np.frombuffer(_exactly(stream, size_hw[0] * size_hw[1] * dtype.itemsize, path), dtype=dtype)
+        if dtype.kind == "b":
+            values = values.view(np.uint8)
+        if not ((values == 0) | (values == 1)).all():
+            raise ProposalError(f"mask {index} holds values other than 0 and 1", path=path, fix=_FIX)
+        masks.append(
+            ObjectMask.from_array((values.reshape(size_hw[::-1]).T if fortran else values.reshape(size_hw)) == 1)
+        )
+    return masks
+
+
+def read_boxes(path: Path, count: int) -> NDArray[np.float32]:
+    """Boxes ``(count, 4)`` of an ``.npy`` file: x, y, width, height in pixels.
+
+    Raises:
+        ProposalError: no such file, objects inside, another shape or type, values that are not finite, a
+            negative width or height.
+    """
+    try:
+        with path.open("rb") as stream:
+            shape, fortran, dtype = _header(stream, path)
+            if shape != (count, 4) or dtype.kind not in "uif":
+                raise ProposalError(
+                    "the boxes do not fit the masks", path=path, found=f"{dtype} {shape}", expected=(count, 4)
+                )
+            values = np.frombuffer(_exactly(stream, count * 4 * dtype.itemsize, path), dtype=dtype)
+    except OSError as error:
+        raise ProposalError(f"cannot be read ({error.strerror})", path=path) from None
+    boxes = (values.reshape(4, count).T if fortran else values.reshape(count, 4)).astype(np.float64)
+    if not (np.abs(boxes) < 1e9).all() or (boxes[:, 2:] < 0).any():
+        raise ProposalError(
+            "the boxes hold values that no box has", path=path, expected="x, y, width, height in pixels"
+        )
+    return boxes.astype(np.float32)
+
+
+def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type that an ``.npy`` stream announces; no object arrays."""
+    try:
+        version = npy.read_magic(stream)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"version {version}")
+        shape, fortran, dtype = read(stream)
+    except (ValueError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ProposalError("is no NumPy array that can be read", path=path, found=str(error)[:80]) from None
+    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+        raise ProposalError("the array holds objects, which are not loaded", path=path, found=dtype, fix=_FIX)
+    if any(side < 0 for side in shape):
+        raise ProposalError("is no NumPy array that can be read", path=path, found=shape)
+    return tuple(int(side) for side in shape), bool(fortran), dtype
+
+
+def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
+    data = stream.read(count)
+    if len(data) != count:
+        raise ProposalError("the array ends too early", path=path, found=f"{len(data)} of {count} bytes")
+    return data

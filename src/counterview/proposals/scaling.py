@@ -1,0 +1,57 @@
+"""Masks at the size of the picture from maps of another size, without building the whole picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.proposals.base import mask_from_crop
+from counterview.types import ObjectMask
+
+
+def mask_from_field(
+    field: NDArray[np.float32],
+    level: float,
+    size_hw: tuple[int, int],
+    *,
+    within_hw: tuple[int, int] | None = None,
+    offset_yx: tuple[int, int] = (0, 0),
+) -> ObjectMask:
+    """Where a map, resized bilinearly to a picture, exceeds a level.
+
+    Pixel centres lie at halves and the rim is repeated, as with torch's ``interpolate(mode="bilinear",
+    align_corners=False)`` without antialiasing. Only the part that can exceed the level is resized.
+
+    Args:
+        field: ``(h, w)`` float.
+        level: what to exceed.
+        size_hw: size that the map is resized to, in pixels.
+        within_hw: size of the picture, if the map covers only a part of it.
+        offset_yx: row and column of that part in the picture.
+    """
+    within_hw = size_hw if within_hw is None else within_hw
+    above: NDArray[np.bool_] = field > level
+    if not above.any():
+        return ObjectMask.empty(within_hw)
+    rows, top = _axis(np.flatnonzero(above.any(axis=1)), field.shape[0], size_hw[0])
+    columns, left = _axis(np.flatnonzero(above.any(axis=0)), field.shape[1], size_hw[1])
+    near_y, far_y, share_y = rows
+    near_x, far_x, share_x = columns
+    x0, x1 = near_x[0], far_x[-1] + 1
+    strip = field[:, x0:x1]
+    tall = strip[near_y] * (1 - share_y)[:, None] + strip[far_y] * share_y[:, None]
+    crop = tall[:, near_x - x0] * (1 - share_x) + tall[:, far_x - x0] * share_x
+    return mask_from_crop(crop > level, left + offset_yx[1], top + offset_yx[0], within_hw)
+
+
+def _axis(
+    used: NDArray[np.int64], source: int, target: int
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], int]:
+    """For the target positions that ``used`` reaches: the two source positions, the share of the second; the first."""
+    scale = source / target
+    first = max(int(np.floor((used[0] - 0.5) / scale - 0.5)), 0)
+    last = min(int(np.ceil((used[-1] + 1.5) / scale - 0.5)), target - 1)
+    at = np.clip((np.arange(first, last + 1) + 0.5) * scale - 0.5, 0, source - 1)
+    near = at.astype(np.int64)
+    far = np.minimum(near + 1, source - 1)
+    return (near, far, (at - near).astype(np.float32)), first
