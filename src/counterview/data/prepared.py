@@ -175,7 +175,8 @@ class PreparedTake(Take):
                 masks[frame] = raw
             else:  # the official preparation stores a mask that it could not decode as null
                 self._bad.setdefault((name, camera), set()).add(frame)
-                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {type(raw).__name__}, no run lengths")
+                found = "null" if raw is None else type(raw).__name__
+                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {found}, no run lengths")
         return masks
 
     @property

@@ -1,0 +1,105 @@
+"""Clips: consecutive frames with masks in both views, and draws that depend on seed, epoch and index alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from counterview.data.clips import ClipSampler, clip_sources, enumerate_clips
+from counterview.data.dataset import Dataset, open_dataset
+from counterview.errors import InputError
+from tests.data_egoexo.release_maker import EGO, EXO, PORTRAIT, TakeSpec, annotation_of, make_release
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """14 annotated frames a take; cam01 does not see the objects at 60 and 90. No videos are needed."""
+    root = tmp_path_factory.mktemp("clips")
+    specs = [
+        TakeSpec(f"u{i}", f"n{i}", frames=14 * 30, objects=("a", "b", "c/d", "e"), absent={EXO: [60, 90]})
+        for i in range(2)
+    ]
+    make_release(root, [])
+    import json
+
+    content = {"annotations": {spec.uid: annotation_of(spec) for spec in specs}}
+    (root / "annotations" / "relations_val.json").write_text(json.dumps(content))
+    return open_dataset(root, "val")
+
+
+def test_sources_hold_the_frames_seen_in_both(dataset: Dataset) -> None:
+    sources = clip_sources(dataset, "ego2exo", need_pictures=False)
+    assert len(sources) == 2 * 4 * 2
+    by_camera = {s.target_camera: s for s in sources if (s.take, s.object) == ("u0", "c/d")}
+    assert by_camera[EXO].frames == tuple(f for f in range(0, 420, 30) if f not in (60, 90))
+    assert by_camera[PORTRAIT].frames == tuple(range(0, 420, 30))
+    assert {s.query_camera for s in sources} == {EGO}
+    back = clip_sources(dataset, "exo2ego", need_pictures=False)
+    assert {s.target_camera for s in back} == {EGO}
+    assert clip_sources(dataset, "ego2exo") == []  # there are no videos
+
+
+def test_absent_targets_come_along_when_asked_for(dataset: Dataset) -> None:
+    sources = clip_sources(dataset, "ego2exo", targets="annotated", need_pictures=False)
+    source = next(s for s in sources if s.target_camera == EXO)
+    assert source.frames == tuple(range(0, 420, 30))
+    clip = next(enumerate_clips([source]))
+    assert clip.frames == tuple(range(0, 240, 30))
+    assert clip.target_visible == ((True, True, False, False, True, True, True, True),)
+    # In the other direction the query has no mask there, so there is nothing to ask with.
+    back = clip_sources(dataset, "exo2ego", targets="annotated", need_pictures=False)
+    assert next(s for s in back if s.query_camera == EXO).frames == tuple(
+        f for f in range(0, 420, 30) if f not in (60, 90)
+    )
+
+
+def test_enumeration_covers_every_frame(dataset: Dataset) -> None:
+    sources = clip_sources(dataset, "ego2exo", need_pictures=False)
+    for source in sources:
+        clips = list(enumerate_clips([source]))
+        assert {f for c in clips for f in c.frames} == set(source.frames)
+        assert all(len(c.frames) == 8 for c in clips)
+        starts = [source.frames.index(c.frames[0]) for c in clips]
+        assert all(c.frames == source.frames[s : s + 8] for c, s in zip(clips, starts, strict=True))
+        assert starts == [0, len(source.frames) - 8]
+        assert len(list(enumerate_clips([source], stride=1))) == len(source.frames) - 7
+
+
+def test_draws_are_a_pure_function(dataset: Dataset) -> None:
+    sources = clip_sources(dataset, "ego2exo", need_pictures=False)
+    one, two = ClipSampler(sources, seed=3), ClipSampler(sources, seed=3)
+    forward = [one.clip(1, i) for i in range(len(one))]
+    assert [two.clip(1, i) for i in reversed(range(len(two)))][::-1] == forward
+    assert [ClipSampler(sources, seed=4).clip(1, i) for i in range(len(one))] != forward
+    assert one.clip(1, len(one)) == one.clip(2, 0)
+    # Each source leads once an epoch.
+    assert len({(c.take, c.target_camera, c.objects[0]) for c in forward}) == len(sources)
+
+
+def test_draws_are_fair(dataset: Dataset) -> None:
+    """Over many epochs all starts of one source come about equally often, and so do its companions."""
+    sampler = ClipSampler(clip_sources(dataset, "ego2exo", need_pictures=False), seed=1, max_objects=3)
+    starts: Counter[int] = Counter()
+    others: Counter[str] = Counter()
+    for epoch in range(700):
+        for index in range(len(sampler)):
+            clip = sampler.clip(epoch, index)
+            assert len(clip.objects) == 3 == len(set(clip.objects))
+            if (clip.take, clip.target_camera, clip.objects[0]) == ("u0", PORTRAIT, "a"):
+                starts[clip.frames[0] // 30] += 1
+                others.update(clip.objects[1:])
+    assert sum(starts.values()) == 700
+    assert set(starts) == set(range(7))
+    assert all(65 < n < 140 for n in starts.values()), starts  # 100 expected, standard deviation 9
+    assert all(400 < others[name] < 540 for name in ("b", "c/d", "e")), others  # 467 expected
+
+
+def test_too_little_to_cut_from(dataset: Dataset) -> None:
+    assert clip_sources(dataset, "ego2exo", length=15, need_pictures=False) == []
+    with pytest.raises(InputError, match="no clip of 15 frames"):
+        ClipSampler(clip_sources(dataset, "ego2exo", need_pictures=False), length=15)
+    with pytest.raises(InputError, match="no clip of 8 frames"):
+        ClipSampler([])
+    with pytest.raises(InputError, match="no such choice"):
+        clip_sources(dataset, "ego2exo", targets="official")

@@ -1,0 +1,84 @@
+"""HANDAL-X: frame i against i + 100 of the sorted list, through the same interface as everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from counterview.data.dataset import open_dataset
+from counterview.data.handal import open_handal
+from counterview.data.pairs import enumerate_pairs
+from counterview.errors import AnnotationError, ImageError, InputError
+from counterview.types import Visibility
+
+
+def scene(root: Path, frames: int, *, step: int = 3, values=lambda i: (255,), split: str = "test") -> Path:
+    """Numbered 100, 103, …; picture i is grey i, its mask is at column i."""
+    folder = root / "handal_dataset_hammers" / split / "000001"
+    (folder / "rgb").mkdir(parents=True)
+    (folder / "mask").mkdir()
+    for i in range(frames):
+        name = f"{100 + step * i:06d}"
+        Image.fromarray(np.full((8, 160, 3), i, dtype=np.uint8)).save(folder / "rgb" / f"{name}.jpg", quality=100)
+        mask = np.zeros((8, 160), dtype=np.uint8)
+        for row, value in enumerate(values(i)):
+            mask[row, i] = value
+        Image.fromarray(mask).save(folder / "mask" / f"{name}_000000.png")
+    return folder
+
+
+def test_pairs_are_a_hundred_places_apart(tmp_path: Path) -> None:
+    scene(tmp_path, 104, values=lambda i: () if i == 102 else (255,))
+    dataset = open_dataset(tmp_path, "test")
+    take = dataset.takes[0]
+    assert (take.uid, take.scenario, take.objects) == ("handal_dataset_hammers.test.000001", "hammers", ("hammers",))
+    assert take.frames == (100, 103, 106, 109)
+    pairs = enumerate_pairs(dataset, "ego2exo")
+    assert [(p.query_camera, p.target_camera, p.frame, p.target_visible) for p in pairs] == [
+        ("rgb", "rgb+100", 100, True),
+        ("rgb", "rgb+100", 103, True),
+        ("rgb", "rgb+100", 106, False),  # looked at, not seen
+        ("rgb", "rgb+100", 109, True),
+    ]
+    for pair in enumerate_pairs(dataset, "ego2exo", targets="visible"):
+        place = (pair.frame - 100) // 3
+        assert take.frame("rgb", pair.frame)[0, 0, 0] == place
+        assert take.frame("rgb+100", pair.frame)[0, 0, 0] == place + 100
+        mask = take.mask(pair.object, "rgb+100", pair.frame)
+        assert mask is not None
+        assert mask.box_xywh == (place + 100, 0, 1, 1)
+    assert take.track("hammers", "rgb+100").visibility(106) is Visibility.NOT_VISIBLE
+    back = enumerate_pairs(dataset, "exo2ego")
+    assert {(p.query_camera, p.target_camera) for p in back} == {("rgb+100", "rgb")}
+    assert [p.frame for p in back] == [100, 103, 109]
+
+
+def test_several_objects_and_another_step(tmp_path: Path) -> None:
+    folder = scene(tmp_path, 6, values=lambda i: (1, 7) if i < 5 else (7,))
+    (folder / "mask" / "000103_000000.png").write_bytes(b"x")
+    dataset = open_handal(tmp_path / "handal_dataset_hammers", "test", step=2)
+    take = dataset.takes[0]
+    assert take.objects == ("hammers_1", "hammers_7")
+    assert take.mask_frames("hammers_1", "rgb+2") == (100, 103, 106)
+    assert take.looked_at("hammers_1", "rgb+2") == {100, 103, 106, 109}
+    assert take.looked_at("hammers_1", "rgb") == {100, 106, 109}  # the damaged mask says nothing
+    assert "000103_000000.png" in take.problems[0]
+    assert take.native_size("rgb") == (8, 160)
+
+
+def test_errors(tmp_path: Path) -> None:
+    scene(tmp_path, 3, split="train")
+    with pytest.raises(InputError, match="HANDAL has no split 'val'"):
+        open_dataset(tmp_path, "val")
+    with pytest.raises(InputError, match="holds no scene"):
+        open_dataset(tmp_path, "test")
+    take = open_dataset(tmp_path, "train").takes[0]
+    assert take.frames == ()
+    assert list(enumerate_pairs([take], "ego2exo")) == []
+    with pytest.raises(ImageError, match="no frame 5"):
+        take.frame("rgb", 5)
+    with pytest.raises(AnnotationError, match="no camera 'cam01'"):
+        take.frame("cam01", 100)
