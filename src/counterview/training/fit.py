@@ -263,7 +263,7 @@ class _Run:
                 group,
                 number=self.step,
                 total_steps=self.total_steps,
-                asked_to_stop=signals.asked,
+                asked_to_stop=lambda: signals.asked,
                 where={"epoch": epoch, "seed": config.seed, "indices": [next(indices) for _ in group]},
             )
             if self.average is not None:

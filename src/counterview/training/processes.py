@@ -32,6 +32,8 @@ def open_accelerator(config: TrainingConfig) -> Accelerator:
     except ImportError:
         raise MissingExtraError("train", "training") from None
     on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if on_cpu and config.precision == "fp16":
+        raise ConfigError("training.precision 'fp16' needs a GPU", expected="'bf16' or 'no' on a CPU")
     # A second run in the same Python process may want another precision; the process group stays.
     AcceleratorState._reset_state(False)
     GradientState._reset_state()

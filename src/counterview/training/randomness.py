@@ -56,11 +56,15 @@ def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) ->
         keys = np.array(numbers[:-2], dtype=np.uint32)
         cached = float(state["numpy_gauss"][0])
         np.random.set_state(("MT19937", keys, numbers[-2], numbers[-1], cached))  # noqa: NPY002
-        torch.set_rng_state(state["torch"].cpu())
+        # Copies: torch crashes on a state that is a view into a larger tensor.
+        whole = state["torch"].cpu().clone()
+        if whole.shape != torch.get_rng_state().shape or whole.dtype != torch.uint8:
+            raise ValueError(f"torch's has the shape {tuple(whole.shape)}")
+        torch.set_rng_state(whole)
         if device.type == "cuda" and "device" in state:
-            torch.cuda.set_rng_state(state["device"].cpu(), device)
+            torch.cuda.set_rng_state(state["device"].cpu().clone(), device)
         elif device.type == "mps" and "device" in state:
-            torch.mps.set_rng_state(state["device"].cpu())
+            torch.mps.set_rng_state(state["device"].cpu().clone())
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         raise CheckpointError(f"the random state cannot be put back ({error})") from None
     now = random_state(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +52,20 @@ class Stepper:
         self.config, self.out = config, out
 
     def step(
-        self, group: list[Any], *, number: int, total_steps: int, asked_to_stop: bool, where: Mapping[str, Any]
+        self,
+        group: list[Any],
+        *,
+        number: int,
+        total_steps: int,
+        asked_to_stop: Callable[[], bool],
+        where: Mapping[str, Any],
     ) -> tuple[dict[str, float], bool]:
         """Train on this process's part of one global batch.
 
         Args:
             group: ``accumulate`` collated batches on the CPU.
             number: of the step, from 0.
-            asked_to_stop: this process got a signal.
+            asked_to_stop: whether this process got a signal until now.
             where: epoch and sample indices, noted if something goes wrong.
 
         Returns:
@@ -90,7 +96,7 @@ class Stepper:
         scaled = accelerator.scaler is not None  # fp16: the scaler skips overflowing steps by itself
         own_loss = float(own[0])
         bad = not math.isfinite(own_loss) or not (math.isfinite(norm) or scaled)
-        means, (any_bad, stop) = mean_and_flags(accelerator, own, [bad, asked_to_stop])
+        means, (any_bad, stop) = mean_and_flags(accelerator, own, [bad, asked_to_stop()])
         row = dict(zip(["loss", *names], means.tolist(), strict=True))
         if any_bad:
             self._stop(group, {"step": number + 1, **where}, row, own_loss, norm)
