@@ -72,12 +72,12 @@ def test_not_a_picture_is_refused():
 
 
 def test_memory_stays_far_below_a_stack_of_masks(shapes):
-    image, _ = shapes((1500, 2000))
+    image, _ = shapes((1200, 1500))
     tracemalloc.start()
     load_proposer("graph", working_side_px=400, regions=400)(image)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 100e6  # 300 dense masks would be 900 MB
+    assert peak < 100e6  # 300 dense masks would be 540 MB
 
 
 def test_ellipse_fill_knows_ellipses_rectangles_and_rings():

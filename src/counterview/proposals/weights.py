@@ -109,7 +109,14 @@ def _require_reachable(source: str, what: str) -> None:
     """Refuse early what cannot be fetched: transformers would try for half a minute, and say less."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        raise WeightsError(
+            f"{what}: {source!r} is neither a folder nor the name of a Hub repository", fix=WITHOUT_WEIGHTS
+        ) from None
     with contextlib.suppress(Exception):
         held = Path(snapshot_download(source, local_files_only=True))
         if (held / "config.json").is_file() and any(held.glob("*.safetensors")):
@@ -117,10 +124,6 @@ def _require_reachable(source: str, what: str) -> None:
     problem = f"{what}: the weights {source} are not on this machine"
     try:
         HfApi().auth_check(source)
-    except HFValidationError:
-        raise WeightsError(
-            f"{what}: {source!r} is neither a folder nor the name of a Hub repository", fix=WITHOUT_WEIGHTS
-        ) from None
     except GatedRepoError:
         raise WeightsError(
             f"{problem}, and are given only after asking",

@@ -1,0 +1,92 @@
+import logging
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from counterview.errors import MissingExtraError, WeightsError
+from counterview.proposals import load_proposer
+from counterview.proposals.fastsam import FastSamProposer, FastSamSettings
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+IMAGE[..., 0] = 200
+
+
+class _Network:
+    """Answers as ultralytics.FastSAM does: a list with one result a picture, masks and boxes in it or None."""
+
+    def __init__(self, masks, scores):
+        self.masks, self.scores, self.calls = masks, scores, []
+
+    def __call__(self, source, **options):
+        self.calls.append((source, options))
+        if self.masks is None:
+            return [types.SimpleNamespace(masks=None, boxes=None)]
+        masks = types.SimpleNamespace(data=torch.as_tensor(self.masks).float())
+        return [types.SimpleNamespace(masks=masks, boxes=types.SimpleNamespace(conf=torch.tensor(self.scores)))]
+
+
+def _masks():
+    masks = np.zeros((3, 40, 60), bool)
+    masks[0, 5:10, 5:20] = True
+    masks[2, 20:39, 30:59] = True
+    return masks
+
+
+def test_masks_come_back_best_first_without_empty_ones():
+    network = _Network(_masks(), [0.5, 0.9, 0.7])
+    proposer = FastSamProposer(FastSamSettings(device="cpu", max_masks=10), build=lambda weights: network)
+    found = proposer(IMAGE)
+    assert [mask.to_array().tobytes() for mask in found] == [_masks()[2].tobytes(), _masks()[0].tobytes()]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.5])
+    source, options = network.calls[0]
+    assert source[0, 0].tolist() == [0, 0, 200]  # blue first
+    assert options["retina_masks"] is True
+    assert options["max_det"] == 10
+
+
+def test_masks_of_another_size_are_brought_to_that_of_the_picture():
+    network = _Network(np.repeat(np.repeat(_masks()[:1], 2, 1), 2, 2), [0.5])
+    found = FastSamProposer(FastSamSettings(device="cpu"), build=lambda weights: network)(IMAGE)
+    assert np.array_equal(found.masks[0].to_array(), _masks()[0])
+
+
+def test_nothing_found_is_no_proposals():
+    network = _Network(None, [])
+    assert len(FastSamProposer(FastSamSettings(device="cpu"), build=lambda weights: network)(IMAGE)) == 0
+
+
+def test_absent_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+    with pytest.raises(MissingExtraError, match=r"AGPL-3.0.*pip install \"counterview\[fastsam\]\""):
+        load_proposer("fastsam")
+
+
+def test_licence_is_said_aloud_and_the_weights_are_asked_for_by_name(monkeypatch, caplog, tmp_path):
+    asked = []
+    module = types.ModuleType("ultralytics")
+    module.FastSAM = lambda weights: asked.append(weights) or _Network(None, [])
+    monkeypatch.setitem(sys.modules, "ultralytics", module)
+    weights = tmp_path / "small.pt"
+    weights.write_bytes(b"weights")
+    with caplog.at_level(logging.WARNING):
+        proposer = load_proposer(f"fastsam:{weights}", device="cpu")
+    assert asked == [str(weights)]
+    assert "AGPL-3.0" in caplog.text
+    assert len(proposer.settings()["weights_sha256"]) == 64
+    assert load_proposer("fastsam", device="cpu").settings()["weights_sha256"] is None
+
+
+def test_weights_that_cannot_be_loaded_are_one_line():
+    def build(weights):
+        raise FileNotFoundError(f"{weights} is not there\nand more")
+
+    with pytest.raises(WeightsError, match=r"FastSAM-x\.pt.*--proposals graph") as caught:
+        FastSamProposer(FastSamSettings(device="cpu"), build=build)
+    assert "\n" not in str(caught.value)
+
+
+def test_ultralytics_is_not_imported_by_default():
+    assert "ultralytics" not in sys.modules
