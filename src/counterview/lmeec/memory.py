@@ -1,0 +1,159 @@
+"""The memory of one track: a bank of past frames that never grows beyond its size, and past object pointers.
+
+All tensors here belong to one object seen by one camera; the session batches tracks of equal length.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from counterview.errors import InputError
+
+Compression = Literal["merge", "drop", "fifo", "weighted"]
+
+
+def compress(
+    memory: Tensor, how: Compression = "merge", counts: Tensor | None = None, protected: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Shorten a bank by one frame (LM-EEC, key design 2).
+
+    At each position by itself, the neighbouring frames with the smallest Euclidean distance are found (the first
+    such pair on ties). ``merge`` replaces them by their mean, as the paper says; ``drop`` keeps the earlier one, as
+    the released code does; ``weighted`` takes the mean weighted by the number of frames that each stands for, and
+    leaves the first ``protected`` frames alone; ``fifo`` drops the oldest frame everywhere.
+
+    Args:
+        memory: ``(T, N, ..., C)``, oldest frame first, T at least 2.
+        how: see above.
+        counts: ``(T, N, ...)`` frames that each entry stands for; ones if not given.
+        protected: number of leading frames that ``weighted`` and ``merge`` never merge.
+
+    Returns:
+        memory ``(T - 1, N, ..., C)`` and counts ``(T - 1, N, ...)``.
+
+    Raises:
+        InputError: fewer than two frames.
+    """
+    if memory.shape[0] < 2:
+        raise InputError("a bank needs two frames to be compressed", found=memory.shape[0])
+    if counts is None:
+        counts = torch.ones(memory.shape[:-1], device=memory.device)
+    if how == "fifo":
+        return memory[1:], counts[1:]
+    distance = torch.linalg.vector_norm(memory[1:] - memory[:-1], dim=-1)
+    if protected:
+        # At least one pair stays free, or nothing could be merged.
+        distance[: min(protected, distance.shape[0] - 1)] = torch.inf
+    first = distance.argmin(dim=0)  # the earlier frame of the closest pair
+    index = torch.arange(memory.shape[0] - 1, device=memory.device).view(-1, *(1,) * first.dim())
+    source = torch.where(index > first, index + 1, index.expand(-1, *first.shape))
+    kept = memory.gather(0, source[..., None].expand(*source.shape, memory.shape[-1]))
+    kept_counts = counts.gather(0, source)
+    if how == "drop":
+        return kept, kept_counts
+    here, later = first[None, ..., None].expand(1, *first.shape, memory.shape[-1]), first[None]
+    a, b = memory.gather(0, here), memory.gather(0, here + 1)
+    count_a, count_b = counts.gather(0, later), counts.gather(0, later + 1)
+    if how == "merge":
+        merged = (a + b) / 2
+    else:
+        total = count_a + count_b
+        merged = a * (count_a / total)[..., None] + b * (count_b / total)[..., None]
+    return (
+        kept.scatter(0, here, merged.to(kept.dtype)),
+        kept_counts.scatter(0, later, (count_a + count_b).to(kept_counts.dtype)),
+    )
+
+
+@dataclass
+class MemoryBank:
+    """Past frames of one view of one track.
+
+    Two ways to handle gaps in the frame numbers. ``keep``: every processed frame enters the bank when it is done.
+    ``released``: while fewer than ``size + 1`` frames have been processed, the bank is what was processed among the
+    last ``size`` frame numbers; from then on it is the bank as last used plus the frame before this one, if that was
+    processed, compressed to the length it had.
+
+    Attributes:
+        size: frames that the bank holds.
+        how: how it is shortened.
+        protected: leading frames that weighted compression leaves alone.
+        gaps: see above.
+    """
+
+    size: int
+    how: Compression
+    protected: int = 0
+    gaps: Literal["keep", "released"] = "keep"
+    entries: list[Tensor] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    processed: int = 0
+    pending: tuple[int, Tensor] | None = None
+
+    def add(self, number: int, memory: Tensor) -> None:
+        """Put the memory ``(N, C)`` of frame ``number`` into the bank."""
+        self.processed += 1
+        if self.gaps == "released" and self.processed > self.size:
+            self.pending = (number, memory)
+            return
+        self._append(number, memory)
+        if len(self.entries) > self.size:
+            self._shorten()
+
+    def read(self, number: int) -> list[Tensor]:
+        """The entries ``(N, C)`` that frame ``number`` may attend to, oldest first."""
+        if self.gaps == "released":
+            if self.processed <= self.size:
+                while self.numbers and self.numbers[0] < number - self.size:
+                    del self.numbers[0], self.entries[0], self.counts[0]
+            elif self.pending is not None:
+                before, memory = self.pending
+                self.pending = None
+                if before == number - 1:
+                    held = len(self.entries)
+                    self._append(before, memory)
+                    if held:
+                        self._shorten()
+        return list(self.entries)
+
+    def _append(self, number: int, memory: Tensor) -> None:
+        self.entries.append(memory)
+        self.counts.append(torch.ones(memory.shape[0], device=memory.device))
+        self.numbers.append(number)
+
+    def _shorten(self) -> None:
+        memory, counts = compress(
+            torch.stack(self.entries),
+            self.how,
+            torch.stack(self.counts) if self.how == "weighted" else None,
+            self.protected if self.how == "weighted" else 0,
+        )
+        # Clones, or each entry would keep the whole stack alive.
+        self.entries = [m.clone() for m in memory]
+        self.counts = [c.clone() for c in counts]
+        self.numbers = self.numbers[1:]
+
+
+@dataclass
+class PointerBank:
+    """Object pointers of a track, newest last, as far back as they are used."""
+
+    reach: int
+    pointers: deque[tuple[int, Tensor]] = field(default_factory=deque)
+
+    def add(self, number: int, pointer: Tensor) -> None:
+        """Store the pointer ``(C,)`` of frame ``number``."""
+        self.pointers.append((number, pointer))
+
+    def read(self, number: int) -> tuple[list[int], list[Tensor]]:
+        """Distances in frames and pointers ``(C,)`` for frame ``number``, newest first."""
+        while self.pointers and number - self.pointers[0][0] > self.reach - 1:
+            self.pointers.popleft()
+        near = [(number - n, p) for n, p in reversed(self.pointers)]
+        return [distance for distance, _ in near], [pointer for _, pointer in near]

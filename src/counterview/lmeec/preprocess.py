@@ -1,0 +1,90 @@
+"""Pictures and masks on their way into the model, and masks on their way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from counterview.errors import MaskError
+from counterview.types import BoolImage, ObjectMask, RgbImage, as_rgb
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def to_pixels(image: RgbImage, size: int) -> Tensor:
+    """A picture ``(H, W, 3)`` uint8 as SAM 2 takes it: ``(3, size, size)`` float32.
+
+    It is stretched to the square with Pillow's antialiased bicubic filter on 8-bit values, then normalised with
+    ImageNet's statistics, as the released code does.
+
+    Raises:
+        ImageError: no uint8 RGB array.
+    """
+    as_rgb(image)
+    if image.shape[:2] != (size, size):
+        image = np.asarray(Image.fromarray(image).resize((size, size)))
+    return normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)
+
+
+def normalise(values: Tensor) -> Tensor:
+    """Values in 0..1 ``(..., 3, H, W)`` normalised with ImageNet's statistics."""
+    mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in (MEAN, STD))
+    return (values - mean) / std
+
+
+def soft_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
+    """How much of each cell of a ``(size, size)`` grid a mask ``(H, W)`` fills: bilinear with antialias, float32."""
+    values = torch.as_tensor(np.asarray(mask), dtype=torch.float32)[None, None]
+    if values.shape[-2:] == (size, size):
+        return values[0, 0]
+    return functional.interpolate(values, size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0, 0]
+
+
+def to_query_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
+    """A mask ``(H, W)`` as the model takes it: ``(size, size)`` of 0 and 1, float32, at least half full.
+
+    A mask so thin that nothing would be left keeps the cells at least half as full as the fullest.
+    """
+    soft = soft_mask(mask, size)
+    hard = soft >= 0.5
+    if not hard.any() and soft.max() > 0:
+        hard = soft >= soft.max() / 2
+    return hard.float()
+
+
+def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
+    """Check a query mask: ``(H, W)`` bool (or :class:`ObjectMask`) of its picture's size; None if None or empty.
+
+    Raises:
+        MaskError: another type, shape or size.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, ObjectMask):
+        mask = mask.to_array()
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2:
+        found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise MaskError(
+            f"the query mask of {name!r} is no boolean mask", found=found, expected="bool (H, W)"
+        )
+    if mask.shape != tuple(size_hw):
+        raise MaskError(
+            f"the query mask of {name!r} has another size than its picture",
+            found=f"{mask.shape[0]}x{mask.shape[1]}",
+            expected=f"{size_hw[0]}x{size_hw[1]} (height x width)",
+            fix="Resize the mask with counterview.masks.geometry.resize_nearest.",
+        )
+    return mask if mask.any() else None
+
+
+def to_native(logits: Tensor, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask logits ``(h, w)`` as a mask ``(H, W)``: bilinear, then above 0."""
+    values = logits[None, None].float()
+    full = functional.interpolate(values, size=tuple(size_hw), mode="bilinear", align_corners=False)[0, 0]
+    return (full > 0).cpu().numpy()
