@@ -22,7 +22,8 @@ from counterview.data.dataset import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.data.prepare import prepare_release
 from counterview.data.prepare_take import WriteError, picture_size
-from counterview.errors import ConfigError, InputError
+from counterview.errors import ConfigError, InputError, VideoError
+from counterview.media.video import VideoReader
 from tests.data_egoexo.release_maker import (
     EGO,
     EXO,
@@ -332,6 +333,25 @@ def test_what_was_missing_is_fetched_later(copy: Path, tmp_path: Path) -> None:
     assert {k: v for k, v in ours.items() if "pairs" not in k} == {
         k: v for k, v in expected.items() if "pairs" not in k
     }
+
+
+def test_what_could_not_be_read_is_tried_again(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network drive that fails for a moment: the video is the same, but the next run reads it."""
+
+    class Unreadable(VideoReader):
+        def read(self, frames):
+            for number, image in super().read(frames):
+                yield number, VideoError("gone", path=self.path) if number == 60 else image
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_take, "VideoReader", Unreadable)
+        report = prepare_release(copy, tmp_path / "out", splits=["val"])
+    assert report.counts == {"partial": 2}
+    assert report.takes[0].cameras[EGO].damaged_frames == [60]
+    assert 60 not in json.loads((tmp_path / "out" / "uid-b" / "annotation.json").read_text())["subsample_idx"]
+    report = prepare_release(copy, tmp_path / "out", splits=["val"])
+    assert (report.counts, report.done_before) == ({"prepared": 2}, 0)
+    assert prepare_release(copy, tmp_path / "out", splits=["val"]).done_before == 2
 
 
 def test_finished_takes_outlive_their_videos(copy: Path, tmp_path: Path) -> None:

@@ -157,7 +157,10 @@ def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
     # What was prepared stays, even if its video was deleted since to make room.
     videos = {camera: found.get(camera, known.get(camera)) for camera in paths if camera in found or camera in known}
     if record is not None and record["report"] is not None and record["annotation"] == digest and videos == known:
-        return TakeReport.from_dict(record["report"]), True
+        before = TakeReport.from_dict(record["report"])
+        # What looked damaged may have been a disk or a network that failed for a moment: it is tried again.
+        if not any(camera.status == "damaged" or camera.damaged_frames for camera in before.cameras.values()):
+            return before, True
     if not _enough(take, report, set(videos), job):
         return report, False
 
