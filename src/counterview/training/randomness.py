@@ -65,7 +65,7 @@ def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) ->
             torch.cuda.set_rng_state(state["device"].cpu().clone(), device)
         elif device.type == "mps" and "device" in state:
             torch.mps.set_rng_state(state["device"].cpu().clone())
-    except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError, OverflowError) as error:
         raise CheckpointError(f"the random state cannot be put back ({error})") from None
     now = random_state(device)
     wrong = [key for key in now if key in state and not torch.equal(now[key], state[key].cpu())]
