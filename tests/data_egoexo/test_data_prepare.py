@@ -20,15 +20,18 @@ from pycocotools import mask as coco
 from counterview.data import prepare_take
 from counterview.data.dataset import open_dataset
 from counterview.data.pairs import enumerate_pairs
-from counterview.data.prepare import prepare_release
-from counterview.data.prepare_take import WriteError, picture_size
+from counterview.data.prepare import _run, prepare_release
+from counterview.data.prepare_take import Settings, TakeJob, WriteError, picture_size
+from counterview.data.release import TakeFacts
 from counterview.errors import ConfigError, InputError, VideoError
+from counterview.media.jsonstream import index_object
 from counterview.media.video import VideoReader
 from tests.data_egoexo.release_maker import (
     EGO,
     EXO,
     PORTRAIT,
     SIZES,
+    Deadly,
     TakeSpec,
     disc,
     make_release,
@@ -209,7 +212,7 @@ def test_killed_at_random_moments(release: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks up child processes in /proc")
 def test_workers_end_with_a_killed_run(release: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from counterview.data.prepare import prepare_release\n"
+        "import sys; from counterview.data.prepare import _run, prepare_release\n"
         "def tell(total, report):\n    if report: print('on', flush=True)\n"
         "if __name__ == '__main__': prepare_release(sys.argv[1], sys.argv[2], splits=['val'], workers=2, progress=tell)"
     )
@@ -437,6 +440,20 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
         with pytest.raises(WriteError, match="No space left on device"):
             prepare_release(release, tmp_path / "out", splits=["val"])
     assert prepare_release(release, tmp_path / "out", splits=["val"]).is_whole
+
+
+def test_a_take_that_kills_its_process_costs_no_other(release: Path, tmp_path: Path) -> None:
+    source = release / "annotations" / "relations_val.json"
+    places = index_object(source)
+    jobs = [
+        TakeJob(uid, "val", release, tmp_path, source, places[uid], facts, True, Settings())
+        for uid, facts in (("uid-a", Deadly()), ("uid-b", TakeFacts("cook_2", "takes/cook_2")))
+    ]
+    seen = []
+    found = _run(jobs, 2, lambda total, report: seen.append(report and report.take_uid))
+    assert {uid: report.status for uid, (report, _) in found.items()} == {"uid-a": "damaged", "uid-b": "prepared"}
+    assert "its process died" in found["uid-a"][0].problems[0]
+    assert sorted(seen[1:]) == ["uid-a", "uid-b"]
 
 
 def test_two_runs_at_once_are_kept_apart(release: Path, tmp_path: Path) -> None:

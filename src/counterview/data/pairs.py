@@ -59,7 +59,7 @@ class FramePair:
 
 
 class PairTable(Sequence[FramePair]):
-    """Many pairs in little memory: 14 bytes each, and each name once."""
+    """Many pairs in little memory: 13 bytes each, and each name once."""
 
     _ROW = np.dtype([("group", "<i4"), ("frame", "<i8"), ("seen", "i1")])
 
