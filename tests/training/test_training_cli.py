@@ -55,7 +55,7 @@ def test_train_resume_and_change(command, tmp_path, capsys):
 def test_mistakes(command, tmp_path):
     with pytest.raises(ConfigError, match=r"missing\.yaml: no such file"):
         command("missing.yaml")
-    with pytest.raises(ConfigError, match="'training.learning_rate'"):
+    with pytest.raises(ConfigError, match=r"'training\.learning_rate'"):
         command("small.yaml", "training.learning_rate=3")
     with pytest.raises(ConfigError, match="an override is key=value"):
         command("small.yaml", "training.lr")
