@@ -305,7 +305,7 @@ def _draw_gaze(rng: np.random.Generator, scene: Scene, actions: list[Action], se
 
 def plan(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Story:
     """Fill a take with actions: draw candidates, keep the first that is reachable and free of collisions."""
-    seat = np.array([rng.normal(0, 0.05), -scene.table.half_y - rng.uniform(0.10, 0.16), rng.uniform(0.30, 0.38)])
+    seat = np.array([rng.normal(0, 0.05), -scene.table.half_y - rng.uniform(0.10, 0.16), rng.uniform(0.25, 0.34)])
     homes = []
     for hand, side in ((0, 1.0), (1, -1.0)):
         yaw = side * rng.uniform(0.15, 0.5)

@@ -17,7 +17,8 @@ import numpy as np
 from counterview.data.tabletop.cameras import Camera, look_at
 from counterview.data.tabletop.catalogue import seeded
 from counterview.data.tabletop.config import preset
-from counterview.data.tabletop.render import Body, Poses, Renderer
+from counterview.data.tabletop.film import Poses
+from counterview.data.tabletop.render import Body, Renderer
 from counterview.data.tabletop.scene import build_scene
 from counterview.data.tabletop.sensor import Sensor, develop
 from counterview.data.tabletop.shapes import rotation

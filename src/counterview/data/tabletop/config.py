@@ -13,7 +13,7 @@ __all__ = ["PRESETS", "TabletopConfig", "preset"]
 class TabletopConfig:
     """What a take looks like. Sizes in pixels, times in seconds."""
 
-    seconds: int = field(default=24, metadata={"help": "length of a take; one annotated frame a second"})
+    seconds: int = field(default=20, metadata={"help": "length of a take; one annotated frame a second"})
     size: int = field(default=448, metadata={"help": "height of the full-size videos; exo is 16:9, ego square"})
     cameras: int = field(default=2, metadata={"help": "number of exo cameras, 1 to 4"})
     objects_min: int = field(default=9, metadata={"help": "fewest annotated objects"})
@@ -23,7 +23,7 @@ class TabletopConfig:
     exo_near_m: float = field(default=1.5, metadata={"help": "nearest exo camera, metres from the table's middle"})
     exo_far_m: float = field(default=2.3, metadata={"help": "farthest exo camera"})
     exo_low_m: float = field(default=0.12, metadata={"help": "lowest exo camera above the table's top"})
-    exo_high_m: float = field(default=0.95, metadata={"help": "highest exo camera above the table's top"})
+    exo_high_m: float = field(default=0.85, metadata={"help": "highest exo camera above the table's top"})
     portrait: float = field(default=0.15, metadata={"help": "share of takes with one portrait exo camera"})
     motion: float = field(default=1.0, metadata={"help": "scale of head motion and its blur"})
     harshness: float = field(default=1.0, metadata={"help": "scale of noise, colour cast, softness, compression"})

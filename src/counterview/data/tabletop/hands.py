@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from counterview.data.tabletop.materials import Material, pick_colour
+from counterview.data.tabletop.materials import Material, pick_colour, plastic
 from counterview.data.tabletop.render import Body
-from counterview.data.tabletop.shapes import ellipsoid, loft, merge, rotation, transform
+from counterview.data.tabletop.room import FLOOR_M
+from counterview.data.tabletop.shapes import ellipsoid, loft, merge, revolve, rotation, transform, tube
 from counterview.data.tabletop.textures import cloth, noise
 
 __all__ = ["FINGERS", "OPEN", "Pose", "close_fingers", "finger_joints", "make_person", "person_poses", "reach_limit"]
@@ -118,7 +119,7 @@ class PersonPose:
 
 
 def make_person(rng: np.random.Generator) -> list[Body]:
-    """Bodies in the order that :func:`person_poses` fills: per hand palm, 15 phalanges, forearm, upper arm; torso; head."""
+    """Bodies in the order that :func:`person_poses` fills: per hand palm, 15 phalanges, forearm, upper arm; torso; legs; head."""
     tone = rng.uniform(0, 1)
     base = np.array([236, 196, 168]) * (1 - tone) + np.array([112, 74, 52]) * tone
     grain = 1 + 0.05 * noise(rng, (64, 64), (6, 6), 3)[..., None] * np.array([0.6, 1.0, 1.0])
@@ -149,8 +150,8 @@ def make_person(rng: np.random.Generator) -> list[Body]:
         fore = loft(*_capsule(_FORE, 0.043, 0.0265, 0.9), 0, 14)
         cuff = loft(np.array([[-0.03, 0, 0], [0.08, 0, 0], [0.19, 0, 0], [0.215, 0, 0]]), [0.055, 0.053, 0.041, 0.039],
                     [0.05, 0.048, 0.037, 0.035], 1, 14)
-        short = loft(*_capsule(_UPPER, 0.052, 0.043), 0, 14)
-        sleeve = loft(*_capsule(_UPPER * (1.0 if long_sleeves else 0.55), 0.064, 0.055), 1, 14)
+        short = loft(*_capsule(_UPPER, 0.052, 0.034), 0, 14)
+        sleeve = loft(*_capsule(_UPPER * (1.0 if long_sleeves else 0.5), 0.064, 0.05), 1, 14)
         bodies.append(Body(merge([fore, cuff]) if long_sleeves else fore, (skin, shirt)))
         bodies.append(Body(merge([short, sleeve]), (skin, shirt)))
     z = np.array([-0.5, -0.45, -0.3, -0.1, 0.05, 0.14, 0.19])
@@ -159,6 +160,16 @@ def make_person(rng: np.random.Generator) -> list[Body]:
                  up=(0, -1, 0))
     neck = transform(loft(*_capsule(0.10, 0.053, 0.05), 1, 12), rotation((0, 1, 0), -np.pi / 2), (0, -0.005, 0.14))
     bodies.append(Body(merge([torso, neck]), (shirt, skin)))
+    trousers = Material(cloth(rng, [(52, 56, 72), (60, 64, 80)], (64, 64), 6, "plain"), 0.0, 8)
+    seat = revolve([([(0.03, -0.42), (0.03, -0.05)], 1), ([(0.03, -0.05), (0.19, -0.05), (0.19, 0.0), (0, 0.0)], 1)], 20)
+    legs = [seat]
+    for s in (-1, 1):
+        thigh = tube(np.array([[s * 0.09, -0.05, 0.07], [s * 0.10, 0.15, 0.07], [s * 0.12, 0.4, 0.05], [s * 0.12, 0.43, 0.03]]),
+                     [0.085, 0.09, 0.065, 0.05], 0, 12)
+        shin = tube(np.array([[s * 0.12, 0.41, 0.06], [s * 0.12, 0.39, -0.2], [s * 0.12, 0.38, -0.42]]), [0.06, 0.055, 0.045],
+                    0, 12, (0, 1, 0))
+        legs += [thigh, shin]
+    bodies.append(Body(merge(legs), (trousers, plastic(rng, (70, 66, 62), 0.2))))
     face = ellipsoid((0.076, 0.095, 0.115), 0, 24)
     crown = transform(ellipsoid((0.084, 0.098, 0.105), 1, 24), None, (0, -0.018, 0.03))
     nose = transform(ellipsoid((0.012, 0.016, 0.02), 0, 8), None, (0, 0.096, -0.012))
@@ -206,5 +217,6 @@ def person_poses(pose: PersonPose) -> list[Pose]:
     forward = np.cross(up, right)
     forward /= np.linalg.norm(forward)
     out.append((np.stack([np.cross(forward, up), forward, up], -1), middle - up * 0.08))
+    out.append((np.eye(3), np.array([pose.hips[0], pose.hips[1], FLOOR_M + 0.42])))
     out.append(pose.head)
     return out

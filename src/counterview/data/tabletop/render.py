@@ -16,11 +16,12 @@ import numpy as np
 
 from counterview.data.tabletop.atlas import Atlas
 from counterview.data.tabletop.cameras import Camera
+from counterview.data.tabletop.film import NEAR_M, Film, Lamp, Poses, stale_pixels
 from counterview.data.tabletop.materials import Material
 from counterview.data.tabletop.shapes import Mesh
 from counterview.errors import MissingExtraError
 
-__all__ = ["BACKGROUND", "OUTSIDE", "Body", "Lamp", "Lighting", "Picture", "Poses", "Renderer"]
+__all__ = ["BACKGROUND", "OUTSIDE", "Body", "Lighting", "Picture", "Renderer"]
 
 BACKGROUND, OUTSIDE = -1, -2
 _BLOCK = 12000  # rays worked on at a time: their arrays stay in the cache
@@ -37,16 +38,6 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Lamp:
-    """Rectangular area light: centre and two half edges (3,), colour times power (3,)."""
-
-    centre: np.ndarray
-    half_a: np.ndarray
-    half_b: np.ndarray
-    power: np.ndarray
-
-
-@dataclass(frozen=True)
 class Lighting:
     """Two lamps and the light that comes from everywhere (from above, from below), (3,) each."""
 
@@ -54,14 +45,6 @@ class Lighting:
     fill: Lamp
     above: np.ndarray
     below: np.ndarray
-
-
-@dataclass(frozen=True)
-class Poses:
-    """Where bodies are: ``turn`` (B, 3, 3) and ``shift`` (B, 3), float32, world from body."""
-
-    turn: np.ndarray
-    shift: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -114,6 +97,8 @@ class Renderer:
         self._faces = np.concatenate([b.mesh.faces + s for b, s in zip(bodies, starts, strict=False)]).astype(np.int32)
         uv = np.concatenate([b.mesh.uv for b in bodies])
         self._face_uv = uv[self._faces].reshape(-1, 6)
+        self._films: dict[str, Film] = {}
+        self._balls = [_balls(b.mesh) for b in bodies]
         self._face_body = np.concatenate([np.full(len(b.mesh.faces), i, np.int32) for i, b in enumerate(bodies)])
         self._face_material = np.concatenate([b.mesh.part + m for b, m in zip(bodies, material_start, strict=True)])
         self._body_label = np.array([b.label for b in bodies], np.int16)
@@ -137,36 +122,69 @@ class Renderer:
         self._scene = self._scene_type()
         self._mesh = self._mesh_type(self._scene, vertices, self._faces)
 
-    def picture(self, camera: Camera, before: tuple[Poses, Camera] | None = None, smooth: bool = True) -> Picture:
+    def picture(self, camera: Camera, before: tuple[Poses, Camera] | None = None, keep: bool = False) -> Picture:
         """Trace one frame.
 
         Args:
             before: poses and camera at the start of the exposure; then ``flow_px`` is returned.
-            smooth: supersample edges (labels are the same without).
+            keep: the camera stands still: trace again only what can have changed since its last frame (what moved,
+                and what it shades or used to shade). Labels are the same either way.
         """
         h, w = camera.size_hw
         y, x = np.divmod(np.arange(h * w), w)
-        dirs, seen = camera.rays(x + 0.5, y + 0.5)
-        blocks = np.array_split(np.flatnonzero(seen), max(1, int(seen.sum()) // _BLOCK))
-        key, labels = np.full(h * w, -1, np.int32), np.full(h * w, OUTSIDE, np.int16)
-        depth, vis, light = np.zeros(h * w, np.float32), np.zeros((h * w, 3), np.float32), np.zeros((h * w, 3), np.float32)
+        film = self._films.get(camera.name) if keep else None
+        if film is None:
+            film = Film(h * w, camera, x, y)
+            todo = film.seen
+        else:
+            moved = self._moved(film.poses)
+            todo = film.seen & stale_pixels(camera, film.dirs, film.depth, moved, self._lighting.key)
+        film.poses = self._poses
+        if keep:
+            self._films[camera.name] = film
+        pick = np.flatnonzero(todo)
         flow = None if before is None else np.zeros((h * w, 2), np.float32)
         hits = []
+        blocks = np.array_split(pick, max(1, len(pick) // _BLOCK)) if len(pick) else []
         for at in blocks:
-            hit = self._trace(camera, dirs[at])
+            hit = self._trace(camera, film.dirs[at])
             hits.append(hit)
-            vis[at] = self._visibility(hit, (x[at], y[at]), ambient_rays=2)
+            film.vis[at] = self._visibility(hit, (x[at], y[at]))
             side = np.round(hit["flat"] * np.float32(1.3)).astype(np.int32) + 1
-            key[at] = hit["material"] * 27 + side[:, 0] + side[:, 1] * 3 + side[:, 2] * 9
-            labels[at], depth[at] = self._body_label[hit["body"]], hit["t"]
+            film.key[at] = hit["material"] * 27 + side[:, 0] + side[:, 1] * 3 + side[:, 2] * 9
+            film.labels[at], film.depth[at] = self._body_label[hit["body"]], hit["t"]
             if flow is not None and before is not None:
                 flow[at] = self._flow(camera, hit, *before)
-        vis = _smooth(vis.reshape(h, w, 3), key.reshape(h, w)).reshape(-1, 3)
-        for at, hit in zip(blocks, hits, strict=True):
-            light[at] = self._shade(hit, dirs[at], vis[at], 1 / camera.focal_px)
-        if smooth:
-            self._smooth_edges(camera, light, key, depth)
-        return Picture(light.reshape(h, w, 3), labels.reshape(h, w), None if flow is None else flow.reshape(h, w, 2))
+        if len(pick):
+            top, end = max(0, int(y[pick[0]]) - 6), min(h, int(y[pick[-1]]) + 7)
+            rows = slice(top * w, end * w)
+            soft = np.zeros((h * w, 2), np.float32)
+            soft[rows] = _smooth(film.vis[rows].reshape(-1, w, 2), film.key[rows].reshape(-1, w)).reshape(-1, 2)
+            for at, hit in zip(blocks, hits, strict=True):
+                film.light[at] = self._shade(hit, film.dirs[at], soft[at], 1 / camera.focal_px)
+            self._smooth_edges(camera, film, todo, soft)
+        return Picture(film.light.reshape(h, w, 3).copy(), film.labels.reshape(h, w).copy(),
+                       None if flow is None else flow.reshape(h, w, 2))
+
+    def _moved(self, old: Poses) -> list[tuple[np.ndarray, float]]:
+        """Spheres (centre, radius) about all that moved, where it was and where it is."""
+        changed = np.flatnonzero((np.abs(self._poses.turn - old.turn).max((1, 2)) > 1e-7)
+                                 | (np.abs(self._poses.shift - old.shift).max(1) > 1e-7))
+        spheres: list[tuple[np.ndarray, float]] = []
+        for poses in (old, self._poses):
+            group: list[tuple[np.ndarray, float]] = []
+            for i in changed.tolist():
+                for local, radius in self._balls[i]:
+                    centre = poses.turn[i] @ local + poses.shift[i]
+                    for k, (c, r) in enumerate(group):
+                        wide = max(r, float(np.linalg.norm(centre - c)) + radius)
+                        if wide < 0.12:
+                            group[k] = (c, wide)
+                            break
+                    else:
+                        group.append((centre, radius))
+            spheres.extend(group)
+        return spheres
 
     def _trace(self, camera: Camera, dirs: np.ndarray) -> dict[str, np.ndarray]:
         origin = np.broadcast_to(camera.position.astype(np.float32), dirs.shape)
@@ -192,36 +210,35 @@ class Renderer:
                               np.ascontiguousarray(reach, np.float32), query="OCCLUDED")
         return (hit < 0).astype(np.float32)
 
-    def _visibility(self, hit: dict[str, np.ndarray], grain: tuple[np.ndarray, np.ndarray],
-                    ambient_rays: int) -> np.ndarray:
-        """(N, 3): free share of the key lamp, of the fill lamp and of the near surroundings."""
+    def _visibility(self, hit: dict[str, np.ndarray], grain: tuple[np.ndarray, np.ndarray], ambient: bool = True
+                    ) -> np.ndarray:
+        """(N, 2): free share of the key lamp and of the near surroundings, one ray each (smoothed later)."""
         start = hit["point"] + hit["flat"] * np.float32(1.5e-3)
-        out = np.zeros((len(start), 3), np.float32)
+        n = hit["normal"]
+        out = np.zeros((len(start), 2), np.float32)
         x, y = (g.astype(np.float64) for g in grain)
-        for lamp, column in ((self._lighting.key, 0), (self._lighting.fill, 1)):
-            a = ((x * 0.7548776662 + y * 0.5698402910 + 0.1 * column) % 1 * 2 - 1).astype(np.float32)
-            b = ((x * 0.5545497 + y * 0.308517 + 0.3 * column) % 1 * 2 - 1).astype(np.float32)
-            goal = (lamp.centre.astype(np.float32) + a[:, None] * lamp.half_a.astype(np.float32)
-                    + b[:, None] * lamp.half_b.astype(np.float32))
-            way = goal - start
-            reach = np.sqrt(_dot(way, way))
-            way /= reach[:, None]
-            facing = np.flatnonzero(_dot(way, hit["normal"]) > 0)
-            out[facing, column] = self._occluded(start[facing], way[facing], reach[facing] - np.float32(0.02))
-        for k in range(ambient_rays):
-            a = (x * 0.8191725134 + y * 0.6710436067 + 0.5 * k) % 1
-            b = ((x * 0.2451223338 + y * 0.6180339887 + 0.25 * k) % 1).astype(np.float32)
-            r, phi = np.sqrt(b), (2 * np.pi * a).astype(np.float32)
-            n = hit["normal"]
+        lamp = self._lighting.key
+        a = ((x * 0.7548776662 + y * 0.5698402910) % 1 * 2 - 1).astype(np.float32)
+        b = ((x * 0.5545497 + y * 0.308517) % 1 * 2 - 1).astype(np.float32)
+        way = (lamp.centre.astype(np.float32) + a[:, None] * lamp.half_a.astype(np.float32)
+               + b[:, None] * lamp.half_b.astype(np.float32)) - start
+        reach = np.sqrt(_dot(way, way))
+        way /= reach[:, None]
+        facing = np.flatnonzero(_dot(way, n) > 0)
+        out[facing, 0] = self._occluded(start[facing], way[facing], reach[facing] - np.float32(0.02))
+        if ambient:
+            phi = (2 * np.pi * ((x * 0.8191725134 + y * 0.6710436067) % 1)).astype(np.float32)
+            b = ((x * 0.2451223338 + y * 0.6180339887) % 1).astype(np.float32)
             # A frame about the normal without branches or cross products (Duff et al., JCGT 2017).
             sign = np.where(n[:, 2] >= 0, np.float32(1), np.float32(-1))
             c = -1 / (sign + n[:, 2])
             d = n[:, 0] * n[:, 1] * c
+            r = np.sqrt(b)
             u, v, w = r * np.cos(phi), r * np.sin(phi), np.sqrt(1 - b)
             way = np.stack([(1 + sign * n[:, 0] ** 2 * c) * u + d * v + n[:, 0] * w,
                             sign * d * u + (sign + n[:, 1] ** 2 * c) * v + n[:, 1] * w,
                             -sign * n[:, 0] * u - n[:, 1] * v + n[:, 2] * w], -1)
-            out[:, 2] += self._occluded(start, way, np.full(len(way), 0.3, np.float32)) / ambient_rays
+            out[:, 1] = self._occluded(start, way, np.full(len(way), NEAR_M, np.float32))
         return out
 
     def _shade(self, hit: dict[str, np.ndarray], dirs: np.ndarray, vis: np.ndarray, pixel_rad: float) -> np.ndarray:
@@ -234,9 +251,9 @@ class Renderer:
         gloss, exponent, metal, emission = (self._surface[hit["material"]][:, k, None] for k in range(4))
         sky = n[:, 2:] * np.float32(0.5) + np.float32(0.5)
         light = self._lighting
-        diffuse = (light.above * sky + light.below * (1 - sky)).astype(np.float32) * (0.15 + 0.85 * vis[:, 2:])
+        diffuse = (light.above * sky + light.below * (1 - sky)).astype(np.float32) * (0.15 + 0.85 * vis[:, 1:])
         shine = np.zeros_like(diffuse)
-        for lamp, column in ((light.key, 0), (light.fill, 1)):
+        for lamp, column in ((light.key, 0), (light.fill, 1)):  # the fill lamp is large: it is only shaded nearby
             way = lamp.centre.astype(np.float32) - p
             d2 = _dot(way, way)[:, None]
             way = way / np.sqrt(d2)
@@ -246,7 +263,7 @@ class Renderer:
             half = half / np.sqrt(_dot(half, half))[:, None]
             shine += power * (exponent + 8) / 40 * np.maximum(_dot(n, half), 0)[:, None] ** exponent
         back = dirs + 2 * facing[:, None] * n
-        env = self._surroundings(back) * (0.3 + 0.7 * vis[:, 2:])
+        env = self._surroundings(back) * (0.3 + 0.7 * vis[:, 1:])
         fresnel = (1 - facing[:, None]) ** 5
         mirror = gloss * (0.05 + 0.35 * fresnel) * (1 - metal) + metal * 0.55
         tint = 1 - metal + metal * colour
@@ -264,26 +281,27 @@ class Renderer:
             room = room + lamp.power * 0.35 * glow * glow
         return np.asarray(room, np.float32)
 
-    def _smooth_edges(self, camera: Camera, light: np.ndarray, key: np.ndarray, depth: np.ndarray) -> None:
-        """Replace the light of edge pixels by the mean of five samples, in place."""
+    def _smooth_edges(self, camera: Camera, film: Film, todo: np.ndarray, soft: np.ndarray) -> None:
+        """Replace the light of the edge pixels among ``todo`` by the mean of five samples."""
         h, w = camera.size_hw
-        k, d = key.reshape(h, w) // 27, depth.reshape(h, w)
+        k, d = film.key.reshape(h, w) // 27, film.depth.reshape(h, w)
         edge = np.zeros((h, w), bool)
         for a, b in (((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
                      ((slice(1, None), slice(None)), (slice(None, -1), slice(None)))):
             jump = (k[a] != k[b]) | (np.abs(d[a] - d[b]) > 0.03 * np.minimum(d[a], d[b]) + 0.004)
             edge[a] |= jump
             edge[b] |= jump
-        edges = np.flatnonzero(edge.ravel() & (key >= 0))
+        edges = np.flatnonzero(edge.ravel() & todo & (film.key >= 0))
         for pick in np.array_split(edges, max(1, len(edges) // _BLOCK)):
             y, x = np.divmod(pick, w)
-            total = light[pick]
+            total = film.light[pick]
             for i, (dx, dy) in enumerate(_EDGE_SAMPLES):
                 dirs, _ = camera.rays(x + 0.5 + dx, y + 0.5 + dy)
-                sub = self._trace(camera, dirs)
-                vis = self._visibility(sub, (x * 2 + i, y * 2 + 3 * i), 1)
-                total += np.minimum(self._shade(sub, dirs, vis, 1 / camera.focal_px), 4.0)
-            light[pick] = total / (1 + len(_EDGE_SAMPLES))
+                hit = self._trace(camera, dirs)
+                vis = self._visibility(hit, (x * 2 + i, y * 2 + 3 * i), ambient=False)
+                vis[:, 1] = soft[pick, 1]
+                total += np.minimum(self._shade(hit, dirs, vis, 1 / camera.focal_px), 4.0)
+            film.light[pick] = total / (1 + len(_EDGE_SAMPLES))
 
     def _flow(self, camera: Camera, hit: dict[str, np.ndarray], old: Poses, old_camera: Camera) -> np.ndarray:
         """Motion (N, 2) px of the hit points since ``old``."""
@@ -298,6 +316,22 @@ class Renderer:
         a, _ = camera.project(p)
         b, _ = old_camera.project(past)
         return np.asarray(a - b, np.float32)
+
+
+def _balls(mesh: Mesh) -> list[tuple[np.ndarray, float]]:
+    """Spheres (centre, radius) in a row along a mesh's longest side that together hold it."""
+    low, high = (x.astype(float) for x in mesh.bounds)
+    size = high - low
+    long = int(size.argmax())
+    count = int(np.clip(np.ceil(size[long] / max(np.delete(size, long).max(), 1e-3)), 1, 5))
+    piece = size.copy()
+    piece[long] /= count
+    out = []
+    for k in range(count):
+        corner = low.copy()
+        corner[long] += k * piece[long]
+        out.append((corner + piece / 2, float(np.linalg.norm(piece)) / 2))
+    return out
 
 
 def _smooth(values: np.ndarray, key: np.ndarray, reach: int = 3) -> np.ndarray:

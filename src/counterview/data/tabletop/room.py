@@ -9,7 +9,8 @@ import numpy as np
 from counterview.data.tabletop import textures as paint
 from counterview.data.tabletop.labels import book_cover, carton_side, invent_brand, poster
 from counterview.data.tabletop.materials import Material, metal, pick_colour, plastic, wooden
-from counterview.data.tabletop.render import Body, Lamp, Lighting
+from counterview.data.tabletop.film import Lamp
+from counterview.data.tabletop.render import Body, Lighting
 from counterview.data.tabletop.shapes import Mesh, box, ellipsoid, loft, merge, quad, revolve, rotation, transform, tube
 
 __all__ = ["FLOOR_M", "Table", "furnish", "illuminate", "make_table", "table_clutter"]

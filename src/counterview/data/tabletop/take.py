@@ -16,7 +16,8 @@ from counterview.data.tabletop.action import Story, plan
 from counterview.data.tabletop.catalogue import seeded
 from counterview.data.tabletop.config import TabletopConfig
 from counterview.data.tabletop.hands import make_person, person_poses
-from counterview.data.tabletop.render import Body, Poses, Renderer
+from counterview.data.tabletop.film import Poses
+from counterview.data.tabletop.render import Body, Renderer
 from counterview.data.tabletop.rig import draw_rig, ego_camera
 from counterview.data.tabletop.scene import build_scene
 from counterview.data.tabletop.sensor import develop
@@ -99,7 +100,7 @@ def _film(stage: _Stage, config: TabletopConfig, seed: int, split: str, index: i
         for camera, sensor in views:
             ego = camera.name == rig.ego_name
             before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier)) if ego else None
-            picture = stage.renderer.picture(camera, before)
+            picture = stage.renderer.picture(camera, before, keep=not ego)
             image, gain = develop(picture, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name))
             # A static camera holds its exposure; the ego camera follows the light, slowly.
             gains[camera.name] = gain if not ego else _follow(stage, picture, sensor, gain)

@@ -1,0 +1,52 @@
+"""``counterview inspect``: what is in a data set, real or synthetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    root: Annotated[Path, typer.Argument(help="Folder in the release layout: annotations/relations_*.json.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the distributions (.png or .jpg).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Count takes, cameras, objects and masks, and show how large and how visible the objects are."""
+    import json
+
+    from counterview.data.inspect import draw_inspection, inspect_release
+
+    found = inspect_release(root, split)
+    if picture is not None:
+        draw_inspection(found, picture)
+    if as_json:
+        typer.echo(json.dumps(found.summary(), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    numbers = found.summary()
+    table = Table(title=str(root), show_header=True)
+    table.add_column("")
+    table.add_column("ego", justify="right")
+    table.add_column("exo", justify="right")
+    table.add_row("masks", *(str(numbers[s]["masks"]) for s in ("ego", "exo")))
+    for label, key in (("masks below 0.1 % of the image", "below_0.1%"), ("masks below 0.5 %", "below_0.5%")):
+        table.add_row(label, *(f"{numbers[s][key]:.1%}" for s in ("ego", "exo")))
+    for k, q in enumerate((10, 25, 50, 75, 90)):
+        cells = (numbers[s]["area_quantiles"] for s in ("ego", "exo"))
+        table.add_row(f"mask area, {q}th percentile", *(f"{c[k]:.3%}" if c else "-" for c in cells))
+    table.add_row("tracks (object and camera)", *(str(numbers[s]["tracks"]) for s in ("ego", "exo")))
+    table.add_row("median masks a track", *(f"{numbers[s]['track_length_median']:g}" for s in ("ego", "exo")))
+    console = Console()
+    console.print(f"{found.takes} takes, {found.cameras} cameras, {found.objects} objects, {found.masks} masks")
+    console.print(table)
+    for name, count in found.directions.items():
+        console.print(f"{name}: {count.frames} query frames, target not visible in {count.not_visible_share:.1%}")
+    if found.unreadable:
+        console.print(f"{found.unreadable} masks do not decode")
+    if found.empty_takes:
+        console.print(f"{len(found.empty_takes)} takes without a mask: {', '.join(found.empty_takes[:5])}")

@@ -1,0 +1,200 @@
+"""Statistics of a data set in Ego-Exo4D's release layout, real or synthetic: what is in it, and how hard it is.
+
+Only the annotation files are read, one take at a time, so the full release fits in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterview.errors import AnnotationError, CounterviewError
+from counterview.masks.rle import from_lzstring
+from counterview.media.jsonstream import iter_object
+
+__all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "inspect_release"]
+
+_LOGGER = logging.getLogger(__name__)
+
+AREA_EDGES = (0.0, 0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
+"""Bins of mask area as a share of the image."""
+
+
+@dataclass
+class DirectionCount:
+    """Query frames of one direction: those whose target was looked at, and among them those where it is visible."""
+
+    frames: int = 0
+    visible: int = 0
+
+    @property
+    def not_visible_share(self) -> float:
+        """Share of the frames whose target is not visible; 0 where there are none."""
+        return 1 - self.visible / self.frames if self.frames else 0.0
+
+
+@dataclass
+class Inspection:
+    """What was counted.
+
+    Attributes:
+        takes, cameras, objects, masks: numbers. ``cameras`` counts a take's cameras once each.
+        empty_takes: takes without any mask. unreadable: masks that do not decode.
+        areas: mask area as a share of the image, per side (``ego``, ``exo``), in the order read.
+        directions: per direction, see :class:`DirectionCount`. A pair counts as the official evaluation counts it:
+            the object has a mask in the query camera and the frame is among the target's ``annotated_frames``.
+        track_lengths: per side, masks per (object, camera).
+    """
+
+    takes: int = 0
+    cameras: int = 0
+    objects: int = 0
+    masks: int = 0
+    unreadable: int = 0
+    empty_takes: list[str] = field(default_factory=list)
+    areas: dict[str, list[float]] = field(default_factory=lambda: {"ego": [], "exo": []})
+    directions: dict[str, DirectionCount] = field(
+        default_factory=lambda: {"ego2exo": DirectionCount(), "exo2ego": DirectionCount()})
+    track_lengths: dict[str, list[int]] = field(default_factory=lambda: {"ego": [], "exo": []})
+
+    def share_below(self, side: str, area: float) -> float:
+        """Share of the masks of ``side`` that cover less than ``area`` of their image; 0 where there are none."""
+        values = np.asarray(self.areas[side])
+        return float((values < area).mean()) if len(values) else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers for JSON: counts, quantiles and shares, no list of all masks."""
+        out: dict[str, Any] = {k: getattr(self, k) for k in ("takes", "cameras", "objects", "masks", "unreadable")}
+        out["empty_takes"] = list(self.empty_takes)
+        out["directions"] = {d: {**asdict(c), "not_visible_share": c.not_visible_share} for d, c in self.directions.items()}
+        for side in ("ego", "exo"):
+            area, length = np.asarray(self.areas[side]), np.asarray(self.track_lengths[side])
+            out[side] = {
+                "masks": len(area),
+                "area_quantiles": np.quantile(area, [0.1, 0.25, 0.5, 0.75, 0.9]).tolist() if len(area) else [],
+                "below_0.1%": self.share_below(side, 0.001), "below_0.5%": self.share_below(side, 0.005),
+                "tracks": len(length), "track_length_median": float(np.median(length)) if len(length) else 0.0,
+            }
+        return out
+
+
+def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    folder = root / "annotations"
+    pattern = f"relations_{split}.json" if split else "relations_*.json"
+    files = sorted(folder.glob(pattern)) if folder.is_dir() else []
+    if not files:
+        raise AnnotationError("holds no annotation of relations", path=folder, expected=pattern,
+                              fix="Give the folder that holds takes.json and annotations/.")
+    for file in files:
+        for uid, take in iter_object(file, error=AnnotationError):
+            if not isinstance(take, dict):
+                raise AnnotationError("is not an annotation", path=file, found=f"{type(take).__name__} for take {uid}")
+            yield uid, take
+
+
+def inspect_release(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
+    """Count what ``root/annotations/relations_*.json`` hold.
+
+    Args:
+        root: folder in the release layout.
+        split: only this split.
+
+    Raises:
+        AnnotationError: no annotation, or one that is malformed. Masks that do not decode are counted, not raised.
+    """
+    base = Path(root)
+    out = Inspection()
+    for uid, take in _annotations(base, split):
+        out.takes += 1
+        before = out.masks
+        cameras: set[str] = set()
+        try:
+            for name, views in dict(take.get("object_masks") or {}).items():
+                out.objects += 1
+                cameras.update(views)
+                _count_object(out, f"{uid}: {name}", views)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise AnnotationError(f"the annotation of take {uid} is malformed", path=base, found=repr(error)) from error
+        out.cameras += len(cameras)
+        if out.masks == before:
+            out.empty_takes.append(uid)
+    return out
+
+
+def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None:
+    present: dict[str, set[int]] = {}
+    looked: dict[str, set[int]] = {}
+    for camera, view in views.items():
+        side = "ego" if "aria" in camera else "exo"
+        looked[camera] = {int(f) for f in view.get("annotated_frames") or ()}
+        present[camera] = set()
+        for frame, entry in dict(view.get("annotation") or {}).items():
+            out.masks += 1
+            try:
+                mask = from_lzstring(entry["encodedMask"], (entry["height"], entry["width"]))
+            except CounterviewError as error:
+                out.unreadable += 1
+                _LOGGER.warning("%s, %s, frame %s: %s", where, camera, frame, error)
+                continue
+            present[camera].add(int(frame))
+            out.areas[side].append(mask.area / (mask.size_hw[0] * mask.size_hw[1]))
+        if present[camera]:
+            out.track_lengths[side].append(len(present[camera]))
+    for query, target in ((q, t) for q in views for t in views):
+        if ("aria" in query) == ("aria" in target):
+            continue
+        direction = out.directions["ego2exo" if "aria" in query else "exo2ego"]
+        both = present[query] & (looked[target] | present[target])
+        direction.frames += len(both)
+        direction.visible += len(both & present[target])
+
+
+def draw_inspection(found: Inspection, path: str | os.PathLike[str]) -> None:
+    """Draw mask areas, visible shares and track lengths as a picture (PNG or JPEG by the name)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    from counterview.media.images import write_image
+
+    width, height = 960, 340
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(11)
+    colours = {"ego": (214, 112, 40), "exo": (44, 108, 176)}
+    draw.text((20, 8), f"{found.takes} takes, {found.objects} objects, {found.masks} masks", fill="black", font=font)
+    draw.text((20, 34), "mask area, share of the image", fill="black", font=small)
+    counts = {s: np.histogram(found.areas[s], AREA_EDGES)[0] / max(len(found.areas[s]), 1) for s in colours}
+    top = max(0.05, *(float(c.max()) for c in counts.values()))
+    step, base = 52, 290
+    for i in range(len(AREA_EDGES) - 1):
+        for k, (side, colour) in enumerate(colours.items()):
+            x = 20 + i * step + k * 22
+            draw.rectangle((x, base - 220 * float(counts[side][i]) / top, x + 19, base), fill=colour)
+        draw.text((20 + i * step, base + 4), f"<{AREA_EDGES[i + 1]:.2%}", fill="black", font=small)
+    for k, (side, colour) in enumerate(colours.items()):
+        draw.rectangle((400 + 70 * k, 36, 412 + 70 * k, 48), fill=colour)
+        draw.text((416 + 70 * k, 35), side, fill="black", font=small)
+    draw.text((580, 34), "query frames: target visible / not visible", fill="black", font=small)
+    for k, (name, direction) in enumerate(found.directions.items()):
+        y = 56 + 44 * k
+        cut = 580 + 340 * (1 - direction.not_visible_share)
+        draw.rectangle((580, y, cut, y + 18), fill=(70, 150, 90))
+        draw.rectangle((cut, y, 920, y + 18), fill=(170, 170, 170))
+        draw.text((580, y + 20), f"{name}: {direction.frames} frames, {direction.not_visible_share:.1%} not visible",
+                  fill="black", font=small)
+    draw.text((580, 156), "track length, masks per object and camera", fill="black", font=small)
+    longest = max([1, *found.track_lengths["ego"], *found.track_lengths["exo"]])
+    edges = np.linspace(0.5, longest + 0.5, 13)
+    for k, (side, colour) in enumerate(colours.items()):
+        bars = np.histogram(found.track_lengths[side], edges)[0]
+        for i, n in enumerate(bars.tolist()):
+            x = 580 + i * 28 + k * 12
+            draw.rectangle((x, base - 100 * n / max(int(bars.max()), 1), x + 10, base), fill=colour)
+    draw.text((580, base + 4), "1", fill="black", font=small)
+    draw.text((900, base + 4), str(longest), fill="black", font=small)
+    write_image(path, np.asarray(image))
