@@ -324,9 +324,7 @@ def _normalised_textures(sums: F32, magnitude: float, orientation: float) -> F32
     return roots
 
 
-def _with_centres(
-    runs: Runs, masks: Sequence[ObjectMask], image_hw: tuple[int, int], size_hw: tuple[int, int]
-) -> Runs:
+def _with_centres(runs: Runs, masks: Sequence[ObjectMask], image_hw: tuple[int, int], size_hw: tuple[int, int]) -> Runs:
     """Give masks that the reduced picture lost the pixel at their centroid."""
     lost = [int(i) for i in np.flatnonzero(runs.points() == 0) if not masks[int(i)].is_empty]
     if not lost:
