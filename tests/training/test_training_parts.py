@@ -226,6 +226,9 @@ def test_identity_ignores_what_changes_no_weight():
     base = {"training": {"lr": 1.0, "keep_last": 2, "betas": (0.9, 0.99)}, "data": {"roots": ["a"]}}
     first = identity(base, {"pairs": {"train": 3}}, 1)
     assert json.loads(json.dumps(first)) == first
+    moved = identity({**base, "data": {"roots": ["b"]}}, {"pairs": {"train": 3}}, 1, free=["data.roots"])
+    assert differences(first, moved) == ["recipe: data.roots is gone (was ['a'])"]
+    assert differences(identity(base, {"pairs": {"train": 3}}, 1, free=["data.roots"]), moved) == []
     other = identity({**base, "training": {**base["training"], "keep_last": 9}}, {"pairs": {"train": 4}, "new": 1}, 2)
     assert differences(first, other) == [
         "data set: pairs.train was 3, now is 4",

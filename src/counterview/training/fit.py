@@ -109,7 +109,9 @@ class _Run:
         self.world_size: int = self.accelerator.num_processes
         values = to_dict(task.config) if dataclasses.is_dataclass(task.config) else {}
         self.recipe = {"training": to_dict(config), **values}
-        self.identity = _as_json(identity(self.recipe, task.fingerprint(), self.world_size))
+        self.identity = _as_json(
+            identity(self.recipe, task.fingerprint(), self.world_size, getattr(task, "free_to_change", ()))
+        )
         self.epoch_steps = [steps_in_epoch(task, epoch, config.batch_size) for epoch in range(config.epochs)]
         total = sum(self.epoch_steps)
         self.total_steps = total if config.max_steps is None else min(total, config.max_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,17 +12,16 @@ from counterview import __version__
 from counterview.training.recipe import FREE_TO_CHANGE
 
 
-def identity(recipe: Mapping[str, Any], fingerprint: Mapping[str, Any], world_size: int) -> dict[str, Any]:
+def identity(
+    recipe: Mapping[str, Any], fingerprint: Mapping[str, Any], world_size: int, free: Iterable[str] = ()
+) -> dict[str, Any]:
     """The recipe, the data set and the number of processes of a run, as flat JSON.
 
-    Keys are ``recipe: training.lr``, ``data set: pairs``, ``world size``. Training values that change no weight
-    are left out.
+    Keys are ``recipe: training.lr``, ``data set: pairs``, ``world size``. Values that change no weight are left out:
+    those of :data:`FREE_TO_CHANGE` below ``training``, and those named in ``free``.
     """
-    result: dict[str, Any] = {}
-    for key, value in _flat(recipe).items():
-        group, _, name = key.partition(".")
-        if not (group == "training" and name.split(".")[0] in FREE_TO_CHANGE):
-            result[f"recipe: {key}"] = value
+    left_out = {f"training.{name}" for name in FREE_TO_CHANGE} | set(free)
+    result: dict[str, Any] = {f"recipe: {k}": value for k, value in _flat(recipe).items() if k not in left_out}
     result |= {f"data set: {key}": value for key, value in _flat(fingerprint).items()}
     return {**result, "world size": world_size}
 

@@ -50,6 +50,9 @@ class Task(Protocol):
     The data set is opened in the constructor, which raises ``InputError`` where it is missing or of the wrong kind.
     With ``training.num_workers`` above 0 the task is sent to worker processes; it must then survive pickling on
     systems that do not fork.
+
+    A task may have an attribute ``free_to_change``: dotted names of configuration values that change no weight, such as
+    ``"data.cache"``, and so may differ at resume.
     """
 
     config_class: ClassVar[type]
