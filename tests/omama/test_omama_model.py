@@ -225,3 +225,15 @@ def test_half_precision_stays_near():
         full = model(*args).similarity
         half = model.bfloat16()(*(a.bfloat16() for a in args)).similarity
     assert (half.float() - full).abs().max() < 0.05
+
+
+def test_objects_described_in_other_channels_than_the_map():
+    model = OMaMa(OMaMaConfig(**SMALL, object_channels=7)).double()
+    g = torch.Generator().manual_seed(0)
+    make = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+    answer = model(make(2, 1, 23), make(2, 5, 23), make(2, 16, 3, 5), make(2, 16, 4, 4))
+    assert answer.similarity.shape == (2, 5)
+    with pytest.raises(InputError, match=r"expected \(2, Q, 23\)"):
+        model(make(2, 1, 32), make(2, 5, 32), make(2, 16, 3, 5), make(2, 16, 4, 4))
+    assert "attention.query_norm.weight" in model.state_dict()
+    assert not any("query_norm" in name for name in OMaMa(OMaMaConfig(**SMALL)).state_dict())

@@ -43,13 +43,16 @@ class CrossViewAttention(nn.Module):
     Args:
         channels: channels C of descriptors and map.
         heads: number of heads; divides C.
+        query_channels: channels of the descriptors, if they are others than C; they then have a norm of their own.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, query_channels: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.input_norm = nn.LayerNorm(channels)
-        self.query = nn.Linear(channels, channels)
+        query_channels = channels if query_channels is None else query_channels
+        self.query_norm = nn.LayerNorm(query_channels) if query_channels != channels else None
+        self.query = nn.Linear(query_channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.project = nn.Linear(channels, channels)
@@ -60,13 +63,14 @@ class CrossViewAttention(nn.Module):
         """Attend.
 
         Args:
-            descriptors: ``(B, N, C)``.
+            descriptors: ``(B, N, C)``, or of ``query_channels``.
             tokens: ``(B, T, C)``, a map with its position embedding added, row by row.
 
         Returns:
             ``(B, N, C)``.
         """
-        look = self._split(self.query(self.input_norm(descriptors)))
+        norm = self.input_norm if self.query_norm is None else self.query_norm
+        look = self._split(self.query(norm(descriptors)))
         tokens = self.input_norm(tokens)
         seen = functional.scaled_dot_product_attention(
             look, self._split(self.key(tokens)), self._split(self.value(tokens))

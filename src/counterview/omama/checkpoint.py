@@ -47,6 +47,23 @@ def model_config(model: OMaMa) -> dict[str, Any]:
     return {"method": METHOD, "format_version": VERSION, "model": to_dict(model.config)}
 
 
+def model_card(model: OMaMa, *, name: str = "this-folder", metrics: Mapping[str, float] | None = None) -> str:
+    """Text of ``README.md``: what the model is, how to load it, and its validation scores if given."""
+    config = model.config
+    rows: dict[str, object] = {
+        "backbone": config.backbone,
+        "proposals": config.proposer,
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "object descriptor": config.descriptor.pooling,
+        "context": config.context,
+        "cross-attention": config.cross_attention,
+        "visibility": config.visibility,
+    }
+    rows |= {f"validation: {key}": f"{value:.4g}" for key, value in (metrics or {}).items()}
+    table = "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return _CARD.format(name=name, rows=table)
+
+
 def save_model(model: OMaMa, folder: str | os.PathLike[str]) -> Path:
     """Write a model as a folder; each file is whole or not there, the weights last.
 
@@ -55,18 +72,8 @@ def save_model(model: OMaMa, folder: str | os.PathLike[str]) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config
-    rows = {
-        "backbone": config.backbone,
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "object descriptor": config.descriptor.pooling,
-        "context": config.context,
-        "cross-attention": config.cross_attention,
-        "visibility": config.visibility,
-    }
-    table = "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     with atomic_write(folder / "README.md", "w") as handle:
-        handle.write(_CARD.format(name=folder.name, rows=table))
+        handle.write(model_card(model, name=folder.name))
     write_json(folder / "config.json", model_config(model))
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as handle:

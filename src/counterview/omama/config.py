@@ -37,6 +37,10 @@ class OMaMaConfig:
     """Architecture of :class:`counterview.omama.OMaMa`. The defaults are those of the released weights."""
 
     channels: int = field(default=768, metadata={"help": "channels C of the backbone's map"})
+    object_channels: int | None = field(
+        default=None,
+        metadata={"help": "channels of object descriptors, for features that describe objects otherwise than by C"},
+    )
     hidden: int = field(default=768, metadata={"help": "width of the matching head's hidden layers"})
     embedding: int = field(default=768, metadata={"help": "channels E of the embeddings that are compared"})
     heads: int = field(default=4, metadata={"help": "heads of the cross-attention; they divide channels"})
@@ -75,6 +79,8 @@ class OMaMaConfig:
 
     def __post_init__(self) -> None:
         problems = []
+        if self.object_channels is not None and self.object_channels < 1:
+            problems.append(f"object_channels is {self.object_channels}, expected 1 or more, or null")
         for name in ("channels", "hidden", "embedding", "heads"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
@@ -94,6 +100,16 @@ class OMaMaConfig:
                 problems.append(f"{name} is empty")
         if problems:
             raise ConfigError("; ".join(problems))
+
+    @property
+    def object_width(self) -> int:
+        """Channels of an object descriptor: C unless ``object_channels`` says otherwise."""
+        return self.channels if self.object_channels is None else self.object_channels
+
+    @property
+    def descriptor_width(self) -> int:
+        """Channels of ``[object; context]``, 2C unless ``object_channels`` says otherwise."""
+        return self.object_width + self.channels
 
     @classmethod
     def knn(cls, channels: int, **values: object) -> OMaMaConfig:

@@ -49,8 +49,9 @@ class OMaMa(nn.Module):
         config: what it is made of; that of the released weights if not given.
 
     A descriptor is ``[object; context]``: the mean of a backbone's map over the mask, then over the grown
-    box (:mod:`counterview.features.pooling` makes them). Sizes below: B pairs, Q query objects, N
-    candidates, C channels of the map, E of the embedding.
+    box (:func:`counterview.omama.descriptors.describe_masks` makes them). Sizes below: B pairs, Q query
+    objects, N candidates, C channels of the map, E of the embedding. Where a backbone describes objects in
+    ``object_channels`` other than C, read ``object_channels + C`` for 2C.
     """
 
     def __init__(self, config: OMaMaConfig | None = None) -> None:
@@ -59,11 +60,11 @@ class OMaMa(nn.Module):
         if config.cross_attention:
             self.query_position = PositionEmbedding(config.channels, config.query_grid_hw)
             self.target_position = PositionEmbedding(config.channels, config.target_grid_hw)
-            self.attention = CrossViewAttention(config.channels, config.heads)
+            self.attention = CrossViewAttention(config.channels, config.heads, config.object_width)
         if config.matching_head:
-            parts = 1 + config.context + config.cross_attention
+            width = config.object_width + (config.context + config.cross_attention) * config.channels
             self.head = nn.Sequential(
-                nn.Linear(parts * config.channels, config.hidden),
+                nn.Linear(width, config.hidden),
                 nn.ReLU(),
                 nn.Linear(config.hidden, config.hidden),
                 nn.ReLU(),
@@ -153,7 +154,7 @@ class OMaMa(nn.Module):
 
     def _embed(self, descriptors: Tensor, other_map: Tensor, position: str) -> Tensor:
         config = self.config
-        objects, context = descriptors[..., : config.channels], descriptors[..., config.channels :]
+        objects, context = descriptors[..., : config.object_width], descriptors[..., config.object_width :]
         if not config.matching_head:
             return functional.normalize(objects, dim=-1)
         parts = [objects]
@@ -168,11 +169,11 @@ class OMaMa(nn.Module):
     def _check(
         self, queries: Tensor, candidates: Tensor, query_map: Tensor, target_map: Tensor, mask: Tensor | None
     ) -> None:
-        channels = self.config.channels
+        channels, width = self.config.channels, self.config.descriptor_width
         batch = queries.shape[0] if queries.ndim else -1
         for name, tensor, shape in (
-            ("query_descriptors", queries, ("Q", 2 * channels)),
-            ("candidate_descriptors", candidates, ("N", 2 * channels)),
+            ("query_descriptors", queries, ("Q", width)),
+            ("candidate_descriptors", candidates, ("N", width)),
             ("query_map", query_map, (channels, "h", "w")),
             ("target_map", target_map, (channels, "h", "w")),
         ):

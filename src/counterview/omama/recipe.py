@@ -1,0 +1,124 @@
+"""What a training recipe of O-MaMa says beside ``method`` and ``training``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from counterview.errors import ConfigError
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.loss import TEMPERATURE
+from counterview.omama.mining import Mining
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs of pictures are trained and validated on."""
+
+    root: str = field(metadata={"help": "the data set: prepared, or the release"})
+    split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
+    fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
+    val_root: str | None = field(default=None, metadata={"help": "data set to validate on; root if not given"})
+    val_split: str | None = field(default="val", metadata={"help": "split to validate on"})
+    val_fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
+    directions: tuple[Literal["ego2exo", "exo2ego"], ...] = field(
+        default=("ego2exo",), metadata={"help": "ego2exo, exo2ego, or both for one model of both"}
+    )
+    absent: bool = field(
+        default=True, metadata={"help": "also pairs whose object is not visible in the target, to learn visibility"}
+    )
+    seed: int = field(default=42, metadata={"help": "seed of the choice of pairs where a fraction is used"})
+    cache: str | None = field(
+        default=None, metadata={"help": "folder for features and proposals, made once; below root if not given"}
+    )
+    workers: int = field(default=1, metadata={"help": "processes that make features and proposals"})
+    memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("fraction", "val_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected above 0 and up to 1")
+        if not self.directions or len(set(self.directions)) < len(self.directions):
+            problems.append("directions are one or two different ones")
+        for name in ("workers", "memory_mb"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if not self.root:
+            problems.append("root is empty")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which candidates a training example offers. The defaults are the paper's, with the release's faults mended."""
+
+    candidates: int = field(default=32, metadata={"help": "candidates of a target picture, the right one among them"})
+    mining: Mining = field(
+        default="adjacent",
+        metadata={"help": "adjacent: hard negatives; random; released: as the released code chooses"},
+    )
+    order: int = field(default=2, metadata={"help": "neighbours of neighbours up to this order, 1 to 3"})
+    positive: Literal["gt", "proposal", "both"] = field(
+        default="gt",
+        metadata={"help": "the right candidate: the ground-truth mask, the best proposal (as at test time), or either"},
+    )
+    overlap_threshold: float = field(
+        default=0.5, metadata={"help": "IoU with the truth from which a proposal is no negative"}
+    )
+    duplicate_iou: float = field(default=0.95, metadata={"help": "IoU from which two proposals count as one"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.candidates < 2:
+            problems.append(f"candidates is {self.candidates}, expected 2 or more")
+        if self.order not in (1, 2, 3):
+            problems.append(f"order is {self.order}, expected 1, 2 or 3")
+        for name in ("overlap_threshold", "duplicate_iou"):
+            if not 0 < getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected above 0 and up to 1")
+        if self.mining == "released" and self.positive != "gt":
+            problems.append("mining 'released' has the ground-truth mask as its positive: set positive to gt")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised."""
+
+    temperature: float = field(default=TEMPERATURE, metadata={"help": "of InfoNCE"})
+    batch_negatives: bool = field(
+        default=False, metadata={"help": "candidates of the batch's other takes are negatives too"}
+    )
+    visibility: float = field(default=1.0, metadata={"help": "weight of the visibility head's cross-entropy"})
+    visibility_balance: bool = field(
+        default=True, metadata={"help": "visible and absent objects weigh the same in it, whatever their numbers"}
+    )
+    calibration: Literal["temperature", "isotonic", "none"] = field(
+        default="temperature", metadata={"help": "how visibility is calibrated on validation data at the end"}
+    )
+    prior: Literal["data", "balanced"] = field(
+        default="data",
+        metadata={"help": "0.5 means: half of such validation objects; or as if half of all objects were visible"},
+    )
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 < self.temperature < 100:
+            problems.append(f"temperature is {self.temperature}, expected above 0")
+        if not 0 <= self.visibility < 1e6:
+            problems.append(f"visibility is {self.visibility}, expected 0 or more")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class OMaMaRecipe:
+    """The keys of a recipe beside ``method`` and ``training``."""
+
+    data: DataConfig
+    model: OMaMaConfig = field(default_factory=OMaMaConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
