@@ -159,6 +159,7 @@ def write_annotation(root: Path, gigabytes: float) -> int:
 
 PROBE = """
 import json, resource, sys, time
+from counterview.data.dataset import open_dataset
 start, base = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 dataset = open_dataset(sys.argv[1], "train", height="full")
 opened, open_peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -167,6 +167,11 @@ def test_stopped_at_every_step(release: Path, tmp_path: Path, monkeypatch: pytes
     def failing(*args, **kwargs) -> None:
         nonlocal written
         if written >= 1:
+            args[0].parent.mkdir(parents=True, exist_ok=True)
+            (args[0].parent / f".{stops}.jpg.12.ab.part").write_bytes(b"half")  # what a kill leaves in each folder
+            whole = tmp_path / "whole"
+            for place in (whole, whole / ".counterview", whole / ".counterview" / "takes", args[0].parent.parent):
+                (place / f".x.json.{stops}.part").write_bytes(b"half")
             raise KeyboardInterrupt
         written += 1
         write(*args, **kwargs)

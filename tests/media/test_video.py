@@ -95,6 +95,19 @@ def test_beyond_the_end(videos: Path) -> None:
                 list(video.read([bad]))
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_pictures_are_those_of_a_plain_decoding(videos: Path, name: str) -> None:
+    """Bit for bit, whatever was skipped on the way."""
+    import av
+
+    with av.open(str(videos / name)) as container:
+        plain = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with VideoReader(videos / name) as video:
+        for step in (1, 7, 30):
+            for number, image in video.read(range(0, 130, step)):
+                assert np.array_equal(image, plain[number]), (step, number)
+
+
 def test_same_bytes_every_time(videos: Path) -> None:
     with VideoReader(videos / "long.mp4", threads=1) as one, VideoReader(videos / "long.mp4", threads=4) as many:
         first = {n: image.tobytes() for n, image in one.read(range(0, 130, 13))}
@@ -121,6 +134,28 @@ def test_damage_is_told_and_costs_no_other_frame(tmp_path: Path, videos: Path) -
         assert read_number(found[number]) == number
     assert isinstance(found[45], VideoError)
     assert "damaged" in str(found[45])
+
+
+def test_damage_that_decoders_paint_over_is_told_too(tmp_path: Path, videos: Path) -> None:
+    """Spoil the second half of one picture's data. By default FFmpeg conceals that and reports nothing."""
+    import av
+
+    def packet(container: av.container.InputContainer) -> tuple[int, int]:
+        return next((p.pos, p.size) for p in container.demux(video=0) if round(p.pts * p.time_base * 30) == 60)
+
+    path = tmp_path / "spoilt.mp4"
+    shutil.copy(videos / "closed.mp4", path)
+    with av.open(str(path)) as container:
+        position, size = packet(container)
+    with path.open("r+b") as handle:
+        handle.seek(position + size // 2)
+        handle.write(bytes(7 * i % 251 + 1 for i in range(size // 3)))
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 130
+    with VideoReader(path) as video:
+        found = dict(video.read(range(130)))
+    assert {n for n, image in found.items() if isinstance(image, VideoError)} >= {60}
+    assert all(read_number(found[n]) == n for n in [*range(60), *range(90, 130)])
 
 
 def test_cut_off_video(tmp_path: Path) -> None:

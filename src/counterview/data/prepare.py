@@ -83,6 +83,8 @@ def prepare_release(
     report = PrepareReport(release=str(release), height=settings.height, splits=list(splits))
     _begin(target, settings)
     with _locked(target):
+        for part in (*target.glob(".*.part"), *(target / STATE_FOLDER).glob("**/.*.part")):
+            part.unlink()  # what a killed run left half-written; the takes' own are removed with them
         jobs: list[TakeJob] = []
         order: dict[str, list[str]] = {}
         early: dict[str, TakeReport] = {}

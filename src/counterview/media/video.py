@@ -69,6 +69,7 @@ class VideoReader:
             self._keys = sorted(entry.timestamp for entry in entries if entry.is_keyframe)
             self._origin = stream.start_time if stream.start_time is not None else times[0]
             self._last = self._origin + times[-1] - times[0]
+            self._delay = self._origin - times[0]
         else:
             packets = [
                 (p.pts, p.is_keyframe) for p in self._source.container.demux(stream) if p.pts is not None and p.size
@@ -76,6 +77,7 @@ class VideoReader:
             times = sorted(pts for pts, _ in packets)
             self._keys = sorted(pts for pts, key in packets if key)
             self._origin, self._last = (times[0], times[-1]) if times else (0, -1)
+            self._delay = 0
         if not self._keys:
             raise VideoError("holds no picture", path=self.path, found="no keyframe")
         self.fps = self._frame_rate(times)
@@ -196,7 +198,7 @@ class VideoReader:
         to_come = set(members)
         shown: int | None = None
         strict = first == group
-        for packet in source.packets(self._keys[first], self._keys[0], self._by_dts):
+        for packet in source.packets(self._keys[first], self._seek_places(first), self._by_dts):
             pts = packet.pts
             strict = strict or (packet.dts if self._by_dts else pts) == self._keys[group]
             if shown is None and pts is not None:
@@ -207,16 +209,25 @@ class VideoReader:
                 break
             if shown is not None and pts is not None and pts < shown:
                 continue  # shown before the keyframe and built on the group before: not to be had from here
+            number = None if pts is None else self._number(pts)
+            if source.can_skip:
+                # Pictures that no other builds on need not be decoded if nobody wants them.
+                source.context.skip_frame = "DEFAULT" if number is None or number in to_come else "NONREF"
             try:
                 yield from self._wanted(source.context.decode(packet), members)
             except av.error.FFmpegError:
                 if strict:
                     raise
-            if pts is not None:
-                to_come.discard(self._number(pts))
+            if number is not None:
+                to_come.discard(number)
                 if not to_come:
                     break  # what is still inside the decoder needs no further packet
         yield from self._wanted(source.context.decode(None), members)
+
+    def _seek_places(self, group: int) -> list[int]:
+        """Times to send the container to. It wants the time at which the keyframe is shown, or goes a group back."""
+        key = self._keys[group]
+        return [key + self._delay, key, self._keys[0]]
 
     def _wanted(self, frames: Iterable[av.VideoFrame], members: list[int]) -> Iterator[tuple[int, RgbImage]]:
         for frame in frames:
@@ -284,12 +295,18 @@ class _Source:
         self.context.thread_count = threads
         # A damaged picture must come as an error and not as grey blocks.
         self.context.options = {"err_detect": "explode"}
+        # In H.264 a picture says in its header whether any other builds on it. HEVC says less: one that none of its
+        # own temporal layer builds on may still carry a higher layer.
+        self.can_skip = self.context.name == "h264"
         return None
 
-    def packets(self, key: int, beginning: int, by_dts: bool) -> Iterator[Any]:
-        """The packets from the keyframe at time ``key`` on, in decoding order, for a decoder that begins anew."""
+    def packets(self, key: int, places: Iterable[int], by_dts: bool) -> Iterator[Any]:
+        """The packets from the keyframe at time ``key`` on, in decoding order, for a decoder that begins anew.
+
+        The container is sent to one of ``places`` after the other until it arrives at that keyframe or before it.
+        """
         self.context.flush_buffers()
-        for place in (key, beginning):
+        for place in places:
             self.container.seek(place, stream=self.stream, backward=True, any_frame=False)
             begun = False
             for packet in self.container.demux(self.stream):
@@ -299,7 +316,7 @@ class _Source:
                 if not begun and not (packet.is_keyframe and time >= key):
                     continue
                 if not begun and time > key:
-                    break  # the container's seek went too far: once more, from the beginning
+                    break  # the container's seek went too far
                 begun = True
                 yield packet
             if begun:
