@@ -37,7 +37,7 @@ class ColourProposer:
     def settings(self):
         return {"areas": "flat"}
 
-    def __call__(self, image):
+    def __call__(self, image, name=None):
         self.calls += 1
         found = [ObjectMask.from_array((image == c).all(-1)) for c in np.unique(image.reshape(-1, 3), axis=0)]
         kept = [m for m in found if m.area < 0.5 * image.shape[0] * image.shape[1]]
@@ -47,7 +47,7 @@ class ColourProposer:
 class NoProposer(ColourProposer):
     """Proposes nothing."""
 
-    def __call__(self, image):
+    def __call__(self, image, name=None):
         return Proposals.none(image.shape[:2])
 
 

@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = app(given, standalone_mode=False)
         sys.stdout.flush()
+        if result == 130:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except typer.Exit as stop:
         return stop.exit_code

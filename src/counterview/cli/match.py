@@ -28,10 +28,14 @@ def match(
     box: Annotated[
         list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box around the object. Once per object.")
     ] = None,
-    proposals: Annotated[str, typer.Option(help="graph, sam2[:ID or FOLDER], fastsam, folder:PATH.")] = "graph",
+    model: Annotated[str, typer.Option(help="knn, a trained model's folder, or a Hub id.")] = "knn",
+    proposals: Annotated[
+        str | None, typer.Option(help="graph (knn's default), sam2[:ID or FOLDER], fastsam, folder:PATH.")
+    ] = None,
     features: Annotated[
-        str, typer.Option(help="classical, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder.")
-    ] = "classical",
+        str | None,
+        typer.Option(help="Of knn: classical (its default), dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for match.json, mask.png and overlay.png.")] = Path(
         "counterview-match"
     ),
@@ -48,12 +52,14 @@ def match(
 
     prompts = read_prompts(mask or [], point or [], box or [])
     query_image, target_image = read_image(query), read_image(target)
-    model = load("knn", proposals=proposals, features=features, device=device, cache=cache)
+    predictor = load(model, proposals=proposals, features=features, device=device, cache=cache)
     names = list(prompts)
-    encoded_query = model.encode(query_image)
-    masks = [model.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
-    matches = model.match_encoded(encoded_query, masks, model.encode(target_image), names=names, top_k=top)
-    result = describe(query, target, query_image, target_image, masks, matches, model.settings())
+    encoded_query = predictor.encode(query_image, name=query.stem)
+    masks = [predictor.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
+    matches = predictor.match_encoded(
+        encoded_query, masks, predictor.encode(target_image, name=target.stem), names=names, top_k=top
+    )
+    result = describe(query, target, query_image, target_image, masks, matches, predictor.settings())
     paths = write(out, result, query_image, target_image, masks, matches)
     if as_json:
         print(json.dumps(result, indent=2))

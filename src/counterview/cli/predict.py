@@ -15,7 +15,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="The prediction file to write.")] = Path("predictions.json"),
     direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    proposals: Annotated[str, typer.Option(help="graph, sam2[:ID or FOLDER], fastsam, folder:PATH.")] = "graph",
+    proposals: Annotated[
+        str | None, typer.Option(help="graph (knn's default), sam2[:ID or FOLDER], fastsam, folder:PATH.")
+    ] = None,
     features: Annotated[
         str | None, typer.Option(help="Of knn: classical, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder.")
     ] = None,

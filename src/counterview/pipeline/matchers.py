@@ -15,7 +15,7 @@ from counterview.types import ObjectMask
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from counterview.features.base import Backbone, FeatureMap
+    from counterview.features.base import Backbone, FeatureMap, PoolingKind
     from counterview.omama.model import OMaMa
     from counterview.pipeline.predictor import EncodedView
 
@@ -59,6 +59,46 @@ class Matcher(Protocol):
         ...
 
 
+class KnnMatcher:
+    """The nearest neighbour by the cosine of object descriptors (O-MaMa's k-NN row), checked both ways.
+
+    Args:
+        pooling: what of the map describes an object.
+    """
+
+    name = "knn"
+
+    def __init__(self, pooling: PoolingKind = "mask") -> None:
+        self.pooling: PoolingKind = pooling
+
+    def settings(self) -> dict[str, Any]:
+        """The pooling."""
+        return {"pooling": self.pooling}
+
+    def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
+        """``(N, D)``."""
+        return backbone.describe(features, masks, self.pooling)
+
+    def score(
+        self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
+    ) -> MatchScores:
+        """See :class:`Matcher`; visibility by :func:`counterview.baselines.knn.cycle_visibility`."""
+        from counterview.baselines.knn import cycle_visibility, match_descriptors
+
+        queries = self.describe(backbone, query.features, query_masks)
+        found = match_descriptors(queries, target.descriptors, top_k=len(target.proposals.masks))
+        check = cycle_visibility(
+            found,
+            queries,
+            query_masks,
+            query.descriptors,
+            query.proposals.masks,
+            target.descriptors,
+            target.proposals.masks,
+        )
+        return MatchScores(found.similarity, check.visibility, ((),) * len(query_masks))
+
+
 class OMaMaMatcher:
     """O-MaMa's learned head (ICCV 2025) over the backbone's map.
 
@@ -78,7 +118,7 @@ class OMaMaMatcher:
         """The model's configuration, and a hash of its weights."""
         from counterview.config import to_dict
 
-        return {"source": self.source, "weights": self.fingerprint(), **to_dict(self.model.config)}
+        return {"source": self.source, "weights": self.fingerprint(), "config": to_dict(self.model.config)}
 
     def fingerprint(self) -> str:
         """SHA-256 over all weights, 16 hex digits."""
@@ -89,11 +129,10 @@ class OMaMaMatcher:
         return digest.hexdigest()[:16]
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
-        """``(N, 2C)``: the object, and its context, pooled from the map (paper: Mask-Context Encoder)."""
-        from counterview.features.pooling import describe
+        """``(N, D + C)``: the object, and its context (paper: Mask-Context Encoder)."""
+        from counterview.omama.descriptors import describe_masks
 
-        config = self.model.config.descriptor
-        return describe(features, masks, config.pooling, context_px=config.context_px)
+        return describe_masks(self.model.config.descriptor, backbone, features, masks)
 
     def score(
         self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
@@ -101,9 +140,11 @@ class OMaMaMatcher:
         """See :class:`Matcher`."""
         import torch
 
+        from counterview.omama.descriptors import notes_on
+
         device = self.model.device
+        queries = self.describe(backbone, query.features, query_masks)
         with torch.inference_mode():
-            queries = self.describe(backbone, query.features, query_masks)
             out = self.model(
                 queries[None].to(device),
                 target.descriptors[None].to(device),
@@ -113,4 +154,5 @@ class OMaMaMatcher:
             )
         similarity = out.similarity[0].double().cpu().numpy().clip(-1.0, 1.0)
         visibility = out.visibility[0].double().cpu().numpy().clip(0.0, 1.0)
-        return MatchScores(similarity, visibility, ((),) * len(query_masks))
+        notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
+        return MatchScores(similarity, visibility, notes)

@@ -26,9 +26,11 @@ from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.masks.rle import to_coco
-from counterview.media.files import atomic_write, write_json
+from counterview.media.files import atomic_write, safe_join, write_json
 from counterview.pipeline.predictor import EncodedView, Predictor
-from counterview.types import ObjectMask
+from counterview.proposals import load_proposer
+from counterview.proposals.base import Proposals
+from counterview.types import ObjectMask, RgbImage
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +114,19 @@ class FramePredictor:
 
     def _encode(self, take: Take, camera: str, frame: int) -> EncodedView | str:
         try:
-            return self.predictor.encode(take.frame(camera, frame))
+            image = take.frame(camera, frame)
+            return self.predictor.encode(image, self._made_elsewhere(take, camera, frame, image))
         except (ImageError, VideoError) as error:
             logger.warning("%s", error)
             return f"the picture of {camera} cannot be had"
+
+    def _made_elsewhere(self, take: Take, camera: str, frame: int, image: RgbImage) -> Proposals | None:
+        """Proposals of a folder lie below it as the prepared layout has pictures: ``take uid/camera/frame``."""
+        proposer = self.predictor.proposer
+        if proposer.name != "folder":
+            return None
+        folder = safe_join(proposer.settings()["path"], take.uid, camera)
+        return load_proposer(f"folder:{folder}")(image, str(frame))
 
     def _match(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterview.config import nearest
@@ -66,19 +67,20 @@ class Predictor:
             "features": {"name": self.backbone.name, **self.backbone.settings()},
         }
 
-    def encode(self, image: RgbImage, proposals: Proposals | None = None) -> EncodedView:
+    def encode(self, image: RgbImage, proposals: Proposals | None = None, *, name: str | None = None) -> EncodedView:
         """Propose and describe, once a picture.
 
         Args:
             image: ``(H, W, 3)`` uint8.
             proposals: candidate masks made elsewhere, instead of the proposer's.
+            name: of the picture, by which proposals in a folder are found: its file name without ending.
 
         Raises:
             ImageError: not such a picture.
             ProposalError: proposals of another size.
         """
         as_rgb(image)
-        found = self.proposer(image) if proposals is None else proposals
+        found = self.proposer(image, name) if proposals is None else proposals
         size = (image.shape[0], image.shape[1])
         if tuple(found.size_hw) != size:
             raise ProposalError("the proposals do not fit the picture", found=found.size_hw, expected=size)
@@ -192,42 +194,71 @@ def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[l
 
 
 MODELS = ("knn",)
-"""Names that :func:`load` knows."""
+"""Names of models that :func:`load` knows, beside folders and Hub ids."""
 
 
 def load(
-    model: str = "knn",
+    model: str | os.PathLike[str] = "knn",
     *,
-    proposals: str = "graph",
-    features: str = "classical",
+    proposals: str | None = None,
+    features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
 ) -> Predictor:
     """Build a predictor by name.
 
     Args:
-        model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row).
-        proposals: ``graph``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``.
-        features: ``classical``, ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``, a Hub id, or a folder.
+        model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); or an O-MaMa
+            checkpoint: a folder, or the id ``owner/name`` of a repository on the Hub.
+        proposals: ``graph``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph`` for
+            ``knn``, and what it was trained with for a checkpoint.
+        features: of ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``,
+            ``dinov3``, a Hub id, or a folder. A checkpoint has its own and takes no other.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         cache: a folder in which proposals are kept, and found again.
 
     Raises:
         ConfigError: an unknown name; the nearest known one is named.
+        CheckpointError: a folder that holds no checkpoint, or a damaged one.
         WeightsError: weights that cannot be fetched.
         MissingExtraError: an extra that is not installed.
     """
     from counterview.features import load_backbone
-    from counterview.pipeline.matchers import KnnMatcher
+    from counterview.pipeline.matchers import KnnMatcher, OMaMaMatcher
+
+    matcher: Matcher
+    name = os.fspath(model)
+    if name in MODELS:
+        matcher = KnnMatcher()
+        backbone = load_backbone(features or "classical", device=device)
+        return Predictor(_proposer(proposals or "graph", {}, device, cache), backbone, matcher)
+    if not Path(name).is_dir() and name.count("/") != 1:
+        raise ConfigError(
+            f"there is no model {name!r}",
+            expected="knn, the folder of a checkpoint, or owner/name on the Hub",
+            fix=f"{nearest(name, MODELS).capitalize()}",
+        )
+    from counterview.features.device import resolve_device
+    from counterview.omama.checkpoint import load_model
+
+    head = load_model(name)
+    config = head.config
+    if features is not None and features != config.backbone:
+        raise ConfigError(
+            f"the model {name} was trained on other features", found=features, expected=config.backbone,
+            fix="Leave --features out.",
+        )  # fmt: skip
+    same = proposals is None or proposals == config.proposer
+    proposer = _proposer(proposals or config.proposer, config.proposer_settings if same else {}, device, cache)
+    backbone = load_backbone(config.backbone, device=device, **config.backbone_settings)
+    matcher = OMaMaMatcher(head, source=name, device=str(resolve_device(device)))
+    return Predictor(proposer, backbone, matcher)
+
+
+def _proposer(name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None) -> Proposer:
     from counterview.proposals import load_proposer
+    from counterview.proposals.cache import CachedProposer
 
-    if model not in MODELS:
-        raise ConfigError(f"there is no model {model!r}", fix=f"{nearest(model, MODELS).capitalize()}.")
-    proposer = load_proposer(
-        proposals, **({"device": device} if proposals.split(":")[0] in ("sam2", "fastsam") else {})
-    )
-    if cache is not None:
-        from counterview.proposals.cache import CachedProposer
-
-        proposer = CachedProposer(proposer, cache)
-    return Predictor(proposer, load_backbone(features, device=device), KnnMatcher())
+    placed = {"device": device} if name.partition(":")[0] in ("sam2", "fastsam") else {}
+    proposer = load_proposer(name, **placed, **settings)
+    return proposer if cache is None else CachedProposer(proposer, cache)
