@@ -15,6 +15,7 @@ from counterview.config import load_config
 from counterview.errors import CounterviewError
 from counterview.training import checkpoint
 from counterview.training.fit import fit
+from counterview.training.processes import leave_processes
 from counterview.training.recipe import TrainingConfig
 
 
@@ -45,8 +46,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave_processes()
     sys.exit(code)

@@ -1,6 +1,9 @@
+import contextlib
 import csv
 import dataclasses
 import json
+import sqlite3
+import subprocess
 import sys
 
 import numpy as np
@@ -321,3 +324,44 @@ def test_a_batch_is_kept_with_all_that_is_in_it(tmp_path):
 def test_no_training_data_is_an_input_error():
     with pytest.raises(InputError, match="no training samples"):
         steps_in_epoch(ToyTask(ToyConfig(data=ToyDataConfig(samples=0))), 0, 4)
+
+
+def test_wandb_goes_on_under_its_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for first in (1, 3):
+        csv_log, tracker = open_trackers(tmp_path, TrainingConfig(trackers=("wandb",)), {"method": "toy"}, first - 1)
+        tracker.log("train", first, {"loss": 0.5})
+        tracker.image("sheet", first, np.zeros((4, 5, 3), dtype=np.uint8))
+        tracker.close()
+        csv_log.close()
+    name = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
+    assert list((tmp_path / "wandb").glob(f"offline-run-*-{name}"))
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == len(
+        list((tmp_path / "wandb").glob(f"offline-run-*-{name}"))
+    )
+
+
+def test_trackio_goes_on_under_its_name(tmp_path, monkeypatch):
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
+    # trackio reads its folder when it is first imported
+    code = (
+        "import sys; sys.path[:] = eval(sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from counterview.training.recipe import TrainingConfig\n"
+        "from counterview.training.trackers import open_trackers\n"
+        "for step in (1, 2):\n"
+        "    log = open_trackers(Path(sys.argv[1]), TrainingConfig(trackers=('trackio',)), {}, step - 1)[1]\n"
+        "    log.log('train', step, {'loss': step / 4})\n"
+        "    log.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), repr(sys.path)], check=True, timeout=120)
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "counterview.db")) as store:
+        rows = store.execute("select run_name, step, metrics from metrics order by step").fetchall()
+    name = json.loads((tmp_path / "run" / "trackers.json").read_text())["trackio"]
+    assert [(run, step, json.loads(values)) for run, step, values in rows] == [
+        (f"run-{name}", 1, {"train/loss": 0.25}),
+        (f"run-{name}", 2, {"train/loss": 0.5}),
+    ]

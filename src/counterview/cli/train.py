@@ -31,6 +31,7 @@ def train(
     counterview.cli.main train RECIPE.
     """
     from counterview.training.fit import fit
+    from counterview.training.processes import leave_processes
     from counterview.training.recipe import load_recipe
 
     parsed = load_recipe(recipe, overrides or [])
@@ -41,3 +42,4 @@ def train(
         for name, value in sorted(result.metrics.items()):
             print(f"{name}: {value:.4f}")
         print(f"model of step {result.best_step} of {result.steps} written to {result.model_dir}", file=sys.stderr)
+    leave_processes()

@@ -106,3 +106,9 @@ def broadcast_weights(accelerator: Accelerator, model: torch.nn.Module) -> None:
     if accelerator.num_processes > 1:
         for tensor in model.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
+
+
+def leave_processes() -> None:
+    """Take this process out of its group at the end of a program; without a group, do nothing."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
