@@ -48,6 +48,10 @@ class Film:
         self.light = np.zeros((pixels, 3), np.float32)
 
 
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
+
+
 def stale_pixels(camera: Camera, dirs: np.ndarray, depth: np.ndarray, moved: Sequence[tuple[np.ndarray, float]],
                  lamp: Lamp) -> np.ndarray:
     """Pixels (H * W,) bool that a movement can have changed.
@@ -61,7 +65,7 @@ def stale_pixels(camera: Camera, dirs: np.ndarray, depth: np.ndarray, moved: Seq
     d = dirs.reshape(h, w, 3)[::_CELL, ::_CELL]
     p = camera.position.astype(np.float32) + d * depth.reshape(h, w)[::_CELL, ::_CELL, None]
     to_lamp = lamp.centre.astype(np.float32) - p
-    length2 = np.maximum((to_lamp * to_lamp).sum(-1), 1e-6)
+    length2 = np.maximum(_dot(to_lamp, to_lamp), 1e-6)
     lamp_radius = float(np.hypot(np.linalg.norm(lamp.half_a), np.linalg.norm(lamp.half_b)))
     stale = np.zeros(p.shape[:2], bool)
     pixel = _CELL * 2.0 / camera.focal_px
@@ -74,10 +78,10 @@ def stale_pixels(camera: Camera, dirs: np.ndarray, depth: np.ndarray, moved: Seq
         stale |= (off2 < (radius + pixel * np.maximum(along, 0) + 0.01) ** 2) & (along > -radius)
         # Near by: ambient occlusion. Between the point and the lamp: shadow.
         q = c - p
-        stale |= (q * q).sum(-1) < (radius + NEAR_M) ** 2
-        s = np.clip((q * to_lamp).sum(-1) / length2, 0, 1)
+        stale |= _dot(q, q) < (radius + NEAR_M) ** 2
+        s = np.clip(_dot(q, to_lamp) / length2, 0, 1)
         gap = q - s[..., None] * to_lamp
-        stale |= (gap * gap).sum(-1) < (radius + lamp_radius * s + 0.02) ** 2
+        stale |= _dot(gap, gap) < (radius + lamp_radius * s + 0.02) ** 2
     grown = cv2.dilate(stale.astype(np.uint8), np.ones((3, 3), np.uint8))
     full = np.repeat(np.repeat(grown, _CELL, 0), _CELL, 1)[:h, :w]
     return np.asarray(full.astype(bool).ravel())

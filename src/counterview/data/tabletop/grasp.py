@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from counterview.data.tabletop.catalogue import Thing
-from counterview.data.tabletop.hands import FINGERS, OPEN, Pose, close_fingers, finger_joints
+from counterview.data.tabletop.hands import FINGERS, OPEN, Pose, close_fingers, finger_chain, finger_joints
 from counterview.data.tabletop.shapes import rotation
 
 __all__ = ["Grasp", "box_distance", "grasps", "solid_distance"]
@@ -78,11 +78,11 @@ def _pinch(distance: Callable[[np.ndarray], np.ndarray], side: float, opposed: f
     for f, (_, lengths, radius) in enumerate(FINGERS):
         best, best_gap = angles[f, 0], np.inf
         widest, widest_at = -np.inf, angles[f, 0]
-        for step in np.linspace(-0.25, 1.3, 40):
-            trial = angles.copy()
-            trial[f, 0] = step
+        for step in np.linspace(-0.25, 1.3, 32):
+            trial = angles[f].copy()
+            trial[0] = step
             points = [at + frame[:, 0] * lengths[k] * s
-                      for k, (frame, at) in enumerate(finger_joints(trial, side, opposed)[f]) for s in (0.3, 0.6, 1.0)]
+                      for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed)) for s in (0.3, 0.6, 1.0)]
             room = float(distance(np.asarray(points)).min()) - radius * 0.92
             if room > widest:
                 widest, widest_at = room, step

@@ -57,23 +57,27 @@ def _finger_frame(finger: int, side: float, opposed: float) -> np.ndarray:
     return np.stack([along, across, np.cross(along, across)], -1)
 
 
+def finger_chain(finger: int, angles: np.ndarray, side: float, opposed: float = 0.0) -> list[Pose]:
+    """Poses of one finger's three phalanges in the hand frame; ``angles`` (3,)."""
+    base, lengths, _ = FINGERS[finger]
+    frame = _finger_frame(finger, side, opposed)
+    at = np.array([base[0], base[1] * side, base[2]])
+    chain = []
+    for joint in range(3):
+        c, s = np.cos(angles[joint]), np.sin(angles[joint])
+        frame = frame @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        chain.append((frame, at))
+        at = at + frame[:, 0] * lengths[joint]
+    return chain
+
+
 def finger_joints(angles: np.ndarray, side: float, opposed: float = 0.0) -> list[list[Pose]]:
     """Poses of the phalanges in the hand frame, five fingers of three.
 
     Args:
         angles: (5, 3) joint angles, thumb first. side: 1 for the right hand, -1 for the left.
     """
-    out = []
-    for f, (base, lengths, _) in enumerate(FINGERS):
-        frame = _finger_frame(f, side, opposed)
-        at = np.array([base[0], base[1] * side, base[2]])
-        chain = []
-        for joint in range(3):
-            frame = frame @ rotation((0, 1, 0), float(angles[f, joint]))
-            chain.append((frame, at))
-            at = at + frame[:, 0] * lengths[joint]
-        out.append(chain)
-    return out
+    return [finger_chain(f, angles[f], side, opposed) for f in range(len(FINGERS))]
 
 
 def close_fingers(distance: Callable[[np.ndarray], np.ndarray], side: float, opposed: float) -> np.ndarray:
@@ -85,16 +89,15 @@ def close_fingers(distance: Callable[[np.ndarray], np.ndarray], side: float, opp
     angles = OPEN.copy()
     for f, (_, lengths, radius) in enumerate(FINGERS):
         for joint in range(3):
-            for step in np.linspace(OPEN[f, joint], _FULL[f, joint], 22):
-                trial = angles.copy()
-                trial[f, joint] = step
-                points = []
-                for k, (frame, at) in enumerate(finger_joints(trial, side, opposed)[f]):
-                    if k >= joint:
-                        points.extend(at + frame[:, 0] * lengths[k] * s for s in (0.25, 0.5, 0.75, 1.0))
+            for step in np.linspace(OPEN[f, joint], _FULL[f, joint], 20):
+                trial = angles[f].copy()
+                trial[joint] = step
+                points = [at + frame[:, 0] * lengths[k] * s
+                          for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed)) if k >= joint
+                          for s in (0.25, 0.5, 0.75, 1.0)]
                 if float(distance(np.asarray(points)).min()) < radius * 0.92:
                     break
-                angles = trial
+                angles[f] = trial
     return angles
 
 

@@ -144,6 +144,7 @@ class Renderer:
             self._films[camera.name] = film
         pick = np.flatnonzero(todo)
         flow = None if before is None else np.zeros((h * w, 2), np.float32)
+        motion = None if before is None else self._motion(before[0])
         hits = []
         blocks = np.array_split(pick, max(1, len(pick) // _BLOCK)) if len(pick) else []
         for at in blocks:
@@ -153,13 +154,15 @@ class Renderer:
             side = np.round(hit["flat"] * np.float32(1.3)).astype(np.int32) + 1
             film.key[at] = hit["material"] * 27 + side[:, 0] + side[:, 1] * 3 + side[:, 2] * 9
             film.labels[at], film.depth[at] = self._body_label[hit["body"]], hit["t"]
-            if flow is not None and before is not None:
-                flow[at] = self._flow(camera, hit, *before)
+            if flow is not None and before is not None and motion is not None:
+                flow[at] = _flow(camera, hit, motion, before[1])
         if len(pick):
             top, end = max(0, int(y[pick[0]]) - 6), min(h, int(y[pick[-1]]) + 7)
-            rows = slice(top * w, end * w)
-            soft = np.zeros((h * w, 2), np.float32)
-            soft[rows] = _smooth(film.vis[rows].reshape(-1, w, 2), film.key[rows].reshape(-1, w)).reshape(-1, 2)
+            left, right = max(0, int(x[pick].min()) - 6), min(w, int(x[pick].max()) + 7)
+            part = np.s_[top:end, left:right]
+            soft = film.vis.reshape(h, w, 2).copy()
+            soft[part] = _smooth(soft[part], film.key.reshape(h, w)[part])
+            soft = soft.reshape(-1, 2)
             for at, hit in zip(blocks, hits, strict=True):
                 film.light[at] = self._shade(hit, film.dirs[at], soft[at], 1 / camera.focal_px)
             self._smooth_edges(camera, film, todo, soft)
@@ -259,6 +262,8 @@ class Renderer:
             way = way / np.sqrt(d2)
             power = lamp.power.astype(np.float32) / d2 * vis[:, column:column + 1]
             diffuse += power * np.maximum(_dot(n, way), 0)[:, None]
+            if column:
+                continue
             half = way - dirs
             half = half / np.sqrt(_dot(half, half))[:, None]
             shine += power * (exponent + 8) / 40 * np.maximum(_dot(n, half), 0)[:, None] ** exponent
@@ -303,19 +308,25 @@ class Renderer:
                 total += np.minimum(self._shade(hit, dirs, vis, 1 / camera.focal_px), 4.0)
             film.light[pick] = total / (1 + len(_EDGE_SAMPLES))
 
-    def _flow(self, camera: Camera, hit: dict[str, np.ndarray], old: Poses, old_camera: Camera) -> np.ndarray:
-        """Motion (N, 2) px of the hit points since ``old``."""
+    def _motion(self, old: Poses) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per body: the rotation and shift that take it back to ``old``, and whether it moved at all."""
         now = self._poses
         turn = np.einsum("bij,bkj->bik", old.turn, now.turn).astype(np.float32)
         shift = old.shift - np.einsum("bij,bj->bi", turn, now.shift)
-        p, body = hit["point"], hit["body"]
-        moved = np.flatnonzero((np.abs(turn - np.eye(3)).max((1, 2)) > 1e-6) | (np.abs(shift).max(1) > 1e-6))
-        past = p.copy()
-        rows = np.flatnonzero(np.isin(body, moved))
-        past[rows] = np.einsum("nij,nj->ni", turn[body[rows]], p[rows]) + shift[body[rows]]
-        a, _ = camera.project(p)
-        b, _ = old_camera.project(past)
-        return np.asarray(a - b, np.float32)
+        return turn, shift, (np.abs(turn - np.eye(3)).max((1, 2)) > 1e-6) | (np.abs(shift).max(1) > 1e-6)
+
+
+def _flow(camera: Camera, hit: dict[str, np.ndarray], motion: tuple[np.ndarray, np.ndarray, np.ndarray], old_camera: Camera
+          ) -> np.ndarray:
+    """Motion (N, 2) px of the hit points since the start of the exposure."""
+    turn, shift, moved = motion
+    p, body = hit["point"], hit["body"]
+    past = p.copy()
+    rows = np.flatnonzero(moved[body])
+    past[rows] = np.einsum("nij,nj->ni", turn[body[rows]], p[rows]) + shift[body[rows]]
+    a, _ = camera.project(p)
+    b, _ = old_camera.project(past)
+    return np.asarray(a - b, np.float32)
 
 
 def _balls(mesh: Mesh) -> list[tuple[np.ndarray, float]]:
@@ -334,7 +345,7 @@ def _balls(mesh: Mesh) -> list[tuple[np.ndarray, float]]:
     return out
 
 
-def _smooth(values: np.ndarray, key: np.ndarray, reach: int = 3) -> np.ndarray:
+def _smooth(values: np.ndarray, key: np.ndarray, reach: int = 2) -> np.ndarray:
     """Box mean of (H, W, C) over neighbours with the same key, first along rows, then along columns."""
     for axis in (1, 0):
         total, count = values.copy(), np.ones(key.shape, np.float32)

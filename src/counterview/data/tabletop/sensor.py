@@ -9,7 +9,7 @@ import numpy as np
 
 from counterview.data.tabletop.render import OUTSIDE, Picture
 
-__all__ = ["Sensor", "develop", "draw_sensor"]
+__all__ = ["Sensor", "develop", "draw_sensor", "measure_gain"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,15 @@ def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
     return total / taps
 
 
+def measure_gain(picture: Picture, sensor: Sensor) -> float:
+    """Exposure gain that brings the picture to the sensor's brightness."""
+    light = picture.light[::2, ::2][picture.labels[::2, ::2] != OUTSIDE]
+    grey = (light[:, 0] + light[:, 1] + light[:, 2]) / 3
+    # The mean of the lower 90 %: a window in view must not turn the room black.
+    level = float(np.minimum(grey, np.quantile(grey, 0.9)).mean())
+    return float(sensor.exposure**2.2 / max(level, 1e-4))
+
+
 def develop(picture: Picture, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
             ) -> tuple[np.ndarray, float]:
     """Make the (H, W, 3) uint8 sRGB picture.
@@ -83,10 +92,7 @@ def develop(picture: Picture, sensor: Sensor, rng: np.random.Generator, gain: fl
     h, w = light.shape[:2]
     seen = picture.labels != OUTSIDE
     if gain is None:
-        grey = light[seen].mean(1)
-        # The mean of the lower 90 %: a window in view must not turn the room black.
-        level = float(np.clip(grey, 0, np.quantile(grey, 0.9)).mean())
-        gain = sensor.exposure**2.2 / max(level, 1e-4)
+        gain = measure_gain(picture, sensor)
     if picture.flow_px is not None:
         light = _motion_blur(light, picture.flow_px)
     if sensor.blur_px > 0.2:

@@ -20,7 +20,7 @@ from counterview.data.tabletop.film import Poses
 from counterview.data.tabletop.render import Body, Renderer
 from counterview.data.tabletop.rig import draw_rig, ego_camera
 from counterview.data.tabletop.scene import build_scene
-from counterview.data.tabletop.sensor import develop
+from counterview.data.tabletop.sensor import develop, measure_gain
 from counterview.data.tabletop.write import FPS, annotate, shrink, take_entry, write_video
 from counterview.errors import InputError
 from counterview.masks.draw import contact_sheet, overlay
@@ -103,17 +103,11 @@ def _film(stage: _Stage, config: TabletopConfig, seed: int, split: str, index: i
             picture = stage.renderer.picture(camera, before, keep=not ego)
             image, gain = develop(picture, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name))
             # A static camera holds its exposure; the ego camera follows the light, slowly.
-            gains[camera.name] = gain if not ego else _follow(stage, picture, sensor, gain)
+            gains[camera.name] = gain if not ego else gain * (measure_gain(picture, sensor) / gain) ** 0.3
             images[camera.name].append(image)
             if k % config.rendered_fps == 0:
                 labels[camera.name].append(picture.labels)
     return images, labels
-
-
-def _follow(stage: _Stage, picture: Any, sensor: Any, gain: float) -> float:
-    seen = picture.light[picture.labels >= -1].mean(1)
-    level = float(np.clip(seen, 0, np.quantile(seen, 0.9)).mean())
-    return gain * (sensor.exposure**2.2 / max(level, 1e-4) / gain) ** 0.3
 
 
 def _sheet(images: dict[str, list[np.ndarray]], labels: dict[str, list[np.ndarray]], config: TabletopConfig) -> np.ndarray:

@@ -38,8 +38,8 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.gop_size = hold
-        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1",
-                          "x264-params": f"keyint={hold}:min-keyint=1:scenecut=0:bframes=0:threads=1"}
+        stream.options = {"crf": str(crf), "preset": "superfast", "threads": "1",
+                          "x264-params": f"keyint={hold}:min-keyint=1:scenecut=0:bframes=0:ref=1:rc-lookahead=0:mbtree=0:threads=1"}
         number = 0
         for image in frames:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
