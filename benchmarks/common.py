@@ -29,7 +29,13 @@ def machine() -> dict[str, Any]:
     if info.exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].partition(":")[2].strip() if lines else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version(), **names}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **names,
+    }
 
 
 def timed(function: Callable[[], Any], *, repeat: int = 5, warmup: int = 1) -> dict[str, float]:
@@ -46,7 +52,10 @@ def timed(function: Callable[[], Any], *, repeat: int = 5, warmup: int = 1) -> d
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a plain table."""
-    cells = [[str(c) for c in columns], *([f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in rows)]
+    cells = [
+        [str(c) for c in columns],
+        *([f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in rows),
+    ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     print(title)
     for number, row in enumerate(cells):

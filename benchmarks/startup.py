@@ -23,7 +23,11 @@ def main() -> None:
         name: timed(lambda c=command: subprocess.run(c, check=True, stdout=subprocess.DEVNULL), repeat=11)
         for name, command in COMMANDS.items()
     }
-    show("Start-up, whole process", ["command", "median s", "min s", "max s"], [[n, *t.values()] for n, t in times.items()])
+    show(
+        "Start-up, whole process",
+        ["command", "median s", "min s", "max s"],
+        [[n, *t.values()] for n, t in times.items()],
+    )
     probe = "import sys, counterview; sys.exit('torch' in sys.modules)"
     torch_free = subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
     record("startup", {"commands": times, "import_loads_torch": not torch_free}, save="--save" in sys.argv)
