@@ -66,6 +66,7 @@ def write_video(
     drop: Iterable[int] = (),
     rotation: int = 0,
     start: int = 0,
+    noise: int = 0,
 ) -> None:
     """Write ``frames`` numbered frames at 30 frames per second, leaving out those in ``drop``."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,11 @@ def write_video(
         for number in range(frames):
             if number in set(drop):
                 continue
-            frame = av.VideoFrame.from_ndarray(numbered(number, size_hw), format="rgb24")
+            image = numbered(number, size_hw)
+            if noise:
+                rows = slice(size_hw[0] // 6, None)
+                image[rows] += np.random.default_rng(number).integers(0, noise, image[rows].shape, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = number + start, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
