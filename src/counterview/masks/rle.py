@@ -14,6 +14,7 @@ from lzstring import LZString
 from numpy.typing import NDArray
 
 from counterview.errors import MaskError
+from counterview.masks.lz import decompress_uri
 from counterview.types import ObjectMask
 
 MAX_PIXELS = 2**31 - 1
@@ -125,9 +126,9 @@ def from_lzstring(text: str, size_hw: Any) -> ObjectMask:
     if not isinstance(text, str):
         raise MaskError("an encoded mask is text", found=type(text).__name__)
     try:
-        counts = LZString().decompressFromEncodedURIComponent(text)
-    except Exception as error:  # the library raises whatever its tables run into
-        raise MaskError("an encoded mask is not LZString text", found=type(error).__name__) from None
+        counts = decompress_uri(text)
+    except ValueError as error:
+        raise MaskError("an encoded mask is not LZString text", found=str(error)) from None
     if not counts:
         raise MaskError("an encoded mask is empty")
     return ObjectMask(size, _counts_to_runs(counts))
