@@ -250,7 +250,7 @@ def main() -> None:
             print(f"{count} takes: files of {sum(f.stat().st_size for f in more) / 2**20:.0f} MiB", file=sys.stderr)
     show(
         "Scoring, milliseconds for each visible object-frame",
-        ["direction", "frames", "plain cpu", "ours cpu", "faster", "plain wall", "ours wall", "2 workers wall", "difference"],
+        ["direction", "frames", "plain cpu", "ours cpu", "faster", "plain", "ours", "2 workers", "difference"],
         [
             [r["direction"], r["compared"], r["plain_ms"], r["counterview_ms"], r["speedup"], r["plain_wall_ms"],
              r["counterview_wall_ms"], r["two_workers_wall_ms"], r["largest_difference"]]
