@@ -241,12 +241,14 @@ def _draw_action(rng: np.random.Generator, scene: Scene, rests: list[Rest], used
     if k in used or rests[k].z > 0:
         return None
     thing, source = scene.things[k], rests[k]
-    goal, support = _draw_goal(rng, scene, rests, k, used)
     spots = _spots(scene, rests, k)
-    if support is None:
+    for _ in range(8):
+        goal, support = _draw_goal(rng, scene, rests, k, used)
         spot = spot_of(thing, goal)
-        if not fits(spot, scene.table) or any(footprints_touch(spot, s, 0.02) for s in spots):
-            return None
+        if support is not None or (fits(spot, scene.table) and not any(footprints_touch(spot, s, 0.02) for s in spots)):
+            break
+    else:
+        return None
     way = np.hypot(goal.x - source.x, goal.y - source.y)
     if way < 0.12:
         return None

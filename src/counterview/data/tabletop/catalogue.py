@@ -31,7 +31,7 @@ NOVEL_KINDS = ("goblet", "teapot", "tape", "candlestick", "scissors", "torch", "
 KINDS = tuple(k for k in _BUILDERS if k not in NOVEL_KINDS)
 _WEIGHTS = {"cutlery": 1.7, "tool": 1.4, "fruit": 1.7, "book": 0.6, "board": 0.5, "pan": 0.6, "plate": 0.7}
 _LARGE = {"board": 1, "pan": 1, "book": 2, "plate": 2, "bowl": 3, "rolling_pin": 1}
-_TWO_HANDED = {"board", "bowl", "plate", "rolling_pin", "teapot"}
+_TWO_HANDED = {"board", "plate", "rolling_pin", "teapot"}
 _LYING = {"cutlery", "tool", "book", "board", "plate", "scissors", "torch", "rolling_pin", "tape"}
 
 

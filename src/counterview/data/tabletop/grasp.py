@@ -59,6 +59,13 @@ def solid_distance(thing: Thing) -> Callable[[np.ndarray], np.ndarray]:
     reach = np.array([radial[body & (np.abs(v[:, 2] - h) < 0.02)].max(initial=0.005) for h in z])
     wide = np.interp(z, z, reach)
 
+    def wall(p: np.ndarray) -> np.ndarray:
+        off = np.abs(np.hypot(p[:, 0], p[:, 1]) - np.interp(p[:, 2], z, wide)) - 0.003
+        return np.asarray(np.hypot(np.maximum(off, 0), np.maximum(p[:, 2] - thing.height, 0)))
+
+    if thing.kind == "bowl":  # open: fingers go inside
+        return wall
+
     def distance(p: np.ndarray) -> np.ndarray:
         side = np.hypot(p[:, 0] - x0, p[:, 1]) - np.interp(p[:, 2], z, wide)
         above = np.maximum(p[:, 2] - thing.height, -p[:, 2])
@@ -142,6 +149,8 @@ def _from_above(thing: Thing, place: Pose, hand: int, ahead: np.ndarray) -> Gras
     local = np.array([0.0, 0.0, max(thing.height * 0.6, 0.012)])
     if thing.kind == "pan":
         local = np.array([thing.half_xy[0] - 0.055, 0.0, thing.height - 0.012])
+    if thing.kind == "bowl":  # by the rim on the near side, thumb outside
+        local = place[0].T @ (-ahead * thing.half_xy[1]) + np.array([0.0, 0.0, thing.height - 0.022])
     at = place[0] @ local + place[1] - turn @ meet
     return _finish(thing, place, hand, (turn, at), 0.8, np.array([0, 0, 0.13]) - x * 0.03, True)
 
@@ -170,7 +179,7 @@ def grasps(thing: Thing, place: Pose, hand: int, shoulder: np.ndarray) -> list[G
     if thing.two_handed or thing.kind == "book":
         mixed = ahead * 0.2 + np.array([0, 0.8, 0])
         return _with_both(thing, place, mixed / np.linalg.norm(mixed))
-    if thing.lying or thing.kind in ("fruit", "pan") or thing.height < 0.055:
+    if thing.lying or thing.kind in ("fruit", "pan", "bowl") or thing.height < 0.055:
         return [_from_above(thing, place, hand, ahead)]
     return [_from_side(thing, place, hand, ahead)]
 

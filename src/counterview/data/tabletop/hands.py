@@ -89,15 +89,17 @@ def close_fingers(distance: Callable[[np.ndarray], np.ndarray], side: float, opp
     angles = OPEN.copy()
     for f, (_, lengths, radius) in enumerate(FINGERS):
         for joint in range(3):
+            free = False  # an open finger may start out in the way: it curls until it is not
             for step in np.linspace(OPEN[f, joint], _FULL[f, joint], 20):
                 trial = angles[f].copy()
                 trial[joint] = step
                 points = [at + frame[:, 0] * lengths[k] * s
                           for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed)) if k >= joint
                           for s in (0.25, 0.5, 0.75, 1.0)]
-                if float(distance(np.asarray(points)).min()) < radius * 0.92:
+                if float(distance(np.asarray(points)).min()) >= radius * 0.92:
+                    angles[f], free = trial, True
+                elif free:
                     break
-                angles[f] = trial
     return angles
 
 
