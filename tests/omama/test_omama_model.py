@@ -237,3 +237,21 @@ def test_objects_described_in_other_channels_than_the_map():
         model(make(2, 1, 32), make(2, 5, 32), make(2, 16, 3, 5), make(2, 16, 4, 4))
     assert "attention.query_norm.weight" in model.state_dict()
     assert not any("query_norm" in name for name in OMaMa(OMaMaConfig(**SMALL)).state_dict())
+
+
+def test_residual_similarity_is_the_weighted_mean_of_both_cosines():
+    torch.manual_seed(3)
+    model = OMaMa(OMaMaConfig(**SMALL, residual=True)).eval().double()
+    plain = OMaMa(OMaMaConfig(**SMALL)).eval().double()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "object_share"})
+    knn = OMaMa(OMaMaConfig.knn(16))
+    args = random_inputs()
+    for value in (-1.0, 0.0, 2.0):
+        with torch.no_grad():
+            model.object_share.fill_(value)
+        share = torch.sigmoid(torch.tensor(value, dtype=torch.float64))
+        expected = share * knn(*args).similarity + (1 - share) * plain(*args).similarity
+        answer = model(*args)
+        assert torch.allclose(answer.similarity, expected, atol=1e-12)
+    info_nce(answer.similarity, torch.tensor([0, 1])).mean().backward()
+    assert model.object_share.grad is not None

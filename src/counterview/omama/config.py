@@ -18,6 +18,10 @@ class DescriptorConfig:
     pooling: Pooling = field(
         default="mask", metadata={"help": "mean over the mask, mean or maximum over its box, or the cell at its centre"}
     )
+    own: bool = field(
+        default=True,
+        metadata={"help": "let the backbone describe objects its own way if it has one; else its map is pooled"},
+    )
     context_px: int = field(
         default=100,
         metadata={"help": "how far the context box reaches beyond the mask's box, in pixels of the backbone's input"},
@@ -47,6 +51,12 @@ class OMaMaConfig:
     matching_head: bool = field(
         default=True,
         metadata={"help": "false: the k-NN baseline, which compares object descriptors and learns nothing"},
+    )
+    residual: bool = field(
+        default=False,
+        metadata={
+            "help": "compare object descriptors too: similarity is a learned mean of their cosine and the head's"
+        },
     )
     context: bool = field(default=True, metadata={"help": "use the context descriptor"})
     cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
@@ -90,9 +100,9 @@ class OMaMaConfig:
         if self.cross_attention and self.heads > 0 and self.channels % self.heads:
             problems.append(f"heads is {self.heads}, which does not divide channels = {self.channels}")
         if not self.matching_head:
-            for name in ("context", "cross_attention"):
+            for name in ("context", "cross_attention", "residual"):
                 if getattr(self, name):
-                    problems.append(f"{name} is true without matching_head: the k-NN baseline has neither")
+                    problems.append(f"{name} is true without matching_head: the k-NN baseline has none of it")
             if self.visibility == "trained":
                 problems.append("visibility is 'trained' without matching_head: the k-NN baseline learns nothing")
         for name in ("backbone", "proposer"):

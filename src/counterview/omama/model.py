@@ -51,7 +51,8 @@ class OMaMa(nn.Module):
     A descriptor is ``[object; context]``: the mean of a backbone's map over the mask, then over the grown
     box (:func:`counterview.omama.descriptors.describe_masks` makes them). Sizes below: B pairs, Q query
     objects, N candidates, C channels of the map, E of the embedding. Where a backbone describes objects in
-    ``object_channels`` other than C, read ``object_channels + C`` for 2C.
+    ``object_channels`` other than C, read ``object_channels + C`` for 2C. With ``residual`` the embedding has
+    ``object_channels + E`` channels.
     """
 
     def __init__(self, config: OMaMaConfig | None = None) -> None:
@@ -71,6 +72,8 @@ class OMaMa(nn.Module):
                 nn.Linear(config.hidden, config.embedding),
             )
             self.visibility_head = VisibilityHead(config.embedding)
+        if config.residual:
+            self.object_share = nn.Parameter(torch.zeros(()))
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +146,10 @@ class OMaMa(nn.Module):
             logit = top
             visibility = torch.sigmoid(top)
         else:
-            logit = self.visibility_head(queries, candidates, similarity, detach=not self.config.visibility_gradient)
+            learned: tuple[Tensor, ...] = (queries, candidates)
+            if self.config.residual:
+                learned = tuple(functional.normalize(e[..., -self.config.embedding :], dim=-1) for e in learned)
+            logit = self.visibility_head(*learned, similarity, detach=not self.config.visibility_gradient)
             visibility = self.visibility_head.probability(logit)
         visibility = torch.where(best >= 0, visibility, 0.0)
         answer = (similarity, visibility, logit, queries, best)
@@ -164,7 +170,12 @@ class OMaMa(nn.Module):
             parts.insert(0, self.attention(objects, tokens))
         if config.context:
             parts.append(context)
-        return functional.normalize(self.head(torch.cat(parts, dim=-1)), dim=-1)
+        embedding = functional.normalize(self.head(torch.cat(parts, dim=-1)), dim=-1)
+        if not config.residual:
+            return embedding
+        # Of two unit vectors side by side the cosine is the mean of their cosines, weighted by their shares.
+        share = torch.sigmoid(self.object_share)
+        return torch.cat([share.sqrt() * functional.normalize(objects, dim=-1), (1 - share).sqrt() * embedding], dim=-1)
 
     def _check(
         self, queries: Tensor, candidates: Tensor, query_map: Tensor, target_map: Tensor, mask: Tensor | None

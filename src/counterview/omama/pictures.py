@@ -142,11 +142,11 @@ class PictureStore:
 
     def widths(self) -> dict[str, int]:
         """Channels of the maps, and of object descriptors, as the model's configuration calls them."""
-        size = (16, 16)
-        features = self.backbone.backbone.encode(np.zeros((*size, 3), dtype=np.uint8))
-        pooling, fallback = self.config.descriptor.pooling, self.config.descriptor.fallback
-        width = self.backbone.backbone.describe(features, [ObjectMask.empty(size)], pooling, fallback=fallback).shape[1]
-        return {"channels": self.backbone.channels, "object_channels": int(width)}
+        size = (64, 64)
+        backbone = self.backbone.backbone
+        features = backbone.encode(np.zeros((*size, 3), dtype=np.uint8))
+        width = describe_masks(self.config.descriptor, backbone, features, [ObjectMask.empty(size)]).shape[1]
+        return {"channels": backbone.channels, "object_channels": int(width) - backbone.channels}
 
     def key(self, take: Take, camera: str, frame: int) -> str:
         """The picture's name in the cache: a hash of its file, or of its pixels where it comes out of a video."""
