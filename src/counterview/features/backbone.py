@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,11 @@ from counterview.features import pooling
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.features.device import resolve_device, resolve_dtype
 from counterview.masks.geometry import resize_nearest
+from counterview.media.files import sha256_file
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 HUB_IDS: dict[str, str] = {
@@ -116,10 +120,16 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
     config = load_config(BackboneConfig, settings)
     source = HUB_IDS.get(ALIASES.get(name, name), name)
     place = resolve_device(device)
+    options: dict[str, Any] = {} if config.revision is None else {"revision": config.revision}
     if not _is_folder(source):
         _check_hub_id(name, source)
-        _make_reachable(name, source, config.revision)
-    return Network(name, source, config, place)
+        if _cached(source, config.revision) is not None:
+            options["local_files_only"] = True  # no questions to the Hub, which may be out of reach
+        else:
+            _check_access(name, source)
+    model, family = _load(name, source, config.dtype, options)
+    snapshot = None if _is_folder(source) else _cached(source, config.revision)
+    return Network(name, source, config, model, family, place, commit=snapshot.name if snapshot else None)
 
 
 def input_size(
@@ -158,17 +168,30 @@ class Network:
 
     Args:
         name: the name that the user gave.
-        source: Hub id or folder, as for ``from_pretrained``.
+        source: Hub id or folder that the model came from.
         config: settings.
+        model: the network.
+        family: its ``model_type`` in transformers.
         device: where to compute.
+        commit: of the Hub repository, if known.
     """
 
-    def __init__(self, name: str, source: str, config: BackboneConfig, device: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        config: BackboneConfig,
+        model: Any,
+        family: str,
+        device: torch.device,
+        commit: str | None = None,
+    ) -> None:
+        self._commit = commit
         self.name = name
         self.config = config
         self.device = device
-        self.model, self._family = _load(name, source, config)
-        self.model.to(device)
+        self.model = model.to(device)
+        self._family = family
         shape = self.model.config
         self.channels: int = int(shape.hidden_size)
         self.stride: int = int(shape.patch_size)
@@ -179,11 +202,11 @@ class Network:
         self._std: tuple[float, ...] = config.std or std
 
     def settings(self) -> dict[str, Any]:
-        """Name, source with its commit, and every setting that the maps depend on."""
+        """Name, source, fingerprint of the weights, and every setting that the maps depend on."""
         return {
             "features": self.name,
             "source": self._source,
-            "commit": getattr(self.model.config, "_commit_hash", None),
+            "weights": self.fingerprint,
             "model_type": self._family,
             "channels": self.channels,
             "stride": self.stride,
@@ -193,6 +216,14 @@ class Network:
             "mean": list(self._mean),
             "std": list(self._std),
         }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these weights from others: the commit on the Hub, or a SHA-256 over a folder's weights."""
+        if self._commit is not None:
+            return self._commit
+        files = sorted(Path(self._source).glob("model*.safetensors"))
+        return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
 
     def encode(self, image: RgbImage) -> FeatureMap:
         """The map of one picture. See :meth:`Backbone.encode <counterview.features.base.Backbone.encode>`."""
@@ -248,7 +279,7 @@ class Network:
 
 def _is_folder(source: str) -> bool:
     try:
-        return Path(source).is_dir()
+        return bool(source) and Path(source).is_dir()
     except (OSError, ValueError):  # a name too long for a path, or with a NUL in it
         return False
 
@@ -272,18 +303,25 @@ def _check_hub_id(name: str, source: str) -> None:
     )
 
 
-def _make_reachable(name: str, source: str, revision: str | None) -> None:
-    """Check that weights are in the local cache or may be fetched, without the Hub's long retries."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+def _cached(source: str, revision: str | None) -> Path | None:
+    """The snapshot of a Hub repository on this machine, named by its commit, if it has configuration and weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    what = f"the weights of {name}" + (f" ({source})" if source != name else "")
     try:
         folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
-        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-            return
     except LocalEntryNotFoundError:
-        pass
+        return None
+    whole = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+    return folder if whole else None
+
+
+def _check_access(name: str, source: str) -> None:
+    """Ask the Hub once whether weights may be fetched: ``from_pretrained`` would retry for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    what = f"the weights of {name}" + (f" ({source})" if source != name else "")
     try:
         HfApi().auth_check(source)
     except GatedRepoError:
@@ -306,14 +344,13 @@ def _make_reachable(name: str, source: str, revision: str | None) -> None:
         ) from None
 
 
-def _load(name: str, source: str, config: BackboneConfig) -> tuple[Any, str]:
+def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[Any, str]:
     """The network, with every weight from its checkpoint, and its family."""
     import transformers
 
-    where = {"revision": config.revision} if config.revision is not None else {}
     is_folder = _is_folder(source)
     try:
-        family = str(transformers.AutoConfig.from_pretrained(source, **where).model_type)
+        family = str(transformers.AutoConfig.from_pretrained(source, **options).model_type)
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, source, is_folder, "has no readable config.json", error) from None
     if family not in _FAMILIES:
@@ -325,7 +362,7 @@ def _load(name: str, source: str, config: BackboneConfig) -> tuple[Any, str]:
         # Without safetensors there would be pickles to read, which may run code.
         with _quiet():
             model, report = cls.from_pretrained(
-                source, dtype=resolve_dtype(config.dtype), output_loading_info=True, use_safetensors=True, **where
+                source, dtype=resolve_dtype(dtype), output_loading_info=True, use_safetensors=True, **options
             )
     except Exception as error:
         raise _unreadable(name, source, is_folder, "holds no weights that can be read", error) from None
