@@ -371,6 +371,16 @@ def test_finished_takes_outlive_their_videos(copy: Path, tmp_path: Path) -> None
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("lost", [f"uid-a/{EXO}/30.jpg", "uid-a/annotation.json", "uid-a"])
+def test_what_was_lost_is_made_again(release: Path, tmp_path: Path, lost: str) -> None:
+    prepare_release(release, tmp_path / "out", splits=["val"])
+    before = contents(tmp_path / "out")
+    path = tmp_path / "out" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert prepare_release(release, tmp_path / "out", splits=["val"]).done_before == 1
+    assert contents(tmp_path / "out") == before
+
+
 def test_a_replaced_video_is_read_anew(copy: Path, tmp_path: Path) -> None:
     prepare_release(copy, tmp_path / "out", splits=["val"])
     video = copy / "takes" / "cook_1" / "frame_aligned_videos" / f"{EXO}.mp4"

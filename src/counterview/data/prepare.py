@@ -266,7 +266,7 @@ def _pool(jobs: Iterable[TakeJob], workers: int) -> Iterator[tuple[str, tuple[Ta
         rest = iter(jobs)
         more = True
         while more or waiting:
-            while more and len(waiting) < 2 * workers:  # no more than are soon at work, so that Ctrl-C is quick
+            while more and len(waiting) < workers:  # no more than are at work, so that Ctrl-C need not wait for others
                 job = next(rest, None)
                 more = job is not None
                 if job is not None:

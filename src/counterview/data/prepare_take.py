@@ -158,8 +158,7 @@ def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
     videos = {camera: found.get(camera, known.get(camera)) for camera in paths if camera in found or camera in known}
     if record is not None and record["report"] is not None and record["annotation"] == digest and videos == known:
         before = TakeReport.from_dict(record["report"])
-        # What looked damaged may have been a disk or a network that failed for a moment: it is tried again.
-        if not any(camera.status == "damaged" or camera.damaged_frames for camera in before.cameras.values()):
+        if _stands(before, job.out):
             return before, True
     if not _enough(take, report, set(videos), job):
         return report, False
@@ -183,6 +182,16 @@ def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
     _conclude(report)
     write_json(record_path(job.out, job.uid), {**state, "report": report.to_dict()})
     return report, False
+
+
+def _stands(report: TakeReport, out: Path) -> bool:
+    """Whether an earlier report still holds."""
+    # What looked damaged may have been a disk or a network that failed for a moment: it is tried again.
+    if any(camera.status == "damaged" or camera.damaged_frames for camera in report.cameras.values()):
+        return False
+    folder = safe_join(out, report.take_uid)
+    pictures = all(len(_pictures(folder, (name,))) == camera.frames for name, camera in report.cameras.items())
+    return pictures and (folder / ANNOTATION).is_file() == (report.status in USABLE)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
