@@ -3,9 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.lmeec.lmeec_fill import fill, small_model, tiny_clip
+import torch
 
 from counterview.lmeec.model import LMEEC
+from tests.lmeec.lmeec_fill import fill, small_model, tiny_clip
+
+# Small tensors: a second thread costs more than it helps, and much more on a busy machine.
+torch.set_num_threads(1)
 
 DATA = Path(__file__).parent.parent / "data" / "lmeec"
 

@@ -63,6 +63,9 @@ def small_model(seed=0, **settings):
         for name, value in model.named_parameters():
             if not value.any() or "scale" in name:  # SAM 2's embeddings start at zero
                 value.uniform_(-0.5, 0.5)
+            elif value.ndim > 1 and name.endswith("weight"):  # large enough that attention attends to something
+                bound = (3 / value[0].numel()) ** 0.5
+                value.uniform_(-bound, bound)
         model.sam.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(5.0)
     return model.eval()
 

@@ -28,9 +28,7 @@ def clip():
 
 def follow(session, clip, shown, frames=range(4)):
     """Logits by object of each frame; ``shown[name](t)`` is the query mask."""
-    return [
-        session.step(clip[0][t], {name: of(t) for name, of in shown.items()}, clip[1][t], frame=t) for t in frames
-    ]
+    return [session.step(clip[0][t], {name: of(t) for name, of in shown.items()}, clip[1][t], frame=t) for t in frames]
 
 
 def same(a, b, tolerance=2e-5):

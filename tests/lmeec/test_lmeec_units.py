@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from tests.lmeec.lmeec_fill import disc, fill, uniform
 
 from counterview.errors import ImageError, InputError, MaskError
 from counterview.lmeec.fusion import Concat, MVMoE, Sum, build_fusion
 from counterview.lmeec.memory import MemoryBank, PointerBank, compress
 from counterview.lmeec.preprocess import as_mask, soft_mask, to_native, to_pixels, to_query_mask
 from counterview.types import ObjectMask
+from tests.lmeec.lmeec_fill import disc, fill, uniform
 
 
 @pytest.mark.parametrize("case", ["moe256", "moe16"])
@@ -19,10 +19,7 @@ def test_moe_equals_the_official_module(units, case):
     moe = MVMoE(d["C"])
     prefix = f"{case}.MV_MoE."
     moe.load_state_dict(
-        {
-            p["name"].removeprefix(prefix): fill(p["name"], p["shape"], p["scale"], p["offset"])
-            for p in d["parameters"]
-        }
+        {p["name"].removeprefix(prefix): fill(p["name"], p["shape"], p["scale"], p["offset"]) for p in d["parameters"]}
     )
     shape = (d["B"], d["C"], d["H"], d["W"])
     memory, view = (fill(f"{case}/{name}", shape, 2) for name in ("memory_fused", "view_guided"))
@@ -59,7 +56,9 @@ def test_compression_equals_the_official_function_and_the_papers_equation(units,
     removed = arrays[f"{case}/dropped_frame_index"].T  # (N, B)
     dropped, _ = compress(memory, "drop")
     kept = torch.from_numpy(np.arange(d["T"])[:, None, None] != removed)
-    assert torch.equal(dropped, memory.transpose(0, 2)[kept.transpose(0, 2)].view(d["B"], d["N"], -1, d["C"]).permute(2, 1, 0, 3))
+    assert torch.equal(
+        dropped, memory.transpose(0, 2)[kept.transpose(0, 2)].view(d["B"], d["N"], -1, d["C"]).permute(2, 1, 0, 3)
+    )
 
 
 def test_first_of_equal_gaps_is_merged(units):

@@ -53,17 +53,19 @@ class HieraConfig:
             )
         first = {sum(self.blocks[:i]) for i in range(1, 4)}
         if first & set(self.global_blocks):
-            raise ConfigError("the first block of a stage pools, and cannot be global", found=sorted(self.global_blocks))
+            raise ConfigError(
+                "the first block of a stage pools, and cannot be global", found=sorted(self.global_blocks)
+            )
         if any(window % 2 for window in self.windows[:2]) or (self.windows[2] % 2):
-            raise ConfigError("windows of the first three stages are even: the next stage halves them", found=self.windows)
+            raise ConfigError(
+                "windows of the first three stages are even: the next stage halves them", found=self.windows
+            )
 
 
 BACKBONES: dict[str, HieraConfig] = {
     "hiera-t": HieraConfig(),
     "hiera-s": HieraConfig(blocks=(1, 2, 11, 2), global_blocks=(7, 10, 13)),
-    "hiera-b+": HieraConfig(
-        hidden=112, heads=2, blocks=(2, 3, 16, 3), global_blocks=(12, 16, 20), background=(14, 14)
-    ),
+    "hiera-b+": HieraConfig(hidden=112, heads=2, blocks=(2, 3, 16, 3), global_blocks=(12, 16, 20), background=(14, 14)),
     "hiera-l": HieraConfig(
         hidden=144, heads=2, blocks=(2, 6, 36, 4), global_blocks=(23, 33, 43), windows=(8, 4, 16, 8)
     ),
@@ -100,8 +102,9 @@ class LMEECConfig:
     behaviour: Behaviour = field(
         default="paper", metadata={"help": "paper, or released: what the released weights were trained with"}
     )
-    backbone: Literal["hiera-t", "hiera-s", "hiera-b+", "hiera-l", "hiera-nano"] | HieraConfig = field(
-        default="hiera-b+", metadata={"help": "size of the image encoder, by name or in numbers"}
+    backbone: HieraConfig | str = field(
+        default="hiera-b+",
+        metadata={"help": "image encoder: hiera-t, hiera-s, hiera-b+, hiera-l, hiera-nano, or its sizes in numbers"},
     )
     image_size: int = field(default=480, metadata={"help": "side of the square picture, a multiple of 32"})
     channels: int = field(default=256, metadata={"help": "channels of the feature maps (C); a multiple of 64"})

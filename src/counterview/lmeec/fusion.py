@@ -92,9 +92,7 @@ def build_fusion(kind: str, channels: int) -> nn.Module:
 
 
 def _channel_gate(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.Sigmoid()
-    )
+    return nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.Sigmoid())
 
 
 def _spatial_gate(channels: int) -> nn.Sequential:

@@ -70,9 +70,7 @@ def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
         mask = mask.to_array()
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2:
         found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise MaskError(
-            f"the query mask of {name!r} is no boolean mask", found=found, expected="bool (H, W)"
-        )
+        raise MaskError(f"the query mask of {name!r} is no boolean mask", found=found, expected="bool (H, W)")
     if mask.shape != tuple(size_hw):
         raise MaskError(
             f"the query mask of {name!r} has another size than its picture",

@@ -14,7 +14,7 @@ from torch import Tensor
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, CounterviewError, InputError
 from counterview.lmeec.memory import MemoryBank
-from counterview.lmeec.session import Session, Track
+from counterview.lmeec.session import Session
 from counterview.media.files import atomic_write
 
 if TYPE_CHECKING:
@@ -133,9 +133,7 @@ def _bank_record(bank: MemoryBank, prefix: str, tensors: dict[str, Tensor]) -> d
     }
 
 
-def _fill_bank(
-    bank: MemoryBank, record: dict[str, Any], prefix: str, tensors: dict[str, Tensor], model: LMEEC
-) -> None:
+def _fill_bank(bank: MemoryBank, record: dict[str, Any], prefix: str, tensors: dict[str, Tensor], model: LMEEC) -> None:
     cells = model.config.grid**2
     numbers = [int(n) for n in record["numbers"]]
     if len(numbers) > bank.size:

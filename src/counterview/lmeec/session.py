@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +153,7 @@ class Session:
         query_masks: Mapping[str, BoolImage | ObjectMask | None],
         target_image: Picture | Mapping[str, Picture],
         frame: int | None = None,
+        pairs: Collection[tuple[str, str]] | None = None,
     ) -> dict[str, Any]:
         """Predict one frame, and remember it.
 
@@ -163,6 +164,7 @@ class Session:
                 (``config.without_query``). Objects left out of the mapping are not predicted; their memory stays.
             target_image: one picture, or several by the name of their camera. Sizes may differ.
             frame: frame number; the last one plus ``stride`` if not given.
+            pairs: with several cameras, the pairs of object and camera to be predicted; all of them if not given.
 
         Returns:
             by object name a :class:`FrameResult`; with several cameras, by object name and camera.
@@ -173,9 +175,9 @@ class Session:
         """
         number, index = self._number(frame)
         several = isinstance(target_image, Mapping)
-        cameras: dict[str, Picture] = dict(target_image) if isinstance(target_image, Mapping) else {
-            ONLY_CAMERA: target_image
-        }
+        cameras: dict[str, Picture] = (
+            dict(target_image) if isinstance(target_image, Mapping) else {ONLY_CAMERA: target_image}
+        )
         if not cameras:
             raise InputError("no target picture was given", fix="Leave the frame out, or give at least one camera.")
         for what in (*cameras, *query_masks):
@@ -189,7 +191,8 @@ class Session:
             (name, camera)
             for name, mask in checked.items()
             for camera in cameras
-            if mask is not None or ((name, camera) in self.tracks and self.model.config.without_query == "track")
+            if (pairs is None or (name, camera) in pairs)
+            and (mask is not None or ((name, camera) in self.tracks and self.model.config.without_query == "track"))
         ]
         sizes = {camera: _size(picture) for camera, picture in cameras.items()}
         answers: dict[tuple[str, str], FrameResult] = {}

@@ -5,6 +5,7 @@ Nothing is ever unpickled beyond plain tensors: safetensors, or ``torch.load(wei
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
-from counterview.lmeec.config import LMEECConfig
+from counterview.lmeec.config import BACKBONES, LMEECConfig
 from counterview.media.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -154,6 +155,24 @@ def convert_released(
     state["visibility_scale"], state["visibility_bias"] = torch.ones(()), torch.zeros(())
     check_state(config, state, path)
     return config, {name: value.detach().to(torch.float32).contiguous() for name, value in state.items()}
+
+
+def released_backbone(state: Mapping[str, Any]) -> str:
+    """Name of the image encoder in a released state dict, by its width and number of blocks.
+
+    Raises:
+        CheckpointError: none that is known.
+    """
+    patch = state.get("image_encoder.trunk.patch_embed.proj.weight")
+    blocks = {name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")}
+    for name, hiera in BACKBONES.items():
+        if isinstance(patch, Tensor) and patch.shape[:1] == (hiera.hidden,) and len(blocks) == sum(hiera.blocks):
+            return name
+    raise CheckpointError(
+        "holds no image encoder of SAM 2",
+        found=f"{len(blocks)} blocks",
+        expected=", ".join(f"{sum(h.blocks)} ({n})" for n, h in BACKBONES.items()),
+    )
 
 
 def check_state(config: LMEECConfig, state: Mapping[str, Tensor], path: str | os.PathLike[str] | None = None) -> None:
@@ -304,14 +323,13 @@ def with_settings(model: LMEEC, **settings: Any) -> LMEEC:
         ConfigError: settings that change the architecture, or contradict each other.
     """
     from counterview.lmeec.config import architecture
-    from counterview.lmeec.model import LMEEC
 
     config = replace(model.config, **settings)
     if architecture(config) != architecture(model.config):
         raise ConfigError("these settings change the architecture, which weights do not follow", found=settings)
-    other = LMEEC(config)
-    other.load_state_dict(model.state_dict())
-    return other.to(model.device).train(model.training)
+    other = copy.deepcopy(model)
+    other.config = config
+    return other
 
 
 def _check_folder(source: str | os.PathLike[str]) -> None:
@@ -323,9 +341,7 @@ def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME])
-        )
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
     except Exception as error:  # the client raises a dozen kinds, of requests, its own, and OSError
         raise WeightsError(
             f"no folder {repository!r}, and no such model could be had from the Hub",

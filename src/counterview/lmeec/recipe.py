@@ -1,0 +1,134 @@
+"""What a training recipe of LM-EEC says beside ``method`` and ``training``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from counterview.data.clips import CLIP_FRAMES, MAX_OBJECTS
+from counterview.errors import ConfigError
+from counterview.lmeec.config import LMEECConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clips are trained and which takes are validated on."""
+
+    root: str = field(metadata={"help": "the data set: prepared, or the release"})
+    split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
+    val_root: str | None = field(default=None, metadata={"help": "data set to validate on; root if not given"})
+    val_split: str | None = field(default="val", metadata={"help": "split to validate on"})
+    val_takes: int | None = field(default=None, metadata={"help": "takes of it that are used; all if not given"})
+    val_frames: int | None = field(default=None, metadata={"help": "frames of each that are used; all if not given"})
+    directions: tuple[Literal["ego2exo", "exo2ego"], ...] = field(
+        default=("ego2exo",), metadata={"help": "ego2exo, exo2ego, or both for one model of both"}
+    )
+    clip_frames: int = field(default=CLIP_FRAMES, metadata={"help": "frames of a training clip"})
+    max_objects: int = field(default=MAX_OBJECTS, metadata={"help": "most objects of a training clip"})
+    clips_per_epoch: int | None = field(
+        default=None, metadata={"help": "clips of an epoch; one for each object and pair of cameras if not given"}
+    )
+    absent: bool = field(
+        default=True, metadata={"help": "also frames in which the target is absent, so that the object score learns it"}
+    )
+    cache_mb: int = field(
+        default=0, metadata={"help": "shrunken training pictures kept in memory, per process; for small data sets"}
+    )
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.directions or len(set(self.directions)) < len(self.directions):
+            problems.append("directions are one or two different ones")
+        for name in ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(f"{name} is {value}, expected 1 or more")
+        if self.cache_mb < 0:
+            problems.append(f"cache_mb is {self.cache_mb}, expected 0 or more")
+        if not self.root:
+            problems.append("root is empty")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation, drawn once for a clip and the same for all its frames. The defaults are the paper's."""
+
+    flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
+    degrees: float = field(default=25.0, metadata={"help": "largest rotation"})
+    shear: float = field(default=20.0, metadata={"help": "largest shear, in degrees"})
+    brightness: float = field(default=0.1, metadata={"help": "largest relative change of brightness"})
+    contrast: float = field(default=0.03, metadata={"help": "largest relative change of contrast"})
+    saturation: float = field(default=0.03, metadata={"help": "largest relative change of saturation"})
+    grey: float = field(default=0.05, metadata={"help": "probability of a grey clip"})
+    per_view: bool = field(default=False, metadata={"help": "draw anew for the second camera"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("flip", "brightness", "contrast", "saturation", "grey"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        if not 0 <= self.degrees <= 180:
+            problems.append(f"degrees is {self.degrees}, expected 0 to 180")
+        if not 0 <= self.shear < 90:
+            problems.append(f"shear is {self.shear}, expected 0 to below 90")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the four losses. The defaults are the paper's."""
+
+    focal: float = field(default=20.0, metadata={"help": "weight of the focal loss"})
+    dice: float = field(default=1.0, metadata={"help": "weight of the dice loss"})
+    iou: float = field(default=1.0, metadata={"help": "weight of the error of the predicted IoU"})
+    score: float = field(default=1.0, metadata={"help": "weight of the object score's cross-entropy"})
+    calibration: Literal["balanced", "data", "none"] = field(
+        default="balanced",
+        metadata={"help": "visibility calibrated as if half of all objects were visible, as in the data, or not"},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("focal", "dice", "iou", "score"):
+            if not 0 <= getattr(self, name) < 1e6:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """What the method adds to the engine's optimiser. The defaults are the paper's."""
+
+    encoder_lr_scale: float = field(default=0.6, metadata={"help": "learning rate of the image encoder over the rest"})
+    layer_decay: float = field(default=0.9, metadata={"help": "factor from each block of the encoder to the one below"})
+    recompute: bool = field(
+        default=False, metadata={"help": "compute activations again in the backward pass: less memory, more time"}
+    )
+    recompute_pictures: int = field(default=1, metadata={"help": "pictures encoded at a time where that is done"})
+
+    def __post_init__(self) -> None:
+        if not (0 < self.encoder_lr_scale <= 10 and 0 < self.layer_decay <= 1):
+            raise ConfigError(
+                "encoder_lr_scale is above 0 and layer_decay in (0, 1]",
+                found=(self.encoder_lr_scale, self.layer_decay),
+            )
+        if self.recompute_pictures < 1:
+            raise ConfigError("recompute_pictures is at least 1", found=self.recompute_pictures)
+
+
+@dataclass(frozen=True)
+class LMEECRecipe:
+    """The keys of a recipe beside ``method`` and ``training``."""
+
+    data: DataConfig
+    model: LMEECConfig = field(default_factory=LMEECConfig)
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "weights to begin with: a Hub id or folder of SAM 2.1, a folder of LM-EEC; random if not given"
+        },
+    )
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
