@@ -17,7 +17,8 @@ from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.table import COLUMNS, FrameTable
 
 FOLDER = Path(__file__).parents[1] / "data" / "evaluator"
-GT, PRED = FOLDER / "relations_val.json", FOLDER / "pred_ego-exo.json"
+GT, PRED = FOLDER / "correspondence-gt.json", FOLDER / "pred_ego-exo.json"
+RAW = FOLDER / "relations_val.json"
 TAKE = "051f9c79-4b4e-4c30-ac1f-df814091f7ff"
 
 
@@ -143,9 +144,9 @@ def make_prepared(folder, truth, looked_at=True):
 
 
 def test_a_prepared_folder(tmp_path):
-    make_prepared(tmp_path / "a", GroundTruth(GT))
-    make_prepared(tmp_path / "b", GroundTruth(GT), looked_at=False)
-    expected = evaluate(GT, PRED)
+    make_prepared(tmp_path / "a", GroundTruth(RAW))
+    make_prepared(tmp_path / "b", GroundTruth(RAW), looked_at=False)
+    expected = evaluate(RAW, PRED)
     same = evaluate(tmp_path / "a", PRED)
     assert same.totals == expected.totals
     assert repr(list(same.table.rows())) == repr(list(expected.table.rows()))  # scenarios too
@@ -186,7 +187,7 @@ def test_bad_ground_truth_is_left_out_and_said(tmp_path, fixture_data, change):
 
 
 def test_break_downs_cover_every_row_once():
-    report = evaluate(GT, PRED)
+    report = evaluate(RAW, PRED)
     for kind in KINDS:
         groups = breakdown(report.table, kind, direction="ego2exo")
         rows = 77 if kind == "size" else 102
@@ -274,3 +275,15 @@ def test_files_that_are_no_ground_truth(tmp_path):
         GroundTruth(tmp_path / "odd.json").load("t")
     with pytest.raises(InputError):
         GroundTruth(tmp_path)
+
+
+@pytest.mark.parametrize("direction", ["ego2exo", "exo2ego"])
+def test_empty_predictions_have_their_documented_values(tmp_path, direction):
+    """IoU is the share of ground truth that vanished at the size of scoring; nobody is found."""
+    (tmp_path / "p.json").write_text(json.dumps({"ego-exo": {"results": {}}, "exo-ego": {"results": {}}}))
+    report = evaluate(GT, tmp_path / "p.json", direction, missing="count-absent")
+    gt_area = report.table["gt_area_px"][report.table["gt_visible"]]
+    assert report.totals.iou == pytest.approx((gt_area == 0).mean(), abs=1e-12)
+    assert 0 < report.totals.iou < 0.1
+    assert report.totals.balanced_accuracy == 0.5
+    assert report.totals.missing == report.totals.frames

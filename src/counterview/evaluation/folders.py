@@ -37,7 +37,7 @@ LMEEC_MIN_SHARE = 0.001
 
 
 def folder_name(name: str) -> str:
-    """A name from an annotation as one path component; different names never share one.
+    """A name from an annotation as one path component; different names never share one, letter case apart.
 
     Names of more than 150 bytes, so written, keep their beginning and end in ``%~`` and a hash.
     """

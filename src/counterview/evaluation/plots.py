@@ -14,6 +14,12 @@ WIDTH, HEIGHT = 460, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 14, 36
 
 
+def safe_text(value: object) -> str:
+    """Text for a page: escaped, with what cannot be printed or encoded replaced."""
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+
+
 def _x(value: float, low: float, high: float) -> float:
     return _LEFT + (value - low) / (high - low or 1) * (WIDTH - _LEFT - _RIGHT)
 
@@ -29,17 +35,17 @@ def _frame(body: list[str], x_label: str, y_label: str, top: float, names: Seque
         y = _y(value, top)
         lines.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         lines.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    lines.append(f'<text x="{(WIDTH + _LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x_label)}</text>')
+    lines.append(f'<text x="{(WIDTH + _LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{safe_text(x_label)}</text>')
     middle = (HEIGHT - _BOTTOM + _TOP) / 2
     lines.append(
-        f'<text transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y_label)}</text>'
+        f'<text transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{safe_text(y_label)}</text>'
     )
     lines += body
     if len(names) > 1:
         for k, name in enumerate(names):
             y = _TOP + 12 + 14 * k
             lines.append(f'<rect x="{_LEFT + 8}" y="{y - 8}" width="9" height="9" fill="{COLORS[k % len(COLORS)]}"/>')
-            lines.append(f'<text x="{_LEFT + 22}" y="{y}">{html.escape(name[:40])}</text>')
+            lines.append(f'<text x="{_LEFT + 22}" y="{y}">{safe_text(name[:40])}</text>')
     return "".join([*lines, "</svg>"])
 
 
@@ -78,7 +84,7 @@ def bars(systems: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], 
                 continue
             y = _y(min(value, top), top)
             x = _LEFT + i * room + room * 0.1 + k * width
-            tip = f"<title>{html.escape(f'{name}: {labels[i]}: {value:.3f}')}</title>"
+            tip = f"<title>{safe_text(f'{name}: {labels[i]}: {value:.3f}')}</title>"
             body.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{HEIGHT - _BOTTOM - y:.1f}" '
                 f'fill="{COLORS[k % len(COLORS)]}">{tip}</rect>'
@@ -86,5 +92,5 @@ def bars(systems: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], 
     for i, label in enumerate(labels):
         x = _LEFT + (i + 0.5) * room
         short = label if len(label) <= max(4, int(room / 6)) else label[: max(3, int(room / 6) - 1)] + "…"
-        body.append(f'<text x="{x:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{html.escape(short)}</text>')
+        body.append(f'<text x="{x:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{safe_text(short)}</text>')
     return _frame(body, "", y_label, top, [name for name, _ in systems])

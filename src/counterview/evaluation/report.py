@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from counterview.evaluation import plots
 from counterview.evaluation.breakdown import KINDS, Group, breakdown
 from counterview.evaluation.cases import Case, data_uri, draw_case, pick
 from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.plots import safe_text
 from counterview.evaluation.predictions import PredictionSource
 from counterview.evaluation.protocol import Report
 from counterview.evaluation.scorer import MEASURES, PROTOCOLS
@@ -124,6 +124,15 @@ def _group(group: Group) -> dict[str, Any]:
     return {"label": group.label, "takes": group.takes, **group.totals.to_json()}
 
 
+def _writable(value: Any) -> Any:
+    """Half characters, which names in JSON may hold, as escapes: no UTF-8 file can hold them."""
+    if isinstance(value, dict):
+        return {k: _writable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_writable(v) for v in value]
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+
+
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -161,16 +170,11 @@ def write_report(
             drawn = [draw_case(row, report, truth, source, Path(frames) if frames else None) for row in rows]
             body.append(_cases(f"{title}: {name}" if len(sources) > 1 else title, [c for c in drawn if c is not None]))
     body.append(_notes(comparison))
-    write_json(Path(folder) / f"{stem}.json", to_json(comparison))
+    write_json(Path(folder) / f"{stem}.json", _writable(to_json(comparison)))
     title = f"Scores: {', '.join(comparison.names)}"
     with atomic_write(page, "w") as handle:
-        handle.write(_PAGE.format(title=_text(title), body="\n".join(body)))
+        handle.write(_PAGE.format(title=safe_text(title), body="\n".join(body)))
     return page
-
-
-def _text(value: object) -> str:
-    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
 
 def _value(value: float, digits: int = 4) -> str:
@@ -191,14 +195,14 @@ def _header(comparison: Comparison) -> str:
         ("Ground truth", first.ground_truth),
         ("Counterview", __version__),
     ]
-    return "<h1>Scores</h1>" + _table((), [(f"<b>{_text(k)}</b>", _text(v)) for k, v in facts])
+    return "<h1>Scores</h1>" + _table((), [(f"<b>{safe_text(k)}</b>", safe_text(v)) for k, v in facts])
 
 
 def _scores(comparison: Comparison) -> str:
     rows = []
     for report, name, spread in zip(comparison.reports, comparison.names, comparison.intervals, strict=True):
         totals = report.totals
-        cells = [_text(name)]
+        cells = [safe_text(name)]
         for measure in MEASURES:
             i = spread[measure]
             wide = "" if math.isnan(i.low) else f"<br><small>{i.low:.4f} to {i.high:.4f}</small>"
@@ -224,7 +228,7 @@ def _paired(comparison: Comparison) -> str:
         for measure in MEASURES:
             d = found[measure]
             rows.append([
-                _text(f"{name} − {comparison.names[0]}"), TITLES[measure], f"{d.value:+.4f}",
+                safe_text(f"{name} − {comparison.names[0]}"), TITLES[measure], f"{d.value:+.4f}",
                 f"{_value(d.interval.low)} to {_value(d.interval.high)}", _value(d.p_value), str(frames),
             ])  # fmt: skip
     head = ["Difference", "Measure", "Value", "95 % interval", "p (two-sided)", "Object-frames in common"]
@@ -251,8 +255,8 @@ def _breakdown(comparison: Comparison, kind: str) -> str:
     plot = plots.bars(values, labels, "IoU") if len(labels) <= 24 else ""
     rows = [
         [
-            _text(name),
-            _text(g.label),
+            safe_text(name),
+            safe_text(g.label),
             *(_value(getattr(g.totals, m), 3) for m in MEASURES),
             str(g.totals.frames),
             str(g.takes),
@@ -264,7 +268,7 @@ def _breakdown(comparison: Comparison, kind: str) -> str:
     shown = _table(head, rows)
     if len(rows) > 40:
         shown = f"<details><summary>{len(rows)} rows</summary>{shown}</details>"
-    return f"<h2>By {_text(kind)}</h2>{plot}{shown}"
+    return f"<h2>By {safe_text(kind)}</h2>{plot}{shown}"
 
 
 def _cases(title: str, cases: Sequence[Case]) -> str:
@@ -282,9 +286,9 @@ def _cases(title: str, cases: Sequence[Case]) -> str:
             f"{row.object}, frame {row.frame}: IoU {_value(row.iou, 3)}, contours {_value(row.contour_accuracy, 3)}, "
             f"location {_value(row.location_error, 3)}. {row.query_camera} to {row.target_camera}, take {row.take}"
         )
-        figures.append(f"<figure>{pictures}<figcaption>{_text(text)}</figcaption></figure>")
+        figures.append(f"<figure>{pictures}<figcaption>{safe_text(text)}</figcaption></figure>")
     legend = "<p class=note>Left the query, right the target. Blue: only truth; red: only prediction; green: both.</p>"
-    return f"<h2>{_text(title)}</h2>{legend}<div class=cases>{''.join(figures)}</div>"
+    return f"<h2>{safe_text(title)}</h2>{legend}<div class=cases>{''.join(figures)}</div>"
 
 
 def _notes(comparison: Comparison) -> str:
@@ -293,7 +297,9 @@ def _notes(comparison: Comparison) -> str:
         said.append(("perfect choice", comparison.oracle.notes))
     if not said:
         return ""
-    lists = [f"<h3>{_text(n)}</h3><ul>{''.join(f'<li>{_text(x)}</li>' for x in notes)}</ul>" for n, notes in said]
+    lists = [
+        f"<h3>{safe_text(n)}</h3><ul>{''.join(f'<li>{safe_text(x)}</li>' for x in notes)}</ul>" for n, notes in said
+    ]
     return "<h2>Notes</h2>" + "".join(lists)
 
 

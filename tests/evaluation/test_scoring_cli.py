@@ -1,0 +1,106 @@
+"""``counterview evaluate`` and ``counterview submit`` as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from counterview.cli.evaluate import evaluate, worker_count
+from counterview.cli.submit import submit
+from counterview.errors import CounterviewError, InputError, PredictionError
+
+FOLDER = Path(__file__).parents[1] / "data" / "evaluator"
+GT, EGO, EXO = (str(FOLDER / n) for n in ("correspondence-gt.json", "pred_ego-exo.json", "pred_exo-ego.json"))
+
+
+@pytest.fixture
+def run(capsys):
+    """Run one command; returns its standard output and standard error."""
+    app = typer.Typer()
+    app.command()(evaluate)
+    app.command()(submit)
+
+    def call(*arguments):
+        app([str(a) for a in arguments], standalone_mode=False)
+        return capsys.readouterr()
+
+    return call
+
+
+def test_json_has_the_documented_keys(run, fixture_data):
+    said = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--json").out)
+    assert list(said) == [
+        "protocol",
+        "direction",
+        "iou",
+        "location_error",
+        "contour_accuracy",
+        "balanced_accuracy",
+        "counts",
+    ]
+    assert list(said["counts"]) == ["frames", "visible", "absent", "missing"]
+    assert (said["protocol"], said["direction"]) == ("official", "ego2exo")
+    assert said["iou"] == pytest.approx(fixture_data("evaluator/expected.json")["ego-exo"]["official"]["iou"], abs=1e-9)
+
+
+def test_both_directions_and_several_files_are_a_list(run, tmp_path):
+    run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", GT)
+    said = json.loads(run("evaluate", "--gt", GT, "--pred", tmp_path / "s.json", "--json").out)
+    assert [s["direction"] for s in said] == ["ego2exo", "exo2ego"]
+    said = json.loads(
+        run("evaluate", "--gt", GT, "--direction", "ego2exo", "--json", "--pred", EGO, tmp_path / "s.json").out
+    )
+    assert len(said) == 2
+    assert said[0] == said[1]
+
+
+def test_tables_page_and_rows(run, tmp_path):
+    out = run(
+        "evaluate", "--gt", GT, "--pred", EGO, "--report", tmp_path / "r", "--per-frame", tmp_path / "rows.csv"
+    )  # fmt: skip
+    assert "0.3471" in out.out
+    assert {p.name for p in (tmp_path / "r").iterdir()} == {"index.html", "index.json"}
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 103
+    run("evaluate", "--gt", GT, "--pred", EGO, "--pred", EGO, "--per-frame", tmp_path / "two.csv")
+    assert {p.name for p in tmp_path.glob("two*")} == {"two-1-ego2exo.csv", "two-2-ego2exo.csv"}
+
+
+def test_faults_are_listed_line_by_line(run, tmp_path, capsys):
+    with pytest.raises(PredictionError, match="groups of predictions cannot be read"):
+        run("evaluate", "--gt", GT, "--pred", FOLDER / "pred_native_ego-exo.json")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) > 10
+    assert all("found 532 x 952" in line or "found 700 x 700" in line or "found 952 x 532" in line for line in lines)
+    with pytest.raises(PredictionError, match="Give the ego2exo file first"):
+        run("submit", EXO, EGO, "--out", tmp_path / "s.json", "--gt", GT)
+    with pytest.raises(InputError):
+        run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--missing", "ignore")
+    for option in (("--per-frame", tmp_path / "x.doc"), ("--protocol", "best")):
+        with pytest.raises(CounterviewError):
+            run("evaluate", "--gt", GT, "--pred", EGO, *option)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_answer_of_submit_as_json(run, tmp_path):
+    said = json.loads(run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", GT, "--json").out)
+    assert said["predictions"] == {"ego2exo": 113, "exo2ego": 98}
+    assert said["notes"] == []
+
+
+def test_a_handful_of_takes_needs_no_other_process():
+    assert worker_count(0, 6) == 1
+    assert worker_count(3, 6) == 3
+    assert worker_count(0, 10_000) >= 1
+
+
+def test_scoring_never_imports_torch():
+    code = (
+        "import sys, counterview.evaluation.report, counterview.evaluation.submission, counterview.evaluation.oracle,"
+        "counterview.evaluation.folders, counterview.evaluation.statistics;"
+        "print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
