@@ -43,19 +43,6 @@ class MergeTree:
         parents[self.children[:, 1]] = joined
         return parents
 
-    def persistence(self) -> F64:
-        """``(n + m,)`` price of the join that ends a region over that of the join that made it, at least 1.
-
-        Leaves, which no join made, and the last region, which none ends, last infinitely long.
-        """
-        made = np.concatenate([np.zeros(self.leaves), self.costs])
-        parents = self.parents()
-        ended = np.full(len(made), np.inf)
-        ended[parents >= 0] = self.costs[parents[parents >= 0] - self.leaves]
-        lasting = np.full(len(made), np.inf)
-        np.divide(ended, made, out=lasting, where=made > 0)
-        return np.maximum(lasting, 1)
-
     def keys(self) -> NDArray[np.uint64]:
         """``(n + m,)`` numbers that are equal for equal sets of leaves, in any tree over the same leaves.
 
