@@ -6,6 +6,7 @@ import math
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from counterview.errors import AnnotationError, InputError, MissingExtraError, PredictionError
@@ -15,6 +16,7 @@ from counterview.evaluation.oracle import oracle
 from counterview.evaluation.protocol import IncompletePredictions, evaluate
 from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.table import COLUMNS, FrameTable
+from counterview.masks.geometry import resize_mask
 
 FOLDER = Path(__file__).parents[1] / "data" / "evaluator"
 GT, PRED = FOLDER / "correspondence-gt.json", FOLDER / "pred_ego-exo.json"
@@ -287,3 +289,21 @@ def test_empty_predictions_have_their_documented_values(tmp_path, direction):
     assert 0 < report.totals.iou < 0.1
     assert report.totals.balanced_accuracy == 0.5
     assert report.totals.missing == report.totals.frames
+
+
+def test_proposals_in_archives_of_another_size(tmp_path):
+    """Arrays (N, H, W) at a size of their own, as mask generators leave them."""
+    truth = GroundTruth(GT)
+    for take in truth:
+        for name, _, camera in take.pairs("ego2exo"):
+            for frame in take.objects[name][camera].masks:
+                mask = take.mask(name, camera, frame)
+                half = resize_mask(mask, (mask.size_hw[0] // 2, mask.size_hw[1] // 2)).to_array()
+                path = tmp_path / take.uid / camera / f"{frame}_masks.npz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                earlier = np.load(path)["masks"] if path.exists() else np.zeros((1, *half.shape), dtype=bool)
+                np.savez_compressed(path, masks=np.concatenate([earlier, half[None]]))
+    report = oracle(truth, tmp_path, "ego2exo")
+    assert report.totals.iou > 0.8
+    assert report.totals.missing == 0
+    assert report.notes == []

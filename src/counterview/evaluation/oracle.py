@@ -9,6 +9,7 @@ Proposals are read from one of
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -89,12 +90,18 @@ def _masks(content: Any, path: Path) -> list[ObjectMask]:
 def _read_npz(path: Path) -> list[ObjectMask]:
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            name = "masks.npy" if "masks.npy" in names else names[0]
+            with archive.open(name) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(stream)
+        # Checked before anything is allocated: a header may promise whatever it likes.
+        size = math.prod(shape) * max(1, dtype.itemsize)
         if size > MAX_ARRAY_BYTES:
             raise ProposalError("is too large", path=path, found=f"{size} bytes", expected=f"up to {MAX_ARRAY_BYTES}")
         with np.load(path, allow_pickle=False) as arrays:
-            name = "masks" if "masks" in arrays else arrays.files[0]
-            stack = arrays[name]
+            stack = arrays[name.removesuffix(".npy")]
     except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile, MemoryError) as error:
         raise ProposalError("cannot be read", path=path, found=str(error)[:100] or type(error).__name__) from None
     if stack.ndim != 3 or 0 in stack.shape[1:] or stack.dtype.kind not in "bui":
