@@ -60,7 +60,8 @@ class Inspection:
     empty_takes: list[str] = field(default_factory=list)
     areas: dict[str, list[float]] = field(default_factory=lambda: {"ego": [], "exo": []})
     directions: dict[str, DirectionCount] = field(
-        default_factory=lambda: {"ego2exo": DirectionCount(), "exo2ego": DirectionCount()})
+        default_factory=lambda: {"ego2exo": DirectionCount(), "exo2ego": DirectionCount()}
+    )
     track_lengths: dict[str, list[int]] = field(default_factory=lambda: {"ego": [], "exo": []})
 
     def share_below(self, side: str, area: float) -> float:
@@ -72,14 +73,18 @@ class Inspection:
         """Numbers for JSON: counts, quantiles and shares, no list of all masks."""
         out: dict[str, Any] = {k: getattr(self, k) for k in ("takes", "cameras", "objects", "masks", "unreadable")}
         out["empty_takes"] = list(self.empty_takes)
-        out["directions"] = {d: {**asdict(c), "not_visible_share": c.not_visible_share} for d, c in self.directions.items()}
+        out["directions"] = {
+            d: {**asdict(c), "not_visible_share": c.not_visible_share} for d, c in self.directions.items()
+        }
         for side in ("ego", "exo"):
             area, length = np.asarray(self.areas[side]), np.asarray(self.track_lengths[side])
             out[side] = {
                 "masks": len(area),
                 "area_quantiles": np.quantile(area, [0.1, 0.25, 0.5, 0.75, 0.9]).tolist() if len(area) else [],
-                "below_0.1%": self.share_below(side, 0.001), "below_0.5%": self.share_below(side, 0.005),
-                "tracks": len(length), "track_length_median": float(np.median(length)) if len(length) else 0.0,
+                "below_0.1%": self.share_below(side, 0.001),
+                "below_0.5%": self.share_below(side, 0.005),
+                "tracks": len(length),
+                "track_length_median": float(np.median(length)) if len(length) else 0.0,
             }
         return out
 
@@ -89,8 +94,12 @@ def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[s
     pattern = f"relations_{split}.json" if split else "relations_*.json"
     files = sorted(folder.glob(pattern)) if folder.is_dir() else []
     if not files:
-        raise AnnotationError("holds no annotation of relations", path=folder, expected=pattern,
-                              fix="Give the folder that holds takes.json and annotations/.")
+        raise AnnotationError(
+            "holds no annotation of relations",
+            path=folder,
+            expected=pattern,
+            fix="Give the folder that holds takes.json and annotations/.",
+        )
     for file in files:
         for uid, take in iter_object(file, error=AnnotationError):
             if not isinstance(take, dict):
@@ -185,8 +194,12 @@ def draw_inspection(found: Inspection, path: str | os.PathLike[str]) -> None:
         cut = 580 + 340 * (1 - direction.not_visible_share)
         draw.rectangle((580, y, cut, y + 18), fill=(70, 150, 90))
         draw.rectangle((cut, y, 920, y + 18), fill=(170, 170, 170))
-        draw.text((580, y + 20), f"{name}: {direction.frames} frames, {direction.not_visible_share:.1%} not visible",
-                  fill="black", font=small)
+        draw.text(
+            (580, y + 20),
+            f"{name}: {direction.frames} frames, {direction.not_visible_share:.1%} not visible",
+            fill="black",
+            font=small,
+        )
     draw.text((580, 156), "track length, masks per object and camera", fill="black", font=small)
     longest = max([1, *found.track_lengths["ego"], *found.track_lengths["exo"]])
     edges = np.linspace(0.5, longest + 0.5, 13)

@@ -111,8 +111,15 @@ class Story:
         seat: middle of the shoulders when upright, (3,) metres.
     """
 
-    def __init__(self, scene: Scene, actions: list[Action], gaze: list[tuple[float, np.ndarray]], seat: np.ndarray,
-                 homes: tuple[Grasp, Grasp], sway: np.ndarray) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        actions: list[Action],
+        gaze: list[tuple[float, np.ndarray]],
+        seat: np.ndarray,
+        homes: tuple[Grasp, Grasp],
+        sway: np.ndarray,
+    ) -> None:
         self.scene, self.actions = scene, actions
         self.seat, self._gaze, self._homes, self._sway = seat, gaze, homes, sway
 
@@ -151,8 +158,14 @@ class Story:
         right = np.cross(forward, (0, 0, 1.0))
         right /= np.linalg.norm(right)
         turn = np.stack([right, forward, np.cross(right, forward)], -1)
-        return PersonPose((turn, head), (wrists[0], wrists[1]), (angles[0], angles[1]), (opposed[0], opposed[1]),
-                          (shoulders[0], shoulders[1]), hips)
+        return PersonPose(
+            (turn, head),
+            (wrists[0], wrists[1]),
+            (angles[0], angles[1]),
+            (opposed[0], opposed[1]),
+            (shoulders[0], shoulders[1]),
+            hips,
+        )
 
     def _look(self, t: float) -> np.ndarray:
         times = [g[0] for g in self._gaze]
@@ -174,7 +187,9 @@ def shoulders_for(seat: np.ndarray, wrists: list[np.ndarray]) -> tuple[list[np.n
 
 
 def _spots(scene: Scene, rests: list[Rest], but: int) -> list[Spot]:
-    return [spot_of(t, r) for i, (t, r) in enumerate(zip(scene.things, rests, strict=True)) if i != but] + list(scene.clutter)
+    return [spot_of(t, r) for i, (t, r) in enumerate(zip(scene.things, rests, strict=True)) if i != but] + list(
+        scene.clutter
+    )
 
 
 def _height_along(spots: list[Spot], a: np.ndarray, b: np.ndarray, radius: float) -> float:
@@ -218,7 +233,9 @@ def _arms_free(action: Action, story: Story, spots: list[Spot]) -> bool:
     return True
 
 
-def _draw_goal(rng: np.random.Generator, scene: Scene, rests: list[Rest], k: int, used: set[int]) -> tuple[Rest, int | None]:
+def _draw_goal(
+    rng: np.random.Generator, scene: Scene, rests: list[Rest], k: int, used: set[int]
+) -> tuple[Rest, int | None]:
     """A free spot on the table or, now and then, in a bowl or on a board; and what it then stands on."""
     thing, table = scene.things[k], scene.table
     if rng.random() < 0.3:
@@ -231,11 +248,20 @@ def _draw_goal(rng: np.random.Generator, scene: Scene, rests: list[Rest], k: int
             return Rest(rests[j].x, rests[j].y, floor, float(rng.uniform(-np.pi, np.pi))), j
     reach = scene.table.half_y
     yaw = rests[k].yaw + float(rng.normal(0, 0.9))
-    return Rest(float(rng.uniform(-0.75, 0.75) * table.half_x), float(rng.uniform(-reach + 0.06, reach * 0.45)), 0.0, yaw), None
+    return Rest(
+        float(rng.uniform(-0.75, 0.75) * table.half_x), float(rng.uniform(-reach + 0.06, reach * 0.45)), 0.0, yaw
+    ), None
 
 
-def _draw_action(rng: np.random.Generator, scene: Scene, rests: list[Rest], used: set[int], start_s: float,
-                 seat: np.ndarray, homes: tuple[Grasp, Grasp]) -> tuple[Action, int | None] | None:
+def _draw_action(
+    rng: np.random.Generator,
+    scene: Scene,
+    rests: list[Rest],
+    used: set[int],
+    start_s: float,
+    seat: np.ndarray,
+    homes: tuple[Grasp, Grasp],
+) -> tuple[Action, int | None] | None:
     """One candidate, or None where it is impossible on the face of it."""
     k = int(rng.integers(len(rests)))
     if k in used or rests[k].z > 0:
@@ -261,8 +287,11 @@ def _draw_action(rng: np.random.Generator, scene: Scene, rests: list[Rest], used
     if look:
         via = np.array([0.5 * via[0] + rng.normal(0, 0.05), -scene.table.half_y + rng.uniform(0.08, 0.24), 0])
     others = [s for i, s in enumerate(spots) if support is None or (s.x, s.y) != (rests[support].x, rests[support].y)]
-    lift = 0.045 + max(_height_along(others, a, via, thing.radius + 0.06), _height_along(others, via, b, thing.radius + 0.06),
-                       0.09 if support is not None else 0.0)
+    lift = 0.045 + max(
+        _height_along(others, a, via, thing.radius + 0.06),
+        _height_along(others, via, b, thing.radius + 0.06),
+        0.09 if support is not None else 0.0,
+    )
     if lift > 0.23:
         return None
     via[2] = max(lift, rng.uniform(0.1, 0.22)) if look else lift
@@ -271,18 +300,35 @@ def _draw_action(rng: np.random.Generator, scene: Scene, rests: list[Rest], used
     tall = [max(_height_along(spots, homes[g.hand].wrist[1], x, 0.1) for g in taken) for x in (a, b)]
     clear = (tall[0] + 0.09, tall[1] + 0.09)
     upright = thing.hollow is None and not thing.two_handed
-    return Action(start_s, tuple(np.cumsum(lengths).tolist()), k, source, goal, via,
-                  float(rng.normal(0, 0.5)) if look else 0.0, float(rng.uniform(-0.5, 0.5)) if look and upright else 0.0,
-                  float(lift), tuple(taken), clear), support
+    return Action(
+        start_s,
+        tuple(np.cumsum(lengths).tolist()),
+        k,
+        source,
+        goal,
+        via,
+        float(rng.normal(0, 0.5)) if look else 0.0,
+        float(rng.uniform(-0.5, 0.5)) if look and upright else 0.0,
+        float(lift),
+        tuple(taken),
+        clear,
+    ), support
 
 
-def _draw_gaze(rng: np.random.Generator, scene: Scene, actions: list[Action], seconds: float, motion: float
-               ) -> list[tuple[float, np.ndarray]]:
+def _draw_gaze(
+    rng: np.random.Generator, scene: Scene, actions: list[Action], seconds: float, motion: float
+) -> list[tuple[float, np.ndarray]]:
     """Where the head points: mostly at the work, now and then at another part of the table or away from it."""
     keys: list[tuple[float, np.ndarray]] = []
     t, head = -1.0, np.array([0.0, -scene.table.half_y - 0.05, 0.55])
-    away = [np.array([2.2, 0.6, 0.2]), np.array([-2.2, 0.6, 0.2]), np.array([1.6, 2.0, 0.4]), np.array([-1.5, 2.0, 0.3]),
-            np.array([1.2, -0.3, -0.6]), np.array([-1.2, -0.3, -0.6])]
+    away = [
+        np.array([2.2, 0.6, 0.2]),
+        np.array([-2.2, 0.6, 0.2]),
+        np.array([1.6, 2.0, 0.4]),
+        np.array([-1.5, 2.0, 0.3]),
+        np.array([1.2, -0.3, -0.6]),
+        np.array([-1.2, -0.3, -0.6]),
+    ]
     while t < seconds + 2:
         current = next((a for a in actions if a.start_s - 0.5 <= t <= a.end_s), None)
         roll = rng.random()
@@ -293,7 +339,9 @@ def _draw_gaze(rng: np.random.Generator, scene: Scene, actions: list[Action], se
             target = current.thing_pose(t + 0.5)[1] * (1.25, 1, 0.5) + rng.normal(0, 0.05, 3)
             hold = rng.uniform(0.7, 1.5)
         else:
-            target = np.array([rng.uniform(-1.1, 1.1) * scene.table.half_x, rng.uniform(-0.6, 0.5) * scene.table.half_y, 0.0])
+            target = np.array(
+                [rng.uniform(-1.1, 1.1) * scene.table.half_x, rng.uniform(-0.6, 0.5) * scene.table.half_y, 0.0]
+            )
             hold = rng.uniform(0.8, 2.0)
         if keys:
             old, new = keys[-1][1] - head, target - head
@@ -314,7 +362,9 @@ def plan(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Stor
         turn = rotation((0, 0, 1), np.pi / 2 + yaw)
         homes.append(relaxed(hand, (turn, np.array([seat[0] + side * 0.19, -scene.table.half_y + 0.015, 0.03]))))
     both = (homes[0], homes[1])
-    sway = np.stack([rng.uniform(0.004, 0.014, 3) * config.motion, rng.uniform(0.6, 1.6, 3), rng.uniform(0, 6.28, 3)], -1)
+    sway = np.stack(
+        [rng.uniform(0.004, 0.014, 3) * config.motion, rng.uniform(0.6, 1.6, 3), rng.uniform(0, 6.28, 3)], -1
+    )
     rests, used = list(scene.rests), set[int]()
     actions: list[Action] = []
     clock = float(rng.uniform(0.2, 1.0))

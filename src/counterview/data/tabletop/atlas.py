@@ -44,8 +44,9 @@ class Atlas:
         self._sheet = np.zeros((y + shelf, _WIDTH, 3), np.uint8)
         for x, y, level in places:
             h, w = level.shape[:2]
-            self._sheet[y:y + h + 2 * _EDGE, x:x + w + 2 * _EDGE] = cv2.copyMakeBorder(
-                level, _EDGE, _EDGE, _EDGE, _EDGE, cv2.BORDER_WRAP)
+            self._sheet[y : y + h + 2 * _EDGE, x : x + w + 2 * _EDGE] = cv2.copyMakeBorder(
+                level, _EDGE, _EDGE, _EDGE, _EDGE, cv2.BORDER_WRAP
+            )
         self.sizes_wh = self._size[:, 0]
 
     def sample(self, texture: np.ndarray, u: np.ndarray, v: np.ndarray, level: np.ndarray) -> np.ndarray:

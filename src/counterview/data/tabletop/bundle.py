@@ -51,8 +51,10 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
         Camera("ego", (704, 704), 0.52 * 704, look_at(near, (0.0, 0.0, 0.0), 0.04), near, 0.515 * 704),
         Camera("exo", (540, 960), 760.0, look_at(far, (0.0, -0.02, 0.02)), far),
     )
-    sensors = (Sensor(0.5, (1.03, 1, 0.97), 1.0, 0.95, 2.0, 0.25, 0.3, 0.2, 100, 20),
-               Sensor(0.52, (0.98, 1, 1.05), 1.05, 1.05, 1.5, 0.05, 0.25, 0.4, 100, 20))
+    sensors = (
+        Sensor(0.5, (1.03, 1, 0.97), 1.0, 0.95, 2.0, 0.25, 0.3, 0.2, 100, 20),
+        Sensor(0.52, (0.98, 1, 1.05), 1.05, 1.05, 1.5, 0.05, 0.25, 0.4, 100, 20),
+    )
     labels = []
     for camera, sensor in zip(cameras, sensors, strict=True):
         picture = renderer.picture(camera)
@@ -69,9 +71,16 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
             files[camera.name] = f"{camera.name}_{word}.png"
             write_mask_png(folder / files[camera.name], view == i)
         entries.append({"name": scene.names[i], "ego_mask": files["ego"], "exo_mask": files["exo"]})
-    write_json(folder / "pair.json", {
-        "about": "Rendered by counterview.data.tabletop.bundle; no camera saw this table.",
-        "seed": seed, "ego": "ego.jpg", "exo": "exo.jpg", "objects": entries})
+    write_json(
+        folder / "pair.json",
+        {
+            "about": "Rendered by counterview.data.tabletop.bundle; no camera saw this table.",
+            "seed": seed,
+            "ego": "ego.jpg",
+            "exo": "exo.jpg",
+            "objects": entries,
+        },
+    )
     return [scene.names[i] for i in chosen]
 
 

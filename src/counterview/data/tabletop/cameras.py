@@ -6,15 +6,16 @@ z forward. Pixel centres are at integer + 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from counterview.data.tabletop.shapes import Numbers
+
 __all__ = ["Camera", "look_at"]
 
 
-def look_at(position: Sequence[float], target: Sequence[float], roll_rad: float = 0.0) -> np.ndarray:
+def look_at(position: Numbers, target: Numbers, roll_rad: float = 0.0) -> np.ndarray:
     """World-to-camera rotation (3, 3) of a camera at ``position`` that looks at ``target``."""
     forward = np.asarray(target, float) - np.asarray(position, float)
     forward /= np.linalg.norm(forward)
@@ -67,7 +68,8 @@ class Camera:
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (N, 2) as (x, y) of world points (N, 3), and (N,) bool: in front and inside the image."""
         local = (np.asarray(points, np.float32) - self.position.astype(np.float32)) @ self.world_to_camera.T.astype(
-            np.float32)
+            np.float32
+        )
         if self.circle_px is None:
             z = np.where(local[:, 2] > 1e-4, local[:, 2], 1e-4)
             xy = local[:, :2] / z[:, None] * self.focal_px

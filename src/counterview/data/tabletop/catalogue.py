@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from counterview.data.tabletop import solids, vessels
+from counterview.data.tabletop import solids, tools, vessels
 from counterview.data.tabletop.materials import Material, Model
 from counterview.data.tabletop.shapes import Mesh
 
@@ -21,11 +21,27 @@ __all__ = ["KINDS", "NOVEL_KINDS", "SPLITS", "Thing", "draw_things", "make_thing
 SPLITS = ("train", "val", "test", "test_novel")
 
 _BUILDERS: dict[str, Callable[[np.random.Generator, np.random.Generator], Model]] = {
-    "bottle": vessels.bottle, "jar": vessels.jar, "can": vessels.can, "mug": vessels.mug, "bowl": vessels.bowl,
-    "plate": vessels.plate, "pan": vessels.pan, "carton": solids.carton, "book": solids.book, "board": solids.board,
-    "cutlery": solids.cutlery, "tool": solids.tool, "fruit": solids.fruit,
-    "goblet": vessels.goblet, "teapot": vessels.teapot, "tape": vessels.tape, "candlestick": vessels.candlestick,
-    "scissors": solids.scissors, "torch": solids.torch, "rolling_pin": solids.rolling_pin, "spray": solids.spray,
+    "bottle": vessels.bottle,
+    "jar": vessels.jar,
+    "can": vessels.can,
+    "mug": vessels.mug,
+    "bowl": vessels.bowl,
+    "plate": vessels.plate,
+    "pan": vessels.pan,
+    "carton": solids.carton,
+    "book": solids.book,
+    "board": solids.board,
+    "cutlery": tools.cutlery,
+    "tool": tools.tool,
+    "fruit": solids.fruit,
+    "goblet": vessels.goblet,
+    "teapot": vessels.teapot,
+    "tape": vessels.tape,
+    "candlestick": vessels.candlestick,
+    "scissors": tools.scissors,
+    "torch": tools.torch,
+    "rolling_pin": tools.rolling_pin,
+    "spray": solids.spray,
 }
 NOVEL_KINDS = ("goblet", "teapot", "tape", "candlestick", "scissors", "torch", "rolling_pin", "spray")
 KINDS = tuple(k for k in _BUILDERS if k not in NOVEL_KINDS)
@@ -79,16 +95,31 @@ def make_thing(seed: int, pool: str, kind: str, shape_no: int, look_no: int) -> 
     # Handles make pots lopsided: centre the footprint, so that turning and packing stay simple.
     middle = (low + high) / 2
     if kind in ("pan", "mug", "teapot", "scissors", "fruit", "cutlery", "tool", "torch"):
-        mesh = Mesh((mesh.vertices - np.array([middle[0], middle[1], low[2]], np.float32)).astype(np.float32),
-                    mesh.normals, mesh.uv, mesh.faces, mesh.part)
+        mesh = Mesh(
+            (mesh.vertices - np.array([middle[0], middle[1], low[2]], np.float32)).astype(np.float32),
+            mesh.normals,
+            mesh.uv,
+            mesh.faces,
+            mesh.part,
+        )
     hollow = None
     if kind == "bowl":
         hollow = (float(high[0]) * 0.55, 0.012)
     elif kind == "plate":
         hollow = (float(high[0]) * 0.5, 0.008)
     half = (float(high[0] - low[0]) / 2, float(high[1] - low[1]) / 2)
-    return Thing(kind, f"{pool}/{kind}/{shape_no}/{look_no}", name, mesh, materials, half, float(high[2] - low[2]),
-                 hollow, kind in _TWO_HANDED, kind in _LYING or (kind == "fruit" and float(high[2]) < 0.045))
+    return Thing(
+        kind,
+        f"{pool}/{kind}/{shape_no}/{look_no}",
+        name,
+        mesh,
+        materials,
+        half,
+        float(high[2] - low[2]),
+        hollow,
+        kind in _TWO_HANDED,
+        kind in _LYING or (kind == "fruit" and float(high[2]) < 0.045),
+    )
 
 
 def draw_things(rng: np.random.Generator, seed: int, split: str, count: int, pool_size: int = 24) -> list[Thing]:

@@ -53,13 +53,37 @@ class TabletopConfig:
 
 
 PRESETS = {
-    "easy": TabletopConfig(objects_min=8, objects_max=10, tall_clutter_min=0, tall_clutter_max=0, exo_near_m=1.1,
-                           exo_far_m=1.6, exo_low_m=0.5, exo_high_m=1.1, portrait=0.0, motion=0.6, harshness=0.6,
-                           contrast=0.9, unknown=0.03),
+    "easy": TabletopConfig(
+        objects_min=8,
+        objects_max=10,
+        tall_clutter_min=0,
+        tall_clutter_max=0,
+        exo_near_m=1.1,
+        exo_far_m=1.6,
+        exo_low_m=0.5,
+        exo_high_m=1.1,
+        portrait=0.0,
+        motion=0.6,
+        harshness=0.6,
+        contrast=0.9,
+        unknown=0.03,
+    ),
     "standard": TabletopConfig(),
-    "hard": TabletopConfig(objects_min=12, objects_max=15, tall_clutter_min=2, tall_clutter_max=3, exo_near_m=1.7,
-                           exo_far_m=2.6, exo_low_m=0.08, exo_high_m=0.8, portrait=0.3, motion=1.5, harshness=1.5,
-                           contrast=1.25, unknown=0.1),
+    "hard": TabletopConfig(
+        objects_min=12,
+        objects_max=15,
+        tall_clutter_min=2,
+        tall_clutter_max=3,
+        exo_near_m=1.7,
+        exo_far_m=2.6,
+        exo_low_m=0.08,
+        exo_high_m=0.8,
+        portrait=0.3,
+        motion=1.5,
+        harshness=1.5,
+        contrast=1.25,
+        unknown=0.1,
+    ),
 }
 
 

@@ -52,8 +52,9 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
 
 
-def stale_pixels(camera: Camera, dirs: np.ndarray, depth: np.ndarray, moved: Sequence[tuple[np.ndarray, float]],
-                 lamp: Lamp) -> np.ndarray:
+def stale_pixels(
+    camera: Camera, dirs: np.ndarray, depth: np.ndarray, moved: Sequence[tuple[np.ndarray, float]], lamp: Lamp
+) -> np.ndarray:
     """Pixels (H * W,) bool that a movement can have changed.
 
     Args:

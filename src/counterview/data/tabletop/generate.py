@@ -40,14 +40,16 @@ def share_out(takes: int, split: str | None) -> dict[str, int]:
     if split is None or split == "all":
         exact = {s: takes * share for s, share in _SHARES.items()}
         counts = {s: int(x) for s, x in exact.items()}
-        for s in sorted(exact, key=lambda s: counts[s] - exact[s])[:takes - sum(counts.values())]:
+        for s in sorted(exact, key=lambda s: counts[s] - exact[s])[: takes - sum(counts.values())]:
             counts[s] += 1
         return {s: n for s, n in counts.items() if n}
     counts = {}
     for part in split.split(","):
         name, _, number = part.strip().partition("=")
         if name not in SPLITS or (number and not number.isdecimal()) or name in counts:
-            raise InputError("no such split", found=repr(part), expected=f"one of {', '.join(SPLITS)}, or e.g. train=20,val=4")
+            raise InputError(
+                "no such split", found=repr(part), expected=f"one of {', '.join(SPLITS)}, or e.g. train=20,val=4"
+            )
         counts[name] = int(number) if number else takes
     if sum(counts.values()) != takes:
         raise InputError("the takes of the splits do not add up", found=sum(counts.values()), expected=takes)
@@ -55,7 +57,17 @@ def share_out(takes: int, split: str | None) -> dict[str, int]:
 
 
 def _versions() -> dict[str, str]:
-    names = ("counterview", "numpy", "scipy", "opencv-python-headless", "pillow", "embreex", "av", "pycocotools", "lzstring")
+    names = (
+        "counterview",
+        "numpy",
+        "scipy",
+        "opencv-python-headless",
+        "pillow",
+        "embreex",
+        "av",
+        "pycocotools",
+        "lzstring",
+    )
     out = {"python": platform.python_version()}
     for name in names:
         try:
@@ -79,8 +91,9 @@ def _progress(total: int, show: bool) -> Any:
     return tqdm(total=total, unit="take", disable=not show)
 
 
-def generate(out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int = 1,
-             progress: bool = False) -> Path:
+def generate(
+    out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int = 1, progress: bool = False
+) -> Path:
     """Make takes and index them.
 
     Finished takes are kept, so a run that was killed continues where it was; the result has the same bytes as an
@@ -106,9 +119,12 @@ def generate(out: Path, counts: Mapping[str, int], config: TabletopConfig, seed:
         old = read_json(start)
         changed = [k for k in request["settings"] if old.get("settings", {}).get(k) != request["settings"][k]]  # type: ignore[attr-defined,index]
         if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
-            raise InputError("holds a data set made with other settings", path=out,
-                             found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
-                             fix="Choose another output folder, or the settings of the first run.")
+            raise InputError(
+                "holds a data set made with other settings",
+                path=out,
+                found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
+                fix="Choose another output folder, or the settings of the first run.",
+            )
     elif out.exists() and any(out.iterdir()):
         raise InputError("is not empty and holds no synthetic data set", path=out, fix="Choose an empty folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -136,7 +152,9 @@ def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -
             raise
 
 
-def _index(out: Path, config: TabletopConfig, seed: int, jobs: list[tuple[Path, TabletopConfig, int, str, int]]) -> Path:
+def _index(
+    out: Path, config: TabletopConfig, seed: int, jobs: list[tuple[Path, TabletopConfig, int, str, int]]
+) -> Path:
     """Write ``takes.json``, the annotations, ``split.json`` and, last, the manifest."""
     takes: list[dict[str, Any]] = []
     members: dict[str, list[str]] = {s: [] for s in SPLITS}
@@ -148,18 +166,43 @@ def _index(out: Path, config: TabletopConfig, seed: int, jobs: list[tuple[Path, 
         takes.append(record["take"])
         members[split].append(record["take_uid"])
         relations[split][record["take_uid"]] = record["annotation"]
-        listing.append({"take_uid": record["take_uid"], "take_name": name, "split": split,
-                        "instances": record["instances"], "files": record["files"]})
+        listing.append(
+            {
+                "take_uid": record["take_uid"],
+                "take_name": name,
+                "split": split,
+                "instances": record["instances"],
+                "files": record["files"],
+            }
+        )
     write_json(out / "takes.json", takes, indent=1)
     (out / "annotations").mkdir(exist_ok=True)
     for split in SPLITS:
-        write_json(out / "annotations" / f"relations_{split}.json",
-                   {"version": f"tabletop-{FORMAT}", "date": "", "description": "synthetic takes of Counterview",
-                    "metadata": {"seed": seed}, "annotations": relations[split]}, indent=None)
+        write_json(
+            out / "annotations" / f"relations_{split}.json",
+            {
+                "version": f"tabletop-{FORMAT}",
+                "date": "",
+                "description": "synthetic takes of Counterview",
+                "metadata": {"seed": seed},
+                "annotations": relations[split],
+            },
+            indent=None,
+        )
     write_json(out / "split.json", members, indent=1)
     indices = ["takes.json", "split.json", *(f"annotations/relations_{s}.json" for s in SPLITS)]
-    write_json(out / MANIFEST, {
-        "generator": "counterview.data.tabletop", "format": FORMAT, "seed": seed, "digest": digest(config),
-        "settings": asdict(config), "versions": _versions(),
-        "files": {name: sha256_file(out / name) for name in indices}, "takes": listing}, indent=1)
+    write_json(
+        out / MANIFEST,
+        {
+            "generator": "counterview.data.tabletop",
+            "format": FORMAT,
+            "seed": seed,
+            "digest": digest(config),
+            "settings": asdict(config),
+            "versions": _versions(),
+            "files": {name: sha256_file(out / name) for name in indices},
+            "takes": listing,
+        },
+        indent=1,
+    )
     return out / MANIFEST

@@ -88,8 +88,11 @@ def _pinch(distance: Callable[[np.ndarray], np.ndarray], side: float, opposed: f
         for step in np.linspace(-0.25, 1.3, 32):
             trial = angles[f].copy()
             trial[0] = step
-            points = [at + frame[:, 0] * lengths[k] * s
-                      for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed)) for s in (0.3, 0.6, 1.0)]
+            points = [
+                at + frame[:, 0] * lengths[k] * s
+                for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed))
+                for s in (0.3, 0.6, 1.0)
+            ]
             room = float(distance(np.asarray(points)).min()) - radius * 0.92
             if room > widest:
                 widest, widest_at = room, step
@@ -104,7 +107,9 @@ def _tips(angles: np.ndarray, side: float, opposed: float) -> np.ndarray:
     return np.array([at + frame[:, 0] * FINGERS[f][1][2] for f, (frame, at) in enumerate(c[2] for c in chains)])
 
 
-def _finish(thing: Thing, place: Pose, hand: int, wrist: Pose, opposed: float, retreat: np.ndarray, pinch: bool) -> Grasp:
+def _finish(
+    thing: Thing, place: Pose, hand: int, wrist: Pose, opposed: float, retreat: np.ndarray, pinch: bool
+) -> Grasp:
     solid = solid_distance(thing)
     side = 1.0 if hand == 0 else -1.0
 

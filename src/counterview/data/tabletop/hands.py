@@ -93,9 +93,12 @@ def close_fingers(distance: Callable[[np.ndarray], np.ndarray], side: float, opp
             for step in np.linspace(OPEN[f, joint], _FULL[f, joint], 20):
                 trial = angles[f].copy()
                 trial[joint] = step
-                points = [at + frame[:, 0] * lengths[k] * s
-                          for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed)) if k >= joint
-                          for s in (0.25, 0.5, 0.75, 1.0)]
+                points = [
+                    at + frame[:, 0] * lengths[k] * s
+                    for k, (frame, at) in enumerate(finger_chain(f, trial, side, opposed))
+                    if k >= joint
+                    for s in (0.25, 0.5, 0.75, 1.0)
+                ]
                 if float(distance(np.asarray(points)).min()) >= radius * 0.92:
                     angles[f], free = trial, True
                 elif free:
@@ -103,11 +106,18 @@ def close_fingers(distance: Callable[[np.ndarray], np.ndarray], side: float, opp
     return angles
 
 
-def _capsule(length: float, r0: float, r1: float, flat: float = 1.0, part: int = 0) -> tuple[np.ndarray, ...]:
+def _capsule(
+    length: float, r0: float, r1: float, flat: float = 1.0, part: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     t = np.array([-1.0, -0.8, -0.4, 0.0])
     x = np.concatenate([t * r0, [length / 2], length - t[::-1] * r1])
-    r = np.concatenate([r0 * np.sqrt(np.maximum(1 - t**2, 0.02)), [(r0 + r1) / 2 * 1.02],
-                        r1 * np.sqrt(np.maximum(1 - t[::-1] ** 2, 0.02))])
+    r = np.concatenate(
+        [
+            r0 * np.sqrt(np.maximum(1 - t**2, 0.02)),
+            [(r0 + r1) / 2 * 1.02],
+            r1 * np.sqrt(np.maximum(1 - t[::-1] ** 2, 0.02)),
+        ]
+    )
     return np.stack([x, np.zeros_like(x), np.zeros_like(x)], -1), r, r * flat
 
 
@@ -124,16 +134,30 @@ class PersonPose:
 
 
 def make_person(rng: np.random.Generator) -> list[Body]:
-    """Bodies in the order that :func:`person_poses` fills: per hand palm, 15 phalanges, forearm, upper arm; torso; legs; head."""
+    """Bodies in the order that :func:`person_poses` fills.
+
+    Per hand palm, 15 phalanges, forearm, upper arm; then torso, legs, head.
+    """
     tone = rng.uniform(0, 1)
     base = np.array([236, 196, 168]) * (1 - tone) + np.array([112, 74, 52]) * tone
     grain = 1 + 0.05 * noise(rng, (64, 64), (6, 6), 3)[..., None] * np.array([0.6, 1.0, 1.0])
     skin = Material(np.clip(base * grain, 0, 255).astype(np.uint8), 0.12, 14)
-    nail = Material(np.clip(np.ones((8, 8, 3)) * (base * 0.75 + np.array([64, 52, 50])), 0, 255).astype(np.uint8), 0.4, 40)
+    nail = Material(
+        np.clip(np.ones((8, 8, 3)) * (base * 0.75 + np.array([64, 52, 50])), 0, 255).astype(np.uint8), 0.4, 40
+    )
     wear = [pick_colour(rng), pick_colour(rng)]
     shirt = Material(cloth(rng, wear, (128, 128), 10, str(rng.choice(["plain", "stripes", "checks"]))), 0.0, 8)
-    hair = Material(np.clip(np.array([[[70, 50, 36]]]) * rng.uniform(0.3, 1.8)
-                            * (1 + 0.3 * noise(rng, (32, 64), (2, 40), 2)[..., None]), 0, 255).astype(np.uint8), 0.2, 15)
+    hair = Material(
+        np.clip(
+            np.array([[[70, 50, 36]]])
+            * rng.uniform(0.3, 1.8)
+            * (1 + 0.3 * noise(rng, (32, 64), (2, 40), 2)[..., None]),
+            0,
+            255,
+        ).astype(np.uint8),
+        0.2,
+        15,
+    )
     long_sleeves = rng.random() < 0.55
     bodies = []
     for side in (1.0, -1.0):
@@ -141,7 +165,9 @@ def make_person(rng: np.random.Generator) -> list[Body]:
         wide = np.array([0.022, 0.027, 0.031, 0.039, 0.042, 0.040, 0.032])
         thick = np.array([0.016, 0.019, 0.018, 0.016, 0.0145, 0.0115, 0.006])
         palm = loft(np.stack([x, 0 * x, 0 * x - 0.002], -1), wide, thick, 0, 14, 2.7)
-        heel = transform(ellipsoid((0.032, 0.017, 0.015), 0, 12), rotation((0, 0, 1), 0.5 * side), (0.036, 0.022 * side, -0.010))
+        heel = transform(
+            ellipsoid((0.032, 0.017, 0.015), 0, 12), rotation((0, 0, 1), 0.5 * side), (0.036, 0.022 * side, -0.010)
+        )
         bodies.append(Body(merge([palm, heel]), (skin,)))
         for f, (_, lengths, radius) in enumerate(FINGERS):
             for joint in range(3):
@@ -153,26 +179,48 @@ def make_person(rng: np.random.Generator) -> list[Body]:
                 bodies.append(Body(piece, (skin, nail)))
             del f
         fore = loft(*_capsule(_FORE, 0.043, 0.0265, 0.9), 0, 14)
-        cuff = loft(np.array([[-0.03, 0, 0], [0.08, 0, 0], [0.19, 0, 0], [0.215, 0, 0]]), [0.055, 0.053, 0.041, 0.039],
-                    [0.05, 0.048, 0.037, 0.035], 1, 14)
+        cuff = loft(
+            np.array([[-0.03, 0, 0], [0.08, 0, 0], [0.19, 0, 0], [0.215, 0, 0]]),
+            [0.055, 0.053, 0.041, 0.039],
+            [0.05, 0.048, 0.037, 0.035],
+            1,
+            14,
+        )
         short = loft(*_capsule(_UPPER, 0.052, 0.034), 0, 14)
         sleeve = loft(*_capsule(_UPPER * (1.0 if long_sleeves else 0.5), 0.064, 0.05), 1, 14)
         bodies.append(Body(merge([fore, cuff]) if long_sleeves else fore, (skin, shirt)))
         bodies.append(Body(merge([short, sleeve]), (skin, shirt)))
     z = np.array([-0.5, -0.45, -0.3, -0.1, 0.05, 0.14, 0.19])
-    torso = loft(np.stack([0 * z, np.array([0, 0, 0, 0.01, 0, -0.01, -0.01]), z], -1),
-                 [0.12, 0.165, 0.155, 0.18, 0.195, 0.14, 0.065], [0.09, 0.115, 0.11, 0.12, 0.11, 0.09, 0.06], 0, 20, 2.3,
-                 up=(0, -1, 0))
+    torso = loft(
+        np.stack([0 * z, np.array([0, 0, 0, 0.01, 0, -0.01, -0.01]), z], -1),
+        [0.12, 0.165, 0.155, 0.18, 0.195, 0.14, 0.065],
+        [0.09, 0.115, 0.11, 0.12, 0.11, 0.09, 0.06],
+        0,
+        20,
+        2.3,
+        up=(0, -1, 0),
+    )
     neck = transform(loft(*_capsule(0.10, 0.053, 0.05), 1, 12), rotation((0, 1, 0), -np.pi / 2), (0, -0.005, 0.14))
     bodies.append(Body(merge([torso, neck]), (shirt, skin)))
     trousers = Material(cloth(rng, [(52, 56, 72), (60, 64, 80)], (64, 64), 6, "plain"), 0.0, 8)
-    seat = revolve([([(0.03, -0.42), (0.03, -0.05)], 1), ([(0.03, -0.05), (0.19, -0.05), (0.19, 0.0), (0, 0.0)], 1)], 20)
+    seat = revolve(
+        [([(0.03, -0.42), (0.03, -0.05)], 1), ([(0.03, -0.05), (0.19, -0.05), (0.19, 0.0), (0, 0.0)], 1)], 20
+    )
     legs = [seat]
     for s in (-1, 1):
-        thigh = tube(np.array([[s * 0.09, -0.05, 0.07], [s * 0.10, 0.15, 0.07], [s * 0.12, 0.4, 0.05], [s * 0.12, 0.43, 0.03]]),
-                     [0.085, 0.09, 0.065, 0.05], 0, 12)
-        shin = tube(np.array([[s * 0.12, 0.41, 0.06], [s * 0.12, 0.39, -0.2], [s * 0.12, 0.38, -0.42]]), [0.06, 0.055, 0.045],
-                    0, 12, (0, 1, 0))
+        thigh = tube(
+            np.array([[s * 0.09, -0.05, 0.07], [s * 0.10, 0.15, 0.07], [s * 0.12, 0.4, 0.05], [s * 0.12, 0.43, 0.03]]),
+            [0.085, 0.09, 0.065, 0.05],
+            0,
+            12,
+        )
+        shin = tube(
+            np.array([[s * 0.12, 0.41, 0.06], [s * 0.12, 0.39, -0.2], [s * 0.12, 0.38, -0.42]]),
+            [0.06, 0.055, 0.045],
+            0,
+            12,
+            (0, 1, 0),
+        )
         legs += [thigh, shin]
     bodies.append(Body(merge(legs), (trousers, plastic(rng, (70, 66, 62), 0.2))))
     face = ellipsoid((0.076, 0.095, 0.115), 0, 24)

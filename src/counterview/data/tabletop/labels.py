@@ -14,8 +14,14 @@ from counterview.data.tabletop.textures import Colour, hsv, noise
 
 __all__ = ["Brand", "book_cover", "carton_side", "invent_brand", "label", "poster"]
 
-SYLLABLES = ("ba be bo da de di do fa fe fi ka ke ko la le li lo ma me mi mo na ne no pa pe po ra re ri ro sa se so "
-             "ta te ti to va ve vi vo za zo bru cla dri fle gra hol kle mar nor pla qui sto tri ver wil").split()
+# fmt: off
+SYLLABLES = (
+    "ba", "be", "bo", "da", "de", "di", "do", "fa", "fe", "fi", "ka", "ke", "ko", "la", "le", "li", "lo",
+    "ma", "me", "mi", "mo", "na", "ne", "no", "pa", "pe", "po", "ra", "re", "ri", "ro", "sa", "se", "so",
+    "ta", "te", "ti", "to", "va", "ve", "vi", "vo", "za", "zo", "bru", "cla", "dri", "fle", "gra", "hol", "kle",
+    "mar", "nor", "pla", "qui", "sto", "tri", "ver", "wil",
+)
+# fmt: on
 CODAS = ("", "", "n", "r", "s", "l", "x", "ta", "co", "na", "no")
 
 
@@ -47,12 +53,19 @@ def _rgb(colour: Colour) -> tuple[int, int, int]:
     return r, g, b
 
 
-def _text(draw: ImageDraw.ImageDraw, middle_xy: tuple[float, float], text: str, width_px: float, height_px: float,
-          colour: Colour, bold: int = 0) -> None:
+def _text(
+    draw: ImageDraw.ImageDraw,
+    middle_xy: tuple[float, float],
+    text: str,
+    width_px: float,
+    height_px: float,
+    colour: Colour,
+    bold: int = 0,
+) -> None:
     """Write ``text`` centred at ``middle_xy``, as large as fits into width x height."""
     size = max(6.0, height_px)
     font = ImageFont.load_default(size)
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font, stroke_width=bold)
+    left, _top, right, _bottom = draw.textbbox((0, 0), text, font=font, stroke_width=bold)
     if right - left > width_px:
         font = ImageFont.load_default(max(6.0, size * width_px / (right - left)))
     draw.text(middle_xy, text, font=font, fill=_rgb(colour), anchor="mm", stroke_width=bold, stroke_fill=_rgb(colour))
@@ -80,8 +93,13 @@ def _barcode(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: Sequence[
         x += wide + rng.integers(1, 4)
 
 
-def _emblem(draw: ImageDraw.ImageDraw, rng: np.random.Generator, middle: tuple[float, float], r: float,
-            colours: Sequence[Colour]) -> None:
+def _emblem(
+    draw: ImageDraw.ImageDraw,
+    rng: np.random.Generator,
+    middle: tuple[float, float],
+    r: float,
+    colours: Sequence[Colour],
+) -> None:
     """A picture on the label: sun, leaf, mountain, star or drop."""
     x, y = middle
     kind = int(rng.integers(5))
@@ -98,8 +116,9 @@ def _emblem(draw: ImageDraw.ImageDraw, rng: np.random.Generator, middle: tuple[f
     elif kind == 3:
         t = np.arange(10) * np.pi / 5 - np.pi / 2
         radius = np.where(np.arange(10) % 2 == 0, r * 1.1, r * 0.48)
-        draw.polygon([(x + float(q * np.cos(p)), y + float(q * np.sin(p))) for q, p in zip(radius, t, strict=True)],
-                     fill=a)
+        draw.polygon(
+            [(x + float(q * np.cos(p)), y + float(q * np.sin(p))) for q, p in zip(radius, t, strict=True)], fill=a
+        )
     else:
         draw.polygon([(x, y - r * 1.2), (x + r * 0.8, y + r * 0.2), (x, y + r), (x - r * 0.8, y + r * 0.2)], fill=a)
         draw.ellipse((x - r * 0.35, y - r * 0.1, x + r * 0.35, y + r * 0.6), fill=b)
@@ -131,8 +150,9 @@ def label(rng: np.random.Generator, brand: Brand, product: str, hw: tuple[int, i
     return np.asarray(image)
 
 
-def carton_side(rng: np.random.Generator, brand: Brand, product: str, front: bool, hw: tuple[int, int] = (256, 192)
-                ) -> np.ndarray:
+def carton_side(
+    rng: np.random.Generator, brand: Brand, product: str, front: bool, hw: tuple[int, int] = (256, 192)
+) -> np.ndarray:
     """Front or side of a packet; calling it with the same brand keeps the family look."""
     h, w = hw
     image = Image.new("RGB", (w, h), _rgb(brand.paper))
@@ -170,14 +190,23 @@ def book_cover(rng: np.random.Generator, brand: Brand, hw: tuple[int, int] = (25
     _text(draw, (w / 2, h * 0.2), brand.word.upper(), w * 0.8, h * 0.16, brand.ink, 2)
     _text(draw, (w / 2, h * 0.34), "and the " + str(rng.choice(topics)), w * 0.74, h * 0.09, brand.ink)
     _emblem(draw, rng, (w / 2, h * 0.62), w * 0.17, (brand.ink, brand.accent))
-    _text(draw, (w / 2, h * 0.88), str(rng.choice(SYLLABLES)).upper() + ". " + str(rng.choice(SYLLABLES)).capitalize()
-          + str(rng.choice(SYLLABLES)), w * 0.6, h * 0.07, brand.ink)
+    _text(
+        draw,
+        (w / 2, h * 0.88),
+        str(rng.choice(SYLLABLES)).upper()
+        + ". "
+        + str(rng.choice(SYLLABLES)).capitalize()
+        + str(rng.choice(SYLLABLES)),
+        w * 0.6,
+        h * 0.07,
+        brand.ink,
+    )
     return np.asarray(image)
 
 
 def poster(rng: np.random.Generator, hw: tuple[int, int] = (256, 192)) -> np.ndarray:
     """Abstract picture for a wall."""
-    h, w = hw
+    _h, w = hw
     field = noise(rng, hw, (2, 2), 3)
     stops = np.array([hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.4, 0.95)) for _ in range(4)])
     out = stops[np.clip(((field + 1) * 2).astype(int), 0, 3)].astype(np.uint8)

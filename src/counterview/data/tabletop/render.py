@@ -81,7 +81,8 @@ class Renderer:
     def __init__(self, bodies: Sequence[Body], lighting: Lighting) -> None:
         self._bodies, self._lighting = list(bodies), lighting
         self._scene_type, self._mesh_type = _embree()
-        textures, surface = [], []
+        textures: list[np.ndarray] = []
+        surface: list[tuple[float, ...]] = []
         material_start = []
         for body in bodies:
             material_start.append(len(textures))
@@ -105,8 +106,10 @@ class Renderer:
         corner = self._local[self._faces]
         area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
         t = uv[self._faces]
-        texels = np.abs((t[:, 1, 0] - t[:, 0, 0]) * (t[:, 2, 1] - t[:, 0, 1])
-                        - (t[:, 2, 0] - t[:, 0, 0]) * (t[:, 1, 1] - t[:, 0, 1]))
+        texels = np.abs(
+            (t[:, 1, 0] - t[:, 0, 0]) * (t[:, 2, 1] - t[:, 0, 1])
+            - (t[:, 2, 0] - t[:, 0, 0]) * (t[:, 1, 1] - t[:, 0, 1])
+        )
         texels = texels * self._atlas.sizes_wh[self._face_material].prod(1)
         self._texels_per_m = np.sqrt(np.maximum(texels, 1e-6) / np.maximum(area, 1e-12)).astype(np.float32)
 
@@ -162,17 +165,22 @@ class Renderer:
             part = np.s_[top:end, left:right]
             soft = film.vis.reshape(h, w, 2).copy()
             soft[part] = _smooth(soft[part], film.key.reshape(h, w)[part])
-            soft = soft.reshape(-1, 2)
+            flat_soft = soft.reshape(-1, 2)
             for at, hit in zip(blocks, hits, strict=True):
-                film.light[at] = self._shade(hit, film.dirs[at], soft[at], 1 / camera.focal_px)
-            self._smooth_edges(camera, film, todo, soft)
-        return Picture(film.light.reshape(h, w, 3).copy(), film.labels.reshape(h, w).copy(),
-                       None if flow is None else flow.reshape(h, w, 2))
+                film.light[at] = self._shade(hit, film.dirs[at], flat_soft[at], 1 / camera.focal_px)
+            self._smooth_edges(camera, film, todo, flat_soft)
+        return Picture(
+            film.light.reshape(h, w, 3).copy(),
+            film.labels.reshape(h, w).copy(),
+            None if flow is None else flow.reshape(h, w, 2),
+        )
 
     def _moved(self, old: Poses) -> list[tuple[np.ndarray, float]]:
         """Spheres (centre, radius) about all that moved, where it was and where it is."""
-        changed = np.flatnonzero((np.abs(self._poses.turn - old.turn).max((1, 2)) > 1e-7)
-                                 | (np.abs(self._poses.shift - old.shift).max(1) > 1e-7))
+        changed = np.flatnonzero(
+            (np.abs(self._poses.turn - old.turn).max((1, 2)) > 1e-7)
+            | (np.abs(self._poses.shift - old.shift).max(1) > 1e-7)
+        )
         spheres: list[tuple[np.ndarray, float]] = []
         for poses in (old, self._poses):
             group: list[tuple[np.ndarray, float]] = []
@@ -204,17 +212,30 @@ class Renderer:
         u6 = self._face_uv[face]
         uv = u6[:, :2] * (1 - u - v) + u6[:, 2:4] * u + u6[:, 4:] * v
         point = origin + dirs * t[:, None]
-        return {"t": t, "face": face, "normal": normal, "flat": flat, "uv": uv, "body": self._face_body[face],
-                "material": self._face_material[face], "point": point}
+        return {
+            "t": t,
+            "face": face,
+            "normal": normal,
+            "flat": flat,
+            "uv": uv,
+            "body": self._face_body[face],
+            "material": self._face_material[face],
+            "point": point,
+        }
 
     def _occluded(self, origin: np.ndarray, target_dir: np.ndarray, reach: np.ndarray) -> np.ndarray:
         """(N,) float32: 1 where the way is free."""
-        hit = self._scene.run(np.ascontiguousarray(origin, np.float32), np.ascontiguousarray(target_dir, np.float32),
-                              np.ascontiguousarray(reach, np.float32), query="OCCLUDED")
+        hit = self._scene.run(
+            np.ascontiguousarray(origin, np.float32),
+            np.ascontiguousarray(target_dir, np.float32),
+            np.ascontiguousarray(reach, np.float32),
+            query="OCCLUDED",
+        )
         return (hit < 0).astype(np.float32)
 
-    def _visibility(self, hit: dict[str, np.ndarray], grain: tuple[np.ndarray, np.ndarray], ambient: bool = True
-                    ) -> np.ndarray:
+    def _visibility(
+        self, hit: dict[str, np.ndarray], grain: tuple[np.ndarray, np.ndarray], ambient: bool = True
+    ) -> np.ndarray:
         """(N, 2): free share of the key lamp and of the near surroundings, one ray each (smoothed later)."""
         start = hit["point"] + hit["flat"] * np.float32(1.5e-3)
         n = hit["normal"]
@@ -223,8 +244,11 @@ class Renderer:
         lamp = self._lighting.key
         a = ((x * 0.7548776662 + y * 0.5698402910) % 1 * 2 - 1).astype(np.float32)
         b = ((x * 0.5545497 + y * 0.308517) % 1 * 2 - 1).astype(np.float32)
-        way = (lamp.centre.astype(np.float32) + a[:, None] * lamp.half_a.astype(np.float32)
-               + b[:, None] * lamp.half_b.astype(np.float32)) - start
+        way = (
+            lamp.centre.astype(np.float32)
+            + a[:, None] * lamp.half_a.astype(np.float32)
+            + b[:, None] * lamp.half_b.astype(np.float32)
+        ) - start
         reach = np.sqrt(_dot(way, way))
         way /= reach[:, None]
         facing = np.flatnonzero(_dot(way, n) > 0)
@@ -238,9 +262,14 @@ class Renderer:
             d = n[:, 0] * n[:, 1] * c
             r = np.sqrt(b)
             u, v, w = r * np.cos(phi), r * np.sin(phi), np.sqrt(1 - b)
-            way = np.stack([(1 + sign * n[:, 0] ** 2 * c) * u + d * v + n[:, 0] * w,
-                            sign * d * u + (sign + n[:, 1] ** 2 * c) * v + n[:, 1] * w,
-                            -sign * n[:, 0] * u - n[:, 1] * v + n[:, 2] * w], -1)
+            way = np.stack(
+                [
+                    (1 + sign * n[:, 0] ** 2 * c) * u + d * v + n[:, 0] * w,
+                    sign * d * u + (sign + n[:, 1] ** 2 * c) * v + n[:, 1] * w,
+                    -sign * n[:, 0] * u - n[:, 1] * v + n[:, 2] * w,
+                ],
+                -1,
+            )
             out[:, 1] = self._occluded(start, way, np.full(len(way), NEAR_M, np.float32))
         return out
 
@@ -260,7 +289,7 @@ class Renderer:
             way = lamp.centre.astype(np.float32) - p
             d2 = _dot(way, way)[:, None]
             way = way / np.sqrt(d2)
-            power = lamp.power.astype(np.float32) / d2 * vis[:, column:column + 1]
+            power = lamp.power.astype(np.float32) / d2 * vis[:, column : column + 1]
             diffuse += power * np.maximum(_dot(n, way), 0)[:, None]
             if column:
                 continue
@@ -291,8 +320,10 @@ class Renderer:
         h, w = camera.size_hw
         k, d = film.key.reshape(h, w) // 27, film.depth.reshape(h, w)
         edge = np.zeros((h, w), bool)
-        for a, b in (((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-                     ((slice(1, None), slice(None)), (slice(None, -1), slice(None)))):
+        for a, b in (
+            ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
+            ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
+        ):
             jump = (k[a] != k[b]) | (np.abs(d[a] - d[b]) > 0.03 * np.minimum(d[a], d[b]) + 0.004)
             edge[a] |= jump
             edge[b] |= jump
@@ -316,8 +347,9 @@ class Renderer:
         return turn, shift, (np.abs(turn - np.eye(3)).max((1, 2)) > 1e-6) | (np.abs(shift).max(1) > 1e-6)
 
 
-def _flow(camera: Camera, hit: dict[str, np.ndarray], motion: tuple[np.ndarray, np.ndarray, np.ndarray], old_camera: Camera
-          ) -> np.ndarray:
+def _flow(
+    camera: Camera, hit: dict[str, np.ndarray], motion: tuple[np.ndarray, np.ndarray, np.ndarray], old_camera: Camera
+) -> np.ndarray:
     """Motion (N, 2) px of the hit points since the start of the exposure."""
     turn, shift, moved = motion
     p, body = hit["point"], hit["body"]

@@ -30,7 +30,7 @@ class Rig:
 
 
 def _even(x: float) -> int:
-    return max(2, int(round(x / 2)) * 2)
+    return max(2, round(x / 2) * 2)
 
 
 def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Rig:
@@ -57,9 +57,17 @@ def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> 
         focal = size[1] * np.linalg.norm(at - target) / across
         if size[0] > size[1]:
             focal *= 1.25
-        exo.append(Camera(f"{word}0{len(exo) + 1}", size, float(focal), look_at(at, target, float(rng.normal(0, 0.015))), at))
-    return Rig(aria, (h, h), draw_sensor(rng, True, config.harshness), float(rng.uniform(0.008, 0.022)), tuple(exo),
-               tuple(draw_sensor(rng, False, config.harshness) for _ in exo))
+        exo.append(
+            Camera(f"{word}0{len(exo) + 1}", size, float(focal), look_at(at, target, float(rng.normal(0, 0.015))), at)
+        )
+    return Rig(
+        aria,
+        (h, h),
+        draw_sensor(rng, True, config.harshness),
+        float(rng.uniform(0.008, 0.022)),
+        tuple(exo),
+        tuple(draw_sensor(rng, False, config.harshness) for _ in exo),
+    )
 
 
 def ego_camera(rig: Rig, story: Story, t: float) -> Camera:

@@ -115,8 +115,14 @@ def build_scene(config: TabletopConfig, seed: int, split: str, index: int) -> Sc
     for body, half_x, half_y in table_clutter(rng, table, tall):
         high = float(body.mesh.bounds[1][2])
         for _ in range(60):
-            spot = Spot(float(rng.uniform(-table.half_x, table.half_x)), float(rng.uniform(-table.half_y, table.half_y)),
-                        half_x, half_y, float(rng.normal(0, 0.4)), high)
+            spot = Spot(
+                float(rng.uniform(-table.half_x, table.half_x)),
+                float(rng.uniform(-table.half_y, table.half_y)),
+                half_x,
+                half_y,
+                float(rng.normal(0, 0.4)),
+                high,
+            )
             if high > 0.05 and spot.y < -0.05:
                 continue
             if fits(spot, table) and not any(footprints_touch(spot, s) for s in taken):
@@ -131,12 +137,23 @@ def build_scene(config: TabletopConfig, seed: int, split: str, index: int) -> Sc
         for attempt in range(250):
             # Near the middle at first, so that the table looks used rather than sown.
             wide = 0.55 + 0.45 * min(1.0, attempt / 60)
-            rest = Rest(float(rng.uniform(-1, 1) * table.half_x * wide), float(rng.uniform(-1, 1) * table.half_y), 0.0,
-                        _yaw(rng, thing))
+            rest = Rest(
+                float(rng.uniform(-1, 1) * table.half_x * wide),
+                float(rng.uniform(-1, 1) * table.half_y),
+                0.0,
+                _yaw(rng, thing),
+            )
             spot = spot_of(thing, rest)
             if fits(spot, table) and not any(footprints_touch(spot, s) for s in taken):
                 taken.append(spot)
                 placed.append((thing, rest))
                 break
-    return Scene(table, tuple(fixed), tuple(t for t, _ in placed), _number([t.name for t, _ in placed]),
-                 tuple(r for _, r in placed), clutter, illuminate(rng, config.contrast))
+    return Scene(
+        table,
+        tuple(fixed),
+        tuple(t for t, _ in placed),
+        _number([t.name for t, _ in placed]),
+        tuple(r for _, r in placed),
+        clutter,
+        illuminate(rng, config.contrast),
+    )

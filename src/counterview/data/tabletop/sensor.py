@@ -67,8 +67,13 @@ def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
     taps = int(np.clip(np.ceil(longest), 3, 9))
     total = np.zeros_like(light)
     for t in np.linspace(-0.5, 0.5, taps):
-        total += cv2.remap(light, x + flow[..., 0] * np.float32(t), y + flow[..., 1] * np.float32(t),
-                           cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        total += cv2.remap(
+            light,
+            x + flow[..., 0] * np.float32(t),
+            y + flow[..., 1] * np.float32(t),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
     return total / taps
 
 
@@ -81,8 +86,9 @@ def measure_gain(picture: Picture, sensor: Sensor) -> float:
     return float(sensor.exposure**2.2 / max(level, 1e-4))
 
 
-def develop(picture: Picture, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
-            ) -> tuple[np.ndarray, float]:
+def develop(
+    picture: Picture, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
+) -> tuple[np.ndarray, float]:
     """Make the (H, W, 3) uint8 sRGB picture.
 
     Args:
@@ -116,5 +122,5 @@ def develop(picture: Picture, sensor: Sensor, rng: np.random.Generator, gain: fl
     if sensor.jpeg < 100:
         ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg])
         if ok:
-            image = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+            image = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
     return image, gain

@@ -15,6 +15,10 @@ import numpy as np
 __all__ = ["Mesh", "box", "ellipsoid", "loft", "merge", "quad", "revolve", "rotation", "transform", "tube"]
 
 
+Numbers = Sequence[float] | np.ndarray
+"""A short list of numbers: a point, an axis, sizes."""
+
+
 @dataclass(frozen=True)
 class Mesh:
     """A triangle mesh.
@@ -39,7 +43,7 @@ class Mesh:
         return self.vertices.min(0), self.vertices.max(0)
 
 
-def rotation(axis: Sequence[float], angle_rad: float) -> np.ndarray:
+def rotation(axis: Numbers, angle_rad: float) -> np.ndarray:
     """Rotation matrix (3, 3) about ``axis`` (any length) by ``angle_rad`` (Rodrigues)."""
     a = np.asarray(axis, float)
     a = a / np.linalg.norm(a)
@@ -47,17 +51,16 @@ def rotation(axis: Sequence[float], angle_rad: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle_rad) * k + (1 - np.cos(angle_rad)) * (k @ k)
 
 
-def transform(
-    mesh: Mesh, turn: np.ndarray | None = None, shift: Sequence[float] = (0, 0, 0), part: int | None = None
-) -> Mesh:
+def transform(mesh: Mesh, turn: np.ndarray | None = None, shift: Numbers = (0, 0, 0), part: int | None = None) -> Mesh:
     """Rotate by ``turn`` (3, 3), then move by ``shift``; with ``part``, give all faces that part."""
     v, n = mesh.vertices, mesh.normals
     if turn is not None:
         t = np.asarray(turn, np.float32)
         v, n = v @ t.T, n @ t.T
     faces_part = mesh.part if part is None else np.full(len(mesh.part), part, np.int32)
-    return Mesh((v + np.asarray(shift, np.float32)).astype(np.float32), n.astype(np.float32), mesh.uv,
-                mesh.faces, faces_part)
+    return Mesh(
+        (v + np.asarray(shift, np.float32)).astype(np.float32), n.astype(np.float32), mesh.uv, mesh.faces, faces_part
+    )
 
 
 def merge(meshes: Sequence[Mesh]) -> Mesh:
@@ -84,8 +87,9 @@ def _grid(points: np.ndarray, normals: np.ndarray, uv: np.ndarray, part: int) ->
     faces = faces[area > 1e-12]
     unit = normals.reshape(-1, 3)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
-    return Mesh(flat, unit.astype(np.float32), uv.reshape(-1, 2).astype(np.float32), faces,
-                np.full(len(faces), part, np.int32))
+    return Mesh(
+        flat, unit.astype(np.float32), uv.reshape(-1, 2).astype(np.float32), faces, np.full(len(faces), part, np.int32)
+    )
 
 
 def revolve(
@@ -127,12 +131,12 @@ def revolve(
 
 def loft(
     spine: np.ndarray,
-    widths: Sequence[float],
-    heights: Sequence[float],
+    widths: Numbers,
+    heights: Numbers,
     part: int = 0,
     segments: int = 12,
     power: float = 2.0,
-    up: Sequence[float] = (0, 0, 1),
+    up: Numbers = (0, 0, 1),
 ) -> Mesh:
     """Closed solid swept along ``spine`` (N, 3) with super-elliptic cross sections.
 
@@ -151,8 +155,9 @@ def loft(
     d = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** (2 / power)
     w, h = np.asarray(widths, float)[:, None, None], np.asarray(heights, float)[:, None, None]
     points = s[:, None] + side[:, None] * w * c[None, :, None] + top[:, None] * h * d[None, :, None]
-    normals = (side[:, None] * (np.cos(angle) / 1.0)[None, :, None] / np.maximum(w, 1e-5)
-               + top[:, None] * np.sin(angle)[None, :, None] / np.maximum(h, 1e-5))
+    normals = side[:, None] * (np.cos(angle) / 1.0)[None, :, None] / np.maximum(w, 1e-5) + top[:, None] * np.sin(angle)[
+        None, :, None
+    ] / np.maximum(h, 1e-5)
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(s, axis=0), axis=1))])
     along = along / max(along[-1], 1e-9)
     uv = np.stack(np.broadcast_arrays(along[:, None], (angle / (2 * np.pi))[None]), -1)
@@ -167,14 +172,19 @@ def loft(
     return merge([body, *caps])
 
 
-def tube(path: np.ndarray, radius: float | Sequence[float], part: int = 0, segments: int = 10,
-         up: Sequence[float] = (0, 0, 1)) -> Mesh:
+def tube(
+    path: np.ndarray,
+    radius: float | Numbers,
+    part: int = 0,
+    segments: int = 10,
+    up: Numbers = (0, 0, 1),
+) -> Mesh:
     """Round tube along ``path`` (N, 3); ``up`` must never be parallel to it."""
     r = np.broadcast_to(np.asarray(radius, float), (len(path),))
     return loft(path, r, r, part, segments, 2.0, up)
 
 
-def ellipsoid(half: Sequence[float], part: int = 0, segments: int = 24) -> Mesh:
+def ellipsoid(half: Numbers, part: int = 0, segments: int = 24) -> Mesh:
     """Ellipsoid about the origin with half axes ``half`` (3,), metres."""
     lon, lat = np.linspace(0, 2 * np.pi, segments + 1), np.linspace(0, np.pi, segments // 2 + 1)
     lo, la = np.meshgrid(lon, lat, indexing="ij")
@@ -183,19 +193,24 @@ def ellipsoid(half: Sequence[float], part: int = 0, segments: int = 24) -> Mesh:
     return _grid(unit * np.asarray(half, float), unit / np.asarray(half, float), uv, part)
 
 
-def quad(corners: Sequence[Sequence[float]], part: int = 0, repeat: tuple[float, float] = (1, 1)) -> Mesh:
+def quad(corners: Sequence[Numbers], part: int = 0, repeat: tuple[float, float] = (1, 1)) -> Mesh:
     """A flat quadrilateral; ``corners`` go round from the texture's upper left, seen from the front clockwise."""
     p = np.asarray(corners, np.float32)
     normal = np.cross(p[2] - p[0], p[1] - p[0])
     normal = normal / np.linalg.norm(normal)
     u, v = repeat
     uv = np.array([[0, 0], [u, 0], [u, v], [0, v]], np.float32)
-    return Mesh(p, np.broadcast_to(normal, (4, 3)).astype(np.float32).copy(), uv,
-                np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.full(2, part, np.int32))
+    return Mesh(
+        p,
+        np.broadcast_to(normal, (4, 3)).astype(np.float32).copy(),
+        uv,
+        np.array([[0, 1, 2], [0, 2, 3]], np.int32),
+        np.full(2, part, np.int32),
+    )
 
 
 def box(
-    size: Sequence[float],
+    size: Numbers,
     bevel: float = 0.002,
     parts: Sequence[int] = (0, 0, 0, 0, 0, 0),
     repeat: Sequence[tuple[float, float]] | None = None,
@@ -209,10 +224,19 @@ def box(
     """
     half = np.asarray(size, float) / 2
     b = min(bevel, float(half.min()) * 0.6)
-    frames = [((1, 0, 0), (0, 0, 1), (0, -1, 0)), ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
-              ((-1, 0, 0), (0, 0, 1), (0, 1, 0)), ((0, -1, 0), (0, 0, 1), (-1, 0, 0)),
-              ((1, 0, 0), (0, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, -1, 0), (0, 0, -1))]
-    vertices, normals, uvs, faces, part = [], [], [], [], []
+    frames = [
+        ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+        ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
+        ((-1, 0, 0), (0, 0, 1), (0, 1, 0)),
+        ((0, -1, 0), (0, 0, 1), (-1, 0, 0)),
+        ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+        ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    ]
+    vertices: list[np.ndarray] = []
+    normals: list[np.ndarray] = []
+    uvs: list[tuple[float, float]] = []
+    faces: list[tuple[int, ...]] = []
+    part: list[int] = []
     lookup: dict[tuple[tuple[int, int, int], int], int] = {}
     for f, (right, upward, out) in enumerate(frames):
         r, u, o = (np.asarray(x, float) for x in (right, upward, out))
@@ -239,10 +263,14 @@ def box(
     for sx in (-1, 1):
         for sy in (-1, 1):
             for sz in (-1, 1):
-                faces.append(tuple(lookup[((sx, sy, sz), f)] for f in range(6)
-                                   if np.dot((sx, sy, sz), outs[f]) > 0.5))  # type: ignore[arg-type]
+                faces.append(tuple(lookup[((sx, sy, sz), f)] for f in range(6) if np.dot((sx, sy, sz), outs[f]) > 0.5))  # type: ignore[arg-type]
                 part.append(parts[0])
     v = np.asarray(vertices, np.float32)
     v[:, 2] += half[2]
-    return Mesh(v, np.asarray(normals, np.float32), np.asarray(uvs, np.float32),
-                np.asarray(faces, np.int32), np.asarray(part, np.int32))
+    return Mesh(
+        v,
+        np.asarray(normals, np.float32),
+        np.asarray(uvs, np.float32),
+        np.asarray(faces, np.int32),
+        np.asarray(part, np.int32),
+    )

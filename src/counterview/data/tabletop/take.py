@@ -8,15 +8,14 @@ import shutil
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from counterview.data.tabletop.action import Story, plan
 from counterview.data.tabletop.catalogue import seeded
 from counterview.data.tabletop.config import TabletopConfig
-from counterview.data.tabletop.hands import make_person, person_poses
 from counterview.data.tabletop.film import Poses
+from counterview.data.tabletop.hands import make_person, person_poses
 from counterview.data.tabletop.render import Body, Renderer
 from counterview.data.tabletop.rig import draw_rig, ego_camera
 from counterview.data.tabletop.scene import build_scene
@@ -62,9 +61,14 @@ def take_is_whole(folder: Path, config: TabletopConfig) -> bool:
         return False
     entry = read_json(record)
     if entry.get("digest") != digest(config):
-        raise InputError("holds a take made with other settings", path=folder,
-                         fix="Choose another output folder, or the settings of the first run.")
-    return all((folder / name).is_file() and sha256_file(folder / name) == value for name, value in entry["files"].items())
+        raise InputError(
+            "holds a take made with other settings",
+            path=folder,
+            fix="Choose another output folder, or the settings of the first run.",
+        )
+    return all(
+        (folder / name).is_file() and sha256_file(folder / name) == value for name, value in entry["files"].items()
+    )
 
 
 class _Stage:
@@ -85,8 +89,9 @@ class _Stage:
         return Poses(np.array([p[0] for p in every], np.float32), np.array([p[1] for p in every], np.float32))
 
 
-def _film(stage: _Stage, config: TabletopConfig, seed: int, split: str, index: int
-          ) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
+def _film(
+    stage: _Stage, config: TabletopConfig, seed: int, split: str, index: int
+) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
     """Pictures and, at whole seconds, labels of every camera."""
     rig, names = stage.rig, [stage.rig.ego_name, *(c.name for c in stage.rig.exo)]
     images: dict[str, list[np.ndarray]] = {n: [] for n in names}
@@ -96,12 +101,14 @@ def _film(stage: _Stage, config: TabletopConfig, seed: int, split: str, index: i
         t = k / config.rendered_fps
         stage.renderer.pose(stage.poses(t))
         earlier = t - rig.exposure_s * config.motion
-        views = [(ego_camera(rig, stage.story, t), rig.ego_sensor)] + list(zip(rig.exo, rig.exo_sensors, strict=True))
+        views = [(ego_camera(rig, stage.story, t), rig.ego_sensor), *list(zip(rig.exo, rig.exo_sensors, strict=True))]
         for camera, sensor in views:
             ego = camera.name == rig.ego_name
             before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier)) if ego else None
             picture = stage.renderer.picture(camera, before, keep=not ego)
-            image, gain = develop(picture, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name))
+            image, gain = develop(
+                picture, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name)
+            )
             # A static camera holds its exposure; the ego camera follows the light, slowly.
             gains[camera.name] = gain if not ego else gain * (measure_gain(picture, sensor) / gain) ** 0.3
             images[camera.name].append(image)
@@ -110,7 +117,9 @@ def _film(stage: _Stage, config: TabletopConfig, seed: int, split: str, index: i
     return images, labels
 
 
-def _sheet(images: dict[str, list[np.ndarray]], labels: dict[str, list[np.ndarray]], config: TabletopConfig) -> np.ndarray:
+def _sheet(
+    images: dict[str, list[np.ndarray]], labels: dict[str, list[np.ndarray]], config: TabletopConfig
+) -> np.ndarray:
     """Contact sheet: four moments, one a row, every camera, with outlines of the masks in the last two."""
     rows = np.linspace(0, config.seconds - 1, 4).round().astype(int).tolist()
     tiles, captions = [], []
@@ -161,13 +170,25 @@ def make_take(out: Path, config: TabletopConfig, seed: int, split: str, index: i
     scenario = str(rng.choice(_SCENARIOS))
     uid = take_uid(seed, split, index)
     files = {p.relative_to(aside).as_posix(): sha256_file(p) for p in sorted(aside.rglob("*")) if p.is_file()}
-    write_json(aside / RECORD, {
-        "digest": digest(config), "seed": seed, "split": split, "index": index, "take_uid": uid, "files": files,
-        "instances": {n: t.instance for n, t in zip(stage.scene.names, stage.scene.things, strict=True)},
-        "actions": [{"object": stage.scene.names[a.thing], "start_s": round(a.start_s, 3), "end_s": round(a.end_s, 3)}
-                    for a in stage.story.actions],
-        "take": take_entry(uid, name, split, scenario, config.seconds, sizes),
-        "annotation": {"scenario": scenario, "take_name": name, "object_masks": masks}}, indent=None)
+    write_json(
+        aside / RECORD,
+        {
+            "digest": digest(config),
+            "seed": seed,
+            "split": split,
+            "index": index,
+            "take_uid": uid,
+            "files": files,
+            "instances": {n: t.instance for n, t in zip(stage.scene.names, stage.scene.things, strict=True)},
+            "actions": [
+                {"object": stage.scene.names[a.thing], "start_s": round(a.start_s, 3), "end_s": round(a.end_s, 3)}
+                for a in stage.story.actions
+            ],
+            "take": take_entry(uid, name, split, scenario, config.seconds, sizes),
+            "annotation": {"scenario": scenario, "take_name": name, "object_masks": masks},
+        },
+        indent=None,
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)
     return folder

@@ -6,13 +6,27 @@ bytes. Printed matter (labels, covers, posters) is in :mod:`counterview.data.tab
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-__all__ = ["brushed", "cloth", "glaze", "hsv", "noise", "outdoors", "peel", "plain", "planks", "plaster", "stripes",
-           "tiles", "wood"]
+__all__ = [
+    "brushed",
+    "cloth",
+    "glaze",
+    "hsv",
+    "noise",
+    "outdoors",
+    "peel",
+    "plain",
+    "planks",
+    "plaster",
+    "stripes",
+    "tiles",
+    "wood",
+]
 
 Colour = tuple[float, float, float]
 
@@ -25,14 +39,17 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
 
 
 def noise(
-    rng: np.random.Generator, hw: tuple[int, int], cells: tuple[float, float] = (4, 4), octaves: int = 4,
+    rng: np.random.Generator,
+    hw: tuple[int, int],
+    cells: tuple[float, float] = (4, 4),
+    octaves: int = 4,
     gain: float = 0.5,
 ) -> np.ndarray:
     """Fractal value noise (H, W) float32, about in [-1, 1]; ``cells``: bumps of the coarsest octave."""
     out = np.zeros(hw, np.float32)
     total, weight = 0.0, 1.0
     for octave in range(octaves):
-        n = [max(2, min(int(round(c * 2**octave)) + 1, s)) for c, s in zip(cells, hw, strict=True)]
+        n = [max(2, min(round(c * 2**octave) + 1, s)) for c, s in zip(cells, hw, strict=True)]
         grid = rng.uniform(-1, 1, n).astype(np.float32)
         out += weight * cv2.resize(grid, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC)
         total, weight = total + weight, weight * gain
@@ -43,7 +60,7 @@ def _paint(value: np.ndarray) -> np.ndarray:
     return np.clip(value, 0, 255).astype(np.uint8)
 
 
-def _mix(a: Sequence[float], b: Sequence[float], t: np.ndarray) -> np.ndarray:
+def _mix(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, t: np.ndarray) -> np.ndarray:
     t = np.clip(t, 0, 1)[..., None]
     return np.asarray(a, np.float32) * (1 - t) + np.asarray(b, np.float32) * t
 
@@ -55,7 +72,7 @@ def plain(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (64, 6
 
 def wood(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256), rings: float = 9) -> np.ndarray:
     """Grain along the image's x axis."""
-    h, w = hw
+    h, _w = hw
     y = np.linspace(0, 1, h, dtype=np.float32)[:, None]
     bend = noise(rng, hw, (3, 1.2), 3) * 0.35 / max(rings, 1) ** 0.6
     phase = (y + bend) * rings + 0.6 * noise(rng, hw, (rings, 1), 2)
@@ -70,19 +87,24 @@ def planks(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (512,
     h, w = hw
     out = np.zeros((h, w, 3), np.uint8)
     edges = np.linspace(0, h, rows + 1).astype(int)
-    for top, bottom in zip(edges[:-1], edges[1:], strict=False):
+    for top, bottom in itertools.pairwise(edges):
         cut = int(rng.integers(w // 4, 3 * w // 4))
         for left, right in ((0, cut), (cut, w)):
             tone, warm = rng.uniform(0.8, 1.12), rng.normal(0, 0.02)
             shade = (colour[0] * tone * (1 + warm), colour[1] * tone, colour[2] * tone * (1 - warm))
             out[top:bottom, left:right] = wood(rng, shade, (bottom - top, right - left), rng.uniform(2, 4))
-            out[top:bottom, left:left + 2] = out[top:bottom, left:left + 2] // 2
-        out[top:top + 2] = out[top:top + 2] // 2
+            out[top:bottom, left : left + 2] = out[top:bottom, left : left + 2] // 2
+        out[top : top + 2] = out[top : top + 2] // 2
     return out
 
 
-def cloth(rng: np.random.Generator, colours: Sequence[Colour], hw: tuple[int, int] = (256, 256), checks: int = 6,
-          style: str = "checks") -> np.ndarray:
+def cloth(
+    rng: np.random.Generator,
+    colours: Sequence[Colour],
+    hw: tuple[int, int] = (256, 256),
+    checks: int = 6,
+    style: str = "checks",
+) -> np.ndarray:
     """Woven cloth in checks, stripes or one colour, with a visible weave."""
     h, w = hw
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
@@ -93,8 +115,13 @@ def cloth(rng: np.random.Generator, colours: Sequence[Colour], hw: tuple[int, in
     return _paint(base * (1 + weave[..., None]))
 
 
-def stripes(rng: np.random.Generator, colours: Sequence[Colour], hw: tuple[int, int] = (128, 256), bands: int = 7,
-            style: str = "rings") -> np.ndarray:
+def stripes(
+    rng: np.random.Generator,
+    colours: Sequence[Colour],
+    hw: tuple[int, int] = (128, 256),
+    bands: int = 7,
+    style: str = "rings",
+) -> np.ndarray:
     """Painted decoration: rings, dots, zigzag or petals of the second and third colour on the first."""
     h, w = hw
     y, x = np.mgrid[0:h, 0:w].astype(np.float32) / np.array([h, w], np.float32)[:, None, None]
@@ -119,8 +146,9 @@ def stripes(rng: np.random.Generator, colours: Sequence[Colour], hw: tuple[int, 
     return _paint(out * (1 + 0.03 * noise(rng, hw)[..., None]))
 
 
-def glaze(rng: np.random.Generator, top: Colour, bottom: Colour, hw: tuple[int, int] = (128, 128),
-          speckle: float = 0.0) -> np.ndarray:
+def glaze(
+    rng: np.random.Generator, top: Colour, bottom: Colour, hw: tuple[int, int] = (128, 128), speckle: float = 0.0
+) -> np.ndarray:
     """Ceramic glaze that runs from one colour into another, with optional dark speckles."""
     y = np.linspace(0, 1, hw[0], dtype=np.float32)[:, None]
     edge = np.clip((y - 0.5 + 0.12 * noise(rng, hw, (2, 8), 3)) * 6 + 0.5, 0, 1)
@@ -129,10 +157,11 @@ def glaze(rng: np.random.Generator, top: Colour, bottom: Colour, hw: tuple[int, 
     return _paint(cv2.GaussianBlur(out, (3, 3), 0.6))
 
 
-def peel(rng: np.random.Generator, main: Colour, blush: Colour, hw: tuple[int, int] = (128, 128),
-         style: str = "dimples") -> np.ndarray:
+def peel(
+    rng: np.random.Generator, main: Colour, blush: Colour, hw: tuple[int, int] = (128, 128), style: str = "dimples"
+) -> np.ndarray:
     """Skin of fruit: dimples (citrus), streaks (apple) or spots (banana)."""
-    h, w = hw
+    h, _w = hw
     if style == "streaks":
         amount = 0.5 + 0.7 * noise(rng, hw, (1.5, 3), 2) + 0.25 * noise(rng, hw, (2, 40), 2)
     elif style == "spots":
@@ -151,15 +180,18 @@ def brushed(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (64,
 
 def plaster(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256)) -> np.ndarray:
     """Painted wall."""
-    return _paint(np.asarray(colour, np.float32)
-                  * (1 + 0.02 * noise(rng, hw, (3, 3), 2)[..., None] + 0.01 * noise(rng, hw, (60, 60), 1)[..., None]))
+    return _paint(
+        np.asarray(colour, np.float32)
+        * (1 + 0.02 * noise(rng, hw, (3, 3), 2)[..., None] + 0.01 * noise(rng, hw, (60, 60), 1)[..., None])
+    )
 
 
 def tiles(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256), count: int = 4) -> np.ndarray:
     """Square tiles with joints, each a little different."""
     h, w = hw
-    shade = cv2.resize(rng.uniform(0.88, 1.08, (count, count)).astype(np.float32), (w, h),
-                       interpolation=cv2.INTER_NEAREST)
+    shade = cv2.resize(
+        rng.uniform(0.88, 1.08, (count, count)).astype(np.float32), (w, h), interpolation=cv2.INTER_NEAREST
+    )
     y, x = np.mgrid[0:h, 0:w]
     joint = ((y * count) % h < h * 0.03 * 1.4) | ((x * count) % w < w * 0.03 * 1.4)
     out = np.asarray(colour, np.float32) * (shade * (1 + 0.04 * noise(rng, hw, (8, 8), 3)))[..., None]

@@ -7,7 +7,6 @@ cheap. One encoder thread and fixed settings: the same pictures give the same by
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,12 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.gop_size = hold
-        stream.options = {"crf": str(crf), "preset": "superfast", "threads": "1",
-                          "x264-params": f"keyint={hold}:min-keyint=1:scenecut=0:bframes=0:ref=1:rc-lookahead=0:mbtree=0:threads=1"}
+        stream.options = {
+            "crf": str(crf),
+            "preset": "superfast",
+            "threads": "1",
+            "x264-params": f"keyint={hold}:min-keyint=1:scenecut=0:bframes=0:ref=1:rc-lookahead=0:mbtree=0:threads=1",
+        }
         number = 0
         for image in frames:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
@@ -48,13 +51,13 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
                 number += 1
                 out.mux(stream.encode(frame))
         out.mux(stream.encode())
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def shrink(image: np.ndarray, height: int) -> np.ndarray:
     """The picture at another height, its width even."""
     h, w = image.shape[:2]
-    wide = max(2, int(round(w * height / h / 2)) * 2)
+    wide = max(2, round(w * height / h / 2) * 2)
     return np.asarray(cv2.resize(image, (wide, height), interpolation=cv2.INTER_AREA))
 
 
@@ -85,33 +88,56 @@ def annotate(
             looked = np.ones(len(pictures), bool)
             while (~looked).mean() < unknown * rng.uniform(0.0, 2.0):
                 start = int(rng.integers(len(pictures)))
-                looked[start:start + int(rng.integers(1, 4))] = False
+                looked[start : start + int(rng.integers(1, 4))] = False
             masks: dict[str, Any] = {}
             for second in np.flatnonzero(looked).tolist():
                 mask = pictures[second] == number
                 if int(mask.sum()) >= smallest_px[camera]:
                     h, w = mask.shape
-                    masks[str(second * FPS)] = {"width": w, "height": h,
-                                                "encodedMask": to_lzstring(ObjectMask.from_array(mask))}
+                    masks[str(second * FPS)] = {
+                        "width": w,
+                        "height": h,
+                        "encodedMask": to_lzstring(ObjectMask.from_array(mask)),
+                    }
             seen |= bool(masks)
-            cameras[camera] = {"annotation": masks, "annotation_fps": 1,
-                               "annotated_frames": [int(s) * FPS for s in np.flatnonzero(looked)]}
+            cameras[camera] = {
+                "annotation": masks,
+                "annotation_fps": 1,
+                "annotated_frames": [int(s) * FPS for s in np.flatnonzero(looked)],
+            }
         if seen:
             out[name] = cameras
     return out
 
 
-def take_entry(uid: str, name: str, split: str, scenario: str, seconds: int, sizes_hw: Mapping[str, tuple[int, int]]
-               ) -> dict[str, Any]:
-    """One entry of ``takes.json``; the ego stream is called ``rgb`` there and ``214-1`` elsewhere, as in the release."""
+def take_entry(
+    uid: str, name: str, split: str, scenario: str, seconds: int, sizes_hw: Mapping[str, tuple[int, int]]
+) -> dict[str, Any]:
+    """One entry of ``takes.json``; the ego stream is called ``rgb`` there, ``214-1`` elsewhere, as in the release."""
     videos: dict[str, Any] = {}
     cameras = []
     for camera, (h, w) in sizes_hw.items():
         ego = "aria" in camera
         cam = camera.split("_")[0]
-        videos[cam] = {"rgb" if ego else "0": {"cam_id": cam, "stream_id": "rgb" if ego else "0", "width": w, "height": h,
-                                               "relative_path": f"frame_aligned_videos/{camera}.mp4"}}
+        videos[cam] = {
+            "rgb" if ego else "0": {
+                "cam_id": cam,
+                "stream_id": "rgb" if ego else "0",
+                "width": w,
+                "height": h,
+                "relative_path": f"frame_aligned_videos/{camera}.mp4",
+            }
+        }
         cameras.append({"cam_id": cam, "name": camera, "is_ego": ego})
-    return {"take_uid": uid, "take_name": name, "root_dir": f"takes/{name}", "task_name": scenario,
-            "parent_task_name": "Tabletop", "duration_sec": float(seconds), "is_dropped": False, "split": split,
-            "cameras": cameras, "frame_aligned_videos": videos}
+    return {
+        "take_uid": uid,
+        "take_name": name,
+        "root_dir": f"takes/{name}",
+        "task_name": scenario,
+        "parent_task_name": "Tabletop",
+        "duration_sec": float(seconds),
+        "is_dropped": False,
+        "split": split,
+        "cameras": cameras,
+        "frame_aligned_videos": videos,
+    }
