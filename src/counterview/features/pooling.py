@@ -347,8 +347,9 @@ def _box_maximum(features: FeatureMap, boxes_xyxy: NDArray[np.int64]) -> Tensor:
     tensor, grid = features.tensor, features.grid
     work = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     matrices = [
-        torch.from_numpy(upsampling_matrix(c, p).copy()).to(work)
-        for c, p in zip(grid.cells_hw, grid.points_hw, strict=True)
+        # Type before device: some devices hold no float64.
+        torch.from_numpy(upsampling_matrix(cells, points).copy()).to(work.dtype).to(work.device)
+        for cells, points in zip(grid.cells_hw, grid.points_hw, strict=True)
     ]
     lower = [_taps(c, p)[0] for c, p in zip(grid.cells_hw, grid.points_hw, strict=True)]
     result = []
