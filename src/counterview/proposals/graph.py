@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from counterview.errors import ConfigError
 from counterview.proposals import ranking
@@ -92,9 +93,10 @@ class GraphProposer:
             return Proposals.none(size_hw)
         iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
         chosen = ranking.choose_varied(iou, weight, settings.max_masks, settings.duplicate_iou)
+        boxes = _region_boxes(regions.labels)
         masks, scores = [], []
         for index in chosen:
-            mask = _mask_at(members[index] > 0, regions.labels, size_hw)
+            mask = _mask_at(members[index] > 0, regions.labels, boxes, size_hw)
             if not mask.is_empty:
                 masks.append(mask)
                 scores.append(weight[index])
@@ -203,14 +205,22 @@ def _candidates(regions: Regions, settings: GraphSettings) -> tuple[NDArray[np.f
     return members[best], weight[best]
 
 
-def _mask_at(members: NDArray[np.bool_], labels: I64, size_hw: tuple[int, int]) -> ObjectMask:
+def _region_boxes(labels: I64) -> I64:
+    """First and last-plus-one row and column of every region: ``(n, 4)`` y0, y1, x0, x1."""
+    return np.array([(y.start, y.stop, x.start, x.stop) for y, x in ndimage.find_objects(labels + 1)])
+
+
+def _mask_at(members: NDArray[np.bool_], labels: I64, boxes: I64, size_hw: tuple[int, int]) -> ObjectMask:
     """The union of some regions as a mask of the picture itself.
 
     Where the picture was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
     """
-    inside = members[labels]
-    if size_hw != labels.shape:
-        return mask_from_field(inside.astype(np.float32), 0.5, size_hw)
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    crop = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return mask_from_crop(crop, int(columns[0]), int(rows[0]), size_hw)
+    own = boxes[members]
+    y0, x0 = own[:, 0].min(), own[:, 2].min()
+    within = np.s_[y0 : own[:, 1].max(), x0 : own[:, 3].max()]
+    inside = members[labels[within]]
+    if size_hw == labels.shape:
+        return mask_from_crop(inside, int(x0), int(y0), size_hw)
+    field = np.zeros(labels.shape, dtype=np.float32)
+    field[within] = inside
+    return mask_from_field(field, 0.5, size_hw)
