@@ -254,7 +254,7 @@ def test_sam2_weights_initialise_everything_but_the_fusion(tmp_path):
         assert torch.equal(value, expected[name]), name
     assert model.sam.vision_encoder.config.backbone_feature_sizes[-1] == [4, 4]
     last_logits(model.eval(), 1)
-    with pytest.raises(CheckpointError, match="no SAM 2.1 video checkpoint of backbone"):
+    with pytest.raises(CheckpointError, match=r"no SAM 2\.1 video checkpoint of backbone"):
         LMEEC.from_sam2(tmp_path / "sam2", small_config(attention_layers=2))
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no weights"):

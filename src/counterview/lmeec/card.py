@@ -27,7 +27,8 @@ pipeline_tag: mask-generation
 # LM-EEC, {backbone}, {config.image_size} px
 
 Finds an object that is shown by masks in one camera in another camera of the same scene, frame by frame, with two
-memory banks ({config.behaviour} behaviour, {millions:.1f} million weights). Trained for: {", ".join(recipe.data.directions)}.
+memory banks ({config.behaviour} behaviour, {millions:.1f} million weights).
+Trained for: {", ".join(recipe.data.directions)}.
 
 ```python
 from counterview.lmeec.model import LMEEC
