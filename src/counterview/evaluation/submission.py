@@ -48,10 +48,21 @@ class PredictionWriter:
         path: the file.
         version: written beside the results, as the official examples have it.
         challenge: written beside the results.
+        settings: of the method that predicted, written beside the results as ``counterview``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, version: str = "xx", challenge: str = "xx") -> None:
-        self._path, self._head = path, {"version": version, "challenge": challenge}
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        version: str = "xx",
+        challenge: str = "xx",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = path
+        self._head: dict[str, Any] = {"version": version, "challenge": challenge}
+        if settings is not None:
+            self._head["counterview"] = dict(settings)
         self._stack = ExitStack()
         self._file: IO[str] | None = None
         self._begun: list[Direction] = []

@@ -24,21 +24,16 @@ from tqdm import tqdm
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
 from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
+from counterview.evaluation.scorer import LONGEST_SIDE_PX
+from counterview.evaluation.submission import PredictionWriter, prediction_entry
 from counterview.masks.geometry import fit_longest_side, resize_mask
-from counterview.masks.rle import to_coco
-from counterview.media.files import atomic_write, safe_join, write_json
+from counterview.media.files import safe_join, write_json
 from counterview.pipeline.predictor import EncodedView, Predictor
 from counterview.proposals import load_proposer
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask, RgbImage
 
 logger = logging.getLogger(__name__)
-
-LONGEST_PX = 480
-"""Longer side of a predicted mask in the official format."""
-
-NAMES: dict[Direction, str] = {"ego2exo": "ego-exo", "exo2ego": "exo-ego"}
-"""What the official format calls the directions."""
 
 VERSION = 1
 
@@ -189,9 +184,9 @@ def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectM
 def prediction_size(take: Take, camera: str, picture_hw: tuple[int, int] | None) -> tuple[int, int]:
     """The official size of a prediction for a camera: its masks' size, or its picture's, with longer side 480."""
     try:
-        return fit_longest_side(take.native_size(camera), LONGEST_PX)
+        return fit_longest_side(take.native_size(camera), LONGEST_SIDE_PX)
     except AnnotationError:
-        return fit_longest_side(picture_hw or (LONGEST_PX, LONGEST_PX), LONGEST_PX)
+        return fit_longest_side(picture_hw or (LONGEST_SIDE_PX, LONGEST_SIDE_PX), LONGEST_SIDE_PX)
 
 
 def predict(
@@ -206,7 +201,7 @@ def predict(
 
     Args:
         predictor: the method.
-        dataset: what to predict; every frame that the official evaluation asks for, absent targets included.
+        dataset: what to predict; every frame with a query mask, as the official server asks, absent targets included.
         directions: one or both.
         out: the file; ``out.parts`` beside it holds what is done until the file is whole.
         progress: show a progress bar on standard error.
@@ -277,7 +272,8 @@ def _predict_take(
 ) -> None:
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in directions:
-        for pair in pairs_of_take(take, direction, targets="annotated", need_pictures=False):
+        # Frames of which nothing is known in the target are not scored, but the challenge's server wants them too.
+        for pair in pairs_of_take(take, direction, targets="official", need_pictures=False):
             wanted[pair.frame].append((direction, pair))
     done, length = _read_part(part)
     if done and not predictor.restartable and len(done) < len(wanted):
@@ -297,7 +293,7 @@ def _predict_take(
 
 def _to_json(prediction: Prediction) -> list[Any]:
     pair = prediction.pair
-    entry: dict[str, Any] = {"pred_mask": to_coco(prediction.mask), "confidence": prediction.confidence}
+    entry = prediction_entry(prediction.mask, prediction.confidence)
     if prediction.note:
         entry["note"] = prediction.note
     return [prediction.direction, pair.object, pair.query_camera, pair.target_camera, entry]
@@ -325,13 +321,9 @@ def _merge(
 ) -> dict[str, Any]:
     """Write the official file, take by take, and count what is in it."""
     counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
-    with atomic_write(out, "w") as handle:
-        handle.write("{")
-        for number, direction in enumerate(directions):
-            handle.write(("," if number else "") + json.dumps(NAMES[direction]))
-            about = {"version": "xx", "challenge": "xx", "counterview": header["settings"]}
-            handle.write(":" + json.dumps(about)[:-1] + ', "results": {')
-            first = True
+    with PredictionWriter(out, settings=header["settings"]) as writer:
+        for direction in directions:
+            writer.begin(direction)
             for uid in uids:
                 done, _ = _read_part(_part(parts, uid))
                 masks: dict[str, Any] = {}
@@ -343,10 +335,6 @@ def _merge(
                             if "note" in entry:
                                 counts["empty"][entry["note"]] += 1
                 if masks:
-                    take = {"masks": masks, "subsample_idx": sorted(done)}
-                    handle.write(("" if first else ",") + "\n" + json.dumps(uid) + ":" + json.dumps(take))
-                    first = False
-            handle.write("}}")
-        handle.write("}\n")
+                    writer.add(uid, masks, sorted(done))
     counts["empty"] = dict(counts["empty"])
     return counts
