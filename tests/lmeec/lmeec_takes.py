@@ -66,4 +66,6 @@ class DiscTake(Take):
 
 
 def disc_dataset(takes=2, **settings):
-    return Dataset(Path("discs"), "prepared", None, [f"take{i}" for i in range(takes)], lambda u: DiscTake(u, **settings))
+    return Dataset(
+        Path("discs"), "prepared", None, [f"take{i}" for i in range(takes)], lambda u: DiscTake(u, **settings)
+    )

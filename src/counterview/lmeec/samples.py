@@ -102,7 +102,7 @@ class ClipReader:
             # Rounded up, so that no mask vanishes.
             return np.ceil(soft_mask(mask.to_array(), self.size).numpy().clip(0, 1) * 255 - 1e-3).astype(np.uint8)
 
-        return self._kept((take.uid, camera, frame, name), make).astype(np.float32) / 255
+        return self._kept((take.uid, camera, frame, name), make).astype(np.float32) / np.float32(255)
 
     def _kept(self, key: tuple[Any, ...], make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         if key in self._cache:

@@ -248,7 +248,7 @@ def load_sam2(model: LMEEC, source: str | os.PathLike[str]) -> None:
     _check_folder(source)
     try:
         # The check below reports shapes and names in our own words.
-        sam, report = Sam2VideoModel.from_pretrained(
+        loaded: Any = Sam2VideoModel.from_pretrained(
             os.fspath(source), config=model.sam.config, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError) as error:
@@ -258,6 +258,7 @@ def load_sam2(model: LMEEC, source: str | os.PathLike[str]) -> None:
             found=str(error).split("\n")[0][:200],
             fix="Give a folder, or a Hub id such as facebook/sam2.1-hiera-base-plus while online.",
         ) from None
+    sam, report = loaded
     wrong = sorted({*report["missing_keys"], *(m[0] for m in report["mismatched_keys"])})
     extra = sorted(report["unexpected_keys"])
     if wrong or extra:
