@@ -28,7 +28,17 @@ def surface() -> list[str]:
 
 
 def test_the_public_names_are_those_of_the_list():
-    assert surface() == LIST.read_text().split(), f"run: python {Path(__file__).name} > {LIST.name}, and look at the difference"
+    assert surface() == LIST.read_text().split(), (
+        f"run: python {Path(__file__).name} > {LIST.name}, and look at the difference"
+    )
+
+
+def test_no_public_name_hides_a_module():
+    """A package attribute is overwritten by the submodule of that name, in whichever order they are imported."""
+    for full in surface():
+        module, _, name = full.rpartition(".")
+        path = Path(importlib.import_module(module).__file__ or "").parent
+        assert not (path / f"{name}.py").exists(), full
 
 
 def test_every_public_name_is_there_and_documented():
@@ -47,7 +57,18 @@ def test_importing_the_package_loads_neither_torch_nor_numpy():
 
 def test_every_module_imports_without_extras():
     """In a process in which the optional packages cannot be imported."""
-    blocked = ["ultralytics", "embreex", "accelerate", "tensorboard", "torchvision", "timm", "wandb", "trackio", "gradio", "pyarrow"]
+    blocked = [
+        "ultralytics",
+        "embreex",
+        "accelerate",
+        "tensorboard",
+        "torchvision",
+        "timm",
+        "wandb",
+        "trackio",
+        "gradio",
+        "pyarrow",
+    ]
     code = (
         "import sys, pkgutil, importlib\n"
         f"for name in {blocked}: sys.modules[name] = None\n"

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from counterview.lazy import exports
 
 __version__ = "0.1.0"
-
-_LAZY = {
-    "Candidate": "counterview.types",
-    "Match": "counterview.types",
-    "ObjectMask": "counterview.types",
-    "Track": "counterview.types",
-    "View": "counterview.types",
-    "Visibility": "counterview.types",
-    "CounterviewError": "counterview.errors",
-    "Predictor": "counterview.pipeline.predictor",
-    "load": "counterview.pipeline.predictor",
-    "read_image": "counterview.media.images",
-    "read_mask": "counterview.masks.png",
-}
 
 __all__ = [
     "Candidate",
@@ -43,15 +30,19 @@ if TYPE_CHECKING:
     from counterview.pipeline.predictor import Predictor, load
     from counterview.types import Candidate, Match, ObjectMask, Track, View, Visibility
 
-
-def __getattr__(name: str) -> Any:
-    # Names are imported when they are first used: `import counterview` takes milliseconds and loads no torch.
-    if name in _LAZY:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'counterview' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Candidate": "counterview.types",
+        "CounterviewError": "counterview.errors",
+        "Match": "counterview.types",
+        "ObjectMask": "counterview.types",
+        "Predictor": "counterview.pipeline.predictor",
+        "Track": "counterview.types",
+        "View": "counterview.types",
+        "Visibility": "counterview.types",
+        "load": "counterview.pipeline.predictor",
+        "read_image": "counterview.media.images",
+        "read_mask": "counterview.masks.png",
+    },
+)

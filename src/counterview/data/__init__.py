@@ -1,0 +1,42 @@
+"""Takes, cameras and tracks of Ego-Exo4D (released or prepared), HANDAL and synthetic takes, behind one interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from counterview.lazy import exports
+
+__all__ = [
+    "Clip",
+    "ClipSampler",
+    "Dataset",
+    "FramePair",
+    "PairTable",
+    "Take",
+    "enumerate_pairs",
+    "open_dataset",
+    "prepare_release",
+    "subset",
+]
+
+if TYPE_CHECKING:
+    from counterview.data.clips import Clip, ClipSampler
+    from counterview.data.dataset import Dataset, Take, open_dataset
+    from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
+    from counterview.data.prepare import prepare_release
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Clip": "counterview.data.clips",
+        "ClipSampler": "counterview.data.clips",
+        "Dataset": "counterview.data.dataset",
+        "FramePair": "counterview.data.pairs",
+        "PairTable": "counterview.data.pairs",
+        "Take": "counterview.data.dataset",
+        "enumerate_pairs": "counterview.data.pairs",
+        "open_dataset": "counterview.data.dataset",
+        "prepare_release": "counterview.data.prepare",
+        "subset": "counterview.data.pairs",
+    },
+)

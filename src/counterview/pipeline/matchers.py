@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from counterview.features.base import Backbone, FeatureMap, PoolingKind
     from counterview.omama.model import OMaMa
-    from counterview.pipeline.predictor import EncodedView
+    from counterview.pipeline.encoded import EncodedView
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,8 @@ from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.evaluation.submission import PredictionWriter, prediction_entry
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.media.files import safe_join, write_json
-from counterview.pipeline.predictor import EncodedView, Predictor
+from counterview.pipeline.encoded import EncodedView
+from counterview.pipeline.predictor import Predictor
 from counterview.proposals import load_proposer
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask, RgbImage

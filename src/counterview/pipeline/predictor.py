@@ -8,41 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterview.config import nearest
 from counterview.errors import ConfigError, InputError, ProposalError
+from counterview.pipeline.encoded import EncodedView
 from counterview.pipeline.prompts import Box, Point, check_query_mask, mask_at
 from counterview.types import BoolImage, Candidate, Match, ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from counterview.features.base import Backbone, FeatureMap
+    from counterview.features.base import Backbone
     from counterview.pipeline.matchers import Matcher
     from counterview.proposals.base import Proposals, Proposer
 
 QueryMasks = BoolImage | ObjectMask | Sequence[BoolImage | ObjectMask] | Mapping[str, BoolImage | ObjectMask]
 """One query mask, several, or several by name."""
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedView:
-    """A picture after everything that depends on it alone.
-
-    Attributes:
-        size_hw: height and width of the picture in pixels.
-        features: its feature map.
-        proposals: its N candidate masks.
-        descriptors: ``(N, D)`` float, one a proposal.
-    """
-
-    size_hw: tuple[int, int]
-    features: FeatureMap
-    proposals: Proposals
-    descriptors: Tensor
 
 
 class Predictor:

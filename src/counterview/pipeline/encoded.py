@@ -1,0 +1,29 @@
+"""A picture after everything that depends on it alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from counterview.features.base import FeatureMap
+    from counterview.proposals.base import Proposals
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedView:
+    """A picture after everything that depends on it alone.
+
+    Attributes:
+        size_hw: height and width of the picture in pixels.
+        features: its feature map.
+        proposals: its N candidate masks.
+        descriptors: ``(N, D)`` float, one a proposal.
+    """
+
+    size_hw: tuple[int, int]
+    features: FeatureMap
+    proposals: Proposals
+    descriptors: Tensor
