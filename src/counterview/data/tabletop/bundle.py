@@ -18,17 +18,20 @@ from counterview.data.tabletop.cameras import Camera, look_at
 from counterview.data.tabletop.catalogue import seeded
 from counterview.data.tabletop.config import preset
 from counterview.data.tabletop.film import Poses
+from counterview.data.tabletop.generate import index_takes
 from counterview.data.tabletop.render import Body, Renderer
 from counterview.data.tabletop.scene import build_scene
 from counterview.data.tabletop.sensor import Sensor, develop
 from counterview.data.tabletop.shapes import rotation
+from counterview.data.tabletop.take import save_take, take_name
 from counterview.masks.png import write_mask_png
 from counterview.media.files import write_json
 from counterview.media.images import write_image
 
-__all__ = ["make_pair"]
+__all__ = ["make_bundled_take", "make_pair"]
 
 PAIR_SEED = 4
+TAKE_SEED = 11
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -84,19 +87,35 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
     return [scene.names[i] for i in chosen]
 
 
+def make_bundled_take(folder: Path, seed: int = TAKE_SEED) -> str:
+    """Write one short take in the release layout, without 448p copies; return its name."""
+    config = preset("standard", seconds=10, cameras=2, objects_min=8, objects_max=9, tall_clutter_max=1, portrait=0.0)
+    name = take_name(seed, "test", 0)
+    target = folder / "takes" / name
+    target.mkdir(parents=True)
+    save_take(target, config, seed, "test", 0, crf=30, extras=False)
+    index_takes(folder, config, seed, [("test", 0)])
+    return name
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Rebuild the bundled assets in place (or below ``--to``)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("what", nargs="*", choices=["pair", "take"], default=["pair", "take"])
+    parser.add_argument("what", nargs="*", help="pair or take; both if not given")
     parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parents[2] / "assets")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for what in options.what:
+    unknown = set(options.what) - {"pair", "take"}
+    if unknown:
+        parser.error(f"no such asset: {', '.join(sorted(unknown))}")
+    for what in options.what or ["pair", "take"]:
         folder = options.to / what
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        if what == "pair":
+        if what == "take":
+            _LOGGER.info("%s: %s", folder, make_bundled_take(folder))
+        else:
             _LOGGER.info("%s: %s", folder, ", ".join(make_pair(folder)))
 
 

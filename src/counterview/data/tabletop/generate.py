@@ -6,7 +6,7 @@ import importlib.metadata
 import multiprocessing
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from counterview.data.tabletop.take import FORMAT, RECORD, digest, make_take, ta
 from counterview.errors import InputError
 from counterview.media.files import read_json, sha256_file, write_json
 
-__all__ = ["generate", "share_out"]
+__all__ = ["generate", "index_takes", "share_out"]
 
 MANIFEST = "manifest.json"
 _SHARES = {"train": 0.7, "val": 0.1, "test": 0.15, "test_novel": 0.05}
@@ -135,7 +135,7 @@ def generate(
         for _ in _run(jobs, workers):
             bar.update()
     shutil.rmtree(out / ".partial", ignore_errors=True)
-    return _index(out, config, seed, jobs)
+    return index_takes(out, config, seed, [(job[3], job[4]) for job in jobs])
 
 
 def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -> Iterable[tuple[str, int]]:
@@ -152,19 +152,21 @@ def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -
             raise
 
 
-def _index(
-    out: Path, config: TabletopConfig, seed: int, jobs: list[tuple[Path, TabletopConfig, int, str, int]]
-) -> Path:
-    """Write ``takes.json``, the annotations, ``split.json`` and, last, the manifest."""
+def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[tuple[str, int]]) -> Path:
+    """Write ``takes.json``, the annotations, ``split.json`` and, last, the manifest of takes that are there.
+
+    Args:
+        members: (split, index) of each take, in the order to list them.
+    """
     takes: list[dict[str, Any]] = []
-    members: dict[str, list[str]] = {s: [] for s in SPLITS}
+    uids: dict[str, list[str]] = {s: [] for s in SPLITS}
     relations: dict[str, dict[str, Any]] = {s: {} for s in SPLITS}
     listing = []
-    for _, _, _, split, index in jobs:
+    for split, index in members:
         name = take_name(seed, split, index)
         record = read_json(out / "takes" / name / RECORD)
         takes.append(record["take"])
-        members[split].append(record["take_uid"])
+        uids[split].append(record["take_uid"])
         relations[split][record["take_uid"]] = record["annotation"]
         listing.append(
             {
@@ -189,7 +191,7 @@ def _index(
             },
             indent=None,
         )
-    write_json(out / "split.json", members, indent=1)
+    write_json(out / "split.json", uids, indent=1)
     indices = ["takes.json", "split.json", *(f"annotations/relations_{s}.json" for s in SPLITS)]
     write_json(
         out / MANIFEST,

@@ -117,8 +117,16 @@ def _finish(
         world = p @ wrist[0].T + wrist[1]
         return np.minimum(solid((world - place[1]) @ place[0]), world[:, 2] - min(0.0, float(place[1][2])))
 
-    angles = _pinch(distance, side, opposed) if pinch else close_fingers(distance, side, opposed)
-    return Grasp(hand, wrist, angles, opposed, retreat)
+    if pinch:
+        return Grasp(hand, wrist, _pinch(distance, side, opposed), opposed, retreat)
+    # The thumb goes under the palm as far as the thing leaves room for it.
+    for swing in (opposed, 0.7 * opposed, 0.4 * opposed, 0.15 * opposed, 0.0):
+        angles = close_fingers(distance, side, swing)
+        chain = finger_chain(0, angles[0], side, swing)
+        points = [at + frame[:, 0] * FINGERS[0][1][k] * s for k, (frame, at) in enumerate(chain) for s in (0.5, 1.0)]
+        if float(distance(np.asarray(points)).min()) > 0.6 * FINGERS[0][2]:
+            break
+    return Grasp(hand, wrist, angles, swing, retreat)
 
 
 def _from_side(thing: Thing, place: Pose, hand: int, ahead: np.ndarray) -> Grasp:

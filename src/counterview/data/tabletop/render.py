@@ -79,7 +79,7 @@ class Renderer:
     """A scene of rigid bodies. Call :meth:`pose` for an instant, then :meth:`picture` per camera."""
 
     def __init__(self, bodies: Sequence[Body], lighting: Lighting) -> None:
-        self._bodies, self._lighting = list(bodies), lighting
+        self.bodies, self._lighting = tuple(bodies), lighting
         self._scene_type, self._mesh_type = _embree()
         textures: list[np.ndarray] = []
         surface: list[tuple[float, ...]] = []

@@ -263,7 +263,7 @@ def box(
     for sx in (-1, 1):
         for sy in (-1, 1):
             for sz in (-1, 1):
-                faces.append(tuple(lookup[((sx, sy, sz), f)] for f in range(6) if np.dot((sx, sy, sz), outs[f]) > 0.5))  # type: ignore[arg-type]
+                faces.append(tuple(lookup[((sx, sy, sz), f)] for f in range(6) if np.dot((sx, sy, sz), outs[f]) > 0.5))
                 part.append(parts[0])
     v = np.asarray(vertices, np.float32)
     v[:, 2] += half[2]

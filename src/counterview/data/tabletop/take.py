@@ -26,7 +26,7 @@ from counterview.masks.draw import contact_sheet, overlay
 from counterview.media.files import read_json, sha256_file, write_json
 from counterview.media.images import write_image
 
-__all__ = ["FORMAT", "make_take", "take_is_whole", "take_name", "take_uid"]
+__all__ = ["FORMAT", "Stage", "film", "make_take", "save_take", "take_is_whole", "take_name", "take_uid"]
 
 FORMAT = 1
 """Raised whenever the same settings would give other takes than before."""
@@ -71,7 +71,7 @@ def take_is_whole(folder: Path, config: TabletopConfig) -> bool:
     )
 
 
-class _Stage:
+class Stage:
     """Scene and story of a take, posed at any time."""
 
     def __init__(self, config: TabletopConfig, seed: int, split: str, index: int) -> None:
@@ -89,8 +89,8 @@ class _Stage:
         return Poses(np.array([p[0] for p in every], np.float32), np.array([p[1] for p in every], np.float32))
 
 
-def _film(
-    stage: _Stage, config: TabletopConfig, seed: int, split: str, index: int
+def film(
+    stage: Stage, config: TabletopConfig, seed: int, split: str, index: int
 ) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
     """Pictures and, at whole seconds, labels of every camera."""
     rig, names = stage.rig, [stage.rig.ego_name, *(c.name for c in stage.rig.exo)]
@@ -134,44 +134,42 @@ def _sheet(
     return contact_sheet(tiles, columns=len(images), captions=captions, tile_height_px=240)
 
 
-def make_take(out: Path, config: TabletopConfig, seed: int, split: str, index: int) -> Path:
-    """Render one take into ``out/takes/<name>``, whole or not at all; a whole one is left as it is.
+def save_take(
+    folder: Path, config: TabletopConfig, seed: int, split: str, index: int, crf: int | None = None, extras: bool = True
+) -> None:
+    """Render a take into an existing, empty folder.
 
-    Returns:
-        The take's folder.
+    Args:
+        crf: H.264 rate factor of all videos; None for each camera's own.
+        extras: write the 448p copies and the contact sheet too.
     """
     name = take_name(seed, split, index)
-    folder = out / "takes" / name
-    if take_is_whole(folder, config):
-        return folder
-    aside = out / ".partial" / name
-    for stale in (aside, folder):
-        if stale.exists():
-            shutil.rmtree(stale)
-    (aside / "frame_aligned_videos").mkdir(parents=True)
-    stage = _Stage(config, seed, split, index)
-    images, labels = _film(stage, config, seed, split, index)
+    stage = Stage(config, seed, split, index)
+    images, labels = film(stage, config, seed, split, index)
     hold = FPS // config.rendered_fps
     sensors = [stage.rig.ego_sensor, *stage.rig.exo_sensors]
     for (camera, frames), sensor in zip(images.items(), sensors, strict=True):
-        full = aside / "frame_aligned_videos" / f"{camera}.mp4"
-        write_video(full, frames, hold, sensor.crf)
-        small = aside / "frame_aligned_videos" / "downscaled" / "448" / f"{camera}.mp4"
+        full = folder / "frame_aligned_videos" / f"{camera}.mp4"
+        write_video(full, frames, hold, sensor.crf if crf is None else crf)
+        if not extras:
+            continue
+        small = folder / "frame_aligned_videos" / "downscaled" / "448" / f"{camera}.mp4"
         small.parent.mkdir(parents=True, exist_ok=True)
         if frames[0].shape[0] <= 448:
             shutil.copyfile(full, small)
         else:
             write_video(small, [shrink(f, 448) for f in frames], hold, sensor.crf)
-    write_image(aside / "contact_sheet.jpg", _sheet(images, labels, config), quality=85)
+    if extras:
+        write_image(folder / "contact_sheet.jpg", _sheet(images, labels, config), quality=85)
     sizes = {c: (int(f[0].shape[0]), int(f[0].shape[1])) for c, f in images.items()}
     rng = seeded(seed, split, index, "annotator")
     least = {c: max(6, round(16 * (min(hw) / 448) ** 2)) for c, hw in sizes.items()}
     masks = annotate(stage.scene.names, labels, rng, config.unknown, least)
     scenario = str(rng.choice(_SCENARIOS))
     uid = take_uid(seed, split, index)
-    files = {p.relative_to(aside).as_posix(): sha256_file(p) for p in sorted(aside.rglob("*")) if p.is_file()}
+    files = {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     write_json(
-        aside / RECORD,
+        folder / RECORD,
         {
             "digest": digest(config),
             "seed": seed,
@@ -189,6 +187,24 @@ def make_take(out: Path, config: TabletopConfig, seed: int, split: str, index: i
         },
         indent=None,
     )
+
+
+def make_take(out: Path, config: TabletopConfig, seed: int, split: str, index: int) -> Path:
+    """Render one take into ``out/takes/<name>``, whole or not at all; a whole one is left as it is.
+
+    Returns:
+        The take's folder.
+    """
+    name = take_name(seed, split, index)
+    folder = out / "takes" / name
+    if take_is_whole(folder, config):
+        return folder
+    aside = out / ".partial" / name
+    for stale in (aside, folder):
+        if stale.exists():
+            shutil.rmtree(stale)
+    aside.mkdir(parents=True)
+    save_take(aside, config, seed, split, index)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)
     return folder
