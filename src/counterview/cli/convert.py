@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,22 +10,29 @@ import typer
 from counterview.config import nearest
 from counterview.errors import InputError
 
+METHODS = ("omama", "lmeec")
+
 
 def convert(
-    method: Annotated[str, typer.Argument(help="omama")],
+    method: Annotated[str, typer.Argument(help="omama or lmeec.")],
     file: Annotated[Path, typer.Argument(help="The released weights: a torch file or .safetensors.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     direction: Annotated[
         str | None, typer.Option(help="ego2exo or exo2ego, to be checked; read from the weights if not given.")
     ] = None,
+    backbone: Annotated[str, typer.Option(help="Of lmeec: the image encoder of the weights.")] = "hiera-b+",
+    image_size: Annotated[int, typer.Option(help="Of lmeec: side of the pictures that it was trained on.")] = 480,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is already there.")] = False,
 ) -> None:
     """Convert released weights. Every tensor of the file is used and named, or the file is refused."""
-    if method not in _METHODS:
-        raise InputError("no such method", found=repr(method), fix=nearest(method, list(_METHODS)).capitalize())
+    if method not in METHODS:
+        raise InputError("no such method", found=repr(method), fix=nearest(method, list(METHODS)).capitalize())
     if (out / "config.json").exists() and not overwrite:
         raise InputError("there is a model already", path=out, fix="Choose another folder, or add --overwrite.")
-    _METHODS[method](file, out, direction)
+    if method == "omama":
+        _omama(file, out, direction)
+    else:
+        _lmeec(file, out, backbone, image_size)
 
 
 def _omama(file: Path, out: Path, direction: str | None) -> None:
@@ -43,4 +49,12 @@ def _omama(file: Path, out: Path, direction: str | None) -> None:
     )
 
 
-_METHODS: dict[str, Callable[[Path, Path, str | None], None]] = {"omama": _omama}
+def _lmeec(file: Path, out: Path, backbone: str, image_size: int) -> None:
+    from counterview.lmeec.model import LMEEC
+
+    model = LMEEC.from_released(file, backbone=backbone, image_size=image_size)
+    model.save_pretrained(out)
+    typer.echo(
+        f"Wrote {out}: {len(model.state_dict())} tensors, {sum(p.numel() for p in model.parameters()):,} parameters, "
+        "in released behaviour. Set behaviour to paper in its config.json to run it as the paper describes."
+    )

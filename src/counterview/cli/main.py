@@ -14,7 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from counterview import __version__
-from counterview.cli import convert, demo, doctor, evaluate, match, predict, prepare, submit, train
+from counterview.cli import (
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    inspect,
+    match,
+    predict,
+    prepare,
+    submit,
+    tabletop,
+    train,
+)
 from counterview.errors import CounterviewError
 
 app = typer.Typer(
@@ -32,6 +44,8 @@ _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name
 for command in (
     demo.demo,
     match.match,
+    tabletop.tabletop,
+    inspect.inspect,
     prepare.prepare,
     train.train,
     predict.predict,

@@ -10,7 +10,9 @@ import typer
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="knn, a trained model's folder, or a Hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="knn, the folder of a trained O-MaMa or LM-EEC, or the Hub id of an O-MaMa.")
+    ],
     data: Annotated[Path, typer.Argument(help="A release, a prepared folder, or HANDAL.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The prediction file to write.")] = Path("predictions.json"),
     direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
@@ -26,14 +28,13 @@ def predict(
 ) -> int:
     """Predict every frame that the official evaluation asks for. A killed run goes on where it was."""
     from counterview.data.dataset import DIRECTIONS, check_direction, open_dataset
-    from counterview.pipeline.predict import FramePredictor
     from counterview.pipeline.predict import predict as run
-    from counterview.pipeline.predictor import load
+    from counterview.pipeline.resolve import load_take_predictor
 
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
-    found = load(model, proposals=proposals, features=features, device=device, cache=cache)
-    counts = run(FramePredictor(found), dataset, directions, out)
+    found = load_take_predictor(model, proposals=proposals, features=features, device=device, cache=cache)
+    counts = run(found, dataset, directions, out)
     print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")
     for note, number in sorted(counts["empty"].items()):
         print(f"{number} of them: {note}", file=sys.stderr)
