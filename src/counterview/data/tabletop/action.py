@@ -242,7 +242,8 @@ def _draw_goal(
         for j in rng.permutation(len(rests)).tolist():
             other = scene.things[j]
             room = other.hollow[0] if other.hollow else min(other.half_xy) if other.kind in ("board", "book") else 0.0
-            if j == k or j in used or max(thing.half_xy) > room or rests[j].z > 0:
+            odd = other.kind == "bowl" and thing.kind != "fruit"  # nobody stands a bottle in a bowl
+            if j == k or j in used or odd or max(thing.half_xy) > room or rests[j].z > 0:
                 continue
             floor = other.hollow[1] if other.hollow else other.height
             return Rest(rests[j].x, rests[j].y, floor, float(rng.uniform(-np.pi, np.pi))), j

@@ -179,13 +179,9 @@ def make_person(rng: np.random.Generator) -> list[Body]:
                 bodies.append(Body(piece, (skin, nail)))
             del f
         fore = loft(*_capsule(_FORE, 0.043, 0.0265, 0.9), 0, 14)
-        cuff = loft(
-            np.array([[-0.03, 0, 0], [0.08, 0, 0], [0.19, 0, 0], [0.215, 0, 0]]),
-            [0.055, 0.053, 0.041, 0.039],
-            [0.05, 0.048, 0.037, 0.035],
-            1,
-            14,
-        )
+        x = np.array([-0.055, -0.048, -0.03, 0.0, 0.08, 0.19, 0.215])
+        wide = np.array([0.012, 0.03, 0.046, 0.053, 0.052, 0.041, 0.039])
+        cuff = loft(np.stack([x, 0 * x, 0 * x], -1), wide, wide * 0.92, 1, 14)
         short = loft(*_capsule(_UPPER, 0.052, 0.034), 0, 14)
         sleeve = loft(*_capsule(_UPPER * (1.0 if long_sleeves else 0.5), 0.064, 0.05), 1, 14)
         bodies.append(Body(merge([fore, cuff]) if long_sleeves else fore, (skin, shirt)))
