@@ -217,6 +217,10 @@ def test_save_and_load_give_the_same_model(small, tmp_path):
     assert again.fingerprint() == small.fingerprint()
     assert np.array_equal(last_logits(again)[0], last_logits(small)[0])
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    # Another behaviour in the file changes everything that it governs.
+    config = tmp_path / "m" / "config.json"
+    config.write_text(config.read_text().replace('"behaviour": "paper"', '"behaviour": "released"'))
+    assert LMEEC.from_pretrained(tmp_path / "m").config == small.config.with_behaviour("released")
     other = with_settings(small)
     with torch.no_grad():
         other.visibility_bias += 1

@@ -118,8 +118,12 @@ def test_weights_are_read_strictly(released_state):
         convert(lambda s: s.update(no_obj_ptr=torch.full((1, 256), float("nan"))))
     with pytest.raises(CheckpointError, match="is no tensor"):
         convert(lambda s: s.update(epoch=3))
-    with pytest.raises(CheckpointError, match="do not fit the model"):
+    with pytest.raises(
+        CheckpointError, match=r"another image encoder; found hiera-t; expected hiera-b\+. Give backbone"
+    ):
         convert(lambda s: None, backbone="hiera-b+")
+    with pytest.raises(CheckpointError, match="no image encoder of SAM 2; found 0 blocks"):
+        convert_released({"weight": torch.zeros(1)})
     with pytest.raises(ConfigError, match="nearest: 480"):
         convert(lambda s: None, image_size=470)
     config, state = convert(lambda s: None, compression="weighted")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
-from counterview.lmeec.config import BACKBONES, LMEECConfig
+from counterview.lmeec.config import BACKBONES, LMEECConfig, governed_settings
 from counterview.media.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -134,6 +134,15 @@ def convert_released(
     config = load_config(LMEECConfig, values)
     path = None if isinstance(weights, Mapping) else os.fspath(weights)
     source = weights if isinstance(weights, Mapping) else read_state(weights)
+    encoder = released_backbone(source, path)
+    if encoder != backbone:
+        raise CheckpointError(
+            "the weights are of another image encoder",
+            path=path,
+            found=encoder,
+            expected=backbone,
+            fix=f'Give backbone="{encoder}".',
+        )
     state: dict[str, Tensor] = {}
     points: dict[int, Tensor] = {}
     for name, value in source.items():
@@ -157,7 +166,7 @@ def convert_released(
     return config, {name: value.detach().to(torch.float32).contiguous() for name, value in state.items()}
 
 
-def released_backbone(state: Mapping[str, Any]) -> str:
+def released_backbone(state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> str:
     """Name of the image encoder in a released state dict, by its width and number of blocks.
 
     Raises:
@@ -170,6 +179,7 @@ def released_backbone(state: Mapping[str, Any]) -> str:
             return name
     raise CheckpointError(
         "holds no image encoder of SAM 2",
+        path=path,
         found=f"{len(blocks)} blocks",
         expected=", ".join(f"{sum(h.blocks)} ({n})" for n, h in BACKBONES.items()),
     )
@@ -283,8 +293,15 @@ def write_pretrained(model: LMEEC, folder: str | os.PathLike[str]) -> Path:
 
 
 def model_config(model: LMEEC) -> dict[str, Any]:
-    """Content of ``config.json``."""
-    return {"format": FORMAT, "version": 1, "model": to_dict(model.config)}
+    """Content of ``config.json``.
+
+    Settings that are as ``behaviour`` has them stand there as null, so that another ``behaviour`` changes them.
+    """
+    values = to_dict(model.config)
+    for name, (paper, released) in governed_settings().items():
+        if values[name] == (released if model.config.behaviour == "released" else paper):
+            values[name] = None
+    return {"format": FORMAT, "version": 1, "model": values}
 
 
 def read_pretrained(
