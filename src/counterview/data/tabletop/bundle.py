@@ -31,6 +31,8 @@ from counterview.media.images import write_image
 __all__ = ["make_bundled_take", "make_pair"]
 
 PAIR_SEED = 4
+FAR_M = (1.2, -0.7, 0.66)
+"""Where the far camera stands, from the middle of the table top: a good 60 degrees round from the near one."""
 TAKE_SEED = 19
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
     renderer = Renderer(bodies, scene.lighting)
     renderer.pose(Poses(turn, shift))
     near = np.array([0.08, -scene.table.half_y - 0.02, 0.36])
-    far = np.array([0.75, 1.25, 0.62])
+    far = np.array(FAR_M)
     cameras = (
         Camera("ego", (704, 704), 0.52 * 704, look_at(near, (0.0, 0.0, 0.0), 0.04), near, 0.515 * 704),
         Camera("exo", (540, 960), 760.0, look_at(far, (0.0, -0.02, 0.02)), far),
