@@ -10,11 +10,11 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from counterview.devices import resolve_device, resolve_dtype
 from counterview.errors import CheckpointError, ConfigError, ImageError, WeightsError
 from counterview.features import backbone as module
 from counterview.features.backbone import HUB_IDS, input_size, load_backbone, resize_image
 from counterview.features.base import Backbone
-from counterview.features.device import resolve_device, resolve_dtype
 from counterview.types import ObjectMask
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

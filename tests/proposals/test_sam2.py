@@ -240,7 +240,7 @@ def test_devices_that_are_not_there(folder):
     with pytest.raises(ConfigError, match="did you mean 'cuda'"):
         load_proposer(f"sam2:{folder}", device="cudda")
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="not on this machine"):
+        with pytest.raises(ConfigError, match="is not there"):
             load_proposer(f"sam2:{folder}", device="cuda")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.config import load_config, nearest
+from counterview.devices import resolve_device, resolve_dtype
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features import pooling
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
-from counterview.features.device import resolve_device, resolve_dtype
+from counterview.hub import check_access, quiet_transformers
 from counterview.masks.geometry import resize_nearest
 from counterview.media.files import sha256_file
 from counterview.types import ObjectMask, RgbImage, as_rgb
@@ -126,7 +126,8 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
         if _cached(source, config.revision) is not None:
             options["local_files_only"] = True  # no questions to the Hub, which may be out of reach
         else:
-            _check_access(name, source)
+            what = f"the weights of {name}" + (f" ({source})" if source != name else "")
+            check_access(source, what, _WITHOUT_WEIGHTS)
     model, family = _load(name, source, config.dtype, options)
     snapshot = None if _is_folder(source) else _cached(source, config.revision)
     return Network(name, source, config, model, family, place, commit=snapshot.name if snapshot else None)
@@ -316,34 +317,6 @@ def _cached(source: str, revision: str | None) -> Path | None:
     return folder if whole else None
 
 
-def _check_access(name: str, source: str) -> None:
-    """Ask the Hub once whether weights may be fetched: ``from_pretrained`` would retry for half a minute."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    what = f"the weights of {name}" + (f" ({source})" if source != name else "")
-    try:
-        HfApi().auth_check(source)
-    except GatedRepoError:
-        raise WeightsError(
-            f"{what} are gated",
-            fix=f"Ask for access on https://huggingface.co/{source}, then run `hf auth login`. {_WITHOUT_WEIGHTS}",
-        ) from None
-    except RepositoryNotFoundError:
-        raise WeightsError(
-            f"{what} cannot be had",
-            found="no such repository on the Hugging Face Hub, or no access to it",
-            fix=f"Check the name; for a private one run `hf auth login`. {_WITHOUT_WEIGHTS}",
-        ) from None
-    except HfHubHTTPError as error:
-        raise WeightsError(f"{what} cannot be had", found=str(error).splitlines()[0], fix=_WITHOUT_WEIGHTS) from None
-    except Exception as error:  # the HTTP library under huggingface_hub changes, and so do its errors
-        raise WeightsError(
-            f"{what} are not on this machine, and the Hugging Face Hub cannot be reached ({type(error).__name__})",
-            fix=f"Connect once, or give a folder that holds them. {_WITHOUT_WEIGHTS}",
-        ) from None
-
-
 def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[Any, str]:
     """The network, with every weight from its checkpoint, and its family."""
     import transformers
@@ -360,7 +333,7 @@ def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[
     cls = getattr(transformers, _FAMILIES[family][0])
     try:
         # Without safetensors there would be pickles to read, which may run code.
-        with _quiet():
+        with quiet_transformers():
             model, report = cls.from_pretrained(
                 source, dtype=resolve_dtype(dtype), output_loading_info=True, use_safetensors=True, **options
             )
@@ -375,22 +348,6 @@ def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[
             found=f"{len(wrong)} weights missing or of another shape, {wrong[0]} among them",
         )
     return model.eval().requires_grad_(False), family
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from listing the unused weights (CLIP's text half) and from drawing a bar for a second."""
-    from transformers.utils import logging as messages
-
-    level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
-    messages.set_verbosity_error()
-    messages.disable_progress_bar()
-    try:
-        yield
-    finally:
-        messages.set_verbosity(level)
-        if bars:
-            messages.enable_progress_bar()
 
 
 def _unreadable(name: str, source: str, is_folder: bool, problem: str, error: Exception) -> Exception:

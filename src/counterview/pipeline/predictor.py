@@ -219,7 +219,7 @@ def load(
             expected="knn, the folder of a checkpoint, or owner/name on the Hub",
             fix=f"{nearest(name, MODELS).capitalize()}",
         )
-    from counterview.features.device import resolve_device
+    from counterview.devices import resolve_device
     from counterview.omama.checkpoint import load_model
 
     head = load_model(name)

@@ -43,7 +43,7 @@ def load_take_predictor(
     An LM-EEC folder makes a :class:`~counterview.pipeline.clips.ClipPredictor`, everything else a
     :class:`~counterview.pipeline.predict.FramePredictor`.
     """
-    from counterview.features.device import resolve_device
+    from counterview.devices import resolve_device
     from counterview.pipeline.clips import ClipPredictor
     from counterview.pipeline.predict import FramePredictor
     from counterview.pipeline.predictor import load

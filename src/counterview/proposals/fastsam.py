@@ -62,9 +62,10 @@ class FastSamProposer:
         self._settings = settings or FastSamSettings()
         if build is None:
             build = _ultralytics()
-        from counterview.proposals.weights import WITHOUT_WEIGHTS, choose_device
+        from counterview.devices import resolve_device
+        from counterview.proposals.weights import WITHOUT_WEIGHTS
 
-        self.device = str(choose_device(self._settings.device))
+        self.device = str(resolve_device(self._settings.device))
         try:
             self._network = build(self._settings.weights)
         except Exception as error:  # a missing file, a failed download or a damaged one: ultralytics raises anything

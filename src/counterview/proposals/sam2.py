@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from counterview.devices import resolve_device
 from counterview.errors import ConfigError
 from counterview.proposals.base import Proposals
 from counterview.proposals.scaling import mask_from_field
-from counterview.proposals.weights import choose_device, fingerprint, load_config_of, load_network
+from counterview.proposals.weights import fingerprint, load_config_of, load_network
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Sam2Proposer:
 
     def __init__(self, settings: Sam2Settings | None = None, model: Sam2Model | None = None) -> None:
         self._settings = settings or Sam2Settings()
-        self.device = choose_device(self._settings.device)
+        self.device = resolve_device(self._settings.device)
         network: Any = _load(self._settings) if model is None else model
         self._model: Any = network.to(self.device).eval()
         self._side = _side(self._model)
