@@ -19,11 +19,11 @@ class TabletopConfig:
     objects_min: int = field(default=9, metadata={"help": "fewest annotated objects"})
     objects_max: int = field(default=14, metadata={"help": "most annotated objects"})
     tall_clutter_min: int = field(default=1, metadata={"help": "fewest tall things that hide others, not annotated"})
-    tall_clutter_max: int = field(default=2, metadata={"help": "most tall things that hide others, not annotated"})
+    tall_clutter_max: int = field(default=3, metadata={"help": "most tall things that hide others, not annotated"})
     exo_near_m: float = field(default=1.5, metadata={"help": "nearest exo camera, metres from the table's middle"})
     exo_far_m: float = field(default=2.3, metadata={"help": "farthest exo camera"})
-    exo_low_m: float = field(default=0.12, metadata={"help": "lowest exo camera above the table's top"})
-    exo_high_m: float = field(default=0.85, metadata={"help": "highest exo camera above the table's top"})
+    exo_low_m: float = field(default=0.05, metadata={"help": "lowest exo camera above the table's top"})
+    exo_high_m: float = field(default=0.55, metadata={"help": "highest exo camera above the table's top"})
     portrait: float = field(default=0.15, metadata={"help": "share of takes with one portrait exo camera"})
     motion: float = field(default=1.0, metadata={"help": "scale of head motion and its blur"})
     harshness: float = field(default=1.0, metadata={"help": "scale of noise, colour cast, softness, compression"})
@@ -73,11 +73,11 @@ PRESETS = {
         objects_min=12,
         objects_max=15,
         tall_clutter_min=2,
-        tall_clutter_max=3,
+        tall_clutter_max=4,
         exo_near_m=1.7,
         exo_far_m=2.6,
-        exo_low_m=0.08,
-        exo_high_m=0.8,
+        exo_low_m=0.04,
+        exo_high_m=0.5,
         portrait=0.3,
         motion=1.5,
         harshness=1.5,

@@ -179,7 +179,8 @@ def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[
         )
     write_json(out / "takes.json", takes, indent=1)
     (out / "annotations").mkdir(exist_ok=True)
-    for split in SPLITS:
+    filled = [split for split in SPLITS if relations[split]]
+    for split in filled:
         write_json(
             out / "annotations" / f"relations_{split}.json",
             {
@@ -192,7 +193,7 @@ def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[
             indent=None,
         )
     write_json(out / "split.json", uids, indent=1)
-    indices = ["takes.json", "split.json", *(f"annotations/relations_{s}.json" for s in SPLITS)]
+    indices = ["takes.json", "split.json", *(f"annotations/relations_{s}.json" for s in filled)]
     write_json(
         out / MANIFEST,
         {

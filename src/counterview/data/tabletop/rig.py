@@ -43,7 +43,7 @@ def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> 
     angles: list[float] = []
     while len(exo) < config.cameras:
         # 0 looks at the person's face, +-180 over the shoulder.
-        angle = float(rng.uniform(-135, 135))
+        angle = float(rng.uniform(-150, 150))
         if any(abs(angle - a) < 35 for a in angles) and len(angles) < 4 and rng.random() < 0.95:
             continue
         angles.append(angle)
@@ -53,7 +53,7 @@ def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> 
         at = np.array([flat * np.sin(np.radians(angle)), flat * np.cos(np.radians(angle)), high])
         target = np.array([rng.normal(0, 0.12), rng.normal(-0.05, 0.06), rng.normal(0.04, 0.05)])
         size = (w, h) if len(exo) == tall else (h, w)
-        across = 2.1 * scene.table.half_x * float(rng.uniform(0.85, 1.25))
+        across = 2.0 * scene.table.half_x * float(rng.uniform(0.85, 1.25))
         focal = size[1] * np.linalg.norm(at - target) / across
         if size[0] > size[1]:
             focal *= 1.25

@@ -1,0 +1,90 @@
+"""What does a rendered frame cost, and a finished take, with one worker and with two?
+
+``python -m benchmarks.tabletop [--frames 12] [--takes 2] [--save]``. Wall and processor time are given apart: on a
+machine that does other things as well, only the second says what the work is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from benchmarks.common import record, show
+from counterview.data.tabletop.catalogue import seeded
+from counterview.data.tabletop.config import preset
+from counterview.data.tabletop.generate import generate
+from counterview.data.tabletop.rig import ego_camera
+from counterview.data.tabletop.sensor import develop
+from counterview.data.tabletop.take import Stage
+
+
+def clock(samples: dict[str, list[tuple[float, float]]], name: str, function: Any, *arguments: Any, **more: Any) -> Any:
+    """Call ``function`` and keep its wall and processor seconds under ``name``."""
+    wall, processor = time.perf_counter(), time.process_time()
+    out = function(*arguments, **more)
+    samples.setdefault(name, []).append((time.perf_counter() - wall, time.process_time() - processor))
+    return out
+
+
+def frames(count: int) -> list[dict[str, Any]]:
+    """Seconds per frame of a standard take at 448x448 (ego) and 796x448 (exo), by part."""
+    samples: dict[str, list[tuple[float, float]]] = {}
+    config = preset("standard")
+    stage = clock(samples, "scene, plan and rig of a take", Stage, config, 3, "train", 0)
+    for k in range(count):
+        t = float(k)
+        clock(samples, "poses and Embree scene, once a second", lambda t=t: stage.renderer.pose(stage.poses(t)))
+        camera, before = ego_camera(stage.rig, stage.story, t), ego_camera(stage.rig, stage.story, t - 0.015)
+        earlier = stage.poses(t - 0.015)
+        picture = clock(samples, "ego 448x448 with motion", stage.renderer.picture, camera, (earlier, before))
+        clock(samples, "ego 448x448 sensor", develop, picture, stage.rig.ego_sensor, seeded(0))
+        for exo, sensor in zip(stage.rig.exo, stage.rig.exo_sensors, strict=True):
+            name = "x".join(str(n) for n in sorted(exo.size_hw, reverse=True))
+            first = "first" if k == 0 else "next, only what changed"
+            picture = clock(samples, f"exo {name} {first}", stage.renderer.picture, exo, keep=True)
+            clock(samples, f"exo {name} whole", stage.renderer.picture, exo)
+            clock(samples, f"exo {name} sensor", develop, picture, sensor, seeded(0))
+    return [
+        {
+            "part": name,
+            "frames": len(values),
+            "median_wall_s": statistics.median(v[0] for v in values),
+            "median_processor_s": statistics.median(v[1] for v in values),
+        }
+        for name, values in samples.items()
+    ]
+
+
+def takes(count: int, workers: int) -> dict[str, Any]:
+    """Wall seconds per finished standard take."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        generate(Path(folder) / "data", {"train": count}, preset("standard"), seed=3, workers=workers)
+        seconds = (time.perf_counter() - start) / count
+        size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / count / 1e6
+    return {"workers": workers, "takes": count, "wall_s_per_take": seconds, "mb_per_take": size}
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--takes", type=int, default=2)
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    parts = frames(options.frames)
+    show("A frame", list(parts[0]), [list(p.values()) for p in parts])
+    finished = [takes(options.takes, workers) for workers in (1, 2)]
+    show("A standard take: 20 s, one ego and two exo cameras", list(finished[0]), [list(f.values()) for f in finished])
+    record("tabletop", {"frames": parts, "takes": finished}, save=options.save)
+
+
+if __name__ == "__main__":
+    main()
