@@ -82,3 +82,23 @@ def test_visibility_loss_equals_the_formula():
     assert np.allclose(loss.detach().numpy(), expected)
     loss.sum().backward()
     assert torch.isfinite(logit.grad).all()
+
+
+def test_graded_credit_is_the_expected_overlap():
+    similarity, positive, mask = random_case()
+    g = torch.Generator().manual_seed(5)
+    overlap = torch.rand(5, 9, generator=g, dtype=torch.float64) * (torch.rand(5, 9, generator=g) < 0.5)
+    overlap[torch.arange(5), positive] = 0.9
+    visible = torch.tensor([True, True, False, True, True])
+    ours = info_nce(similarity, positive, visible=visible, candidate_mask=mask, overlap=overlap)
+    for b in range(5):
+        p = np.exp(similarity[b].numpy() / 0.07) * mask[b].numpy()
+        credit = (overlap[b] * mask[b]).numpy()
+        expected = -np.log((p / p.sum() * credit).sum() / credit.max()) if visible[b] else 0.0
+        assert abs(ours[b].item() - expected) < 1e-10
+    alone = torch.zeros(5, 9, dtype=torch.float64).scatter(1, positive[:, None], 0.7)
+    plain = info_nce(similarity, positive, candidate_mask=mask)
+    assert torch.allclose(info_nce(similarity, positive, candidate_mask=mask, overlap=alone), plain, atol=1e-10)
+    similarity = similarity.masked_fill(~mask, -torch.inf).requires_grad_()
+    info_nce(similarity, positive, visible=visible, overlap=overlap).sum().backward()
+    assert torch.isfinite(similarity.grad).all()

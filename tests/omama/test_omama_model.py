@@ -255,3 +255,15 @@ def test_residual_similarity_is_the_weighted_mean_of_both_cosines():
         assert torch.allclose(answer.similarity, expected, atol=1e-12)
     info_nce(answer.similarity, torch.tensor([0, 1])).mean().backward()
     assert model.object_share.grad is not None
+
+
+def test_pooled_attention_equals_attention_over_the_pooled_map():
+    torch.manual_seed(3)
+    model = OMaMa(OMaMaConfig(**SMALL, attention_pooling=2)).eval().double()
+    plain = OMaMa(OMaMaConfig(**SMALL)).eval().double()
+    plain.load_state_dict(model.state_dict())
+    args = random_inputs(query_hw=(5, 8), target_hw=(4, 6))
+    pooled = [a[:, :, : h - h % 2].unflatten(2, (-1, 2)).mean(3) for a, h in ((args[2], 4), (args[3], 4))]
+    rows = [torch.cat([pooled[0], args[2][:, :, 4:]], dim=2), pooled[1]]  # the fifth row stands alone
+    halves = [r.unflatten(3, (-1, 2)).mean(4) for r in rows]
+    assert torch.allclose(model(*args).similarity, plain(*args[:2], *halves).similarity, atol=1e-12)

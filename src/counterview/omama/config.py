@@ -60,6 +60,9 @@ class OMaMaConfig:
     )
     context: bool = field(default=True, metadata={"help": "use the context descriptor"})
     cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
+    attention_pooling: int = field(
+        default=1, metadata={"help": "the attention sees the map in blocks of so many cells a side; 1 in the paper"}
+    )
     query_grid_hw: tuple[int, int] = field(
         default=(38, 68), metadata={"help": "grid of the query view's position embedding; other grids interpolate"}
     )
@@ -91,7 +94,7 @@ class OMaMaConfig:
         problems = []
         if self.object_channels is not None and self.object_channels < 1:
             problems.append(f"object_channels is {self.object_channels}, expected 1 or more, or null")
-        for name in ("channels", "hidden", "embedding", "heads"):
+        for name in ("channels", "hidden", "embedding", "heads", "attention_pooling"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
         for name in ("query_grid_hw", "target_grid_hw"):

@@ -17,9 +17,15 @@ def info_nce(
     *,
     visible: Tensor | None = None,
     candidate_mask: Tensor | None = None,
+    overlap: Tensor | None = None,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
     """Cross-entropy of each example at its positive; an example whose object is not visible gives 0.
+
+    With ``overlap`` the loss is ``-log(sum(p * overlap) / max(overlap))`` for the softmax ``p``: the expected
+    overlap of the choice takes the place of the probability of the one right candidate, so that a proposal that
+    covers most of the object is nearly right, and half of it is half right. Where only the positive overlaps, this
+    is InfoNCE itself.
 
     Args:
         similarity: ``(B, N)`` cosines, any N.
@@ -27,6 +33,7 @@ def info_nce(
         visible: ``(B,)`` bool, or weights; all visible if not given.
         candidate_mask: ``(B, N)`` bool, false for candidates that do not count: padding, or masks that show
             the object too.
+        overlap: ``(B, N)`` IoU of each candidate with the truth, for graded credit; the positive alone if not given.
         temperature: divides the cosines.
 
     Returns:
@@ -51,7 +58,14 @@ def info_nce(
     # Examples that do not count get one harmless finite row: 0 * inf would be NaN in the gradient.
     idle = (weight == 0)[:, None]
     logits = (similarity / temperature).masked_fill(~counts, -torch.inf).masked_fill(idle, 0.0)
-    return functional.cross_entropy(logits, positive, reduction="none") * weight
+    if overlap is None:
+        return functional.cross_entropy(logits, positive, reduction="none") * weight
+    credit = overlap.to(logits.dtype).clamp(min=0).masked_fill(~counts, 0.0)
+    credit = credit / credit.amax(1, keepdim=True).clamp(min=1e-6)
+    credit = torch.where(idle, 1.0, credit)
+    # The smallest number instead of 0: a row that is minus infinity throughout has no gradient.
+    gained = torch.logsumexp(logits + credit.clamp(min=1e-30).log(), dim=1)
+    return (torch.logsumexp(logits, dim=1) - gained) * weight
 
 
 def with_batch_negatives(

@@ -165,6 +165,10 @@ class OMaMa(nn.Module):
             return functional.normalize(objects, dim=-1)
         parts = [objects]
         if config.cross_attention:
+            if config.attention_pooling > 1:
+                other_map = functional.avg_pool2d(
+                    other_map, config.attention_pooling, ceil_mode=True, count_include_pad=False
+                )
             tokens = other_map.flatten(2).transpose(1, 2)
             tokens = tokens + getattr(self, position)(other_map.shape[-2:])
             parts.insert(0, self.attention(objects, tokens))

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, cast
 
@@ -167,11 +170,28 @@ class PictureStore:
 
     def objects(self, take: Take, camera: str, frame: int) -> Objects:
         """The annotated objects of a picture, made if they were not. Masks that do not decode are left out."""
-        key = self.key(take, camera, frame)
+        name, asked = self._objects_name(self.key(take, camera, frame), take, camera, frame)
+        return cast(Objects, self._keep(name, lambda: self._objects(name, take, camera, frame, asked)))
+
+    def _objects_name(
+        self, key: str, take: Take, camera: str, frame: int
+    ) -> tuple[tuple[str, str, str], tuple[str, ...]]:
         raw = {n: take.raw_masks[n][camera][frame] for n in take.objects if frame in take.raw_masks[n].get(camera, {})}
         digest = hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()
-        name = ("objects", key, digest)
-        return cast(Objects, self._keep(name, lambda: self._objects(name, take, camera, frame, tuple(raw))))
+        return ("objects", key, digest), tuple(raw)
+
+    def has(self, take: Take, camera: str, frame: int) -> bool:
+        """Whether everything of a picture lies on disk. Nothing is read; damage is found, and mended, at first use."""
+        key = self.key(take, camera, frame)
+        about = "/".join(self._objects_name(key, take, camera, frame)[0])
+        return (
+            f"map/{key}" in self.backbone.store
+            and f"proposals/{key}" in self.half
+            and f"layout/{key}" in self.exact
+            and f"neighbours/{key}" in self.exact
+            and about in self.half
+            and about in self.exact
+        )
 
     def proposals(self, take: Take, camera: str, frame: int) -> Proposals:
         """The proposals themselves, in the order of :attr:`Picture.descriptors`."""
@@ -313,8 +333,6 @@ def prepare(
                 _prepare_one(store, opened, item)
                 bar.update()
         else:
-            import multiprocessing
-
             context = multiprocessing.get_context("spawn")
             arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou)
             with context.Pool(workers, initializer=_start_worker, initargs=arguments) as pool:
@@ -329,6 +347,8 @@ def _prepare_one(store: PictureStore, opened: dict[str, Any], item: tuple[str, s
     if root not in opened:
         opened[root] = open_dataset(root)
     take = opened[root].take(uid)
+    if store.has(take, camera, frame):
+        return
     store.picture(take, camera, frame)
     store.objects(take, camera, frame)
 
@@ -342,8 +362,17 @@ def _start_worker(config: OMaMaConfig, root: str, order: int, duplicate_iou: flo
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _WORKER["store"] = PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50)
     _WORKER["opened"] = {}
+
+
+def _end_with_parent() -> None:
+    """A killed run leaves no processes behind that wait for work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
 
 
 def _work(item: tuple[str, str, str, int]) -> None:

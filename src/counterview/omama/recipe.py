@@ -18,9 +18,11 @@ class DataConfig:
     root: str = field(metadata={"help": "the data set: prepared, or the release"})
     split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
     fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
+    frame_step: int = field(default=1, metadata={"help": "train on every n-th frame of each take only"})
     val_root: str | None = field(default=None, metadata={"help": "data set to validate on; root if not given"})
     val_split: str | None = field(default="val", metadata={"help": "split to validate on"})
     val_fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
+    val_frame_step: int = field(default=1, metadata={"help": "validate on every n-th frame of each take only"})
     directions: tuple[Literal["ego2exo", "exo2ego"], ...] = field(
         default=("ego2exo",), metadata={"help": "ego2exo, exo2ego, or both for one model of both"}
     )
@@ -41,7 +43,7 @@ class DataConfig:
                 problems.append(f"{name} is {getattr(self, name)}, expected above 0 and up to 1")
         if not self.directions or len(set(self.directions)) < len(self.directions):
             problems.append("directions are one or two different ones")
-        for name in ("workers", "memory_mb"):
+        for name in ("workers", "memory_mb", "frame_step", "val_frame_step"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
         if not self.root:
@@ -89,6 +91,10 @@ class LossConfig:
     """What is minimised."""
 
     temperature: float = field(default=TEMPERATURE, metadata={"help": "of InfoNCE"})
+    graded: bool = field(
+        default=False,
+        metadata={"help": "candidates that overlap the truth count as right by as much, instead of one alone"},
+    )
     batch_negatives: bool = field(
         default=False, metadata={"help": "candidates of the batch's other takes are negatives too"}
     )

@@ -26,6 +26,7 @@ class Example:
         query: ``(2C,)`` descriptor of the query object.
         candidates: ``(M, 2C)``; M may be 0.
         query_map, target_map: ``(C, h, w)``, each of its own grid.
+        overlap: ``(M,)`` float32, IoU of each candidate with the truth; zeros where there is none.
         positive: place of the right candidate; 0 where there is none.
         visible: whether there is one.
         weight: 0 for an example that cannot be learned from (a query mask without a pixel), else 1.
@@ -36,6 +37,7 @@ class Example:
     candidates: NDArray[np.float16]
     query_map: NDArray[np.float16]
     target_map: NDArray[np.float16]
+    overlap: NDArray[np.float32]
     positive: int
     visible: bool
     weight: float
@@ -81,11 +83,15 @@ def make_example(
     if place is not None:  # index -1 is the truth
         table = np.concatenate([table, objects.descriptors[place : place + 1]])
     chosen = np.where(draw.proposals == TRUTH, len(table) - 1, draw.proposals)
+    credit = np.zeros(len(chosen), dtype=np.float32)
+    if overlap is not None:
+        credit = np.append(overlap, np.float32(1.0))[chosen].astype(np.float32)
     return Example(
         query,
         table[chosen],
         query_picture.map,
         target.map,
+        credit,
         draw.positive,
         draw.visible,
         float(usable),
@@ -97,6 +103,7 @@ def collate(examples: Sequence[Example]) -> list[dict[str, Tensor]]:
     """Batches of examples whose maps have one grid each, in order of first appearance.
 
     Each is a mapping of ``query (B, 1, 2C)``, ``candidates (B, M, 2C)``, ``candidate_mask (B, M)`` bool,
+    ``overlap (B, M)``,
     ``query_map (B, C, h, w)``, ``target_map (B, C, h', w')``, ``positive (B,)``, ``visible (B,)`` bool,
     ``weight (B,)`` and ``group (B,)``; M is the largest number of candidates of the whole batch.
     """
@@ -110,9 +117,11 @@ def collate(examples: Sequence[Example]) -> list[dict[str, Tensor]]:
 def _stack(members: Sequence[Example], most: int) -> dict[str, Tensor]:
     candidates = np.zeros((len(members), most, members[0].candidates.shape[1]), dtype=np.float32)
     mask = np.zeros((len(members), most), dtype=bool)
+    overlap = np.zeros((len(members), most), dtype=np.float32)
     for index, example in enumerate(members):
         candidates[index, : len(example.candidates)] = example.candidates
         mask[index, : len(example.candidates)] = True
+        overlap[index, : len(example.candidates)] = example.overlap
 
     def floats(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(e, name) for e in members])).float()
@@ -121,6 +130,7 @@ def _stack(members: Sequence[Example], most: int) -> dict[str, Tensor]:
         "query": floats("query")[:, None],
         "candidates": torch.from_numpy(candidates),
         "candidate_mask": torch.from_numpy(mask),
+        "overlap": torch.from_numpy(overlap),
         "query_map": floats("query_map"),
         "target_map": floats("target_map"),
         "positive": torch.tensor([e.positive for e in members]),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from counterview.data.dataset import Dataset, Direction, Take, open_dataset
-from counterview.data.pairs import FramePair, enumerate_pairs, subset
+from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
 from counterview.errors import ConfigError, InputError
 from counterview.omama.checkpoint import model_card, model_config
 from counterview.omama.config import OMaMaConfig
@@ -61,7 +61,7 @@ class OMaMaTask:
             )
         self.train_data = open_dataset(data.root, data.split)
         self.val_data = open_dataset(data.val_root or data.root, data.val_split)
-        self.train_pairs = _pairs(self.train_data, data, data.fraction)
+        self.train_pairs = _pairs(self.train_data, data, data.fraction, data.frame_step)
         if not any(pair.target_visible for _, pair in self.train_pairs):
             raise InputError(
                 "there are no training pairs",
@@ -69,7 +69,7 @@ class OMaMaTask:
                 found=f"{len(self.train_data)} takes, none with an object that is visible in both cameras",
                 fix="Check data.split, data.directions and the masks.",
             )
-        self.val_pairs = _pairs(self.val_data, data, data.val_fraction)
+        self.val_pairs = _pairs(self.val_data, data, data.val_fraction, data.val_frame_step)
         sampling = config.sampling
         self.store = store or PictureStore(
             model,
@@ -147,15 +147,19 @@ class OMaMaTask:
         seen = joined["visible"] & (weight > 0)
         counts = joined["candidate_mask"]
         right = (_best(answers) == joined["positive"]) & seen
+        overlap = joined["overlap"] if config.graded else None
         if config.batch_negatives:
             queries = torch.cat([a.query_embedding for a in answers])
             candidates = torch.cat([a.candidate_embeddings for a in answers])
             similarity, counts = with_batch_negatives(queries, candidates, counts, joined["group"])
+            if overlap is not None:
+                overlap = nn.functional.pad(overlap, (0, similarity.shape[1] - overlap.shape[1]))
         matching = info_nce(
             similarity,
             joined["positive"],
             visible=seen,
             candidate_mask=counts,
+            overlap=overlap,
             temperature=config.temperature,
         ).mean()
         parts = {"matching": matching.detach(), "right": right.float().mean()}
@@ -242,10 +246,13 @@ def _best(answers: Sequence[OMaMaOutput]) -> Tensor:
     return torch.cat([a.best for a in answers])
 
 
-def _pairs(dataset: Dataset, data: DataConfig, fraction: float) -> list[tuple[Direction, FramePair]]:
+def _pairs(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> list[tuple[Direction, FramePair]]:
     """The pairs of all directions; each direction's share is chosen by itself."""
     result: list[tuple[Direction, FramePair]] = []
+    kept = {take.uid: frozenset(take.frames[::step]) for take in dataset} if step > 1 else {}
     for direction in data.directions:
         table = enumerate_pairs(dataset, direction, targets="annotated" if data.absent else "visible")
+        if step > 1:
+            table = PairTable.from_pairs(pair for pair in table if pair.frame in kept[pair.take])
         result += [(direction, pair) for pair in subset(table, fraction, data.seed)]
     return result

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from counterview.data.dataset import Dataset, Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, LONGEST_SIDE_PX, get_protocol, score_frame
+from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.omama.model import OMaMa
 from counterview.omama.pictures import PictureStore
@@ -121,6 +122,29 @@ class Validator:
                 scores = self._score(take, pair, int(best[i]))
             known = float(logit[i]) if math.isfinite(logit[i]) else None
             yield Row(number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i]))
+
+    def table(self, rows: Sequence[Row]) -> FrameTable:
+        """Answers as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
+        table = FrameTable()
+        for row in rows:
+            pair = self.pairs[row.number][1]
+            iou, distance, contour = row.scores or (math.nan, math.nan, math.nan)
+            table.append(
+                FrameScore(
+                    pair.take,
+                    pair.object,
+                    pair.query_camera,
+                    pair.target_camera,
+                    pair.frame,
+                    gt_visible=row.scores is not None,
+                    pred_visible=row.confidence > CONFIDENCE_THRESHOLD,
+                    confidence=row.confidence,
+                    iou=iou,
+                    location_error=distance,
+                    contour_accuracy=contour,
+                )
+            )
+        return table
 
     def _score(self, take: Take, pair: FramePair, proposal: int) -> tuple[float, float, float] | None:
         key = (pair.take, pair.object, pair.target_camera, pair.frame, proposal)
