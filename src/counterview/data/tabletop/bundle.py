@@ -91,7 +91,16 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
 
 def make_bundled_take(folder: Path, seed: int = TAKE_SEED) -> str:
     """Write one short take in the release layout, without 448p copies; return its name."""
-    config = preset("standard", seconds=10, cameras=2, objects_min=8, objects_max=9, tall_clutter_max=1, portrait=0.0)
+    config = preset(
+        "standard",
+        seconds=10,
+        objects_min=8,
+        objects_max=9,
+        tall_clutter_max=1,
+        exo_low_m=0.25,
+        exo_high_m=0.8,
+        portrait=0.0,
+    )
     name = take_name(seed, "test", 0)
     target = folder / "takes" / name
     target.mkdir(parents=True)
