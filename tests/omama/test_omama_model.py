@@ -267,3 +267,13 @@ def test_pooled_attention_equals_attention_over_the_pooled_map():
     rows = [torch.cat([pooled[0], args[2][:, :, 4:]], dim=2), pooled[1]]  # the fifth row stands alone
     halves = [r.unflatten(3, (-1, 2)).mean(4) for r in rows]
     assert torch.allclose(model(*args).similarity, plain(*args[:2], *halves).similarity, atol=1e-12)
+
+
+def test_dropout_works_in_training_alone():
+    torch.manual_seed(3)
+    model = OMaMa(OMaMaConfig(**SMALL, dropout=0.5)).double()
+    plain = OMaMa(OMaMaConfig(**SMALL)).double()
+    plain.load_state_dict(model.state_dict())
+    args = random_inputs()
+    assert not torch.allclose(model(*args).similarity, model(*args).similarity)
+    assert torch.equal(model.eval()(*args).similarity, plain(*args).similarity)

@@ -60,6 +60,10 @@ class OMaMaConfig:
     )
     context: bool = field(default=True, metadata={"help": "use the context descriptor"})
     cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
+    dropout: float = field(
+        default=0.0,
+        metadata={"help": "share of the head's inputs and hidden units left out in training; 0 in the paper"},
+    )
     attention_pooling: int = field(
         default=1, metadata={"help": "the attention sees the map in blocks of so many cells a side; 1 in the paper"}
     )
@@ -94,6 +98,8 @@ class OMaMaConfig:
         problems = []
         if self.object_channels is not None and self.object_channels < 1:
             problems.append(f"object_channels is {self.object_channels}, expected 1 or more, or null")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout is {self.dropout}, expected from 0 to below 1")
         for name in ("channels", "hidden", "embedding", "heads", "attention_pooling"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")

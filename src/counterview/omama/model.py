@@ -174,7 +174,12 @@ class OMaMa(nn.Module):
             parts.insert(0, self.attention(objects, tokens))
         if config.context:
             parts.append(context)
-        embedding = functional.normalize(self.head(torch.cat(parts, dim=-1)), dim=-1)
+        hidden = torch.cat(parts, dim=-1)
+        for layer in self.head:
+            if isinstance(layer, nn.Linear):  # its input is the descriptor, or what a ReLU let through
+                hidden = functional.dropout(hidden, config.dropout, self.training)
+            hidden = layer(hidden)
+        embedding = functional.normalize(hidden, dim=-1)
         if not config.residual:
             return embedding
         # Of two unit vectors side by side the cosine is the mean of their cosines, weighted by their shares.
