@@ -13,6 +13,7 @@ from counterview.data.tabletop.config import preset
 from counterview.data.tabletop.film import Lamp, Poses
 from counterview.data.tabletop.materials import Material
 from counterview.data.tabletop.render import BACKGROUND, OUTSIDE, Body, Lighting, Renderer
+from counterview.data.tabletop.rig import ego_camera
 from counterview.data.tabletop.shapes import ellipsoid, quad
 
 GREY = Material(np.full((8, 8, 3), 180, np.uint8), 0.0)
@@ -101,7 +102,7 @@ def test_every_label_lies_on_its_own_objects_pixels(stage):
     seen = set()
     for t in (0.0, 4.0, 8.0):
         renderer.pose(stage.poses(t))
-        for camera in stage.rig.exo:
+        for camera in (ego_camera(stage.rig, stage.story, t), *stage.rig.exo):
             picture = renderer.picture(camera)
             for i, colour in enumerate(colours):
                 mask = picture.labels == i
@@ -111,4 +112,4 @@ def test_every_label_lies_on_its_own_objects_pixels(stage):
                     seen.add(i)
                     got = np.median(picture.light[inner], 0)
                     assert np.allclose(got, (np.array(colour) / 255) ** 2, atol=0.01), (i, camera.name)
-    assert len(seen) >= len(colours) - 2
+    assert len(seen) > len(colours) // 2
