@@ -15,7 +15,11 @@ def test_the_readme_stays_short_and_its_test_line_is_what_ci_runs():
 
 
 def test_source_files_stay_small_enough_to_read():
-    long = {str(p.relative_to(ROOT)): n for p in (ROOT / "src").rglob("*.py") if (n := len(p.read_text().splitlines())) > 450}
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in (ROOT / "src").rglob("*.py")
+        if (n := len(p.read_text().splitlines())) > 450
+    }
     assert long == {}
 
 
