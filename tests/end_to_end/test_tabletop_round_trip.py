@@ -21,7 +21,7 @@ def release(tmp_path_factory) -> Path:
     from counterview.data.tabletop.generate import generate
 
     root = tmp_path_factory.mktemp("release")
-    generate(root, {"test": 2}, preset("standard", size=224, seconds=4, cameras=2), seed=3)
+    generate(root, {"test": 2, "test_novel": 1}, preset("standard", size=224, seconds=4, cameras=2), seed=3)
     return root
 
 
@@ -80,6 +80,14 @@ def test_perfect_predictions_score_perfectly_after_the_whole_way(release, prepar
             assert scores["counts"]["missing"] == 0
             assert scores["counts"]["visible"] > 0
             assert scores["counts"]["absent"] > 0
+
+
+def test_novel_kinds_are_a_split_of_their_own(release, tmp_path):
+    novel = open_dataset(release, "test_novel")
+    assert len(novel) == 1
+    assert not set(novel.uids) & set(open_dataset(release, "test").uids)
+    assert main(["prepare", str(release), str(tmp_path), "--split", "test_novel"]) == 0
+    assert open_dataset(tmp_path, "test_novel").uids == novel.uids
 
 
 def test_empty_predictions_give_their_documented_values(prepared, tmp_path, capsys):

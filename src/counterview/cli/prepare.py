@@ -43,7 +43,7 @@ def prepare(
     """
     from tqdm import tqdm
 
-    from counterview.data.dataset import SPLITS
+    from counterview.data.dataset import OFFICIAL_SPLITS, SPLITS
     from counterview.data.prepare import REPORT_FILE, prepare_release
     from counterview.data.prepare_report import TakeReport
     from counterview.data.release import annotation_path
@@ -63,7 +63,7 @@ def prepare(
         report = prepare_release(
             release,
             out,
-            splits=split or [s for s in SPLITS if annotation_path(release, s).is_file()] or SPLITS,
+            splits=split or [s for s in SPLITS if annotation_path(release, s).is_file()] or OFFICIAL_SPLITS,
             height=height,
             workers=workers,
             takes=take,

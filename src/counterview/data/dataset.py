@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 Direction = Literal["ego2exo", "exo2ego"]
 DIRECTIONS: tuple[Direction, ...] = ("ego2exo", "exo2ego")
-SPLITS = ("train", "val", "test")
+OFFICIAL_SPLITS = ("train", "val", "test")
+SPLITS = (*OFFICIAL_SPLITS, "test_novel")
+"""Splits that are read: Ego-Exo4D's, and the kinds of objects that a synthetic release keeps for the end."""
+
 KEPT_TAKES = 64
 
 

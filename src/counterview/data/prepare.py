@@ -19,7 +19,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from counterview.data.dataset import DIRECTIONS, SPLITS, Direction
+from counterview.data.dataset import DIRECTIONS, OFFICIAL_SPLITS, SPLITS, Direction
 from counterview.data.pairs import SETTINGS, pair_paths, pairs_of_take
 from counterview.data.prepare_report import USABLE, PrepareReport, TakeReport
 from counterview.data.prepare_take import STATE_FOLDER, Settings, TakeJob, WriteError, prepare_take, read_record
@@ -39,7 +39,7 @@ def prepare_release(
     release: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] = OFFICIAL_SPLITS,
     height: str | None = None,
     workers: int = 1,
     takes: Sequence[str] | None = None,
@@ -307,7 +307,7 @@ def _write_lists(
             record = _usable(out, uid)
             if record is not None:
                 lists[split].append(uid)
-    lists = {name: lists.get(name, []) for name in dict.fromkeys([*SPLITS, *lists])}
+    lists = {name: lists.get(name, []) for name in dict.fromkeys([*OFFICIAL_SPLITS, *lists])}
     write_json(out / SPLIT_FILE, lists)
     for uid in (uid for uids in lists.values() for uid in uids):
         records[uid] = _usable(out, uid) or {}
