@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_LAZY = {
-    "DescriptorConfig": "counterview.omama.config",
-    "OMaMa": "counterview.omama.model",
-    "OMaMaConfig": "counterview.omama.config",
-    "OMaMaOutput": "counterview.omama.model",
-    "adjacency": "counterview.omama.neighbours",
-    "draw_candidates": "counterview.omama.mining",
-    "info_nce": "counterview.omama.loss",
-}
+from counterview.lazy import exports
 
 __all__ = ["DescriptorConfig", "OMaMa", "OMaMaConfig", "OMaMaOutput", "adjacency", "draw_candidates", "info_nce"]
 
@@ -24,14 +15,15 @@ if TYPE_CHECKING:
     from counterview.omama.model import OMaMa, OMaMaOutput
     from counterview.omama.neighbours import adjacency
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'counterview.omama' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "DescriptorConfig": "counterview.omama.config",
+        "OMaMa": "counterview.omama.model",
+        "OMaMaConfig": "counterview.omama.config",
+        "OMaMaOutput": "counterview.omama.model",
+        "adjacency": "counterview.omama.neighbours",
+        "draw_candidates": "counterview.omama.mining",
+        "info_nce": "counterview.omama.loss",
+    },
+)
