@@ -1,11 +1,16 @@
-"""The Hugging Face Hub and transformers, asked politely: one clear line when weights cannot be had."""
+"""Weights: where they come from, and what tells them apart. One clear line when they cannot be had."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from counterview.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def check_access(source: str, what: str, advice: str) -> None:
@@ -58,3 +63,15 @@ def quiet_transformers() -> Iterator[None]:
         messages.set_verbosity(level)
         if bars:
             messages.enable_progress_bar()
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of all weights, in hex: the same on every device."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().to("cpu").contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

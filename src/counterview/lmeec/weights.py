@@ -21,6 +21,7 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
+from counterview.hub import weights_fingerprint
 from counterview.lmeec.config import BACKBONES, LMEECConfig, governed_settings
 from counterview.media.files import atomic_write, read_json, write_json
 
@@ -327,11 +328,8 @@ def read_pretrained(
 
 def fingerprint(model: LMEEC) -> str:
     """SHA-256 over configuration and weights, whatever the device."""
-    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    config = json.dumps(to_dict(model.config), sort_keys=True)
+    return hashlib.sha256(f"{config} {weights_fingerprint(model)}".encode()).hexdigest()
 
 
 def with_settings(model: LMEEC, **settings: Any) -> LMEEC:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,11 +121,9 @@ class OMaMaMatcher:
 
     def fingerprint(self) -> str:
         """SHA-256 over all weights, 16 hex digits."""
-        digest = hashlib.sha256()
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        from counterview.hub import weights_fingerprint
+
+        return weights_fingerprint(self.model)[:16]
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
         """``(N, D + C)``: the object, and its context (paper: Mask-Context Encoder)."""

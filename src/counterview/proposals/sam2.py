@@ -16,9 +16,10 @@ import torch
 
 from counterview.devices import resolve_device
 from counterview.errors import ConfigError
+from counterview.hub import weights_fingerprint
 from counterview.proposals.base import Proposals
 from counterview.proposals.scaling import mask_from_field
-from counterview.proposals.weights import fingerprint, load_config_of, load_network
+from counterview.proposals.weights import load_config_of, load_network
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Sam2Proposer:
         """All settings but the device, and a fingerprint of the weights in place of where they came from."""
         values = dataclasses.asdict(self._settings)
         if self._weights is None:
-            self._weights = fingerprint(self._model)
+            self._weights = weights_fingerprint(self._model)
         for name in ("device", "points_per_batch"):
             del values[name]
         return {**values, "image_size": self._side, "weights_sha256": self._weights}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +65,6 @@ def load_config_of(cls: type, source: str, what: str) -> Any:
     except Exception as error:
         detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{what}: no configuration that can be read", path=source, found=detail) from None
-
-
-def fingerprint(model: Any) -> str:
-    """SHA-256 over names, shapes and values of all weights, in hex: the same wherever they came from."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().to("cpu").contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _require_reachable(source: str, what: str) -> None:
