@@ -55,6 +55,8 @@ class Atlas:
         Args:
             texture: (N,) int. u, v: (N,) repeating coordinates. level: (N,) float mip level, rounded.
         """
+        if len(texture) == 0:  # a view of one surface has no edges to sample again
+            return np.zeros((0, 3), np.float32)
         m = np.clip(level + 0.5, 0, _LEVELS - 1).astype(np.int32)
         flat = texture * _LEVELS + m
         start = self._start.reshape(-1, 2)[flat]
