@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from counterview.errors import WeightsError
@@ -47,6 +48,33 @@ def check_access(source: str, what: str, advice: str) -> None:
             f"{what} are not on this machine, and the Hugging Face Hub cannot be reached ({type(error).__name__})",
             fix=f"Connect once, or give a folder that holds them. {advice}",
         ) from None
+
+
+def fetch_folder(source: str, patterns: Sequence[str], advice: str) -> Path:
+    """Files of a repository as a folder: from this machine if they lie here, else from the Hub.
+
+    Args:
+        source: ``owner/repository``.
+        patterns: names of the files.
+        advice: what runs without them.
+
+    Raises:
+        WeightsError: they are not here and cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        with contextlib.suppress(FileNotFoundError):  # what huggingface_hub raises for files that are not here
+            return Path(snapshot_download(source, allow_patterns=list(patterns), local_files_only=True))
+        check_access(source, f"the files of {source}", advice)
+        return Path(snapshot_download(source, allow_patterns=list(patterns)))
+    except HFValidationError as error:
+        raise WeightsError(f"{source!r} is no name of a repository", found=str(error).splitlines()[0]) from None
+    except WeightsError:
+        raise
+    except Exception as error:  # the client raises a dozen kinds
+        raise WeightsError(f"the files of {source} cannot be had ({type(error).__name__})", fix=advice) from None
 
 
 @contextlib.contextmanager

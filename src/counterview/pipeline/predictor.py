@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterview.config import nearest
 from counterview.errors import ConfigError, InputError, ProposalError
 from counterview.pipeline.encoded import EncodedView
 from counterview.pipeline.prompts import Box, Point, check_query_mask, mask_at
+from counterview.pipeline.shipped import DEFAULT_MODEL
 from counterview.types import BoolImage, Candidate, Match, ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
     from counterview.features.base import Backbone
+    from counterview.omama.model import OMaMa
     from counterview.pipeline.matchers import Matcher
+    from counterview.pipeline.resolve import Source
     from counterview.proposals.base import Proposals, Proposer
 
 QueryMasks = BoolImage | ObjectMask | Sequence[BoolImage | ObjectMask] | Mapping[str, BoolImage | ObjectMask]
@@ -174,12 +175,8 @@ def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[l
     return found, names
 
 
-MODELS = ("knn",)
-"""Names of models that :func:`load` knows, beside folders and Hub ids."""
-
-
 def load(
-    model: str | os.PathLike[str] = "knn",
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     proposals: str | None = None,
     features: str | None = None,
@@ -189,8 +186,9 @@ def load(
     """Build a predictor by name.
 
     Args:
-        model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); or an O-MaMa
-            checkpoint: a folder, or the id ``owner/name`` of a repository on the Hub.
+        model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); ``base``, the same on
+            DINOv2-B and SAM 2.1; ``tiny`` and other models that come with the package; a trained folder, a recipe,
+            or the id ``owner/name`` of a repository on the Hub: see :mod:`counterview.pipeline.resolve`.
         proposals: ``graph``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph`` for
             ``knn``, and what it was trained with for a checkpoint.
         features: of ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``,
@@ -198,42 +196,71 @@ def load(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         cache: a folder in which proposals are kept, and found again.
 
+    Returns:
+        A predictor; for an LM-EEC a :class:`counterview.pipeline.follower.Follower`.
+
     Raises:
         ConfigError: an unknown name; the nearest known one is named.
-        CheckpointError: a folder that holds no checkpoint, or a damaged one.
-        WeightsError: weights that cannot be fetched.
+        CheckpointError: a folder that holds no checkpoint, a damaged one, or a recipe that was not trained.
+        WeightsError: weights that cannot be fetched, or a shipped model that this installation lacks.
         MissingExtraError: an extra that is not installed.
     """
+    from counterview.pipeline.resolve import resolve
+
+    return load_source(resolve(model), proposals=proposals, features=features, device=device, cache=cache)
+
+
+def load_source(
+    source: Source,
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> Predictor:
+    """:func:`load` for a model that was found by :func:`counterview.pipeline.resolve.resolve`."""
+    from counterview.devices import resolve_device
     from counterview.features import load_backbone
     from counterview.pipeline.matchers import KnnMatcher, OMaMaMatcher
+    from counterview.pipeline.resolve import refuse_options
 
-    matcher: Matcher
-    name = os.fspath(model)
-    if name in MODELS:
-        matcher = KnnMatcher()
-        backbone = load_backbone(features or "classical", device=device)
-        return Predictor(_proposer(proposals or "graph", {}, device, cache), backbone, matcher)
-    if not Path(name).is_dir() and name.count("/") != 1:
-        raise ConfigError(
-            f"there is no model {name!r}",
-            expected="knn, the folder of a checkpoint, or owner/name on the Hub",
-            fix=f"{nearest(name, MODELS).capitalize()}",
-        )
-    from counterview.devices import resolve_device
-    from counterview.omama.checkpoint import load_model
+    if source.method == "knn":
+        backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
+        chosen = proposals or source.options.get("proposals", "graph")
+        return Predictor(_proposer(chosen, {}, device, cache), backbone, KnnMatcher())
+    if source.method == "lmeec":
+        from counterview.lmeec.model import LMEEC
+        from counterview.pipeline.follower import Follower
 
-    head = load_model(name)
+        refuse_options(source.method, proposals=proposals, features=features, cache=cache)
+        assert source.folder is not None
+        return Follower(LMEEC.from_pretrained(source.folder).to(resolve_device(device)), source=source.name)
+    head = _head(source)
     config = head.config
     if features is not None and features != config.backbone:
         raise ConfigError(
-            f"the model {name} was trained on other features", found=features, expected=config.backbone,
+            f"the model {source.name} was trained on other features", found=features, expected=config.backbone,
             fix="Leave --features out.",
         )  # fmt: skip
     same = proposals is None or proposals == config.proposer
     proposer = _proposer(proposals or config.proposer, config.proposer_settings if same else {}, device, cache)
-    backbone = load_backbone(config.backbone, device=device, **config.backbone_settings)
-    matcher = OMaMaMatcher(head, source=name, device=str(resolve_device(device)))
+    backbone = head.own_backbone(resolve_device(device)) or load_backbone(
+        config.backbone, device=device, **config.backbone_settings
+    )
+    matcher = OMaMaMatcher(head, source=source.name, device=str(resolve_device(device)))
     return Predictor(proposer, backbone, matcher)
+
+
+def _head(source: Source) -> OMaMa:
+    """The model of a folder, or the untrained nearest neighbour that a recipe describes."""
+    from counterview.config import load_config
+    from counterview.omama.checkpoint import load_model
+    from counterview.omama.config import OMaMaConfig
+    from counterview.omama.model import OMaMa
+
+    if source.folder is not None:
+        return load_model(source.folder)
+    return OMaMa(load_config(OMaMaConfig, dict(source.settings or {})))
 
 
 def _proposer(name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None) -> Proposer:
