@@ -37,7 +37,7 @@ def run(capsys, *arguments):
 
 
 def test_one_object_writes_its_three_files(tmp_path, capsys):
-    code, out, err = run(capsys, EGO, EXO, "--mask", MASKS[0], "--out", tmp_path, "--top", 3)
+    code, out, err = run(capsys, EGO, EXO, "--mask", MASKS[0], "--out", tmp_path, "--top", 3, "--model", "knn")
     assert (code, err) == (0, "")
     assert MASKS[0].stem in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mask.png", "match.json", "overlay.png"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterview.errors import InputError
+from counterview.pipeline.shipped import default_model
 
 if TYPE_CHECKING:
     from counterview.pipeline.prompts import Box, Point
@@ -28,7 +29,13 @@ def match(
     box: Annotated[
         list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box around the object. Once per object.")
     ] = None,
-    model: Annotated[str, typer.Option(help="knn, a trained model's folder, or a Hub id.")] = "knn",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="knn, tiny, base (DINOv2-B and SAM 2.1), a trained folder, a recipe, or a Hub id.",
+            show_default=default_model(),
+        ),
+    ] = None,
     proposals: Annotated[
         str | None, typer.Option(help="graph (knn's default), sam2[:ID or FOLDER], fastsam, folder:PATH.")
     ] = None,

@@ -8,15 +8,23 @@ from typing import Annotated
 
 import typer
 
+from counterview.errors import InputError
+from counterview.pipeline.shipped import default_model
+
 
 def predict(
-    model: Annotated[
-        str, typer.Argument(help="knn, the folder of a trained O-MaMa or LM-EEC, or the Hub id of an O-MaMa.")
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] DATA",
+            help="A model (knn, tiny, tiny-follow, base, a trained folder, a recipe, a Hub id; "
+            f"{default_model()} if not given), then a release, a prepared folder, or HANDAL.",
+            show_default=False,
+        ),
     ],
-    data: Annotated[Path, typer.Argument(help="A release, a prepared folder, or HANDAL.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The prediction file to write.")] = Path("predictions.json"),
     direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, val, test or test_novel.")] = "test",
     proposals: Annotated[
         str | None, typer.Option(help="graph (knn's default), sam2[:ID or FOLDER], fastsam, folder:PATH.")
     ] = None,
@@ -31,9 +39,14 @@ def predict(
     from counterview.pipeline.predict import predict as run
     from counterview.pipeline.resolve import load_take_predictor
 
+    if len(places) > 2:
+        raise InputError("too many arguments", found=" ".join(places), expected="[MODEL] DATA")
+    *model, data = places
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
-    found = load_take_predictor(model, proposals=proposals, features=features, device=device, cache=cache)
+    found = load_take_predictor(
+        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache
+    )
     counts = run(found, dataset, directions, out)
     print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")
     for note, number in sorted(counts["empty"].items()):

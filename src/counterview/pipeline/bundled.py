@@ -1,11 +1,13 @@
-"""The pair of pictures that comes with the package: one rendered table scene from near and from far."""
+"""What comes with the package: a rendered table scene from near and from far, and a short rendered take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from pathlib import Path
 
+from counterview.data.dataset import Take, open_dataset
 from counterview.masks.png import read_mask
 from counterview.media.files import read_json, safe_join
 from counterview.media.images import read_image
@@ -55,3 +57,12 @@ def load_pair() -> BundledPair:
             for view in ("ego", "exo")
         )
     return BundledPair(near, far)
+
+
+def load_take() -> Take:
+    """Open the bundled take: one ego and two exo cameras, ten annotated seconds.
+
+    Raises:
+        InputError: the installed files are damaged.
+    """
+    return open_dataset(Path(str(files("counterview"))) / "assets" / "take", "test").takes[0]

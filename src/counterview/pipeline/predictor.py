@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from counterview.errors import ConfigError, InputError, ProposalError
 from counterview.pipeline.encoded import EncodedView
 from counterview.pipeline.prompts import Box, Point, check_query_mask, mask_at
-from counterview.pipeline.shipped import DEFAULT_MODEL
+from counterview.pipeline.shipped import default_model
 from counterview.types import BoolImage, Candidate, Match, ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[l
 
 
 def load(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    model: str | os.PathLike[str] | None = None,
     *,
     proposals: str | None = None,
     features: str | None = None,
@@ -188,7 +188,8 @@ def load(
     Args:
         model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); ``base``, the same on
             DINOv2-B and SAM 2.1; ``tiny`` and other models that come with the package; a trained folder, a recipe,
-            or the id ``owner/name`` of a repository on the Hub: see :mod:`counterview.pipeline.resolve`.
+            or the id ``owner/name`` of a repository on the Hub: see :mod:`counterview.pipeline.resolve`. Not given:
+            :data:`counterview.pipeline.shipped.DEFAULT_MODEL`, or ``knn`` if ``features`` are.
         proposals: ``graph``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph`` for
             ``knn``, and what it was trained with for a checkpoint.
         features: of ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``,
@@ -207,7 +208,8 @@ def load(
     """
     from counterview.pipeline.resolve import resolve
 
-    return load_source(resolve(model), proposals=proposals, features=features, device=device, cache=cache)
+    name = default_model(features) if model is None else model
+    return load_source(resolve(name), proposals=proposals, features=features, device=device, cache=cache)
 
 
 def load_source(

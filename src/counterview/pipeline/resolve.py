@@ -186,7 +186,7 @@ def refuse_options(method: str, **given: object) -> None:
 
 
 def load_take_predictor(
-    model: str | os.PathLike[str] = shipped.DEFAULT_MODEL,
+    model: str | os.PathLike[str] | None = None,
     *,
     proposals: str | None = None,
     features: str | None = None,
@@ -203,7 +203,7 @@ def load_take_predictor(
     from counterview.pipeline.predict import FramePredictor
     from counterview.pipeline.predictor import load_source
 
-    source = resolve(model)
+    source = resolve(shipped.default_model(features) if model is None else model)
     if source.method == "lmeec" and source.folder is not None:
         from counterview.lmeec.model import LMEEC
 

@@ -29,6 +29,13 @@ DEFAULT_MODEL = "knn"
 """What ``counterview.load()``, ``match``, ``predict`` and ``demo`` take if no model is named."""
 
 HASHES = "hashes.json"
+
+
+def default_model(features: str | None = None) -> str:
+    """The model if none is named: :data:`DEFAULT_MODEL`, and nearest neighbour if features are chosen for it."""
+    return DEFAULT_MODEL if features is None else "knn"
+
+
 _AGAIN = 'Install the package again: pip install --force-reinstall --no-deps counterview (or "git checkout" the file).'
 
 

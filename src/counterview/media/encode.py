@@ -1,0 +1,80 @@
+"""Pictures to video."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from counterview.errors import CounterviewError, InputError
+from counterview.types import RgbImage, as_rgb
+
+
+def write_video(
+    path: str | os.PathLike[str], frames: Iterable[RgbImage], fps: Fraction | float = 30, *, crf: int = 20
+) -> int:
+    """Write an MP4 (H.264, yuv420p), whole or not at all. The same pictures give the same bytes.
+
+    Args:
+        path: the file.
+        frames: ``(H, W, 3)`` uint8, all of one size; taken one by one. An odd side gets a white line more, since the
+            format wants even ones.
+        fps: pictures a second.
+        crf: 0 (best) to 51.
+
+    Returns:
+        Number of pictures.
+
+    Raises:
+        InputError: no picture, pictures of several sizes, a rate or quality out of range.
+        ImageError: something that is no picture.
+        CounterviewError: the video cannot be written.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    if not 0 < rate <= 1000 or not 0 <= crf <= 51:
+        raise InputError(
+            "the settings of a video are out of range", found=f"fps {fps}, crf {crf}", expected="fps > 0, crf 0 to 51"
+        )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    count = 0
+    try:
+        options = {"fflags": "+bitexact", "movflags": "+faststart"}
+        with av.open(os.path.abspath(aside), "w", format="mp4", options=options) as out:  # noqa: PTH100
+            stream = None
+            size = (0, 0)
+            for image in frames:
+                as_rgb(image)
+                if stream is None:
+                    size = (image.shape[0], image.shape[1])
+                    stream = out.add_stream("libx264", rate=rate)
+                    stream.height, stream.width, stream.pix_fmt = (
+                        size[0] + size[0] % 2,
+                        size[1] + size[1] % 2,
+                        "yuv420p",
+                    )
+                    stream.codec_context.thread_count = 1
+                    stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+                if image.shape[:2] != size:
+                    raise InputError("the pictures of a video differ in size", found=image.shape[:2], expected=size)
+                even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), constant_values=255)
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                frame.pts = count
+                out.mux(stream.encode(frame.reformat(format="yuv420p")))
+                count += 1
+            if stream is None:
+                raise InputError("a video needs a picture", path=path)
+            out.mux(stream.encode())
+        aside.replace(path)
+    except (av.error.FFmpegError, OSError) as error:
+        raise CounterviewError("the video cannot be written", path=path, found=str(error)[:120]) from None
+    finally:
+        aside.unlink(missing_ok=True)
+    return count

@@ -1,0 +1,59 @@
+"""The demo with small models in the place of shipped ones, so that it takes seconds."""
+
+import json
+
+import pytest
+
+from counterview.cli.main import main
+from counterview.media.images import read_image
+from counterview.media.video import VideoReader
+from counterview.pipeline import shipped
+from tests.pipeline.small_models import small_lmeec
+
+
+def run(capsys, *arguments):
+    code = main(["demo", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_whole_demo_with_both_models(with_shipped, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny")
+    code, out, err = run(capsys, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    for part in ("ego -> exo: tiny (graph, classical)", "exo -> ego", "match, a rendered take", "follow, a rendered",
+                 "tiny-follow", "navy can_0", "mean over all frames", "balanced accuracy"):  # fmt: skip
+        assert part in out, part
+    names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert {"ego_to_exo/overlay.png", "exo_to_ego/match.json", "take/match.mp4", "take/match.jpg", "take/follow.mp4",
+            "take/follow.jpg"} <= names  # fmt: skip
+    for job in ("match", "follow"):
+        with VideoReader(tmp_path / "take" / f"{job}.mp4") as video:
+            assert video.frame_count == 10
+            assert video.size_hw[1] > 2 * video.size_hw[0]
+        assert read_image(tmp_path / "take" / f"{job}.jpg").shape[1] > 1000
+    found = json.loads((tmp_path / "ego_to_exo" / "match.json").read_text())
+    assert found["settings"]["matcher"]["source"] == "tiny-match"
+
+
+def test_what_cannot_be_followed_is_said(without_shipped, tmp_path, capsys):
+    code, out, err = run(capsys, "--out", tmp_path, "--what", "take", "--model", small_lmeec(tmp_path / "m"))
+    assert code == 0
+    assert "follow, a rendered take" in out
+    assert err == ""
+    code, _, err = run(capsys, "--model", "tiny", "--out", tmp_path)
+    assert code == 1
+    assert "not part of this installation" in err
+    code, _, err = run(capsys, "--what", "nothing", "--out", tmp_path)
+    assert code == 2
+    assert "pair, take or both" in err
+
+
+@pytest.mark.slow
+def test_without_any_weights(without_shipped, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "knn")
+    code, out, err = run(capsys, "--out", tmp_path)
+    assert code == 0
+    assert "follow: skipped" in err
+    means = [float(line.split()[-1]) for line in out.splitlines() if line.startswith("  mean   ")]
+    assert min(means) > 0.7, "what the README says of the bundled pair"

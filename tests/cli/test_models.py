@@ -1,0 +1,57 @@
+"""Which model ``match`` and ``predict`` take, and what they say where it cannot be had."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from counterview.cli.main import main
+from counterview.pipeline import shipped
+from tests.omama.tiny_takes import write_takes
+
+PAIR = Path(str(files("counterview") / "assets" / "pair"))
+ARGUMENTS = ["match", str(PAIR / "ego.jpg"), str(PAIR / "exo.jpg"), "--mask", str(sorted(PAIR.glob("ego_*.png"))[0])]
+
+
+@pytest.mark.parametrize(("model", "name"), [("tiny", "omama"), ("tiny-follow", "lmeec"), (None, "omama")])
+def test_match_by_shipped_models(with_shipped, tmp_path, capsys, monkeypatch, model, name):
+    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny-match")
+    option = [] if model is None else ["--model", model]
+    assert main([*ARGUMENTS, *option, "--out", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"]["matcher"]["name"] == name
+    assert (tmp_path / "overlay.png").is_file()
+
+
+def test_features_alone_mean_nearest_neighbour(with_shipped, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny-match")
+    assert main([*ARGUMENTS, "--features", "classical", "--out", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["matcher"]["name"] == "knn"
+
+
+def test_a_damaged_shipped_file_is_one_line(own_shipped, tmp_path, capsys):
+    path = own_shipped / "tiny-match" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main([*ARGUMENTS, "--model", "tiny", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.strip().splitlines()) == 1
+    assert "damaged" in err
+    assert "reinstall" in err
+
+
+def test_predict_takes_a_model_or_the_default(with_shipped, tmp_path, capsys, monkeypatch):
+    data = write_takes(tmp_path / "data", frames=1, splits={"test": 1})
+    results = {}
+    for name, arguments in {"tiny": ["tiny"], "tiny-follow": ["tiny-follow"], "default": []}.items():
+        monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny-match")
+        out = tmp_path / f"{name}.json"
+        assert main(["predict", *arguments, str(data), "--out", str(out)]) == 0
+        results[name] = json.loads(out.read_text())
+    assert results["tiny"] == results["default"]
+    assert results["tiny"] != results["tiny-follow"]
+    capsys.readouterr()
+    assert main(["predict", "a", "b", "c"]) == 2
+    assert "[MODEL] DATA" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "none"), "--out", str(tmp_path / "x.json")]) == 2
+    assert "no such folder" in capsys.readouterr().err

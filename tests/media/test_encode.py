@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from counterview.errors import CounterviewError, ImageError, InputError
+from counterview.media.encode import write_video
+from counterview.media.video import VideoReader
+
+
+def ramp(count, size_hw=(48, 64)):
+    """Flat pictures whose brightness tells their number."""
+    return [np.full((*size_hw, 3), 20 + 20 * i, np.uint8) for i in range(count)]
+
+
+@pytest.mark.parametrize("size_hw", [(48, 64), (47, 65)])
+def test_what_is_written_is_what_is_read(tmp_path, size_hw):
+    frames = ramp(9, size_hw)
+    assert write_video(tmp_path / "a" / "x.mp4", iter(frames), 5) == 9
+    with VideoReader(tmp_path / "a" / "x.mp4") as video:
+        assert video.frame_count == 9
+        assert video.fps == 5
+        assert video.size_hw == (48, 64 + 2 * (size_hw[1] % 2))
+        for number, picture in video.read(range(9)):
+            assert abs(float(picture[:40, :60].mean()) - (20 + 20 * number)) < 4
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.mp4"]
+
+
+def test_the_same_pictures_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", ramp(4), 30)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_bad_input_leaves_nothing(tmp_path):
+    path = tmp_path / "x.mp4"
+    for frames, error, part in (
+        ([], InputError, "needs a picture"),
+        ([*ramp(2), *ramp(1, (20, 20))], InputError, "differ in size"),
+        ([np.zeros((4, 4), np.uint8)], ImageError, "no RGB array"),
+    ):
+        with pytest.raises(error, match=part):
+            write_video(path, frames)
+    for options in ({"fps": 0}, {"fps": 30, "crf": 99}):
+        with pytest.raises(InputError, match="out of range"):
+            write_video(path, ramp(1), **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_while_writing_is_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((CounterviewError, OSError)):
+        write_video(tmp_path / "file" / "x.mp4", ramp(1))
+
+    def broken():
+        yield ramp(1)[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "y.mp4", broken())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
