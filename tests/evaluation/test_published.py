@@ -1,0 +1,84 @@
+"""The file of published numbers: its form, and some numbers against the papers' own tables."""
+
+import pytest
+
+from counterview.data.dataset import DIRECTIONS
+from counterview.errors import ConfigError
+from counterview.evaluation.published import FILE, load_published
+from counterview.evaluation.scorer import MEASURES, PROTOCOLS
+
+
+def row(system, table, split):
+    (found,) = [s for s in load_published().of_table(table) if s.system == system and s.split == split]
+    return found
+
+
+def test_every_row_says_where_it_stands_and_by_which_rules():
+    published = load_published()
+    assert {s.source for s in published.scores} <= set(published.sources)
+    assert {t for s in published.scores for t in s.tables} == {
+        "omama-main", "omama-modules", "omama-descriptors", "lmeec-main", "lmeec-ablations"
+    }  # fmt: skip
+    seen = [(s.system, s.split, s.protocol, s.tables) for s in published.scores]
+    assert len(set(seen)) == len(seen), "no row twice"
+    for score in published.scores:
+        assert score.protocol in (*PROTOCOLS, "unstated")
+        assert score.read == "compiled" or score.place, f"{score.system}: which table of the paper?"
+        for measure in MEASURES:
+            for direction in DIRECTIONS:
+                value = score.score(measure, direction)
+                assert value is None or 0 <= value <= 1
+    with pytest.raises(KeyError):
+        published.scores[0].score("iou_percent", "ego2exo")
+
+
+@pytest.mark.parametrize(
+    ("system", "table", "split", "measure", "values"),
+    [
+        ("O-MaMa", "omama-main", "v2-test", "iou", (0.4257, 0.4408)),
+        ("O-MaMa", "omama-main", "v1-val", "iou", (0.501, 0.542)),
+        ("O-MaMa", "omama-main", "v2-test", "balanced_accuracy", (0.5, 0.5)),
+        ("PSALM zero-shot", "omama-main", "v2-test", "iou", (0.074, 0.021)),
+        ("XSegTx", "omama-main", "v2-test", "contour_accuracy", (0.386, 0.358)),
+        ("XView-XMem + XSegTx", "lmeec-main", "v2-test", "location_error", (0.038, 0.117)),
+        ("LM-EEC", "lmeec-main", "test", "iou", (0.5498, 0.6577)),
+        ("LM-EEC", "lmeec-main", "test", "balanced_accuracy", (0.6422, 0.581)),
+        ("Cutie", "lmeec-main", "test", "location_error", (0.108, 0.07)),
+        ("C: loss, context, adjacent negatives", "omama-modules", "val-10%", "iou", (0.469, 0.456)),
+        ("learned, mean over the box, CLIP", "omama-descriptors", "val-10%", "iou", (0.275, 0.404)),
+        ("without exo memory", "lmeec-ablations", "val", "iou", (0.542, None)),
+        ("V2-SAM", "omama-main", "v2-test", "iou", (0.463, 0.496)),
+    ],
+)
+def test_numbers(system, table, split, measure, values):
+    assert tuple(row(system, table, split).score(measure, d) for d in DIRECTIONS) == values
+
+
+def test_totals_of_the_paper_are_the_means_of_both_directions():
+    """O-MaMa prints a third column, the mean; it was not copied, so it checks the two that were."""
+    printed = {"XView-XMem + XSegTx": 30.0, "PSALM zero-shot": 4.8, "k-NN (FastSAM, DINOv2 over the mask)": 31.4}
+    for system, total in printed.items():
+        assert sum(row(system, "omama-main", "v2-test").iou_percent) / 2 == pytest.approx(total, abs=0.051)
+    for system, total in {"PSALM fine-tuned": 42.7, "ObjectRelator": 47.6, "O-MaMa": 52.1}.items():
+        assert sum(row(system, "omama-main", "v1-val").iou_percent) / 2 == pytest.approx(total, abs=0.051)
+
+
+def test_a_file_of_another_form_is_refused_with_every_problem(tmp_path):
+    place = tmp_path / "p.yaml"
+    good = FILE.read_text(encoding="utf-8")
+    for old, new, part in (
+        ("split: v1-val", "split: v3", "split is 'v3'"),
+        ("protocol: macro", "protocol: micro", "protocol is 'micro'"),
+        ("iou_percent: [7.4, 2.1]", "iou_percent: [7.4, 210]", "expected 0 to 100"),
+        ("iou_percent: [7.4, 2.1]", "iou_percent: [7.4]", "expected 2 values"),
+        ("iou_percent: [7.4, 2.1]", "iou: [7.4, 2.1]", "unknown key"),
+        ("source: ccmp", "source: ccm", "not listed: ccm"),
+        ("read: paper", "read: heard", "read is 'heard'"),
+    ):
+        assert old in good
+        place.write_text(good.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(ConfigError, match=part.replace("[", r"\[")) as caught:
+            load_published(place)
+        assert str(place) in str(caught.value)
+    with pytest.raises(ConfigError, match="no such file"):
+        load_published(tmp_path / "none.yaml")
