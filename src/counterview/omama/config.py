@@ -86,6 +86,10 @@ class OMaMaConfig:
     backbone_settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "its settings, as load_backbone takes them"}
     )
+    learned_backbone: bool = field(
+        default=False,
+        metadata={"help": "the model holds a `tiny` network of its own, which backbone_settings describe"},
+    )
     proposer: str = field(
         default="fastsam", metadata={"help": "what makes the candidate masks, as load_proposer has it"}
     )
@@ -114,6 +118,8 @@ class OMaMaConfig:
                     problems.append(f"{name} is true without matching_head: the k-NN baseline has none of it")
             if self.visibility == "trained":
                 problems.append("visibility is 'trained' without matching_head: the k-NN baseline learns nothing")
+        if self.learned_backbone and self.backbone != "tiny":
+            problems.append(f"backbone is {self.backbone!r}: the only one that learns is 'tiny'")
         for name in ("backbone", "proposer"):
             if not getattr(self, name):
                 problems.append(f"{name} is empty")

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from counterview.config import load_config
 from counterview.errors import InputError
+from counterview.features.base import Backbone
+from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.omama.attention import CrossViewAttention, PositionEmbedding
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.visibility import VisibilityHead
@@ -74,11 +77,17 @@ class OMaMa(nn.Module):
             self.visibility_head = VisibilityHead(config.embedding)
         if config.residual:
             self.object_share = nn.Parameter(torch.zeros(()))
+        if config.learned_backbone:
+            self.backbone = TinyNet(load_config(TinyConfig, config.backbone_settings))
 
     @property
     def device(self) -> torch.device:
         """Where the weights are; the CPU for the k-NN baseline, which has none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def own_backbone(self, device: str | torch.device = "cpu") -> Backbone | None:
+        """The backbone whose weights the model holds; ``None`` if it was trained on frozen features."""
+        return Tiny(self.backbone, torch.device(device)) if self.config.learned_backbone else None
 
     def embed_queries(self, query_descriptors: Tensor, target_map: Tensor) -> Tensor:
         """Embed query objects, which look at the target picture.

@@ -21,7 +21,7 @@ from counterview.omama.config import OMaMaConfig
 from counterview.omama.loss import info_nce, visibility_loss, with_batch_negatives
 from counterview.omama.model import OMaMa, OMaMaOutput
 from counterview.omama.pictures import PictureStore, prepare
-from counterview.omama.recipe import DataConfig, OMaMaRecipe
+from counterview.omama.recipe import DataConfig, LossConfig, OMaMaRecipe
 from counterview.omama.samples import Example, collate, make_example
 from counterview.omama.sheet import match_sheet
 from counterview.omama.validation import Row, Validator, summarise
@@ -61,7 +61,7 @@ class OMaMaTask:
             )
         self.train_data = open_dataset(data.root, data.split)
         self.val_data = open_dataset(data.val_root or data.root, data.val_split)
-        self.train_pairs = _pairs(self.train_data, data, data.fraction, data.frame_step)
+        self.train_pairs = pairs_of(self.train_data, data, data.fraction, data.frame_step)
         if not any(pair.target_visible for _, pair in self.train_pairs):
             raise InputError(
                 "there are no training pairs",
@@ -69,7 +69,7 @@ class OMaMaTask:
                 found=f"{len(self.train_data)} takes, none with an object that is visible in both cameras",
                 fix="Check data.split, data.directions and the masks.",
             )
-        self.val_pairs = _pairs(self.val_data, data, data.val_fraction, data.val_frame_step)
+        self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
         sampling = config.sampling
         self.store = store or PictureStore(
             model,
@@ -114,16 +114,7 @@ class OMaMaTask:
         return model
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        decay: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                (plain if parameter.ndim < 2 or "position" in name else decay).append(parameter)
-        groups = [
-            {"name": "weights", "params": decay, "lr": base_lr, "weight_decay": weight_decay},
-            {"name": "biases, norms, positions", "params": plain, "lr": base_lr, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+        return split_decay(model, base_lr, weight_decay)
 
     def train_length(self, epoch: int) -> int:
         return len(self.train_pairs)
@@ -179,32 +170,13 @@ class OMaMaTask:
         return [row.to_json() for row in self.validator.rows(cast(OMaMa, model), device, rank, world_size)]
 
     def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        rows = sorted((Row.from_json(r) for share in shares for r in share), key=lambda row: row.number)
-        metrics = summarise(rows)
-        directions = self.config.data.directions
-        if len(directions) > 1:
-            for direction in directions:
-                part = [row for row in rows if self.validator.pairs[row.number][0] == direction]
-                metrics |= {f"{name}_{direction}": value for name, value in summarise(part).items() if name != "pairs"}
-        return metrics
+        return summarise_shares(shares, self.validator.pairs, self.config.data.directions)
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
         return match_sheet(self.validator, cast(OMaMa, model), device)
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        model = cast(OMaMa, model)
-        config = self.config.loss
-        if self.config.model.visibility == "released" or config.visibility == 0 or config.calibration == "none":
-            return {}
-        rows = list(self.validator.rows(model, device))
-        known = [row for row in rows if row.logit is not None]
-        truths = np.array([row.visible for row in known], dtype=bool)
-        if len(set(truths.tolist())) < 2:
-            logger.warning("visibility is not calibrated: validation has not both visible and absent objects")
-            return {}
-        calibration = model.visibility_head.calibration
-        calibration.fit(np.array([row.logit for row in known]), truths, kind=config.calibration, prior=config.prior)
-        return {"calibration_scale": float(calibration.scale), "calibration_offset": float(calibration.offset)}
+        return calibrate(self.validator, cast(OMaMa, model), device, self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity
 
@@ -216,12 +188,8 @@ class OMaMaTask:
         ):
             # A folder of weights may lie elsewhere next time; what it is called there says enough.
             result |= {f"{group}.{k}": Path(v).name if isinstance(v, str) else v for k, v in settings.items()}
-        for name, pairs in (("train", self.train_pairs), ("validation", self.val_pairs)):
-            digest = hashlib.sha256()
-            for direction, pair in pairs:
-                digest.update(f"{direction}\0{pair.key}\0{pair.target_visible}\n".encode("utf-8", "surrogatepass"))
-            result |= {f"{name}_pairs": len(pairs), f"{name}_hash": digest.hexdigest()[:16]}
-        return result
+        result |= pairs_fingerprint("train", self.train_pairs)
+        return result | pairs_fingerprint("validation", self.val_pairs)
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
         return model_config(cast(OMaMa, model))
@@ -246,7 +214,7 @@ def _best(answers: Sequence[OMaMaOutput]) -> Tensor:
     return torch.cat([a.best for a in answers])
 
 
-def _pairs(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> list[tuple[Direction, FramePair]]:
+def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> list[tuple[Direction, FramePair]]:
     """The pairs of all directions; each direction's share is chosen by itself."""
     result: list[tuple[Direction, FramePair]] = []
     kept = {take.uid: frozenset(take.frames[::step]) for take in dataset} if step > 1 else {}
@@ -256,3 +224,53 @@ def _pairs(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> li
             table = PairTable.from_pairs(pair for pair in table if pair.frame in kept[pair.take])
         result += [(direction, pair) for pair in subset(table, fraction, data.seed)]
     return result
+
+
+def split_decay(model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: biases, norms and positions do not decay."""
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 or "position" in name else decay).append(parameter)
+    groups = [
+        {"name": "weights", "params": decay, "lr": base_lr, "weight_decay": weight_decay},
+        {"name": "biases, norms, positions", "params": plain, "lr": base_lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def summarise_shares(
+    shares: Sequence[Any], pairs: Sequence[tuple[Direction, FramePair]], directions: Sequence[Direction]
+) -> dict[str, float]:
+    """Metrics of all processes' rows, of each direction too where there are two."""
+    rows = sorted((Row.from_json(r) for share in shares for r in share), key=lambda row: row.number)
+    metrics = summarise(rows)
+    if len(directions) > 1:
+        known = [(d, p) for d, p in pairs if p.target_visible is not None]
+        for direction in directions:
+            part = [row for row in rows if known[row.number][0] == direction]
+            metrics |= {f"{name}_{direction}": value for name, value in summarise(part).items() if name != "pairs"}
+    return metrics
+
+
+def calibrate(validator: Validator, model: OMaMa, device: torch.device, config: LossConfig) -> dict[str, float]:
+    """Fit the visibility's calibration to validation data, in place; return it for the log."""
+    if model.config.visibility == "released" or config.visibility == 0 or config.calibration == "none":
+        return {}
+    known = [row for row in validator.rows(model, device) if row.logit is not None]
+    truths = np.array([row.visible for row in known], dtype=bool)
+    if len(set(truths.tolist())) < 2:
+        logger.warning("visibility is not calibrated: validation has not both visible and absent objects")
+        return {}
+    calibration = model.visibility_head.calibration
+    calibration.fit(np.array([row.logit for row in known]), truths, kind=config.calibration, prior=config.prior)
+    return {"calibration_scale": float(calibration.scale), "calibration_offset": float(calibration.offset)}
+
+
+def pairs_fingerprint(name: str, pairs: Sequence[tuple[Direction, FramePair]], extra: str = "") -> dict[str, Any]:
+    """Number and hash of pairs, in their order."""
+    digest = hashlib.sha256(extra.encode("utf-8", "surrogatepass"))
+    for direction, pair in pairs:
+        digest.update(f"{direction}\0{pair.key}\0{pair.target_visible}\n".encode("utf-8", "surrogatepass"))
+    return {f"{name}_pairs": len(pairs), f"{name}_hash": digest.hexdigest()[:16]}

@@ -23,6 +23,7 @@ from counterview.training.task import Task
 
 _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training:OMaMaTask",
+    "omama-end-to-end": "counterview.omama.end_to_end:EndToEndTask",
     "lmeec": "counterview.lmeec.training:LMEECTask",
 }
 _OTHERS: dict[str, type[Any]] = {}

@@ -1,0 +1,354 @@
+"""``tiny``: Counterview's own small convolutional features, trained end to end with O-MaMa's head on rendered takes.
+
+Three maps of one picture: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
+features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by
+
+- the square root of the mean of its colour channels, which plays the part of a histogram,
+- the means of fine features and map over the mask, and over a ring around it, a quarter of the object's size wide,
+  which tells a whole object from a part of one,
+- six numbers of its shape.
+
+Everything is computed from the mask sampled at half the input's size, the same way in training and in use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from counterview.errors import ConfigError, MaskError
+from counterview.features import pooling
+from counterview.features.base import Fallback, FeatureMap, PoolingKind
+from counterview.masks.geometry import nearest_indices
+from counterview.types import ObjectMask, RgbImage, as_rgb
+
+STRIDE = 8
+"""Pixels of the input from one cell of the map to the next."""
+HALF = 2
+"""Masks are sampled at the input's size divided by this."""
+SHAPES = 6
+"""Numbers that say what shape a mask has."""
+RING = 0.25
+"""Width of the ring as a share of the square root of the mask's area; at least two points."""
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """Architecture of :class:`TinyNet` and the size at which it sees pictures.
+
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
+
+    widths: tuple[int, int, int, int, int] = field(
+        default=(32, 48, 96, 192, 256), metadata={"help": "channels at strides 2, 4, 8, 16 and 32"}
+    )
+    blocks: tuple[int, int, int, int] = field(
+        default=(1, 2, 2, 1), metadata={"help": "residual blocks at strides 4, 8, 16 and 32"}
+    )
+    channels: int = field(default=128, metadata={"help": "channels of the map"})
+    fine: int = field(default=64, metadata={"help": "channels of the fine features"})
+    colours: int = field(default=64, metadata={"help": "learned colour channels"})
+    longest_side_px: int = field(default=800, metadata={"help": "larger pictures are scaled down to this longer side"})
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} is {getattr(self, name)}, expected 1 or more" for name in ("channels", "fine", "colours")
+                    if getattr(self, name) < 1]  # fmt: skip
+        if len(self.widths) != 5 or min(self.widths) < 1:
+            problems.append(f"widths is {self.widths}, expected five numbers from 1")
+        if len(self.blocks) != 4 or min(self.blocks) < 0:
+            problems.append(f"blocks is {self.blocks}, expected four numbers from 0")
+        if self.longest_side_px < 32:
+            problems.append(f"longest_side_px is {self.longest_side_px}, expected 32 or more")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    @property
+    def object_channels(self) -> int:
+        """Channels of an object's descriptor."""
+        return self.colours + 2 * (self.fine + self.channels) + SHAPES
+
+
+@dataclass(frozen=True, eq=False)
+class TinyMaps:
+    """What :class:`TinyNet` makes of pictures; the axis B is left out for one of them.
+
+    Attributes:
+        colours: ``(B, K, H / 2, W / 2)``, not negative.
+        fine: ``(B, F, H / 4, W / 4)``.
+        map: ``(B, C, H / 8, W / 8)``.
+    """
+
+    colours: Tensor
+    fine: Tensor
+    map: Tensor
+
+    def each(self) -> list[TinyMaps]:
+        """Those of each picture. Taken out one by one, their gradients would be as many whole batches of zeros."""
+        parts = (self.colours.unbind(), self.fine.unbind(), self.map.unbind())
+        return [TinyMaps(*maps) for maps in zip(*parts, strict=True)]
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class _Block(nn.Module):
+    """Two convolutions beside the identity (He et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+        nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]  # begins as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)))
+
+
+class TinyNet(nn.Module):
+    """A residual convolutional network with a feature pyramid.
+
+    Args:
+        config: its architecture.
+    """
+
+    def __init__(self, config: TinyConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TinyConfig()
+        first, *widths = config.widths
+        self.stem = _conv(3, first, 2)
+        stages, before = [], first
+        for width, blocks in zip(widths, config.blocks, strict=True):
+            stages.append(nn.Sequential(_conv(before, width, 2), *(_Block(width) for _ in range(blocks))))
+            before = width
+        self.stages = nn.ModuleList(stages)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths[1:])
+        self.smooth = _conv(config.channels, config.channels)
+        self.fine_lateral = nn.Conv2d(widths[0], config.fine, 1)
+        self.fine_above = nn.Conv2d(config.channels, config.fine, 1)
+        self.fine_smooth = _conv(config.fine, config.fine)
+        self.colours = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, config.colours, 1))
+        # Channels that begin by covering the colour cube: the usual small weights would make them nearly linear.
+        nn.init.normal_(self.colours[0].weight, std=1.5)  # type: ignore[arg-type]
+        nn.init.normal_(self.colours[2].weight, std=0.25)  # type: ignore[arg-type]
+
+    def forward(self, pixels: Tensor) -> TinyMaps:
+        """Maps of pictures ``(B, 3, H, W)`` with values from 0 to 1; sides are multiples of 32."""
+        centred = (pixels - 0.45) / 0.25
+        # Not normalised to shares: a softmax over so many pixels would cost as much as all else.
+        colours = functional.relu(self.colours(functional.avg_pool2d(centred, HALF)))
+        x = self.stem(centred)
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        above: Tensor | None = None
+        for lateral, level in zip(reversed(self.lateral), reversed(levels[1:]), strict=True):
+            here = lateral(level)
+            above = here if above is None else here + _upsample(above, here)
+        features = self.smooth(above)
+        fine = self.fine_lateral(levels[0])
+        fine = self.fine_smooth(fine + _upsample(self.fine_above(features), fine))
+        return TinyMaps(colours, fine, features)
+
+
+def _upsample(x: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def describe_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
+    """Descriptors of N masks of one picture.
+
+    Args:
+        maps: of the picture, without the axis B.
+        points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
+
+    Returns:
+        ``(N, D)`` float32, :attr:`TinyConfig.object_channels` of them; zeros for a mask without a point.
+        Gradients flow to the maps.
+    """
+    device = maps.map.device
+    inside = torch.from_numpy(points).to(device).float()
+    around = torch.from_numpy(_rings(points)).to(device).float()
+    colours = (_mean(maps.colours, inside) + 1e-6).sqrt()
+    parts = [colours * (inside.flatten(1).amax(1, keepdim=True) > 0)]
+    for masks in (inside, around):
+        parts += [_mean(maps.fine, masks), _mean(maps.map, masks)]
+    parts.append(torch.from_numpy(_shapes(points)).to(device))
+    return torch.cat(parts, dim=1)
+
+
+def _mean(tensor: Tensor, masks: Tensor) -> Tensor:
+    """Mean of a ``(C, h, w)`` map over masks ``(N, H, W)`` of a whole multiple of its size: ``(N, C)``."""
+    factor = masks.shape[-1] // tensor.shape[-1]
+    weights = functional.avg_pool2d(masks[:, None], factor)[:, 0] if factor > 1 else masks
+    weights = weights.flatten(1)
+    total = weights.sum(1, keepdim=True).clamp(min=1e-6)
+    return (weights / total) @ tensor.flatten(1).float().T
+
+
+def _rings(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What lies around each mask, ``(N, h, w)``."""
+    result = np.zeros_like(points)
+    height, width = points.shape[1:]
+    for mask, ring in zip(points, result, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows) == 0:
+            continue
+        reach = max(2, round(RING * float(np.sqrt(mask.sum()))))
+        y0, y1 = max(0, rows[0] - reach), min(height, rows[-1] + 1 + reach)
+        x0, x1 = max(0, columns[0] - reach), min(width, columns[-1] + 1 + reach)
+        crop = mask[y0:y1, x0:x1]
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+        ring[y0:y1, x0:x1] = cv2.dilate(crop.astype(np.uint8), kernel).astype(bool) & ~crop
+    return result
+
+
+def _shapes(points: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Shapes of masks ``(N, h, w)``: size, elongation, fill of ellipse and box, share of the picture, touch of its rim.
+
+    Second moments as in :func:`counterview.proposals.ranking.ellipse_fill`; nothing depends on position.
+    """
+    count, height, width = points.shape
+    if count == 0:
+        return np.zeros((0, SHAPES), dtype=np.float32)
+    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    down, across = points.sum(2).astype(np.float64), points.sum(1).astype(np.float64)
+    area = np.maximum(down.sum(1), 1e-9)
+    mean_y, mean_x = down @ y / area, across @ x / area
+    var_y = down @ (y * y) / area - mean_y**2 + 1 / 12
+    var_x = across @ (x * x) / area - mean_x**2 + 1 / 12
+    cov = ((points @ x) * y).sum(1) / area - mean_x * mean_y
+    middle, half = (var_x + var_y) / 2, np.sqrt(np.maximum((var_x - var_y) ** 2 / 4 + cov**2, 0))
+    large, small = middle + half, np.maximum(middle - half, 1 / 12)
+    fill = area / (4 * np.pi * np.sqrt(large * small))
+    box = (down > 0).sum(1) * (across > 0).sum(1)
+    rim = points[:, 0].any(1) | points[:, -1].any(1) | points[:, :, 0].any(1) | points[:, :, -1].any(1)
+    table = np.stack(
+        [
+            np.log(area) / 4 - 1,
+            np.log(large / small) / 2,
+            np.minimum(fill, 1.2),
+            area / np.maximum(box, 1),
+            np.sqrt(area / (height * width)),
+            rim.astype(np.float64),
+        ],
+        axis=1,
+    )
+    return (table * (down.sum(1) > 0)[:, None]).astype(np.float32)
+
+
+def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_hw: tuple[int, int],
+                  fallback: Fallback = "centre") -> NDArray[np.bool_]:  # fmt: skip
+    """Masks of a picture at half the size at which the network saw it, ``(N, H / 2, W / 2)``.
+
+    Args:
+        masks: N masks of size ``image_hw``.
+        fallback: ``centre``: a mask that no point meets keeps the point nearest to its centroid.
+
+    Raises:
+        MaskError: a mask of another size.
+    """
+    size = (input_hw[0] // HALF, input_hw[1] // HALF)
+    rows, columns = nearest_indices(image_hw[0], size[0]), nearest_indices(image_hw[1], size[1])
+    points = np.zeros((len(masks), *size), dtype=bool)
+    for index, mask in enumerate(masks):
+        if mask.size_hw != tuple(image_hw):
+            raise MaskError(
+                f"mask {index} is of another size than its picture",
+                found=f"{mask.size_hw[0]}x{mask.size_hw[1]}",
+                expected=f"{image_hw[0]}x{image_hw[1]}",
+            )
+        points[index] = mask.to_array()[rows[:, None], columns]
+        if fallback == "centre" and mask.centroid_xy is not None and not points[index].any():
+            x, y = mask.centroid_xy
+            at = int((y + 0.5) * size[0] / image_hw[0]), int((x + 0.5) * size[1] / image_hw[1])
+            points[index][min(at[0], size[0] - 1), min(at[1], size[1] - 1)] = True
+    return points
+
+
+class Tiny:
+    """:class:`TinyNet` as a :class:`~counterview.features.base.Backbone`.
+
+    Args:
+        net: the network; it is put in evaluation mode and moved to ``device``.
+        device: where to compute.
+        name: as it was asked for.
+    """
+
+    stride = STRIDE
+
+    def __init__(self, net: TinyNet, device: torch.device | str = "cpu", name: str = "tiny") -> None:
+        self.name, self.net, self.device = name, net.to(device).eval(), torch.device(device)
+        self.channels = net.config.channels
+
+    def settings(self) -> dict[str, Any]:
+        """A fingerprint of the weights, and everything else that maps and descriptors depend on."""
+        config = self.net.config
+        return {"features": "tiny", "version": 1, "weights": self.fingerprint,
+                "longest_side_px": config.longest_side_px}  # fmt: skip
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, shapes and values of the weights, in float32."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.net.state_dict().items()):
+            digest.update(f"{name}\0{tuple(value.shape)}\0".encode())
+            digest.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
+        return digest.hexdigest()
+
+    def input_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """The size at which a picture is seen: not above the longest side, sides multiples of 32."""
+        ratio = min(1.0, self.net.config.longest_side_px / max(image_hw))
+        return tuple(max(32, round(side * ratio / 32) * 32) for side in image_hw)  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def encode(self, image: RgbImage) -> FeatureMap:
+        """The maps of one picture. See :class:`~counterview.features.base.Backbone`."""
+        size = self.input_hw(as_rgb(image).shape[:2])
+        if size != image.shape[:2]:
+            smaller = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+            method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            scaled = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), dtype=np.uint8)
+        else:
+            scaled = image
+        pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
+        maps = self.net(pixels[None]).each()[0]
+        return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=maps)
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
+        """The maps of several pictures, one after the other: they may differ in size."""
+        return [self.encode(image) for image in images]
+
+    @torch.no_grad()
+    def describe(
+        self,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        kind: PoolingKind = "mask",
+        *,
+        context_px: int | None = None,
+        fallback: Fallback = "centre",
+    ) -> Tensor:
+        """Descriptors ``(N, D)`` float32; kinds other than ``mask``, and a context, pool the map alone.
+
+        Raises:
+            MaskError: a mask of another size than the picture.
+        """
+        maps = features.extra
+        if kind != "mask" or context_px is not None or not isinstance(maps, TinyMaps):
+            return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
+        return describe_points(maps, sample_points(masks, features.image_hw, features.input_hw, fallback))

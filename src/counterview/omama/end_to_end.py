@@ -1,0 +1,432 @@
+"""O-MaMa with a small backbone of its own, both trained together, as a task of the training engine.
+
+Beyond the paper, whose backbone is frozen: all cameras of a moment are looked at together, each through a crop of its
+own (:mod:`counterview.omama.crops`), every ordered pair of them is a pair of query and target picture, and candidates
+of the batch's other takes are negatives too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from counterview.data.dataset import Dataset, Take, open_dataset
+from counterview.errors import ConfigError, InputError, MaskError
+from counterview.features import pooling
+from counterview.features.base import FeatureMap
+from counterview.features.tiny import HALF, TinyMaps, describe_points
+from counterview.omama.checkpoint import load_model, model_card, model_config
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.crops import BoolArray, Crop, CropConfig, draw_crop
+from counterview.omama.loss import info_nce, visibility_loss
+from counterview.omama.model import OMaMa
+from counterview.omama.pictures import PictureStore, fit_mask
+from counterview.omama.recipe import DataConfig, LossConfig, SamplingConfig
+from counterview.omama.sheet import match_sheet
+from counterview.omama.training import CACHE, calibrate, pairs_fingerprint, pairs_of, split_decay, summarise_shares
+from counterview.omama.validation import Validator
+from counterview.proposals import CachedProposer, load_proposer
+from counterview.types import RgbImage
+
+
+@dataclass(frozen=True)
+class EndToEndConfig:
+    """What is particular to training end to end."""
+
+    views: int = field(default=3, metadata={"help": "cameras of a sample, one of them ego; 2 or more"})
+    passes: int = field(default=1, metadata={"help": "how often an epoch goes through all moments"})
+    proposals: bool = field(
+        default=False, metadata={"help": "real proposals as distractors, made once; false: made-up ones"}
+    )
+    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a candidate is right"})
+    absent_weight: float = field(default=2.0, metadata={"help": "weight of absent objects in the visibility loss"})
+    init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
+    picture_mb: int = field(default=3000, metadata={"help": "decoded pictures kept in memory, per process"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("views", "passes"):
+            if getattr(self, name) < (2 if name == "views" else 1):
+                problems.append(f"{name} is {getattr(self, name)}, expected {2 if name == 'views' else 1} or more")
+        for name in ("credit_power", "absent_weight"):
+            if not 0 <= getattr(self, name) < 100:
+                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class EndToEndRecipe:
+    """The keys of a recipe beside ``method`` and ``training``."""
+
+    data: DataConfig
+    model: OMaMaConfig
+    end_to_end: EndToEndConfig = field(default_factory=EndToEndConfig)
+    crops: CropConfig = field(default_factory=CropConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        if not self.model.learned_backbone:
+            raise ConfigError("model.learned_backbone is false: there is nothing to train end to end")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame of a take with the cameras that show something in it."""
+
+    take: str
+    frame: int
+    cameras: tuple[str, ...]
+
+
+class EndToEndTask:
+    """Trains backbone and head together.
+
+    Args:
+        config: the recipe's keys.
+
+    Raises:
+        InputError: the data set is missing, of the wrong kind, or no moment has two cameras with an object in common.
+        ConfigError: settings that do not go together.
+    """
+
+    config_class: ClassVar[type] = EndToEndRecipe
+    config: EndToEndRecipe
+    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "end_to_end.picture_mb")
+
+    def __init__(self, config: EndToEndRecipe) -> None:
+        self.config = config
+        data = config.data
+        self.train_data = open_dataset(data.root, data.split)
+        self.val_data = open_dataset(data.val_root or data.root, data.val_split)
+        self.moments = list(moments(self.train_data, data.frame_step))
+        if not self.moments:
+            raise InputError(
+                "there is nothing to train on",
+                path=data.root,
+                found=f"{len(self.train_data)} takes, no frame with one object in two cameras",
+                fix="Check data.split and the masks.",
+            )
+        self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
+        cache = Path(data.cache or Path(data.root) / CACHE)
+        self.proposer = CachedProposer(
+            load_proposer(config.model.proposer, **config.model.proposer_settings), cache / "proposals"
+        )
+        self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
+        self._kept: dict[tuple[str, str, int], tuple[Any, ...]] = {}
+        self._bytes = 0
+        self._scratch = tempfile.TemporaryDirectory(prefix="counterview-")
+        self._validator: Validator | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()  # for workers, which start with nothing kept and never validate
+        state |= {"_kept": {}, "_bytes": 0, "_scratch": None, "_validator": None}
+        return state
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def build_model(self) -> nn.Module:
+        """See :class:`counterview.training.task.Task`, as for all below."""
+        model = OMaMa(self.config.model)
+        if self.config.end_to_end.init is not None:
+            before = load_model(self.config.end_to_end.init)
+            try:
+                model.load_state_dict(before.state_dict())
+            except RuntimeError as error:
+                raise ConfigError(
+                    "end_to_end.init is a model of another architecture", path=self.config.end_to_end.init,
+                    found=str(error).splitlines()[1].strip(),
+                ) from None  # fmt: skip
+        return model.train()
+
+    def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        return split_decay(model, base_lr, weight_decay)
+
+    def train_length(self, epoch: int) -> int:
+        return len(self.moments) * self.config.end_to_end.passes
+
+    def sample(self, epoch: int, index: int, rng: np.random.Generator) -> tuple[int, list[Crop]]:
+        moment = self.moments[index % len(self.moments)]
+        take = self.train_data.take(moment.take)
+        exo = [c for c in moment.cameras if not take.is_ego(c)]
+        ego = [c for c in moment.cameras if take.is_ego(c)]
+        cameras = [*ego[:1], *rng.permutation(exo).tolist(), *ego[1:]][: self.config.end_to_end.views]
+        mirrored = bool(rng.random() < self.config.crops.flip)
+        crops = []
+        for camera in cameras:
+            image, masks, absent, proposals = self._view(take, camera, moment.frame)
+            dense = {name: mask.to_array() for name, mask in masks.items()}
+            chosen: list[BoolArray] = []
+            if proposals:
+                order = rng.permutation(len(proposals))[: 3 * self.config.crops.distractors]
+                chosen = [proposals[i].to_array() for i in order]
+            crops.append(draw_crop(self.config.crops, image, dense, absent, chosen, mirrored, rng))
+        return self._groups[moment.take], crops
+
+    def _view(self, take: Take, camera: str, frame: int) -> tuple[Any, ...]:
+        """Picture, masks, names of absent objects, proposals."""
+        key = (take.uid, camera, frame)
+        if key in self._kept:
+            return self._kept[key]
+        image = take.frame(camera, frame)
+        masks, absent = {}, set()
+        for name in take.objects:
+            if camera not in take.cameras_of(name):
+                continue
+            try:
+                mask = take.mask(name, camera, frame)
+            except MaskError as error:
+                take.note(str(error))
+                continue
+            if mask is not None and not mask.is_empty:
+                masks[name] = fit_mask(mask, (image.shape[0], image.shape[1]))
+            elif frame in take.looked_at(name, camera):
+                absent.add(name)
+        proposals = self.proposer(image, str(frame)).masks if self.config.end_to_end.proposals else ()
+        value = (image, masks, frozenset(absent), proposals)
+        size = image.nbytes + 4000 * (len(masks) + len(proposals))
+        if self._bytes + size <= self.config.end_to_end.picture_mb * 1_000_000:
+            self._kept[key], self._bytes = value, self._bytes + size
+        return value
+
+    def collate(self, samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
+        return collate_crops(samples)
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        model = cast(OMaMa, model)
+        maps = model.backbone(batch["pixels"].float() / 255)
+        with torch.autocast(batch["pixels"].device.type, enabled=False):
+            return self._head_loss(model, maps, batch)
+
+    def _head_loss(self, model: OMaMa, maps: TinyMaps, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        config, loss = self.config.end_to_end, self.config.loss
+        maps = TinyMaps(maps.colours.float(), maps.fine.float(), maps.map.float())
+        described = [
+            describe_crop(part, points.cpu().numpy(), model.config.descriptor.context_px)
+            for part, points in zip(maps.each(), batch["points"], strict=True)
+        ]
+        table = nn.utils.rnn.pad_sequence(described, batch_first=True)
+        query_of, target_of = batch["pairs"].unbind(1)
+        rows = batch["query"].clamp(min=0)[..., None].expand(-1, -1, table.shape[-1])
+        out = model(
+            table[query_of].gather(1, rows),
+            table[target_of],
+            maps.map[query_of],
+            maps.map[target_of],
+            batch["candidates"][target_of],
+            keep_queries=True,
+        )
+        number, queries, candidates = out.similarity.shape
+        own = out.similarity.reshape(number * queries, candidates)
+        counts = batch["candidates"][target_of][:, None].expand(-1, queries, -1).reshape(own.shape)
+        overlap = batch["overlap"].reshape(own.shape) ** config.credit_power
+        weight = batch["weight"].flatten()
+        seen = batch["visible"].flatten() & (weight > 0)
+        positive = batch["positive"].flatten()
+        similarity = own
+        if loss.batch_negatives:
+            group = batch["group"]
+            others = out.query_embedding.flatten(0, 1) @ out.candidate_embeddings.flatten(0, 1).T
+            foreign = (group[:, None] != group[None, :]).repeat_interleave(queries, 0)
+            foreign = foreign.repeat_interleave(candidates, 1) & batch["candidates"][target_of].flatten()[None]
+            similarity = torch.cat([own, others], dim=1)
+            counts = torch.cat([counts, foreign], dim=1)
+            overlap = nn.functional.pad(overlap, (0, others.shape[1]))
+        each = info_nce(
+            similarity, positive, visible=seen, candidate_mask=counts, overlap=overlap, temperature=loss.temperature
+        )
+        share = batch["share"].flatten()  # a sample counts as one, however many objects it has
+        matching = (each * share).sum()
+        right = ((own.argmax(1) == positive) & seen).float().sum() / seen.float().sum().clamp(min=1)
+        absent = torch.where(batch["visible"].flatten(), 1.0, config.absent_weight)
+        visibility = (
+            visibility_loss(out.visibility_logit.flatten(), batch["visible"].flatten(), absent * weight) * share
+        ).sum()
+        parts = {"matching": matching.detach(), "visibility": visibility.detach(), "right": right.detach()}
+        return matching + loss.visibility * visibility, parts
+
+    # ----------------------------------------------------------------------------------------- validation
+
+    def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
+        model = cast(OMaMa, model)
+        validator = self._validate_with(model, device)
+        rows = [row.to_json() for row in validator.rows(model, device, rank, world_size)]
+        return {"rows": rows, "truth": true_candidates(validator, model, device, rank, world_size)}
+
+    def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
+        """A validator whose features are those of the weights as they are now."""
+        sampling = self.config.sampling
+        store = PictureStore(
+            self.config.model,
+            Path(self._scratch.name) / "features",
+            order=sampling.order,
+            duplicate_iou=sampling.duplicate_iou,
+            memory_mb=self.config.data.memory_mb,
+            backbone=model.own_backbone(device),
+            proposer=self.proposer,
+        )
+        self._validator = Validator(store, self.val_data, self.val_pairs)
+        return self._validator
+
+    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
+        metrics = summarise_shares([s["rows"] for s in shares], self.val_pairs, self.config.data.directions)
+        right, total = (sum(s["truth"][i] for s in shares) for i in (0, 1))
+        return metrics | ({"top1_true_candidates": right / total} if total else {})
+
+    def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
+        model = cast(OMaMa, model)
+        return match_sheet(self._validator or self._validate_with(model, device), model, device)
+
+    def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        model = cast(OMaMa, model)
+        return calibrate(self._validate_with(model, device), model, device, self.config.loss)
+
+    # -------------------------------------------------------------------------------------------- identity
+
+    def fingerprint(self) -> dict[str, Any]:
+        result: dict[str, Any] = {f"proposals.{k}": v for k, v in self.proposer.settings().items()}
+        moments_text = "\n".join(f"{m.take}\0{m.frame}\0{','.join(m.cameras)}" for m in self.moments)
+        return result | {
+            "moments": len(self.moments),
+            **pairs_fingerprint("validation", self.val_pairs),
+            **pairs_fingerprint("train", [], extra=moments_text),
+        }
+
+    def model_config(self, model: nn.Module) -> dict[str, Any]:
+        return model_config(cast(OMaMa, model))
+
+    def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
+        return model_card(cast(OMaMa, model), metrics=metrics)
+
+
+def moments(dataset: Dataset, step: int = 1) -> Iterator[Moment]:
+    """All frames in which some object is seen by two cameras, every ``step``-th of a take."""
+    for take in dataset:
+        for frame in take.frames[::step]:
+            seen: dict[str, int] = {}
+            for name in take.objects:
+                cameras = [c for c, frames in take.raw_masks[name].items() if frame in frames]
+                for camera in cameras:
+                    seen[camera] = max(seen.get(camera, 0), len(cameras))
+            cameras_here = tuple(c for c in take.cameras if c in seen and take.has_frame(c, frame))
+            if len(cameras_here) >= 2 and max(seen.values()) >= 2:
+                yield Moment(take.uid, frame, cameras_here)
+
+
+def describe_crop(maps: TinyMaps, points: BoolArray, context_px: int) -> Tensor:
+    """``[object; context]`` of N masks of a crop at half its size, as ``describe_masks`` makes them of a picture."""
+    size = (points.shape[1] * HALF, points.shape[2] * HALF)
+    features = FeatureMap(maps.map, size, size)
+    context = pooling.describe(features, None, "box", boxes_xywh=_boxes(points) * HALF, context_px=context_px)
+    return torch.cat([describe_points(maps, points), context[:, maps.map.shape[0] :]], dim=1)
+
+
+def _boxes(points: BoolArray) -> NDArray[np.float64]:
+    """Boxes ``(N, 4)`` as :func:`counterview.features.pooling.mask_boxes` has them; zeros for nothing."""
+    rows: BoolArray = np.asarray(points.any(2))
+    columns: BoolArray = np.asarray(points.any(1))
+    y0, x0 = rows.argmax(1), columns.argmax(1)
+    y1 = points.shape[1] - 1 - rows[:, ::-1].argmax(1)
+    x1 = points.shape[2] - 1 - columns[:, ::-1].argmax(1)
+    boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).astype(np.float64)
+    return boxes * rows.any(1)[:, None]
+
+
+def collate_crops(samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
+    """Crops of a batch and all ordered pairs of views of one sample in which there is something to learn.
+
+    P pairs, Q queries and N candidates at most: ``pixels (crops, 3, S, S)`` uint8, ``points`` a list of bool
+    ``(N, S / 2, S / 2)``, ``candidates (crops, N)`` bool, ``pairs (P, 2)`` numbers of query and target crop,
+    ``query (P, Q)`` rows in the query crop, ``positive (P, Q)`` rows in the target crop, ``visible (P, Q)``,
+    ``weight (P, Q)`` 0 for padding, ``share (P, Q)`` of the batch's mean, ``overlap (P, Q, N)`` IoU, ``group (P,)``.
+    """
+    crops = [crop for _, views in samples for crop in views]
+    most = max(len(c.points) for c in crops)
+    table: list[tuple[int, int, int, list[tuple[int, int, bool]], int]] = []
+    start = 0
+    for number, (group, views) in enumerate(samples):
+        for a, b in permutations(range(len(views)), 2):
+            items = []
+            for row, name in enumerate(views[a].names):
+                if name in views[b].names:
+                    items.append((row, views[b].names.index(name), True))
+                elif name in views[b].gone:
+                    items.append((row, 0, False))
+            if items:
+                table.append((start + a, start + b, group, items, number))
+        start += len(views)
+    if not table:  # a batch of views that share nothing: one pair that weighs nothing
+        table.append((0, min(1, len(crops) - 1), samples[0][0], [], 0))
+    queries = max(1, max(len(t[3]) for t in table))
+    shape = (len(table), queries)
+    query, positive = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    visible, weight = np.zeros(shape, bool), np.zeros(shape, np.float32)
+    share, overlap = np.zeros(shape, np.float32), np.zeros((*shape, most), np.float32)
+    in_sample = np.zeros(len(samples))
+    for _, _, _, items, number in table:
+        in_sample[number] += len(items)
+    ious = [_ious(c) for c in crops]
+    for p, (_, target, _, items, number) in enumerate(table):
+        for q, (row, right, there) in enumerate(items):
+            query[p, q], positive[p, q], visible[p, q], weight[p, q] = row, right, there, 1
+            share[p, q] = 1 / (in_sample[number] * len(samples))
+            if there:
+                overlap[p, q, : ious[target].shape[1]] = ious[target][right]
+    candidates = np.zeros((len(crops), most), bool)
+    for i, crop in enumerate(crops):
+        candidates[i, : len(crop.points)] = True
+    return {
+        "pixels": torch.from_numpy(np.stack([c.pixels for c in crops])),
+        "points": [torch.from_numpy(c.points) for c in crops],
+        "candidates": torch.from_numpy(candidates),
+        "pairs": torch.tensor([[a, b] for a, b, *_ in table]),
+        "query": torch.from_numpy(query),
+        "positive": torch.from_numpy(positive),
+        "visible": torch.from_numpy(visible),
+        "weight": torch.from_numpy(weight),
+        "share": torch.from_numpy(share),
+        "overlap": torch.from_numpy(overlap),
+        "group": torch.tensor([t[2] for t in table]),
+    }
+
+
+def _ious(crop: Crop) -> NDArray[np.float32]:
+    """IoU of a crop's objects with its candidates, ``(K, N)``."""
+    flat = crop.points.reshape(len(crop.points), -1).astype(np.float32)
+    area = flat.sum(1)
+    common = flat[: len(crop.names)] @ flat.T
+    return common / np.maximum(area[: len(crop.names), None] + area[None] - common, 1)
+
+
+@torch.no_grad()
+def true_candidates(
+    validator: Validator, model: OMaMa, device: torch.device, rank: int = 0, world_size: int = 1
+) -> tuple[int, int]:
+    """How often the right one is chosen among the target picture's true masks, and of how many."""
+    right = total = 0
+    for numbers in validator.groups[rank::world_size]:
+        pairs = [validator.pairs[n][1] for n in numbers]
+        first, take = pairs[0], validator.dataset.take(pairs[0].take)
+        places = (first.query_camera, first.target_camera)
+        pictures = [validator.store.picture(take, camera, first.frame) for camera in places]
+        objects = [validator.store.objects(take, camera, first.frame) for camera in places]
+        rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
+        usable = [(q, t) for q, t in rows if q is not None and t is not None]
+        if not usable:
+            continue
+        queries = objects[0].descriptors[np.array([q for q, _ in usable])]
+        arrays = (queries, objects[1].descriptors, pictures[0].map, pictures[1].map)
+        out = model(*(torch.from_numpy(a)[None].float().to(device) for a in arrays), keep_queries=True)
+        right += int((out.best[0].cpu().numpy() == np.array([t for _, t in usable])).sum())
+        total += len(usable)
+    return right, total
