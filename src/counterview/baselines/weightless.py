@@ -1,0 +1,103 @@
+"""Rivals without weights: the same place in the other picture, and a plain colour histogram.
+
+They say how much of a score is due to the data: cameras that look at one table see an object in similar places, and
+rendered objects keep their colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.features.base import Fallback, FeatureMap, PoolingKind
+from counterview.masks.geometry import iou, resize_mask
+from counterview.types import ObjectMask, RgbImage, as_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BINS = 8
+"""Bins of each of L, a and b."""
+CHROMA_MOST = 64.0
+"""Bins of a and b go from minus this to this; what lies beyond is counted in the last one."""
+
+
+def same_place(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
+    """The query mask, stretched to the target picture: the same place relative to the picture's sides."""
+    return resize_mask(mask, size_hw)
+
+
+def nearest_to_place(mask: ObjectMask, candidates: Sequence[ObjectMask]) -> int:
+    """The candidate that overlaps a mask most; the one with the nearest centre where none overlaps.
+
+    Args:
+        mask: where the object is guessed to be, at the size of the candidates.
+        candidates: at least one, none empty.
+    """
+    overlaps = [iou(mask, candidate) for candidate in candidates]
+    if max(overlaps) > 0 or mask.centroid_xy is None:
+        return int(np.argmax(overlaps))
+    centres = np.array([candidate.centroid_xy for candidate in candidates])
+    return int(np.linalg.norm(centres - np.array(mask.centroid_xy), axis=1).argmin())
+
+
+class LabHistogram:
+    """The square root of an object's 8 x 8 x 8 histogram in CIE Lab as a backbone: cosine is then Bhattacharyya's.
+
+    Strong wherever both cameras show a colour alike, as rendered ones do. There is nothing else in it: no position,
+    no texture, no surroundings.
+    """
+
+    name = "lab-histogram"
+    channels = BINS**3
+    stride = 1
+
+    def settings(self) -> dict[str, Any]:
+        """Bins and their range."""
+        return {"features": self.name, "bins": BINS, "chroma_most": CHROMA_MOST}
+
+    def encode(self, image: RgbImage) -> FeatureMap:
+        """A map without content: descriptors come from the picture's pixels, kept in ``extra``."""
+        import torch
+
+        as_rgb(image)
+        size = (image.shape[0], image.shape[1])
+        return FeatureMap(torch.zeros(1, 1, 1), size, size, extra=lab_bins(image))
+
+    def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
+        """One by one."""
+        return [self.encode(image) for image in images]
+
+    def describe(
+        self,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        kind: PoolingKind = "mask",
+        *,
+        context_px: int | None = None,
+        fallback: Fallback = "centre",
+    ) -> Tensor:
+        """``(N, 512)`` float32 of unit length; zeros for a mask without pixels."""
+        import torch
+
+        bins: NDArray[np.int64] = features.extra
+        rows = np.zeros((len(masks), self.channels), dtype=np.float32)
+        for row, mask in zip(rows, masks, strict=True):
+            for start, end in zip(*mask.intervals(), strict=True):
+                row += np.bincount(bins[start:end], minlength=self.channels)
+            row /= max(1.0, row.sum())
+        return torch.from_numpy(np.sqrt(rows))
+
+
+def lab_bins(image: RgbImage) -> NDArray[np.int64]:
+    """``(H * W,)`` number of each pixel's bin, column-major as masks are."""
+    import cv2
+
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    light = lab[..., 0] / 100
+    chroma = (lab[..., 1:] + CHROMA_MOST) / (2 * CHROMA_MOST)
+    whole = [np.clip((v * BINS).astype(np.int64), 0, BINS - 1) for v in (light, chroma[..., 0], chroma[..., 1])]
+    return np.ravel((whole[0] * BINS + whole[1]) * BINS + whole[2], order="F")
