@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from counterview.baselines.weightless import BINS, LabHistogram, lab_bins, nearest_to_place, same_place
+from counterview.baselines.weightless import BINS, CHROMA_MOST, LabHistogram, lab_bins, nearest_to_place, same_place
 from counterview.features.base import Backbone
 from counterview.types import ObjectMask
 
@@ -51,8 +51,9 @@ def test_bins_are_those_of_a_plain_count():
 
     image = np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64)
-    lab[:, 1:] = lab[:, 1:].clip(-64, 64 - 1e-6)
+    lab[:, 1:] = lab[:, 1:].clip(-CHROMA_MOST, CHROMA_MOST - 1e-6)
+    span = (-CHROMA_MOST, CHROMA_MOST)
     lab[:, 0] = lab[:, 0].clip(0, 100 - 1e-4)
-    expected, _ = np.histogramdd(lab, bins=[8, 8, 8], range=[(0, 100), (-64, 64), (-64, 64)])
+    expected, _ = np.histogramdd(lab, bins=[8, 8, 8], range=[(0, 100), span, span])
     found = np.bincount(lab_bins(image), minlength=512)
     assert np.abs(found - expected.reshape(-1)).sum() <= 4, "rounding at a bin's edge"

@@ -1,0 +1,279 @@
+"""Held-out synthetic takes, both directions, every system beside every other, with 95 % intervals over takes.
+
+``python -m benchmarks.held_out standard=FOLDER hard=FOLDER novel=FOLDER:test_novel --out FOLDER [--save]``
+
+Each set is a prepared folder, with the split after a colon (``test`` if it has one, else ``test_novel``). Two tables a
+set:
+
+* *candidates*: top-1 accuracy where the candidates are the true masks of all annotated objects of the target picture;
+  chance is the mean of one over their number. LM-EEC draws a mask, and the object that it overlaps most counts as its
+  choice.
+* *proposals*: IoU, location error, contour accuracy and balanced accuracy by the official protocol, every system
+  choosing among the same proposals (those that tiny-match was made for); LM-EEC draws its own masks. *best choice*
+  takes the best proposal each time; *ground-truth candidates* is tiny-match among the true masks.
+
+Answers of a take are kept in the folder, so that a run that was stopped goes on; other settings make them anew.
+``--takes`` and ``--frames`` bound a run. Systems that are not there are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.common import record, show
+from benchmarks.held_out_systems import (
+    BEST,
+    CHANCE,
+    CLASSICAL,
+    FOLLOW,
+    LAB,
+    MATCH,
+    PLACE,
+    TINY,
+    TRUE_MASKS,
+    WEIGHT_FREE,
+    Answers,
+    Systems,
+    answer,
+)
+from counterview.data.dataset import DIRECTIONS, Dataset, open_dataset
+from counterview.data.prepared import read_splits
+from counterview.errors import CounterviewError, InputError
+from counterview.evaluation.scorer import MEASURES, totals
+from counterview.evaluation.statistics import differences, intervals
+from counterview.evaluation.table import FrameScore, FrameTable
+from counterview.media.files import read_json, write_json
+
+ORDER = (CHANCE, PLACE, LAB, CLASSICAL, TINY, MATCH, FOLLOW, BEST, TRUE_MASKS)
+WITHOUT_VISIBILITY = (CHANCE, PLACE, BEST)
+"""Rows that claim or know visibility, so that their balanced accuracy says nothing."""
+LEARNED = (MATCH, FOLLOW)
+
+
+def open_set(text: str) -> tuple[str, Dataset]:
+    """``NAME=FOLDER[:SPLIT]`` as a name and takes."""
+    name, found, place = text.partition("=")
+    if not found or not name or not place:
+        raise InputError("a set is NAME=FOLDER or NAME=FOLDER:SPLIT", found=repr(text))
+    folder, _, split = place.rpartition(":") if not Path(place).is_dir() else (place, "", "")
+    if not split:
+        splits = read_splits(Path(folder)) or {}
+        split = "test" if splits.get("test") or not splits.get("test_novel") else "test_novel"
+    return name, open_dataset(folder, split)
+
+
+def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, out: Path) -> dict[str, Any]:
+    """Answers for one take as plain values: from ``out``, or made and kept there."""
+    key = json.loads(json.dumps({"take": uid, "frames": frames, **systems.settings}))
+    path = out / f"{hashlib.sha256(uid.encode()).hexdigest()[:24]}.json"
+    if path.is_file():
+        values = read_json(path)
+        if isinstance(values, dict) and values.get("key") == key:
+            return values
+    start, processor = time.perf_counter(), time.process_time()
+    found: Answers = answer(systems, dataset.take(uid), frames)
+    values = {
+        "key": key,
+        "seconds": time.perf_counter() - start,
+        "processor_s": time.process_time() - processor,
+        "proposals": found.proposals,
+        "choices": found.choices,
+        "rows": {
+            name: [[direction, _plain(asdict(row))] for direction, row in rows] for name, rows in found.rows().items()
+        },
+    }
+    write_json(path, values, indent=None)
+    return json.loads(json.dumps(values))
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
+
+
+def score_table(rows: Iterable[dict[str, Any]]) -> FrameTable:
+    """Scored answers as a table; what is not there is NaN."""
+    table = FrameTable()
+    for row in rows:
+        table.append(FrameScore(**{**{"confidence": math.nan}, **row}))
+    return table
+
+
+def accuracy_table(choices: Iterable[dict[str, Any]], system: str) -> FrameTable:
+    """Choices as a table, with "right" in the place of IoU, so that intervals and differences are drawn alike."""
+    table = FrameTable()
+    for c in choices:
+        if system in c["right"]:
+            table.append(FrameScore(
+                c["take"], c["object"], c["query"], c["target"], c["frame"], gt_visible=True, pred_visible=True,
+                confidence=1.0, iou=c["right"][system],
+            ))  # fmt: skip
+    return table
+
+
+def candidates_part(choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Table (a)."""
+    names = [n for n in ORDER if any(n in c["right"] for c in choices)]
+    rows: dict[str, Any] = {}
+    tables = {name: accuracy_table(choices, name) for name in names}
+    for name in names:
+        entry: dict[str, Any] = {"accuracy": _values(tables[name], ["iou"])["iou"]}
+        for direction in DIRECTIONS:
+            part = accuracy_table([c for c in choices if c["direction"] == direction], name)
+            entry[direction] = {"accuracy": totals(part).iou if len(part) else None}
+        rows[name] = entry
+    return {
+        "questions": len(choices),
+        "mean_candidates": float(np.mean([c["candidates"] for c in choices])) if choices else None,
+        "rows": rows,
+        "gains": _gains(tables, "iou"),
+    }
+
+
+def proposals_part(takes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Table (b)."""
+    names = [n for n in ORDER if any(n in t["rows"] for t in takes)]
+    rows: dict[str, Any] = {}
+    tables = {}
+    for name in names:
+        found = [pair for t in takes for pair in t["rows"].get(name, [])]
+        tables[name] = score_table(row for _, row in found)
+        measures = [m for m in MEASURES if m != "balanced_accuracy" or name not in WITHOUT_VISIBILITY]
+        entry = _values(tables[name], measures)
+        for direction in DIRECTIONS:
+            part = totals(score_table(row for d, row in found if d == direction))
+            entry[direction] = {m: _number(getattr(part, m)) for m in measures}
+        rows[name] = entry
+    counts = totals(tables[names[0]]) if names else None
+    return {
+        "object_frames": counts.frames if counts else 0,
+        "visible": counts.visible if counts else 0,
+        "mean_proposals": float(np.mean([n for t in takes for n in t["proposals"]])),
+        "rows": rows,
+        "gains": _gains(tables, "iou"),
+    }
+
+
+def _values(table: FrameTable, measures: Sequence[str]) -> dict[str, Any]:
+    """Score and interval of each measure."""
+    found, spans = totals(table), intervals(table)
+    return {
+        m: {"value": _number(getattr(found, m)), "interval": [_number(spans[m].low), _number(spans[m].high)]}
+        for m in measures
+    }
+
+
+def _gains(tables: dict[str, FrameTable], measure: str) -> dict[str, Any]:
+    """Learned systems against the best descriptor without weights, on the same questions."""
+    rivals = [n for n in WEIGHT_FREE if n in tables and len(tables[n])]
+    if not rivals:
+        return {}
+    best = max(rivals, key=lambda n: totals(tables[n]).iou)
+    result: dict[str, Any] = {}
+    for name in LEARNED:
+        if name in tables and len(tables[name]):
+            found, _ = differences(tables[best], tables[name])
+            gain = found[measure]
+            result[name] = {
+                "over": best, "value": _number(gain.value),
+                "interval": [_number(gain.interval.low), _number(gain.interval.high)],
+            }  # fmt: skip
+    return result
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    if entry is None or entry["value"] is None:
+        return "-"
+    low, high = entry["interval"]
+    return f"{entry['value']:.3f}" + ("" if low is None else f" ({low:.3f}..{high:.3f})")
+
+
+def print_set(title: str, part: dict[str, Any]) -> None:
+    """Both tables of a set."""
+    a, b = part["candidates"], part["proposals"]
+    show(
+        f"\n{title}: {part['takes']} takes, {part['frames']} frames. Top-1 accuracy among the true masks of the target "
+        f"picture, {a['mean_candidates']:.1f} on average; {a['questions']} questions",
+        ["", "both ways (95 % over takes)", *DIRECTIONS],
+        [[n, _cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
+    )
+    show(
+        f"\n{title}: official protocol, {b['object_frames']} object-frames, {b['mean_proposals']:.0f} proposals each",
+        ["", "IoU", "LE", "CA", "BA", *(f"IoU {d}" for d in DIRECTIONS)],
+        [
+            [n, *(_cell(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
+            for n, r in b["rows"].items()
+        ],
+    )
+    for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
+        for name, gain in gains.items():
+            print(f"{name} over {gain['over']}, {what}: {_cell(gain)}")
+
+
+def main() -> int:
+    """Answer, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", metavar="NAME=FOLDER[:SPLIT]")
+    parser.add_argument("--out", type=Path, required=True, help="folder in which answers are kept")
+    parser.add_argument("--takes", type=int, help="only the first takes of each set")
+    parser.add_argument("--frames", type=int, help="only so many frames of each take, evenly spread")
+    parser.add_argument("--match", help="O-MaMa to measure: any model name; the shipped tiny-match by default")
+    parser.add_argument("--follow", help="LM-EEC to measure; the shipped tiny-follow by default")
+    parser.add_argument("--proposals", help="proposer for all; tiny-match's own by default")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    try:
+        sets = [open_set(text) for text in options.sets]
+        systems = Systems.make(
+            options.match, options.follow, options.proposals, str(options.out / "proposals"), options.device
+        )
+        result = {name: run_set(systems, name, dataset, options) for name, dataset in sets}
+    except CounterviewError as error:
+        print(f"held_out: {error}")
+        return error.exit_code
+    for name, part in result.items():
+        print_set(name, part)
+    for name, why in systems.missing.items():
+        print(f"left out: {name}: {why}")
+    settings = {k: v for k, v in systems.settings.items() if k != "version"}
+    record("held_out", {"sets": result, "settings": settings, "left_out": sorted(systems.missing)}, save=options.save)
+    return 0
+
+
+def run_set(systems: Systems, name: str, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    """All takes of a set, and both tables."""
+    uids = dataset.uids[: options.takes]
+    rows = [
+        take_rows(systems, dataset, uid, options.frames, options.out / name)
+        for uid in tqdm(uids, desc=name, unit="take", dynamic_ncols=True, disable=None)
+    ]
+    choices = [c for take in rows for c in take["choices"]]
+    frames = {(t["key"]["take"], row["frame"]) for t in rows for found in t["rows"].values() for _, row in found}
+    return {
+        "split": dataset.split,
+        "takes": len(rows),
+        "frames": len(frames),
+        "seconds": sum(t["seconds"] for t in rows),
+        "processor_s": sum(t["processor_s"] for t in rows),
+        "candidates": candidates_part(choices),
+        "proposals": proposals_part(rows),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,319 @@
+"""The systems of :mod:`benchmarks.held_out`, and what each answers for the pictures of a take.
+
+Proposals, feature maps and descriptors of a picture are made once, whatever the number of systems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from counterview.baselines.weightless import LabHistogram, nearest_to_place, same_place
+from counterview.data.dataset import DIRECTIONS, Direction, Take
+from counterview.data.pairs import FramePair, pairs_of_take
+from counterview.errors import CounterviewError, MaskError
+from counterview.evaluation.scorer import Scorer
+from counterview.evaluation.table import FrameScore
+from counterview.features import Backbone, FeatureMap, load_backbone
+from counterview.masks.geometry import iou, resize_mask
+from counterview.omama.pictures import fit_mask
+from counterview.pipeline import load
+from counterview.pipeline.clips import ClipPredictor
+from counterview.pipeline.encoded import EncodedView
+from counterview.pipeline.follower import Follower
+from counterview.pipeline.matchers import KnnMatcher, Matcher
+from counterview.pipeline.predict import prediction_size, query_mask
+from counterview.proposals import CachedProposer, Proposals, load_proposer
+from counterview.proposals.base import Proposer
+from counterview.types import ObjectMask
+
+CHANCE, PLACE, BEST = "chance", "same place", "best choice"
+LAB, CLASSICAL, TINY = "k-NN, Lab histogram", "k-NN, classical features", "k-NN, tiny features"
+MATCH, FOLLOW = "tiny-match", "tiny-follow"
+TRUE_MASKS = "ground-truth candidates"
+WEIGHT_FREE = (LAB, CLASSICAL)
+"""Descriptors without weights: what learned ones have to beat."""
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A descriptor and a way to compare: one row of both tables."""
+
+    backbone: Backbone
+    matcher: Matcher
+
+    def settings(self) -> dict[str, Any]:
+        """What its answers depend on, beside proposals."""
+        return {"matcher": [self.matcher.name, self.matcher.settings()], "features": self.backbone.settings()}
+
+
+@dataclass(frozen=True, eq=False)
+class Systems:
+    """Everything that is compared.
+
+    Attributes:
+        matchers: systems that choose among candidates, by name.
+        proposer: whose masks all of them choose from.
+        follower: LM-EEC, if there is one.
+        missing: names of systems that are not there, and why.
+    """
+
+    matchers: dict[str, System]
+    proposer: Proposer
+    follower: ClipPredictor | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, match: str | None, follow: str | None, proposals: str | None, cache: str, device: str) -> Systems:
+        """Load them.
+
+        Args:
+            match: the O-MaMa to measure, by any name; the shipped one if not given.
+            follow: the LM-EEC likewise.
+            proposals: proposer for all; the O-MaMa's own if not given, ``graph`` where there is none.
+            cache: folder in which proposals are kept.
+            device: where networks run.
+        """
+        matchers = {
+            LAB: System(LabHistogram(), KnnMatcher()),
+            CLASSICAL: System(load_backbone("classical"), KnnMatcher()),
+        }
+        missing: dict[str, str] = {}
+        proposer: Proposer | None = load_proposer(proposals) if proposals else None
+        try:
+            model = load(match or MATCH, device=device)
+            matchers[TINY] = System(model.backbone, KnnMatcher())
+            matchers[MATCH] = System(model.backbone, model.matcher)
+            proposer = proposer or model.proposer
+        except CounterviewError as error:
+            if match:
+                raise
+            missing[MATCH] = missing[TINY] = str(error)
+        follower = None
+        try:
+            found = load(follow or FOLLOW, device=device)
+            if not isinstance(found, Follower):
+                raise MaskError(f"{follow} is no LM-EEC")
+            follower = ClipPredictor(found.model)
+        except CounterviewError as error:
+            if follow:
+                raise
+            missing[FOLLOW] = str(error)
+        return cls(matchers, CachedProposer(proposer or load_proposer("graph"), cache), follower, missing)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What all answers depend on."""
+        return {
+            "version": 1,
+            "proposals": [self.proposer.name, self.proposer.settings()],
+            "systems": {name: system.settings() for name, system in self.matchers.items()},
+            "follower": None if self.follower is None else self.follower.settings(),
+        }
+
+    @property
+    def chooser(self) -> str:
+        """The system that chooses among true masks in the table of proposals."""
+        return MATCH if MATCH in self.matchers else CLASSICAL
+
+
+@dataclass(eq=False)
+class Picture:
+    """One camera at one time. ``truth`` holds the annotated objects at the picture's size, none empty."""
+
+    size_hw: tuple[int, int]
+    proposals: Proposals
+    truth: dict[str, ObjectMask]
+    views: dict[str, EncodedView] = field(default_factory=dict)
+    true_views: dict[str, EncodedView] = field(default_factory=dict)
+
+
+@dataclass
+class Answers:
+    """What all systems said about a take: choices among true masks, and scored masks."""
+
+    choices: list[dict[str, Any]] = field(default_factory=list)
+    scorers: dict[str, Scorer] = field(default_factory=lambda: defaultdict(lambda: Scorer("official")))
+    directions: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    proposals: list[int] = field(default_factory=list)
+
+    def add(
+        self, system: str, take: Take, direction: Direction, pair: FramePair, mask: ObjectMask, sure: float
+    ) -> None:
+        """Score one answer by the official protocol."""
+        truth = take.mask(pair.object, pair.target_camera, pair.frame) if pair.target_visible else None
+        self.scorers[system].add(
+            pair.take, pair.object, pair.query_camera, pair.target_camera, pair.frame,
+            gt=truth, pred=mask, confidence=sure, resize=True,
+        )  # fmt: skip
+        self.directions[system].append(direction)
+
+    def rows(self) -> dict[str, list[tuple[str, FrameScore]]]:
+        """Scored answers by system, each with its direction."""
+        return {
+            name: list(zip(self.directions[name], scorer.table.rows(), strict=True))
+            for name, scorer in self.scorers.items()
+        }
+
+
+def answer(systems: Systems, take: Take, frames: int | None) -> Answers:
+    """Ask every system everything that the official evaluation asks of a take.
+
+    Args:
+        systems: who is asked.
+        take: both directions, every pair of cameras.
+        frames: how many of the annotated frames, evenly spread; all if not given.
+    """
+    wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
+    for direction in DIRECTIONS:
+        for pair in pairs_of_take(take, direction, targets="annotated"):
+            wanted[pair.frame].append((direction, pair))
+    numbers = sorted(wanted)
+    if frames is not None and frames < len(numbers):
+        numbers = [numbers[int(i)] for i in np.linspace(0, len(numbers) - 1, frames).round()]
+    result = Answers()
+    followed = _follow(systems, take, {n: wanted[n] for n in numbers}, result)
+    for number in numbers:
+        pictures: dict[str, Picture] = {}
+        groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
+        for direction, pair in wanted[number]:
+            groups[direction, pair.query_camera, pair.target_camera].append(pair)
+        for (direction, first, second), pairs in groups.items():
+            for camera in (first, second):
+                if camera not in pictures:
+                    pictures[camera] = _picture(systems, take, camera, number)
+                    result.proposals.append(len(pictures[camera].proposals))
+            _answer_pairs(systems, take, direction, pairs, pictures[first], pictures[second], followed, result)
+    return result
+
+
+def _picture(systems: Systems, take: Take, camera: str, frame: int) -> Picture:
+    image = take.frame(camera, frame)
+    size = (image.shape[0], image.shape[1])
+    truth = {}
+    for name in take.objects:
+        mask = take.mask(name, camera, frame) if camera in take.cameras_of(name) else None
+        if mask is not None and not mask.is_empty:
+            truth[name] = fit_mask(mask, size)
+    picture = Picture(size, systems.proposer(image, str(frame)), truth)
+    true = Proposals(size, tuple(truth.values()), np.ones(len(truth), np.float32))
+    maps: dict[int, FeatureMap] = {}
+    tables: dict[tuple[int, str], tuple[Any, Any]] = {}
+    for name, system in systems.matchers.items():
+        if id(system.backbone) not in maps:
+            maps[id(system.backbone)] = system.backbone.encode(image)
+        features = maps[id(system.backbone)]
+        key = (id(system.backbone), system.matcher.name)
+        if key not in tables:
+            described = system.matcher.describe(system.backbone, features, [*picture.proposals.masks, *true.masks])
+            tables[key] = described[: len(picture.proposals)], described[len(picture.proposals) :]
+        picture.views[name] = EncodedView(size, features, picture.proposals, tables[key][0])
+        picture.true_views[name] = EncodedView(size, features, true, tables[key][1])
+    return picture
+
+
+def _answer_pairs(
+    systems: Systems,
+    take: Take,
+    direction: Direction,
+    pairs: Sequence[FramePair],
+    query: Picture,
+    target: Picture,
+    followed: Mapping[Any, ObjectMask],
+    result: Answers,
+) -> None:
+    """All objects of one frame and one pair of cameras, by every system."""
+    size = prediction_size(take, pairs[0].target_camera, target.size_hw)
+    asked = [p for p in pairs if p.object in query.truth]
+    masks = [query_mask(take, p, query.size_hw) for p in asked]
+    names = list(target.truth)
+    true_masks = list(target.truth.values())
+    proposals = target.proposals.masks
+
+    def say(system: str, pair: FramePair, mask: ObjectMask | None, sure: float) -> None:
+        answer = ObjectMask.empty(size) if mask is None else resize_mask(mask, size)
+        result.add(system, take, direction, pair, answer, sure)
+
+    placed = [same_place(mask, target.size_hw) for mask in masks]
+    for pair, mask in zip(asked, placed, strict=True):
+        say(PLACE, pair, mask, 1.0)
+        say(CHANCE, pair, proposals[_draw(pair, len(proposals))] if proposals else None, 1.0)
+        if pair.target_visible:
+            truth = target.truth.get(pair.object)
+            say(BEST, pair, None if truth is None else _best(proposals, truth), 1.0)
+        else:
+            say(BEST, pair, None, 0.0)
+    # Which of the annotated objects is it? Only those that are there can be asked.
+    there = [i for i, p in enumerate(asked) if p.target_visible and p.object in target.truth]
+    right: dict[str, dict[int, float]] = defaultdict(dict)
+    for i in there:
+        right[CHANCE][i] = 1 / len(names)
+        right[PLACE][i] = float(names[nearest_to_place(placed[i], true_masks)] == asked[i].object)
+        drawn = followed.get((direction, asked[i]))
+        if systems.follower is not None:
+            right[FOLLOW][i] = _nearest_drawn(drawn, target, asked[i].object)
+    for name, system in systems.matchers.items():
+        if masks and proposals:
+            scores = system.matcher.score(system.backbone, query.views[name], masks, target.views[name])
+            for i, pair in enumerate(asked):
+                chosen = proposals[int(scores.similarity[i].argmax())]
+                say(name, pair, chosen, float(scores.visibility[i]))
+        else:
+            for pair in asked:
+                say(name, pair, None, 0.0)
+        if masks and names:
+            scores = system.matcher.score(system.backbone, query.true_views[name], masks, target.true_views[name])
+            order = scores.similarity.argmax(axis=1)
+            for i in there:
+                right[name][i] = float(names[int(order[i])] == asked[i].object)
+            if name == systems.chooser:
+                for i, pair in enumerate(asked):
+                    say(TRUE_MASKS, pair, true_masks[int(order[i])], float(scores.visibility[i]))
+    for i in there:
+        result.choices.append({
+            "direction": direction, "take": take.uid, "object": asked[i].object, "query": asked[i].query_camera,
+            "target": asked[i].target_camera, "frame": asked[i].frame, "candidates": len(names),
+            "right": {name: values[i] for name, values in right.items()},
+        })  # fmt: skip
+
+
+def _follow(
+    systems: Systems, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]], result: Answers
+) -> dict[tuple[Direction, FramePair], ObjectMask]:
+    if systems.follower is None:
+        return {}
+    masks = {}
+    for _, predictions in systems.follower.predict(take, wanted):
+        for p in predictions:
+            result.add(FOLLOW, take, p.direction, p.pair, p.mask, p.confidence)
+            masks[p.direction, p.pair] = p.mask
+    return masks
+
+
+def _nearest_drawn(drawn: ObjectMask | None, target: Picture, name: str) -> float:
+    """Whether the object is the one that a drawn mask overlaps most; a guess where it overlaps none."""
+    overlaps = {}
+    if drawn is not None:
+        drawn = resize_mask(drawn, target.size_hw)
+        overlaps = {other: iou(drawn, mask) for other, mask in target.truth.items()}
+    if not overlaps or max(overlaps.values()) <= 0:
+        return 1 / len(target.truth)
+    return float(max(overlaps, key=lambda other: overlaps[other]) == name)
+
+
+def _best(proposals: Sequence[ObjectMask], truth: ObjectMask) -> ObjectMask | None:
+    """The proposal with the largest IoU; the first of several."""
+    overlaps = [iou(mask, truth) for mask in proposals]
+    return proposals[int(np.argmax(overlaps))] if overlaps else None
+
+
+def _draw(pair: FramePair, count: int) -> int:
+    """A proposal by chance, the same in every run."""
+    digest = hashlib.sha256(pair.key.encode("utf-8", "surrogatepass")).digest()
+    return int(np.random.default_rng(list(digest[:8])).integers(count))
