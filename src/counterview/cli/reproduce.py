@@ -1,0 +1,106 @@
+"""``counterview reproduce``: a table of the papers, our rows beside the published ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from counterview.errors import InputError
+
+
+def reproduce(
+    table: Annotated[
+        str,
+        typer.Argument(help="omama-main, omama-modules, omama-descriptors, lmeec-main or lmeec-ablations; or list."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared folder or release: Ego-Exo4D, or synthetic takes.")
+    ] = None,
+    tabletop: Annotated[
+        bool, typer.Option("--tabletop", help="Small recipes, for synthetic takes of `counterview tabletop`.")
+    ] = False,
+    split: Annotated[str | None, typer.Option(help="Split to score; the table's own if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of runs, predictions and scores.", show_default="runs/reproduce")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Only these rows, with commas; none for those of --row alone.")
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Score another system's predictions as a row.")
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="For --row: error, or count-absent: what is missing is 'not visible, empty mask'.")
+    ] = "error",
+    takes: Annotated[int | None, typer.Option(min=1, help="Score only the first takes.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over every recipe.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipes and data, print the steps in order, and do nothing.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    save: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Train or load, predict, score and print a TABLE of the papers.
+
+    A run that was stopped goes on where it was; rows that are done are kept.
+    """
+    from counterview.media.files import write_json
+    from counterview.reproduce.plan import check_pictures, commands, make_plan
+    from counterview.reproduce.present import machine, notes, page
+    from counterview.reproduce.run import external, results, run
+    from counterview.reproduce.tables import TABLES, get_table
+
+    if table == "list":
+        for each in TABLES.values():
+            print(f"{each.name}: {each.title}; rows {', '.join(r.name for r in each.rows)}")
+        return
+    if missing not in ("error", "count-absent"):
+        raise InputError("no such way to treat missing predictions", found=missing, expected="error or count-absent")
+    files = dict(_named(text) for text in row or [])
+    chosen = None if rows is None else [r for r in rows.split(",") if r not in ("", "none")]
+    place = out or Path("runs") / "reproduce"
+    plan = make_plan(
+        get_table(table), data, place, tabletop=tabletop, split=split, rows=chosen, takes=takes, overrides=change or []
+    )
+    empty = results(plan, [], machine())
+    if dry_run:
+        print("\n".join(page(empty)))
+        print(f"\ndata are there: {check_pictures(plan)}")
+        print("\nsteps:")
+        for number, line in enumerate(commands(plan), start=1):
+            print(f"{number:3d}. {line}")
+        for name, path in files.items():
+            print(f"     and score {name} from {path}")
+        return
+    if plan.stand_in:
+        print("Synthetic takes stand in the place of Ego-Exo4D; the rows are no scores on Ego-Exo4D.", file=sys.stderr)
+    found = []
+    for result in run(plan, device=device, progress=not quiet):
+        found.append(result)
+        print(f"{result['title']}, {result['direction']}: IoU {result['scores']['iou']['value']}", file=sys.stderr)
+    for name, path in files.items():
+        found += external(plan, name, path, missing)  # type: ignore[arg-type]  # checked above
+    whole = results(plan, found, machine())
+    kind = "tabletop" if plan.tabletop else "egoexo4d"
+    kept = place / f"{plan.table.name}-{kind}-{plan.split}.json"
+    for target in [kept, *([save] if save else [])]:
+        write_json(target, whole)
+    print("\n".join(page(whole)))
+    for note in notes(found):
+        print(note, file=sys.stderr)
+    print(f"\nresults in {kept}")
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, found, path = text.partition("=")
+    if not found or not name.strip() or not path:
+        raise InputError("--row is NAME=FILE", found=repr(text))
+    if not Path(path).exists():
+        raise InputError("no such file", path=path, expected=f"the predictions of {name}")
+    return name.strip(), Path(path)

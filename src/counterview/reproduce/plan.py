@@ -1,0 +1,263 @@
+"""From a table and a data set to the steps that make its rows, checked before any of them is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from counterview.data.dataset import Dataset, Direction, open_dataset
+from counterview.errors import ConfigError, InputError
+from counterview.pipeline import shipped
+from counterview.pipeline.resolve import find_recipe
+from counterview.reproduce.tables import Model, Row, Table
+from counterview.training.recipe import Recipe, load_recipe
+
+TABLETOP_NAME = "tabletop_"
+"""Names of synthetic takes begin so."""
+
+_GET_EGOEXO = (
+    "Ego-Exo4D is licensed by its owners: ask at https://ego-exo4d-data.org, download with `egoexo -o egoexo "
+    "--benchmarks relations --parts metadata annotations takes`, run `counterview prepare egoexo egoexo/prepared`, and "
+    "give --data egoexo/prepared; or make synthetic takes and add --tabletop (docs/reproduce.md)."
+)
+_GET_TABLETOP = (
+    "Make synthetic takes: `counterview tabletop takes --takes 40 --split train=24,val=6,test=10`, `counterview "
+    "prepare takes takes/prepared`, then give --data takes/prepared."
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A model that has to be had once: one or both directions of a row.
+
+    Attributes:
+        row: which row.
+        directions: that it answers.
+        model: how it comes about, with the direction filled in.
+        recipe: its file and contents; ``None`` for a shipped model.
+        folder: where what it leaves lies.
+        base: folder of the trained run; another one's where only settings of inference differ.
+    """
+
+    row: Row
+    directions: tuple[Direction, ...]
+    model: Model
+    recipe: tuple[Path, Recipe] | None
+    folder: Path
+    base: Path
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to train: nearest neighbour and shipped models have nothing."""
+        return self.recipe is not None and getattr(self.recipe[1].config.model, "matching_head", True)
+
+    def predictions(self, split: str, takes: int | None) -> Path:
+        """The prediction file."""
+        return self.folder / (f"predictions-{split}" + (f"-{takes}" if takes else "") + ".json")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first step.
+
+    Attributes:
+        table: which table.
+        data: the data set's folder.
+        dataset: the takes that are scored.
+        split: which split they are.
+        tabletop: whether the takes are synthetic ones.
+        stand_in: whether synthetic takes stand in the place of Ego-Exo4D, under its recipes.
+        units: models, in order.
+        skipped: rows that are left out, and why.
+        out: folder of everything.
+        takes: how many takes are scored; all if not given.
+    """
+
+    table: Table
+    data: Path
+    dataset: Dataset
+    split: str
+    tabletop: bool
+    stand_in: bool
+    units: tuple[Unit, ...]
+    skipped: dict[str, str]
+    out: Path
+    takes: int | None = None
+    overrides: tuple[str, ...] = field(default=())
+
+    @property
+    def data_title(self) -> str:
+        """The data set in words. Synthetic takes are never called anything else."""
+        kind = "Tabletop, synthetic takes" if self.tabletop else "Ego-Exo4D Correspondence"
+        place = " in the place of Ego-Exo4D" if self.stand_in else ""
+        return f"{kind}{place}, split {self.split}, {len(self.dataset)} takes"
+
+
+def make_plan(
+    table: Table,
+    data: str | os.PathLike[str] | None,
+    out: Path,
+    *,
+    tabletop: bool = False,
+    split: str | None = None,
+    rows: Sequence[str] | None = None,
+    takes: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """Decide which models are needed for a table, and check that data and recipes are there and fit.
+
+    Args:
+        table: which one.
+        data: prepared folder or release.
+        out: where runs, predictions and scores are kept.
+        tabletop: small recipes, for synthetic takes.
+        split: one of the table's; its first if not given.
+        rows: names of the rows to make; all if not given.
+        takes: score only the first ones.
+        overrides: ``key=value`` laid over every recipe that is trained.
+
+    Raises:
+        InputError: no data, no such split or row, or synthetic takes expected and not found.
+        ConfigError: a recipe that does not parse.
+    """
+    if data is None:
+        title = "synthetic takes" if tabletop else "Ego-Exo4D, prepared"
+        raise InputError(
+            f"the table {table.name} needs {title}; no --data was given", fix=_GET_TABLETOP if tabletop else _GET_EGOEXO
+        )
+    chosen = split or next(iter(table.splits))
+    if chosen not in table.splits:
+        raise InputError(f"the table {table.name} has no split {chosen!r}", expected=" or ".join(table.splits))
+    known = [row.name for row in table.rows]
+    unknown = [name for name in rows or () if name not in known]
+    if unknown:
+        raise InputError(f"the table {table.name} has no row {unknown[0]!r}", expected=", ".join(known))
+    if takes is not None and takes < 1:
+        raise InputError("at least one take must be scored", found=takes)
+    folder = Path(data)
+    dataset = _open(folder, chosen, tabletop)
+    synthetic = dataset.takes[0].name.startswith(TABLETOP_NAME)
+    if tabletop and not synthetic:
+        raise InputError(
+            "--tabletop is for synthetic takes, and these are none", path=folder, found=dataset.takes[0].name,
+            fix="Leave --tabletop out.",
+        )  # fmt: skip
+    skipped: dict[str, str] = {}
+    units: list[Unit] = []
+    for row in table.rows:
+        if rows is not None and row.name not in rows:
+            continue
+        model = row.tabletop if tabletop else row.egoexo
+        if model is None:
+            if tabletop:
+                skipped[row.title] = row.why_not
+            continue
+        if model.shipped and model.shipped not in shipped.available():
+            skipped[row.title] = "this installation does not hold it"
+            continue
+        units += _units(table, row, model, folder, out, overrides)
+    if any(unit.is_trained for unit in units):
+        for needed in ("train", "val"):
+            _open(folder, needed, tabletop)
+    if takes is not None and takes < len(dataset):
+        dataset = Dataset(
+            dataset.root, dataset.kind, dataset.split, dataset.uids[:takes], dataset.take, kept_takes=1
+        )  # fmt: skip
+    return Plan(
+        table, folder, dataset, chosen, synthetic, synthetic and not tabletop, tuple(units), skipped, out, takes,
+        tuple(overrides),
+    )  # fmt: skip
+
+
+def _open(folder: Path, split: str, tabletop: bool) -> Dataset:
+    try:
+        dataset = open_dataset(folder, split)
+    except InputError as error:
+        raise InputError(
+            error.problem, path=error.path, found=error.found, expected=error.expected,
+            fix=error.fix or (_GET_TABLETOP if tabletop else _GET_EGOEXO),
+        ) from None  # fmt: skip
+    if not len(dataset):
+        raise InputError(f"split {split!r} has no takes", path=folder, fix=f"Prepare it: --split {split}.")
+    return dataset
+
+
+def _units(table: Table, row: Row, model: Model, data: Path, out: Path, overrides: Sequence[str]) -> Iterator[Unit]:
+    """One unit, or one for each direction where the recipe names it."""
+    if model.shipped:
+        yield Unit(row, table.directions, model, None, out / model.shipped, out / model.shipped)
+        return
+    split = "{direction}" in model.recipe or any("{direction}" in text for text in model.overrides)
+    for directions in [(d,) for d in table.directions] if split else [table.directions]:
+        filled = Model(
+            model.recipe.format(direction=directions[0]),
+            tuple(text.format(direction=directions[0]) for text in model.overrides),
+            model.settings,
+        )
+        path = find_recipe(filled.recipe)
+        if path is None:
+            raise ConfigError(f"the recipe {filled.recipe} is not there", fix="Give the source tree's recipes/ folder.")
+        laid = [*filled.overrides, *overrides, f"data.root={data}"]
+        recipe = load_recipe(path, laid)
+        name = filled.recipe.replace("/", "-")
+        own = [*filled.overrides, *overrides]
+        if own:
+            name += "-" + hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
+        base = out / name
+        place = out / "-".join([name, *filled.settings.values()]) if filled.settings else base
+        yield Unit(row, directions, filled, (path, recipe), place, base / "run")
+
+
+def commands(plan: Plan) -> list[str]:
+    """The steps in order, as the commands that do each of them alone."""
+    lines: list[str] = []
+    seen: set[Path] = set()
+    for unit in plan.units:
+        predictions = unit.predictions(plan.split, plan.takes)
+        source = unit.model.shipped
+        if unit.recipe is not None:
+            path, _ = unit.recipe
+            laid = " ".join([*unit.model.overrides, *plan.overrides, f"data.root={plan.data}"])
+            source = str(unit.base / "model")
+            if not unit.is_trained:
+                source = str(unit.folder / "recipe.yaml")
+                lines.append(f"write {source}: {path} with {laid}")
+            elif unit.base not in seen:
+                lines.append(f"counterview train {path} {laid} --out {unit.base} --resume")
+            seen.add(unit.base)
+            if unit.model.settings:
+                source = str(unit.folder / "model")
+                lines.append(f"write {source}: {unit.base / 'model'} with {dict(unit.model.settings)}")
+        way = unit.directions[0] if len(unit.directions) == 1 else "both"
+        if predictions not in seen:
+            lines.append(
+                f"counterview predict {source} {plan.data} --split {plan.split} --direction {way} --out {predictions}"
+            )
+        seen.add(predictions)
+        share = "" if plan.table.fraction == 1 else f"   # {plan.table.fraction:.0%} of the pairs"
+        for direction in unit.directions:
+            lines.append(
+                f"counterview evaluate --gt {plan.data} --split {plan.split} --pred {predictions} --direction "
+                f"{direction} --protocol {plan.table.protocol}{share}"
+            )
+    return lines
+
+
+def check_pictures(plan: Plan) -> str:
+    """Open the first take and one picture of each of its cameras; a line that says what was seen.
+
+    Raises:
+        InputError: the take or a picture cannot be read.
+    """
+    take = plan.dataset.takes[0]
+    sizes = []
+    for camera in take.cameras:
+        frames = [f for f in take.frames if take.has_frame(camera, f)]
+        if not frames:
+            raise InputError(f"camera {camera} has no picture", path=take.path)
+        height, width = take.frame(camera, frames[0]).shape[:2]
+        sizes.append(f"{camera} {width}x{height}")
+    return f"{take.name}: {len(take.objects)} objects, {len(take.frames)} frames, {', '.join(sizes)}"

@@ -1,0 +1,262 @@
+"""Do the steps of a plan: train or load, predict, score. What is done is kept, and found again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterview.data.dataset import Direction
+from counterview.data.pairs import enumerate_pairs, subset
+from counterview.data.release import annotation_path, is_release
+from counterview.errors import InputError
+from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.predictions import PredictionSource, open_predictions
+from counterview.evaluation.protocol import Missing, evaluate
+from counterview.evaluation.scorer import MEASURES, totals
+from counterview.evaluation.statistics import intervals
+from counterview.evaluation.table import KEY, FrameTable
+from counterview.media.files import atomic_write, read_json, sha256_file, write_json
+from counterview.pipeline import shipped
+from counterview.pipeline.resolve import load_take_predictor, method_of
+from counterview.reproduce.plan import Plan, Unit
+from counterview.training.recipe import FREE_TO_CHANGE
+
+PAIRS_SEED = 42
+"""Of the share of the pairs that some tables score; the published share is not known."""
+
+
+def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[dict[str, Any]]:
+    """Make the rows of a plan, one after the other.
+
+    Args:
+        plan: what to do.
+        device: where networks run.
+        progress: show bars on standard error.
+
+    Yields:
+        One result for each row and direction; see :func:`score`.
+
+    Raises:
+        InputError: what lies in the folder was made from another recipe or data.
+        CounterviewError: whatever goes wrong in training, predicting and scoring.
+    """
+    for unit in plan.units:
+        about = _model(unit, progress=progress)
+        predictions = unit.predictions(plan.split, plan.takes)
+        about["predict_s"] = _predict(plan, unit, predictions, device, progress)
+        for direction in unit.directions:
+            result = score(plan, predictions, direction, name=unit.row.name, title=unit.row.title)
+            yield {**result, "kind": "ours", **about}
+
+
+def external(plan: Plan, name: str, path: Path, missing: Missing = "error") -> Iterator[dict[str, Any]]:
+    """Score the predictions of another system beside ours, in the directions that the file holds."""
+    source = open_predictions(path)
+    ways = [d for d in plan.table.directions if d in source.directions]
+    if not ways:
+        raise InputError(
+            "holds no predictions of the table's directions", path=path, expected=" or ".join(plan.table.directions)
+        )
+    for direction in ways:
+        yield {**score(plan, source, direction, name=name, title=name, missing=missing), "kind": "external"}
+
+
+# ------------------------------------------------------------------------------------------------------ steps
+
+
+def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
+    """Train, or find what was trained; what is known of it, for the results."""
+    if unit.recipe is None:
+        return {"model": f"{unit.model.shipped}, shipped"}
+    from counterview.training.fit import fit
+
+    path, recipe = unit.recipe
+    about: dict[str, Any] = {"recipe": f"{path.parent.name}/{path.name}", "overrides": list(unit.model.overrides)}
+    if not unit.is_trained:
+        values = recipe.to_dict()
+        _keep(unit.folder / "recipe.yaml", json.dumps(values, indent=1))  # JSON is YAML
+        return about
+    done = unit.base / "model" / "config.json"
+    if not (done.is_file() and (unit.base / "result.json").is_file()):
+        start = time.perf_counter()
+        resume = (unit.base / "checkpoints").is_dir()
+        fit(recipe.build_task(), recipe.training, unit.base, resume=resume, progress=progress)
+        write_json(unit.base / "time.json", {"train_s": time.perf_counter() - start, "resumed": resume})
+    _check_trained(unit)
+    result = read_json(unit.base / "result.json")
+    about |= {"steps": result.get("steps"), "validation": result.get("metrics", {})}
+    if (unit.base / "time.json").is_file():
+        about |= read_json(unit.base / "time.json")
+    if unit.model.settings:
+        _derive(unit)
+        about["settings"] = dict(unit.model.settings)
+    about["weights_sha256"] = sha256_file(unit.base / "model" / "model.safetensors")
+    return about
+
+
+def _check_trained(unit: Unit) -> None:
+    """A run that is found must be of this recipe; what a run's checkpoints say of it is compared."""
+    assert unit.recipe is not None
+    states = sorted(unit.base.glob("checkpoints/step_*/state/trainer.json"))
+    if not states:
+        return  # weights that were put there without their run
+    found = _flat(read_json(states[-1]).get("recipe", {}))
+    wanted = _flat({k: v for k, v in json.loads(json.dumps(unit.recipe[1].to_dict())).items() if k != "method"})
+    free = {f"training.{name}" for name in FREE_TO_CHANGE}
+    other = [k for k in sorted({*found, *wanted}) if k not in free and found.get(k) != wanted.get(k)]
+    if other:
+        raise InputError(
+            "was trained by another recipe or on other data", path=unit.base,
+            found=f"other {', '.join(other[:5])}", fix="Give another --out, or remove the folder.",
+        )  # fmt: skip
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return result
+
+
+def _derive(unit: Unit) -> None:
+    """The trained LM-EEC with other settings of inference, as a folder of its own."""
+    from counterview.lmeec.model import LMEEC
+    from counterview.lmeec.weights import with_settings
+
+    target = unit.folder / "model"
+    model = with_settings(LMEEC.from_pretrained(unit.base / "model"), **unit.model.settings)
+    if (target / "config.json").is_file() and (LMEEC.from_pretrained(target).fingerprint() == model.fingerprint()):
+        return
+    model.save_pretrained(target)
+
+
+def _keep(path: Path, text: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise InputError("is of other settings or data", path=path, fix="Give another --out, or remove its folder.")
+    with atomic_write(path, "w") as handle:
+        handle.write(text)
+
+
+def _source(unit: Unit) -> Path:
+    if unit.recipe is None:
+        return shipped.shipped_folder(unit.model.shipped)
+    if not unit.is_trained:
+        return unit.folder / "recipe.yaml"
+    return unit.folder / "model" if unit.model.settings else unit.base / "model"
+
+
+def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> float | None:
+    """Predict, unless that is done; seconds, or ``None`` if they are not known."""
+    from counterview.pipeline.predict import predict
+
+    source = _source(unit)
+    weights = source if source.is_file() else source / "model.safetensors"
+    key = {
+        "weights": sha256_file(weights),
+        "directions": list(unit.directions),
+        "takes": [plan.split, len(plan.dataset), plan.dataset.uids[0]],
+    }
+    note = out.with_suffix(".made.json")
+    if out.is_file() and note.is_file():
+        found = read_json(note)
+        if found.get("key") == key:
+            return found.get("seconds")
+    cache = None
+    if source.is_file() or method_of(source) == "omama":
+        cache = plan.out / "proposals"
+    predictor = load_take_predictor(source, device=device, cache=cache)
+    start = time.perf_counter()
+    counts = predict(predictor, plan.dataset, unit.directions, out, progress=progress)
+    if counts["failed"]:
+        uid, problem = next(iter(counts["failed"].items()))
+        raise InputError(f"{len(counts['failed'])} takes could not be predicted, {uid} the first: {problem}", path=out)
+    seconds = time.perf_counter() - start
+    write_json(note, {"key": key, "seconds": seconds, "empty": counts["empty"]})
+    return seconds
+
+
+def score(
+    plan: Plan,
+    predictions: PredictionSource | Path,
+    direction: Direction,
+    *,
+    name: str,
+    title: str,
+    missing: Missing = "error",
+) -> dict[str, Any]:
+    """Score one prediction file in one direction by the table's protocol.
+
+    Returns:
+        row, title, direction, protocol, each measure with its 95 % interval over takes, counts, and notes.
+    """
+    truth = ground_truth(plan)
+    report = evaluate(
+        truth, predictions, direction, protocol=plan.table.protocol, missing=missing, allow_missing_takes=True
+    )
+    table = report.table
+    if plan.table.fraction < 1:
+        table = _share(plan, table, direction)
+    found, spans = totals(table, report.protocol), intervals(table, report.protocol)
+    values = found.to_json()
+    return {
+        "row": name,
+        "title": title,
+        "direction": direction,
+        "protocol": report.protocol,
+        "scores": {
+            m: {"value": values[m], "interval": [_finite(spans[m].low), _finite(spans[m].high)]} for m in MEASURES
+        },
+        "counts": values["counts"],
+        "notes": report.notes,
+    }
+
+
+def ground_truth(plan: Plan) -> GroundTruth:
+    """What is scored against: the takes of the plan alone."""
+    if is_release(plan.data):
+        truth = GroundTruth(annotation_path(plan.data, plan.split))
+    else:
+        truth = GroundTruth(plan.data, plan.split)
+    asked = set(plan.dataset.uids)
+    truth.takes = tuple(uid for uid in truth.takes if uid in asked)
+    return truth
+
+
+def _share(plan: Plan, table: FrameTable, direction: Direction) -> FrameTable:
+    """The rows of a share of the pairs, the same on every machine."""
+    pairs = subset(
+        enumerate_pairs(plan.dataset, direction, targets="annotated", need_pictures=False),
+        plan.table.fraction,
+        PAIRS_SEED,
+    )
+    wanted = {(p.take, p.object, p.query_camera, p.target_camera, p.frame) for p in pairs}
+    rows = zip(*(table[column].tolist() for column in KEY), strict=True)
+    return table.select(np.array([row in wanted for row in rows], dtype=np.bool_))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def results(plan: Plan, rows: list[dict[str, Any]], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything as plain values, in the form of the benchmarks' results."""
+    return {
+        "benchmark": f"reproduce-{plan.table.name}",
+        "machine": dict(machine),
+        "table": plan.table.name,
+        "title": plan.table.title,
+        "data": plan.data_title,
+        "tabletop": plan.tabletop,
+        "split": plan.split,
+        "takes": len(plan.dataset),
+        "protocol": plan.table.protocol,
+        "fraction": plan.table.fraction,
+        "overrides": list(plan.overrides),
+        "skipped": plan.skipped,
+        "rows": rows,
+    }

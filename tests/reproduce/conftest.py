@@ -1,0 +1,3 @@
+from tests.pipeline.conftest import shipped_models, with_shipped, without_shipped
+
+__all__ = ["shipped_models", "with_shipped", "without_shipped"]

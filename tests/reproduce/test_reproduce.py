@@ -1,0 +1,242 @@
+"""Tables on small takes whose names say that they are synthetic ones."""
+
+import json
+
+import pytest
+
+from counterview.cli.main import main
+from counterview.data.dataset import DIRECTIONS
+from counterview.data.pairs import enumerate_pairs
+from counterview.evaluation.published import load_published
+from counterview.media.files import write_json
+from counterview.reproduce import run as steps
+from counterview.reproduce.plan import commands, make_plan
+from counterview.reproduce.present import page
+from counterview.reproduce.tables import TABLES, get_table
+from tests.omama.tiny_takes import write_takes
+
+QUICK = ["--set", "training.epochs=1", "--set", "training.max_steps=1", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = write_takes(tmp_path_factory.mktemp("takes"), frames=2, splits={"train": 2, "val": 1, "test": 2})
+    names = [{"take_uid": f"take{n}", "take_name": f"tabletop_test_0000_000{n}"} for n in range(5)]
+    write_json(root / "takes.json", names)
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where runs are kept, over several tests."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def reproduce(capsys, *arguments):
+    code = main(["reproduce", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("tabletop", [False, True])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_of_every_table_has_a_recipe_that_parses(name, tabletop, data, tmp_path):
+    table = get_table(name)
+    for split in table.splits:
+        plan = make_plan(table, data, tmp_path / "out", tabletop=tabletop, split=split)
+        asked = {d for u in plan.units for d in u.directions}
+        assert asked == set(table.directions)
+        for unit in plan.units:
+            trained = set() if unit.recipe is None else set(unit.recipe[1].config.data.directions)
+            assert set(unit.directions) <= trained or not unit.is_trained
+            assert tabletop or trained == set(unit.directions)
+        lines = commands(plan)
+        for unit in plan.units:
+            assert sum(str(unit.predictions(split, None)) in line and " predict " in line for line in lines) == 1
+            assert any(line.startswith("counterview evaluate") and str(unit.folder) in line for line in lines)
+    assert not (tmp_path / "out").exists(), "planning writes nothing"
+
+
+def test_published_rows_stand_beside_rows_that_are_there():
+    for table in TABLES.values():
+        names = {row.name for row in table.rows}
+        entries = load_published().of_table(table.name)
+        assert {e.row for e in entries if e.row} <= names
+        assert any(e.split in near for near in table.splits.values() for e in entries)
+        if table.name.endswith(("modules", "ablations")):
+            assert names - {e.row for e in entries} <= {"weighted"}, "the paper's rows, and one of ours"
+
+
+def test_dry_run_in_the_place_of_ego_exo4d(data, tmp_path, capsys):
+    code, out, err = reproduce(capsys, "lmeec-ablations", "--data", data, "--dry-run", "--out", tmp_path / "r")
+    assert (code, err) == (0, "")
+    assert "Tabletop, synthetic takes in the place of Ego-Exo4D, split val, 1 takes" in out
+    assert "protocol: lmeec" in out
+    assert "data are there: tabletop_test" in out
+    order = [out.index(part) for part in ("counterview train recipes/lmeec/ablation-no-cross-view.yaml",
+                                          "counterview predict", "counterview evaluate")]  # fmt: skip
+    assert order == sorted(order)
+    assert out.count("counterview train recipes/lmeec/paper-ego2exo.yaml") == 1, "three rows share these weights"
+    assert "'compression': 'fifo'" in out
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_table_without_its_data_says_how_to_get_them(data, tmp_path, capsys):
+    for arguments, parts in (
+        (["omama-main"], ["Ego-Exo4D", "counterview prepare", "--tabletop"]),
+        (["omama-main", "--tabletop"], ["synthetic takes", "counterview tabletop"]),
+        (["omama-main", "--data", tmp_path / "none"], ["no such folder", "ego-exo4d-data.org"]),
+        (["omama-main", "--data", data, "--split", "train"], ["no split 'train'", "test or val"]),
+        (["omama-mein"], ["omama-main"]),
+        (["omama-main", "--data", data, "--rows", "konn"], ["no row 'konn'"]),
+        (["omama-main", "--data", data, "--set", "training.epoch=3"], ["epochs"]),
+        (["omama-main", "--data", data, "--row", "Cutie=none.json", "--rows", "none"], ["predictions of Cutie"]),
+        (["omama-main", "--data", data, "--row", "Cutie"], ["NAME=FILE"]),
+    ):
+        code, out, err = reproduce(capsys, *arguments, "--out", tmp_path / "r")
+        assert code == 2, arguments
+        assert out == ""
+        assert len(err.strip().splitlines()) == 1
+        for part in parts:
+            assert part in err, (arguments, err)
+    assert not (tmp_path / "r").exists()
+
+
+def test_missing_splits_and_takes_that_are_no_synthetic_ones(tmp_path, capsys):
+    other = write_takes(tmp_path / "real", frames=1, splits={"test": 1})
+    code, _, err = reproduce(capsys, "omama-main", "--data", other, "--dry-run")
+    assert code == 2
+    assert "no split 'train'" in err
+    code, out, _ = reproduce(capsys, "omama-main", "--data", other, "--dry-run", "--rows", "knn")
+    assert code == 0
+    assert "data: Ego-Exo4D Correspondence, split test" in out
+    code, _, err = reproduce(capsys, "omama-main", "--data", other, "--tabletop")
+    assert code == 2
+    assert "Leave --tabletop out" in err
+
+
+def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, tmp_path, capsys, monkeypatch):
+    arguments = ["omama-main", "--tabletop", "--data", data, "--out", place, "--rows", "knn,omama", *QUICK]
+    code, out, _ = reproduce(capsys, *arguments, "--save", tmp_path / "saved.json")
+    assert code == 0
+    found = json.loads((place / "omama-main-tabletop-test.json").read_text())
+    assert found == json.loads((tmp_path / "saved.json").read_text())
+    assert [(r["row"], r["direction"]) for r in found["rows"]] == [(n, d) for n in ("knn", "omama") for d in DIRECTIONS]
+    assert found["overrides"] == ["training.epochs=1", "training.max_steps=1"]
+    trained = found["rows"][2]
+    assert trained["steps"] == 1
+    assert trained["recipe"] == "tabletop/omama.yaml"
+    assert len(trained["weights_sha256"]) == 64
+    for part in ("data: Tabletop, synthetic takes, split test, 2 takes", "protocol: official", "k-NN", "O-MaMa",
+                 "not to be compared", "0.4257", "PSALM zero-shot"):  # fmt: skip
+        assert part in out, part
+    # The same as what `counterview evaluate` says of the same file.
+    (predictions,) = (p for p in place.glob("*/predictions-test.json") if (p.parent / "run").is_dir())
+    for row in found["rows"][2:]:
+        assert main(["evaluate", "--gt", str(data), "--split", "test", "--pred", str(predictions), "--json",
+                     "--direction", row["direction"]]) == 0  # fmt: skip
+        scores = json.loads(capsys.readouterr().out)
+        assert scores["iou"] == row["scores"]["iou"]["value"]
+        assert scores["balanced_accuracy"] == row["scores"]["balanced_accuracy"]["value"]
+        assert scores["counts"] == row["counts"]
+
+    def fail(*_, **__):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr("counterview.training.fit.fit", fail)
+    monkeypatch.setattr("counterview.pipeline.predict.predict", fail)
+    code, again, _ = reproduce(capsys, *arguments)
+    assert code == 0
+    assert again.split("results in")[0] == out.split("results in")[0]
+    # Another system's file is a row, and counts alike.
+    code, out, _ = reproduce(capsys, *arguments[:-5], "--rows", "none", "--row", f"XSegTx={predictions}", *QUICK)
+    assert code == 0
+    rows = json.loads((place / "omama-main-tabletop-test.json").read_text())["rows"]
+    assert [(r["title"], r["kind"]) for r in rows] == [("XSegTx", "external")] * 2
+    assert [r["scores"] for r in rows] == [r["scores"] for r in found["rows"][2:]]
+    assert "XSegTx (from its file)" in out
+
+
+def test_a_run_of_another_recipe_is_not_taken_for_this_one(data, place, capsys):
+    plan = make_plan(get_table("omama-main"), data, place, tabletop=True, rows=["omama"],
+                     overrides=["training.epochs=1", "training.max_steps=1"])  # fmt: skip
+    (unit,) = plan.units
+    assert (unit.base / "model").is_dir(), "the run of the test before"
+    (state,) = unit.base.glob("checkpoints/step_*/state/trainer.json")
+    values = json.loads(state.read_text())
+    values["recipe"]["training"]["lr"] = 1.0
+    write_json(state, values)
+    code, _, err = reproduce(
+        capsys, "omama-main", "--tabletop", "--data", data, "--out", place, "--rows", "omama", *QUICK
+    )
+    assert code == 2
+    assert "another recipe" in err
+    assert "training.lr" in err
+
+
+def test_a_tenth_of_the_pairs_is_a_tenth_and_always_the_same(data, place, capsys):
+    arguments = ["omama-modules", "--tabletop", "--data", data, "--out", place, "--rows", "baseline", "--quiet"]
+    code, out, _ = reproduce(capsys, *arguments)
+    assert code == 0
+    assert "10% of the pairs" in out
+    rows = json.loads((place / "omama-modules-tabletop-val.json").read_text())["rows"]
+    plan = make_plan(get_table("omama-modules"), data, place, tabletop=True, rows=["baseline"])
+    for row in rows:
+        total = len(enumerate_pairs(plan.dataset, row["direction"], targets="annotated"))
+        assert row["counts"]["frames"] == round(total / 10) > 0
+    assert reproduce(capsys, *arguments)[1] == out
+
+
+def test_settings_of_inference_share_one_training(data, place, capsys, monkeypatch):
+    calls = []
+    from counterview.training import fit as module
+
+    real = module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: calls.append(a) or real(*a, **k))
+    small = ["--set", "model.image_size=64", "--set", "data.clips_per_epoch=4", "--set", "data.val_takes=1",
+             "--set", "data.clip_frames=2", "--set", "data.val_frames=2"]  # fmt: skip
+    arguments = ["lmeec-ablations", "--tabletop", "--data", data, "--out", place, "--rows", "fifo,full", *small, *QUICK]
+    code, out, err = reproduce(capsys, *arguments)
+    assert code == 0, err
+    assert len(calls) == 1
+    rows = json.loads((place / "lmeec-ablations-tabletop-val.json").read_text())["rows"]
+    assert [r["row"] for r in rows] == ["fifo", "full"]
+    assert rows[0]["settings"] == {"compression": "fifo"}
+    assert rows[0]["weights_sha256"] == rows[1]["weights_sha256"]
+    assert "0.5823" in out
+
+
+def test_shipped_models_are_rows_where_they_are_there(data, with_shipped, tmp_path, capsys):
+    arguments = ["lmeec-main", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "tiny-follow", "--quiet"]
+    code, out, _ = reproduce(capsys, *arguments, "--takes", "1")
+    assert code == 0
+    assert "tiny-follow, shipped" in out
+    rows = json.loads((tmp_path / "lmeec-main-tabletop-test.json").read_text())["rows"]
+    assert {r["model"] for r in rows} == {"tiny-follow, shipped"}
+    assert "split test, 1 takes" in out
+
+
+def test_what_is_left_out_is_said(data, without_shipped, tmp_path, capsys):
+    code, out, _ = reproduce(capsys, "omama-descriptors", "--tabletop", "--data", data, "--dry-run")
+    assert code == 0
+    assert "left out: learned, mean over the box, CLIP: CLIP's weights come from the Hub" in out
+    code, out, _ = reproduce(capsys, "lmeec-main", "--tabletop", "--data", data, "--dry-run")
+    assert "left out: tiny-follow, shipped: this installation does not hold it" in out
+
+
+def test_pages_keep_synthetic_and_real_scores_apart(data, tmp_path):
+    plan = make_plan(get_table("omama-main"), data, tmp_path, tabletop=True, rows=["knn"])
+    row = {"row": "knn", "title": "k-NN", "direction": "ego2exo", "kind": "ours", "notes": [],
+           "scores": {m: {"value": 0.5, "interval": [0.4, 0.6]} for m in
+                      ("iou", "location_error", "contour_accuracy", "balanced_accuracy")}}  # fmt: skip
+    lines = page(steps.results(plan, [row], {}))
+    middle = next(i for i, line in enumerate(lines) if "not to be compared" in line)
+    assert any("0.500 (0.400..0.600)" in line for line in lines[:middle])
+    assert not any("0.500 (" in line for line in lines[middle:])
+    assert not any("0.4257" in line for line in lines[:middle])
+
+
+def test_list_names_every_table(capsys):
+    code, out, _ = reproduce(capsys, "list")
+    assert code == 0
+    assert [line.partition(":")[0] for line in out.splitlines()] == list(TABLES)
