@@ -1,5 +1,7 @@
 """Tables on small takes whose names say that they are synthetic ones."""
 
+import contextlib
+import io
 import json
 
 import pytest
@@ -30,6 +32,16 @@ def data(tmp_path_factory):
 def place(tmp_path_factory):
     """Where runs are kept, over several tests."""
     return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def trained(data, place):
+    """Arguments, what they printed, and results of a run that trained a row and made another without training."""
+    arguments = ["omama-main", "--tabletop", "--data", data, "--out", place, "--rows", "knn,omama", *QUICK]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["reproduce", *map(str, arguments), "--save", str(place / "saved.json")]) == 0
+    return arguments, out.getvalue(), json.loads((place / "saved.json").read_text())
 
 
 def reproduce(capsys, *arguments):
@@ -115,18 +127,15 @@ def test_missing_splits_and_takes_that_are_no_synthetic_ones(tmp_path, capsys):
     assert "Leave --tabletop out" in err
 
 
-def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, tmp_path, capsys, monkeypatch):
-    arguments = ["omama-main", "--tabletop", "--data", data, "--out", place, "--rows", "knn,omama", *QUICK]
-    code, out, _ = reproduce(capsys, *arguments, "--save", tmp_path / "saved.json")
-    assert code == 0
-    found = json.loads((place / "omama-main-tabletop-test.json").read_text())
-    assert found == json.loads((tmp_path / "saved.json").read_text())
+def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, trained, capsys, monkeypatch):
+    arguments, out, found = trained
+    assert json.loads((place / "omama-main-tabletop-test.json").read_text()) == found
     assert [(r["row"], r["direction"]) for r in found["rows"]] == [(n, d) for n in ("knn", "omama") for d in DIRECTIONS]
     assert found["overrides"] == ["training.epochs=1", "training.max_steps=1"]
-    trained = found["rows"][2]
-    assert trained["steps"] == 1
-    assert trained["recipe"] == "tabletop/omama.yaml"
-    assert len(trained["weights_sha256"]) == 64
+    row = found["rows"][2]
+    assert row["steps"] == 1
+    assert row["recipe"] == "tabletop/omama.yaml"
+    assert len(row["weights_sha256"]) == 64
     for part in ("data: Tabletop, synthetic takes, split test, 2 takes", "protocol: official", "k-NN", "O-MaMa",
                  "not to be compared", "0.4257", "PSALM zero-shot"):  # fmt: skip
         assert part in out, part
@@ -149,7 +158,9 @@ def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, tmp_path, 
     assert code == 0
     assert again.split("results in")[0] == out.split("results in")[0]
     # Another system's file is a row, and counts alike.
-    code, out, _ = reproduce(capsys, *arguments[:-5], "--rows", "none", "--row", f"XSegTx={predictions}", *QUICK)
+    code, out, _ = reproduce(
+        capsys, *arguments[: arguments.index("--rows")], "--rows", "none", "--row", f"XSegTx={predictions}", *QUICK
+    )
     assert code == 0
     rows = json.loads((place / "omama-main-tabletop-test.json").read_text())["rows"]
     assert [(r["title"], r["kind"]) for r in rows] == [("XSegTx", "external")] * 2
@@ -157,13 +168,13 @@ def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, tmp_path, 
     assert "XSegTx (from its file)" in out
 
 
-def test_a_run_of_another_recipe_is_not_taken_for_this_one(data, place, capsys):
+def test_a_run_of_another_recipe_is_not_taken_for_this_one(data, place, trained, capsys):
     plan = make_plan(get_table("omama-main"), data, place, tabletop=True, rows=["omama"],
                      overrides=["training.epochs=1", "training.max_steps=1"])  # fmt: skip
     (unit,) = plan.units
-    assert (unit.base / "model").is_dir(), "the run of the test before"
     (state,) = unit.base.glob("checkpoints/step_*/state/trainer.json")
     values = json.loads(state.read_text())
+    kept = state.read_bytes()
     values["recipe"]["training"]["lr"] = 1.0
     write_json(state, values)
     code, _, err = reproduce(
@@ -172,6 +183,7 @@ def test_a_run_of_another_recipe_is_not_taken_for_this_one(data, place, capsys):
     assert code == 2
     assert "another recipe" in err
     assert "training.lr" in err
+    state.write_bytes(kept)
 
 
 def test_a_tenth_of_the_pairs_is_a_tenth_and_always_the_same(data, place, capsys):

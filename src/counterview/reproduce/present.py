@@ -35,17 +35,13 @@ def headline(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def our_rows(results: Mapping[str, Any], *, spans: bool = True) -> Cells:
-    """A header and a line for each of our rows and of those scored from files."""
-    table = get_table(results["table"])
-    header = ["", *(f"{SHORT[m]} {ARROWS[d]}" for d in table.directions for m in MEASURES)]
-    by_row: dict[tuple[str, str], dict[str, Any]] = {}
+def our_rows(results: Mapping[str, Any], direction: Direction, *, spans: bool = True) -> Cells:
+    """A header and a line for each of our rows and of those scored from files, in one direction."""
+    cells = [[ARROWS[direction], *(SHORT[m] for m in MEASURES)]]
     for row in results["rows"]:
-        mark = " (from its file)" if row["kind"] == "external" else ""
-        by_row.setdefault((row["row"], row["title"] + mark), {})[row["direction"]] = row["scores"]
-    cells = [header]
-    for (_, title), found in by_row.items():
-        cells.append([title, *(_score(found.get(d, {}).get(m), spans) for d in table.directions for m in MEASURES)])
+        if row["direction"] == direction:
+            mark = " (from its file)" if row["kind"] == "external" else ""
+            cells.append([row["title"] + mark, *(_score(row["scores"][m], spans) for m in MEASURES)])
     return cells
 
 
@@ -53,20 +49,24 @@ def published_rows(results: Mapping[str, Any]) -> tuple[Cells, Cells]:
     """Published rows of the split that was scored, and those of other splits; each says its protocol and source."""
     table = get_table(results["table"])
     near = table.splits[results["split"]]
-    header = ["published", "split", "protocol", "source"]
-    header += [f"{SHORT[m]} {ARROWS[d]}" for d in table.directions for m in MEASURES]
+    ways = " / ".join(ARROWS[d] for d in table.directions)
+    header = [f"published: {ways}", *(SHORT[m] for m in MEASURES), "split", "protocol", "source"]
     same, other = [header], [header]
     sources = load_published().sources
     for entry in load_published().of_table(table.name):
         source = str(sources[entry.source]) + ("" if entry.read == "paper" else ", as compiled by others")
-        line = [entry.system, entry.split, entry.protocol, source, *_published(entry, table)]
+        line = [entry.system, *_published(entry, table), entry.split, entry.protocol, source]
         (same if entry.split in near else other).append(line)
     return same, other
 
 
 def _published(entry: PublishedScore, table: Table) -> list[str]:
-    values = [entry.score(m, d) for d in table.directions for m in MEASURES]
-    return ["-" if v is None else f"{v:.4g}" for v in values]
+    cells = []
+    for measure in MEASURES:
+        values = [entry.score(measure, d) for d in table.directions]
+        known = any(v is not None for v in values)
+        cells.append(" / ".join("-" if v is None else f"{v:.4g}" for v in values) if known else "-")
+    return cells
 
 
 def _score(entry: Mapping[str, Any] | None, spans: bool) -> str:
@@ -96,8 +96,10 @@ def page(results: Mapping[str, Any], draw: Any = text_table) -> list[str]:
     """Everything of one table, line by line. Synthetic and real data never share a table."""
     lines = [*headline(results), ""]
     if results["rows"]:
-        lines += [*draw(our_rows(results)), ""]
-    lines += [f"left out: {title}: {why}" for title, why in results["skipped"].items()]
+        for direction in get_table(results["table"]).directions:
+            lines += [*draw(our_rows(results, direction)), ""]
+    for title, why in results["skipped"].items():
+        lines += [f"left out: {title}: {why}", ""]
     same, other = published_rows(results)
     if results["tabletop"]:
         lines += [
@@ -107,9 +109,9 @@ def page(results: Mapping[str, Any], draw: Any = text_table) -> list[str]:
         ]
         return [*lines, *draw([same[0], *same[1:], *other[1:]])]
     if len(same) > 1:
-        lines += ["", *draw(same)]
+        lines += [*draw(same), ""]
     if len(other) > 1:
-        lines += ["", "Published on another split:", "", *draw(other)]
+        lines += ["Published on another split:", "", *draw(other)]
     return lines
 
 

@@ -1,0 +1,138 @@
+"""``docs/results.md`` from the result files: ``python -m benchmarks.results_page [--check]``.
+
+Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``) and every
+``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check`` writes nothing and tells
+whether the page is up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+from counterview.data.dataset import DIRECTIONS
+from counterview.evaluation.scorer import MEASURES
+from counterview.media.files import atomic_write, read_json
+from counterview.reproduce.present import ARROWS, SHORT, markdown_table, page
+from counterview.reproduce.tables import TABLES
+
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+
+_HEAD = """# Results
+
+Written by `python -m benchmarks.results_page` from the files in `benchmarks/results`; not by hand.
+
+**Every number of ours on this page is on synthetic takes unless its table says otherwise, and none of those is a score
+on Ego-Exo4D.** Published numbers stand in tables of their own, each with its split and protocol; rows whose protocol
+differs are no comparison. [Scoring](scoring.md) explains the protocols, [reproduce](reproduce.md) the commands."""
+
+
+def held_out(results: dict[str, Any]) -> list[str]:
+    """The section on held-out synthetic takes."""
+    lines = ["## Held-out synthetic takes", ""]
+    machine = results["machine"]
+    lines += [
+        "`python -m benchmarks.held_out NAME=FOLDER … --out FOLDER --save`, both directions together, in brackets 95 % "
+        f"intervals over takes. {machine['cpu']}, {machine['cores']} cores, torch {machine.get('torch', '?')}.",
+        "",
+    ]
+    for name, part in results["sets"].items():
+        a, b = part["candidates"], part["proposals"]
+        lines += [
+            f"### {name}: {part['takes']} takes, {part['frames']} frames",
+            "",
+            f"Top-1 accuracy among the true masks of the target picture ({a['mean_candidates']:.1f} on average, "
+            f"{a['questions']} questions):",
+            "",
+            *markdown_table([
+                ["", "accuracy", *(ARROWS[d] for d in DIRECTIONS)],
+                *([n, span(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)]
+                  for n, r in a["rows"].items()),
+            ]),
+            "",
+            f"Official protocol, {b['object_frames']} object-frames, {b['visible']} of them visible, "
+            f"{b['mean_proposals']:.0f} proposals a picture:",
+            "",
+            *markdown_table([
+                ["", *(SHORT[m] for m in MEASURES), *(f"IoU {ARROWS[d]}" for d in DIRECTIONS)],
+                *([n, *(span(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
+                  for n, r in b["rows"].items()),
+            ]),
+            "",
+        ]  # fmt: skip
+        for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
+            lines += [f"* {n} over {g['over']}, {what}: {span(g, sign=True)}" for n, g in gains.items()]
+        lines.append("")
+    if results["left_out"]:
+        lines += [f"Left out, because they were not there: {', '.join(results['left_out'])}.", ""]
+    return lines
+
+
+def span(entry: dict[str, Any] | None, *, sign: bool = False) -> str:
+    """A value with its interval."""
+    if entry is None or entry["value"] is None:
+        return "-"
+    form = "+.3f" if sign else ".3f"
+    low, high = entry["interval"]
+    return f"{entry['value']:{form}}" + ("" if low is None else f" ({low:{form}} to {high:{form}})")
+
+
+def tables(files: list[Path]) -> list[str]:
+    """The section on the papers' tables: what was measured, and what was published."""
+    lines = ["## Tables of the papers", ""]
+    measured = {}
+    for path in files:
+        values = read_json(path)
+        measured.setdefault(values["table"], []).append(values)
+    for name, table in TABLES.items():
+        lines += [f"### {table.title}", ""]
+        found = measured.get(name)
+        if not found:
+            empty = {
+                "table": name, "title": table.title, "data": "none", "protocol": table.protocol, "rows": [],
+                "fraction": table.fraction, "overrides": [], "skipped": {}, "tabletop": False,
+                "split": next(iter(table.splits)),
+            }  # fmt: skip
+            lines += [f"`counterview reproduce {name}` has not been run for this page.", ""]
+            lines += [*page(empty, markdown_table)[4:], ""]
+            continue
+        for values in found:
+            body = page(values, markdown_table)
+            lines += [f"{text}  " for text in body[1:3]] + [f"{text}  " for text in body[3:4] if text]
+            lines += ["", *body[4:], ""]
+    return lines
+
+
+def render(folder: Path = RESULTS) -> str:
+    """The whole page."""
+    lines = [_HEAD, ""]
+    place = folder / "held_out.json"
+    if place.is_file():
+        lines += held_out(read_json(place))
+    lines += tables(sorted(folder.glob("reproduce-*.json")))
+    text = "\n".join(lines)
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.rstrip("\n") + "\n"
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = render()
+    if options.check:
+        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
+        print(f"{PAGE}: {'up to date' if same else 'run python -m benchmarks.results_page'}")
+        return 0 if same else 1
+    with atomic_write(PAGE, "w") as handle:
+        handle.write(text)
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""``docs/results.md`` is what the committed result files say."""
+
+import json
+
+import pytest
+
+from benchmarks import results_page
+from counterview.reproduce.tables import TABLES
+
+
+def test_the_page_is_up_to_date():
+    assert results_page.PAGE.read_text(encoding="utf-8") == results_page.render(), (
+        "run: python -m benchmarks.results_page"
+    )
+
+
+def scores(value):
+    return {m: {"value": value, "interval": [value - 0.1, value + 0.1]} for m in
+            ("iou", "location_error", "contour_accuracy", "balanced_accuracy")}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    both = {d: {"accuracy": 0.25, "iou": 0.125} for d in ("ego2exo", "exo2ego")}
+    rows = {"chance": {"accuracy": {"value": 0.2, "interval": [None, None]}, **scores(0.3), **both},
+            "tiny-match": {"accuracy": {"value": 0.75, "interval": [0.7, 0.8]}, **scores(0.5), **both}}  # fmt: skip
+    gain = {"tiny-match": {"over": "k-NN, Lab histogram", "value": 0.21, "interval": [0.1, 0.3]}}
+    part = {
+        "takes": 3, "frames": 12,
+        "candidates": {"mean_candidates": 5.5, "questions": 99, "rows": rows, "gains": gain},
+        "proposals": {"object_frames": 120, "visible": 99, "mean_proposals": 200.0, "rows": rows, "gains": gain},
+    }  # fmt: skip
+    held = {"machine": {"cpu": "x", "cores": 2}, "sets": {"hard": part}, "left_out": ["tiny-follow"]}
+    (tmp_path / "held_out.json").write_text(json.dumps(held))
+    row = {"row": "omama", "title": "O-MaMa", "direction": "exo2ego", "kind": "ours", "scores": scores(0.625)}
+    table = {
+        "table": "omama-main", "title": TABLES["omama-main"].title,
+        "data": "Tabletop, synthetic takes, split test, 3 takes",
+        "tabletop": True, "split": "test", "protocol": "official", "fraction": 1.0, "overrides": [], "skipped": {},
+        "rows": [row],
+    }  # fmt: skip
+    (tmp_path / "reproduce-omama-main-tabletop.json").write_text(json.dumps(table))
+    return tmp_path
+
+
+def test_what_was_measured_stands_on_the_page(folder):
+    text = results_page.render(folder)
+    for part in ("### hard: 3 takes, 12 frames", "| tiny-match | 0.750 (0.700 to 0.800) | 0.250 | 0.250 |",
+                 "* tiny-match over k-NN, Lab histogram, accuracy: +0.210 (+0.100 to +0.300)", "| chance | 0.200 |",
+                 "Left out, because they were not there: tiny-follow.", "| O-MaMa | 0.625 (0.525..0.725) |",
+                 "Tabletop, synthetic takes", "`counterview reproduce lmeec-main` has not been"):  # fmt: skip
+        assert part in text, part
+    ours, apart = text.split("not to be compared with the rows above")
+    assert "0.4257" in apart
+    assert "0.4257" not in ours
+    assert "\n\n\n" not in text
+
+
+def test_checking_writes_nothing(folder, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "page.md"
+    monkeypatch.setattr(results_page, "PAGE", place)
+    monkeypatch.setattr("sys.argv", ["results_page", "--check"])
+    assert results_page.main() == 1
+    assert not place.exists()
+    monkeypatch.setattr("sys.argv", ["results_page"])
+    assert results_page.main() == 0
+    monkeypatch.setattr("sys.argv", ["results_page", "--check"])
+    assert results_page.main() == 0
+    assert "up to date" in capsys.readouterr().out
