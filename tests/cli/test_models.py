@@ -40,6 +40,27 @@ def test_a_damaged_shipped_file_is_one_line(own_shipped, tmp_path, capsys):
     assert "reinstall" in err
 
 
+def test_doctor_tells_which_models_are_whole(own_shipped, capsys):
+    path = own_shipped / "tiny-follow" / "config.json"
+    path.write_text("{}")
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shipped"] == {
+        "tiny-match": "whole", "tiny-follow": "a shipped file is damaged"
+    }  # fmt: skip
+    (own_shipped / shipped.HASHES).unlink()
+    assert main(["doctor", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["shipped"].values()) == {"not here"}
+
+
+def test_a_point_and_a_box_choose_an_object_for_lmeec_too(with_shipped, tmp_path, capsys):
+    arguments = ["--model", "tiny-follow", "--point", "150,210", "--box", "60,180,160,280", "--out", str(tmp_path)]
+    assert main([*ARGUMENTS[:3], *arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["objects"]
+    assert [o["name"] for o in found] == ["point", "box"]
+    assert main([*ARGUMENTS[:3], "--model", "tiny-follow", "--point", "9999,1", "--out", str(tmp_path)]) == 2
+    assert "outside the query picture" in capsys.readouterr().err
+
+
 def test_predict_takes_a_model_or_the_default(with_shipped, tmp_path, capsys, monkeypatch):
     data = write_takes(tmp_path / "data", frames=1, splits={"test": 1})
     results = {}

@@ -43,6 +43,8 @@ def doctor(
         table.add_row(name, version or "missing", "" if version else f"pip install {name}")
     for device, note in report["devices"].items():
         table.add_row(device, note, "")
+    for name, state in report["shipped"].items():
+        table.add_row(name, state, "a model that comes with the package")
     for name, extra in report["extras"].items():
         how = "" if extra["installed"] else f'pip install "counterview[{name}]"'
         table.add_row(
@@ -83,6 +85,7 @@ def examine() -> dict[str, Any]:
         "system": platform.platform(),
         "packages": packages,
         "devices": devices,
+        "shipped": _shipped(),
         "extras": {
             name: {"installed": importlib.util.find_spec(module) is not None, "what": what}
             for name, (module, what) in EXTRAS.items()
@@ -92,3 +95,21 @@ def examine() -> dict[str, Any]:
             for name, used_by in WEIGHTS.items()
         },
     }
+
+
+def _shipped() -> dict[str, str]:
+    """What became of each model that may come with the package; every file is checked against its hash."""
+    from counterview.errors import CounterviewError
+    from counterview.pipeline.shipped import SHIPPED, available, shipped_folder
+
+    states = {}
+    for name in SHIPPED:
+        if name not in available():
+            states[name] = "not here"
+            continue
+        try:
+            shipped_folder(name)
+            states[name] = "whole"
+        except CounterviewError as error:
+            states[name] = error.problem
+    return states
