@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from counterview.config import load_config, nearest
 from counterview.devices import resolve_device, resolve_dtype
-from counterview.errors import CheckpointError, ConfigError, WeightsError
+from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
 from counterview.features import pooling
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.hub import check_access, quiet_transformers
 from counterview.masks.geometry import resize_nearest
-from counterview.media.files import sha256_file
+from counterview.media.files import read_json, sha256_file
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ ALIASES = {
     "clip": "clip-base",
 }
 
-NAMES = ("classical", *ALIASES, *HUB_IDS)
+NAMES = ("classical", "tiny", *ALIASES, *HUB_IDS)
 """Every name that :func:`load_backbone` knows, Hub ids and folders aside."""
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -102,7 +102,8 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
     """Load a feature extractor.
 
     Args:
-        name: ``classical`` (no weights); one of :data:`NAMES`, such as ``dinov2-base-reg``; a Hub id
+        name: ``classical`` (no weights); ``tiny`` (a small network that comes with the package), or the folder of
+            an O-MaMa model that was trained end to end; one of :data:`NAMES`, such as ``dinov2-base-reg``; a Hub id
             (``owner/repository``); or a folder that ``save_pretrained`` wrote.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         settings: the fields of :class:`BackboneConfig`, or of
@@ -117,6 +118,13 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
         from counterview.features.classical import Classical, ClassicalConfig
 
         return Classical(load_config(ClassicalConfig, settings))
+    if name == "tiny" or (_is_folder(name) and _holds_tiny(Path(name))):
+        from counterview.features.tiny_weights import load_shipped_tiny, load_tiny
+
+        place = resolve_device(device)
+        if settings:
+            raise ConfigError("the features 'tiny' have no settings", found=", ".join(sorted(settings)))
+        return load_shipped_tiny(place) if name == "tiny" else load_tiny(Path(name), place, name=name)
     config = load_config(BackboneConfig, settings)
     source = HUB_IDS.get(ALIASES.get(name, name), name)
     place = resolve_device(device)
@@ -276,6 +284,16 @@ class Network:
                 tokens = self.model.post_layernorm(tokens)
         height, width = pictures.shape[1] // self.stride, pictures.shape[2] // self.stride
         return tokens.transpose(1, 2).reshape(len(pictures), self.channels, height, width)
+
+
+def _holds_tiny(folder: Path) -> bool:
+    """Whether a folder is an O-MaMa model with a backbone of its own."""
+    try:
+        values = read_json(folder / "config.json")
+    except InputError:
+        return False
+    inner = values.get("model") if isinstance(values, dict) else None
+    return isinstance(inner, dict) and inner.get("learned_backbone") is True
 
 
 def _is_folder(source: str) -> bool:

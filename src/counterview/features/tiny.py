@@ -38,6 +38,8 @@ HALF = 2
 """Masks are sampled at the input's size divided by this."""
 SHAPES = 6
 """Numbers that say what shape a mask has."""
+BLOCKS = (0.3, 0.2, 0.3, 0.1, 0.1)
+"""Weights of colours, fine features, map, ring and shape in the cosine of two descriptors."""
 RING = 0.25
 """Width of the ring as a share of the square root of the mask's area; at least two points."""
 
@@ -177,18 +179,23 @@ def describe_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
         points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
 
     Returns:
-        ``(N, D)`` float32, :attr:`TinyConfig.object_channels` of them; zeros for a mask without a point.
+        ``(N, D)`` float32, :attr:`TinyConfig.object_channels` of them, of length 1; zeros for a mask without a point.
+        Their cosine is the mean of those of the blocks, weighted by :data:`BLOCKS`.
         Gradients flow to the maps.
     """
     device = maps.map.device
     inside = torch.from_numpy(points).to(device).float()
     around = torch.from_numpy(_rings(points)).to(device).float()
-    colours = (_mean(maps.colours, inside) + 1e-6).sqrt()
-    parts = [colours * (inside.flatten(1).amax(1, keepdim=True) > 0)]
-    for masks in (inside, around):
-        parts += [_mean(maps.fine, masks), _mean(maps.map, masks)]
-    parts.append(torch.from_numpy(_shapes(points)).to(device))
-    return torch.cat(parts, dim=1)
+    there = inside.flatten(1).amax(1, keepdim=True)
+    blocks = [
+        (_mean(maps.colours, inside) + 1e-6).sqrt(),
+        _mean(maps.fine, inside),
+        _mean(maps.map, inside),
+        torch.cat([_mean(maps.fine, around), _mean(maps.map, around)], dim=1),
+        torch.from_numpy(_shapes(points)).to(device),
+    ]
+    parts = [w**0.5 * functional.normalize(block, dim=1) for w, block in zip(BLOCKS, blocks, strict=True)]
+    return torch.cat(parts, dim=1) * there
 
 
 def _mean(tensor: Tensor, masks: Tensor) -> Tensor:

@@ -123,6 +123,11 @@ def safe_join(root: str | os.PathLike[str], *parts: str) -> Path:
     return path
 
 
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of ``data``, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as handle:

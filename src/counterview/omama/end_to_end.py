@@ -10,29 +10,34 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from counterview.data.dataset import Dataset, Take, open_dataset
 from counterview.errors import ConfigError, InputError, MaskError
-from counterview.features import pooling
-from counterview.features.base import FeatureMap
-from counterview.features.tiny import HALF, TinyMaps, describe_points
-from counterview.omama.checkpoint import load_model, model_card, model_config
+from counterview.features.tiny import TinyMaps
+from counterview.omama.checkpoint import model_card, model_config
 from counterview.omama.config import OMaMaConfig
+from counterview.omama.crop_batches import collate_crops, describe_crop
 from counterview.omama.crops import BoolArray, Crop, CropConfig, draw_crop
 from counterview.omama.loss import info_nce, visibility_loss
 from counterview.omama.model import OMaMa
 from counterview.omama.pictures import PictureStore, fit_mask
 from counterview.omama.recipe import DataConfig, LossConfig, SamplingConfig
 from counterview.omama.sheet import match_sheet
-from counterview.omama.training import CACHE, calibrate, pairs_fingerprint, pairs_of, split_decay, summarise_shares
+from counterview.omama.training import (
+    CACHE,
+    calibrate,
+    pairs_fingerprint,
+    pairs_of,
+    split_decay,
+    start_from,
+    summarise_shares,
+)
 from counterview.omama.validation import Validator
 from counterview.proposals import CachedProposer, load_proposer
 from counterview.types import RgbImage
@@ -139,14 +144,7 @@ class EndToEndTask:
         """See :class:`counterview.training.task.Task`, as for all below."""
         model = OMaMa(self.config.model)
         if self.config.end_to_end.init is not None:
-            before = load_model(self.config.end_to_end.init)
-            try:
-                model.load_state_dict(before.state_dict())
-            except RuntimeError as error:
-                raise ConfigError(
-                    "end_to_end.init is a model of another architecture", path=self.config.end_to_end.init,
-                    found=str(error).splitlines()[1].strip(),
-                ) from None  # fmt: skip
+            start_from(model, self.config.end_to_end.init)
         return model.train()
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -233,18 +231,24 @@ class EndToEndTask:
         weight = batch["weight"].flatten()
         seen = batch["visible"].flatten() & (weight > 0)
         positive = batch["positive"].flatten()
-        similarity = own
+        each = info_nce(
+            own, positive, visible=seen, candidate_mask=counts, overlap=overlap, temperature=loss.temperature
+        )
         if loss.batch_negatives:
             group = batch["group"]
             others = out.query_embedding.flatten(0, 1) @ out.candidate_embeddings.flatten(0, 1).T
             foreign = (group[:, None] != group[None, :]).repeat_interleave(queries, 0)
             foreign = foreign.repeat_interleave(candidates, 1) & batch["candidates"][target_of].flatten()[None]
-            similarity = torch.cat([own, others], dim=1)
-            counts = torch.cat([counts, foreign], dim=1)
-            overlap = nn.functional.pad(overlap, (0, others.shape[1]))
-        each = info_nce(
-            similarity, positive, visible=seen, candidate_mask=counts, overlap=overlap, temperature=loss.temperature
-        )
+            # Beside the own picture's candidates, not instead of them: other takes are told apart by their scene alone.
+            wide = info_nce(
+                torch.cat([own, others], dim=1),
+                positive,
+                visible=seen,
+                candidate_mask=torch.cat([counts, foreign], dim=1),
+                overlap=nn.functional.pad(overlap, (0, others.shape[1])),
+                temperature=loss.temperature,
+            )
+            each = (each + wide) / 2
         share = batch["share"].flatten()  # a sample counts as one, however many objects it has
         matching = (each * share).sum()
         right = ((own.argmax(1) == positive) & seen).float().sum() / seen.float().sum().clamp(min=1)
@@ -321,91 +325,6 @@ def moments(dataset: Dataset, step: int = 1) -> Iterator[Moment]:
             cameras_here = tuple(c for c in take.cameras if c in seen and take.has_frame(c, frame))
             if len(cameras_here) >= 2 and max(seen.values()) >= 2:
                 yield Moment(take.uid, frame, cameras_here)
-
-
-def describe_crop(maps: TinyMaps, points: BoolArray, context_px: int) -> Tensor:
-    """``[object; context]`` of N masks of a crop at half its size, as ``describe_masks`` makes them of a picture."""
-    size = (points.shape[1] * HALF, points.shape[2] * HALF)
-    features = FeatureMap(maps.map, size, size)
-    context = pooling.describe(features, None, "box", boxes_xywh=_boxes(points) * HALF, context_px=context_px)
-    return torch.cat([describe_points(maps, points), context[:, maps.map.shape[0] :]], dim=1)
-
-
-def _boxes(points: BoolArray) -> NDArray[np.float64]:
-    """Boxes ``(N, 4)`` as :func:`counterview.features.pooling.mask_boxes` has them; zeros for nothing."""
-    rows: BoolArray = np.asarray(points.any(2))
-    columns: BoolArray = np.asarray(points.any(1))
-    y0, x0 = rows.argmax(1), columns.argmax(1)
-    y1 = points.shape[1] - 1 - rows[:, ::-1].argmax(1)
-    x1 = points.shape[2] - 1 - columns[:, ::-1].argmax(1)
-    boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).astype(np.float64)
-    return boxes * rows.any(1)[:, None]
-
-
-def collate_crops(samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
-    """Crops of a batch and all ordered pairs of views of one sample in which there is something to learn.
-
-    P pairs, Q queries and N candidates at most: ``pixels (crops, 3, S, S)`` uint8, ``points`` a list of bool
-    ``(N, S / 2, S / 2)``, ``candidates (crops, N)`` bool, ``pairs (P, 2)`` numbers of query and target crop,
-    ``query (P, Q)`` rows in the query crop, ``positive (P, Q)`` rows in the target crop, ``visible (P, Q)``,
-    ``weight (P, Q)`` 0 for padding, ``share (P, Q)`` of the batch's mean, ``overlap (P, Q, N)`` IoU, ``group (P,)``.
-    """
-    crops = [crop for _, views in samples for crop in views]
-    most = max(len(c.points) for c in crops)
-    table: list[tuple[int, int, int, list[tuple[int, int, bool]], int]] = []
-    start = 0
-    for number, (group, views) in enumerate(samples):
-        for a, b in permutations(range(len(views)), 2):
-            items = []
-            for row, name in enumerate(views[a].names):
-                if name in views[b].names:
-                    items.append((row, views[b].names.index(name), True))
-                elif name in views[b].gone:
-                    items.append((row, 0, False))
-            if items:
-                table.append((start + a, start + b, group, items, number))
-        start += len(views)
-    if not table:  # a batch of views that share nothing: one pair that weighs nothing
-        table.append((0, min(1, len(crops) - 1), samples[0][0], [], 0))
-    queries = max(1, max(len(t[3]) for t in table))
-    shape = (len(table), queries)
-    query, positive = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    visible, weight = np.zeros(shape, bool), np.zeros(shape, np.float32)
-    share, overlap = np.zeros(shape, np.float32), np.zeros((*shape, most), np.float32)
-    in_sample = np.zeros(len(samples))
-    for _, _, _, items, number in table:
-        in_sample[number] += len(items)
-    ious = [_ious(c) for c in crops]
-    for p, (_, target, _, items, number) in enumerate(table):
-        for q, (row, right, there) in enumerate(items):
-            query[p, q], positive[p, q], visible[p, q], weight[p, q] = row, right, there, 1
-            share[p, q] = 1 / (in_sample[number] * len(samples))
-            if there:
-                overlap[p, q, : ious[target].shape[1]] = ious[target][right]
-    candidates = np.zeros((len(crops), most), bool)
-    for i, crop in enumerate(crops):
-        candidates[i, : len(crop.points)] = True
-    return {
-        "pixels": torch.from_numpy(np.stack([c.pixels for c in crops])),
-        "points": [torch.from_numpy(c.points) for c in crops],
-        "candidates": torch.from_numpy(candidates),
-        "pairs": torch.tensor([[a, b] for a, b, *_ in table]),
-        "query": torch.from_numpy(query),
-        "positive": torch.from_numpy(positive),
-        "visible": torch.from_numpy(visible),
-        "weight": torch.from_numpy(weight),
-        "share": torch.from_numpy(share),
-        "overlap": torch.from_numpy(overlap),
-        "group": torch.tensor([t[2] for t in table]),
-    }
-
-
-def _ious(crop: Crop) -> NDArray[np.float32]:
-    """IoU of a crop's objects with its candidates, ``(K, N)``."""
-    flat = crop.points.reshape(len(crop.points), -1).astype(np.float32)
-    area = flat.sum(1)
-    common = flat[: len(crop.names)] @ flat.T
-    return common / np.maximum(area[: len(crop.names), None] + area[None] - common, 1)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from counterview.data.dataset import Dataset, Direction, Take, open_dataset
 from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
 from counterview.errors import ConfigError, InputError
-from counterview.omama.checkpoint import model_card, model_config
+from counterview.omama.checkpoint import load_model, model_card, model_config
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.loss import info_nce, visibility_loss, with_batch_negatives
 from counterview.omama.model import OMaMa, OMaMaOutput
@@ -77,6 +77,7 @@ class OMaMaTask:
             order=sampling.order,
             duplicate_iou=sampling.duplicate_iou,
             memory_mb=data.memory_mb,
+            backbone=self._initial().own_backbone() if model.learned_backbone else None,
         )
         _check_channels(self.store, model)
         self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
@@ -104,11 +105,20 @@ class OMaMaTask:
         takes = takes[start:] + takes[:start]
         prepare(self.store, takes, wanted, workers=data.workers, progress=progress and rank == 0)
 
+    def _initial(self) -> OMaMa:
+        model = OMaMa(self.config.model)
+        start_from(model, str(self.config.init), "backbone.")
+        return model.eval()
+
     # ------------------------------------------------------------------------------------------- training
 
     def build_model(self) -> nn.Module:
         """See :class:`counterview.training.task.Task`, as for all below."""
         model = OMaMa(self.config.model)
+        if self.config.init is not None:
+            start_from(model, self.config.init, "" if self.config.init_head else "backbone.")
+        if self.config.model.learned_backbone:
+            model.backbone.requires_grad_(False)  # its maps are read from the cache
         if self.config.model.visibility == "released" or self.config.loss.visibility == 0:
             model.visibility_head.requires_grad_(False)
         return model
@@ -224,6 +234,26 @@ def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> 
             table = PairTable.from_pairs(pair for pair in table if pair.frame in kept[pair.take])
         result += [(direction, pair) for pair in subset(table, fraction, data.seed)]
     return result
+
+
+def start_from(model: OMaMa, folder: str, prefix: str = "") -> None:
+    """Give a model the weights of another, those whose names begin with ``prefix``.
+
+    Raises:
+        CheckpointError: no such model.
+        ConfigError: it is of another architecture.
+    """
+    state = {k: v for k, v in load_model(folder).state_dict().items() if k.startswith(prefix)}
+    wanted = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    wrong = sorted(
+        k for k in {*state, *wanted} if k not in state or k not in wanted or state[k].shape != wanted[k].shape
+    )
+    if wrong or not state:
+        raise ConfigError(
+            "training cannot begin with a model of another architecture", path=folder,
+            found=f"{len(wrong)} weights differ, {wrong[0]} among them" if wrong else "no backbone of its own",
+        )  # fmt: skip
+    model.load_state_dict(state, strict=False)
 
 
 def split_decay(model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:

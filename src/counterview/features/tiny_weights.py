@@ -1,0 +1,73 @@
+"""Where the weights of ``tiny`` features come from: the model that holds them, shipped or trained."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from counterview.config import load_config
+from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.features.tiny import Tiny, TinyConfig, TinyNet
+from counterview.media.files import read_json, sha256_bytes
+
+PREFIX = "backbone."
+"""Of the network's weights among those of an O-MaMa model."""
+SHIPPED = "tiny-match"
+"""The shipped model whose network is ``load_backbone("tiny")``."""
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+def load_tiny(
+    folder: Path, device: torch.device | str = "cpu", *, name: str = "tiny", digest: str | None = None
+) -> Tiny:
+    """The network out of an O-MaMa model's folder.
+
+    Args:
+        digest: SHA-256 that the file of weights must have; any if not given.
+
+    Raises:
+        CheckpointError: no such model, or damaged weights.
+    """
+    try:
+        values = read_json(folder / _CONFIG)["model"]
+        config = load_config(TinyConfig, values["backbone_settings"])
+        data = (folder / _WEIGHTS).read_bytes()
+    except (InputError, ConfigError, OSError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            "holds no backbone of its own",
+            path=folder,
+            found=str(error)[:120],
+            expected="an O-MaMa model trained end to end",
+        ) from None
+    if digest is not None and sha256_bytes(data) != digest:
+        raise CheckpointError("a shipped file is damaged", path=folder / _WEIGHTS, fix="Install the package again.")
+    net = TinyNet(config)
+    try:
+        state = {k.removeprefix(PREFIX): v.float() for k, v in load(data).items() if k.startswith(PREFIX)}
+        net.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            "the weights do not fit the backbone", path=folder / _WEIGHTS, found=str(error).splitlines()[0][:120]
+        ) from None
+    return Tiny(net, device, name)
+
+
+def load_shipped_tiny(device: torch.device | str = "cpu") -> Tiny:
+    """The network of the shipped model, its file checked.
+
+    Raises:
+        WeightsError: this installation does not hold it.
+        CheckpointError: it is damaged.
+    """
+    root = Path(str(files("counterview"))) / "assets" / "models"
+    try:
+        digest = read_json(root / "hashes.json")[f"{SHIPPED}/{_WEIGHTS}"]
+    except (InputError, KeyError, TypeError):
+        raise WeightsError(
+            "the features 'tiny' are not part of this installation", fix="`--features classical` runs without weights."
+        ) from None
+    return load_tiny(root / SHIPPED, device, digest=str(digest))

@@ -1,0 +1,131 @@
+"""The small network of our own: its maps, its descriptors against plain computation, its settings."""
+
+import numpy as np
+import pytest
+import torch
+
+from counterview.errors import ConfigError, MaskError
+from counterview.features import Backbone
+from counterview.features.tiny import HALF, SHAPES, Tiny, TinyConfig, TinyNet, describe_points, sample_points
+from counterview.types import ObjectMask
+
+SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, fine=8, colours=8, longest_side_px=128)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    net = TinyNet(SMALL)
+    with torch.no_grad():  # running means of another picture, so that evaluation differs from training
+        net.train()(torch.rand(2, 3, 64, 96))
+    return Tiny(net)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+
+
+def disc(size_hw, y, x, radius):
+    rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+def test_sizes_and_strides(tiny, picture):
+    assert isinstance(tiny, Backbone)
+    features = tiny.encode(picture)
+    assert features.tensor.shape == (16, 8, 12)
+    assert features.image_hw == features.input_hw == (64, 96)
+    assert features.extra.fine.shape == (8, 16, 24)
+    assert features.extra.colours.shape == (8, 32, 48)
+    assert features.extra.colours.min() >= 0
+
+
+def test_large_pictures_are_reduced_and_keep_their_shape(tiny):
+    image = np.zeros((512, 256, 3), dtype=np.uint8)
+    features = tiny.encode(image)
+    assert features.input_hw == (128, 64)
+    assert features.image_hw == (512, 256)
+    mask = ObjectMask.from_array(disc((512, 256), 200, 100, 40))
+    assert tiny.describe(features, [mask]).shape == (1, SMALL.object_channels)
+
+
+def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, picture):
+    features = tiny.encode(picture)
+    # A box that fits the coarsest grid exactly: means over its cells, without any weighing.
+    dense = np.zeros((64, 96), dtype=bool)
+    dense[16:32, 24:56] = True
+    row = tiny.describe(features, [ObjectMask.from_array(dense)])[0]
+    maps = features.extra
+    k, f, c = 8, 8, 16
+    assert torch.allclose(row[:k], (maps.colours[:, 8:16, 12:28].mean((1, 2)) + 1e-6).sqrt(), atol=1e-5)
+    assert torch.allclose(row[k : k + f], maps.fine[:, 4:8, 6:14].mean((1, 2)), atol=1e-5)
+    assert torch.allclose(row[k + f : k + f + c], maps.map[:, 2:4, 3:7].mean((1, 2)), atol=1e-5)
+    log_area, _, fill, box, share, rim = row[-SHAPES:].tolist()
+    assert log_area == pytest.approx(np.log(8 * 16) / 4 - 1, abs=1e-5)
+    assert fill == pytest.approx(3 / np.pi, abs=0.01)
+    assert box == 1.0
+    assert rim == 0.0
+    assert share == pytest.approx(np.sqrt(8 * 16 / (32 * 48)), abs=1e-5)
+
+
+def test_the_ring_lies_around_and_not_inside(tiny, picture):
+    """Painting the ring changes the ring's block and neither the colours nor the shape."""
+    features = tiny.encode(picture)
+    maps = features.extra
+    points = disc((32, 48), 16, 24, 6)[None]
+    before = describe_points(maps, points)
+    changed = maps.fine.clone()
+    near = torch.from_numpy(disc((16, 24), 8, 12, 7))
+    changed[:, ~near] += 100.0  # beyond the ring
+    after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
+    assert torch.equal(before, after)
+    inner = torch.from_numpy(disc((16, 24), 7.5, 11.5, 2.0))
+    changed = maps.fine + 100.0 * (~inner & near)
+    after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
+    ring, own = slice(8 + 8 + 16, 8 + 8 + 16 + 8), slice(8, 16)
+    assert (after - before)[0, ring].min() > 95
+    assert (after - before)[0, own].max() < 80
+    assert torch.equal(after[0, :8], before[0, :8])
+
+
+def test_gradients_reach_all_three_maps(tiny):
+    net = TinyNet(SMALL).train()
+    maps = net(torch.rand(2, 3, 64, 64)).each()[1]
+    describe_points(maps, disc((32, 32), 12, 12, 5)[None]).square().sum().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_tiny_and_empty_masks(tiny, picture):
+    features = tiny.encode(picture)
+    one = np.zeros((64, 96), dtype=bool)
+    one[33, 41] = True  # between the points of the half grid
+    masks = [ObjectMask.from_array(one), ObjectMask.empty((64, 96))]
+    points = sample_points(masks, (64, 96), (64, 96))
+    assert points.shape == (2, 64 // HALF, 96 // HALF)
+    assert points[0].sum() == 1
+    assert points[0, 16, 20]
+    assert not sample_points(masks, (64, 96), (64, 96), "zeros").any()
+    rows = tiny.describe(features, masks)
+    assert rows[0, :8].abs().max() > 0
+    assert rows[1].abs().max() == 0
+    assert torch.isfinite(rows).all()
+    assert tiny.describe(features, []).shape == (0, SMALL.object_channels)
+
+
+def test_masks_of_another_size_are_refused(tiny, picture):
+    with pytest.raises(MaskError, match="another size"):
+        tiny.describe(tiny.encode(picture), [ObjectMask.empty((60, 96))])
+
+
+def test_settings_name_the_weights(tiny):
+    other = TinyNet(SMALL)
+    assert Tiny(other).settings()["weights"] != tiny.settings()["weights"]
+    other.load_state_dict(tiny.net.state_dict())
+    assert Tiny(other).settings() == tiny.settings()
+
+
+def test_config_reports_all_problems():
+    with pytest.raises(ConfigError, match=r"channels is 0.*widths"):
+        TinyConfig(channels=0, widths=(0, 1, 1, 1, 1))
