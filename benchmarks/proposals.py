@@ -1,9 +1,10 @@
 """How good are the proposals: best IoU with known objects by number of masks, and seconds a picture?
 
-``python -m benchmarks.proposals [FOLDER …] [--proposals NAME] [--save]``: the bundled pair, and every folder
-with pictures ``NAME.jpg`` (or ``.png``) and masks ``NAME_OBJECT.png``. Each object counts with the best IoU among
-the first 50, 100, 200 and 300 proposals; the mean is over objects. Processor seconds are of one call, and hold
-where the machine is shared.
+``python -m benchmarks.proposals [DATA] [--split test] [--real FOLDER] [--proposals graph tiny] [--save]``: the bundled
+pair; pictures of a data set (a release or a prepared one), every annotated mask of each; and a folder with pictures
+``NAME.jpg`` (or ``.png``) and masks ``NAME_OBJECT.png``. Each object counts with the best IoU among the first 50, 100,
+200 and 300 proposals; means are over objects, by view and by size of mask. Seconds are of one call, one thread; what
+counts on a shared machine is processor seconds.
 """
 
 from __future__ import annotations
@@ -12,23 +13,38 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from benchmarks.common import record, show, timed
+from benchmarks.common import record, show
+from counterview.data import open_dataset
 from counterview.masks.geometry import iou
 from counterview.masks.png import read_mask
 from counterview.media.images import read_image
 from counterview.proposals import Proposer, load_proposer
-from counterview.types import ObjectMask
+from counterview.types import ObjectMask, RgbImage
 
 COUNTS = (50, 100, 200, 300)
+SIZES_PX = (0, 100, 300, 1000, 3000)
+"""Lower limits of the classes of masks, in pixels of the picture."""
 
 
-def pictures(folder: Path) -> Iterator[tuple[Path, dict[str, ObjectMask]]]:
-    """The pictures of a folder that have masks beside them, and the masks by object name."""
+@dataclass(frozen=True)
+class Example:
+    """A picture with the masks of known objects in it."""
+
+    name: str
+    view: str
+    image: RgbImage
+    objects: dict[str, ObjectMask]
+
+
+def of_folder(folder: Path, view: str) -> Iterator[Example]:
+    """The pictures of a folder that have masks beside them."""
     images = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for image in images:
         masks = [path for path in images if path.suffix == ".png" and path.stem.startswith(f"{image.stem}_")]
@@ -37,80 +53,128 @@ def pictures(folder: Path) -> Iterator[tuple[Path, dict[str, ObjectMask]]]:
         masks = [path for path in masks if not any(path.stem.startswith(f"{stem}_") for stem in nearer)]
         if masks:
             names = {path.stem[len(image.stem) + 1 :]: path for path in masks}
-            yield image, {name: ObjectMask.from_array(read_mask(path)) for name, path in names.items()}
+            objects = {name: ObjectMask.from_array(read_mask(path)) for name, path in names.items()}
+            yield Example(image.stem, view, read_image(image), objects)
 
 
-def measure(proposer: Proposer, folder: Path, repeat: int) -> list[dict[str, object]]:
-    """One row a picture: number of masks, seconds, and for every object the best IoU by number of masks."""
+def of_dataset(root: Path, split: str, count: int) -> Iterator[Example]:
+    """Up to ``count`` pictures of a data set that have a mask, evenly spread over takes, frames and cameras."""
+    places = []
+    for take in open_dataset(root, split):
+        for camera in take.cameras:
+            frames = sorted({frame for name in take.objects for frame in take.mask_frames(name, camera)})
+            places += [(take, camera, frame) for frame in frames if take.has_frame(camera, frame)]
+    # A fixed shuffle spreads the choice over takes, cameras and frames.
+    chosen = np.random.default_rng(0).permutation(len(places))[: count or len(places)]
+    for index in sorted(chosen.tolist()):
+        take, camera, frame = places[index]
+        masks = {name: take.mask(name, camera, frame) for name in take.objects}
+        objects = {name: mask for name, mask in masks.items() if mask is not None and not mask.is_empty}
+        if objects:
+            view = "ego" if take.is_ego(camera) else "exo"
+            yield Example(f"{take.name}/{camera}/{frame}", view, take.frame(camera, frame), objects)
+
+
+def measure(proposer: Proposer, examples: list[Example]) -> list[dict[str, object]]:
+    """One row a picture: number of masks, seconds, and for every object its size and best IoU by number of masks."""
     rows: list[dict[str, object]] = []
-    for path, objects in tqdm(list(pictures(folder)), desc=folder.name, unit="picture"):
-        image = read_image(path)
-        started = time.process_time()
-        proposals = proposer(image, path.stem)
-        processor = time.process_time() - started
+    for example in tqdm(examples, desc=proposer.name, unit="picture"):
+        wall, processor = time.perf_counter(), time.process_time()
+        proposals = proposer(example.image, example.name)
+        processor, wall = time.process_time() - processor, time.perf_counter() - wall
         best = {}
-        for name, mask in objects.items():
+        for name, mask in example.objects.items():
             overlaps = [iou(proposal, mask) for proposal in proposals]
-            best[name] = [max(overlaps[:count], default=0.0) for count in COUNTS]
+            best[name] = {"area_px": mask.area, "iou": [max(overlaps[:count], default=0.0) for count in COUNTS]}
         rows.append(
             {
-                "picture": path.name,
-                "size_hw": list(image.shape[:2]),
+                "picture": example.name,
+                "view": example.view,
+                "size_hw": list(example.image.shape[:2]),
                 "masks": len(proposals),
-                "best_iou": best,
+                "objects": best,
+                "wall_s": wall,
                 "processor_s": processor,
-                **timed(lambda p=proposer, i=image, n=path.stem: p(i, n), repeat=repeat, warmup=0),  # type: ignore[misc]
             }
         )
     return rows
 
 
+def summarise(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
+    """Means over objects: by view, over both views of the data set, and there by size of mask."""
+    groups: dict[str, list[list[float]]] = {}
+    for row in rows:
+        taken = row["view"] in ("ego", "exo")
+        for value in row["objects"].values():  # type: ignore[attr-defined]
+            names = [str(row["view"])]
+            if taken:
+                least = max(size for size in SIZES_PX if value["area_px"] >= size)
+                names += ["ego and exo", f"ego and exo, from {least} px"]
+            for name in names:
+                groups.setdefault(name, []).append(value["iou"])
+    order = ["bundled pair", "real", "ego", "exo", "ego and exo", *(f"ego and exo, from {s} px" for s in SIZES_PX)]
+    return {
+        name: {"objects": len(groups[name]), "mean_best_iou": np.mean(groups[name], 0).tolist()}
+        for name in order
+        if name in groups
+    }
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--proposals", default="graph")
-    parser.add_argument("--repeat", type=int, default=3, help="timed calls a picture")
+    parser.add_argument("data", nargs="?", type=Path, help="a data set")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--pictures", type=int, default=60, help="pictures of the data set at most; 0 for all")
+    parser.add_argument("--real", type=Path, help="folder with pictures and masks")
+    parser.add_argument("--proposals", nargs="+", default=["graph", "tiny"])
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
-    proposer = load_proposer(options.proposals)
-    results = {}
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     with as_file(files("counterview") / "assets" / "pair") as bundled:
-        for name, folder in [("bundled pair", bundled), *((str(f.name), f) for f in options.folders)]:
-            results[name] = measure(proposer, folder, options.repeat)
-    table, summary = [], {}
-    for name, rows in results.items():
-        objects = [values for row in rows for values in row["best_iou"].values()]  # type: ignore[attr-defined]
-        means = [statistics.fmean(values[i] for values in objects) for i in range(len(COUNTS))] if objects else []
-        seconds = statistics.median(row["median_s"] for row in rows) if rows else float("nan")  # type: ignore[type-var]
-        processor = statistics.median(row["processor_s"] for row in rows) if rows else float("nan")  # type: ignore[type-var]
-        masks = statistics.fmean(row["masks"] for row in rows) if rows else 0.0  # type: ignore[misc]
-        summary[name] = {
-            "mean_best_iou": dict(zip(map(str, COUNTS), means, strict=False)),
-            "median_s": seconds,
-            "processor_s": processor,
+        examples = list(of_folder(bundled, "bundled pair"))
+    if options.real:
+        examples += of_folder(options.real, "real")
+    if options.data:
+        examples += of_dataset(options.data, options.split, options.pictures)
+    table: list[list[object]] = []
+    results: dict[str, object] = {}
+    for name in options.proposals:
+        proposer = load_proposer(name, max_masks=max(COUNTS))
+        proposer(examples[0].image, examples[0].name)
+        rows = measure(proposer, examples)
+        summary = summarise(rows)
+        seconds = {
+            view: {
+                "pictures": len(own := [row for row in rows if row["view"] == view]),
+                "median_processor_s": statistics.median(row["processor_s"] for row in own),  # type: ignore[type-var]
+                "median_wall_s": statistics.median(row["wall_s"] for row in own),  # type: ignore[type-var]
+            }
+            for view in dict.fromkeys(row["view"] for row in rows)
         }
-        table.append(
-            [name, len(rows), len(objects), masks, *(means or [float("nan")] * len(COUNTS)), seconds, processor]
-        )
+        results[name] = {"settings": proposer.settings(), "summary": summary, "seconds": seconds, "pictures": rows}
+        for group, values in summary.items():
+            spent = seconds.get(group)
+            table.append(
+                [
+                    name,
+                    group,
+                    values["objects"],
+                    *values["mean_best_iou"],  # type: ignore[misc]
+                    spent["median_processor_s"] if spent else "",
+                    spent["median_wall_s"] if spent else "",
+                ]
+            )
     show(
-        f"Mean best IoU of proposals {options.proposals!r}",
-        [
-            "pictures of",
-            "pictures",
-            "objects",
-            "masks",
-            *(f"first {count}" for count in COUNTS),
-            "seconds",
-            "processor s",
-        ],
+        "Mean best IoU of proposals, and median seconds a picture",
+        ["proposals", "pictures", "objects", *(f"first {count}" for count in COUNTS), "processor s", "wall s"],
         table,
     )
-    record(
-        "proposals",
-        {"proposals": options.proposals, "settings": proposer.settings(), "summary": summary, "pictures": results},
-        save=options.save,
-    )
+    record("proposals", {"counts": COUNTS, "results": results}, save=options.save)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from counterview.errors import ConfigError, ProposalError
 from counterview.proposals import PROPOSERS, Proposals, Proposer, load_proposer
 from counterview.proposals.base import mask_from_crop
-from counterview.proposals.scaling import mask_from_field
+from counterview.proposals.scaling import mask_from_field, mask_from_window
 from counterview.types import ObjectMask
 
 
@@ -82,6 +82,20 @@ def test_mask_from_field_equals_torch_interpolation(target):
         assert clear.mean() > 0.99
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_window_of_a_field_gives_the_mask_of_the_field(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(15):
+        field_hw, target = rng.integers(1, 60, 2), tuple(rng.integers(1, 90, 2).tolist())
+        y0, x0 = (int(rng.integers(side)) for side in field_hw)
+        y1, x1 = int(rng.integers(y0, field_hw[0])) + 1, int(rng.integers(x0, field_hw[1])) + 1
+        field = np.zeros(field_hw, np.float32)
+        field[y0:y1, x0:x1] = rng.random((y1 - y0, x1 - x0)) < 0.6
+        size_hw = (int(field_hw[0]), int(field_hw[1]))
+        found = mask_from_window(field[y0:y1, x0:x1], (y0, x0), size_hw, 0.5, target)
+        assert found == mask_from_field(field, 0.5, target), (size_hw, target)
+
+
 def test_mask_from_field_lies_where_its_part_of_the_picture_is():
     field = np.full((4, 4), -1, np.float32)
     field[1:3, 1:3] = 5
@@ -97,7 +111,7 @@ def test_proposers_are_found_by_name(tmp_path):
     assert isinstance(load_proposer("graph", max_masks=7), Proposer)
     assert load_proposer("graph", max_masks=7).settings()["max_masks"] == 7
     assert load_proposer(f"folder:{tmp_path}").settings()["path"] == str(tmp_path)
-    assert set(PROPOSERS) == {"graph", "sam2", "fastsam", "folder"}
+    assert set(PROPOSERS) == {"graph", "tiny", "sam2", "fastsam", "folder"}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Mask generators behind one protocol: a picture goes in, candidate masks come out.
 
-``load_proposer("graph")`` needs no weights; ``"sam2"`` and ``"fastsam"`` do; ``"folder:PATH"`` reads what
-another tool made.
+``load_proposer("graph")`` needs no weights; ``"tiny"`` has its own in the package; ``"sam2"`` and ``"fastsam"`` need
+theirs; ``"folder:PATH"`` reads what another tool made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from counterview.proposals.cache import CachedProposer
 
 __all__ = ["PROPOSERS", "CachedProposer", "Proposals", "Proposer", "load_proposer"]
 
-PROPOSERS = ("graph", "sam2", "fastsam", "folder")
+PROPOSERS = ("graph", "tiny", "sam2", "fastsam", "folder")
 """The names that :func:`load_proposer` knows."""
 
 
@@ -24,9 +24,10 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
     """Make a proposer by name.
 
     Args:
-        name: ``"graph"``; ``"sam2"`` or ``"sam2:MODEL"``; ``"fastsam"`` or ``"fastsam:WEIGHTS"``;
+        name: ``"graph"``; ``"tiny"``; ``"sam2"`` or ``"sam2:MODEL"``; ``"fastsam"`` or ``"fastsam:WEIGHTS"``;
             ``"folder:PATH"``. ``MODEL`` is a Hub id or a folder with ``config.json`` and ``model.safetensors``.
         settings: fields of :class:`~counterview.proposals.graph.GraphSettings`,
+            :class:`~counterview.proposals.tiny.TinySettings`,
             :class:`~counterview.proposals.sam2.Sam2Settings`,
             :class:`~counterview.proposals.fastsam.FastSamSettings` or
             :class:`~counterview.proposals.folder.FolderSettings`.
@@ -34,6 +35,7 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
     Raises:
         ConfigError: an unknown name or setting; the message names the nearest known one.
         WeightsError: the weights cannot be had.
+        CheckpointError: weights are damaged, those that come with the package included.
         MissingExtraError: an optional package is not installed.
         ProposalError: the folder is not there.
     """
@@ -44,11 +46,15 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
         raise ConfigError(f"there is no proposer {kind!r}", fix=nearest(kind, PROPOSERS))
     if colon and not argument:
         raise ConfigError(f"nothing follows the colon in {name!r}", expected=f"{kind}:…")
+    if kind in ("graph", "tiny") and argument:
+        raise ConfigError(f"the proposer {kind!r} takes no argument", found=repr(name), expected=repr(kind))
+    if kind == "tiny":
+        from counterview.proposals.tiny import TinyProposer, TinySettings
+
+        return TinyProposer(load_config(TinySettings, settings))
     if kind == "graph":
         from counterview.proposals.graph import GraphProposer, GraphSettings
 
-        if argument:
-            raise ConfigError("the proposer 'graph' takes no argument", found=repr(name), expected="'graph'")
         return GraphProposer(load_config(GraphSettings, settings))
     if kind == "folder":
         from counterview.proposals.folder import FolderProposer, FolderSettings

@@ -24,7 +24,7 @@ from counterview.proposals import ranking
 from counterview.proposals.base import Proposals, mask_from_crop
 from counterview.proposals.merging import F64, I64, Cost, merge_tree
 from counterview.proposals.regions import AREA, HISTOGRAMS, LENGTH, Regions, cut, ward_cost
-from counterview.proposals.scaling import mask_from_field
+from counterview.proposals.scaling import mask_from_window
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 VERSION = 2
@@ -87,23 +87,24 @@ class GraphProposer:
         as_rgb(image)
         settings = self._settings
         size_hw = (image.shape[0], image.shape[1])
-        regions = cut(_at_working_size(image, settings.working_side_px), settings.regions)
+        regions = cut(at_working_size(image, settings.working_side_px), settings.regions)
         members, weight = _candidates(regions, settings)
         if len(members) == 0:
             return Proposals.none(size_hw)
         iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
         chosen = ranking.choose_varied(iou, weight, settings.max_masks, settings.duplicate_iou)
-        boxes = _region_boxes(regions.labels)
+        boxes = region_boxes(regions.labels)
         masks, scores = [], []
         for index in chosen:
-            mask = _mask_at(members[index] > 0, regions.labels, boxes, size_hw)
+            mask = mask_at(members[index] > 0, regions.labels, boxes, size_hw)
             if not mask.is_empty:
                 masks.append(mask)
                 scores.append(weight[index])
         return Proposals(size_hw, tuple(masks), np.array(scores, dtype=np.float32))
 
 
-def _at_working_size(image: RgbImage, side_px: int) -> RgbImage:
+def at_working_size(image: RgbImage, side_px: int) -> RgbImage:
+    """The picture, reduced if its longer side is above ``side_px``."""
     height, width = image.shape[:2]
     scale = side_px / max(height, width)
     if scale >= 1:
@@ -138,16 +139,16 @@ def _texture(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return _histogram_distance(sums, u, v) * np.sqrt(_smaller(sums, u, v))
 
 
-def _texture_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+def texture_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return _texture(sums, u, v, borders) / _union_fill(sums, u, v) ** 2
 
 
-def _texture_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+def texture_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return _texture(sums, u, v, borders) / _union_fill(sums, u, v) ** 4
 
 
 def _texture_contact_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    return _texture_and_shape(sums, u, v, borders) / np.sqrt(_contact(u, v, borders))
+    return texture_and_shape(sums, u, v, borders) / np.sqrt(_contact(u, v, borders))
 
 
 def _contact_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
@@ -155,7 +156,7 @@ def _contact_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return size / _contact(u, v, borders) / _union_fill(sums, u, v) ** 2
 
 
-def _contact_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+def contact_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return _contact_and_shape(sums, u, v, borders) / _union_fill(sums, u, v) ** 2
 
 
@@ -167,11 +168,11 @@ def _colour_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
 
 COSTS: tuple[Cost, ...] = (
     _texture,
-    _texture_and_shape,
-    _texture_and_strict_shape,
+    texture_and_shape,
+    texture_and_strict_shape,
     _texture_contact_and_shape,
     _contact_and_shape,
-    _contact_and_strict_shape,
+    contact_and_strict_shape,
     _colour_and_shape,
 )
 """The ideas of what belongs together, one tree each. Those by contact join parts that look nothing alike, such as
@@ -206,12 +207,12 @@ def _candidates(regions: Regions, settings: GraphSettings) -> tuple[NDArray[np.f
     return members[best], weight[best]
 
 
-def _region_boxes(labels: I64) -> I64:
+def region_boxes(labels: I64) -> I64:
     """First and last-plus-one row and column of every region: ``(n, 4)`` y0, y1, x0, x1."""
     return np.array([(y.start, y.stop, x.start, x.stop) for y, x in ndimage.find_objects(labels + 1)])
 
 
-def _mask_at(members: NDArray[np.bool_], labels: I64, boxes: I64, size_hw: tuple[int, int]) -> ObjectMask:
+def mask_at(members: NDArray[np.bool_], labels: I64, boxes: I64, size_hw: tuple[int, int]) -> ObjectMask:
     """The union of some regions as a mask of the picture itself.
 
     Where the picture was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
@@ -222,6 +223,5 @@ def _mask_at(members: NDArray[np.bool_], labels: I64, boxes: I64, size_hw: tuple
     inside = members[labels[within]]
     if size_hw == labels.shape:
         return mask_from_crop(inside, int(x0), int(y0), size_hw)
-    field = np.zeros(labels.shape, dtype=np.float32)
-    field[within] = inside
-    return mask_from_field(field, 0.5, size_hw)
+    origin = (int(y0), int(x0))
+    return mask_from_window(inside.astype(np.float32), origin, (labels.shape[0], labels.shape[1]), 0.5, size_hw)

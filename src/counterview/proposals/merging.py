@@ -83,11 +83,11 @@ def sum_by_pair(pairs: I64, values: F64) -> tuple[I64, F64]:
     return np.stack([low, high], 1), np.add.reduceat(values[order], starts, axis=0)
 
 
-def merge_tree(sums: F64, pairs: I64, borders: F64, cost: Cost, stop_at: int = 1) -> MergeTree:
+def merge_tree(sums: F64, pairs: I64, borders: F64, cost: Cost, stop_at: int = 1, at_once: float = 0.5) -> MergeTree:
     """Join regions, cheapest first, until ``stop_at`` are left or none are neighbours.
 
-    In every round all pairs that are each other's cheapest neighbour are found, and the cheaper half of
-    them is joined at once. For a cost that a join never makes cheaper for third regions this gives the same
+    In every round all pairs that are each other's cheapest neighbour are found, and the cheaper half (or another
+    share) of them is joined at once. For a cost that a join never makes cheaper for third regions this gives the same
     tree as one join at a time (Bruynooghe 1977); for the others it is close, at a hundredth of the time.
 
     Args:
@@ -96,6 +96,7 @@ def merge_tree(sums: F64, pairs: I64, borders: F64, cost: Cost, stop_at: int = 1
         borders: ``(e, k)`` additive description of their borders.
         cost: the price of a join.
         stop_at: number of regions to stop at.
+        at_once: share of those pairs that are joined in a round, above 0 and at most 1.
     """
     leaves, alive, made = len(sums), len(sums), len(sums)
     table = np.zeros((2 * leaves, sums.shape[1]))
@@ -108,7 +109,7 @@ def merge_tree(sums: F64, pairs: I64, borders: F64, cost: Cost, stop_at: int = 1
     while alive > stop_at and len(u):
         price = cost(table, u, v, borders)
         chosen = _mutual_cheapest(price, u, v, made)
-        chosen = chosen[: min((len(chosen) + 1) // 2, alive - stop_at)]
+        chosen = chosen[: min(int(np.ceil(len(chosen) * at_once)), alive - stop_at)]
         a, b = u[chosen], v[chosen]
         new = np.arange(made, made + len(chosen))
         table[new] = table[a] + table[b]

@@ -28,7 +28,7 @@ MOMENTS = slice(4, 9)
 """Columns: x, y, x*x, y*y, x*y."""
 FRAME = 9
 """Column: pixels on the rim of the picture."""
-HISTOGRAMS = slice(10, None)
+HISTOGRAMS = slice(10, 62)
 """Columns: histograms of L, a, b and gradient strength, one after the other; each sums to the area."""
 
 LENGTH = 0
@@ -41,7 +41,7 @@ STRONG = 2
 STRONG_GRADIENT = 3.0
 """Lab units a pixel from which a border pixel counts as seen: above sensor noise and JPEG's ringing."""
 
-_BINS = (12, 16, 16, 8)
+BINS = (12, 16, 16, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +76,12 @@ def cut(image: RgbImage, regions: int, smoothing_px: float = 0.8) -> Regions:
     smooth = cv2.GaussianBlur(lab, (0, 0), smoothing_px) if smoothing_px else lab
     gradient = gradient_strength(np.asarray(smooth, dtype=np.float32))
     labels = _basins(gradient)
-    colour = _pixel_sums(labels, lab)
+    colour = pixel_sums(labels, lab)
     pairs, borders = _borders(labels, gradient)
     tree = merge_tree(colour, pairs, borders, ward_cost, stop_at=regions)
     labels = tree.final_labels()[labels]
     pairs, borders = _borders(labels, gradient)
-    sums = np.concatenate([_pixel_sums(labels, lab), _descriptors(labels, lab, gradient)], axis=1)
+    sums = np.concatenate([pixel_sums(labels, lab), descriptors(labels, lab, gradient)], axis=1)
     return Regions(labels, sums, pairs, borders)
 
 
@@ -106,13 +106,14 @@ def _basins(gradient: NDArray[np.float32]) -> I64:
     return watershed(gradient, markers).astype(np.int64) - 1
 
 
-def _pixel_sums(labels: I64, lab: NDArray[np.float32]) -> F64:
+def pixel_sums(labels: I64, lab: NDArray[np.float32]) -> F64:
+    """Area and Lab sums of every region, the first four columns."""
     flat, count = labels.ravel(), int(labels.max()) + 1
     channels = [np.bincount(flat, lab[..., c].ravel(), count) for c in range(3)]
     return np.stack([np.bincount(flat, minlength=count), *channels], 1).astype(np.float64)
 
 
-def _descriptors(labels: I64, lab: NDArray[np.float32], gradient: NDArray[np.float32]) -> F64:
+def descriptors(labels: I64, lab: NDArray[np.float32], gradient: NDArray[np.float32]) -> F64:
     """Moments, rim pixels and histograms of every region, in the order of the columns."""
     (height, width), flat, count = labels.shape, labels.ravel(), int(labels.max()) + 1
     y, x = np.divmod(np.arange(height * width, dtype=np.float64), width)
@@ -120,13 +121,13 @@ def _descriptors(labels: I64, lab: NDArray[np.float32], gradient: NDArray[np.flo
     rim = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
     columns.append(np.bincount(rim, minlength=count))
     steps = (
-        lab[..., 0] * (_BINS[0] / 100),
-        (lab[..., 1] + 80) * (_BINS[1] / 160),
-        (lab[..., 2] + 80) * (_BINS[2] / 160),
+        lab[..., 0] * (BINS[0] / 100),
+        (lab[..., 1] + 80) * (BINS[1] / 160),
+        (lab[..., 2] + 80) * (BINS[2] / 160),
         np.log2(gradient + 1e-3) + 1,
     )
     tables = []
-    for values, bins in zip(steps, _BINS, strict=True):
+    for values, bins in zip(steps, BINS, strict=True):
         step = np.clip(values, 0, bins - 1).astype(np.int64).ravel()
         tables.append(np.bincount(flat * bins + step, minlength=count * bins).reshape(count, bins))
     return np.concatenate([np.stack(columns, 1), *tables], 1).astype(np.float64)

@@ -44,6 +44,36 @@ def mask_from_field(
     return mask_from_crop(crop > level, left + offset_yx[1], top + offset_yx[0], within_hw)
 
 
+def mask_from_window(
+    window: NDArray[np.float32],
+    origin_yx: tuple[int, int],
+    field_hw: tuple[int, int],
+    level: float,
+    size_hw: tuple[int, int],
+) -> ObjectMask:
+    """:func:`mask_from_field` of a map that is zero outside a window, without building the map.
+
+    Args:
+        window: ``(h, w)`` float, the map where it is not zero.
+        origin_yx: row and column of the window in the map.
+        field_hw: size of the map.
+        level: what to exceed, not negative.
+        size_hw: size that the map is resized to, in pixels.
+    """
+    above: NDArray[np.bool_] = window > level
+    if not above.any():
+        return ObjectMask.empty(size_hw)
+    (near_y, far_y, share_y), top = _axis(np.flatnonzero(above.any(axis=1)) + origin_yx[0], field_hw[0], size_hw[0])
+    (near_x, far_x, share_x), left = _axis(np.flatnonzero(above.any(axis=0)) + origin_yx[1], field_hw[1], size_hw[1])
+    # As much around the window as the first and the last target position may reach.
+    around = int(np.ceil(max(field_hw[0] / size_hw[0], field_hw[1] / size_hw[1]))) + 2
+    padded = np.pad(window, around)
+    y0, x0 = origin_yx[0] - around, origin_yx[1] - around
+    tall = padded[near_y - y0] * (1 - share_y)[:, None] + padded[far_y - y0] * share_y[:, None]
+    crop = tall[:, near_x - x0] * (1 - share_x) + tall[:, far_x - x0] * share_x
+    return mask_from_crop(crop > level, left, top, size_hw)
+
+
 def _axis(
     used: NDArray[np.int64], source: int, target: int
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], int]:

@@ -1,0 +1,125 @@
+"""The two networks of the ``tiny`` proposer, from the files that come with the package, each checked by its hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_numpy
+from safetensors.torch import load as load_torch
+
+from counterview.errors import CheckpointError, InputError
+from counterview.media.files import read_json
+from counterview.proposals.boundary import STRIDE, BoundaryNet
+from counterview.proposals.objectness import FEATURES, predict
+from counterview.types import RgbImage
+
+HASHES = "hashes.json"
+BOUNDARY, RANKER = "boundary.safetensors", "ranker.safetensors"
+_AGAIN = "Install the package again; --proposals graph needs no weights."
+
+
+def folder() -> Path:
+    """Where the shipped files lie."""
+    return Path(str(files("counterview"))) / "assets" / "proposer"
+
+
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """The boundary network, ready for use.
+
+    Attributes:
+        net: on the processor, in float32.
+        digest: SHA-256 of the file it came from, in hex.
+    """
+
+    net: BoundaryNet
+    digest: str
+
+    def __call__(self, image: RgbImage) -> NDArray[np.uint8]:
+        """Probabilities of boundary and thing, times 255: ``(h, w, 3)`` uint8 to ``(2, h, w)`` uint8."""
+        height, width = image.shape[:2]
+        # The rim is repeated until the sides are multiples of the stride.
+        padded = np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
+        values = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            logits = self.net(values.contiguous(memory_format=torch.channels_last))[0, :, :height, :width]
+            return (torch.sigmoid(logits) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """The ranking network. Attributes: weights by name, float32; SHA-256 of the file they came from."""
+
+    weights: dict[str, NDArray[np.float32]]
+    digest: str
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predicted best IoU with an object, ``(m, k)`` to ``(m,)``."""
+        return predict(self.weights, features)
+
+
+def load_boundary(root: Path | None = None) -> Boundary:
+    """The shipped boundary network.
+
+    Raises:
+        CheckpointError: its file is missing, or is not what was shipped.
+    """
+    data, digest = _checked(BOUNDARY, root)
+    path = (root or folder()) / BOUNDARY
+    return boundary_from(data, digest, path)
+
+
+def boundary_from(data: bytes, digest: str, path: Path) -> Boundary:
+    """A boundary network from the bytes of a safetensors file. Errors as for :func:`load_boundary`."""
+    net = BoundaryNet()
+    try:
+        net.load_state_dict({name: value.float() for name, value in load_torch(data).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            "is no boundary network of this version", path=path, found=str(error).splitlines()[0][:120], fix=_AGAIN
+        ) from None
+    net.eval().requires_grad_(False)
+    return Boundary(net.to(memory_format=torch.channels_last), digest)  # type: ignore[call-overload]
+
+
+def load_ranker(root: Path | None = None) -> Ranker:
+    """The shipped ranking network. Errors as for :func:`load_boundary`."""
+    data, digest = _checked(RANKER, root)
+    path = (root or folder()) / RANKER
+    try:
+        weights = {name: np.asarray(value, dtype=np.float32) for name, value in load_numpy(data).items()}
+    except SafetensorError as error:
+        raise CheckpointError("cannot be read", path=path, found=str(error)[:120], fix=_AGAIN) from None
+    known = weights.get("mean", np.zeros(0)).shape
+    if known != (len(FEATURES),):
+        raise CheckpointError("is for other features", path=path, found=known, expected=(len(FEATURES),), fix=_AGAIN)
+    return Ranker(weights, digest)
+
+
+def _checked(name: str, root: Path | None) -> tuple[bytes, str]:
+    """The bytes of a shipped file and their SHA-256."""
+    import hashlib
+
+    where = root or folder()
+    try:
+        listed = read_json(where / HASHES)
+        data = (where / name).read_bytes()
+    except (InputError, OSError) as error:
+        raise CheckpointError(f"a shipped file cannot be read ({error})", path=where / name, fix=_AGAIN) from None
+    digest = hashlib.sha256(data).hexdigest()
+    wanted = listed.get(name) if isinstance(listed, dict) else None
+    if digest != wanted:
+        raise CheckpointError(
+            "a shipped file is damaged or was replaced",
+            path=where / name,
+            found=f"SHA-256 {digest[:16]}…",
+            expected=f"{str(wanted)[:16]}…",
+            fix=_AGAIN,
+        )
+    return data, digest

@@ -1,0 +1,326 @@
+"""``tiny``: the proposals of ``graph`` with two small networks that ship with the package.
+
+One network sees the picture and says where bodies end (:mod:`counterview.proposals.boundary`): small regions are cut
+and merged along those boundaries, not along edges of colour. The other sees what is known of a node of the merging
+trees and says how well it covers some object (:mod:`counterview.proposals.objectness`): that ranks the candidates. Both
+were fitted to rendered rooms; the choice among the candidates is that of ``graph``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from counterview.errors import ConfigError
+from counterview.proposals import ranking
+from counterview.proposals.base import Proposals
+from counterview.proposals.graph import (
+    contact_and_strict_shape,
+    mask_at,
+    region_boxes,
+    texture_and_shape,
+    texture_and_strict_shape,
+)
+from counterview.proposals.merging import F64, I64, Cost, MergeTree, merge_tree, sum_by_pair
+from counterview.proposals.objectness import EDGE, THING, gather
+from counterview.proposals.regions import (
+    AREA,
+    LAB,
+    LENGTH,
+    STRONG_GRADIENT,
+    Regions,
+    descriptors,
+    gradient_strength,
+    pixel_sums,
+)
+from counterview.proposals.shipped import Ranker, load_boundary, load_ranker
+from counterview.types import RgbImage, as_rgb
+
+VERSION = 1
+"""Raised when the same settings and weights give other masks than before."""
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+_SMOOTHING_PX = 0.8
+_EDGE_WEIGHT = 20.0
+"""Lab units a pixel of colour edge that a certain boundary is worth where regions are cut."""
+SHARPNESS = 3
+"""Power of the predicted IoU in the choice: how much more promising candidates count than others."""
+LEARNED_SHARE = 0.35
+"""Exponent of the learned ranking in the score of a candidate; the rest is the rule's."""
+_OPEN = 64
+"""Boundaries below this (of 255) count as none."""
+
+
+@dataclass(frozen=True)
+class TinySettings:
+    """Settings of the ``tiny`` proposer."""
+
+    max_masks: int = field(default=200, metadata={"help": "masks kept at most"})
+    working_side_px: int = field(default=832, metadata={"help": "longer side of the picture that is cut up, at most"})
+    least_side_px: int = field(default=672, metadata={"help": "the same, at least: smaller pictures are enlarged"})
+    regions: int = field(default=1000, metadata={"help": "small regions that the picture is cut into"})
+    candidates: int = field(default=1500, metadata={"help": "candidates among which the choice is made"})
+    min_area_px: int = field(default=16, metadata={"help": "smallest mask, in pixels at working size"})
+    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the picture"})
+    duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("max_masks", "working_side_px", "least_side_px", "regions", "candidates", "min_area_px"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("max_area", "duplicate_iou"):
+            if not 0 < getattr(self, name) <= 1:
+                problems.append(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+        if self.least_side_px > self.working_side_px:
+            problems.append(f"least_side_px ({self.least_side_px}) is above working_side_px ({self.working_side_px})")
+        if problems:
+            raise ConfigError("the settings of the tiny proposer do not hold: " + "; ".join(problems))
+
+
+def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
+    """The picture, reduced or enlarged until its longer side is within the settings."""
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    wanted = min(max(longer, settings.least_side_px), settings.working_side_px)
+    if longer == wanted:
+        return image
+    size_wh = (max(1, round(width * wanted / longer)), max(1, round(height * wanted / longer)))
+    how = cv2.INTER_AREA if wanted < longer else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size_wh, interpolation=how), dtype=np.uint8)
+
+
+def cut_along(image: RgbImage, seen: U8, regions: int) -> Regions:
+    """Cut a picture into at most ``regions`` regions along learned boundaries and edges of colour.
+
+    Args:
+        image: ``(h, w, 3)`` uint8, RGB, at working size.
+        seen: ``(2, h, w)`` uint8, probabilities of boundary and of thing.
+        regions: number of regions to stop at.
+
+    Returns:
+        regions whose sums end with the columns THING and INNER, and whose borders end with EDGE and OPEN, see
+        :mod:`counterview.proposals.objectness`.
+    """
+    lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
+    gradient = gradient_strength(np.asarray(cv2.GaussianBlur(lab, (0, 0), _SMOOTHING_PX), dtype=np.float32))
+    labels = basins(gradient + seen[0] * np.float32(_EDGE_WEIGHT / 255))
+    colour = pixel_sums(labels, lab)
+    pairs, borders = _borders(labels, gradient, seen)
+    tree = merge_tree(colour, pairs, borders, _small_cost, stop_at=regions)
+    final = tree.final_labels()
+    labels, ends = final[labels], final[pairs]
+    apart = ends[:, 0] != ends[:, 1]
+    pairs, borders = sum_by_pair(ends[apart], borders[apart])
+    flat = labels.ravel()
+    learned = [np.bincount(flat, (plane.ravel() / 255.0)) for plane in (seen[1], seen[0])]
+    sums = np.concatenate([pixel_sums(labels, lab), descriptors(labels, lab, gradient), np.stack(learned, 1)], axis=1)
+    return Regions(labels, sums, pairs, borders)
+
+
+def basins(strength: F32) -> I64:
+    """Basins of a height map: every pixel flows to the lowest of its eight neighbours, ``(h, w)`` to labels.
+
+    Neighbouring pixels that have no lower neighbour make one basin. (Rain falling on the map; flooding it gives
+    nearly the same basins in several times the time.)
+    """
+    height, width = strength.shape
+    low = strength <= cv2.erode(strength, np.ones((3, 3), np.uint8))
+    _, roots = cv2.connectedComponents(low.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    padded = np.pad(strength, 1, constant_values=np.inf)
+    lowest = np.full((height, width), np.inf, np.float32)
+    step = np.zeros((height, width), np.int32)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if dy or dx:
+                value = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+                better = value < lowest
+                np.copyto(lowest, value, where=better)
+                np.copyto(step, dy * width + dx, where=better)
+    step[low] = 0
+    to = np.arange(height * width, dtype=np.int32) + step.ravel()
+    while True:
+        further = to[to]
+        if np.array_equal(further, to):
+            return roots.ravel()[to].reshape(height, width).astype(np.int64) - 1
+        to = further
+
+
+def _borders(labels: I64, gradient: F32, seen: U8) -> tuple[I64, F64]:
+    """Neighbouring regions, and the sums over the pixel pairs between them, learned columns too."""
+    ends, values = [], []
+    for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        one, other = labels[near], labels[far]
+        apart = one != other
+        ends.append(np.stack([one[apart], other[apart]], 1))
+        strength = np.maximum(gradient[near][apart], gradient[far][apart])
+        edge = (seen[0][near][apart].astype(np.float32) + seen[0][far][apart]) / 2
+        columns = [np.ones_like(strength), strength, strength > STRONG_GRADIENT, edge / 255, edge < _OPEN]
+        values.append(np.stack(columns, 1).astype(np.float64))
+    return sum_by_pair(np.concatenate(ends), np.concatenate(values))
+
+
+def _mean_edge(borders: F64) -> F64:
+    return borders[:, EDGE] / borders[:, LENGTH]
+
+
+def _small_cost(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    """For the first joins, when regions are a few pixels: colour and boundary, each of which may be wrong alone."""
+    return np.sqrt(_smaller(sums, u, v)) * (1 + _colour_step(sums, u, v)) * (0.1 + _mean_edge(borders))
+
+
+def _colour_step(sums: F64, u: I64, v: I64) -> F64:
+    step = sums[u, LAB] / sums[u, AREA, None] - sums[v, LAB] / sums[v, AREA, None]
+    return np.sqrt(np.einsum("ec,ec->e", step, step))
+
+
+def _smaller(sums: F64, u: I64, v: I64) -> F64:
+    return np.minimum(sums[u, AREA], sums[v, AREA])
+
+
+def _thing_step(sums: F64, u: I64, v: I64) -> F64:
+    return np.asarray(np.abs(sums[u, THING] / sums[u, AREA] - sums[v, THING] / sums[v, AREA]))
+
+
+def _edge(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return (_mean_edge(borders) + 0.005) * _smaller(sums, u, v) ** 0.2
+
+
+def _edge_and_thing(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return (_mean_edge(borders) + 0.02) * _smaller(sums, u, v) ** 0.2 * (0.1 + _thing_step(sums, u, v))
+
+
+def _edge_texture_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return texture_and_shape(sums, u, v, borders) * (0.02 + _mean_edge(borders))
+
+
+def _edge_contact_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return contact_and_strict_shape(sums, u, v, borders) * (0.1 + _mean_edge(borders))
+
+
+COSTS: tuple[Cost, ...] = (
+    _edge,
+    _edge_and_thing,
+    _edge_texture_and_shape,
+    _edge_contact_and_shape,
+    texture_and_strict_shape,
+    contact_and_strict_shape,
+)
+"""What it costs to join two regions, one tree each."""
+
+
+def grow(regions: Regions) -> list[MergeTree]:
+    """One merging tree for each of :data:`COSTS`."""
+    return [merge_tree(regions.sums, regions.pairs, regions.borders, cost, at_once=1.0) for cost in COSTS]
+
+
+def _candidates(regions: Regions, settings: TinySettings, ranker: Ranker) -> tuple[F32, F64]:
+    """The most promising nodes: which regions make up each ``(m, n)``, 0 or 1, and how promising it is ``(m,)``."""
+    trees, area = grow(regions), regions.labels.size
+    nodes = gather(trees, settings.min_area_px, settings.max_area * area)
+    # Learned ranking alone is best on rendered pictures and poor on photographs; the rule keeps it on the ground.
+    score = nodes.rule ** (1 - LEARNED_SHARE) * ranker(nodes.features) ** LEARNED_SHARE
+    # Contrast costs most, so it is found only for those that may still be chosen.
+    keep = np.argsort(-score, kind="stable")[: 2 * settings.candidates]
+    members = members_at(trees, nodes.at[keep])
+    contrast = np.maximum(ranking.surround_contrast(members, nodes.sums[keep], regions), 0)
+    score = score[keep] * contrast ** (1 - LEARNED_SHARE)
+    best = np.argsort(-score, kind="stable")[: settings.candidates]
+    best = best[score[best] > 0]
+    return members[best], score[best]
+
+
+def members_at(trees: Sequence[MergeTree], at: I64) -> F32:
+    """Which leaves make up nodes given by their places in all trees' concatenation: ``(m, n)`` of 0 and 1.
+
+    The leaves of a tree are put in the order in which a walk meets them, where every node is an interval.
+    """
+    members = np.zeros((len(at), trees[0].leaves), dtype=np.float32)
+    offset = 0
+    for tree in trees:
+        count = len(tree.sums)
+        rows = np.flatnonzero((at >= offset) & (at < offset + count))
+        order, start, size = _walk(tree)
+        for row, node in zip(rows.tolist(), (at[rows] - offset).tolist(), strict=True):
+            members[row, order[start[node] : start[node] + size[node]]] = 1
+        offset += count
+    return members
+
+
+def _walk(tree: MergeTree) -> tuple[I64, list[int], list[int]]:
+    """Leaves in walking order, and for every node where in it its own begin and how many they are."""
+    children, leaves = tree.children.tolist(), tree.leaves
+    size = [1] * leaves
+    for a, b in children:
+        size.append(size[a] + size[b])
+    start, free = [0] * len(size), 0
+    roots = np.flatnonzero(tree.parents() < 0).tolist()
+    for root in roots:
+        start[root] = free
+        free += size[root]
+    for row in range(len(children) - 1, -1, -1):
+        a, b = children[row]
+        start[a] = start[leaves + row]
+        start[b] = start[a] + size[a]
+    order = np.empty(leaves, dtype=np.int64)
+    order[np.array(start[:leaves], dtype=np.int64)] = np.arange(leaves)
+    return order, start, size
+
+
+class TinyProposer:
+    """Proposals by two small networks that come with the package; runs on the processor, no download.
+
+    Args:
+        settings: see :class:`TinySettings`.
+
+    Raises:
+        CheckpointError: a shipped file is missing or damaged.
+    """
+
+    name = "tiny"
+
+    def __init__(self, settings: TinySettings | None = None) -> None:
+        self._settings = settings or TinySettings()
+        self._boundary = load_boundary()
+        self._ranker = load_ranker()
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, the version of the algorithm, and what tells these networks from others."""
+        weights = {"boundary": self._boundary.digest[:16], "ranker": self._ranker.digest[:16]}
+        return {**dataclasses.asdict(self._settings), "version": VERSION, **weights}
+
+    def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
+        """Propose masks, best first: the first k are the k that stand best for everything found.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
+            name: not used.
+
+        Raises:
+            ImageError: another shape or dtype.
+        """
+        as_rgb(image)
+        settings, size_hw = self._settings, (image.shape[0], image.shape[1])
+        working = at_working_size(image, settings)
+        regions = cut_along(working, self._boundary(working), settings.regions)
+        members, score = _candidates(regions, settings, self._ranker)
+        if len(members) == 0:
+            return Proposals.none(size_hw)
+        iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
+        chosen = ranking.choose_varied(iou, (score / score[0]) ** SHARPNESS, settings.max_masks, settings.duplicate_iou)
+        boxes = region_boxes(regions.labels)
+        masks, scores = [], []
+        for index in chosen:
+            mask = mask_at(members[index] > 0, regions.labels, boxes, size_hw)
+            if not mask.is_empty:
+                masks.append(mask)
+                scores.append(score[index])
+        return Proposals(size_hw, tuple(masks), np.array(scores, dtype=np.float32))

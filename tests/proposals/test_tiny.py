@@ -1,0 +1,270 @@
+import itertools
+from importlib.resources import as_file, files
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.proposals import of_folder
+from counterview.errors import CheckpointError, ConfigError, ImageError
+from counterview.masks.geometry import iou
+from counterview.proposals import load_proposer, shipped
+from counterview.proposals.boundary import BoundaryNet, folded
+from counterview.proposals.merging import merge_tree
+from counterview.proposals.objectness import EDGE, FEATURES, INNER, THING, gather, predict
+from counterview.proposals.regions import AREA, LENGTH
+from counterview.proposals.tiny import COSTS, TinySettings, at_working_size, basins, cut_along, grow, members_at
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_proposer("tiny")
+
+
+@pytest.fixture(scope="module")
+def cut_up(shapes):
+    """A small picture's regions, with boundaries as they would be if the network made no mistake."""
+    image, objects = shapes((90, 120))
+    edge = np.zeros((90, 120), bool)
+    for mask in objects.values():
+        edge[1:] |= mask[1:] != mask[:-1]
+        edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    thing = np.any(list(objects.values()), axis=0)
+    seen = np.stack([edge, thing]).astype(np.uint8) * 255
+    return image, seen, cut_along(image, seen, 60)
+
+
+def test_objects_are_among_the_first_masks(shapes, best_iou):
+    image, objects = shapes()
+    proposals = load_proposer("tiny", max_masks=60)(image)
+    assert 0 < len(proposals) <= 60
+    found = {name: best_iou(proposals, mask) for name, mask in objects.items()}
+    assert min(found.values()) > 0.7, found
+    assert np.mean(list(found.values())) > 0.85, found
+
+
+def test_bundled_pair_is_covered_as_measured_and_better_than_without_learning():
+    means = {}
+    for name in ("graph", "tiny"):
+        proposer = load_proposer(name, max_masks=200)
+        with as_file(files("counterview") / "assets" / "pair") as folder:
+            values = [
+                max(iou(proposal, mask) for proposal in proposer(example.image))
+                for example in of_folder(folder, "pair")
+                for mask in example.objects.values()
+            ]
+        means[name] = np.mean(values)
+    assert len(values) == 12
+    assert means["tiny"] > 0.9, means
+    assert means["tiny"] > means["graph"] + 0.02, means
+
+
+def test_limits_hold(shapes):
+    image, _ = shapes()
+    proposals = load_proposer("tiny", max_masks=25, duplicate_iou=0.6, max_area=0.2, least_side_px=100)(image)
+    assert 0 < len(proposals) <= 25
+    dense = [mask.to_array() for mask in proposals]
+    assert all(mask.sum() <= 0.2 * image[..., 0].size for mask in dense)
+    overlaps = [(a & b).sum() / (a | b).sum() for a, b in itertools.combinations(dense, 2)]
+    assert max(overlaps) <= 0.6
+
+
+def test_result_is_the_same_every_time_and_fewer_masks_are_the_first_of_more(shapes, tiny):
+    image, _ = shapes(seed=4)
+    before = image.copy()
+    first = tiny(image)
+    assert first == load_proposer("tiny")(np.asfortranarray(image))
+    assert np.array_equal(image, before)
+    assert load_proposer("tiny", max_masks=20)(image).masks == first.masks[:20]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 3), (64, 64)])
+def test_picture_without_anything_in_it_gives_masks_of_its_size_or_none(shape, tiny):
+    proposals = tiny(np.full((*shape, 3), 90, np.uint8))
+    assert proposals.size_hw == shape
+    assert len(proposals) <= 200
+
+
+def test_noise_and_large_pictures_do_not_break_it(tiny):
+    image = np.random.default_rng(0).integers(0, 256, (97, 61, 3), dtype=np.uint8)
+    assert np.isfinite(tiny(image).scores).all()
+    proposals = load_proposer("tiny", working_side_px=300, least_side_px=200)(np.tile(image, (8, 12, 1)))
+    assert proposals.size_hw == (776, 732)
+
+
+def test_not_a_picture_and_settings_that_contradict_are_refused(tiny):
+    with pytest.raises(ImageError):
+        tiny(np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(ConfigError, match="least_side_px"):
+        load_proposer("tiny", working_side_px=500, least_side_px=600)
+    with pytest.raises(ConfigError, match="takes no argument"):
+        load_proposer("tiny:large")
+
+
+def test_working_size_is_within_its_limits():
+    settings = TinySettings(working_side_px=80, least_side_px=60)
+    for given, expected in (((30, 40), (45, 60)), ((70, 50), (70, 50)), ((50, 100), (40, 80))):
+        assert at_working_size(np.zeros((*given, 3), np.uint8), settings).shape[:2] == expected
+
+
+def test_caches_notice_other_weights(tiny):
+    settings = tiny.settings()
+    listed = shipped.read_json(shipped.folder() / shipped.HASHES)
+    assert settings["boundary"] == listed[shipped.BOUNDARY][:16]
+    assert settings["ranker"] == listed[shipped.RANKER][:16]
+
+
+@pytest.mark.parametrize("name", [shipped.BOUNDARY, shipped.RANKER, shipped.HASHES])
+@pytest.mark.parametrize("harm", ["flip", "cut", "missing"])
+def test_damaged_file_is_told(name, harm, tmp_path):
+    for path in shipped.folder().iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    data = bytearray((tmp_path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    if harm == "missing":
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(bytes(data) if harm == "flip" else bytes(data[: len(data) // 2]))
+    with pytest.raises(CheckpointError, match=r"shipped file") as caught:
+        shipped.load_boundary(tmp_path)
+        shipped.load_ranker(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "Install the package again" in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    data = (shipped.folder() / shipped.RANKER).read_bytes()
+    with pytest.raises(CheckpointError, match="no boundary network"):
+        shipped.boundary_from(data, "0" * 64, tmp_path / "x")
+
+
+def test_boundary_network_takes_any_size_and_sees_a_square():
+    image = np.full((70, 101, 3), 90, np.uint8)
+    image[20:50, 30:70] = (220, 210, 60)
+    seen = shipped.load_boundary()(image)
+    assert seen.shape == (2, 70, 101)
+    assert seen.dtype == np.uint8
+    on = np.zeros((70, 101), bool)
+    on[19:51, 29:71] = True
+    on[21:49, 31:69] = False
+    away = np.zeros((70, 101), bool)
+    away[25:45, 35:65] = True
+    assert seen[0][on].mean() > 3 * seen[0][away].mean() + 50
+
+
+def test_folded_network_answers_as_the_trained_one():
+    torch.manual_seed(0)
+    trained = BoundaryNet(train=True, widths=(4, 6, 8, 10))
+    for _ in range(3):  # running means and variances other than those of a new norm
+        trained(torch.randn(2, 3, 32, 48) * 2 + 1)
+    trained.eval()
+    plain = BoundaryNet(widths=(4, 6, 8, 10)).eval()
+    plain.load_state_dict(folded(trained))
+    x = torch.randn(1, 3, 32, 48)
+    with torch.inference_mode():
+        assert torch.allclose(plain(x), trained(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_basins_are_where_every_pixel_flows(seed):
+    rng = np.random.default_rng(seed)
+    strength = rng.random((13, 17)).astype(np.float32)
+    strength[4:8, 5:9] = 0  # a level stretch is one basin
+    labels = basins(strength)
+    height, width = strength.shape
+
+    def flow(y, x):
+        """Oracle: walk to the lowest neighbour until none is lower."""
+        while True:
+            around = [
+                (strength[v, u], v, u)
+                for v in range(max(0, y - 1), min(height, y + 2))
+                for u in range(max(0, x - 1), min(width, x + 2))
+            ]
+            low = min(around)
+            if low[0] >= strength[y, x]:
+                return (4, 5) if 4 <= y < 8 and 5 <= x < 9 else (y, x)
+            _, y, x = low
+
+    ends = {}
+    for y in range(height):
+        for x in range(width):
+            ends.setdefault(flow(y, x), set()).add(int(labels[y, x]))
+    assert all(len(found) == 1 for found in ends.values())
+    assert len({found.pop() for found in ends.values()}) == len(ends) == labels.max() + 1
+
+
+def test_cut_keeps_the_sums_of_the_picture(cut_up):
+    _, seen, regions = cut_up
+    assert len(regions) == 60
+    assert np.array_equal(np.bincount(regions.labels.ravel()), regions.sums[:, AREA])
+    assert regions.sums[:, THING].sum() == pytest.approx(seen[1].sum() / 255)
+    assert regions.sums[:, INNER].sum() == pytest.approx(seen[0].sum() / 255)
+    # Borders, counted again on the finished labels.
+    labels, total = regions.labels, {}
+    for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        for a, b, p, q in zip(
+            labels[near].ravel(), labels[far].ravel(), seen[0][near].ravel(), seen[0][far].ravel(), strict=True
+        ):
+            if a != b:
+                length, edge = total.get((min(a, b), max(a, b)), (0, 0.0))
+                total[min(a, b), max(a, b)] = (length + 1, edge + (int(p) + int(q)) / 510)
+    assert len(total) == len(regions.pairs)
+    for pair, border in zip(regions.pairs.tolist(), regions.borders, strict=True):
+        assert (border[LENGTH], border[EDGE]) == pytest.approx(total[tuple(pair)], abs=1e-4)
+
+
+def test_members_are_those_of_the_trees(cut_up):
+    trees = grow(cut_up[2])
+    every = np.concatenate([tree.members() for tree in trees])
+    at = np.random.default_rng(0).permutation(len(every))
+    assert np.array_equal(members_at(trees, at) > 0, every[at])
+    parts = merge_tree(cut_up[2].sums, cut_up[2].pairs, cut_up[2].borders, COSTS[0], stop_at=5)
+    assert np.array_equal(members_at([parts], np.arange(len(parts.sums))) > 0, parts.members())
+
+
+def test_features_agree_with_what_is_counted_from_the_members(cut_up):
+    regions = cut_up[2]
+    trees = grow(regions)
+    nodes = gather(trees, 10, 4000)
+    every = [tree.members() for tree in trees]
+    members = np.concatenate(every)[nodes.at]
+    sets = [{row.tobytes() for row in part} for part in every]
+    assert len({row.tobytes() for row in members}) == len(members)
+    assert np.allclose(members @ regions.sums, nodes.sums)
+    value = dict(zip(FEATURES, nodes.features.T, strict=True))
+    crossing = members[:, regions.pairs[:, 0]] != members[:, regions.pairs[:, 1]]
+    length, edge = crossing @ regions.borders[:, LENGTH], crossing @ regions.borders[:, EDGE]
+    assert np.allclose(value["mean learned boundary along the outline"], edge / np.maximum(length, 1), atol=1e-5)
+    often = [np.mean([row.tobytes() in part for part in sets]) for row in members]
+    assert np.allclose(value["share of the trees that have it"], often)
+    born = value["learned boundary between its two parts"]
+    assert (value["the most that was joined across anywhere within"] >= born - 1e-6).all()
+    only = np.flatnonzero(np.isclose(often, 1 / len(trees)))
+    assert len(only)
+    for index in only[:40]:
+        tree = next(t for t, part in zip(trees, sets, strict=True) if members[index].tobytes() in part)
+        own = tree.members()
+        node = next(i for i, row in enumerate(own) if np.array_equal(row, members[index]))
+        parent = tree.parents()[node]
+        sibling = own[parent] & ~own[node]
+        u, v = regions.pairs.T
+        between = (own[node][u] & sibling[v]) | (own[node][v] & sibling[u])
+        mean = regions.borders[between, EDGE].sum() / regions.borders[between, LENGTH].sum()
+        assert value["learned boundary to what it is joined with"][index] == pytest.approx(mean, abs=1e-4)
+
+
+def test_prediction_is_that_of_the_layers():
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (3, 4), "b0": (4,), "w1": (4, 1), "b1": (1,)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights |= {"mean": np.float32([1, 0, -1]), "scale": np.float32([2, 1, 0.5])}
+    x = rng.normal(size=(6, 3)).astype(np.float32) * 4
+    scaled = torch.from_numpy((x - weights["mean"]) / weights["scale"]).clamp(-5, 5)
+    first, last = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)
+    with torch.no_grad():
+        for layer, number in ((first, 0), (last, 1)):
+            layer.weight.copy_(torch.from_numpy(weights[f"w{number}"].T))
+            layer.bias.copy_(torch.from_numpy(weights[f"b{number}"]))
+        expected = torch.sigmoid(last(torch.relu(first(scaled))))[:, 0].numpy()
+    assert np.allclose(predict(weights, x), expected, atol=1e-6)
