@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from counterview.lmeec.config import MEMORY_CHANNELS, LMEECConfig
+from counterview.lmeec.config import MEMORY_CHANNELS, ConvConfig, HieraConfig, LMEECConfig
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig
@@ -17,8 +17,12 @@ def sam2_config(config: LMEECConfig) -> Sam2VideoConfig:
     """
     from transformers import Sam2VideoConfig
 
-    hiera, grid, channels = config.hiera, config.grid, config.channels
+    grid, channels = config.grid, config.channels
+    encoder = config.encoder
+    # A convolutional encoder takes the place of Hiera afterwards; a Hiera of one narrow block a stage until then.
+    hiera = HieraConfig(hidden=8, blocks=(1, 1, 1, 1), global_blocks=()) if isinstance(encoder, ConvConfig) else encoder
     stages = [hiera.hidden * 2**i for i in range(4)]
+    laterals = [n + encoder.palette for n in encoder.channels] if isinstance(encoder, ConvConfig) else stages
     vision: dict[str, Any] = {
         "model_type": "sam2_vision_model",
         "backbone_config": {
@@ -33,7 +37,7 @@ def sam2_config(config: LMEECConfig) -> Sam2VideoConfig:
             "window_positional_embedding_background_size": list(hiera.background),
             "image_size": [config.image_size, config.image_size],
         },
-        "backbone_channel_list": stages[::-1],
+        "backbone_channel_list": laterals[::-1],
         "backbone_feature_sizes": [[grid * k, grid * k] for k in (4, 2, 1)],
         "fpn_hidden_size": channels,
     }

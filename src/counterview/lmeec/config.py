@@ -62,7 +62,27 @@ class HieraConfig:
             )
 
 
-BACKBONES: dict[str, HieraConfig] = {
+@dataclass(frozen=True)
+class ConvConfig:
+    """Size of a convolutional image encoder, which is ours: for training from scratch on a CPU.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+
+    channels: tuple[int, int, int, int] = field(default=(32, 64, 128, 256), metadata={"help": "channels of each stage"})
+    blocks: tuple[int, int, int, int] = field(default=(1, 1, 2, 1), metadata={"help": "residual blocks of each stage"})
+    palette: int = field(default=48, metadata={"help": "channels of the colour histograms beside each stage"})
+
+    def __post_init__(self) -> None:
+        if min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):
+            raise ConfigError(
+                "a convolutional encoder has at least one block a stage, and channels in multiples of 16",
+                found=(self.channels, self.blocks),
+            )
+
+
+BACKBONES: dict[str, HieraConfig | ConvConfig] = {
     "hiera-t": HieraConfig(),
     "hiera-s": HieraConfig(blocks=(1, 2, 11, 2), global_blocks=(7, 10, 13)),
     "hiera-b+": HieraConfig(hidden=112, heads=2, blocks=(2, 3, 16, 3), global_blocks=(12, 16, 20), background=(14, 14)),
@@ -73,6 +93,7 @@ BACKBONES: dict[str, HieraConfig] = {
     "hiera-nano": HieraConfig(
         hidden=32, heads=1, blocks=(1, 1, 3, 1), global_blocks=(3, 4), windows=(8, 4, 14, 7), background=(7, 7)
     ),
+    "conv-tiny": ConvConfig(),
 }
 """Image encoders by name. The first four are those of SAM 2.1."""
 
@@ -104,7 +125,9 @@ class LMEECConfig:
     )
     backbone: HieraConfig | str = field(
         default="hiera-b+",
-        metadata={"help": "image encoder: hiera-t, hiera-s, hiera-b+, hiera-l, hiera-nano, or its sizes in numbers"},
+        metadata={
+            "help": "image encoder: hiera-t, hiera-s, hiera-b+, hiera-l, hiera-nano, conv-tiny, or a Hiera in numbers"
+        },
     )
     image_size: int = field(default=480, metadata={"help": "side of the square picture, a multiple of 32"})
     channels: int = field(default=256, metadata={"help": "channels of the feature maps (C); a multiple of 64"})
@@ -123,6 +146,9 @@ class LMEECConfig:
     bank_size: int = field(default=6, metadata={"help": "frames that each bank holds (M)"})
     key_frames: int = field(
         default=1, metadata={"help": "first frames of a track that weighted compression never merges"}
+    )
+    appearance: int = field(
+        default=0, metadata={"help": "channels of the appearance prompt, which is ours; 0: none, as in the paper"}
     )
     multimask: bool = field(default=False, metadata={"help": "decode three masks and take the best, as SAM 2 can"})
 
@@ -170,8 +196,8 @@ class LMEECConfig:
         if self.image_size < 32 or self.image_size % 32:
             near = max(32, round(self.image_size / 32) * 32)
             yield f"image_size is {self.image_size}, expected a multiple of 32 (nearest: {near})"
-        else:
-            window = self.hiera.windows[0]
+        elif isinstance(self.encoder, HieraConfig):
+            window = self.encoder.windows[0]
             if (self.image_size // 4) % window:
                 yield (
                     f"image_size {self.image_size} gives {self.image_size // 4} tokens a side, "
@@ -182,6 +208,8 @@ class LMEECConfig:
         for name in ("attention_layers", "feed_forward", "bank_size", "max_pointers"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, expected at least 1"
+        if self.appearance < 0:
+            yield f"appearance is {self.appearance}, expected 0 or more"
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}, expected 0 to 1"
         if not 0 <= self.key_frames <= max(self.bank_size - 1, 0):
@@ -190,7 +218,7 @@ class LMEECConfig:
             yield "without cross_view_prompt, query_memory and target_memory nothing says which object is meant"
 
     @property
-    def hiera(self) -> HieraConfig:
+    def encoder(self) -> HieraConfig | ConvConfig:
         """The image encoder in numbers."""
         return BACKBONES[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
@@ -211,6 +239,6 @@ def governed_settings() -> dict[str, tuple[Any, Any]]:
 
 def architecture(config: LMEECConfig) -> dict[str, Any]:
     """The settings that decide the shape of the weights."""
-    names = ("image_size", "channels", "attention_layers", "feed_forward", "fusion", "bank_size")
+    names = ("image_size", "channels", "attention_layers", "feed_forward", "fusion", "bank_size", "appearance")
     values = {f.name: getattr(config, f.name) for f in fields(config) if f.name in names}
-    return {"backbone": config.hiera, **values}
+    return {"backbone": config.encoder, **values}

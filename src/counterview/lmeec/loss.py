@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from counterview.lmeec.appearance import mean_under, similarity
 from counterview.lmeec.model import Decoded
 
 
@@ -42,6 +43,52 @@ def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
     predicted, truth = logits > 0, truth > 0.5
     union = (predicted | truth).sum(dim=(-2, -1))
     return (predicted & truth).sum(dim=(-2, -1)) / union.clamp(min=1)
+
+
+def match_loss(
+    query: Tensor, query_masks: Tensor, target: Tensor, target_masks: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """Does the object look in the target's features as it does in the query's? Ours, for training from scratch.
+
+    The mean feature under the query mask is compared with every cell of the target (cosine, then softmax over the
+    cells); the cross-entropy is taken to how the target mask is spread over the cells, less that of a perfect answer.
+
+    Args:
+        query: features ``(N, C, h, w)``.
+        query_masks: ``(N, S, S)`` of 0 and 1.
+        target: likewise.
+        target_masks: likewise.
+        temperature: cosines are divided by it.
+
+    Returns:
+        ``(N,)``; 0 where either mask is empty.
+    """
+    truth = functional.adaptive_avg_pool2d(target_masks[:, None].float(), target.shape[-1]).flatten(1)
+    seen = query_masks.flatten(1).any(dim=1) & (truth.sum(dim=1) > 0)
+    spread = truth / truth.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    found = (similarity(query, query_masks, target).flatten(1) / temperature).log_softmax(dim=1)
+    return (spread * (spread.clamp(min=1e-6).log() - found)).sum(dim=1) * seen
+
+
+def tell_apart_loss(
+    query: Tensor, query_masks: Tensor, target: Tensor, target_masks: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """Is each object of the query most like itself among all objects of the batch's targets? Ours, from scratch.
+
+    :func:`match_loss` alone is first lowered by making all objects alike and unlike the rest. Arguments as there.
+
+    Returns:
+        ``(N,)``; 0 where either mask is empty.
+    """
+    seen = query_masks.flatten(1).any(dim=1) & target_masks.flatten(1).any(dim=1)
+    alike = mean_under(query, query_masks) @ mean_under(target, target_masks).T / temperature
+    alike = alike.masked_fill(~seen[None, :], -1e4)
+    return torch.where(seen, -alike.log_softmax(dim=1).diagonal(), 0.0)
+
+
+def shrink_truth(masks: Tensor, stride: int) -> Tensor:
+    """Masks ``(N, S, S)`` as the share of each ``stride`` x ``stride`` square that they fill; as they are for 1."""
+    return masks if stride == 1 else functional.avg_pool2d(masks[:, None].float(), stride)[:, 0]
 
 
 def frame_loss(decoded: Decoded, truth: Tensor, focal_weight: float = 20.0, dice_weight: float = 1.0) -> FrameLoss:

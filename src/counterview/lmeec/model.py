@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from counterview.lmeec import attention
+from counterview.lmeec.appearance import AppearancePrompt
 from counterview.lmeec.architecture import sam2_config
-from counterview.lmeec.config import LMEECConfig
+from counterview.lmeec.config import ConvConfig, LMEECConfig
+from counterview.lmeec.convnet import ConvBackbone
 from counterview.lmeec.fusion import build_fusion
 
 if TYPE_CHECKING:
@@ -39,16 +42,30 @@ class ImageFeatures:
         top: ``(B, C, h, w)``.
         half: ``(B, C / 4, 2h, 2w)``, projected for the mask decoder.
         quarter: ``(B, C / 8, 4h, 4w)``, projected for the mask decoder.
+        fine: ``(B, config.appearance, 4h, 4w)``, of the appearance prompt where there is one.
     """
 
     top: Tensor
     half: Tensor
     quarter: Tensor
+    fine: Tensor | None = None
 
     def pick(self, index: Tensor | Sequence[int]) -> ImageFeatures:
         """The pictures of ``index`` ``(N,)``, repeated as it says."""
         index = torch.as_tensor(index, device=self.top.device)
-        return ImageFeatures(self.top[index], self.half[index], self.quarter[index])
+        fine = None if self.fine is None else self.fine[index]
+        return ImageFeatures(self.top[index], self.half[index], self.quarter[index], fine)
+
+    @staticmethod
+    def join(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+        """The pictures of all ``parts``, one after the other."""
+        fine = [p.fine for p in parts if p.fine is not None]
+        return ImageFeatures(
+            torch.cat([p.top for p in parts]),
+            torch.cat([p.half for p in parts]),
+            torch.cat([p.quarter for p in parts]),
+            torch.cat(fine) if fine else None,
+        )
 
 
 @dataclass
@@ -90,7 +107,11 @@ class LMEEC(nn.Module):
 
         self.config = config or LMEECConfig()
         self.sam = Sam2VideoModel(sam2_config(self.config))
+        if isinstance(self.config.encoder, ConvConfig):
+            self.sam.vision_encoder.backbone = ConvBackbone(self.config.encoder)
         self.fusion = build_fusion(self.config.fusion, self.config.channels)
+        width = self.config.appearance
+        self.appearance = AppearancePrompt(self.config.channels, width) if width else None
         # Visibility is sigmoid(scale * score + bias); calibration on validation data sets the two.
         self.register_buffer("visibility_scale", torch.ones(()))
         self.register_buffer("visibility_bias", torch.zeros(()))
@@ -199,7 +220,8 @@ class LMEEC(nn.Module):
         """Encode normalised pictures ``(B, 3, S, S)``."""
         maps = self.sam.vision_encoder(pixels).fpn_hidden_states  # from high to low resolution, (B, C, side, side)
         decoder = self.sam.mask_decoder
-        return ImageFeatures(top=maps[2], half=decoder.conv_s1(maps[1]), quarter=decoder.conv_s0(maps[0]))
+        fine = None if self.appearance is None else self.appearance.features(maps[0], maps[2])
+        return ImageFeatures(maps[2], decoder.conv_s1(maps[1]), decoder.conv_s0(maps[0]), fine)
 
     def query_logits(self, masks: Tensor) -> Tensor:
         """Query masks ``(..., S, S)``, 0 or 1, as the logits that the memory encoder is given."""
@@ -228,18 +250,29 @@ class LMEEC(nn.Module):
             memory = memory + absent * occlusion[..., None, None]
         return memory.flatten(2).transpose(1, 2)
 
-    def view_features(self, top: Tensor, query_memory: Tensor) -> Tensor:
+    def look(self, top: Tensor) -> Tensor | None:
+        """What both attentions need of target pictures ``(B, C, h, w)`` whatever the object; None where it is no gain.
+
+        ``(B, h * w, C)``; its rows, picked for N tracks, may be given to :meth:`view_features` and
+        :meth:`memory_features`.
+        """
+        if self.training or top.device.type != "cpu":
+            return None
+        return attention.first_look(self.sam.memory_attention, top, self._image_place(top))
+
+    def view_features(self, top: Tensor, query_memory: Tensor, look: Tensor | None = None) -> Tensor:
         """F_view: the target attends to the query's current frame.
 
         Args:
             top: target features ``(N, C, h, w)``.
             query_memory: ``(N, h * w, 64)``.
+            look: :meth:`look` of ``top``, if it is at hand.
 
         Returns:
             ``(N, C, h, w)``.
         """
         place = self._place(query_memory)
-        return self._attend(top, query_memory.transpose(0, 1), place.expand(-1, top.shape[0], -1), 0)
+        return self._attend(top, query_memory.transpose(0, 1), place.expand(-1, top.shape[0], -1), 0, look)
 
     def memory_features(
         self,
@@ -249,6 +282,7 @@ class LMEEC(nn.Module):
         pointers: Tensor | None = None,
         distances: Tensor | None = None,
         pointer_span: int = 15,
+        look: Tensor | None = None,
     ) -> Tensor | None:
         """F_mem: the target attends to both banks, then to past object pointers.
 
@@ -259,6 +293,7 @@ class LMEEC(nn.Module):
             pointers: ``(N, P, C)``.
             distances: ``(N, P)`` how many frames ago each was.
             pointer_span: distance that counts as 1 in the pointers' position encoding.
+            look: :meth:`look` of ``top``, if it is at hand.
 
         Returns:
             ``(N, C, h, w)``, or None where there is nothing to attend to.
@@ -282,7 +317,7 @@ class LMEEC(nn.Module):
             memories.append(split)
             positions.append(position)
             tokens = split.shape[0]
-        return self._attend(top, torch.cat(memories), torch.cat(positions), tokens)
+        return self._attend(top, torch.cat(memories), torch.cat(positions), tokens, look)
 
     def fuse(self, memory: Tensor | None, view: Tensor | None, top: Tensor) -> Tensor:
         """F_tar ``(N, C, h, w)`` from whatever of F_mem and F_view there is; SAM 2's empty memory if neither."""
@@ -294,13 +329,20 @@ class LMEEC(nn.Module):
             return view
         return top + self.sam.no_memory_embedding.view(1, -1, 1, 1)
 
-    def decode(self, feature: Tensor, images: ImageFeatures, query_masks: Tensor | None = None) -> Decoded:
+    def decode(
+        self,
+        feature: Tensor,
+        images: ImageFeatures,
+        query_masks: Tensor | None = None,
+        query_fine: Tensor | None = None,
+    ) -> Decoded:
         """Decode masks.
 
         Args:
             feature: F_tar, ``(N, C, h, w)``.
             images: the target pictures of the N tracks.
-            query_masks: ``(N, S, S)``, used only with ``config.dense_prompt == "mask"``.
+            query_masks: ``(N, S, S)``, used only with ``config.dense_prompt == "mask"`` and by the appearance prompt.
+            query_fine: ``ImageFeatures.fine`` of the N tracks' query pictures, if there is an appearance prompt.
         """
         count, sam = feature.shape[0], self.sam
         # As in SAM 2, an empty prompt is two points that are none.
@@ -315,13 +357,19 @@ class LMEEC(nn.Module):
                 query_masks[:, None].float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True
             )
             _, dense = sam.prompt_encoder(None, None, None, small)
+        quarter, half = images.quarter, images.half
+        if self.appearance is not None and query_masks is not None and query_fine is not None:
+            assert images.fine is not None
+            comparison = self.appearance.compare(query_fine, query_masks, images.fine)
+            at_top, at_half, at_quarter = self.appearance.prompts(comparison.to(feature.dtype))
+            feature, half, quarter = feature + at_top, half + at_half, quarter + at_quarter
         masks, ious, tokens, score = sam.mask_decoder(
             image_embeddings=feature,
             image_positional_embeddings=sam.get_image_wide_positional_embeddings().expand(count, -1, -1, -1),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=self.config.multimask,
-            high_resolution_features=[images.quarter, images.half],
+            high_resolution_features=[quarter, half],
         )
         masks, ious, tokens = masks[:, 0].float(), ious[:, 0].float(), tokens[:, 0]
         score = score.reshape(count).float()
@@ -336,9 +384,17 @@ class LMEEC(nn.Module):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _attend(self, top: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int) -> Tensor:
+    def _attend(
+        self, top: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int, look: Tensor | None
+    ) -> Tensor:
         # SAM 2 keeps the sequence first: (h*w, N, C) attends to (L, N, 64).
         count, channels, height, width = top.shape
+        look = self.look(top) if look is None else look
+        if look is not None:
+            seen = attention.attend(
+                self.sam.memory_attention, look, memory.to(look.dtype), positions.to(look.dtype), pointer_tokens
+            )
+            return seen.transpose(1, 2).reshape(count, channels, height, width)
         place = self._image_place(top)
         result = self.sam.memory_attention(
             current_vision_features=top.flatten(2).permute(2, 0, 1),

@@ -24,6 +24,13 @@ class DataConfig:
         default=("ego2exo",), metadata={"help": "ego2exo, exo2ego, or both for one model of both"}
     )
     clip_frames: int = field(default=CLIP_FRAMES, metadata={"help": "frames of a training clip"})
+    short_epochs: int = field(
+        default=0, metadata={"help": "first epochs, in which clips have one frame: no memory yet (ours, from scratch)"}
+    )
+    match_epochs: int = field(
+        default=0, metadata={"help": "first epochs, in which features are matched and no mask is decoded (ours)"}
+    )
+    match_times: int = field(default=1, metadata={"help": "times as many clips in those, which are cheap"})
     max_objects: int = field(default=MAX_OBJECTS, metadata={"help": "most objects of a training clip"})
     clips_per_epoch: int | None = field(
         default=None, metadata={"help": "clips of an epoch; one for each object and pair of cameras if not given"}
@@ -39,12 +46,13 @@ class DataConfig:
         problems = []
         if not self.directions or len(set(self.directions)) < len(self.directions):
             problems.append("directions are one or two different ones")
-        for name in ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames"):
+        for name in ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames", "match_times"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(f"{name} is {value}, expected 1 or more")
-        if self.cache_mb < 0:
-            problems.append(f"cache_mb is {self.cache_mb}, expected 0 or more")
+        for name in ("cache_mb", "short_epochs", "match_epochs"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not self.root:
             problems.append("root is empty")
         if problems:
@@ -85,15 +93,21 @@ class LossConfig:
     dice: float = field(default=1.0, metadata={"help": "weight of the dice loss"})
     iou: float = field(default=1.0, metadata={"help": "weight of the error of the predicted IoU"})
     score: float = field(default=1.0, metadata={"help": "weight of the object score's cross-entropy"})
+    match: float = field(
+        default=0.0, metadata={"help": "weight of matching the top features of both views (ours, from scratch)"}
+    )
+    stride: int = field(default=1, metadata={"help": "masks are compared at the picture's size divided by this"})
     calibration: Literal["balanced", "data", "none"] = field(
         default="balanced",
         metadata={"help": "visibility calibrated as if half of all objects were visible, as in the data, or not"},
     )
 
     def __post_init__(self) -> None:
-        for name in ("focal", "dice", "iou", "score"):
+        for name in ("focal", "dice", "iou", "score", "match"):
             if not 0 <= getattr(self, name) < 1e6:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.stride not in (1, 2, 4):
+            raise ConfigError(f"stride is {self.stride}, expected 1, 2 or 4")
 
 
 @dataclass(frozen=True)
@@ -132,3 +146,7 @@ class LMEECRecipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.match_epochs and not self.loss.match:
+            raise ConfigError("data.match_epochs needs loss.match above 0", found=self.data.match_epochs)

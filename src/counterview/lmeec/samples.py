@@ -25,12 +25,16 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class ClipSample:
-    """One clip: pictures ``(T, S, S, 3)`` uint8 of both views and masks ``(O, T, S, S)`` bool."""
+    """One clip: pictures ``(T, S, S, 3)`` uint8 of both views and masks ``(O, T, S, S)`` bool.
+
+    ``decode`` is false where only the features of both views are to be matched.
+    """
 
     query_images: NDArray[np.uint8]
     target_images: NDArray[np.uint8]
     query_masks: NDArray[np.bool_]
     target_masks: NDArray[np.bool_]
+    decode: bool = True
 
 
 class ClipReader:
@@ -126,4 +130,5 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
         torch.from_numpy(np.concatenate([s.query_masks for s in samples])),
         torch.from_numpy(np.concatenate([s.target_masks for s in samples])),
         torch.arange(len(samples)).repeat_interleave(torch.tensor(objects)),
+        torch.tensor(all(s.decode for s in samples)),
     )

@@ -291,9 +291,12 @@ class Session:
             item = self._item(key, index, query_memory.get(key[0]))
             groups.setdefault(item.shape, []).append(item)
         answers: dict[tuple[str, str], FrameResult] = {}
+        looks = {camera: model.look(view.features.top) for camera, view in targets.items()}
         for group in groups.values():
-            features = _gather([targets[item.key[1]].features for item in group])
-            decoded = self._decode_group(group, features, squares)
+            features = ImageFeatures.join([targets[item.key[1]].features for item in group])
+            seen = [look for item in group if (look := looks[item.key[1]]) is not None]
+            fine = views[-1].features.fine if shown else None
+            decoded = self._decode_group(group, features, torch.cat(seen) if seen else None, squares, fine)
             memory = model.encode_memory(features.top, decoded.logits, decoded.score)
             for row, item in enumerate(group):
                 self._remember(item, index, memory[row], decoded.pointer[row])
@@ -318,13 +321,20 @@ class Session:
         most = self.model.config.max_pointers
         return most if self.frames is None else min(self.frames, most)
 
-    def _decode_group(self, group: Sequence[_Item], images: ImageFeatures, squares: Mapping[str, Tensor]) -> Decoded:
+    def _decode_group(
+        self,
+        group: Sequence[_Item],
+        images: ImageFeatures,
+        look: Tensor | None,
+        squares: Mapping[str, Tensor],
+        query_fine: Tensor | None,
+    ) -> Decoded:
         model, first = self.model, group[0]
         view = None
         shown = first.query_memory is not None
         # Without the cross-view prompt the query's first frame still has to say which object is meant.
         if shown and (model.config.cross_view_prompt or not (first.query or first.target)):
-            view = model.view_features(images.top, torch.stack([i.query_memory for i in group]))  # type: ignore[misc]
+            view = model.view_features(images.top, torch.stack([i.query_memory for i in group]), look)  # type: ignore[misc]
         pointers = distances = None
         if first.pointers:
             pointers = torch.stack([torch.stack(i.pointers) for i in group])
@@ -336,10 +346,12 @@ class Session:
             pointers,
             distances,
             self._pointer_reach() - 1,
+            look,
         )
         feature = model.fuse(memory, view, images.top)
         masks = torch.stack([squares[i.key[0]] for i in group]) if shown else None
-        return model.decode(feature, images, masks)
+        fine = query_fine.expand(len(group), -1, -1, -1) if shown and query_fine is not None else None
+        return model.decode(feature, images, masks, fine)
 
     def _remember(self, item: _Item, index: int, memory: Tensor, pointer: Tensor) -> None:
         track = item.track
@@ -390,14 +402,6 @@ class _Item:
     def shape(self) -> Hashable:
         """Tracks of one shape go through the attention as one batch."""
         return self.query_memory is None, len(self.query), len(self.target), len(self.pointers)
-
-
-def _gather(features: Sequence[ImageFeatures]) -> ImageFeatures:
-    return ImageFeatures(
-        torch.cat([f.top for f in features]),
-        torch.cat([f.half for f in features]),
-        torch.cat([f.quarter for f in features]),
-    )
 
 
 def _array(picture: Picture) -> RgbImage:

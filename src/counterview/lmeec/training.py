@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -19,11 +20,12 @@ from counterview.data.dataset import open_dataset
 from counterview.errors import InputError
 from counterview.lmeec.calibration import fit_visibility
 from counterview.lmeec.card import model_card
-from counterview.lmeec.loss import FrameLoss, frame_loss, mean_over_clips
+from counterview.lmeec.initial import initialise
+from counterview.lmeec.loss import FrameLoss, frame_loss, match_loss, mean_over_clips, shrink_truth, tell_apart_loss
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.recipe import LMEECRecipe
 from counterview.lmeec.samples import ClipReader, ClipSample, collate
-from counterview.lmeec.unroll import ClipBatch, unroll, unused_parameters
+from counterview.lmeec.unroll import ClipBatch, matched_features, unroll, unused_parameters
 from counterview.lmeec.validation import Row, Validator, summarise
 from counterview.lmeec.weights import CONFIG_NAME, load_sam2, model_config
 from counterview.types import RgbImage
@@ -70,6 +72,7 @@ class LMEECTask:
                 fix="Set data.clip_frames lower, or check data.split, data.directions and the masks.",
             )
         self.sampler = ClipSampler(sources, length=data.clip_frames, max_objects=data.max_objects)
+        self.short_sampler = ClipSampler(sources, length=1, max_objects=data.max_objects)
         self.reader = ClipReader(self.train_data, config.model.image_size, config.augment, data.cache_mb)
         self.validator = Validator(self.val_data, data.directions, takes=data.val_takes, frames=data.val_frames)
 
@@ -80,6 +83,7 @@ class LMEECTask:
         source = self.config.init_from
         if source is None:
             model = LMEEC(self.config.model)
+            initialise(model)
         elif (Path(source) / CONFIG_NAME).is_file() and "counterview-lmeec" in (Path(source) / CONFIG_NAME).read_text(
             encoding="utf-8"
         ):
@@ -120,32 +124,55 @@ class LMEECTask:
         return optim.encoder_lr_scale * optim.layer_decay ** (blocks + 1 - depth)
 
     def train_length(self, epoch: int) -> int:
-        return self.config.data.clips_per_epoch or len(self.sampler)
+        data = self.config.data
+        times = data.match_times if epoch < data.match_epochs else 1
+        return times * (data.clips_per_epoch or len(self.sampler))
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> ClipSample:
-        return self.reader.read(self.sampler.clip(epoch, index), rng)
+        data = self.config.data
+        sampler = self.short_sampler if epoch < max(data.short_epochs, data.match_epochs) else self.sampler
+        sample = self.reader.read(sampler.clip(epoch, index), rng)
+        return replace(sample, decode=epoch >= data.match_epochs)
 
     def collate(self, samples: Sequence[ClipSample]) -> ClipBatch:
         return collate(samples)
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         weights, optim = self.config.loss, self.config.optim
-        frames = unroll(
-            cast(LMEEC, model), batch, recompute=optim.recompute, recompute_pictures=optim.recompute_pictures
-        )
-        losses = [
-            frame_loss(decoded, batch.target_masks[:, t], weights.focal, weights.dice)
-            for t, decoded in enumerate(frames)
-        ]
-        parts = {
-            name: mean_over_clips(torch.stack([getattr(one, name) for one in losses]), batch.clip_of, batch.clips)
-            for name in FrameLoss.__dataclass_fields__
-        }
+        tops: list[tuple[Tensor, Tensor]] = []
+        if bool(batch.decode):
+            frames = unroll(
+                cast(LMEEC, model),
+                batch,
+                recompute=optim.recompute,
+                recompute_pictures=optim.recompute_pictures,
+                watch=tops if weights.match else None,
+            )
+            losses = [
+                frame_loss(decoded, shrink_truth(batch.target_masks[:, t], weights.stride), weights.focal, weights.dice)
+                for t, decoded in enumerate(frames)
+            ]
+            values = {
+                name: torch.stack([getattr(one, name) for one in losses]) for name in FrameLoss.__dataclass_fields__
+            }
+        else:
+            tops = matched_features(cast(LMEEC, model), batch)
+            nothing = torch.zeros(len(tops), len(batch.clip_of), device=batch.clip_of.device)
+            values = dict.fromkeys(FrameLoss.__dataclass_fields__, nothing)
+        if weights.match:
+            values["match"] = torch.stack([self._match(batch, t, *both) for t, both in enumerate(tops)])
+        parts = {name: mean_over_clips(value, batch.clip_of, batch.clips) for name, value in values.items()}
         total = sum(
             (getattr(weights, name) * value for name, value in parts.items()),
             start=torch.zeros(()).to(batch.clip_of.device),
         )
         return total, {name: value.detach() for name, value in parts.items()}
+
+    @staticmethod
+    def _match(batch: ClipBatch, frame: int, query: Tensor, target: Tensor) -> Tensor:
+        there = (query, batch.query_masks[:, frame], target, batch.target_masks[:, frame])
+        back = (*there[2:], *there[:2])
+        return sum((f(*way) for f in (match_loss, tell_apart_loss) for way in (there, back)), torch.zeros(())) / 2
 
     # ----------------------------------------------------------------------------------------- validation
 

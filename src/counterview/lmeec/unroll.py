@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from counterview.lmeec.model import LMEEC, Decoded, ImageFeatures
@@ -24,6 +25,7 @@ class ClipBatch:
         query_masks: ``(N, T, S, S)`` bool.
         target_masks: ``(N, T, S, S)`` bool, empty where the object is absent.
         clip_of: ``(N,)`` int64, the clip of each track.
+        decode: ``()`` bool; false where only the features of both views are to be matched, and no mask decoded.
     """
 
     query_images: Tensor
@@ -31,6 +33,7 @@ class ClipBatch:
     query_masks: Tensor
     target_masks: Tensor
     clip_of: Tensor
+    decode: Tensor = field(default_factory=lambda: torch.tensor(True))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """The batch on another device."""
@@ -42,7 +45,14 @@ class ClipBatch:
         return self.query_images.shape[0]
 
 
-def unroll(model: LMEEC, batch: ClipBatch, *, recompute: bool = False, recompute_pictures: int = 1) -> list[Decoded]:
+def unroll(
+    model: LMEEC,
+    batch: ClipBatch,
+    *,
+    recompute: bool = False,
+    recompute_pictures: int = 1,
+    watch: list[tuple[Tensor, Tensor]] | None = None,
+) -> list[Decoded]:
     """Predict every frame of the clips in turn, each from the memories of those before it.
 
     Banks hold the last ``bank_size`` frames; compression is for inference only (paper, section 3.3).
@@ -52,6 +62,7 @@ def unroll(model: LMEEC, batch: ClipBatch, *, recompute: bool = False, recompute
         batch: the clips.
         recompute: keep no activations of the encoder and of each frame; compute them again in the backward pass.
         recompute_pictures: pictures encoded at a time where that is done.
+        watch: is given the features of query and target of each frame that are to match, see :func:`matched`.
 
     Returns:
         one :class:`Decoded` a frame, of N tracks.
@@ -69,13 +80,15 @@ def unroll(model: LMEEC, batch: ClipBatch, *, recompute: bool = False, recompute
     pointers: list[Tensor] = []
     results: list[Decoded] = []
 
-    def predict(images: ImageFeatures, query_top: Tensor, masks: Tensor, number: int, *past: Tensor) -> Any:
+    def predict(
+        images: ImageFeatures, query: ImageFeatures, masks: Tensor, number: int, last: bool, *past: Tensor
+    ) -> Any:
         banks, points = past[: 2 * number], past[2 * number :]
-        query_memory = model.encode_memory(query_top, model.query_logits(masks))
+        query_memory = model.encode_memory(query.top, model.query_logits(masks))
         view = model.view_features(images.top, query_memory) if config.cross_view_prompt or not number else None
         distances = None
         if points:
-            distances = torch.arange(1, len(points) + 1, device=query_top.device).expand(len(masks), -1)
+            distances = torch.arange(1, len(points) + 1, device=masks.device).expand(len(masks), -1)
         memory = model.memory_features(
             images.top,
             banks[:number],
@@ -84,23 +97,42 @@ def unroll(model: LMEEC, batch: ClipBatch, *, recompute: bool = False, recompute
             distances,
             span,
         )
-        decoded = model.decode(model.fuse(memory, view, images.top), images, masks)
+        decoded = model.decode(model.fuse(memory, view, images.top), images, masks, query.fine)
+        if last:
+            return decoded, query_memory, None  # nothing comes that could remember it
         target_memory = model.encode_memory(images.top, decoded.logits, decoded.score)
         return decoded, query_memory, target_memory
 
     for t in range(frames):
-        images, query_top = targets.pick(rows[t]), queries.top[rows[t]]
+        images, query = targets.pick(rows[t]), queries.pick(rows[t])
         held = min(len(query_bank), config.bank_size)
         past = (*query_bank[-held:], *target_bank[-held:]) if held else ()
         newest_first = pointers[::-1][: config.max_pointers - 1]
         decoded, query_memory, target_memory = keep(
-            predict, images, query_top, batch.query_masks[:, t], held, *past, *newest_first
+            predict, images, query, batch.query_masks[:, t], held, t == frames - 1, *past, *newest_first
         )
+        if watch is not None:
+            watch.append((matched(query), matched(images)))
         results.append(decoded)
         query_bank.append(query_memory)
         target_bank.append(target_memory)
         pointers.append(decoded.pointer)
     return results
+
+
+def matched_features(model: LMEEC, batch: ClipBatch) -> list[tuple[Tensor, Tensor]]:
+    """Features of query and target of each frame that are to match, ``(N, C, s, s)`` each, with nothing decoded."""
+    frames = batch.query_images.shape[1]
+    views = [
+        matched(_encode(model, images, _Recompute(False), 1)) for images in (batch.query_images, batch.target_images)
+    ]
+    rows = [batch.clip_of * frames + t for t in range(frames)]
+    return [(views[0][row], views[1][row]) for row in rows]
+
+
+def matched(features: ImageFeatures) -> Tensor:
+    """The unit features that are to match: those of the appearance prompt if there is one, or else the top map."""
+    return functional.normalize(features.top.float(), dim=1) if features.fine is None else features.fine
 
 
 @dataclass(frozen=True)
@@ -121,10 +153,7 @@ def _encode(model: LMEEC, images: Tensor, keep: _Recompute, at_a_time: int) -> I
 
     if not keep.on:
         return encode(pictures)
-    parts = [keep(encode, part) for part in pictures.split(at_a_time)]
-    return ImageFeatures(
-        torch.cat([p.top for p in parts]), torch.cat([p.half for p in parts]), torch.cat([p.quarter for p in parts])
-    )
+    return ImageFeatures.join([keep(encode, part) for part in pictures.split(at_a_time)])
 
 
 def unused_parameters(model: LMEEC) -> dict[str, str]:

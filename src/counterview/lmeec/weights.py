@@ -22,7 +22,7 @@ from torch import Tensor
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.hub import weights_fingerprint
-from counterview.lmeec.config import BACKBONES, LMEECConfig, governed_settings
+from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig, governed_settings
 from counterview.media.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
@@ -173,16 +173,17 @@ def released_backbone(state: Mapping[str, Any], path: str | os.PathLike[str] | N
     Raises:
         CheckpointError: none that is known.
     """
+    known = {name: encoder for name, encoder in BACKBONES.items() if isinstance(encoder, HieraConfig)}
     patch = state.get("image_encoder.trunk.patch_embed.proj.weight")
     blocks = {name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")}
-    for name, hiera in BACKBONES.items():
+    for name, hiera in known.items():
         if isinstance(patch, Tensor) and patch.shape[:1] == (hiera.hidden,) and len(blocks) == sum(hiera.blocks):
             return name
     raise CheckpointError(
         "holds no image encoder of SAM 2",
         path=path,
         found=f"{len(blocks)} blocks",
-        expected=", ".join(f"{sum(h.blocks)} ({n})" for n, h in BACKBONES.items()),
+        expected=", ".join(f"{sum(h.blocks)} ({n})" for n, h in known.items()),
     )
 
 

@@ -1,0 +1,130 @@
+"""A small convolutional image encoder in the place of Hiera, for training from scratch on a CPU.
+
+SAM 2's Hiera learns little from a few thousand pictures and its windows are slow on a CPU. This is a residual network
+(He et al. 2016) that normalises each position by itself (Ba et al. 2016), so that pictures do not depend on each other
+and the same surface gives the same numbers in both views, whatever else is in the picture. Beside it runs a palette:
+soft histograms of colour, which tell things apart from the first step on and from which the rest learns. It gives the
+four maps that SAM 2's neck takes. No weights of SAM 2 fit it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from counterview.lmeec.config import ConvConfig
+
+PALETTE_SLOPE = 2.5
+"""Steepness of the palette's ramps at the start, for pictures of variance 1."""
+
+
+@dataclass
+class Maps:
+    """What SAM 2's vision encoder reads of its backbone: maps ``(B, side, side, C)``, the highest resolution first."""
+
+    last_hidden_state: Tensor
+    intermediate_hidden_states: tuple[Tensor, ...]
+    hidden_states: Any = None
+    attentions: Any = None
+
+
+class ConvBackbone(nn.Module):
+    """Four stages at 1/4, 1/8, 1/16 and 1/32 of the picture, each with the palette's channels behind its own.
+
+    Args:
+        config: channels and blocks of the stages.
+    """
+
+    def __init__(self, config: ConvConfig) -> None:
+        super().__init__()
+        first = config.channels[0]
+        self.palette = _Palette(config.palette)
+        self.mix = nn.Conv2d(config.palette, first, 1)
+        self.stem = _Layer(3, first, 7, stride=4)
+        self.blocks = nn.ModuleList()
+        self.ends: list[int] = []
+        before = first
+        for channels, count in zip(config.channels, config.blocks, strict=True):
+            for index in range(count):
+                self.blocks.append(_Block(before, channels, 2 if self.ends and index == 0 else 1))
+                before = channels
+            self.ends.append(len(self.blocks) - 1)
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> Maps:
+        """Encode normalised pictures ``(B, 3, S, S)``, S a multiple of 32."""
+        # Convolutions on a CPU are fastest with the channels last, which is also how the neck wants the maps.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        palette = self.palette(functional.avg_pool2d(pixel_values, 4))
+        values = self.stem(pixel_values) + self.mix(palette)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            values = block(values)
+            if index in self.ends:
+                maps.append(torch.cat([values, palette], dim=1).permute(0, 2, 3, 1))
+                palette = functional.avg_pool2d(palette, 2)
+        return Maps(maps[-1], tuple(maps))
+
+
+class _Palette(nn.Module):
+    """How far each colour lies beyond a number of planes in colour space, less what is usual."""
+
+    def __init__(self, planes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, planes, 1)
+        self.norm = _Usual(planes)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Planes in all directions, through colours that pictures have."""
+        weight = functional.normalize(torch.randn(self.conv.out_channels, 3), dim=1) * PALETTE_SLOPE
+        self.conv.weight.copy_(weight[:, :, None, None])
+        self.conv.bias.copy_(-(weight * torch.randn_like(weight)).sum(dim=1))  # type: ignore[union-attr]
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.norm(functional.relu(self.conv(values)))
+
+
+class _Usual(nn.Module):
+    """Batch normalisation without weights, and without the count of batches, which would be no floating number."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return functional.batch_norm(values, self.running_mean, self.running_var, training=self.training)
+
+
+class _Layer(nn.Module):
+    def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1, active: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.LayerNorm(outside)
+        self.active = active
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = self.norm(self.conv(values).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return functional.relu(values) if self.active else values
+
+
+class _Block(nn.Module):
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.first = _Layer(inside, outside, 3, stride)
+        self.second = _Layer(outside, outside, 3, active=False)
+        self.shortcut = _Layer(inside, outside, 1, active=False) if (inside, stride) != (outside, 1) else None
+        self.stride = stride
+
+    def forward(self, values: Tensor) -> Tensor:
+        kept = values
+        if self.shortcut is not None:
+            kept = self.shortcut(functional.avg_pool2d(values, self.stride) if self.stride > 1 else values)
+        return functional.relu(kept + self.second(self.first(values)))
