@@ -65,6 +65,13 @@ def test_a_shadow_falls_where_the_lamp_is_hidden():
     assert lit == pytest.approx((180 / 255) ** 2 * 9.0 / d2 * 3.0 / np.sqrt(d2), rel=0.05)
 
 
+def test_a_view_of_one_surface_has_no_edges_and_is_drawn():
+    at = np.array([3.0, 3.0, 1.0])
+    picture = two_balls().picture(Camera("cam01", (40, 60), 200.0, look_at(at, (3.2, 3.2, 0)), at))
+    assert (picture.labels == BACKGROUND).all()
+    assert (picture.light > 0).all()
+
+
 def test_the_image_circle_is_dark_outside():
     at = np.array([0.0, -2.0, 0.5])
     camera = Camera("aria01_214-1", (128, 128), 66.0, look_at(at, (0, 0, 0.5)), at, 60.0)

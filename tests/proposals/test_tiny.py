@@ -55,8 +55,8 @@ def test_bundled_pair_is_covered_as_measured_and_better_than_without_learning():
             ]
         means[name] = np.mean(values)
     assert len(values) == 12
-    assert means["tiny"] > 0.9, means
-    assert means["tiny"] > means["graph"] + 0.02, means
+    assert means["tiny"] > 0.87, means
+    assert means["tiny"] > means["graph"] + 0.03, means
 
 
 def test_limits_hold(shapes):
