@@ -6,7 +6,7 @@ import torch
 
 from counterview.errors import ConfigError, MaskError
 from counterview.features import Backbone
-from counterview.features.tiny import HALF, SHAPES, Tiny, TinyConfig, TinyNet, describe_points, sample_points
+from counterview.features.tiny import BLOCKS, HALF, SHAPES, Tiny, TinyConfig, TinyNet, describe_points, sample_points
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, fine=8, colours=8, longest_side_px=128)
@@ -55,13 +55,20 @@ def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, picture):
     # A box that fits the coarsest grid exactly: means over its cells, without any weighing.
     dense = np.zeros((64, 96), dtype=bool)
     dense[16:32, 24:56] = True
-    row = tiny.describe(features, [ObjectMask.from_array(dense)])[0]
+    row = tiny.describe(features, [ObjectMask.from_array(dense)])[0] / SMALL.object_channels**0.5
     maps = features.extra
     k, f, c = 8, 8, 16
-    assert torch.allclose(row[:k], (maps.colours[:, 8:16, 12:28].mean((1, 2)) + 1e-6).sqrt(), atol=1e-5)
-    assert torch.allclose(row[k : k + f], maps.fine[:, 4:8, 6:14].mean((1, 2)), atol=1e-5)
-    assert torch.allclose(row[k + f : k + f + c], maps.map[:, 2:4, 3:7].mean((1, 2)), atol=1e-5)
-    log_area, _, fill, box, share, rim = row[-SHAPES:].tolist()
+    blocks = (
+        (slice(0, k), (maps.colours[:, 8:16, 12:28].mean((1, 2)) + 1e-6).sqrt()),
+        (slice(k, k + f), maps.fine[:, 4:8, 6:14].mean((1, 2))),
+        (slice(k + f, k + f + c), maps.map[:, 2:4, 3:7].mean((1, 2))),
+    )
+    for (place, expected), weight in zip(blocks, BLOCKS, strict=False):
+        assert torch.allclose(row[place], weight**0.5 * expected / expected.norm(), atol=1e-5)
+    assert row.norm() == pytest.approx(1, abs=1e-5)
+    shape = row[-SHAPES:]
+    # Their common scale is that of a block of length 1; the rectangle fills its box, which gives the scale back.
+    log_area, _, fill, box, share, rim = (shape / shape[3]).tolist()
     assert log_area == pytest.approx(np.log(8 * 16) / 4 - 1, abs=1e-5)
     assert fill == pytest.approx(3 / np.pi, abs=0.01)
     assert box == 1.0
@@ -80,12 +87,17 @@ def test_the_ring_lies_around_and_not_inside(tiny, picture):
     changed[:, ~near] += 100.0  # beyond the ring
     after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
     assert torch.equal(before, after)
-    inner = torch.from_numpy(disc((16, 24), 7.5, 11.5, 2.0))
-    changed = maps.fine + 100.0 * (~inner & near)
+    inner = torch.from_numpy(disc((16, 24), 7.5, 11.5, 1.5))
+    changed = maps.fine.clone()
+    changed[:, inner] += 100.0  # deep inside
     after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
-    ring, own = slice(8 + 8 + 16, 8 + 8 + 16 + 8), slice(8, 16)
-    assert (after - before)[0, ring].min() > 95
-    assert (after - before)[0, own].max() < 80
+    ring, own = slice(8 + 8 + 16, 8 + 8 + 16 + 8 + 16), slice(8, 16)
+    assert torch.equal(after[0, ring], before[0, ring])
+    assert (after - before)[0, own].abs().max() > 0.01
+    changed = maps.fine.clone()
+    changed[0, ~inner & near] += 100.0  # around and at the rim
+    after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
+    assert (after - before)[0, ring].abs().max() > 0.01
     assert torch.equal(after[0, :8], before[0, :8])
 
 

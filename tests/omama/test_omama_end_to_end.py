@@ -8,10 +8,12 @@ import torch
 
 from counterview.config import load_config
 from counterview.errors import ConfigError
-from counterview.omama import OMaMa
-from counterview.omama.crop_batches import collate_crops, describe_crop
+from counterview.features.tiny import TinyMaps
+from counterview.omama import OMaMa, OMaMaConfig
+from counterview.omama.crop_batches import collate_crops, describe_crops
 from counterview.omama.crops import Crop, CropConfig, draw_crop
 from counterview.omama.end_to_end import EndToEndRecipe, EndToEndTask, moments
+from counterview.omama.recipe import OMaMaRecipe
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
@@ -148,8 +150,9 @@ def test_crops_are_described_as_pictures_are(task):
     )
     # Sampling at half size takes the lower right pixel of each four.
     points = np.stack([m[1::2, 1::2] for m in masks.values()])
+    maps = TinyMaps(*(m[None] for m in (features.extra.colours, features.extra.fine, features.extra.map)))
     with torch.no_grad():
-        trained = describe_crop(features.extra, points, model.config.descriptor.context_px)
+        trained = describe_crops(model.backbone, maps, [points], model.config.descriptor.context_px)[0]
     close = (used - trained).abs() / trained.abs().clamp(min=0.05)
     assert close.quantile(0.95) < 0.05
 
@@ -202,3 +205,34 @@ def test_configuration_errors(place, tmp_path):
     with pytest.raises(ConfigError, match=r"size_px is 100.*zoom_min"):
         CropConfig(size_px=100, zoom_min=2, zoom_max=1)
     assert EndToEndTask.config_class is EndToEndRecipe
+
+
+def test_the_head_goes_on_over_a_frozen_backbone(place, tmp_path):
+    """A second run begins with the model of a first, reads its maps from a cache, and leaves its network as it was."""
+    from counterview.omama.training import OMaMaTask
+
+    torch.manual_seed(0)
+    values = recipe_values(place)
+    first = OMaMa(load_config(OMaMaConfig, values["model"])).eval()
+    first.save_pretrained(tmp_path / "first")
+    data = values["data"] | {"cache": str(tmp_path / "cache"), "fraction": 0.2, "val_fraction": 0.2}
+    recipe = {"data": data, "model": values["model"]}
+    with pytest.raises(ConfigError, match="nothing says whose"):
+        load_config(OMaMaRecipe, recipe)
+    task = OMaMaTask(load_config(OMaMaRecipe, recipe | {"init": str(tmp_path / "first")}), progress=False)
+    model = task.build_model()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, first.state_dict()[name]), name
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    batch = task.collate([task.sample(0, i, np.random.default_rng(i)) for i in range(4)])
+    task.loss(model.train(), batch)[0].backward()
+    assert model.head[0].weight.grad is not None
+    anew = OMaMaTask(
+        load_config(OMaMaRecipe, recipe | {"init": str(tmp_path / "first"), "init_head": False})
+    ).build_model()
+    assert torch.equal(anew.backbone.stem[0].weight, first.backbone.stem[0].weight)
+    assert not torch.equal(anew.head[0].weight, first.head[0].weight)
+    other = values["model"] | {"hidden": 16}
+    wrong = {"data": data, "model": other, "init": str(tmp_path / "first")}
+    with pytest.raises(ConfigError, match="another architecture"):
+        OMaMaTask(load_config(OMaMaRecipe, wrong), progress=False).build_model()

@@ -3,10 +3,12 @@
 Three maps of one picture: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
 features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by
 
-- the square root of the mean of its colour channels, which plays the part of a histogram,
+- the square roots of the means of its colour channels, which play the part of a histogram,
 - the means of fine features and map over the mask, and over a ring around it, a quarter of the object's size wide,
   which tells a whole object from a part of one,
-- six numbers of its shape.
+- six numbers of its shape,
+
+each of them centred and scaled over the objects of training, by a batch normalisation.
 
 Everything is computed from the mask sampled at half the input's size, the same way in training and in use.
 """
@@ -38,8 +40,6 @@ HALF = 2
 """Masks are sampled at the input's size divided by this."""
 SHAPES = 6
 """Numbers that say what shape a mask has."""
-BLOCKS = (0.3, 0.2, 0.3, 0.1, 0.1)
-"""Weights of colours, fine features, map, ring and shape in the cosine of two descriptors."""
 RING = 0.25
 """Width of the ring as a share of the square root of the mask's area; at least two points."""
 
@@ -143,6 +143,11 @@ class TinyNet(nn.Module):
         self.fine_above = nn.Conv2d(config.channels, config.fine, 1)
         self.fine_smooth = _conv(config.fine, config.fine)
         self.colours = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, config.colours, 1))
+        # Means of positive channels are all alike; without their common part, cosines tell objects apart.
+        self.norm = nn.BatchNorm1d(config.object_channels)
+        ring, shape = config.fine + config.channels, SHAPES
+        with torch.no_grad():
+            self.norm.weight[-ring - shape : -shape] = 0.4
         # Channels that begin by covering the colour cube: the usual small weights would make them nearly linear.
         nn.init.normal_(self.colours[0].weight, std=1.5)  # type: ignore[arg-type]
         nn.init.normal_(self.colours[2].weight, std=0.25)  # type: ignore[arg-type]
@@ -171,31 +176,25 @@ def _upsample(x: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def describe_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
-    """Descriptors of N masks of one picture.
+def pool_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
+    """What is known of N masks of one picture, before :attr:`TinyNet.norm`.
 
     Args:
         maps: of the picture, without the axis B.
         points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
 
     Returns:
-        ``(N, D)`` float32, :attr:`TinyConfig.object_channels` of them, of length 1; zeros for a mask without a point.
-        Their cosine is the mean of those of the blocks, weighted by :data:`BLOCKS`.
-        Gradients flow to the maps.
+        ``(N, D)`` float32, :attr:`TinyConfig.object_channels` of them. Gradients flow to the maps.
     """
     device = maps.map.device
     inside = torch.from_numpy(points).to(device).float()
     around = torch.from_numpy(_rings(points)).to(device).float()
-    there = inside.flatten(1).amax(1, keepdim=True)
-    blocks = [
-        (_mean(maps.colours, inside) + 1e-6).sqrt(),
-        _mean(maps.fine, inside),
-        _mean(maps.map, inside),
-        torch.cat([_mean(maps.fine, around), _mean(maps.map, around)], dim=1),
-        torch.from_numpy(_shapes(points)).to(device),
-    ]
-    parts = [w**0.5 * functional.normalize(block, dim=1) for w, block in zip(BLOCKS, blocks, strict=True)]
-    return torch.cat(parts, dim=1) * there
+    # The root of what may be 0 has no gradient there; the summand keeps it from growing without bounds.
+    parts = [(_mean(maps.colours, inside) + 0.01).sqrt()]
+    for masks in (inside, around):
+        parts += [_mean(maps.fine, masks), _mean(maps.map, masks)]
+    parts.append(torch.from_numpy(_shapes(points)).to(device))
+    return torch.cat(parts, dim=1)
 
 
 def _mean(tensor: Tensor, masks: Tensor) -> Tensor:
@@ -358,4 +357,8 @@ class Tiny:
         maps = features.extra
         if kind != "mask" or context_px is not None or not isinstance(maps, TinyMaps):
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
-        return describe_points(maps, sample_points(masks, features.image_hw, features.input_hw, fallback))
+        points = sample_points(masks, features.image_hw, features.input_hw, fallback)
+        if not len(points):
+            return torch.zeros((0, self.net.config.object_channels))
+        there = torch.from_numpy(points.any((1, 2))).to(self.device)
+        return self.net.norm(pool_points(maps, points)) * there[:, None]

@@ -9,20 +9,36 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from counterview.features import pooling
 from counterview.features.base import FeatureMap
-from counterview.features.tiny import HALF, TinyMaps, describe_points
+from counterview.features.tiny import HALF, TinyMaps, TinyNet, pool_points
 from counterview.omama.crops import BoolArray, Crop
 
 
-def describe_crop(maps: TinyMaps, points: BoolArray, context_px: int) -> Tensor:
-    """``[object; context]`` of N masks of a crop at half its size, as ``describe_masks`` makes them of a picture."""
-    size = (points.shape[1] * HALF, points.shape[2] * HALF)
-    features = FeatureMap(maps.map, size, size)
-    context = pooling.describe(features, None, "box", boxes_xywh=_boxes(points) * HALF, context_px=context_px)
-    return torch.cat([describe_points(maps, points), context[:, maps.map.shape[0] :]], dim=1)
+def describe_crops(net: TinyNet, maps: TinyMaps, points: Sequence[BoolArray], context_px: int) -> Tensor:
+    """``[object; context]`` of the masks of crops, as ``describe_masks`` makes them of a picture.
+
+    Args:
+        net: whose normalisation is used, over all masks of all crops together.
+        maps: of all crops.
+        points: for each crop ``(n, S / 2, S / 2)`` masks at half its size.
+        context_px: how far the context reaches.
+
+    Returns:
+        ``(crops, N, D + C)``, padded with zeros to the largest n.
+    """
+    objects, contexts = [], []
+    for part, masks in zip(maps.each(), points, strict=True):
+        size = (masks.shape[1] * HALF, masks.shape[2] * HALF)
+        features = FeatureMap(part.map, size, size)
+        box = pooling.describe(features, None, "box", boxes_xywh=_boxes(masks) * HALF, context_px=context_px)
+        contexts.append(box[:, part.map.shape[0] :])
+        objects.append(pool_points(part, masks))
+    counts = [len(part) for part in objects]
+    described = torch.cat([net.norm(torch.cat(objects)), torch.cat(contexts)], dim=1)
+    return nn.utils.rnn.pad_sequence(list(described.split(counts)), batch_first=True)
 
 
 def _boxes(points: BoolArray) -> NDArray[np.float64]:

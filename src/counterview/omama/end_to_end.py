@@ -22,7 +22,7 @@ from counterview.errors import ConfigError, InputError, MaskError
 from counterview.features.tiny import TinyMaps
 from counterview.omama.checkpoint import model_card, model_config
 from counterview.omama.config import OMaMaConfig
-from counterview.omama.crop_batches import collate_crops, describe_crop
+from counterview.omama.crop_batches import collate_crops, describe_crops
 from counterview.omama.crops import BoolArray, Crop, CropConfig, draw_crop
 from counterview.omama.loss import info_nce, visibility_loss
 from counterview.omama.model import OMaMa
@@ -209,11 +209,8 @@ class EndToEndTask:
     def _head_loss(self, model: OMaMa, maps: TinyMaps, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         config, loss = self.config.end_to_end, self.config.loss
         maps = TinyMaps(maps.colours.float(), maps.fine.float(), maps.map.float())
-        described = [
-            describe_crop(part, points.cpu().numpy(), model.config.descriptor.context_px)
-            for part, points in zip(maps.each(), batch["points"], strict=True)
-        ]
-        table = nn.utils.rnn.pad_sequence(described, batch_first=True)
+        points = [part.cpu().numpy() for part in batch["points"]]
+        table = describe_crops(model.backbone, maps, points, model.config.descriptor.context_px)
         query_of, target_of = batch["pairs"].unbind(1)
         rows = batch["query"].clamp(min=0)[..., None].expand(-1, -1, table.shape[-1])
         out = model(
