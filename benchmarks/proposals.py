@@ -156,7 +156,7 @@ def main() -> None:
             }
             for view in dict.fromkeys(row["view"] for row in rows)
         }
-        results[name] = {"settings": proposer.settings(), "summary": summary, "seconds": seconds, "pictures": rows}
+        results[name] = {"settings": proposer.settings(), "summary": summary, "seconds": seconds}
         for group, values in summary.items():
             spent = seconds.get(group)
             table.append(
@@ -174,7 +174,11 @@ def main() -> None:
         ["proposals", "pictures", "objects", *(f"first {count}" for count in COUNTS), "processor s", "wall s"],
         table,
     )
-    record("proposals", {"counts": COUNTS, "results": results}, save=options.save)
+    record(
+        "proposals",
+        {"counts": COUNTS, "pictures_at_most": options.pictures, "split": options.split, "results": results},
+        save=options.save,
+    )
 
 
 if __name__ == "__main__":
