@@ -36,7 +36,7 @@ def test_recipe(path):
     assert recipe.method == "omama"
     model, training = recipe.config.model, recipe.training
     if path in TABLETOP:
-        assert model.backbone == "classical"
+        assert model.backbone == ("classical" if "classical" in path.stem else "tiny")
         return
     row, _, direction = path.stem.rpartition("-")
     assert recipe.config.data.directions == (direction,)
@@ -55,6 +55,18 @@ def test_recipe(path):
         assert model.descriptor.pooling == pooling
         assert model.matching_head == row.startswith("descriptor")
     OMaMa(model)
+
+
+def test_tiny_match_is_trained_in_two_parts_of_one_architecture():
+    first = load_recipe(ROOT / "tabletop" / "tiny-match.yaml")
+    second = load_recipe(ROOT / "tabletop" / "tiny-match-head.yaml")
+    assert (first.method, second.method) == ("omama-end-to-end", "omama")
+    models = [OMaMa(recipe.config.model) for recipe in (first, second)]
+    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in models]
+    assert shapes[0] == shapes[1]
+    assert 2e6 < sum(p.numel() for p in models[0].backbone.parameters()) < 6e6
+    frozen = load_recipe(ROOT / "tabletop" / "omama.yaml").config.model
+    assert (frozen.channels, frozen.object_channels) == (models[0].config.channels, models[0].config.object_channels)
 
 
 def test_main_recipe_has_the_released_number_of_parameters():
