@@ -59,7 +59,8 @@ def collate_crops(samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
     P pairs, Q queries and N candidates at most: ``pixels (crops, 3, S, S)`` uint8, ``points`` a list of bool
     ``(N, S / 2, S / 2)``, ``candidates (crops, N)`` bool, ``pairs (P, 2)`` numbers of query and target crop,
     ``query (P, Q)`` rows in the query crop, ``positive (P, Q)`` rows in the target crop, ``visible (P, Q)``,
-    ``weight (P, Q)`` 0 for padding, ``share (P, Q)`` of the batch's mean, ``overlap (P, Q, N)`` IoU, ``group (P,)``.
+    ``weight (P, Q)`` 0 for padding, ``share (P, Q)`` of the batch's mean, ``overlap (P, Q, N)`` IoU, ``group (P,)`` the
+    take of a pair and ``crop_group (crops,)`` that of a crop.
     """
     crops = [crop for _, views in samples for crop in views]
     most = max(len(c.points) for c in crops)
@@ -108,6 +109,7 @@ def collate_crops(samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
         "share": torch.from_numpy(share),
         "overlap": torch.from_numpy(overlap),
         "group": torch.tensor([t[2] for t in table]),
+        "crop_group": torch.tensor([group for group, views in samples for _ in views]),
     }
 
 

@@ -81,6 +81,7 @@ def draw_crop(
     proposals: Sequence[BoolArray],
     mirrored: bool,
     rng: np.random.Generator,
+    anchor: str | None = None,
 ) -> Crop:
     """Cut and change one picture.
 
@@ -90,8 +91,10 @@ def draw_crop(
         absent: objects that an annotator looked for in it and did not find.
         proposals: masks ``(H, W)`` to choose distractors among; none: they are made up.
         mirrored: mirror it.
+        anchor: the object about which the crop is made, one that another view shows too; any if not given.
     """
-    matrix, zoom = _placement(config, image.shape[:2], masks, mirrored, rng)
+    about = {anchor: masks[anchor]} if anchor is not None and anchor in masks else masks
+    matrix, zoom = _placement(config, image.shape[:2], about, mirrored, rng)
     size = config.size_px
     pixels = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     pixels = change_colours(config, np.asarray(pixels, dtype=np.uint8), rng)
@@ -138,7 +141,7 @@ def _placement(
         middle_y, middle_x = (float(v.mean()) for v in np.nonzero(mask))
     else:
         middle_y, middle_x = size_hw[0] / 2, size_hw[1] / 2
-    centre = np.array([middle_x, middle_y]) + rng.uniform(-0.4, 0.4, 2) * window
+    centre = np.array([middle_x, middle_y]) + rng.uniform(-0.35, 0.35, 2) * window
     # A crop that hangs over the picture's rim is pushed inside as far as the picture goes.
     for axis, side in enumerate((size_hw[1], size_hw[0])):
         half = window / 2

@@ -52,6 +52,10 @@ class EndToEndConfig:
     proposals: bool = field(
         default=False, metadata={"help": "real proposals as distractors, made once; false: made-up ones"}
     )
+    direct: float = field(
+        default=1.0, metadata={"help": "weight of the loss on object descriptors alone, without the head"}
+    )
+    direct_temperature: float = field(default=0.1, metadata={"help": "its temperature"})
     credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a candidate is right"})
     absent_weight: float = field(default=2.0, metadata={"help": "weight of absent objects in the visibility loss"})
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
@@ -62,7 +66,9 @@ class EndToEndConfig:
         for name in ("views", "passes"):
             if getattr(self, name) < (2 if name == "views" else 1):
                 problems.append(f"{name} is {getattr(self, name)}, expected {2 if name == 'views' else 1} or more")
-        for name in ("credit_power", "absent_weight"):
+        if self.direct_temperature <= 0:
+            problems.append(f"direct_temperature is {self.direct_temperature}, expected above 0")
+        for name in ("credit_power", "absent_weight", "direct"):
             if not 0 <= getattr(self, name) < 100:
                 problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
         if problems:
@@ -160,15 +166,17 @@ class EndToEndTask:
         ego = [c for c in moment.cameras if take.is_ego(c)]
         cameras = [*ego[:1], *rng.permutation(exo).tolist(), *ego[1:]][: self.config.end_to_end.views]
         mirrored = bool(rng.random() < self.config.crops.flip)
+        seen = [self._view(take, camera, moment.frame) for camera in cameras]
+        common = [name for name in seen[0][1] if any(name in view[1] for view in seen[1:])]
+        anchor = common[int(rng.integers(len(common)))] if common else None
         crops = []
-        for camera in cameras:
-            image, masks, absent, proposals = self._view(take, camera, moment.frame)
+        for image, masks, absent, proposals in seen:
             dense = {name: mask.to_array() for name, mask in masks.items()}
             chosen: list[BoolArray] = []
             if proposals:
                 order = rng.permutation(len(proposals))[: 3 * self.config.crops.distractors]
                 chosen = [proposals[i].to_array() for i in order]
-            crops.append(draw_crop(self.config.crops, image, dense, absent, chosen, mirrored, rng))
+            crops.append(draw_crop(self.config.crops, image, dense, absent, chosen, mirrored, rng, anchor))
         return self._groups[moment.take], crops
 
     def _view(self, take: Take, camera: str, frame: int) -> tuple[Any, ...]:
@@ -231,30 +239,48 @@ class EndToEndTask:
         each = info_nce(
             own, positive, visible=seen, candidate_mask=counts, overlap=overlap, temperature=loss.temperature
         )
-        if loss.batch_negatives:
-            group = batch["group"]
-            others = out.query_embedding.flatten(0, 1) @ out.candidate_embeddings.flatten(0, 1).T
-            foreign = (group[:, None] != group[None, :]).repeat_interleave(queries, 0)
-            foreign = foreign.repeat_interleave(candidates, 1) & batch["candidates"][target_of].flatten()[None]
-            # Beside the own picture's candidates, not instead of them: other takes are told apart by their scene alone.
-            wide = info_nce(
-                torch.cat([own, others], dim=1),
-                positive,
-                visible=seen,
-                candidate_mask=torch.cat([counts, foreign], dim=1),
-                overlap=nn.functional.pad(overlap, (0, others.shape[1])),
-                temperature=loss.temperature,
-            )
-            each = (each + wide) / 2
         share = batch["share"].flatten()  # a sample counts as one, however many objects it has
         matching = (each * share).sum()
+        direct = matching.new_zeros(())
+        if config.direct > 0:
+            direct = (self._direct_loss(table, batch) * share).sum()
         right = ((own.argmax(1) == positive) & seen).float().sum() / seen.float().sum().clamp(min=1)
         absent = torch.where(batch["visible"].flatten(), 1.0, config.absent_weight)
         visibility = (
             visibility_loss(out.visibility_logit.flatten(), batch["visible"].flatten(), absent * weight) * share
         ).sum()
-        parts = {"matching": matching.detach(), "visibility": visibility.detach(), "right": right.detach()}
-        return matching + loss.visibility * visibility, parts
+        parts = {"matching": matching, "direct": direct, "visibility": visibility, "right": right}
+        total = matching + config.direct * direct + loss.visibility * visibility
+        return total, {name: value.detach() for name, value in parts.items()}
+
+    def _direct_loss(self, table: Tensor, batch: Any) -> Tensor:
+        """InfoNCE on the cosines of object descriptors alone, with the candidates of the batch's other takes.
+
+        It teaches the backbone what tells objects apart. The head is kept out of it: from context and attention it
+        would learn to tell takes apart, and nothing about the objects of one picture.
+        """
+        query_of, target_of = batch["pairs"].unbind(1)
+        objects = nn.functional.normalize(table[..., : self.config.model.object_width], dim=-1)
+        rows = batch["query"][..., None].expand(-1, -1, objects.shape[-1])
+        queries = objects[query_of].gather(1, rows)
+        number, most = batch["query"].shape
+        candidates = objects.shape[1]
+        similarity = torch.einsum("pqd,cnd->pqcn", queries, objects)
+        crops = torch.arange(len(objects), device=objects.device)
+        own = (crops[None] == target_of[:, None])[:, None, :, None]
+        foreign = (batch["crop_group"][None] != batch["group"][:, None])[:, None, :, None]
+        # A mask that covers part of the object is neither right nor wrong here.
+        clear = batch["overlap"] < 0.3
+        clear.scatter_(2, batch["positive"][..., None], True)
+        counts = batch["candidates"][None, None] & (foreign | (own & clear[:, :, None]))
+        positive = target_of[:, None] * candidates + batch["positive"]
+        return info_nce(
+            similarity.reshape(number * most, -1),
+            positive.flatten(),
+            visible=batch["visible"].flatten() & (batch["weight"].flatten() > 0),
+            candidate_mask=counts.expand(number, most, -1, -1).reshape(number * most, -1),
+            temperature=self.config.end_to_end.direct_temperature,
+        )
 
     # ----------------------------------------------------------------------------------------- validation
 
