@@ -9,10 +9,11 @@ import torch
 
 from counterview.errors import ConfigError
 from counterview.lmeec import training
-from counterview.lmeec.appearance import AppearancePrompt, similarity
+from counterview.lmeec.appearance import AppearancePrompt, likeness, mean_under
 from counterview.lmeec.config import BACKBONES, ConvConfig, LMEECConfig
+from counterview.lmeec.convnet import OPPONENT, PALETTE_WIDTH
 from counterview.lmeec.initial import initialise
-from counterview.lmeec.loss import match_loss, shrink_truth, true_iou
+from counterview.lmeec.loss import match_loss, shrink_truth, tell_apart_loss, true_iou
 from counterview.lmeec.model import LMEEC, ImageFeatures
 from counterview.lmeec.recipe import AugmentConfig, DataConfig, LMEECRecipe, LossConfig, OptimConfig
 from counterview.lmeec.training import LMEECTask
@@ -115,10 +116,27 @@ def test_a_convolutional_encoder_gives_what_the_neck_takes():
     features = model.encode_images(torch.zeros(2, 3, SIDE, SIDE))
     assert features.top.shape == (2, 64, 4, 4)
     assert features.quarter.shape == (2, 8, 16, 16)
-    assert features.fine.shape == (2, 16, 16, 16)
-    # After training pictures do not depend on each other.
+    assert features.fine.shape == (2, 17, 16, 16)
+    torch.testing.assert_close(features.fine[:, :-1].norm(dim=1), torch.ones(2, 16, 16))
+    # Pictures do not depend on each other, in training neither.
     both = fill("pixels", (2, 3, SIDE, SIDE), 2)
-    torch.testing.assert_close(model.encode_images(both).fine[1:], model.encode_images(both[1:]).fine)
+    for mode in (model.train(), model.eval()):
+        torch.testing.assert_close(mode.encode_images(both).fine[1:], mode.encode_images(both[1:]).fine)
+
+
+def test_the_palette_is_a_histogram_of_colours_far_apart():
+    palette = scratch().sam.vision_encoder.backbone.palette
+    with torch.no_grad():
+        shares = palette(fill("pixels", (1, 3, 8, 8), 2))
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(1, 8, 8))
+    # What the convolution and softmax give is a share by squared distance in opponent colours.
+    opponent = torch.tensor(OPPONENT)
+    centres = (palette.conv.weight[:, :, 0, 0] @ torch.linalg.inv(opponent)) * PALETTE_WIDTH**2
+    pixel = fill("pixels", (1, 3, 8, 8), 2)[0, :, 3, 4] @ opponent.T
+    near = torch.softmax(-((pixel - centres) ** 2).sum(dim=1) / (2 * PALETTE_WIDTH**2), dim=0)
+    torch.testing.assert_close(shares[0, :, 3, 4], near, atol=1e-4, rtol=1e-3)
+    gaps = torch.cdist(centres, centres) + 100 * torch.eye(len(centres))
+    assert gaps.min() > 0.5
 
 
 def test_sizes_are_checked():
@@ -131,7 +149,6 @@ def test_sizes_are_checked():
 
 def test_it_is_saved_and_read(tmp_path):
     model = scratch()
-    model.train().encode_images(fill("pixels", (2, 3, SIDE, SIDE)))  # the palette takes in what is usual
     again = LMEEC.from_pretrained(model.save_pretrained(tmp_path))
     assert again.fingerprint() == model.fingerprint()
 
@@ -139,18 +156,26 @@ def test_it_is_saved_and_read(tmp_path):
 # ----------------------------------------------------------------------------------- appearance, matching
 
 
-def test_similarity_is_the_cosine_with_the_mean_under_the_mask():
-    query = torch.nn.functional.normalize(fill("q", (1, 8, 4, 4)), dim=1)
-    target = torch.nn.functional.normalize(fill("t", (1, 8, 4, 4)), dim=1)
+def unit(name):
+    """Unit features of eight channels, and objectness."""
+    values = fill(name, (1, 9, 4, 4))
+    return torch.cat([torch.nn.functional.normalize(values[:, :-1], dim=1), values[:, -1:]], dim=1)
+
+
+def test_likeness_is_the_cosine_with_the_mean_under_the_mask_and_objectness():
+    query, target = unit("q"), unit("t")
     mask = torch.zeros(1, 16, 16)
     mask[0, 0:4, 0:8] = 1  # two whole cells
     mask[0, 4, 0:4] = 1  # a quarter of a third, which is too little
-    mean = torch.nn.functional.normalize(query[0, :, 0, 0] + query[0, :, 0, 1], dim=0)
-    torch.testing.assert_close(similarity(query, mask, target)[0], torch.einsum("c,chw->hw", mean, target[0]))
+    mean = torch.nn.functional.normalize(query[0, :-1, 0, 0] + query[0, :-1, 0, 1], dim=0)
+    torch.testing.assert_close(mean_under(query, mask)[0], mean)
+    expected = torch.einsum("c,chw->hw", mean, target[0, :-1]) + target[0, -1] / 10
+    torch.testing.assert_close(likeness(query, mask, target)[0], expected)
+    assert mean_under(query, torch.zeros_like(mask)).abs().max() == 0
 
 
 def test_matching_is_free_for_a_perfect_answer_and_for_what_is_not_there():
-    query = torch.zeros(2, 2, 2, 2)
+    query = torch.zeros(2, 3, 2, 2)  # the last channel is objectness
     query[:, 0], query[:, 1, 0, 0], query[:, 0, 0, 0] = 1.0, 1.0, 0.0  # one cell unlike the others
     masks = torch.zeros(2, 4, 4)
     masks[0, :2, :2] = 1
@@ -160,6 +185,19 @@ def test_matching_is_free_for_a_perfect_answer_and_for_what_is_not_there():
     assert wrong[1] == 0
     assert shrink_truth(masks, 2)[0].tolist() == [[1, 0], [0, 0]]
     assert shrink_truth(masks, 1) is masks
+
+
+def test_objects_are_told_apart_from_those_of_the_batch():
+    features = torch.zeros(3, 4, 2, 2)
+    masks = torch.zeros(3, 4, 4)
+    for n in range(2):
+        features[n, n] = 1.0
+        masks[n, :2, :2] = 1
+    same = tell_apart_loss(features, masks, features, masks)
+    assert same[:2].tolist() == pytest.approx([math.log(1 + math.exp(-10))] * 2, rel=1e-3)
+    assert same[2] == 0  # it is nowhere, and no rival of the others either
+    swapped = tell_apart_loss(features, masks, features[[1, 0, 2]], masks)
+    assert swapped[:2].tolist() == pytest.approx([10 + math.log(1 + math.exp(-10))] * 2, rel=1e-3)
 
 
 def test_the_prompt_is_given_where_a_query_mask_is_and_reaches_all_resolutions():
@@ -181,6 +219,9 @@ def test_the_prompt_is_given_where_a_query_mask_is_and_reaches_all_resolutions()
         truth = torch.nn.functional.avg_pool2d(batch.target_masks[:, 0].float()[:, None], 4).flatten(1)
         assert (truth[torch.arange(3), best] > 0.5).all()
         assert comparison[:, 1].amax(dim=(1, 2)).abs().max() == 0
+    # They are where the mask begins.
+    start = model.decode(target.top, target, masks, fine).all_logits[:, 0]
+    assert (start[truth.view(3, 16, 16) > 0.5] > start[truth.view(3, 16, 16) == 0].mean()).all()
     prompts = AppearancePrompt(64, 16).prompts(comparison)
     assert [tuple(p.shape) for p in prompts] == [(3, 64, 4, 4), (3, 16, 8, 8), (3, 8, 16, 16)]
 

@@ -16,7 +16,7 @@ SHARPNESS = 5.0
 """Cosines are multiplied by it."""
 
 REACH = 10.0
-"""How far below the best cell, in tenths of a cosine, cells are still told apart."""
+"""A cosine counts ten times as much as a logit of objectness."""
 
 
 class AppearancePrompt(nn.Module):
@@ -29,31 +29,37 @@ class AppearancePrompt(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.fine = nn.Conv2d(channels, width, 1)
-        self.coarse = nn.Conv2d(channels, width, 1)
+        self.fine = nn.Conv2d(channels, width + 1, 1)
+        self.coarse = nn.Conv2d(channels, width + 1, 1)
         self.to_top = nn.Conv2d(4, channels, 3, padding=1)
         self.to_half = nn.Conv2d(4, channels // 4, 1)
         self.to_quarter = nn.Conv2d(2, channels // 8, 1)
+        self.to_mask = nn.Conv2d(2, 1, 1)
 
     def features(self, fine: Tensor, top: Tensor) -> Tensor:
-        """Fine features of unit length ``(B, width, 4h, 4w)`` from the finest and the coarsest map of the neck."""
+        """Fine features ``(B, width + 1, 4h, 4w)`` from the finest and the coarsest map of the neck.
+
+        The first ``width`` channels have unit length and say what a cell looks like; the last says how far it looks
+        like an object at all. Apart, they need not make all objects alike to tell them from the rest.
+        """
         context = functional.interpolate(self.coarse(top), scale_factor=4.0, mode="bilinear", align_corners=False)
-        return functional.normalize((self.fine(fine) + context).float(), dim=1)
+        values = (self.fine(fine) + context).float()
+        return torch.cat([functional.normalize(values[:, :-1], dim=1), values[:, -1:]], dim=1)
 
     def compare(self, query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
         """Compare objects with pictures.
 
         Args:
-            query: fine features of the query pictures ``(N, width, s, s)``.
+            query: fine features of the query pictures ``(N, width + 1, s, s)``.
             masks: query masks ``(N, S, S)`` of 0 and 1.
-            target: fine features of the target pictures ``(N, width, s, s)``.
+            target: fine features of the target pictures ``(N, width + 1, s, s)``.
 
         Returns:
-            ``(N, 2, s, s)``: how alike, and how far below the most alike.
+            ``(N, 2, s, s)``: how alike, and how far below the best cell by likeness and objectness together.
         """
-        alike = similarity(query, masks, target)
-        best = alike.amax(dim=(1, 2), keepdim=True)
-        return torch.stack([SHARPNESS * alike, REACH * (alike - best)], dim=1)
+        score = likeness(query, masks, target)
+        best = score.amax(dim=(1, 2), keepdim=True)
+        return torch.stack([SHARPNESS * (score - target[:, -1].float() / REACH), REACH * (score - best)], dim=1)
 
     def prompts(self, comparison: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is added at 1/16, 1/8 and 1/4 of the picture: ``(N, C, h, w)``, ``(N, C/4, ...)``, ``(N, C/8, ...)``."""
@@ -64,22 +70,23 @@ class AppearancePrompt(nn.Module):
         )
 
 
-def similarity(query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
-    """Cosine of the mean feature under each query mask with every cell of the target, ``(N, s, s)`` float32.
+def likeness(query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
+    """How likely every cell of the target shows the object under each query mask, ``(N, s, s)`` float32.
 
-    The features have unit length.
+    The cosine of the query's mean feature with the cell's, and a tenth of the cell's objectness.
     """
-    return torch.einsum("nc,nchw->nhw", mean_under(query, masks), target.float())
+    alike = torch.einsum("nc,nchw->nhw", mean_under(query, masks), target[:, :-1].float())
+    return alike + target[:, -1].float() / REACH
 
 
 def mean_under(features: Tensor, masks: Tensor) -> Tensor:
-    """Mean feature under each mask, at unit length, ``(N, width)``; zero under an empty mask.
+    """Mean feature under each mask without objectness, at unit length, ``(N, width)``; zero under an empty mask.
 
     Only the cells count that the mask fills at least half as much as the fullest one.
     """
     share = functional.adaptive_avg_pool2d(masks[:, None].float(), features.shape[-1])
     share = share * (share >= share.amax(dim=(2, 3), keepdim=True) / 2)
-    return functional.normalize(torch.einsum("nchw,nhw->nc", features.float(), share[:, 0]), dim=1)
+    return functional.normalize(torch.einsum("nchw,nhw->nc", features[:, :-1].float(), share[:, 0]), dim=1)
 
 
 def _pooled(comparison: Tensor, side: int) -> Tensor:

@@ -72,7 +72,7 @@ class ConvConfig:
 
     channels: tuple[int, int, int, int] = field(default=(32, 64, 128, 256), metadata={"help": "channels of each stage"})
     blocks: tuple[int, int, int, int] = field(default=(1, 1, 2, 1), metadata={"help": "residual blocks of each stage"})
-    palette: int = field(default=48, metadata={"help": "channels of the colour histograms beside each stage"})
+    palette: int = field(default=64, metadata={"help": "channels of the colour histograms beside each stage"})
 
     def __post_init__(self) -> None:
         if min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):

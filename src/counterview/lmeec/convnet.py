@@ -17,9 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.lmeec.config import ConvConfig
+from counterview.lmeec.preprocess import MEAN, STD
 
-PALETTE_SLOPE = 2.5
-"""Steepness of the palette's ramps at the start, for pictures of variance 1."""
+OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1.6, -1.6, 0.0), (0.9, 0.9, -1.8))
+"""Lightness, red against green and yellow against blue, from normalised RGB; hue tells more than light and shade do."""
+
+PALETTE_WIDTH = 0.5
+"""How far a colour of the palette reaches at the start, in opponent colours."""
+
+STRONGEST = 0.6
+"""Saturation of the strongest colour of the palette, over that of pure red, green or blue: surfaces have no more."""
+
+CANDIDATES = 4000
+"""Colours from which the palette's first ones are chosen."""
 
 
 @dataclass
@@ -58,49 +68,49 @@ class ConvBackbone(nn.Module):
         """Encode normalised pictures ``(B, 3, S, S)``, S a multiple of 32."""
         # Convolutions on a CPU are fastest with the channels last, which is also how the neck wants the maps.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        palette = self.palette(functional.avg_pool2d(pixel_values, 4))
-        values = self.stem(pixel_values) + self.mix(palette)
+        palette = functional.avg_pool2d(self.palette(functional.avg_pool2d(pixel_values, 2)), 2)
+        values = self.stem(pixel_values) + self.mix(_root(palette))
         maps = []
         for index, block in enumerate(self.blocks):
             values = block(values)
             if index in self.ends:
-                maps.append(torch.cat([values, palette], dim=1).permute(0, 2, 3, 1))
+                maps.append(torch.cat([values, _root(palette)], dim=1).permute(0, 2, 3, 1))
                 palette = functional.avg_pool2d(palette, 2)
         return Maps(maps[-1], tuple(maps))
 
 
 class _Palette(nn.Module):
-    """How far each colour lies beyond a number of planes in colour space, less what is usual."""
+    """Which of a number of colours each position has, as shares that add up to 1."""
 
-    def __init__(self, planes: int) -> None:
+    def __init__(self, colours: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, planes, 1)
-        self.norm = _Usual(planes)
+        self.conv = nn.Conv2d(3, colours, 1)
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Planes in all directions, through colours that pictures have."""
-        weight = functional.normalize(torch.randn(self.conv.out_channels, 3), dim=1) * PALETTE_SLOPE
-        self.conv.weight.copy_(weight[:, :, None, None])
-        self.conv.bias.copy_(-(weight * torch.randn_like(weight)).sum(dim=1))  # type: ignore[union-attr]
+        """Colours spread over all there are, pale ones more densely: each is as far from the others as can be."""
+        opponent = torch.tensor(OPPONENT)
+        grey, rgb = torch.rand(CANDIDATES, 1), torch.rand(CANDIDATES, 3)
+        strength = STRONGEST * torch.rand(CANDIDATES, 1)
+        rgb = (rgb * strength + grey * (1 - strength) - torch.tensor(MEAN)) / torch.tensor(STD)
+        found = rgb @ opponent.T
+        distance = torch.full((CANDIDATES,), torch.inf)
+        chosen = [0]
+        for _ in range(self.conv.out_channels - 1):
+            distance = torch.minimum(distance, (found - found[chosen[-1]]).norm(dim=1))
+            chosen.append(int(distance.argmax()))
+        # Minus half the squared distance, less what is the same for all colours, is linear.
+        centres = found[chosen] / PALETTE_WIDTH**2
+        self.conv.weight.copy_((centres @ opponent)[:, :, None, None])
+        self.conv.bias.copy_(-(found[chosen] * centres).sum(dim=1) / 2)  # type: ignore[union-attr]
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.norm(functional.relu(self.conv(values)))
+        return functional.softmax(self.conv(values), dim=1)
 
 
-class _Usual(nn.Module):
-    """Batch normalisation without weights, and without the count of batches, which would be no floating number."""
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, values: Tensor) -> Tensor:
-        return functional.batch_norm(values, self.running_mean, self.running_var, training=self.training)
+def _root(shares: Tensor) -> Tensor:
+    """Square roots: their products compare histograms as Bhattacharyya's coefficient does."""
+    return (shares + 1e-4).sqrt()
 
 
 class _Layer(nn.Module):

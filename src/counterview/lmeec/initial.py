@@ -9,7 +9,7 @@ as a comparison of appearances, which is what it has to become.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ SMALL = 0.02
 FUSER_SCALE = 0.1
 """Layer scale of the memory encoder's blocks; SAM 2's is 1e-6, at which they hardly learn in a short run."""
 
-FIRST_SHARE = 0.2
+FIRST_SHARE = 0.02
 """Share of untrained convolutions in the maps at the start."""
 
 
@@ -63,18 +63,31 @@ def initialise(model: LMEEC) -> None:
         _begin_with_colours(model)
     _compare_appearances(model)
     if model.appearance is not None:
-        nn.init.normal_(model.appearance.fine.weight, std=model.config.channels**-0.5)
-        nn.init.normal_(model.appearance.coarse.weight, std=FIRST_SHARE * model.config.channels**-0.5)
+        _begin_with_likeness(model)
 
 
 def _begin_with_colours(model: LMEEC) -> None:
     """The maps begin as the palette's colours, with little of what the convolutions make of the picture."""
     encoder: Any = model.sam.vision_encoder
     encoder.backbone.palette.initialise()
-    planes = encoder.backbone.palette.conv.out_channels
+    colours = encoder.backbone.palette.conv.out_channels
     for convolution in encoder.neck.convs:
-        convolution.weight[:, :-planes] *= FIRST_SHARE
+        convolution.weight[:, :-colours] *= FIRST_SHARE
+        convolution.weight[:, -colours:, 0, 0] = torch.eye(convolution.out_channels, colours)
     encoder.neck.convs[0].weight.mul_(FIRST_SHARE)  # of the coarsest map, which is added to the one above it
+
+
+def _begin_with_likeness(model: LMEEC) -> None:
+    """Masks begin as where it looks alike."""
+    prompt: Any = model.appearance
+    nn.init.zeros_(prompt.fine.weight)
+    width = prompt.fine.out_channels - 1
+    prompt.fine.weight[:width, :, 0, 0] = torch.eye(width, prompt.fine.in_channels)
+    prompt.coarse.weight.mul_(FIRST_SHARE)
+    prompt.to_mask.weight.fill_(0.5)
+    prompt.to_mask.bias.fill_(-1.5)
+    for head in model.sam.mask_decoder.output_hypernetworks_mlps:
+        cast(Any, head).proj_out.weight.mul_(0.2)
 
 
 def _compare_appearances(model: LMEEC) -> None:

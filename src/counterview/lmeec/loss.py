@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from counterview.lmeec.appearance import mean_under, similarity
+from counterview.lmeec.appearance import likeness, mean_under
 from counterview.lmeec.model import Decoded
 
 
@@ -50,15 +50,15 @@ def match_loss(
 ) -> Tensor:
     """Does the object look in the target's features as it does in the query's? Ours, for training from scratch.
 
-    The mean feature under the query mask is compared with every cell of the target (cosine, then softmax over the
+    The mean feature under the query mask is compared with every cell of the target (likeness, then softmax over the
     cells); the cross-entropy is taken to how the target mask is spread over the cells, less that of a perfect answer.
 
     Args:
-        query: features ``(N, C, h, w)``.
+        query: unit features and objectness ``(N, C + 1, h, w)``.
         query_masks: ``(N, S, S)`` of 0 and 1.
         target: likewise.
         target_masks: likewise.
-        temperature: cosines are divided by it.
+        temperature: likeness is divided by it.
 
     Returns:
         ``(N,)``; 0 where either mask is empty.
@@ -66,7 +66,7 @@ def match_loss(
     truth = functional.adaptive_avg_pool2d(target_masks[:, None].float(), target.shape[-1]).flatten(1)
     seen = query_masks.flatten(1).any(dim=1) & (truth.sum(dim=1) > 0)
     spread = truth / truth.sum(dim=1, keepdim=True).clamp(min=1e-6)
-    found = (similarity(query, query_masks, target).flatten(1) / temperature).log_softmax(dim=1)
+    found = (likeness(query, query_masks, target).flatten(1) / temperature).log_softmax(dim=1)
     return (spread * (spread.clamp(min=1e-6).log() - found)).sum(dim=1) * seen
 
 

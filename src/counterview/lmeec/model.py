@@ -42,7 +42,7 @@ class ImageFeatures:
         top: ``(B, C, h, w)``.
         half: ``(B, C / 4, 2h, 2w)``, projected for the mask decoder.
         quarter: ``(B, C / 8, 4h, 4w)``, projected for the mask decoder.
-        fine: ``(B, config.appearance, 4h, 4w)``, of the appearance prompt where there is one.
+        fine: ``(B, config.appearance + 1, 4h, 4w)``, of the appearance prompt where there is one.
     """
 
     top: Tensor
@@ -357,10 +357,11 @@ class LMEEC(nn.Module):
                 query_masks[:, None].float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True
             )
             _, dense = sam.prompt_encoder(None, None, None, small)
-        quarter, half = images.quarter, images.half
+        quarter, half, alike = images.quarter, images.half, None
         if self.appearance is not None and query_masks is not None and query_fine is not None:
             assert images.fine is not None
             comparison = self.appearance.compare(query_fine, query_masks, images.fine)
+            alike = self.appearance.to_mask(comparison)
             at_top, at_half, at_quarter = self.appearance.prompts(comparison.to(feature.dtype))
             feature, half, quarter = feature + at_top, half + at_half, quarter + at_quarter
         masks, ious, tokens, score = sam.mask_decoder(
@@ -372,6 +373,8 @@ class LMEEC(nn.Module):
             high_resolution_features=[quarter, half],
         )
         masks, ious, tokens = masks[:, 0].float(), ious[:, 0].float(), tokens[:, 0]
+        if alike is not None:
+            masks = masks + alike.float()
         score = score.reshape(count).float()
         best = ious.argmax(dim=1)
         rows = torch.arange(count, device=feature.device)

@@ -131,8 +131,11 @@ def matched_features(model: LMEEC, batch: ClipBatch) -> list[tuple[Tensor, Tenso
 
 
 def matched(features: ImageFeatures) -> Tensor:
-    """The unit features that are to match: those of the appearance prompt if there is one, or else the top map."""
-    return functional.normalize(features.top.float(), dim=1) if features.fine is None else features.fine
+    """The features that are to match: those of the appearance prompt if there is one, or else the top map."""
+    if features.fine is not None:
+        return features.fine
+    top = functional.normalize(features.top.float(), dim=1)
+    return torch.cat([top, torch.zeros_like(top[:, :1])], dim=1)
 
 
 @dataclass(frozen=True)

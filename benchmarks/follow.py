@@ -1,0 +1,144 @@
+"""A trained LM-EEC on held-out takes, beside its own untrained self and the query mask copied to the same place.
+
+``python -m benchmarks.follow MODEL NAME=FOLDER[:SPLIT] ... --out FOLDER [--save]``
+
+Each system answers every question of the official protocol through ``counterview predict``'s own code and is scored by
+``counterview evaluate``'s; intervals are of 95 % over takes. Prediction files stay in ``--out``, and a run that was
+stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import record, show
+from benchmarks.held_out import open_set
+from counterview.baselines.weightless import same_place
+from counterview.data.dataset import DIRECTIONS, Direction, Take
+from counterview.data.pairs import FramePair
+from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.protocol import evaluate
+from counterview.evaluation.scorer import MEASURES, totals
+from counterview.evaluation.statistics import differences, intervals
+from counterview.evaluation.table import FrameTable
+from counterview.lmeec.initial import initialise
+from counterview.lmeec.model import LMEEC
+from counterview.pipeline.clips import ClipPredictor
+from counterview.pipeline.predict import Prediction, TakePredictor, predict, prediction_size
+
+SAME_PLACE, UNTRAINED, TRAINED = "same place", "untrained", "trained"
+SEED = 123
+
+
+class SamePlace:
+    """The query mask, stretched to the target picture, and always said to be visible."""
+
+    restartable = True
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing to set."""
+        return {"method": "same place"}
+
+    def predict(
+        self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
+    ) -> Iterator[tuple[int, list[Prediction]]]:
+        """See :class:`counterview.pipeline.predict.TakePredictor`."""
+        for frame in sorted(wanted):
+            answers = []
+            for direction, pair in wanted[frame]:
+                mask = take.mask(pair.object, pair.query_camera, pair.frame)
+                assert mask is not None  # the protocol asks for nothing else
+                size = prediction_size(take, pair.target_camera, None)
+                answers.append(Prediction(direction, pair, same_place(mask, size), 1.0))
+            yield frame, answers
+
+
+def main() -> None:
+    """Predict, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder of a trained LM-EEC")
+    parser.add_argument("sets", nargs="+", metavar="NAME=FOLDER[:SPLIT]")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--save", action="store_true")
+    arguments = parser.parse_args()
+    trained = LMEEC.from_pretrained(arguments.model)
+    systems: dict[str, TakePredictor] = {
+        SAME_PLACE: SamePlace(),
+        UNTRAINED: ClipPredictor(untrained(trained)),
+        TRAINED: ClipPredictor(trained),
+    }
+    result: dict[str, Any] = {
+        "weights": trained.fingerprint(),
+        "parameters": sum(p.numel() for p in trained.parameters()),
+    }
+    for text in arguments.sets:
+        name, dataset = open_set(text)
+        split = text.rpartition(":")[2] if ":" in text else "test"
+        truth = GroundTruth(text.partition("=")[2].removesuffix(f":{split}"), split)
+        tables = {}
+        for system, predictor in systems.items():
+            file = arguments.out / f"{name}-{system.replace(' ', '-')}.json"
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            predict(predictor, dataset, list(DIRECTIONS), file)
+            tables[system] = {way: evaluate(truth, file, way).table for way in DIRECTIONS}
+        result[name] = scores(tables)
+        _print(name, len(truth), result[name])
+    record("follow", result, save=arguments.save)
+
+
+def untrained(model: LMEEC) -> LMEEC:
+    """The same architecture with the weights that training begins with."""
+    torch.manual_seed(SEED)
+    other = LMEEC(model.config)
+    initialise(other)
+    return other.eval()
+
+
+def scores(tables: dict[str, dict[str, FrameTable]]) -> dict[str, Any]:
+    """Values and intervals of each system and direction, and what training gains."""
+    result: dict[str, Any] = {}
+    for system, ways in tables.items():
+        result[system] = {"both": _values(_joined(ways)), **{way: _values(table) for way, table in ways.items()}}
+    for rival in (SAME_PLACE, UNTRAINED):
+        gain = differences(_joined(tables[rival]), _joined(tables[TRAINED]))[0]["iou"]
+        result[f"IoU over {rival}"] = [gain.value, gain.interval.low, gain.interval.high]
+    return result
+
+
+def _joined(ways: dict[str, FrameTable]) -> FrameTable:
+    both = FrameTable()
+    for table in ways.values():
+        both.extend(table)
+    return both
+
+
+def _values(table: FrameTable) -> dict[str, list[float | None]]:
+    found, spans = totals(table), intervals(table)
+    return {m: [_number(v) for v in (getattr(found, m), spans[m].low, spans[m].high)] for m in MEASURES}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _print(name: str, takes: int, part: dict[str, Any]) -> None:
+    rows = []
+    for system in (SAME_PLACE, UNTRAINED, TRAINED):
+        for way in ("both", *DIRECTIONS):
+            values = part[system][way]
+            cells = ["-" if v[0] is None else f"{v[0]:.3f} ({v[1]:.3f}..{v[2]:.3f})" for v in values.values()]
+            rows.append([system, way, *cells])
+    show(f"{name}: {takes} takes", ["", "direction", *MEASURES], rows)
+    for rival in (SAME_PLACE, UNTRAINED):
+        value, low, high = part[f"IoU over {rival}"]
+        print(f"IoU over {rival}: {value:+.3f} ({low:+.3f}..{high:+.3f})")
+
+
+if __name__ == "__main__":
+    main()
