@@ -1,12 +1,14 @@
 """The small network of our own: its maps, its descriptors against plain computation, its settings."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from counterview.errors import ConfigError, MaskError
 from counterview.features import Backbone
-from counterview.features.tiny import BLOCKS, HALF, SHAPES, Tiny, TinyConfig, TinyNet, describe_points, sample_points
+from counterview.features.tiny import HALF, SHAPES, Tiny, TinyConfig, TinyNet, pool_points, sample_points
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, fine=8, colours=8, longest_side_px=128)
@@ -36,9 +38,9 @@ def test_sizes_and_strides(tiny, picture):
     features = tiny.encode(picture)
     assert features.tensor.shape == (16, 8, 12)
     assert features.image_hw == features.input_hw == (64, 96)
-    assert features.extra.fine.shape == (8, 16, 24)
-    assert features.extra.colours.shape == (8, 32, 48)
-    assert features.extra.colours.min() >= 0
+    assert features.extra.maps.fine.shape == (8, 16, 24)
+    assert features.extra.maps.colours.shape == (8, 32, 48)
+    assert features.extra.maps.colours.min() >= 0
 
 
 def test_large_pictures_are_reduced_and_keep_their_shape(tiny):
@@ -55,20 +57,15 @@ def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, picture):
     # A box that fits the coarsest grid exactly: means over its cells, without any weighing.
     dense = np.zeros((64, 96), dtype=bool)
     dense[16:32, 24:56] = True
-    row = tiny.describe(features, [ObjectMask.from_array(dense)])[0] / SMALL.object_channels**0.5
-    maps = features.extra
+    maps = features.extra.maps
     k, f, c = 8, 8, 16
-    blocks = (
-        (slice(0, k), (maps.colours[:, 8:16, 12:28].mean((1, 2)) + 1e-6).sqrt()),
-        (slice(k, k + f), maps.fine[:, 4:8, 6:14].mean((1, 2))),
-        (slice(k + f, k + f + c), maps.map[:, 2:4, 3:7].mean((1, 2))),
-    )
-    for (place, expected), weight in zip(blocks, BLOCKS, strict=False):
-        assert torch.allclose(row[place], weight**0.5 * expected / expected.norm(), atol=1e-5)
-    assert row.norm() == pytest.approx(1, abs=1e-5)
-    shape = row[-SHAPES:]
-    # Their common scale is that of a block of length 1; the rectangle fills its box, which gives the scale back.
-    log_area, _, fill, box, share, rim = (shape / shape[3]).tolist()
+    row = pool_points(maps, sample_points([ObjectMask.from_array(dense)], (64, 96), (64, 96)))[0]
+    assert torch.allclose(row[:k], (maps.colours[:, 8:16, 12:28].mean((1, 2)) + 0.01).sqrt(), atol=1e-5)
+    assert torch.allclose(row[k : k + f], maps.fine[:, 4:8, 6:14].mean((1, 2)), atol=1e-5)
+    assert torch.allclose(row[k + f : k + f + c], maps.map[:, 2:4, 3:7].mean((1, 2)), atol=1e-5)
+    described = tiny.describe(features, [ObjectMask.from_array(dense)])
+    assert torch.allclose(described, tiny.net.norm(row[None]), atol=1e-6)
+    log_area, _, fill, box, share, rim = row[-SHAPES:].tolist()
     assert log_area == pytest.approx(np.log(8 * 16) / 4 - 1, abs=1e-5)
     assert fill == pytest.approx(3 / np.pi, abs=0.01)
     assert box == 1.0
@@ -79,24 +76,24 @@ def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, picture):
 def test_the_ring_lies_around_and_not_inside(tiny, picture):
     """Painting the ring changes the ring's block and neither the colours nor the shape."""
     features = tiny.encode(picture)
-    maps = features.extra
+    maps = features.extra.maps
     points = disc((32, 48), 16, 24, 6)[None]
-    before = describe_points(maps, points)
+    before = pool_points(maps, points)
     changed = maps.fine.clone()
     near = torch.from_numpy(disc((16, 24), 8, 12, 7))
     changed[:, ~near] += 100.0  # beyond the ring
-    after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
+    after = pool_points(type(maps)(maps.colours, changed, maps.map), points)
     assert torch.equal(before, after)
     inner = torch.from_numpy(disc((16, 24), 7.5, 11.5, 1.5))
     changed = maps.fine.clone()
     changed[:, inner] += 100.0  # deep inside
-    after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
+    after = pool_points(type(maps)(maps.colours, changed, maps.map), points)
     ring, own = slice(8 + 8 + 16, 8 + 8 + 16 + 8 + 16), slice(8, 16)
     assert torch.equal(after[0, ring], before[0, ring])
     assert (after - before)[0, own].abs().max() > 0.01
     changed = maps.fine.clone()
     changed[0, ~inner & near] += 100.0  # around and at the rim
-    after = describe_points(type(maps)(maps.colours, changed, maps.map), points)
+    after = pool_points(type(maps)(maps.colours, changed, maps.map), points)
     assert (after - before)[0, ring].abs().max() > 0.01
     assert torch.equal(after[0, :8], before[0, :8])
 
@@ -104,9 +101,26 @@ def test_the_ring_lies_around_and_not_inside(tiny, picture):
 def test_gradients_reach_all_three_maps(tiny):
     net = TinyNet(SMALL).train()
     maps = net(torch.rand(2, 3, 64, 64)).each()[1]
-    describe_points(maps, disc((32, 32), 12, 12, 5)[None]).square().sum().backward()
+    points = np.stack([disc((32, 32), 12, 12, 5), disc((32, 32), 20, 18, 7)])
+    net.norm(pool_points(maps, points)).square().sum().backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert without == []
+
+
+def test_a_plain_histogram_stands_beside_what_is_learned(tiny, picture):
+    from counterview.features.colour import LENGTH, histograms, lab_bins
+
+    both = TinyNet(dataclasses.replace(SMALL, histogram=2.0))
+    both.load_state_dict(tiny.net.state_dict())
+    masks = [ObjectMask.from_array(disc((64, 96), 20, 30, 9)), ObjectMask.empty((64, 96))]
+    backbone = Tiny(both)
+    rows = backbone.describe(backbone.encode(picture), masks)
+    learned = SMALL.learned_channels
+    assert rows.shape == (2, learned + LENGTH)
+    assert torch.equal(rows[:, :learned], tiny.describe(tiny.encode(picture), masks))
+    plain = torch.from_numpy(histograms(lab_bins(picture), masks))
+    assert torch.allclose(rows[:, learned:], plain * (2 * learned) ** 0.5)
+    assert backbone.settings() != tiny.settings()
 
 
 def test_tiny_and_empty_masks(tiny, picture):

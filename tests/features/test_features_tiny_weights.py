@@ -72,7 +72,7 @@ def test_the_shipped_one_is_checked(folder, tmp_path, monkeypatch):
         load_backbone("tiny")
     place.parent.mkdir(parents=True)
     folder.rename(place)
-    listed = {"tiny-match/model.safetensors": sha256_file(place / "model.safetensors")}
+    listed = {f"tiny-match/{part}": sha256_file(place / part) for part in ("model.safetensors", "config.json")}
     (place.parent / "hashes.json").write_text(json.dumps(listed))
     assert load_backbone("tiny").name == "tiny"
     with (place / "model.safetensors").open("ab") as handle:

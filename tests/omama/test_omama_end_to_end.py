@@ -150,7 +150,9 @@ def test_crops_are_described_as_pictures_are(task):
     )
     # Sampling at half size takes the lower right pixel of each four.
     points = np.stack([m[1::2, 1::2] for m in masks.values()])
-    maps = TinyMaps(*(m[None] for m in (features.extra.colours, features.extra.fine, features.extra.map)))
+    maps = TinyMaps(
+        *(m[None] for m in (features.extra.maps.colours, features.extra.maps.fine, features.extra.maps.map))
+    )
     with torch.no_grad():
         trained = describe_crops(model.backbone, maps, [points], model.config.descriptor.context_px)[0]
     close = (used - trained).abs() / trained.abs().clamp(min=0.05)

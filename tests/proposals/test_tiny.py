@@ -8,6 +8,7 @@ import torch
 from benchmarks.proposals import of_folder
 from counterview.errors import CheckpointError, ConfigError, ImageError
 from counterview.masks.geometry import iou
+from counterview.media.files import HASHES
 from counterview.proposals import load_proposer, shipped
 from counterview.proposals.boundary import BoundaryNet, folded
 from counterview.proposals.merging import merge_tree
@@ -109,12 +110,12 @@ def test_working_size_is_within_its_limits():
 
 def test_caches_notice_other_weights(tiny):
     settings = tiny.settings()
-    listed = shipped.read_json(shipped.folder() / shipped.HASHES)
+    listed = shipped.read_json(shipped.folder() / HASHES)
     assert settings["boundary"] == listed[shipped.BOUNDARY][:16]
     assert settings["ranker"] == listed[shipped.RANKER][:16]
 
 
-@pytest.mark.parametrize("name", [shipped.BOUNDARY, shipped.RANKER, shipped.HASHES])
+@pytest.mark.parametrize("name", [shipped.BOUNDARY, shipped.RANKER, HASHES])
 @pytest.mark.parametrize("harm", ["flip", "cut", "missing"])
 def test_damaged_file_is_told(name, harm, tmp_path):
     for path in shipped.folder().iterdir():

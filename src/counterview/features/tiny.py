@@ -8,7 +8,8 @@ features at a quarter, and the *map* at an eighth, which attention and context l
   which tells a whole object from a part of one,
 - six numbers of its shape,
 
-each of them centred and scaled over the objects of training, by a batch normalisation.
+each of them centred and scaled over the objects of training, by a batch normalisation. A plain colour histogram of the
+picture's own pixels can stand beside them (``histogram``); nothing of it is learned.
 
 Everything is computed from the mask sampled at half the input's size, the same way in training and in use.
 """
@@ -31,6 +32,7 @@ from torch.nn import functional
 from counterview.errors import ConfigError, MaskError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
+from counterview.features.colour import LENGTH, histograms, lab_bins
 from counterview.masks.geometry import nearest_indices
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
@@ -61,6 +63,10 @@ class TinyConfig:
     channels: int = field(default=128, metadata={"help": "channels of the map"})
     fine: int = field(default=64, metadata={"help": "channels of the fine features"})
     colours: int = field(default=64, metadata={"help": "learned colour channels"})
+    histogram: float = field(
+        default=0.0,
+        metadata={"help": "weight of a plain colour histogram beside the learned descriptor; 0: none"},
+    )
     longest_side_px: int = field(default=800, metadata={"help": "larger pictures are scaled down to this longer side"})
 
     def __post_init__(self) -> None:
@@ -70,15 +76,22 @@ class TinyConfig:
             problems.append(f"widths is {self.widths}, expected five numbers from 1")
         if len(self.blocks) != 4 or min(self.blocks) < 0:
             problems.append(f"blocks is {self.blocks}, expected four numbers from 0")
+        if not 0 <= self.histogram < 100:
+            problems.append(f"histogram is {self.histogram}, expected 0 or more")
         if self.longest_side_px < 32:
             problems.append(f"longest_side_px is {self.longest_side_px}, expected 32 or more")
         if problems:
             raise ConfigError("; ".join(problems))
 
     @property
+    def learned_channels(self) -> int:
+        """Channels of an object's descriptor that are learned, or of its shape."""
+        return self.colours + 2 * (self.fine + self.channels) + SHAPES
+
+    @property
     def object_channels(self) -> int:
         """Channels of an object's descriptor."""
-        return self.colours + 2 * (self.fine + self.channels) + SHAPES
+        return self.learned_channels + (LENGTH if self.histogram else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +157,7 @@ class TinyNet(nn.Module):
         self.fine_smooth = _conv(config.fine, config.fine)
         self.colours = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, config.colours, 1))
         # Means of positive channels are all alike; without their common part, cosines tell objects apart.
-        self.norm = nn.BatchNorm1d(config.object_channels)
+        self.norm = nn.BatchNorm1d(config.learned_channels)
         ring, shape = config.fine + config.channels, SHAPES
         with torch.no_grad():
             self.norm.weight[-ring - shape : -shape] = 0.4
@@ -184,7 +197,7 @@ def pool_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
         points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
 
     Returns:
-        ``(N, D)`` float32, :attr:`TinyConfig.object_channels` of them. Gradients flow to the maps.
+        ``(N, D)`` float32, :attr:`TinyConfig.learned_channels` of them. Gradients flow to the maps.
     """
     device = maps.map.device
     inside = torch.from_numpy(points).to(device).float()
@@ -286,6 +299,14 @@ def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_
     return points
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What describing masks needs of a picture: its maps, and its pixels' colour bins where they are asked for."""
+
+    maps: TinyMaps
+    bins: NDArray[np.int64] | None
+
+
 class Tiny:
     """:class:`TinyNet` as a :class:`~counterview.features.base.Backbone`.
 
@@ -305,7 +326,7 @@ class Tiny:
         """A fingerprint of the weights, and everything else that maps and descriptors depend on."""
         config = self.net.config
         return {"features": "tiny", "version": 1, "weights": self.fingerprint,
-                "longest_side_px": config.longest_side_px}  # fmt: skip
+                "histogram": config.histogram, "longest_side_px": config.longest_side_px}  # fmt: skip
 
     @cached_property
     def fingerprint(self) -> str:
@@ -333,7 +354,8 @@ class Tiny:
             scaled = image
         pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
         maps = self.net(pixels[None]).each()[0]
-        return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=maps)
+        seen = _Seen(maps, lab_bins(image) if self.net.config.histogram else None)
+        return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=seen)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
         """The maps of several pictures, one after the other: they may differ in size."""
@@ -354,11 +376,17 @@ class Tiny:
         Raises:
             MaskError: a mask of another size than the picture.
         """
-        maps = features.extra
-        if kind != "mask" or context_px is not None or not isinstance(maps, TinyMaps):
+        seen, config = features.extra, self.net.config
+        if kind != "mask" or context_px is not None or not isinstance(seen, _Seen):
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
         points = sample_points(masks, features.image_hw, features.input_hw, fallback)
         if not len(points):
-            return torch.zeros((0, self.net.config.object_channels))
+            return torch.zeros((0, config.object_channels))
         there = torch.from_numpy(points.any((1, 2))).to(self.device)
-        return self.net.norm(pool_points(maps, points)) * there[:, None]
+        table = self.net.norm(pool_points(seen.maps, points)) * there[:, None]
+        if seen.bins is None:
+            return table
+        # Numbers of about 1 each are about this long; a histogram is of length 1.
+        weight = config.histogram**0.5 * config.learned_channels**0.5
+        plain = torch.from_numpy(histograms(seen.bins, masks)).to(self.device)
+        return torch.cat([table, weight * plain], dim=1)

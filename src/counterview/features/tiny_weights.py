@@ -12,7 +12,7 @@ from safetensors.torch import load
 from counterview.config import load_config
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
-from counterview.media.files import read_json, sha256_bytes
+from counterview.media.files import read_json, read_shipped
 
 PREFIX = "backbone."
 """Of the network's weights among those of an O-MaMa model."""
@@ -21,13 +21,8 @@ SHIPPED = "tiny-match"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
-def load_tiny(
-    folder: Path, device: torch.device | str = "cpu", *, name: str = "tiny", digest: str | None = None
-) -> Tiny:
+def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "tiny") -> Tiny:
     """The network out of an O-MaMa model's folder.
-
-    Args:
-        digest: SHA-256 that the file of weights must have; any if not given.
 
     Raises:
         CheckpointError: no such model, or damaged weights.
@@ -43,8 +38,6 @@ def load_tiny(
             found=str(error)[:120],
             expected="an O-MaMa model trained end to end",
         ) from None
-    if digest is not None and sha256_bytes(data) != digest:
-        raise CheckpointError("a shipped file is damaged", path=folder / _WEIGHTS, fix="Install the package again.")
     net = TinyNet(config)
     try:
         state = {k.removeprefix(PREFIX): v.float() for k, v in load(data).items() if k.startswith(PREFIX)}
@@ -64,10 +57,10 @@ def load_shipped_tiny(device: torch.device | str = "cpu") -> Tiny:
         CheckpointError: it is damaged.
     """
     root = Path(str(files("counterview"))) / "assets" / "models"
-    try:
-        digest = read_json(root / "hashes.json")[f"{SHIPPED}/{_WEIGHTS}"]
-    except (InputError, KeyError, TypeError):
+    if not (root / SHIPPED).is_dir():
         raise WeightsError(
             "the features 'tiny' are not part of this installation", fix="`--features classical` runs without weights."
-        ) from None
-    return load_tiny(root / SHIPPED, device, digest=str(digest))
+        )
+    for part in (_CONFIG, _WEIGHTS):
+        read_shipped(root, f"{SHIPPED}/{part}")
+    return load_tiny(root / SHIPPED, device)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from counterview.errors import InputError, PathError
+from counterview.errors import CheckpointError, InputError, PathError
 
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 
@@ -123,9 +123,41 @@ def safe_join(root: str | os.PathLike[str], *parts: str) -> Path:
     return path
 
 
-def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of ``data``, in hex."""
-    return hashlib.sha256(data).hexdigest()
+HASHES = "hashes.json"
+"""Beside files that come with the package: the SHA-256 of each, by its name."""
+REINSTALL = (
+    'Install the package again: pip install --force-reinstall --no-deps counterview (or "git checkout" the file).'
+)
+
+
+def read_shipped(root: Path, name: str, fix: str = REINSTALL) -> tuple[bytes, str]:
+    """A file that comes with the package, once it was found to be what was shipped.
+
+    Args:
+        root: folder with the list of hashes.
+        name: the file's name in that list, relative to ``root``.
+        fix: what to do if it is not.
+
+    Returns:
+        its bytes and their SHA-256 in hex.
+
+    Raises:
+        CheckpointError: it or the list is missing, or it is another file.
+    """
+    path = safe_join(root, name)
+    try:
+        listed = read_json(root / HASHES)
+        data = path.read_bytes()
+    except (InputError, OSError) as error:
+        raise CheckpointError(f"a shipped file cannot be read ({error})", path=path, fix=fix) from None
+    digest = hashlib.sha256(data).hexdigest()
+    wanted = listed.get(name) if isinstance(listed, dict) else None
+    if digest != wanted:
+        raise CheckpointError(
+            "a shipped file is damaged or was replaced", path=path, found=f"SHA-256 {digest[:12]}…",
+            expected=f"{str(wanted)[:12]}…", fix=fix,
+        )  # fmt: skip
+    return data, digest
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from counterview.errors import CheckpointError, InputError, WeightsError
-from counterview.media.files import read_json, safe_join, sha256_file
+from counterview.media.files import HASHES, REINSTALL, read_json, read_shipped
 
 SHIPPED = {
     "tiny-match": "a small O-MaMa",
@@ -28,15 +28,10 @@ ALIASES = {"tiny": "tiny-match"}
 DEFAULT_MODEL = "knn"
 """What ``counterview.load()``, ``match``, ``predict`` and ``demo`` take if no model is named."""
 
-HASHES = "hashes.json"
-
 
 def default_model(features: str | None = None) -> str:
     """The model if none is named: :data:`DEFAULT_MODEL`, and nearest neighbour if features are chosen for it."""
     return DEFAULT_MODEL if features is None else "knn"
-
-
-_AGAIN = 'Install the package again: pip install --force-reinstall --no-deps counterview (or "git checkout" the file).'
 
 
 def models_root() -> Path:
@@ -56,9 +51,11 @@ def read_hashes(root: Path | None = None) -> dict[str, str]:
     try:
         values = read_json(path)
     except InputError as error:
-        raise CheckpointError(f"the list of shipped files is damaged: {error.problem}", path=path, fix=_AGAIN) from None
+        raise CheckpointError(
+            f"the list of shipped files is damaged: {error.problem}", path=path, fix=REINSTALL
+        ) from None
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
-        raise CheckpointError("the list of shipped files is damaged", path=path, fix=_AGAIN)
+        raise CheckpointError("the list of shipped files is damaged", path=path, fix=REINSTALL)
     return values
 
 
@@ -100,16 +97,8 @@ def verify(root: Path, listed: dict[str, str]) -> None:
     Raises:
         CheckpointError: names the first that is missing or damaged.
     """
-    for name, digest in sorted(listed.items()):
-        path = safe_join(root, name)
-        if not path.is_file():
-            raise CheckpointError("a shipped file is missing", path=path, fix=_AGAIN)
-        found = sha256_file(path)
-        if found != digest:
-            raise CheckpointError(
-                "a shipped file is damaged", path=path, found=f"SHA-256 {found[:12]}…", expected=f"{digest[:12]}…",
-                fix=_AGAIN,
-            )  # fmt: skip
+    for name in sorted(listed):
+        read_shipped(root, name)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_numpy
 from safetensors.torch import load as load_torch
 
-from counterview.errors import CheckpointError, InputError
-from counterview.media.files import read_json
+from counterview.errors import CheckpointError
+from counterview.media.files import read_shipped
 from counterview.proposals.boundary import STRIDE, BoundaryNet
 from counterview.proposals.objectness import FEATURES, predict
 from counterview.types import RgbImage
 
-HASHES = "hashes.json"
 BOUNDARY, RANKER = "boundary.safetensors", "ranker.safetensors"
 _AGAIN = "Install the package again; --proposals graph needs no weights."
 
@@ -70,7 +69,7 @@ def load_boundary(root: Path | None = None) -> Boundary:
     Raises:
         CheckpointError: its file is missing, or is not what was shipped.
     """
-    data, digest = _checked(BOUNDARY, root)
+    data, digest = read_shipped(root or folder(), BOUNDARY, _AGAIN)
     path = (root or folder()) / BOUNDARY
     return boundary_from(data, digest, path)
 
@@ -90,7 +89,7 @@ def boundary_from(data: bytes, digest: str, path: Path) -> Boundary:
 
 def load_ranker(root: Path | None = None) -> Ranker:
     """The shipped ranking network. Errors as for :func:`load_boundary`."""
-    data, digest = _checked(RANKER, root)
+    data, digest = read_shipped(root or folder(), RANKER, _AGAIN)
     path = (root or folder()) / RANKER
     try:
         weights = {name: np.asarray(value, dtype=np.float32) for name, value in load_numpy(data).items()}
@@ -100,26 +99,3 @@ def load_ranker(root: Path | None = None) -> Ranker:
     if known != (len(FEATURES),):
         raise CheckpointError("is for other features", path=path, found=known, expected=(len(FEATURES),), fix=_AGAIN)
     return Ranker(weights, digest)
-
-
-def _checked(name: str, root: Path | None) -> tuple[bytes, str]:
-    """The bytes of a shipped file and their SHA-256."""
-    import hashlib
-
-    where = root or folder()
-    try:
-        listed = read_json(where / HASHES)
-        data = (where / name).read_bytes()
-    except (InputError, OSError) as error:
-        raise CheckpointError(f"a shipped file cannot be read ({error})", path=where / name, fix=_AGAIN) from None
-    digest = hashlib.sha256(data).hexdigest()
-    wanted = listed.get(name) if isinstance(listed, dict) else None
-    if digest != wanted:
-        raise CheckpointError(
-            "a shipped file is damaged or was replaced",
-            path=where / name,
-            found=f"SHA-256 {digest[:16]}…",
-            expected=f"{str(wanted)[:16]}…",
-            fix=_AGAIN,
-        )
-    return data, digest
