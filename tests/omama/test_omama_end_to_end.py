@@ -238,3 +238,34 @@ def test_the_head_goes_on_over_a_frozen_backbone(place, tmp_path):
     wrong = {"data": data, "model": other, "init": str(tmp_path / "first")}
     with pytest.raises(ConfigError, match="another architecture"):
         OMaMaTask(load_config(OMaMaRecipe, wrong), progress=False).build_model()
+
+
+def test_the_direct_loss_by_loops(task):
+    """Own candidates that do not overlap the truth, and all candidates of other takes, are what is told apart."""
+    samples = [task.sample(0, i, np.random.default_rng([3, i])) for i in range(3)]
+    samples = [(number, views) for number, (_, views) in enumerate(samples)]  # as if each were of another take
+    batch = collate_crops(samples)
+    torch.manual_seed(1)
+    crops, most = batch["candidates"].shape
+    table = torch.randn(crops, most, task.config.model.object_width + 16)
+    found = task._direct_loss(table, batch).view(batch["query"].shape)
+    objects = torch.nn.functional.normalize(table[..., : task.config.model.object_width], dim=-1)
+    checked = 0
+    for p, (query_crop, target_crop) in enumerate(batch["pairs"].tolist()):
+        for q in range(batch["query"].shape[1]):
+            if not batch["weight"][p, q] or not batch["visible"][p, q]:
+                assert found[p, q] == 0
+                continue
+            row, right = int(batch["query"][p, q]), int(batch["positive"][p, q])
+            rivals = []
+            for crop in range(crops):
+                for n in range(int(batch["candidates"][crop].sum())):
+                    other_take = batch["crop_group"][crop] != batch["group"][p]
+                    apart = crop == target_crop and (n == right or batch["overlap"][p, q, n] < 0.3)
+                    if other_take or apart:
+                        rivals.append((crop == target_crop and n == right, objects[query_crop, row] @ objects[crop, n]))
+            logits = torch.stack([value for _, value in rivals]) / task.config.end_to_end.direct_temperature
+            place = [is_right for is_right, _ in rivals].index(True)
+            assert found[p, q] == pytest.approx(float(torch.logsumexp(logits, 0) - logits[place]), rel=1e-4)
+            checked += 1
+    assert checked > 5
