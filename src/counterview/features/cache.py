@@ -229,6 +229,7 @@ class CachedBackbone:
         self.name, self.channels, self.stride = backbone.name, backbone.channels, backbone.stride
         self.store = ArrayStore(root, backbone.settings(), storage=storage)
         self.passes = 0
+        self._last: tuple[str, FeatureMap] | None = None
 
     def settings(self) -> dict[str, Any]:
         """Those of the backbone, and how its output is stored."""
@@ -281,6 +282,8 @@ class CachedBackbone:
                 "needs_picture": features.extra is not None,
             }
             self.store.put(f"map/{key}", features.tensor.detach().float().cpu().numpy(), note)
+            if features.extra is not None:
+                self._last = (key, features)  # its masks are described next, which needs more than the map
 
     def describe(
         self,
@@ -302,8 +305,11 @@ class CachedBackbone:
 
         def make() -> np.ndarray:
             source = features
-            if origin.image is not None:
+            if origin.image is not None and self._last is not None and self._last[0] == origin.key:
+                source = self._last[1]
+            elif origin.image is not None:
                 source = self.backbone.encode(origin.image() if callable(origin.image) else origin.image)
+                self._last = (origin.key, source)
                 self.passes += 1
             table = self.backbone.describe(source, masks, kind, context_px=context_px, fallback=fallback)
             return np.asarray(table.detach().float().cpu().numpy())
