@@ -37,11 +37,13 @@ def match(
         ),
     ] = None,
     proposals: Annotated[
-        str | None, typer.Option(help="graph (knn's default), sam2[:ID or FOLDER], fastsam, folder:PATH.")
+        str | None, typer.Option(help="graph (knn's default), tiny, sam2[:ID or FOLDER], fastsam, folder:PATH.")
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Of knn: classical (its default), dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."),
+        typer.Option(
+            help="Of knn: classical (its default), tiny, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for match.json, mask.png and overlay.png.")] = Path(
         "counterview-match"

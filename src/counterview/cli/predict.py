@@ -26,7 +26,7 @@ def predict(
     direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
     split: Annotated[str, typer.Option(help="train, val, test or test_novel.")] = "test",
     proposals: Annotated[
-        str | None, typer.Option(help="graph (knn's default), sam2[:ID or FOLDER], fastsam, folder:PATH.")
+        str | None, typer.Option(help="graph (knn's default), tiny, sam2[:ID or FOLDER], fastsam, folder:PATH.")
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Of knn: classical, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder.")
