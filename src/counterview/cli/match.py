@@ -41,9 +41,7 @@ def match(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(
-            help="Of knn: classical (its default), tiny, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."
-        ),
+        typer.Option(help="Of knn: classical (its default), tiny, dinov2-base[-reg], clip, dinov3, Hub id, folder."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for match.json, mask.png and overlay.png.")] = Path(
         "counterview-match"

@@ -190,8 +190,8 @@ def load(
             DINOv2-B and SAM 2.1; ``tiny`` and other models that come with the package; a trained folder, a recipe,
             or the id ``owner/name`` of a repository on the Hub: see :mod:`counterview.pipeline.resolve`. Not given:
             :data:`counterview.pipeline.shipped.DEFAULT_MODEL`, or ``knn`` if ``features`` are.
-        proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph`` for
-            ``knn``, and what it was trained with for a checkpoint.
+        proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph``
+            for ``knn``, and what it was trained with for a checkpoint.
         features: of ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``,
             ``dinov3``, a Hub id, or a folder. A checkpoint has its own and takes no other.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
