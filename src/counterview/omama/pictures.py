@@ -334,7 +334,9 @@ def prepare(
                 bar.update()
         else:
             context = multiprocessing.get_context("spawn")
-            arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou)
+            # A network that the model itself holds cannot be found by name: it goes along.
+            own = store.backbone.backbone if store.config.learned_backbone else None
+            arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, own)
             with context.Pool(workers, initializer=_start_worker, initargs=arguments) as pool:
                 for _ in pool.imap_unordered(_work, items, chunksize=4):
                     bar.update()
@@ -356,14 +358,14 @@ def _prepare_one(store: PictureStore, opened: dict[str, Any], item: tuple[str, s
 _WORKER: dict[str, Any] = {}
 
 
-def _start_worker(config: OMaMaConfig, root: str, order: int, duplicate_iou: float) -> None:
+def _start_worker(config: OMaMaConfig, root: str, order: int, duplicate_iou: float, own: Backbone | None) -> None:
     import cv2
     import torch
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _WORKER["store"] = PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50)
+    _WORKER["store"] = PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=own)
     _WORKER["opened"] = {}
 
 
