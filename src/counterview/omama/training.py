@@ -107,7 +107,7 @@ class OMaMaTask:
 
     def _initial(self) -> OMaMa:
         model = OMaMa(self.config.model)
-        start_from(model, str(self.config.init), "backbone.")
+        start_from(model, str(self.config.init), "backbone.", rounded=True)
         return model.eval()
 
     # ------------------------------------------------------------------------------------------- training
@@ -116,7 +116,8 @@ class OMaMaTask:
         """See :class:`counterview.training.task.Task`, as for all below."""
         model = OMaMa(self.config.model)
         if self.config.init is not None:
-            start_from(model, self.config.init, "" if self.config.init_head else "backbone.")
+            frozen = self.config.model.learned_backbone
+            start_from(model, self.config.init, "" if self.config.init_head else "backbone.", rounded=frozen)
         if self.config.model.learned_backbone:
             model.backbone.requires_grad_(False)  # its maps are read from the cache
         if self.config.model.visibility == "released" or self.config.loss.visibility == 0:
@@ -236,8 +237,11 @@ def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> 
     return result
 
 
-def start_from(model: OMaMa, folder: str, prefix: str = "") -> None:
+def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = False) -> None:
     """Give a model the weights of another, those whose names begin with ``prefix``.
+
+    Args:
+        rounded: to half precision, as models ship: what is frozen then stays what it was while the rest was trained.
 
     Raises:
         CheckpointError: no such model.
@@ -253,6 +257,8 @@ def start_from(model: OMaMa, folder: str, prefix: str = "") -> None:
             "training cannot begin with a model of another architecture", path=folder,
             found=f"{len(wrong)} weights differ, {wrong[0]} among them" if wrong else "no backbone of its own",
         )  # fmt: skip
+    if rounded:
+        state = {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in state.items()}
     model.load_state_dict(state, strict=False)
 
 
