@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK = 128
+CHUNK = 256
 """Queries whose weights over all keys are held at a time, so that they stay in the processor's cache."""
 
 POSITION_SHARE = 0.1
@@ -56,20 +56,31 @@ def attend(module: Any, look: Tensor, memory: Tensor, positions: Tensor, pointer
         ``(N, h * w, C)``.
     """
     turns = rotations(module, look)
-    memory = memory.transpose(0, 1)
-    keyed = memory + positions.transpose(0, 1)
-    values = look
+    # Keys of one object fill the cache already; those of all at once would go to main memory and back.
+    rows = [
+        _attend_one(module, look[n : n + 1], memory[:, n], positions[:, n], pointer_tokens, turns)
+        for n in range(look.shape[0])
+    ]
+    return module.layer_norm(torch.cat(rows))
+
+
+def _attend_one(
+    module: Any, values: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int, turns: Tensor
+) -> Tensor:
+    keyed = memory + positions
+    cells = memory.shape[0] - pointer_tokens
     for index, layer in enumerate(module.layers):
         if index:
             values = _self_attention(layer, values, turns)
         attention = layer.cross_attn_image
-        query = rotate(attention.q_proj(layer.layer_norm2(values)), turns)
-        key = _rotate_frames(attention.k_proj(keyed), turns, pointer_tokens)
+        query = rotate(attention.q_proj(layer.layer_norm2(values)), turns)[0]
+        key = attention.k_proj(keyed)
+        turn_frames(key[:cells], turns)
         mean = _mean_of_memories(query, key, memory, attention.scaling)
         values = values + attention.o_proj(attention.v_proj(mean))
         hidden = layer.linear1(layer.layer_norm3(values))
         values = values + layer.linear2(layer.activation(hidden))
-    return module.layer_norm(values)
+    return values
 
 
 def rotations(module: Any, values: Tensor) -> Tensor:
@@ -85,12 +96,13 @@ def rotate(values: Tensor, turns: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turns).flatten(-2).to(values.dtype)
 
 
-def _rotate_frames(keys: Tensor, turns: Tensor, pointer_tokens: int) -> Tensor:
-    count, length, channels = keys.shape
-    cells = length - pointer_tokens
-    frames = keys[:, :cells].reshape(count, -1, turns.shape[0], channels)
-    turned = rotate(frames, turns).reshape(count, cells, channels)
-    return torch.cat([turned, keys[:, cells:]], dim=1) if pointer_tokens else turned
+def turn_frames(keys: Tensor, turns: Tensor) -> None:
+    """:func:`rotate` the cells of frames one after the other, ``(T * h * w, C)``, in place."""
+    frames = keys.view(-1, turns.shape[0], keys.shape[-1])
+    if keys.dtype == torch.float32:
+        torch.view_as_complex(frames.unflatten(-1, (-1, 2))).mul_(turns)
+    else:
+        frames.copy_(rotate(frames, turns))
 
 
 def _self_attention(layer: Any, values: Tensor, turns: Tensor) -> Tensor:
@@ -104,12 +116,10 @@ def _self_attention(layer: Any, values: Tensor, turns: Tensor) -> Tensor:
 
 
 def _mean_of_memories(query: Tensor, key: Tensor, memory: Tensor, scale: float) -> Tensor:
-    """Attention of ``(N, Q, C)`` to keys ``(N, L, C)``, of which it takes the memories ``(N, L, 64)``."""
-    result = query.new_empty(*query.shape[:2], memory.shape[2])
-    for row in range(query.shape[0]):
-        keys = key[row].transpose(0, 1)
-        for start in range(0, query.shape[1], CHUNK):
-            part = slice(start, start + CHUNK)
-            weights = torch.softmax((query[row, part] * scale) @ keys, dim=-1, dtype=torch.float32)
-            result[row, part] = weights.to(memory.dtype) @ memory[row]
-    return result
+    """Attention of ``(Q, C)`` to keys ``(L, C)``, of which it takes the memories ``(L, 64)``."""
+    keys = key.transpose(0, 1)
+    parts = []
+    for part in (query * scale).split(CHUNK):
+        weights = torch.softmax(part @ keys, dim=-1, dtype=torch.float32)
+        parts.append(weights.to(memory.dtype) @ memory)
+    return torch.cat(parts)
