@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import resource
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import record, show
+from benchmarks.common import RESULTS, record, show
 from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.session import Session
@@ -59,7 +60,12 @@ def main() -> None:
         result["speed"] = speed(arguments)
     if "memory" in arguments.what:
         result["memory"] = memory()
-    record("lmeec_small" if arguments.small else "lmeec", result, save=arguments.save)
+    name = "lmeec_small" if arguments.small else "lmeec"
+    saved = RESULTS / f"{name}.json"
+    if arguments.save and saved.is_file():  # a part that was not run again stays as it was
+        kept = json.loads(saved.read_text(encoding="utf-8"))
+        result = {part: kept[part] for part in ("speed", "memory") if part in kept} | result
+    record(name, result, save=arguments.save)
 
 
 # ------------------------------------------------------------------------------------------------- speed
