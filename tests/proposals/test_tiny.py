@@ -8,7 +8,7 @@ import torch
 from benchmarks.proposals import of_folder
 from counterview.errors import CheckpointError, ConfigError, ImageError
 from counterview.masks.geometry import iou
-from counterview.media.files import HASHES
+from counterview.media.files import HASHES, read_json
 from counterview.proposals import load_proposer, shipped
 from counterview.proposals.boundary import BoundaryNet, folded
 from counterview.proposals.merging import merge_tree
@@ -110,7 +110,7 @@ def test_working_size_is_within_its_limits():
 
 def test_caches_notice_other_weights(tiny):
     settings = tiny.settings()
-    listed = shipped.read_json(shipped.folder() / HASHES)
+    listed = read_json(shipped.folder() / HASHES)
     assert settings["boundary"] == listed[shipped.BOUNDARY][:16]
     assert settings["ranker"] == listed[shipped.RANKER][:16]
 

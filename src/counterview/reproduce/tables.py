@@ -104,7 +104,7 @@ _MAIN = Table(
         Row("knn", "k-NN", _omama("knn-mask"), Model(_OMAMA, _NEAREST)),
         Row("omama", "O-MaMa", _omama("main"), Model(_OMAMA)),
         Row("released", "O-MaMa, trained as the released code does", _omama("released"),
-            Model(_OMAMA, ("sampling.mining=released",))),
+            Model(_OMAMA, ("sampling.mining=released", "sampling.positive=gt"))),
         Row("visibility", "O-MaMa, trained visibility", _omama("visibility"), None, "the row above has it there"),
         Row("tiny-match", "tiny-match, shipped", None, Model(shipped="tiny-match")),
     ),
