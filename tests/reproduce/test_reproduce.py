@@ -17,13 +17,13 @@ from counterview.reproduce.present import page
 from counterview.reproduce.tables import TABLES, get_table
 from tests.omama.tiny_takes import write_takes
 
-QUICK = ["--set", "training.epochs=1", "--set", "training.max_steps=1", "--set", "data.frame_step=1", "--quiet"]
+QUICK = ["--set", "training.epochs=1", "--set", "training.max_steps=1", "--quiet"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = write_takes(tmp_path_factory.mktemp("takes"), frames=2, splits={"train": 2, "val": 1, "test": 2})
-    names = [{"take_uid": f"take{n}", "take_name": f"tabletop_test_0000_000{n}"} for n in range(5)]
+    root = write_takes(tmp_path_factory.mktemp("takes"), frames=2, splits={"train": 3, "val": 1, "test": 2})
+    names = [{"take_uid": f"take{n}", "take_name": f"tabletop_test_0000_000{n}"} for n in range(6)]
     write_json(root / "takes.json", names)
     return root
 
@@ -170,7 +170,7 @@ def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, trained, c
 
 def test_a_run_of_another_recipe_is_not_taken_for_this_one(data, place, trained, capsys):
     plan = make_plan(get_table("omama-main"), data, place, tabletop=True, rows=["omama"],
-                     overrides=["training.epochs=1", "training.max_steps=1", "data.frame_step=1"])  # fmt: skip
+                     overrides=["training.epochs=1", "training.max_steps=1"])  # fmt: skip
     (unit,) = plan.units
     (state,) = unit.base.glob("checkpoints/step_*/state/trainer.json")
     values = json.loads(state.read_text())
