@@ -32,7 +32,7 @@ from scipy import sparse
 from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
-from counterview.features.pooling import Runs, lattice_runs
+from counterview.features.pooling import Runs, lattice_runs, with_centres
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Classical:
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
         runs = lattice_runs(masks, features.image_hw, picture.size_hw)
         if fallback == "centre":
-            runs = _with_centres(runs, masks, features.image_hw, picture.size_hw)
+            runs = with_centres(runs, masks, features.image_hw, picture.size_hw)
         length = len(picture.rarity)
         result = np.zeros((len(masks), 2 * length + _TEXTURES), dtype=np.float32)
         for part, rows in _chunks(runs, max(1, _TABLE_ENTRIES // picture.palette.shape[0])):
@@ -329,25 +329,6 @@ def _normalised_textures(sums: F32, magnitude: float, orientation: float) -> F32
         values = np.maximum(sums[:, part], 0)  # differences of sums can fall below 0 by rounding
         roots[:, part] = weight * np.sqrt(values / np.maximum(values.sum(1, keepdims=True), 1e-12))
     return roots
-
-
-def _with_centres(runs: Runs, masks: Sequence[ObjectMask], image_hw: tuple[int, int], size_hw: tuple[int, int]) -> Runs:
-    """Give masks that the reduced picture lost the pixel at their centroid."""
-    lost = [int(i) for i in np.flatnonzero(runs.points() == 0) if not masks[int(i)].is_empty]
-    if not lost:
-        return runs
-    centres = np.array([masks[i].centroid_xy for i in lost]) + 0.5
-    column = np.minimum(centres[:, 0] * size_hw[1] / image_hw[1], size_hw[1] - 1).astype(np.int64)
-    row = np.minimum(centres[:, 1] * size_hw[0] / image_hw[0], size_hw[0] - 1).astype(np.int64)
-    owner = np.concatenate([runs.owner, lost])
-    order = np.argsort(owner, kind="stable")
-    return Runs(
-        owner[order],
-        np.concatenate([runs.column, column])[order],
-        np.concatenate([runs.top, row])[order],
-        np.concatenate([runs.bottom, row + 1])[order],
-        runs.count,
-    )
 
 
 def _chunks(runs: Runs, size: int) -> list[tuple[Runs, slice]]:

@@ -99,6 +99,25 @@ def lattice_runs(masks: Sequence[ObjectMask], image_hw: tuple[int, int], points_
     return Runs(owner[which][keep], column[keep], top[keep], bottom[keep], len(masks))
 
 
+def with_centres(runs: Runs, masks: Sequence[ObjectMask], image_hw: tuple[int, int], size_hw: tuple[int, int]) -> Runs:
+    """Give masks that the lattice lost the pixel at their centroid."""
+    lost = [int(i) for i in np.flatnonzero(runs.points() == 0) if not masks[int(i)].is_empty]
+    if not lost:
+        return runs
+    centres = np.array([masks[i].centroid_xy for i in lost]) + 0.5
+    column = np.minimum(centres[:, 0] * size_hw[1] / image_hw[1], size_hw[1] - 1).astype(np.int64)
+    row = np.minimum(centres[:, 1] * size_hw[0] / image_hw[0], size_hw[0] - 1).astype(np.int64)
+    owner = np.concatenate([runs.owner, lost])
+    order = np.argsort(owner, kind="stable")
+    return Runs(
+        owner[order],
+        np.concatenate([runs.column, column])[order],
+        np.concatenate([runs.top, row])[order],
+        np.concatenate([runs.bottom, row + 1])[order],
+        runs.count,
+    )
+
+
 @lru_cache(maxsize=64)
 def upsampling_matrix(cells: int, points: int) -> NDArray[np.float64]:
     """Bilinear upsampling along one axis as a ``(points, cells)`` matrix; half-pixel centres, edges held.

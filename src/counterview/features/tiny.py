@@ -16,7 +16,6 @@ Everything is computed from the mask sampled at half the input's size, the same 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,11 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from counterview.errors import ConfigError, MaskError
+from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.colour import LENGTH, histograms, lab_bins
-from counterview.masks.geometry import nearest_indices
+from counterview.hub import weights_fingerprint
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 STRIDE = 8
@@ -282,21 +281,13 @@ def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_
         MaskError: a mask of another size.
     """
     size = (input_hw[0] // HALF, input_hw[1] // HALF)
-    rows, columns = nearest_indices(image_hw[0], size[0]), nearest_indices(image_hw[1], size[1])
-    points = np.zeros((len(masks), *size), dtype=bool)
-    for index, mask in enumerate(masks):
-        if mask.size_hw != tuple(image_hw):
-            raise MaskError(
-                f"mask {index} is of another size than its picture",
-                found=f"{mask.size_hw[0]}x{mask.size_hw[1]}",
-                expected=f"{image_hw[0]}x{image_hw[1]}",
-            )
-        points[index] = mask.to_array()[rows[:, None], columns]
-        if fallback == "centre" and mask.centroid_xy is not None and not points[index].any():
-            x, y = mask.centroid_xy
-            at = int((y + 0.5) * size[0] / image_hw[0]), int((x + 0.5) * size[1] / image_hw[1])
-            points[index][min(at[0], size[0] - 1), min(at[1], size[1] - 1)] = True
-    return points
+    runs = pooling.lattice_runs(masks, image_hw, size)
+    if fallback == "centre":
+        runs = pooling.with_centres(runs, masks, image_hw, size)
+    steps = np.zeros((len(masks), size[0] + 1, size[1]), dtype=np.int8)
+    np.add.at(steps, (runs.owner, runs.top, runs.column), 1)
+    np.subtract.at(steps, (runs.owner, runs.bottom, runs.column), 1)
+    return np.asarray(np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,12 +321,8 @@ class Tiny:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes and values of the weights, in float32."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.net.state_dict().items()):
-            digest.update(f"{name}\0{tuple(value.shape)}\0".encode())
-            digest.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
-        return digest.hexdigest()
+        """SHA-256 over the weights."""
+        return weights_fingerprint(self.net)
 
     def input_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """The size at which a picture is seen: not above the longest side, sides multiples of 32."""

@@ -28,10 +28,18 @@ def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "
         CheckpointError: no such model, or damaged weights.
     """
     try:
+        data = (folder / _WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError("has no weights that can be read", path=folder / _WEIGHTS, found=str(error)) from None
+    return _build(folder, data, device, name)
+
+
+def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> Tiny:
+    """The network that a folder's configuration describes, with the weights in ``data``."""
+    try:
         values = read_json(folder / _CONFIG)["model"]
         config = load_config(TinyConfig, values["backbone_settings"])
-        data = (folder / _WEIGHTS).read_bytes()
-    except (InputError, ConfigError, OSError, KeyError, TypeError) as error:
+    except (InputError, ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(
             "holds no backbone of its own",
             path=folder,
@@ -61,6 +69,6 @@ def load_shipped_tiny(device: torch.device | str = "cpu") -> Tiny:
         raise WeightsError(
             "the features 'tiny' are not part of this installation", fix="`--features classical` runs without weights."
         )
-    for part in (_CONFIG, _WEIGHTS):
-        read_shipped(root, f"{SHIPPED}/{part}")
-    return load_tiny(root / SHIPPED, device)
+    read_shipped(root, f"{SHIPPED}/{_CONFIG}")
+    data, _ = read_shipped(root, f"{SHIPPED}/{_WEIGHTS}")
+    return _build(root / SHIPPED, data, device, "tiny")

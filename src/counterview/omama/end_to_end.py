@@ -63,9 +63,9 @@ class EndToEndConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        for name in ("views", "passes"):
-            if getattr(self, name) < (2 if name == "views" else 1):
-                problems.append(f"{name} is {getattr(self, name)}, expected {2 if name == 'views' else 1} or more")
+        for name, least in (("views", 2), ("passes", 1)):
+            if getattr(self, name) < least:
+                problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
         if self.direct_temperature <= 0:
             problems.append(f"direct_temperature is {self.direct_temperature}, expected above 0")
         for name in ("credit_power", "absent_weight", "direct"):
@@ -220,7 +220,7 @@ class EndToEndTask:
         points = [part.cpu().numpy() for part in batch["points"]]
         table = describe_crops(model.backbone, maps, points, model.config.descriptor.context_px)
         query_of, target_of = batch["pairs"].unbind(1)
-        rows = batch["query"].clamp(min=0)[..., None].expand(-1, -1, table.shape[-1])
+        rows = batch["query"][..., None].expand(-1, -1, table.shape[-1])
         out = model(
             table[query_of].gather(1, rows),
             table[target_of],

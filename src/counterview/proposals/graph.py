@@ -11,6 +11,7 @@ much of their outline is seen and how compact they are; the choice among them is
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,16 @@ SHARPNESS = 3
 """Power of the weights: how much more the object-like candidates count than the others in the choice."""
 
 
+def setting_problems(settings: object, counts: Sequence[str]) -> list[str]:
+    """What is wrong with a proposer's settings: ``counts`` begin at 1, the two shares lie above 0 and up to 1."""
+    values = {name: getattr(settings, name) for name in (*counts, "max_area", "duplicate_iou")}
+    problems = [f"{name} must be at least 1, not {values[name]}" for name in counts if values[name] < 1]
+    for name in ("max_area", "duplicate_iou"):
+        if not 0 < values[name] <= 1:
+            problems.append(f"{name} must be above 0 and at most 1, not {values[name]}")
+    return problems
+
+
 @dataclass(frozen=True)
 class GraphSettings:
     """Settings of the ``graph`` proposer."""
@@ -47,13 +58,7 @@ class GraphSettings:
     duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("max_masks", "working_side_px", "regions", "candidates", "min_area_px"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("max_area", "duplicate_iou"):
-            if not 0 < getattr(self, name) <= 1:
-                problems.append(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+        problems = setting_problems(self, ("max_masks", "working_side_px", "regions", "candidates", "min_area_px"))
         if problems:
             raise ConfigError("the settings of the graph proposer do not hold: " + "; ".join(problems))
 
@@ -91,16 +96,36 @@ class GraphProposer:
         members, weight = _candidates(regions, settings)
         if len(members) == 0:
             return Proposals.none(size_hw)
-        iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
-        chosen = ranking.choose_varied(iou, weight, settings.max_masks, settings.duplicate_iou)
-        boxes = region_boxes(regions.labels)
-        masks, scores = [], []
-        for index in chosen:
-            mask = mask_at(members[index] > 0, regions.labels, boxes, size_hw)
-            if not mask.is_empty:
-                masks.append(mask)
-                scores.append(weight[index])
-        return Proposals(size_hw, tuple(masks), np.array(scores, dtype=np.float32))
+        return varied_proposals(regions, members, weight, weight, settings.max_masks, settings.duplicate_iou, size_hw)
+
+
+def varied_proposals(
+    regions: Regions,
+    members: NDArray[np.float32],
+    weight: F64,
+    score: NDArray[np.floating],
+    max_masks: int,
+    duplicate_iou: float,
+    size_hw: tuple[int, int],
+) -> Proposals:
+    """A varied choice among candidates, as masks of the picture itself.
+
+    Args:
+        members: ``(m, n)`` which regions make up each candidate.
+        weight: ``(m,)`` how much each counts in the choice, :func:`counterview.proposals.ranking.choose_varied`.
+        score: ``(m,)`` what is said of each beside its mask.
+        size_hw: of the picture.
+    """
+    iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
+    chosen = ranking.choose_varied(iou, weight, max_masks, duplicate_iou)
+    boxes = region_boxes(regions.labels)
+    masks, scores = [], []
+    for index in chosen:
+        mask = mask_at(members[index] > 0, regions.labels, boxes, size_hw)
+        if not mask.is_empty:
+            masks.append(mask)
+            scores.append(score[index])
+    return Proposals(size_hw, tuple(masks), np.array(scores, dtype=np.float32))
 
 
 def at_working_size(image: RgbImage, side_px: int) -> RgbImage:

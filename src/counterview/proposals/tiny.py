@@ -22,10 +22,10 @@ from counterview.proposals import ranking
 from counterview.proposals.base import Proposals
 from counterview.proposals.graph import (
     contact_and_strict_shape,
-    mask_at,
-    region_boxes,
+    setting_problems,
     texture_and_shape,
     texture_and_strict_shape,
+    varied_proposals,
 )
 from counterview.proposals.merging import F64, I64, Cost, MergeTree, merge_tree, sum_by_pair
 from counterview.proposals.objectness import EDGE, THING, gather
@@ -73,13 +73,8 @@ class TinySettings:
     duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("max_masks", "working_side_px", "least_side_px", "regions", "candidates", "min_area_px"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("max_area", "duplicate_iou"):
-            if not 0 < getattr(self, name) <= 1:
-                problems.append(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+        counts = ("max_masks", "working_side_px", "least_side_px", "regions", "candidates", "min_area_px")
+        problems = setting_problems(self, counts)
         if self.least_side_px > self.working_side_px:
             problems.append(f"least_side_px ({self.least_side_px}) is above working_side_px ({self.working_side_px})")
         if problems:
@@ -314,13 +309,5 @@ class TinyProposer:
         members, score = _candidates(regions, settings, self._ranker)
         if len(members) == 0:
             return Proposals.none(size_hw)
-        iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
-        chosen = ranking.choose_varied(iou, (score / score[0]) ** SHARPNESS, settings.max_masks, settings.duplicate_iou)
-        boxes = region_boxes(regions.labels)
-        masks, scores = [], []
-        for index in chosen:
-            mask = mask_at(members[index] > 0, regions.labels, boxes, size_hw)
-            if not mask.is_empty:
-                masks.append(mask)
-                scores.append(score[index])
-        return Proposals(size_hw, tuple(masks), np.array(scores, dtype=np.float32))
+        weight = (score / score[0]) ** SHARPNESS
+        return varied_proposals(regions, members, weight, score, settings.max_masks, settings.duplicate_iou, size_hw)
