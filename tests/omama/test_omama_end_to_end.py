@@ -49,7 +49,7 @@ def recipe_values(place, **training) -> dict:
         "model": model,
         "end_to_end": {"views": 2},
         "crops": {"size_px": 96, "zoom_min": 0.7, "zoom_max": 1.2, "distractors": 4},
-        "loss": {"batch_negatives": True, "visibility": 0.5},
+        "loss": {"visibility": 0.5},
     }
 
 
@@ -204,6 +204,8 @@ def test_configuration_errors(place, tmp_path):
     with pytest.raises(ConfigError, match="the only one that learns is 'tiny'"):
         load_config(EndToEndRecipe, json.loads(json.dumps(recipe_values(place) | {
             "model": recipe_values(place)["model"] | {"backbone": "classical"}})) | {})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"loss.graded and loss.batch_negatives changes nothing"):
+        load_recipe(recipe_values(place) | {"loss": {"graded": True, "batch_negatives": True}})
     with pytest.raises(ConfigError, match=r"size_px is 100.*zoom_min"):
         CropConfig(size_px=100, zoom_min=2, zoom_max=1)
     assert EndToEndTask.config_class is EndToEndRecipe

@@ -31,6 +31,7 @@ from torch.nn import functional
 from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
+from counterview.features.close_ups import CloseUpNet, cut
 from counterview.features.colour import LENGTH, histograms, lab_bins
 from counterview.hub import weights_fingerprint
 from counterview.types import ObjectMask, RgbImage, as_rgb
@@ -66,6 +67,16 @@ class TinyConfig:
         default=0.0,
         metadata={"help": "weight of a plain colour histogram beside the learned descriptor; 0: none"},
     )
+    close_ups: int = field(
+        default=0,
+        metadata={"help": "channels of an object's description by its close-up, instead of the maps' means; 0: none"},
+    )
+    close_up_widths: tuple[int, int, int, int] = field(
+        default=(24, 48, 96, 192), metadata={"help": "its channels at strides 2, 4, 8 and 16"}
+    )
+    close_up_blocks: tuple[int, int, int] = field(
+        default=(1, 2, 2), metadata={"help": "its residual blocks at strides 4, 8 and 16"}
+    )
     longest_side_px: int = field(default=800, metadata={"help": "larger pictures are scaled down to this longer side"})
 
     def __post_init__(self) -> None:
@@ -75,6 +86,12 @@ class TinyConfig:
             problems.append(f"widths is {self.widths}, expected five numbers from 1")
         if len(self.blocks) != 4 or min(self.blocks) < 0:
             problems.append(f"blocks is {self.blocks}, expected four numbers from 0")
+        if self.close_ups < 0:
+            problems.append(f"close_ups is {self.close_ups}, expected 0 or more")
+        if len(self.close_up_widths) != 4 or min(self.close_up_widths) < 1:
+            problems.append(f"close_up_widths is {self.close_up_widths}, expected four numbers from 1")
+        if len(self.close_up_blocks) != 3 or min(self.close_up_blocks) < 0:
+            problems.append(f"close_up_blocks is {self.close_up_blocks}, expected three numbers from 0")
         if not 0 <= self.histogram < 100:
             problems.append(f"histogram is {self.histogram}, expected 0 or more")
         if self.longest_side_px < 32:
@@ -83,9 +100,14 @@ class TinyConfig:
             raise ConfigError("; ".join(problems))
 
     @property
-    def learned_channels(self) -> int:
-        """Channels of an object's descriptor that are learned, or of its shape."""
+    def pooled_channels(self) -> int:
+        """Channels of what :func:`pool_points` makes of an object."""
         return self.colours + 2 * (self.fine + self.channels) + SHAPES
+
+    @property
+    def learned_channels(self) -> int:
+        """Channels of an object's descriptor beside a plain histogram."""
+        return self.close_ups or self.pooled_channels
 
     @property
     def object_channels(self) -> int:
@@ -156,10 +178,14 @@ class TinyNet(nn.Module):
         self.fine_smooth = _conv(config.fine, config.fine)
         self.colours = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, config.colours, 1))
         # Means of positive channels are all alike; without their common part, cosines tell objects apart.
-        self.norm = nn.BatchNorm1d(config.learned_channels)
+        self.norm = nn.BatchNorm1d(config.pooled_channels)
         ring, shape = config.fine + config.channels, SHAPES
         with torch.no_grad():
             self.norm.weight[-ring - shape : -shape] = 0.4
+        if config.close_ups:
+            self.close_ups = CloseUpNet(
+                config.close_ups, config.close_up_widths, config.close_up_blocks, config.colours
+            )
         # Channels that begin by covering the colour cube: the usual small weights would make them nearly linear.
         nn.init.normal_(self.colours[0].weight, std=1.5)  # type: ignore[arg-type]
         nn.init.normal_(self.colours[2].weight, std=0.25)  # type: ignore[arg-type]
@@ -196,7 +222,7 @@ def pool_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
         points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
 
     Returns:
-        ``(N, D)`` float32, :attr:`TinyConfig.learned_channels` of them. Gradients flow to the maps.
+        ``(N, D)`` float32, :attr:`TinyConfig.pooled_channels` of them. Gradients flow to the maps.
     """
     device = maps.map.device
     inside = torch.from_numpy(points).to(device).float()
@@ -292,9 +318,10 @@ def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What describing masks needs of a picture: its maps, and its pixels' colour bins where they are asked for."""
+    """What describing masks needs of a picture: maps, and the picture or its colour bins where they are asked for."""
 
     maps: TinyMaps
+    image: RgbImage | None
     bins: NDArray[np.int64] | None
 
 
@@ -341,7 +368,8 @@ class Tiny:
             scaled = image
         pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
         maps = self.net(pixels[None]).each()[0]
-        seen = _Seen(maps, lab_bins(image) if self.net.config.histogram else None)
+        config = self.net.config
+        seen = _Seen(maps, image if config.close_ups else None, lab_bins(image) if config.histogram else None)
         return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=seen)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
@@ -366,11 +394,15 @@ class Tiny:
         seen, config = features.extra, self.net.config
         if kind != "mask" or context_px is not None or not isinstance(seen, _Seen):
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
-        points = sample_points(masks, features.image_hw, features.input_hw, fallback)
-        if not len(points):
+        if not len(masks):
             return torch.zeros((0, config.object_channels))
-        there = torch.from_numpy(points.any((1, 2))).to(self.device)
-        table = self.net.norm(pool_points(seen.maps, points)) * there[:, None]
+        if seen.image is not None:
+            there = torch.tensor([not mask.is_empty for mask in masks], device=self.device)
+            table = self.net.close_ups.describe(cut(seen.image, masks)) * there[:, None]
+        else:
+            points = sample_points(masks, features.image_hw, features.input_hw, fallback)
+            there = torch.from_numpy(points.any((1, 2))).to(self.device)
+            table = self.net.norm(pool_points(seen.maps, points)) * there[:, None]
         if seen.bins is None:
             return table
         # Numbers of about 1 each are about this long; a histogram is of length 1.

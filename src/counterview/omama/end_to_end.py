@@ -38,7 +38,7 @@ from counterview.omama.training import (
     start_from,
     summarise_shares,
 )
-from counterview.omama.validation import Validator
+from counterview.omama.validation import Validator, true_candidates
 from counterview.proposals import CachedProposer, load_proposer
 from counterview.types import RgbImage
 
@@ -89,6 +89,13 @@ class EndToEndRecipe:
     def __post_init__(self) -> None:
         if not self.model.learned_backbone:
             raise ConfigError("model.learned_backbone is false: there is nothing to train end to end")
+        # Its candidates are always graded, its own loss has the other takes, and absent objects have their weight.
+        idle = [n for n, d in (("graded", False), ("batch_negatives", False), ("visibility_balance", True))
+                if getattr(self.loss, n) != d]  # fmt: skip
+        if idle:
+            raise ConfigError(
+                f"loss.{' and loss.'.join(idle)} changes nothing in end-to-end training", fix="Leave it out."
+            )
 
 
 @dataclass(frozen=True)
@@ -348,27 +355,3 @@ def moments(dataset: Dataset, step: int = 1) -> Iterator[Moment]:
             cameras_here = tuple(c for c in take.cameras if c in seen and take.has_frame(c, frame))
             if len(cameras_here) >= 2 and max(seen.values()) >= 2:
                 yield Moment(take.uid, frame, cameras_here)
-
-
-@torch.no_grad()
-def true_candidates(
-    validator: Validator, model: OMaMa, device: torch.device, rank: int = 0, world_size: int = 1
-) -> tuple[int, int]:
-    """How often the right one is chosen among the target picture's true masks, and of how many."""
-    right = total = 0
-    for numbers in validator.groups[rank::world_size]:
-        pairs = [validator.pairs[n][1] for n in numbers]
-        first, take = pairs[0], validator.dataset.take(pairs[0].take)
-        places = (first.query_camera, first.target_camera)
-        pictures = [validator.store.picture(take, camera, first.frame) for camera in places]
-        objects = [validator.store.objects(take, camera, first.frame) for camera in places]
-        rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
-        usable = [(q, t) for q, t in rows if q is not None and t is not None]
-        if not usable:
-            continue
-        queries = objects[0].descriptors[np.array([q for q, _ in usable])]
-        arrays = (queries, objects[1].descriptors, pictures[0].map, pictures[1].map)
-        out = model(*(torch.from_numpy(a)[None].float().to(device) for a in arrays), keep_queries=True)
-        right += int((out.best[0].cpu().numpy() == np.array([t for _, t in usable])).sum())
-        total += len(usable)
-    return right, total

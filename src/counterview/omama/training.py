@@ -237,10 +237,11 @@ def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> 
     return result
 
 
-def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = False) -> None:
+def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = False, optional: str = "-") -> None:
     """Give a model the weights of another, those whose names begin with ``prefix``.
 
     Args:
+        optional: weights whose names begin so may be missing in the other.
         rounded: to half precision, as models ship: what is frozen then stays what it was while the rest was trained.
 
     Raises:
@@ -250,7 +251,11 @@ def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = F
     state = {k: v for k, v in load_model(folder).state_dict().items() if k.startswith(prefix)}
     wanted = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
     wrong = sorted(
-        k for k in {*state, *wanted} if k not in state or k not in wanted or state[k].shape != wanted[k].shape
+        k
+        for k in {*state, *wanted}
+        if (k not in state and not k.startswith(optional))
+        or k not in wanted
+        or (k in state and state[k].shape != wanted[k].shape)
     )
     if wrong or not state:
         raise ConfigError(

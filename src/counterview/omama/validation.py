@@ -186,3 +186,27 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
     if recalls:
         metrics["balanced_accuracy"] = float(np.mean(recalls))
     return metrics
+
+
+@torch.no_grad()
+def true_candidates(
+    validator: Validator, model: OMaMa, device: torch.device, rank: int = 0, world_size: int = 1
+) -> tuple[int, int]:
+    """How often the right one is chosen among the target picture's true masks, and of how many."""
+    right = total = 0
+    for numbers in validator.groups[rank::world_size]:
+        pairs = [validator.pairs[n][1] for n in numbers]
+        first, take = pairs[0], validator.dataset.take(pairs[0].take)
+        places = (first.query_camera, first.target_camera)
+        pictures = [validator.store.picture(take, camera, first.frame) for camera in places]
+        objects = [validator.store.objects(take, camera, first.frame) for camera in places]
+        rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
+        usable = [(q, t) for q, t in rows if q is not None and t is not None]
+        if not usable:
+            continue
+        queries = objects[0].descriptors[np.array([q for q, _ in usable])]
+        arrays = (queries, objects[1].descriptors, pictures[0].map, pictures[1].map)
+        out = model(*(torch.from_numpy(a)[None].float().to(device) for a in arrays), keep_queries=True)
+        right += int((out.best[0].cpu().numpy() == np.array([t for _, t in usable])).sum())
+        total += len(usable)
+    return right, total

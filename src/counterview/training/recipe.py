@@ -23,6 +23,7 @@ from counterview.training.task import Task
 
 _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training:OMaMaTask",
+    "omama-close-ups": "counterview.omama.close_ups:CloseUpTask",
     "omama-end-to-end": "counterview.omama.end_to_end:EndToEndTask",
     "lmeec": "counterview.lmeec.training:LMEECTask",
 }

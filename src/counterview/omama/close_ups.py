@@ -1,0 +1,444 @@
+"""Training of close-ups (:mod:`counterview.features.close_ups`): which of a picture's masks shows this object?
+
+A sample is a take: all cameras of one moment, and views of its other moments. Every object of every view asks every
+view of the take from another camera or moment. The candidates are what the view shows: its objects, and proposals,
+parts of objects and objects with a surplus among them. No head is trained and no map is changed, so this is nearest
+neighbour, and cheap; the head comes after it, on features that stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from counterview.data.dataset import Dataset, Take, open_dataset
+from counterview.errors import ConfigError, InputError, MaskError
+from counterview.features.close_ups import CUT, SIZE, cut
+from counterview.omama.checkpoint import model_card, model_config
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.crops import CropConfig, change_colours
+from counterview.omama.model import OMaMa
+from counterview.omama.pictures import PictureStore, fit_mask, mask_overlaps
+from counterview.omama.recipe import DataConfig, SamplingConfig
+from counterview.omama.sheet import match_sheet
+from counterview.omama.training import CACHE, pairs_fingerprint, pairs_of, split_decay, start_from, summarise_shares
+from counterview.omama.validation import Validator, true_candidates
+from counterview.proposals import CachedProposer, load_proposer
+from counterview.types import ObjectMask, RgbImage
+
+UNKNOWN, ABSENT, VISIBLE = -1, 0, 1
+
+
+@dataclass(frozen=True)
+class CloseUpTraining:
+    """What is particular to training close-ups.
+
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
+
+    init: str | None = field(
+        default=None, metadata={"help": "folder of a model whose backbone training begins with; its maps stay"}
+    )
+    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
+    passes: int = field(default=1, metadata={"help": "how often an epoch goes through all takes"})
+    views: int = field(default=3, metadata={"help": "cameras of a moment, one of them ego; 2 or more"})
+    other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})
+    objects_first: int = field(
+        default=0, metadata={"help": "epochs at the start that show objects alone, which costs a third"}
+    )
+    proposals: int = field(default=0, metadata={"help": "proposals of each view that stand beside its objects"})
+    kept_proposals: int = field(default=40, metadata={"help": "proposals of a view of which these are drawn"})
+    temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
+    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal is right"})
+    foreign: float = field(default=0.5, metadata={"help": "weight of the same loss with the batch's other takes"})
+    absent: float = field(default=0.5, metadata={"help": "weight of objects that the view does not show"})
+    absent_similarity: float = field(
+        default=0.5, metadata={"help": "cosine of the answer 'not there', with which every candidate competes"}
+    )
+    degrees: float = field(default=20.0, metadata={"help": "largest turn of a close-up either way"})
+    zoom: float = field(default=0.18, metadata={"help": "largest change of its scale, as a logarithm"})
+    shift: float = field(default=0.06, metadata={"help": "largest shift, as a share of its side"})
+    flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
+    coarse: float = field(default=0.25, metadata={"help": "share of close-ups shown as if from farther away"})
+    colour: float = field(default=0.25, metadata={"help": "strength of changes of a view's light and colour; 0: none"})
+    memory_mb: int = field(default=4000, metadata={"help": "close-ups kept in memory, per process"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, least in (
+            ("passes", 1),
+            ("views", 2),
+            ("other_views", 0),
+            ("proposals", 0),
+            ("memory_mb", 0),
+            ("objects_first", 0),
+        ):
+            if getattr(self, name) < least:
+                problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
+        if self.proposals > self.kept_proposals:
+            problems.append(f"proposals is {self.proposals}, above kept_proposals = {self.kept_proposals}")
+        if self.temperature <= 0:
+            problems.append(f"temperature is {self.temperature}, expected above 0")
+        for name in ("credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour"):
+            if not 0 <= getattr(self, name) < 100:
+                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("flip", "coarse"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is {getattr(self, name)}, expected from 0 to 1")
+        if not -1 <= self.absent_similarity <= 1:
+            problems.append(f"absent_similarity is {self.absent_similarity}, expected from -1 to 1")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class CloseUpRecipe:
+    """The keys of a recipe beside ``method`` and ``training``."""
+
+    data: DataConfig
+    model: OMaMaConfig
+    close_ups: CloseUpTraining = field(default_factory=CloseUpTraining)
+
+    def __post_init__(self) -> None:
+        if not self.model.learned_backbone or not self.model.backbone_settings.get("close_ups"):
+            raise ConfigError(
+                "there are no close-ups to train",
+                fix="Set model.learned_backbone to true and model.backbone_settings.close_ups to their channels.",
+            )
+        if self.model.matching_head:
+            raise ConfigError(
+                "model.matching_head is true: close-ups are trained without a head", fix="Train it with method omama."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One camera's picture of one moment. R close-ups, the first K of them objects; the take has M objects.
+
+    Attributes:
+        pixels: ``(R, CUT, CUT, 4)`` uint8, in a sample ``(R, SIZE, SIZE, 4)``.
+        numbers: ``(R, 2)`` float32.
+        overlap: ``(R, M)`` float32, IoU of each with each object of the take.
+        objects: ``(K,)`` number of each object among those of the take.
+        states: ``(M,)`` whether the view shows each object: 1, 0, or -1 where nobody looked.
+    """
+
+    pixels: NDArray[np.uint8]
+    numbers: NDArray[np.float32]
+    overlap: NDArray[np.float32]
+    objects: NDArray[np.int64]
+    states: NDArray[np.int64]
+
+
+class CloseUpTask:
+    """Trains the close-ups of a ``tiny`` backbone.
+
+    Args:
+        config: the recipe's keys.
+
+    Raises:
+        InputError: a data set is missing, of the wrong kind, or no take has two views with an object in common.
+        ConfigError: settings that do not go together.
+    """
+
+    config_class: ClassVar[type] = CloseUpRecipe
+    config: CloseUpRecipe
+    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "close_ups.memory_mb")
+
+    def __init__(self, config: CloseUpRecipe) -> None:
+        self.config = config
+        data = config.data
+        roots = (data.root, *config.close_ups.more_roots)
+        self.datasets: list[Dataset] = [open_dataset(root, data.split) for root in roots]
+        self.takes: list[tuple[int, str]] = []
+        self.views: dict[tuple[int, str], dict[int, tuple[str, ...]]] = {}
+        for number, dataset in enumerate(self.datasets):
+            for take in dataset:
+                seen = _views(take)
+                if any(len(cameras) >= 2 for cameras in seen.values()):
+                    self.takes.append((number, take.uid))
+                    self.views[number, take.uid] = seen
+        if not self.takes:
+            raise InputError(
+                "there is nothing to train on",
+                path=data.root,
+                found=f"{sum(map(len, self.datasets))} takes, no frame with an object in each of two cameras",
+                fix="Check data.split and the masks.",
+            )
+        self.val_data = open_dataset(data.val_root or data.root, data.val_split)
+        self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
+        proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
+        self.proposers = [
+            CachedProposer(proposer, Path(data.cache or Path(root) / CACHE) / "proposals") for root in roots
+        ]
+        self._kept: dict[tuple[int, str, str, int, bool], View] = {}
+        self._bytes = 0
+        self._scratch = tempfile.TemporaryDirectory(prefix="counterview-")
+        self._validator: Validator | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()  # for workers, which start with nothing kept and never validate
+        return state | {"_kept": {}, "_bytes": 0, "_scratch": None, "_validator": None}
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def build_model(self) -> nn.Module:
+        """See :class:`counterview.training.task.Task`, as for all below."""
+        model = OMaMa(self.config.model)
+        if self.config.close_ups.init is not None:
+            start_from(model, self.config.close_ups.init, "backbone.", optional="backbone.close_ups.")
+        model.requires_grad_(False)
+        model.backbone.close_ups.requires_grad_(True)
+        return model.train()
+
+    def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        return split_decay(model, base_lr, weight_decay)
+
+    def train_length(self, epoch: int) -> int:
+        return len(self.takes) * self.config.close_ups.passes
+
+    def sample(self, epoch: int, index: int, rng: np.random.Generator) -> list[View]:
+        config = self.config.close_ups
+        key = self.takes[index % len(self.takes)]
+        take, seen = self.datasets[key[0]].take(key[1]), self.views[key]
+        moments = [frame for frame in take.frames[:: self.config.data.frame_step] if len(seen.get(frame, ())) >= 2]
+        moments = moments or [frame for frame, cameras in seen.items() if len(cameras) >= 2]
+        frame = moments[int(rng.integers(len(moments)))]
+        ego = [c for c in seen[frame] if take.is_ego(c)]
+        exo = [c for c in seen[frame] if not take.is_ego(c)]
+        cameras = [*ego[:1], *rng.permutation(exo).tolist(), *ego[1:]][: config.views]
+        rest = [(c, f) for f, there in seen.items() if f != frame for c in there]
+        others = [rest[i] for i in rng.permutation(len(rest))[: config.other_views]]
+        mirrored = bool(rng.random() < config.flip)
+        proposals = config.proposals > 0 and epoch >= config.objects_first
+        views = [self._changed(self._view(*key, c, frame, proposals), mirrored, rng) for c in cameras]
+        return views + [self._changed(self._view(*key, c, f, False), mirrored, rng) for c, f in others]
+
+    def _view(self, number: int, uid: str, camera: str, frame: int, proposals: bool) -> View:
+        """A view before any change, from memory if it was made before."""
+        key = (number, uid, camera, frame, proposals)
+        if key in self._kept:
+            return self._kept[key]
+        take = self.datasets[number].take(uid)
+        image = take.frame(camera, frame)
+        names = list(take.objects)
+        states = np.full(len(names), UNKNOWN)
+        masks: list[ObjectMask] = []
+        objects = []
+        for place, name in enumerate(names):
+            if camera not in take.cameras_of(name):
+                continue
+            try:
+                mask = take.mask(name, camera, frame)
+            except MaskError as error:
+                take.note(str(error))
+                continue
+            if mask is not None and not mask.is_empty:
+                masks.append(fit_mask(mask, (image.shape[0], image.shape[1])))
+                objects.append(place)
+                states[place] = VISIBLE
+            elif frame in take.looked_at(name, camera):
+                states[place] = ABSENT
+        overlap = np.zeros((len(masks), len(names)), dtype=np.float32)
+        overlap[np.arange(len(masks)), objects] = 1
+        if proposals:
+            found = self.proposers[number](image, str(frame)).masks
+            iou = mask_overlaps(found, masks)
+            chosen = _hard(iou, self.config.close_ups.kept_proposals, f"{uid} {camera} {frame}")
+            table = np.zeros((len(chosen), len(names)), dtype=np.float32)
+            table[:, objects] = iou[chosen]
+            overlap = np.concatenate([overlap, table])
+            masks += [found[i] for i in chosen]
+        cuts = cut(image, masks)
+        view = View(cuts.pixels, cuts.numbers, overlap, np.array(objects, dtype=np.int64), states)
+        if self._bytes + cuts.pixels.nbytes <= self.config.close_ups.memory_mb * 1_000_000:
+            self._kept[key], self._bytes = view, self._bytes + cuts.pixels.nbytes
+        return view
+
+    def _changed(self, view: View, mirrored: bool, rng: np.random.Generator) -> View:
+        """A view as training shows it: some of its proposals, each close-up moved, all of them in another light."""
+        config, count = self.config.close_ups, len(view.objects)
+        extra = rng.permutation(len(view.pixels) - count)[: config.proposals] + count
+        rows = np.concatenate([np.arange(count), extra]).astype(np.int64)
+        moved = np.stack([_moved(config, view.pixels[row], mirrored, rng) for row in rows])
+        # One change of light for all close-ups of a view, as one picture has one light.
+        strip = np.ascontiguousarray(moved[..., :3]).reshape(-1, SIZE, 3)
+        light = CropConfig(colour=config.colour, blur=0.0)
+        moved[..., :3] = change_colours(light, strip, rng).reshape(len(rows), SIZE, SIZE, 3)
+        return View(moved, view.numbers[rows], view.overlap[rows], view.objects, view.states)
+
+    def collate(self, samples: Sequence[list[View]]) -> dict[str, Any]:
+        views = [view for sample in samples for view in sample]
+        most = max(len(view.states) for view in views)
+        overlap = [np.pad(v.overlap, ((0, 0), (0, most - v.overlap.shape[1]))) for v in views]
+        states = [np.pad(v.states, (0, most - len(v.states)), constant_values=UNKNOWN) for v in views]
+        return {
+            "pixels": torch.from_numpy(np.concatenate([v.pixels for v in views])),
+            "numbers": torch.from_numpy(np.concatenate([v.numbers for v in views])),
+            "overlap": torch.from_numpy(np.concatenate(overlap)),
+            "states": torch.from_numpy(np.stack(states)),
+            "rows": torch.tensor([len(v.pixels) for v in views]),
+            "objects": [torch.from_numpy(v.objects) for v in views],
+            "takes": torch.tensor([number for number, sample in enumerate(samples) for _ in sample]),
+        }
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        net = cast(OMaMa, model).backbone.close_ups
+        pixels = batch["pixels"].permute(0, 3, 1, 2).float() / 255
+        described = net(pixels, batch["numbers"])
+        with torch.autocast(described.device.type, enabled=False):
+            return self._matching(functional.normalize(described.float(), dim=1), batch)
+
+    def _matching(self, described: Tensor, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        config = self.config.close_ups
+        takes, rows, states = batch["takes"], batch["rows"].tolist(), batch["states"]
+        number = int(takes.max()) + 1
+        take_of = torch.repeat_interleave(takes, batch["rows"])
+        starts = np.cumsum([0, *rows])
+        tables = list(described.split(rows))
+        overlaps = list(batch["overlap"].split(rows))
+        losses, foreign, gone, right = ([[] for _ in range(number)] for _ in range(4))  # type: ignore[var-annotated]
+        for query_view, objects in enumerate(batch["objects"]):
+            if len(objects) == 0:
+                continue
+            queries = tables[query_view][: len(objects)]
+            take = int(takes[query_view])
+            # What other takes show is no answer to any question of this one.
+            elsewhere = queries @ described.T / config.temperature
+            elsewhere = torch.logsumexp(elsewhere.masked_fill(take_of[None] == take, -torch.inf), dim=1)
+            for view in range(len(rows)):
+                if view == query_view or int(takes[view]) != take or starts[view] == starts[view + 1]:
+                    continue
+                logits = queries @ tables[view].T / config.temperature
+                credit = overlaps[view][:, objects].T ** config.credit_power
+                nothing = logits.new_full((len(queries), 1), config.absent_similarity / config.temperature)
+                total = torch.logsumexp(torch.cat([logits, nothing], dim=1), dim=1)
+                state = states[view][objects]
+                shown, missing = state == VISIBLE, state == ABSENT
+                if bool(shown.any()):
+                    # The smallest number instead of 0: minus infinity throughout has no gradient.
+                    gained = torch.logsumexp(logits + credit.clamp(min=1e-30).log(), dim=1)
+                    losses[take].append((total - gained)[shown])
+                    foreign[take].append((torch.logaddexp(total, elsewhere) - gained)[shown])
+                    best = logits.argmax(1, keepdim=True)
+                    right[take].append(credit.gather(1, best)[shown, 0])
+                if bool(missing.any()):
+                    gone[take].append((total - nothing[:, 0])[missing])
+        sums = {"matching": losses, "foreign": foreign, "absent": gone, "right": right}
+        parts = {name: _mean_of_means(values, described) for name, values in sums.items()}
+        total = parts["matching"] + config.foreign * parts["foreign"] + config.absent * parts["absent"]
+        return total, {name: value.detach() for name, value in parts.items()}
+
+    # ----------------------------------------------------------------------------------------- validation
+
+    def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
+        model = cast(OMaMa, model)
+        validator = self._validate_with(model, device)
+        rows = [row.to_json() for row in validator.rows(model, device, rank, world_size)]
+        return {"rows": rows, "truth": true_candidates(validator, model, device, rank, world_size)}
+
+    def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
+        """A validator whose features are those of the weights as they are now."""
+        sampling = SamplingConfig()
+        store = PictureStore(
+            self.config.model,
+            Path(self._scratch.name) / "features",
+            order=sampling.order,
+            duplicate_iou=sampling.duplicate_iou,
+            memory_mb=self.config.data.memory_mb,
+            backbone=model.own_backbone(device),
+            proposer=self.proposers[0],
+        )
+        self._validator = Validator(store, self.val_data, self.val_pairs)
+        return self._validator
+
+    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
+        metrics = summarise_shares([s["rows"] for s in shares], self.val_pairs, self.config.data.directions)
+        right, total = (sum(s["truth"][i] for s in shares) for i in (0, 1))
+        return metrics | ({"top1_true_candidates": right / total} if total else {})
+
+    def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
+        model = cast(OMaMa, model)
+        return match_sheet(self._validator or self._validate_with(model, device), model, device)
+
+    def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        return {}
+
+    # -------------------------------------------------------------------------------------------- identity
+
+    def fingerprint(self) -> dict[str, Any]:
+        result: dict[str, Any] = {f"proposals.{k}": v for k, v in self.proposers[0].settings().items()}
+        text = "\n".join(f"{n}\0{uid}\0{sorted(self.views[n, uid].items())}" for n, uid in self.takes)
+        return result | {
+            "takes": len(self.takes),
+            **pairs_fingerprint("validation", self.val_pairs),
+            **pairs_fingerprint("train", [], extra=text),
+        }
+
+    def model_config(self, model: nn.Module) -> dict[str, Any]:
+        return model_config(cast(OMaMa, model))
+
+    def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
+        return model_card(cast(OMaMa, model), metrics=metrics)
+
+
+def _views(take: Take) -> dict[int, tuple[str, ...]]:
+    """For each frame the cameras that show some object in it."""
+    seen: dict[int, set[str]] = {}
+    for name in take.objects:
+        for camera, frames in take.raw_masks[name].items():
+            for frame in frames:
+                seen.setdefault(frame, set()).add(camera)
+    result = {}
+    for frame in take.frames:
+        cameras = tuple(c for c in take.cameras if c in seen.get(frame, ()) and take.has_frame(c, frame))
+        if cameras:
+            result[frame] = cameras
+    return result
+
+
+def _hard(overlap: NDArray[np.float32], number: int, name: str) -> NDArray[np.int64]:
+    """Which proposals are kept: three in four touch an object, where there are so many; the choice is the name's."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    most = overlap.max(1, initial=0.0)
+    touching, rest = (rng.permutation(np.flatnonzero(part)) for part in (most > 0.1, most <= 0.1))
+    first = touching[: number * 3 // 4]
+    return np.asarray(np.sort(np.concatenate([first, rest[: number - len(first)]])), dtype=np.int64)
+
+
+def _moved(
+    config: CloseUpTraining, pixels: NDArray[np.uint8], mirrored: bool, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """The close-up ``(SIZE, SIZE, 4)`` out of a cut, turned, scaled and shifted."""
+    angle = np.deg2rad(rng.uniform(-config.degrees, config.degrees))
+    scale = float(np.exp(rng.uniform(-config.zoom, config.zoom)))
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if mirrored:
+        turn = np.array([[-1.0, 0.0], [0.0, 1.0]]) @ turn
+    centre = np.array([(CUT - 1) / 2] * 2) + rng.uniform(-config.shift, config.shift, 2) * CUT
+    matrix = np.concatenate([turn, (np.array([(SIZE - 1) / 2] * 2) - turn @ centre)[:, None]], axis=1)
+    moved = cv2.warpAffine(pixels, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if rng.random() < config.coarse:
+        side = int(rng.integers(SIZE // 4, SIZE * 5 // 8))
+        far = cv2.resize(moved[..., :3], (side, side), interpolation=cv2.INTER_AREA)
+        moved[..., :3] = cv2.resize(far, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(moved, dtype=np.uint8)
+
+
+def _mean_of_means(values: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
+    """The mean over samples of each sample's mean; a sample without values counts as 0."""
+    means = [torch.cat(list(part)).mean() if part else like.sum() * 0 for part in values]
+    return torch.stack(means).mean()
