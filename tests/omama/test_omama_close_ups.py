@@ -166,15 +166,6 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
         assert torch.equal(started.state_dict()[name], value), name
 
 
-def test_the_first_epochs_may_show_objects_alone(place):
-    task = load_recipe(recipe_values(place, {"objects_first": 1})).build_task()
-    counts = [
-        sum(len(view.pixels) - len(view.objects) for view in task.sample(epoch, 0, np.random.default_rng(0)))
-        for epoch in (0, 1)
-    ]
-    assert counts[0] == 0 < counts[1]
-
-
 def test_further_data_sets_are_trained_on(place):
     values = recipe_values(place, {"more_roots": [place[1]["data"]["root"]]})
     task = load_recipe(values).build_task()

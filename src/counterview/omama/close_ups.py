@@ -9,8 +9,9 @@ neighbour, and cheap; the head comes after it, on features that stay as they are
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -34,6 +35,7 @@ from counterview.omama.recipe import DataConfig, SamplingConfig
 from counterview.omama.sheet import match_sheet
 from counterview.omama.training import CACHE, pairs_fingerprint, pairs_of, split_decay, start_from, summarise_shares
 from counterview.omama.validation import Validator, true_candidates
+from counterview.omama.workers import spread
 from counterview.proposals import CachedProposer, load_proposer
 from counterview.types import ObjectMask, RgbImage
 
@@ -55,9 +57,6 @@ class CloseUpTraining:
     passes: int = field(default=1, metadata={"help": "how often an epoch goes through all takes"})
     views: int = field(default=3, metadata={"help": "cameras of a moment, one of them ego; 2 or more"})
     other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})
-    objects_first: int = field(
-        default=0, metadata={"help": "epochs at the start that show objects alone, which costs a third"}
-    )
     proposals: int = field(default=0, metadata={"help": "proposals of each view that stand beside its objects"})
     kept_proposals: int = field(default=40, metadata={"help": "proposals of a view of which these are drawn"})
     temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
@@ -83,7 +82,6 @@ class CloseUpTraining:
             ("other_views", 0),
             ("proposals", 0),
             ("memory_mb", 0),
-            ("objects_first", 0),
         ):
             if getattr(self, name) < least:
                 problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
@@ -183,10 +181,32 @@ class CloseUpTask:
         self.proposers = [
             CachedProposer(proposer, Path(data.cache or Path(root) / CACHE) / "proposals") for root in roots
         ]
+        if config.close_ups.proposals:
+            self._prepare()
         self._kept: dict[tuple[int, str, str, int, bool], View] = {}
         self._bytes = 0
         self._scratch = tempfile.TemporaryDirectory(prefix="counterview-")
         self._validator: Validator | None = None
+
+    def _prepare(self) -> None:
+        """Make the proposals of all pictures of which they are asked for, unless they are there."""
+        items = [
+            (number, uid, camera, frame)
+            for number, uid in self.takes
+            for frame in self._moments(number, uid)
+            for camera in self.views[number, uid][frame]
+        ]
+        roots = (self.config.data.root, *self.config.close_ups.more_roots)
+        progress = int(os.environ.get("RANK", "0")) == 0
+        spread(_proposing, (roots, self.proposers), items, workers=self.config.data.workers, label="proposals",
+               progress=progress)  # fmt: skip
+
+    def _moments(self, number: int, uid: str) -> list[int]:
+        """Frames of a take that a sample is made about: every n-th, if two cameras show something in it."""
+        seen = self.views[number, uid]
+        several = [frame for frame, cameras in seen.items() if len(cameras) >= 2]
+        frames = self.datasets[number].take(uid).frames[:: self.config.data.frame_step]
+        return sorted(set(several) & set(frames)) or several[:1]
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()  # for workers, which start with nothing kept and never validate
@@ -213,8 +233,7 @@ class CloseUpTask:
         config = self.config.close_ups
         key = self.takes[index % len(self.takes)]
         take, seen = self.datasets[key[0]].take(key[1]), self.views[key]
-        moments = [frame for frame in take.frames[:: self.config.data.frame_step] if len(seen.get(frame, ())) >= 2]
-        moments = moments or [frame for frame, cameras in seen.items() if len(cameras) >= 2]
+        moments = self._moments(*key)
         frame = moments[int(rng.integers(len(moments)))]
         ego = [c for c in seen[frame] if take.is_ego(c)]
         exo = [c for c in seen[frame] if not take.is_ego(c)]
@@ -222,8 +241,7 @@ class CloseUpTask:
         rest = [(c, f) for f, there in seen.items() if f != frame for c in there]
         others = [rest[i] for i in rng.permutation(len(rest))[: config.other_views]]
         mirrored = bool(rng.random() < config.flip)
-        proposals = config.proposals > 0 and epoch >= config.objects_first
-        views = [self._changed(self._view(*key, c, frame, proposals), mirrored, rng) for c in cameras]
+        views = [self._changed(self._view(*key, c, frame, config.proposals > 0), mirrored, rng) for c in cameras]
         return views + [self._changed(self._view(*key, c, f, False), mirrored, rng) for c, f in others]
 
     def _view(self, number: int, uid: str, camera: str, frame: int, proposals: bool) -> View:
@@ -392,6 +410,19 @@ class CloseUpTask:
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
         return model_card(cast(OMaMa, model), metrics=metrics)
+
+
+def _proposing(
+    roots: Sequence[str], proposers: Sequence[CachedProposer]
+) -> Callable[[tuple[int, str, str, int]], None]:
+    """What makes the proposals of one picture, in a process of its own."""
+    datasets = [open_dataset(root) for root in roots]
+
+    def propose(item: tuple[int, str, str, int]) -> None:
+        number, uid, camera, frame = item
+        proposers[number](datasets[number].take(uid).frame(camera, frame), str(frame))
+
+    return propose
 
 
 def _views(take: Take) -> dict[int, tuple[str, ...]]:

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from counterview.config import to_dict
-from counterview.data.dataset import Take, open_dataset
+from counterview.data.dataset import Dataset, Take, open_dataset
 from counterview.errors import MaskError
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.features.cache import ArrayStore, CachedBackbone, image_key
@@ -33,6 +29,7 @@ from counterview.omama.config import OMaMaConfig
 from counterview.omama.descriptors import describe_masks
 from counterview.omama.mining import representatives
 from counterview.omama.neighbours import adjacency, centroids_yx
+from counterview.omama.workers import spread
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.types import ObjectMask
 
@@ -325,57 +322,33 @@ def prepare(
         for root, take in takes
         for camera, frame in sorted(wanted.get((root, take.uid), ()))
     ]
-    bar = tqdm(total=len(items), desc="features", unit="image", dynamic_ncols=True, disable=not progress)
-    with bar:
-        if workers <= 1 or len(items) < 8:
-            opened: dict[str, Any] = {}
-            for item in items:
-                _prepare_one(store, opened, item)
-                bar.update()
-        else:
-            context = multiprocessing.get_context("spawn")
-            # A network that the model itself holds cannot be found by name: it goes along.
-            own = store.backbone.backbone if store.config.learned_backbone else None
-            arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, own)
-            with context.Pool(workers, initializer=_start_worker, initargs=arguments) as pool:
-                for _ in pool.imap_unordered(_work, items, chunksize=4):
-                    bar.update()
+    if workers <= 1:
+        spread(lambda: _preparer(store), (), items, workers=1, label="features", progress=progress)
+    else:
+        # A network that the model itself holds cannot be found by name: it goes along.
+        own = store.backbone.backbone if store.config.learned_backbone else None
+        arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, own)
+        spread(_store_preparer, arguments, items, workers=workers, label="features", progress=progress)
     store.forget()
     return len(items)
 
 
-def _prepare_one(store: PictureStore, opened: dict[str, Any], item: tuple[str, str, str, int]) -> None:
-    root, uid, camera, frame = item
-    if root not in opened:
-        opened[root] = open_dataset(root)
-    take = opened[root].take(uid)
-    if store.has(take, camera, frame):
-        return
-    store.picture(take, camera, frame)
-    store.objects(take, camera, frame)
+def _store_preparer(
+    config: OMaMaConfig, root: str, order: int, duplicate_iou: float, own: Backbone | None
+) -> Callable[[tuple[str, str, str, int]], None]:
+    return _preparer(PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=own))
 
 
-_WORKER: dict[str, Any] = {}
+def _preparer(store: PictureStore) -> Callable[[tuple[str, str, str, int]], None]:
+    opened: dict[str, Dataset] = {}
 
+    def prepare_one(item: tuple[str, str, str, int]) -> None:
+        root, uid, camera, frame = item
+        if root not in opened:
+            opened[root] = open_dataset(root)
+        take = opened[root].take(uid)
+        if not store.has(take, camera, frame):
+            store.picture(take, camera, frame)
+            store.objects(take, camera, frame)
 
-def _start_worker(config: OMaMaConfig, root: str, order: int, duplicate_iou: float, own: Backbone | None) -> None:
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _WORKER["store"] = PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=own)
-    _WORKER["opened"] = {}
-
-
-def _end_with_parent() -> None:
-    """A killed run leaves no processes behind that wait for work."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-
-def _work(item: tuple[str, str, str, int]) -> None:
-    _prepare_one(_WORKER["store"], _WORKER["opened"], item)
+    return prepare_one
