@@ -166,12 +166,18 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
         assert torch.equal(started.state_dict()[name], value), name
 
 
-def test_further_data_sets_are_trained_on(place):
+def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
     values = recipe_values(place, {"more_roots": [place[1]["data"]["root"]]})
+    values["data"] |= {"cache": str(tmp_path / "cache"), "workers": 2}
     task = load_recipe(values).build_task()
     assert task.train_length(0) == 8
-    assert len(task.sample(0, 7, np.random.default_rng(0))) >= 2
     assert task.fingerprint()["takes"] == 8
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
+    pictures = {(uid, c, f) for _, uid in task.takes for f in task._moments(0, uid) for c in task.views[0, uid][f]}
+    assert 8 <= len(made) <= len(pictures)  # equal pictures share an entry
+    assert len(task.sample(0, 7, np.random.default_rng(0))) >= 2
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
+    assert after == made
 
 
 def test_what_is_refused(place):

@@ -151,5 +151,7 @@ class OMaMaMatcher:
             )
         similarity = out.similarity[0].double().cpu().numpy().clip(-1.0, 1.0)
         visibility = out.visibility[0].double().cpu().numpy().clip(0.0, 1.0)
-        notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
+        notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)
+        if self.model.config.object_channels is None:  # otherwise objects are described from pixels, not from cells
+            notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
         return MatchScores(similarity, visibility, notes)
