@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from counterview.errors import WeightsError
 
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def check_access(source: str, what: str, advice: str) -> None:
+ADVICE = "Check the name and the network, or give the folder of a model."
+"""What to do about a model that is neither a folder nor to be had."""
+
+
+def check_access(source: str, what: str, advice: str, *, token: str | None = None) -> None:
     """Ask the Hub once whether a repository may be read: ``from_pretrained`` would retry for half a minute.
 
     Args:
         source: ``owner/repository``.
         what: what the weights are, for the message: "the weights of dinov2-base".
         advice: what runs without them.
+        token: for a private repository; that of `hf auth login` if not given.
 
     Raises:
         WeightsError: no network, no such repository, or access not granted.
@@ -29,7 +34,7 @@ def check_access(source: str, what: str, advice: str) -> None:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        HfApi().auth_check(source)
+        HfApi(token=token).auth_check(source)
     except GatedRepoError:
         raise WeightsError(
             f"{what} are gated",
@@ -50,13 +55,17 @@ def check_access(source: str, what: str, advice: str) -> None:
         ) from None
 
 
-def fetch_folder(source: str, patterns: Sequence[str], advice: str) -> Path:
+def fetch_folder(
+    source: str, patterns: Sequence[str], advice: str, *, revision: str | None = None, token: str | None = None
+) -> Path:
     """Files of a repository as a folder: from this machine if they lie here, else from the Hub.
 
     Args:
         source: ``owner/repository``.
         patterns: names of the files.
-        advice: what runs without them.
+        advice: what runs without them, or what to check.
+        revision: branch, tag or commit.
+        token: for a private repository; that of `hf auth login` if not given.
 
     Raises:
         WeightsError: they are not here and cannot be fetched.
@@ -64,11 +73,12 @@ def fetch_folder(source: str, patterns: Sequence[str], advice: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    wanted: dict[str, Any] = {"allow_patterns": list(patterns), "revision": revision}
     try:
         with contextlib.suppress(FileNotFoundError):  # what huggingface_hub raises for files that are not here
-            return Path(snapshot_download(source, allow_patterns=list(patterns), local_files_only=True))
-        check_access(source, f"the files of {source}", advice)
-        return Path(snapshot_download(source, allow_patterns=list(patterns)))
+            return Path(snapshot_download(source, **wanted, local_files_only=True))
+        check_access(source, f"the files of {source}", advice, token=token)
+        return Path(snapshot_download(source, **wanted, token=token))
     except HFValidationError as error:
         raise WeightsError(f"{source!r} is no name of a repository", found=str(error).splitlines()[0]) from None
     except WeightsError:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
-from counterview.hub import weights_fingerprint
+from counterview.hub import ADVICE, fetch_folder, weights_fingerprint
 from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig, governed_settings
 from counterview.media.files import atomic_write, read_json, write_json
 
@@ -312,7 +312,7 @@ def read_pretrained(
     """Configuration and checked weights of a folder or Hub id; see :meth:`LMEEC.from_pretrained`."""
     folder = Path(source)
     if not folder.is_dir():
-        folder = _download(os.fspath(source), revision)
+        folder = fetch_folder(os.fspath(source), (CONFIG_NAME, WEIGHTS_NAME), ADVICE, revision=revision)
     values = read_json(folder / CONFIG_NAME)
     if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("model"), dict):
         raise CheckpointError(
@@ -352,16 +352,3 @@ def with_settings(model: LMEEC, **settings: Any) -> LMEEC:
 def _check_folder(source: str | os.PathLike[str]) -> None:
     if Path(source).is_dir() and not any((Path(source) / n).exists() for n in (WEIGHTS_NAME, "pytorch_model.bin")):
         raise CheckpointError("holds no weights", path=source, expected=WEIGHTS_NAME)
-
-
-def _download(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
-    except Exception as error:  # the client raises a dozen kinds, of requests, its own, and OSError
-        raise WeightsError(
-            f"no folder {repository!r}, and no such model could be had from the Hub",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}",
-            fix="Check the name, or go online once to download it.",
-        ) from None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.hub import ADVICE, fetch_folder
 from counterview.media.files import atomic_write, read_json, write_json
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.model import OMaMa
@@ -100,7 +101,8 @@ def load_model(source: str | os.PathLike[str], *, revision: str | None = None, t
     if not folder.is_dir():
         if len(folder.parts) != 2 or folder.is_absolute():
             raise CheckpointError("no such folder", path=source, expected="a folder, or owner/name on the Hub")
-        folder = _download(os.fspath(source), revision, token)
+        folder = fetch_folder(os.fspath(source), ("config.json", WEIGHTS, "README.md"), ADVICE, revision=revision,
+                              token=token)  # fmt: skip
     model = OMaMa(read_model_config(folder))
     path = folder / WEIGHTS
     if not path.is_file():
@@ -153,23 +155,6 @@ def load_state(model: OMaMa, state: Mapping[str, Tensor], *, path: str | os.Path
     if problems:
         raise CheckpointError(f"the weights are of another architecture: {_few(problems)}", path=path)
     model.load_state_dict(dict(state), strict=True)
-
-
-def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                repo_id, revision=revision, token=token, allow_patterns=["config.json", WEIGHTS, "README.md"]
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(
-            f"{repo_id} is neither a folder nor to be had from the Hub ({type(error).__name__})",
-            fix="Check the name and the network, or give a folder.",
-        ) from None
 
 
 def push_model(model: OMaMa, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
