@@ -104,3 +104,14 @@ def test_padding_leaves_the_logit_alone():
         torch.nn.functional.pad(similarity, (4, 0), value=-torch.inf),
     )
     assert torch.allclose(plain, padded, atol=1e-12)
+
+
+def test_a_head_without_agreement_looks_at_similarities_alone():
+    torch.manual_seed(0)
+    head = VisibilityHead(12, agreement=False)
+    assert not any(name.startswith("mlp") for name in head.state_dict())
+    similarity = torch.rand(2, 3, 8)
+    first, second = (head(torch.randn(2, 3, 12), torch.randn(2, 8, 12), similarity) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, head(torch.randn(2, 3, 12), torch.randn(2, 8, 12), similarity * 0.5))
+    assert (head(torch.randn(2, 3, 12), torch.randn(2, 0, 12), similarity[..., :0]) == -torch.inf).all()

@@ -77,6 +77,10 @@ class OMaMaConfig:
         default="trained",
         metadata={"help": "trained: a calibrated head; released: sigmoid of the best cosine, as the released code has"},
     )
+    visibility_agreement: bool = field(
+        default=True,
+        metadata={"help": "the visibility head looks at each channel of query and answer, not at similarities alone"},
+    )
     visibility_gradient: bool = field(
         default=False, metadata={"help": "let the visibility loss change the embeddings too, not its head alone"}
     )

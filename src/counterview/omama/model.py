@@ -74,7 +74,7 @@ class OMaMa(nn.Module):
                 nn.ReLU(),
                 nn.Linear(config.hidden, config.embedding),
             )
-            self.visibility_head = VisibilityHead(config.embedding)
+            self.visibility_head = VisibilityHead(config.embedding, config.visibility_agreement)
         if config.residual:
             self.object_share = nn.Parameter(torch.zeros(()))
         if config.learned_backbone:

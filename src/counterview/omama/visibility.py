@@ -146,19 +146,24 @@ class VisibilityHead(nn.Module):
 
     Args:
         embedding: channels E of the embeddings.
+        agreement: look at the channels; otherwise at the statistics alone, which a small data set does not overfit.
     """
 
-    def __init__(self, embedding: int) -> None:
+    def __init__(self, embedding: int, agreement: bool = True) -> None:
         super().__init__()
         widths = (embedding, max(8, embedding // 3), max(8, embedding // 6))
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * embedding, widths[0]),
-            nn.ReLU(),
-            nn.Linear(widths[0], widths[1]),
-            nn.ReLU(),
-            nn.Linear(widths[1], widths[2]),
-            nn.ReLU(),
-            nn.Linear(widths[2], 2),
+        self.mlp = (
+            None
+            if not agreement
+            else nn.Sequential(
+                nn.Linear(2 * embedding, widths[0]),
+                nn.ReLU(),
+                nn.Linear(widths[0], widths[1]),
+                nn.ReLU(),
+                nn.Linear(widths[1], widths[2]),
+                nn.ReLU(),
+                nn.Linear(widths[2], 2),
+            )
         )
         self.statistics = nn.Sequential(nn.Linear(STATISTICS, 32), nn.ReLU(), nn.Linear(32, 1))
         self.calibration = Calibration()
@@ -179,13 +184,19 @@ class VisibilityHead(nn.Module):
             return similarity.new_full(similarity.shape[:2], -torch.inf)
         if detach:
             queries, candidates, similarity = queries.detach(), candidates.detach(), similarity.detach()
+        logit = self.statistics(similarity_statistics(similarity))[..., 0]
+        if self.mlp is not None:
+            logit = logit + self._agreement(queries, candidates, similarity)
+        return torch.where(torch.isfinite(similarity).any(-1), logit, -torch.inf)
+
+    def _agreement(self, queries: Tensor, candidates: Tensor, similarity: Tensor) -> Tensor:
         best = similarity.argmax(dim=-1)
         chosen = torch.gather(candidates, 1, best[..., None].expand(-1, -1, candidates.shape[-1]))
         scale = queries.shape[-1] ** 0.5  # products of unit vectors are tiny; this brings them to about 1
         agreement = torch.cat([queries * chosen * scale, (queries - chosen).abs() * scale**0.5], dim=-1)
+        assert self.mlp is not None
         absent, present = self.mlp(agreement).unbind(-1)
-        logit = present - absent + self.statistics(similarity_statistics(similarity))[..., 0]
-        return torch.where(torch.isfinite(similarity).any(-1), logit, -torch.inf)
+        return torch.as_tensor(present - absent)
 
     def probability(self, logit: Tensor) -> Tensor:
         """Calibrated probability of logits of :meth:`forward`, of the same shape."""
