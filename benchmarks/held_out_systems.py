@@ -262,14 +262,14 @@ def _answer_pairs(
         if masks and proposals:
             scores = system.matcher.score(system.backbone, query.views[name], masks, target.views[name])
             for i, pair in enumerate(asked):
-                chosen = proposals[int(scores.similarity[i].argmax())]
+                chosen = proposals[int(scores.rank[i].argmax())]
                 say(name, pair, chosen, float(scores.visibility[i]))
         else:
             for pair in asked:
                 say(name, pair, None, 0.0)
         if masks and names:
             scores = system.matcher.score(system.backbone, query.true_views[name], masks, target.true_views[name])
-            order = scores.similarity.argmax(axis=1)
+            order = scores.similarity.argmax(axis=1)  # true masks have no proposer to score them
             for i in there:
                 right[name][i] = float(names[int(order[i])] == asked[i].object)
             if name == systems.chooser:

@@ -6,6 +6,7 @@ import torch
 
 from counterview.errors import ConfigError, InputError
 from counterview.omama import OMaMa, OMaMaConfig, info_nce
+from counterview.omama.model import choice_rank
 from counterview.omama.released import load_released, released_names
 from tests.omama.omama_fill import fill
 
@@ -277,3 +278,15 @@ def test_dropout_works_in_training_alone():
     args = random_inputs()
     assert not torch.allclose(model(*args).similarity, model(*args).similarity)
     assert torch.equal(model.eval()(*args).similarity, plain(*args).similarity)
+
+
+def test_a_proposers_score_helps_to_choose_and_its_scale_does_not_matter():
+    similarity = np.array([[0.50, 0.45, 0.10], [0.9, 0.1, 0.2]])
+    scores = np.array([0.2, 0.4, 0.4])
+    rank = choice_rank(similarity, scores, 0.2)
+    assert rank.argmax(1).tolist() == [1, 0]
+    assert np.allclose(rank - similarity, [0.1, 0.2, 0.2])
+    assert np.allclose(choice_rank(similarity, 7 * scores, 0.2), rank)
+    assert choice_rank(similarity, scores, 0.0) is similarity
+    assert choice_rank(similarity, np.zeros(3), 0.2) is similarity
+    assert choice_rank(similarity[:, :0], scores[:0], 0.2).shape == (2, 0)

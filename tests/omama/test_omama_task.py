@@ -328,3 +328,18 @@ def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
     assert store.backbone.passes == 0
     assert TRUTH == -1
     assert Path(store.root).is_dir()
+
+
+def test_validation_chooses_with_the_proposers_score_where_the_model_says_so(task):
+    model = task.build_model().eval()
+    validator = Validator(task.store, task.val_data, task.val_pairs[:6])
+    plain = list(validator.rows(model, torch.device("cpu")))
+    model.config = dataclasses.replace(model.config, proposal_prior=50.0)
+    swayed = list(validator.rows(model, torch.device("cpu")))
+    for row in swayed:
+        pair = validator.pairs[row.number][1]
+        scores = task.store.proposals(task.val_data.take(pair.take), pair.target_camera, pair.frame).scores
+        if row.proposal >= 0:
+            assert scores[row.proposal] == scores.max()
+    assert [r.proposal for r in swayed] != [r.proposal for r in plain]
+    assert [r.confidence for r in swayed] == [r.confidence for r in plain]

@@ -1,5 +1,7 @@
 """Oracle: scenes whose right answers are plain (see fakes.py)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,18 @@ def test_top_k_limits_the_candidates():
     assert len(predictor().match(QUERY, QUERY_MASKS["red"], TARGET, top_k=2)[0].candidates) == 2
     with pytest.raises(InputError):
         predictor().match(QUERY, QUERY_MASKS["red"], TARGET, top_k=0)
+
+
+def test_candidates_are_ordered_by_what_the_matcher_says_not_by_similarity_alone():
+    class Contrary(KnnMatcher):
+        def score(self, *arguments):
+            found = super().score(*arguments)
+            return dataclasses.replace(found, rank=-found.similarity)
+
+    match = Predictor(ColourProposer(), ColourBackbone(), Contrary()).match(QUERY, QUERY_MASKS["red"], TARGET)[0]
+    similarities = [c.similarity for c in match.candidates]
+    assert similarities == sorted(similarities)
+    assert match.similarity == similarities[0] < similarities[-1]
 
 
 def test_bad_input():

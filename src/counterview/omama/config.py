@@ -100,6 +100,12 @@ class OMaMaConfig:
     proposer_settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "its settings, as load_proposer takes them"}
     )
+    proposal_prior: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the proposer's score (its best: 1), added to the similarity to choose a candidate"
+        },
+    )
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
 
     def __post_init__(self) -> None:
@@ -108,6 +114,8 @@ class OMaMaConfig:
             problems.append(f"object_channels is {self.object_channels}, expected 1 or more, or null")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout is {self.dropout}, expected from 0 to below 1")
+        if not 0 <= self.proposal_prior < 100:
+            problems.append(f"proposal_prior is {self.proposal_prior}, expected 0 or more")
         for name in ("channels", "hidden", "embedding", "heads", "attention_pooling"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")

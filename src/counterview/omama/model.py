@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -253,3 +255,18 @@ class OMaMa(nn.Module):
         from counterview.omama.checkpoint import push_model
 
         return push_model(self, repo_id, private=private, token=token)
+
+
+def choice_rank(similarity: NDArray[np.floating], scores: NDArray[np.floating], prior: float) -> NDArray[np.floating]:
+    """What the best candidate is chosen by: its similarity, and how much the proposer thinks of it.
+
+    Args:
+        similarity: ``(Q, N)``.
+        scores: ``(N,)`` of the proposer; their scale does not matter.
+        prior: :attr:`OMaMaConfig.proposal_prior`.
+
+    Returns:
+        ``(Q, N)``.
+    """
+    most = float(np.abs(scores).max(initial=0.0))
+    return similarity if prior == 0 or most == 0 else similarity + prior * (scores / most)

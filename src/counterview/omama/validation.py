@@ -16,7 +16,7 @@ from counterview.data.pairs import FramePair
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, LONGEST_SIDE_PX, get_protocol, score_frame
 from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks.geometry import fit_longest_side, resize_mask
-from counterview.omama.model import OMaMa
+from counterview.omama.model import OMaMa, choice_rank
 from counterview.omama.pictures import PictureStore
 from counterview.types import ObjectMask
 
@@ -111,6 +111,10 @@ class Validator:
                 keep_queries=True,
             )
             best[usable] = out.best[0].cpu().numpy()
+            if model.config.proposal_prior:
+                sure = self.store.proposals(take, first.target_camera, first.frame).scores
+                rank = choice_rank(out.similarity[0].double().cpu().numpy(), sure, model.config.proposal_prior)
+                best[usable] = rank.argmax(axis=1)
             confidence[usable] = out.visibility[0].double().cpu().numpy()
             logit[usable] = out.visibility_logit[0].double().cpu().numpy()
         objects = self.store.objects(take, first.target_camera, first.frame)

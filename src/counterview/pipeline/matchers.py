@@ -27,11 +27,14 @@ class MatchScores:
         similarity: ``(Q, N)`` float, cosine.
         visibility: ``(Q,)`` float, probability that the object can be seen in the target picture.
         notes: for each query object, what the reader should know.
+        rank: ``(Q, N)`` float, what candidates are ordered by, the largest first: the similarity, and whatever else
+            speaks for a candidate.
     """
 
     similarity: NDArray[np.floating]
     visibility: NDArray[np.floating]
     notes: tuple[tuple[str, ...], ...]
+    rank: NDArray[np.floating]
 
 
 class Matcher(Protocol):
@@ -95,7 +98,7 @@ class KnnMatcher:
             target.descriptors,
             target.proposals.masks,
         )
-        return MatchScores(found.similarity, check.visibility, ((),) * len(query_masks))
+        return MatchScores(found.similarity, check.visibility, ((),) * len(query_masks), found.similarity)
 
 
 class OMaMaMatcher:
@@ -138,6 +141,7 @@ class OMaMaMatcher:
         import torch
 
         from counterview.omama.descriptors import notes_on
+        from counterview.omama.model import choice_rank
 
         device = self.model.device
         queries = self.describe(backbone, query.features, query_masks)
@@ -154,4 +158,5 @@ class OMaMaMatcher:
         notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)
         if self.model.config.object_channels is None:  # otherwise objects are described from pixels, not from cells
             notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
-        return MatchScores(similarity, visibility, notes)
+        rank = choice_rank(similarity, target.proposals.scores, self.model.config.proposal_prior)
+        return MatchScores(similarity, visibility, notes, rank)

@@ -139,7 +139,7 @@ class Predictor:
                 fix="Try another proposer, or give masks with --proposals folder:PATH.",
             )
         scores = self.matcher.score(self.backbone, query, masks, target)
-        order = (-scores.similarity).argsort(axis=1, kind="stable")[:, :top_k]
+        order = (-scores.rank).argsort(axis=1, kind="stable")[:, :top_k]
         matches = []
         for row, name in enumerate(names):
             candidates = tuple(
