@@ -25,7 +25,7 @@ SHIPPED = {
 ALIASES = {"tiny": "tiny-match"}
 """Other names for them."""
 
-DEFAULT_MODEL = "knn"
+DEFAULT_MODEL = "tiny-match"
 """What ``counterview.load()``, ``match``, ``predict`` and ``demo`` take if no model is named."""
 
 
