@@ -2,10 +2,10 @@
 
 ::
 
-    python -m counterview.pipeline.shipped add tiny-match runs/tiny-match --recipe recipes/tabletop/tiny-match.yaml \\
+    python -m counterview.pipeline.shipped add tiny-follow runs/lmeec --recipe recipes/tabletop/lmeec.yaml \\
         --data "counterview tabletop …; counterview prepare …" --scores benchmarks/results/held_out.json
-    python -m counterview.pipeline.shipped card tiny-match --scores benchmarks/results/held_out.json
-    python -m counterview.pipeline.shipped check [tiny-match runs/tiny-match]
+    python -m counterview.pipeline.shipped card tiny-follow --scores benchmarks/results/held_out.json
+    python -m counterview.pipeline.shipped check [tiny-follow runs/lmeec]
 
 ``check NAME FOLDER`` tells whether the shipped files are what the training run in FOLDER left.
 """
