@@ -6,7 +6,8 @@ import torch
 
 from counterview.errors import ConfigError, InputError
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.close_ups import ABSENT, UNKNOWN, VISIBLE, CloseUpTask, CloseUpTraining, View
+from counterview.omama.close_up_recipe import CloseUpTraining
+from counterview.omama.close_ups import ABSENT, UNKNOWN, VISIBLE, CloseUpTask, View
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task

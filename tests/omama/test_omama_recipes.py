@@ -57,16 +57,22 @@ def test_recipe(path):
     OMaMa(model)
 
 
-def test_tiny_match_is_trained_in_two_parts_of_one_architecture():
-    first = load_recipe(ROOT / "tabletop" / "tiny-match.yaml")
-    second = load_recipe(ROOT / "tabletop" / "tiny-match-head.yaml")
-    assert (first.method, second.method) == ("omama-end-to-end", "omama")
-    models = [OMaMa(recipe.config.model) for recipe in (first, second)]
-    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in models]
-    assert shapes[0] == shapes[1]
-    assert 2e6 < sum(p.numel() for p in models[0].backbone.parameters()) < 6e6
+def test_each_run_of_tiny_match_can_begin_with_the_model_of_the_one_before():
+    names = ("tiny-match", "tiny-match-objects", "tiny-match-close-ups", "tiny-match-head")
+    recipes = [load_recipe(ROOT / "tabletop" / f"{name}.yaml") for name in names]
+    assert [r.method for r in recipes] == ["omama-end-to-end", "omama-close-ups", "omama-close-ups", "omama"]
+    shapes = [
+        {name: value.shape for name, value in OMaMa(r.config.model).backbone.state_dict().items()} for r in recipes
+    ]
+    close_ups = {name for name in shapes[1] if name.startswith("close_ups.")}
+    assert shapes[0] == {name: shape for name, shape in shapes[1].items() if name not in close_ups}
+    assert shapes[1] == shapes[2] == shapes[3]
+    begins = [recipes[1].config.close_ups.init, recipes[2].config.close_ups.init, recipes[3].config.init]
+    assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:3]]
+    assert 2e6 < sum(p.numel() for p in OMaMa(recipes[3].config.model).backbone.parameters()) < 6e6
     frozen = load_recipe(ROOT / "tabletop" / "omama.yaml").config.model
-    assert (frozen.channels, frozen.object_channels) == (models[0].config.channels, models[0].config.object_channels)
+    last = recipes[3].config.model
+    assert (frozen.channels, frozen.object_channels) == (last.channels, last.object_channels)
 
 
 def test_main_recipe_has_the_released_number_of_parameters():

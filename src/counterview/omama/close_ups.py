@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.data.dataset import Dataset, Take, open_dataset
-from counterview.errors import ConfigError, InputError, MaskError
+from counterview.errors import InputError, MaskError
 from counterview.features.close_ups import CUT, SIZE, cut
 from counterview.omama.checkpoint import model_card, model_config
-from counterview.omama.config import OMaMaConfig
+from counterview.omama.close_up_recipe import CloseUpRecipe, CloseUpTraining
 from counterview.omama.crops import CropConfig, change_colours
 from counterview.omama.model import OMaMa
 from counterview.omama.pictures import PictureStore, fit_mask, mask_overlaps
-from counterview.omama.recipe import DataConfig, SamplingConfig
+from counterview.omama.recipe import SamplingConfig
 from counterview.omama.sheet import match_sheet
 from counterview.omama.training import CACHE, pairs_fingerprint, pairs_of, split_decay, start_from, summarise_shares
 from counterview.omama.validation import Validator, true_candidates
@@ -40,85 +40,6 @@ from counterview.proposals import CachedProposer, load_proposer
 from counterview.types import ObjectMask, RgbImage
 
 UNKNOWN, ABSENT, VISIBLE = -1, 0, 1
-
-
-@dataclass(frozen=True)
-class CloseUpTraining:
-    """What is particular to training close-ups.
-
-    Raises:
-        ConfigError: a value out of range; all problems at once.
-    """
-
-    init: str | None = field(
-        default=None, metadata={"help": "folder of a model whose backbone training begins with; its maps stay"}
-    )
-    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
-    passes: int = field(default=1, metadata={"help": "how often an epoch goes through all takes"})
-    views: int = field(default=3, metadata={"help": "cameras of a moment, one of them ego; 2 or more"})
-    other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})
-    proposals: int = field(default=0, metadata={"help": "proposals of each view that stand beside its objects"})
-    kept_proposals: int = field(default=40, metadata={"help": "proposals of a view of which these are drawn"})
-    temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
-    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal is right"})
-    foreign: float = field(default=0.5, metadata={"help": "weight of the same loss with the batch's other takes"})
-    absent: float = field(default=0.5, metadata={"help": "weight of objects that the view does not show"})
-    absent_similarity: float = field(
-        default=0.5, metadata={"help": "cosine of the answer 'not there', with which every candidate competes"}
-    )
-    degrees: float = field(default=20.0, metadata={"help": "largest turn of a close-up either way"})
-    zoom: float = field(default=0.18, metadata={"help": "largest change of its scale, as a logarithm"})
-    shift: float = field(default=0.06, metadata={"help": "largest shift, as a share of its side"})
-    flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
-    coarse: float = field(default=0.25, metadata={"help": "share of close-ups shown as if from farther away"})
-    colour: float = field(default=0.25, metadata={"help": "strength of changes of a view's light and colour; 0: none"})
-    memory_mb: int = field(default=4000, metadata={"help": "close-ups kept in memory, per process"})
-
-    def __post_init__(self) -> None:
-        problems = []
-        for name, least in (
-            ("passes", 1),
-            ("views", 2),
-            ("other_views", 0),
-            ("proposals", 0),
-            ("memory_mb", 0),
-        ):
-            if getattr(self, name) < least:
-                problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
-        if self.proposals > self.kept_proposals:
-            problems.append(f"proposals is {self.proposals}, above kept_proposals = {self.kept_proposals}")
-        if self.temperature <= 0:
-            problems.append(f"temperature is {self.temperature}, expected above 0")
-        for name in ("credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour"):
-            if not 0 <= getattr(self, name) < 100:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("flip", "coarse"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected from 0 to 1")
-        if not -1 <= self.absent_similarity <= 1:
-            problems.append(f"absent_similarity is {self.absent_similarity}, expected from -1 to 1")
-        if problems:
-            raise ConfigError("; ".join(problems))
-
-
-@dataclass(frozen=True)
-class CloseUpRecipe:
-    """The keys of a recipe beside ``method`` and ``training``."""
-
-    data: DataConfig
-    model: OMaMaConfig
-    close_ups: CloseUpTraining = field(default_factory=CloseUpTraining)
-
-    def __post_init__(self) -> None:
-        if not self.model.learned_backbone or not self.model.backbone_settings.get("close_ups"):
-            raise ConfigError(
-                "there are no close-ups to train",
-                fix="Set model.learned_backbone to true and model.backbone_settings.close_ups to their channels.",
-            )
-        if self.model.matching_head:
-            raise ConfigError(
-                "model.matching_head is true: close-ups are trained without a head", fix="Train it with method omama."
-            )
 
 
 @dataclass(frozen=True, eq=False)
