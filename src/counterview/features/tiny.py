@@ -1,17 +1,17 @@
-"""``tiny``: Counterview's own small convolutional features, trained end to end with O-MaMa's head on rendered takes.
+"""``tiny``: Counterview's own small convolutional features, trained for O-MaMa on rendered takes.
 
 Three maps of one picture: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
-features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by
+features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by its
+close-up (:mod:`counterview.features.close_ups`) where the network has them, as the one that ships has. Otherwise by
 
 - the square roots of the means of its colour channels, which play the part of a histogram,
 - the means of fine features and map over the mask, and over a ring around it, a quarter of the object's size wide,
   which tells a whole object from a part of one,
 - six numbers of its shape,
 
-each of them centred and scaled over the objects of training, by a batch normalisation. A plain colour histogram of the
-picture's own pixels can stand beside them (``histogram``); nothing of it is learned.
-
-Everything is computed from the mask sampled at half the input's size, the same way in training and in use.
+each of them centred and scaled over the objects of training, by a batch normalisation, all from the mask sampled at
+half the input's size, the same way in training and in use. A plain colour histogram of the picture's own pixels can stand
+beside either (``histogram``); nothing of it is learned.
 """
 
 from __future__ import annotations
