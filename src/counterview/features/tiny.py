@@ -10,8 +10,8 @@ close-up (:mod:`counterview.features.close_ups`) where the network has them, as 
 - six numbers of its shape,
 
 each of them centred and scaled over the objects of training, by a batch normalisation, all from the mask sampled at
-half the input's size, the same way in training and in use. A plain colour histogram of the picture's own pixels can stand
-beside either (``histogram``); nothing of it is learned.
+half the input's size, the same way in training and in use. A plain colour histogram of the picture's own pixels can
+stand beside either (``histogram``); nothing of it is learned.
 """
 
 from __future__ import annotations
