@@ -18,7 +18,7 @@ from counterview.errors import ConfigError, InputError
 from counterview.masks.geometry import iou
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.mining import TRUTH
-from counterview.omama.pictures import PictureStore, fit_mask, mask_overlaps
+from counterview.omama.pictures import PictureStore, fit_mask, mask_overlaps, prepare
 from counterview.omama.recipe import OMaMaRecipe
 from counterview.omama.samples import collate, make_example
 from counterview.omama.training import OMaMaTask
@@ -343,3 +343,15 @@ def test_validation_chooses_with_the_proposers_score_where_the_model_says_so(tas
             assert scores[row.proposal] == scores.max()
     assert [r.proposal for r in swayed] != [r.proposal for r in plain]
     assert [r.confidence for r in swayed] == [r.confidence for r in plain]
+
+
+def test_a_few_pictures_are_prepared_by_the_store_at_hand_whatever_the_workers(task, tmp_path):
+    """Its backbone may be one that no name leads to: a new process would have to load it by name."""
+    config = dataclasses.replace(task.config.model, backbone=str(tmp_path / "nowhere"))
+    store = PictureStore(config, tmp_path / "cache", backbone=task.store.backbone.backbone)
+    take = next(iter(task.val_data))
+    camera, frame = next((c, f) for f in take.frames for c in take.cameras if take.has_frame(c, f))
+    root = task.config.data.root
+    assert prepare(store, [(root, take)], {(root, take.uid): {(camera, frame)}}, workers=2, progress=False) == 1
+    assert store.has(take, camera, frame)
+    assert store.backbone.passes == 1

@@ -29,7 +29,7 @@ from counterview.omama.config import OMaMaConfig
 from counterview.omama.descriptors import describe_masks
 from counterview.omama.mining import representatives
 from counterview.omama.neighbours import adjacency, centroids_yx
-from counterview.omama.workers import spread
+from counterview.omama.workers import FEW, spread
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.types import ObjectMask
 
@@ -322,8 +322,8 @@ def prepare(
         for root, take in takes
         for camera, frame in sorted(wanted.get((root, take.uid), ()))
     ]
-    if workers <= 1:
-        spread(lambda: _preparer(store), (), items, workers=1, label="features", progress=progress)
+    if workers <= 1 or len(items) < FEW:
+        spread(_preparer, (store,), items, workers=1, label="features", progress=progress)
     else:
         # A network that the model itself holds cannot be found by name: it goes along.
         own = store.backbone.backbone if store.config.learned_backbone else None

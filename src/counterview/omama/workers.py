@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-_FEW = 8
+FEW = 8
 """So many items are not worth the start of a process."""
 
 
@@ -35,7 +35,7 @@ def spread(
         progress: show it.
     """
     with tqdm(total=len(items), desc=label, unit="image", dynamic_ncols=True, disable=not progress) as bar:
-        if workers <= 1 or len(items) < _FEW:
+        if workers <= 1 or len(items) < FEW:
             do = start(*arguments)
             for item in items:
                 do(item)
