@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.errors import MaskError
+from counterview.features.layers import ResidualBlock, conv
 from counterview.types import ObjectMask, RgbImage
 
 SIZE = 64
@@ -64,7 +65,7 @@ def cut(image: RgbImage, masks: Sequence[ObjectMask]) -> Cuts:
         reach = REACH * max(width, height) + 4
         side = int(np.ceil(reach))
         top, left = int(np.floor(y + height / 2 - reach / 2)), int(np.floor(x + width / 2 - reach / 2))
-        pixels[row, ..., :3] = _square(image, top, left, side, cv2.BORDER_REPLICATE)
+        pixels[row, ..., :3] = _square(image, top, left, side)
         inside = (_part(mask, x, width) * np.uint8(255))[y : y + height]
         whole = np.zeros((side, side), dtype=np.uint8)
         whole[y - top : y - top + height, x - left : x - left + width] = inside
@@ -83,13 +84,14 @@ def _part(mask: ObjectMask, x: int, width: int) -> NDArray[np.uint8]:
     return np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8).reshape(width, height).T
 
 
-def _square(image: NDArray[np.uint8], top: int, left: int, side: int, border: int) -> NDArray[np.uint8]:
+def _square(image: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     y0, x0 = max(0, top), max(0, left)
     y1, x1 = min(height, top + side), min(width, left + side)
     part = image[y0:y1, x0:x1]
     if part.shape[:2] != (side, side):
-        part = cv2.copyMakeBorder(part, y0 - top, top + side - y1, x0 - left, left + side - x1, border)  # type: ignore[assignment]
+        rims = (y0 - top, top + side - y1, x0 - left, left + side - x1)
+        part = np.asarray(cv2.copyMakeBorder(part, *rims, cv2.BORDER_REPLICATE), dtype=np.uint8)
     return _to_cut(part)
 
 
@@ -102,25 +104,6 @@ def middle(cuts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What the network sees of cuts ``(N, CUT, CUT, 4)`` outside training: their middle, ``(N, SIZE, SIZE, 4)``."""
     rim = (CUT - SIZE) // 2
     return cuts[:, rim : rim + SIZE, rim : rim + SIZE]
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
-
-
-class _Block(nn.Module):
-    """Two convolutions beside the identity (He et al. 2016)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]  # begins as the identity
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.second(self.first(x)))
 
 
 class CloseUpNet(nn.Module):
@@ -136,10 +119,10 @@ class CloseUpNet(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int], blocks: Sequence[int], colours: int) -> None:
         super().__init__()
         first, *rest = widths
-        self.stem = _conv(4, first, 2, 5)
+        self.stem = conv(4, first, 2, 5)
         stages, before = [], first
         for width, number in zip(rest, blocks, strict=True):
-            stages.append(nn.Sequential(_conv(before, width, 2), *(_Block(width) for _ in range(number))))
+            stages.append(nn.Sequential(conv(before, width, 2), *(ResidualBlock(width) for _ in range(number))))
             before = width
         self.stages = nn.ModuleList(stages)
         self.colours = nn.Sequential(nn.Conv2d(3, 48, 1), nn.ReLU(), nn.Conv2d(48, colours, 1))

@@ -33,6 +33,7 @@ from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.close_ups import CloseUpNet, cut
 from counterview.features.colour import LENGTH, histograms, lab_bins
+from counterview.features.layers import ResidualBlock, conv
 from counterview.hub import weights_fingerprint
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
@@ -135,25 +136,6 @@ class TinyMaps:
         return [TinyMaps(*maps) for maps in zip(*parts, strict=True)]
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
-
-
-class _Block(nn.Module):
-    """Two convolutions beside the identity (He et al. 2016)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]  # begins as the identity
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.second(self.first(x)))
-
-
 class TinyNet(nn.Module):
     """A residual convolutional network with a feature pyramid.
 
@@ -165,17 +147,17 @@ class TinyNet(nn.Module):
         super().__init__()
         self.config = config = config or TinyConfig()
         first, *widths = config.widths
-        self.stem = _conv(3, first, 2)
+        self.stem = conv(3, first, 2)
         stages, before = [], first
         for width, blocks in zip(widths, config.blocks, strict=True):
-            stages.append(nn.Sequential(_conv(before, width, 2), *(_Block(width) for _ in range(blocks))))
+            stages.append(nn.Sequential(conv(before, width, 2), *(ResidualBlock(width) for _ in range(blocks))))
             before = width
         self.stages = nn.ModuleList(stages)
         self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths[1:])
-        self.smooth = _conv(config.channels, config.channels)
+        self.smooth = conv(config.channels, config.channels)
         self.fine_lateral = nn.Conv2d(widths[0], config.fine, 1)
         self.fine_above = nn.Conv2d(config.channels, config.fine, 1)
-        self.fine_smooth = _conv(config.fine, config.fine)
+        self.fine_smooth = conv(config.fine, config.fine)
         self.colours = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, config.colours, 1))
         # Means of positive channels are all alike; without their common part, cosines tell objects apart.
         self.norm = nn.BatchNorm1d(config.pooled_channels)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.data.dataset import Dataset, Take, open_dataset
-from counterview.errors import InputError, MaskError
+from counterview.errors import InputError
 from counterview.features.close_ups import CUT, SIZE, cut
-from counterview.omama.checkpoint import model_card, model_config
+from counterview.omama.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.omama.close_up_recipe import CloseUpRecipe, CloseUpTraining
-from counterview.omama.crops import CropConfig, change_colours
+from counterview.omama.crops import affine, change_colours
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import PictureStore, fit_mask, mask_overlaps
+from counterview.omama.pictures import mask_overlaps
 from counterview.omama.recipe import SamplingConfig
-from counterview.omama.sheet import match_sheet
-from counterview.omama.training import CACHE, pairs_fingerprint, pairs_of, split_decay, start_from, summarise_shares
-from counterview.omama.validation import Validator, true_candidates
+from counterview.omama.training import CACHE, pairs_fingerprint, start_from
 from counterview.omama.workers import spread
 from counterview.proposals import CachedProposer, load_proposer
-from counterview.types import ObjectMask, RgbImage
 
 UNKNOWN, ABSENT, VISIBLE = -1, 0, 1
 
@@ -61,7 +57,7 @@ class View:
     states: NDArray[np.int64]
 
 
-class CloseUpTask:
+class CloseUpTask(BackboneTask):
     """Trains the close-ups of a ``tiny`` backbone.
 
     Args:
@@ -77,10 +73,9 @@ class CloseUpTask:
     free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "close_ups.memory_mb")
 
     def __init__(self, config: CloseUpRecipe) -> None:
-        self.config = config
         data = config.data
-        roots = (data.root, *config.close_ups.more_roots)
-        self.datasets: list[Dataset] = [open_dataset(root, data.split) for root in roots]
+        self.roots = (data.root, *config.close_ups.more_roots)
+        self.datasets: list[Dataset] = [open_dataset(root, data.split) for root in self.roots]
         self.takes: list[tuple[int, str]] = []
         self.views: dict[tuple[int, str], dict[int, tuple[str, ...]]] = {}
         for number, dataset in enumerate(self.datasets):
@@ -96,18 +91,13 @@ class CloseUpTask:
                 found=f"{sum(map(len, self.datasets))} takes, no frame with an object in each of two cameras",
                 fix="Check data.split and the masks.",
             )
-        self.val_data = open_dataset(data.val_root or data.root, data.val_split)
-        self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
         proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
         self.proposers = [
-            CachedProposer(proposer, Path(data.cache or Path(root) / CACHE) / "proposals") for root in roots
+            CachedProposer(proposer, Path(data.cache or Path(root) / CACHE) / "proposals") for root in self.roots
         ]
+        super().__init__(config, self.proposers[0], SamplingConfig())
         if config.close_ups.proposals:
             self._prepare()
-        self._kept: dict[tuple[int, str, str, int, bool], View] = {}
-        self._bytes = 0
-        self._scratch = tempfile.TemporaryDirectory(prefix="counterview-")
-        self._validator: Validator | None = None
 
     def _prepare(self) -> None:
         """Make the proposals of all pictures of which they are asked for, unless they are there."""
@@ -117,9 +107,8 @@ class CloseUpTask:
             for frame in self._moments(number, uid)
             for camera in self.views[number, uid][frame]
         ]
-        roots = (self.config.data.root, *self.config.close_ups.more_roots)
         progress = int(os.environ.get("RANK", "0")) == 0
-        spread(_proposing, (roots, self.proposers), items, workers=self.config.data.workers, label="proposals",
+        spread(_proposing, (self.roots, self.proposers), items, workers=self.config.data.workers, label="proposals",
                progress=progress)  # fmt: skip
 
     def _moments(self, number: int, uid: str) -> list[int]:
@@ -128,10 +117,6 @@ class CloseUpTask:
         several = [frame for frame, cameras in seen.items() if len(cameras) >= 2]
         frames = self.datasets[number].take(uid).frames[:: self.config.data.frame_step]
         return sorted(set(several) & set(frames)) or several[:1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()  # for workers, which start with nothing kept and never validate
-        return state | {"_kept": {}, "_bytes": 0, "_scratch": None, "_validator": None}
 
     # ------------------------------------------------------------------------------------------- training
 
@@ -144,9 +129,6 @@ class CloseUpTask:
         model.backbone.close_ups.requires_grad_(True)
         return model.train()
 
-    def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        return split_decay(model, base_lr, weight_decay)
-
     def train_length(self, epoch: int) -> int:
         return len(self.takes) * self.config.close_ups.passes
 
@@ -156,9 +138,7 @@ class CloseUpTask:
         take, seen = self.datasets[key[0]].take(key[1]), self.views[key]
         moments = self._moments(*key)
         frame = moments[int(rng.integers(len(moments)))]
-        ego = [c for c in seen[frame] if take.is_ego(c)]
-        exo = [c for c in seen[frame] if not take.is_ego(c)]
-        cameras = [*ego[:1], *rng.permutation(exo).tolist(), *ego[1:]][: config.views]
+        cameras = draw_cameras(take, seen[frame], config.views, rng)
         rest = [(c, f) for f, there in seen.items() if f != frame for c in there]
         others = [rest[i] for i in rng.permutation(len(rest))[: config.other_views]]
         mirrored = bool(rng.random() < config.flip)
@@ -169,27 +149,16 @@ class CloseUpTask:
         """A view before any change, from memory if it was made before."""
         key = (number, uid, camera, frame, proposals)
         if key in self._kept:
-            return self._kept[key]
+            return cast(View, self._kept[key])
         take = self.datasets[number].take(uid)
         image = take.frame(camera, frame)
         names = list(take.objects)
-        states = np.full(len(names), UNKNOWN)
-        masks: list[ObjectMask] = []
-        objects = []
-        for place, name in enumerate(names):
-            if camera not in take.cameras_of(name):
-                continue
-            try:
-                mask = take.mask(name, camera, frame)
-            except MaskError as error:
-                take.note(str(error))
-                continue
-            if mask is not None and not mask.is_empty:
-                masks.append(fit_mask(mask, (image.shape[0], image.shape[1])))
-                objects.append(place)
-                states[place] = VISIBLE
-            elif frame in take.looked_at(name, camera):
-                states[place] = ABSENT
+        shown, absent = objects_in(take, camera, frame, image)
+        masks = list(shown.values())
+        objects = [names.index(name) for name in shown]
+        states = np.array(
+            [VISIBLE if n in shown else ABSENT if n in absent else UNKNOWN for n in names], dtype=np.int64
+        )
         overlap = np.zeros((len(masks), len(names)), dtype=np.float32)
         overlap[np.arange(len(masks)), objects] = 1
         if proposals:
@@ -202,8 +171,7 @@ class CloseUpTask:
             masks += [found[i] for i in chosen]
         cuts = cut(image, masks)
         view = View(cuts.pixels, cuts.numbers, overlap, np.array(objects, dtype=np.int64), states)
-        if self._bytes + cuts.pixels.nbytes <= self.config.close_ups.memory_mb * 1_000_000:
-            self._kept[key], self._bytes = view, self._bytes + cuts.pixels.nbytes
+        self._keep(key, view, cuts.pixels.nbytes, self.config.close_ups.memory_mb)
         return view
 
     def _changed(self, view: View, mirrored: bool, rng: np.random.Generator) -> View:
@@ -214,8 +182,7 @@ class CloseUpTask:
         moved = np.stack([_moved(config, view.pixels[row], mirrored, rng) for row in rows])
         # One change of light for all close-ups of a view, as one picture has one light.
         strip = np.ascontiguousarray(moved[..., :3]).reshape(-1, SIZE, 3)
-        light = CropConfig(colour=config.colour, blur=0.0)
-        moved[..., :3] = change_colours(light, strip, rng).reshape(len(rows), SIZE, SIZE, 3)
+        moved[..., :3] = change_colours(strip, config.colour, 0.0, rng).reshape(len(rows), SIZE, SIZE, 3)
         return View(moved, view.numbers[rows], view.overlap[rows], view.objects, view.states)
 
     def collate(self, samples: Sequence[list[View]]) -> dict[str, Any]:
@@ -245,7 +212,6 @@ class CloseUpTask:
         takes, rows, states = batch["takes"], batch["rows"].tolist(), batch["states"]
         number = int(takes.max()) + 1
         take_of = torch.repeat_interleave(takes, batch["rows"])
-        starts = np.cumsum([0, *rows])
         tables = list(described.split(rows))
         overlaps = list(batch["overlap"].split(rows))
         losses, foreign, gone, right = ([[] for _ in range(number)] for _ in range(4))  # type: ignore[var-annotated]
@@ -258,7 +224,7 @@ class CloseUpTask:
             elsewhere = queries @ described.T / config.temperature
             elsewhere = torch.logsumexp(elsewhere.masked_fill(take_of[None] == take, -torch.inf), dim=1)
             for view in range(len(rows)):
-                if view == query_view or int(takes[view]) != take or starts[view] == starts[view + 1]:
+                if view == query_view or int(takes[view]) != take or rows[view] == 0:
                     continue
                 logits = queries @ tables[view].T / config.temperature
                 credit = overlaps[view][:, objects].T ** config.credit_power
@@ -280,57 +246,19 @@ class CloseUpTask:
         total = parts["matching"] + config.foreign * parts["foreign"] + config.absent * parts["absent"]
         return total, {name: value.detach() for name, value in parts.items()}
 
-    # ----------------------------------------------------------------------------------------- validation
-
-    def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
-        model = cast(OMaMa, model)
-        validator = self._validate_with(model, device)
-        rows = [row.to_json() for row in validator.rows(model, device, rank, world_size)]
-        return {"rows": rows, "truth": true_candidates(validator, model, device, rank, world_size)}
-
-    def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
-        """A validator whose features are those of the weights as they are now."""
-        sampling = SamplingConfig()
-        store = PictureStore(
-            self.config.model,
-            Path(self._scratch.name) / "features",
-            order=sampling.order,
-            duplicate_iou=sampling.duplicate_iou,
-            memory_mb=self.config.data.memory_mb,
-            backbone=model.own_backbone(device),
-            proposer=self.proposers[0],
-        )
-        self._validator = Validator(store, self.val_data, self.val_pairs)
-        return self._validator
-
-    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        metrics = summarise_shares([s["rows"] for s in shares], self.val_pairs, self.config.data.directions)
-        right, total = (sum(s["truth"][i] for s in shares) for i in (0, 1))
-        return metrics | ({"top1_true_candidates": right / total} if total else {})
-
-    def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
-        model = cast(OMaMa, model)
-        return match_sheet(self._validator or self._validate_with(model, device), model, device)
-
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         return {}
 
     # -------------------------------------------------------------------------------------------- identity
 
     def fingerprint(self) -> dict[str, Any]:
-        result: dict[str, Any] = {f"proposals.{k}": v for k, v in self.proposers[0].settings().items()}
+        result: dict[str, Any] = {f"proposals.{k}": v for k, v in self.proposer.settings().items()}
         text = "\n".join(f"{n}\0{uid}\0{sorted(self.views[n, uid].items())}" for n, uid in self.takes)
         return result | {
             "takes": len(self.takes),
             **pairs_fingerprint("validation", self.val_pairs),
             **pairs_fingerprint("train", [], extra=text),
         }
-
-    def model_config(self, model: nn.Module) -> dict[str, Any]:
-        return model_config(cast(OMaMa, model))
-
-    def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
-        return model_card(cast(OMaMa, model), metrics=metrics)
 
 
 def _proposing(
@@ -377,11 +305,8 @@ def _moved(
     """The close-up ``(SIZE, SIZE, 4)`` out of a cut, turned, scaled and shifted."""
     angle = np.deg2rad(rng.uniform(-config.degrees, config.degrees))
     scale = float(np.exp(rng.uniform(-config.zoom, config.zoom)))
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    if mirrored:
-        turn = np.array([[-1.0, 0.0], [0.0, 1.0]]) @ turn
     centre = np.array([(CUT - 1) / 2] * 2) + rng.uniform(-config.shift, config.shift, 2) * CUT
-    matrix = np.concatenate([turn, (np.array([(SIZE - 1) / 2] * 2) - turn @ centre)[:, None]], axis=1)
+    matrix = affine(angle, scale, mirrored, centre, SIZE)
     moved = cv2.warpAffine(pixels, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if rng.random() < config.coarse:
         side = int(rng.integers(SIZE // 4, SIZE * 5 // 8))

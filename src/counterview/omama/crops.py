@@ -97,7 +97,7 @@ def draw_crop(
     matrix, zoom = _placement(config, image.shape[:2], about, mirrored, rng)
     size = config.size_px
     pixels = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    pixels = change_colours(config, np.asarray(pixels, dtype=np.uint8), rng)
+    pixels = change_colours(np.asarray(pixels, dtype=np.uint8), config.colour, config.blur, rng)
     small = _halved(matrix)
     names, points, gone = [], [], set(absent)
     for name, mask in masks.items():
@@ -147,11 +147,21 @@ def _placement(
         half = window / 2
         centre[axis] = side / 2 if side <= window else float(np.clip(centre[axis], half, side - half))
     angle = np.deg2rad(rng.uniform(-config.degrees, config.degrees))
+    return affine(angle, zoom, mirrored, centre, config.size_px), zoom
+
+
+def affine(angle: float, zoom: float, mirrored: bool, centre_xy: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """The map ``(2, 3)`` that turns (radians), scales and mirrors about a point, and puts it in the middle of a square.
+
+    Args:
+        centre_xy: the point, in pixels.
+        side: of the square, in pixels.
+    """
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if mirrored:
         turn = np.array([[-1.0, 0.0], [0.0, 1.0]]) @ turn
-    shift = np.array([config.size_px / 2 - 0.5] * 2) - turn @ centre
-    return np.concatenate([turn, shift[:, None]], axis=1), zoom
+    shift = np.array([side / 2 - 0.5] * 2) - turn @ centre_xy
+    return np.concatenate([turn, shift[:, None]], axis=1)
 
 
 def _halved(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,9 +175,15 @@ def _warp(mask: BoolArray, matrix: NDArray[np.float64], size: int) -> BoolArray:
     return cv2.warpAffine(mask.view(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST).astype(bool)
 
 
-def change_colours(config: CropConfig, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Another exposure, gamma, white balance and saturation; now and then blur and noise. ``(H, W, 3)`` each."""
-    strength = config.colour
+def change_colours(
+    pixels: NDArray[np.uint8], strength: float, blur: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Another exposure, gamma, white balance and saturation; now and then blur and noise. ``(H, W, 3)`` each.
+
+    Args:
+        strength: 0 changes nothing.
+        blur: share of pictures that are blurred or noisy.
+    """
     if strength == 0:
         return pixels
     values = pixels.astype(np.float32) / 255
@@ -182,7 +198,7 @@ def change_colours(config: CropConfig, pixels: NDArray[np.uint8], rng: np.random
     if rng.random() < 0.15 * strength:  # another lamp: hues turn a little, all together
         mix = np.eye(3) + rng.normal(0, 0.06 * strength, (3, 3))
         values = values @ mix.astype(np.float32).T
-    if rng.random() < config.blur:
+    if rng.random() < blur:
         if rng.random() < 0.5:
             values = cv2.GaussianBlur(values, (0, 0), float(rng.uniform(0.4, 1.3)))
         else:

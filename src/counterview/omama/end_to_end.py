@@ -7,7 +7,6 @@ of the batch's other takes are negatives too.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,29 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from counterview.data.dataset import Dataset, Take, open_dataset
-from counterview.errors import ConfigError, InputError, MaskError
+from counterview.errors import ConfigError, InputError
 from counterview.features.tiny import TinyMaps
-from counterview.omama.checkpoint import model_card, model_config
+from counterview.omama.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.crop_batches import collate_crops, describe_crops
 from counterview.omama.crops import BoolArray, Crop, CropConfig, draw_crop
 from counterview.omama.loss import info_nce, visibility_loss
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import PictureStore, fit_mask
 from counterview.omama.recipe import DataConfig, LossConfig, SamplingConfig
-from counterview.omama.sheet import match_sheet
 from counterview.omama.training import (
     CACHE,
     calibrate,
     pairs_fingerprint,
-    pairs_of,
-    split_decay,
     start_from,
-    summarise_shares,
 )
-from counterview.omama.validation import Validator, true_candidates
 from counterview.proposals import CachedProposer, load_proposer
-from counterview.types import RgbImage
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ class Moment:
     cameras: tuple[str, ...]
 
 
-class EndToEndTask:
+class EndToEndTask(BackboneTask):
     """Trains backbone and head together.
 
     Args:
@@ -123,10 +115,8 @@ class EndToEndTask:
     free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "end_to_end.picture_mb")
 
     def __init__(self, config: EndToEndRecipe) -> None:
-        self.config = config
         data = config.data
         self.train_data = open_dataset(data.root, data.split)
-        self.val_data = open_dataset(data.val_root or data.root, data.val_split)
         self.moments = list(moments(self.train_data, data.frame_step))
         if not self.moments:
             raise InputError(
@@ -135,21 +125,10 @@ class EndToEndTask:
                 found=f"{len(self.train_data)} takes, no frame with one object in two cameras",
                 fix="Check data.split and the masks.",
             )
-        self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
         cache = Path(data.cache or Path(data.root) / CACHE)
-        self.proposer = CachedProposer(
-            load_proposer(config.model.proposer, **config.model.proposer_settings), cache / "proposals"
-        )
+        proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
+        super().__init__(config, CachedProposer(proposer, cache / "proposals"), config.sampling)
         self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
-        self._kept: dict[tuple[str, str, int], tuple[Any, ...]] = {}
-        self._bytes = 0
-        self._scratch = tempfile.TemporaryDirectory(prefix="counterview-")
-        self._validator: Validator | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()  # for workers, which start with nothing kept and never validate
-        state |= {"_kept": {}, "_bytes": 0, "_scratch": None, "_validator": None}
-        return state
 
     # ------------------------------------------------------------------------------------------- training
 
@@ -160,18 +139,13 @@ class EndToEndTask:
             start_from(model, self.config.end_to_end.init)
         return model.train()
 
-    def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        return split_decay(model, base_lr, weight_decay)
-
     def train_length(self, epoch: int) -> int:
         return len(self.moments) * self.config.end_to_end.passes
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> tuple[int, list[Crop]]:
         moment = self.moments[index % len(self.moments)]
         take = self.train_data.take(moment.take)
-        exo = [c for c in moment.cameras if not take.is_ego(c)]
-        ego = [c for c in moment.cameras if take.is_ego(c)]
-        cameras = [*ego[:1], *rng.permutation(exo).tolist(), *ego[1:]][: self.config.end_to_end.views]
+        cameras = draw_cameras(take, moment.cameras, self.config.end_to_end.views, rng)
         mirrored = bool(rng.random() < self.config.crops.flip)
         seen = [self._view(take, camera, moment.frame) for camera in cameras]
         common = [name for name in seen[0][1] if any(name in view[1] for view in seen[1:])]
@@ -190,26 +164,13 @@ class EndToEndTask:
         """Picture, masks, names of absent objects, proposals."""
         key = (take.uid, camera, frame)
         if key in self._kept:
-            return self._kept[key]
+            return cast(tuple[Any, ...], self._kept[key])
         image = take.frame(camera, frame)
-        masks, absent = {}, set()
-        for name in take.objects:
-            if camera not in take.cameras_of(name):
-                continue
-            try:
-                mask = take.mask(name, camera, frame)
-            except MaskError as error:
-                take.note(str(error))
-                continue
-            if mask is not None and not mask.is_empty:
-                masks[name] = fit_mask(mask, (image.shape[0], image.shape[1]))
-            elif frame in take.looked_at(name, camera):
-                absent.add(name)
+        masks, absent = objects_in(take, camera, frame, image)
         proposals = self.proposer(image, str(frame)).masks if self.config.end_to_end.proposals else ()
         value = (image, masks, frozenset(absent), proposals)
         size = image.nbytes + 4000 * (len(masks) + len(proposals))
-        if self._bytes + size <= self.config.end_to_end.picture_mb * 1_000_000:
-            self._kept[key], self._bytes = value, self._bytes + size
+        self._keep(key, value, size, self.config.end_to_end.picture_mb)
         return value
 
     def collate(self, samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
@@ -289,38 +250,6 @@ class EndToEndTask:
             temperature=self.config.end_to_end.direct_temperature,
         )
 
-    # ----------------------------------------------------------------------------------------- validation
-
-    def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
-        model = cast(OMaMa, model)
-        validator = self._validate_with(model, device)
-        rows = [row.to_json() for row in validator.rows(model, device, rank, world_size)]
-        return {"rows": rows, "truth": true_candidates(validator, model, device, rank, world_size)}
-
-    def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
-        """A validator whose features are those of the weights as they are now."""
-        sampling = self.config.sampling
-        store = PictureStore(
-            self.config.model,
-            Path(self._scratch.name) / "features",
-            order=sampling.order,
-            duplicate_iou=sampling.duplicate_iou,
-            memory_mb=self.config.data.memory_mb,
-            backbone=model.own_backbone(device),
-            proposer=self.proposer,
-        )
-        self._validator = Validator(store, self.val_data, self.val_pairs)
-        return self._validator
-
-    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        metrics = summarise_shares([s["rows"] for s in shares], self.val_pairs, self.config.data.directions)
-        right, total = (sum(s["truth"][i] for s in shares) for i in (0, 1))
-        return metrics | ({"top1_true_candidates": right / total} if total else {})
-
-    def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
-        model = cast(OMaMa, model)
-        return match_sheet(self._validator or self._validate_with(model, device), model, device)
-
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         model = cast(OMaMa, model)
         return calibrate(self._validate_with(model, device), model, device, self.config.loss)
@@ -335,12 +264,6 @@ class EndToEndTask:
             **pairs_fingerprint("validation", self.val_pairs),
             **pairs_fingerprint("train", [], extra=moments_text),
         }
-
-    def model_config(self, model: nn.Module) -> dict[str, Any]:
-        return model_config(cast(OMaMa, model))
-
-    def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
-        return model_card(cast(OMaMa, model), metrics=metrics)
 
 
 def moments(dataset: Dataset, step: int = 1) -> Iterator[Moment]:

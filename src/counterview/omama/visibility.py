@@ -186,21 +186,22 @@ class VisibilityHead(nn.Module):
             queries, candidates, similarity = queries.detach(), candidates.detach(), similarity.detach()
         logit = self.statistics(similarity_statistics(similarity))[..., 0]
         if self.mlp is not None:
-            logit = logit + self._agreement(queries, candidates, similarity)
+            logit = logit + _agreement(self.mlp, queries, candidates, similarity)
         return torch.where(torch.isfinite(similarity).any(-1), logit, -torch.inf)
-
-    def _agreement(self, queries: Tensor, candidates: Tensor, similarity: Tensor) -> Tensor:
-        best = similarity.argmax(dim=-1)
-        chosen = torch.gather(candidates, 1, best[..., None].expand(-1, -1, candidates.shape[-1]))
-        scale = queries.shape[-1] ** 0.5  # products of unit vectors are tiny; this brings them to about 1
-        agreement = torch.cat([queries * chosen * scale, (queries - chosen).abs() * scale**0.5], dim=-1)
-        assert self.mlp is not None
-        absent, present = self.mlp(agreement).unbind(-1)
-        return torch.as_tensor(present - absent)
 
     def probability(self, logit: Tensor) -> Tensor:
         """Calibrated probability of logits of :meth:`forward`, of the same shape."""
         return torch.sigmoid(self.calibration(logit))
+
+
+def _agreement(mlp: nn.Module, queries: Tensor, candidates: Tensor, similarity: Tensor) -> Tensor:
+    """Logits ``(B, Q)`` from how query and best candidate agree, channel by channel."""
+    best = similarity.argmax(dim=-1)
+    chosen = torch.gather(candidates, 1, best[..., None].expand(-1, -1, candidates.shape[-1]))
+    scale = queries.shape[-1] ** 0.5  # products of unit vectors are tiny; this brings them to about 1
+    agreement = torch.cat([queries * chosen * scale, (queries - chosen).abs() * scale**0.5], dim=-1)
+    absent, present = mlp(agreement).unbind(-1)
+    return torch.as_tensor(present - absent)
 
 
 def similarity_statistics(similarity: Tensor) -> Tensor:
