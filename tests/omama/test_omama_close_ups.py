@@ -11,6 +11,7 @@ from counterview.omama.close_ups import ABSENT, UNKNOWN, VISIBLE, CloseUpTask, V
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
+from tests.omama.tiny_takes import write_takes
 
 TINY = {"widths": [8, 12, 16, 24, 32], "blocks": [0, 1, 1, 0], "channels": 16, "fine": 8, "colours": 8}
 CLOSE = {"close_ups": 24, "close_up_widths": [8, 12, 16, 24], "close_up_blocks": [0, 1, 1]}
@@ -78,7 +79,7 @@ def test_a_sample_holds_objects_then_proposals(task):
         assert (view.states[view.objects] == VISIBLE).all()
         assert set(view.states.tolist()) <= {UNKNOWN, ABSENT, VISIBLE}
     # What is made before any change is made once.
-    key = (*task.takes[0], views_camera(task), min(task.views[task.takes[0]]))
+    key = (task.takes[0], views_camera(task), min(task.views[task.takes[0]]))
     assert task._view(*key, True) is task._view(*key, True)
 
 
@@ -168,15 +169,16 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
 
 
 def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
-    values = recipe_values(place, {"more_roots": [place[1]["data"]["root"]]})
-    values["data"] |= {"cache": str(tmp_path / "cache"), "workers": 2}
+    write_takes(tmp_path / "more", frames=2, splits={"train": 2}, seed=5, prefix="more")
+    values = recipe_values(place)
+    values["data"] |= {"cache": str(tmp_path / "cache"), "workers": 2, "more_roots": [str(tmp_path / "more")]}
     task = load_recipe(values).build_task()
-    assert task.train_length(0) == 8
-    assert task.fingerprint()["takes"] == 8
+    assert task.train_length(0) == 6
+    assert task.fingerprint()["takes"] == 6
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
-    pictures = {(uid, c, f) for _, uid in task.takes for f in task._moments(0, uid) for c in task.views[0, uid][f]}
+    pictures = {(uid, c, f) for uid in task.takes for f in task._moments(uid) for c in task.views[uid][f]}
     assert 8 <= len(made) <= len(pictures)  # equal pictures share an entry
-    assert len(task.sample(0, 7, np.random.default_rng(0))) >= 2
+    assert len(task.sample(0, 5, np.random.default_rng(0))) >= 2
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
     assert after == made
 
@@ -192,7 +194,8 @@ def test_what_is_refused(place):
         load_recipe(values)
     with pytest.raises(ConfigError, match=r"views is 1.*proposals is 50, above kept_proposals = 40.*flip is 2"):
         CloseUpTraining(views=1, proposals=50, flip=2)
-    values = recipe_values(place, {"more_roots": ["nowhere"]})
+    values = recipe_values(place)
+    values["data"]["more_roots"] = ["nowhere"]
     with pytest.raises(InputError, match="nowhere"):
         load_recipe(values).build_task()
     assert CloseUpTask.config_class.__name__ == "CloseUpRecipe"

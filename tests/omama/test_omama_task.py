@@ -352,6 +352,6 @@ def test_a_few_pictures_are_prepared_by_the_store_at_hand_whatever_the_workers(t
     take = next(iter(task.val_data))
     camera, frame = next((c, f) for f in take.frames for c in take.cameras if take.has_frame(c, f))
     root = task.config.data.root
-    assert prepare(store, [(root, take)], {(root, take.uid): {(camera, frame)}}, workers=2, progress=False) == 1
+    assert prepare(store, [((root,), take)], {((root,), take.uid): {(camera, frame)}}, workers=2, progress=False) == 1
     assert store.has(take, camera, frame)
     assert store.backbone.passes == 1

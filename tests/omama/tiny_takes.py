@@ -42,10 +42,10 @@ def draw(size_hw, rng, shown, swap):
     return image.clip(0, 255).astype(np.uint8), masks
 
 
-def write_takes(root: Path, takes=3, frames=4, exo_cameras=1, splits=None, seed=0) -> Path:
+def write_takes(root: Path, takes=3, frames=4, exo_cameras=1, splits=None, seed=0, prefix="take") -> Path:
     """Write the data set and return its root; ``splits`` maps names to numbers of takes."""
     splits = splits or {"train": takes - 1, "val": 1}
-    names = [f"take{n}" for n in range(sum(splits.values()))]
+    names = [f"{prefix}{n}" for n in range(sum(splits.values()))]
     for number, uid in enumerate(names):
         rng = np.random.default_rng([seed, number])
         cameras = {"aria01": EGO_HW, **{f"cam{c:02d}": EXO_HW for c in range(1, exo_cameras + 1)}}

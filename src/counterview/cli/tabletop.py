@@ -26,6 +26,9 @@ def tabletop(
     pool_size: Annotated[
         int | None, typer.Option(help="Shapes and looks per kind of object: more of them, fewer seen twice.")
     ] = None,
+    unknown: Annotated[
+        float | None, typer.Option(help="Share of object-frames that nobody annotates; 0 for the most to train on.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes. The takes are the same for any number.")] = 1,
 ) -> None:
     """Render takes of a table with objects, hands and cameras, annotated as Ego-Exo4D is."""
@@ -35,8 +38,13 @@ def tabletop(
 
     if seed < 0 or workers < 1:
         raise InputError("out of range", found=f"seed {seed}, workers {workers}", expected="seed >= 0, workers >= 1")
-    given = {"seconds": seconds, "size": size, "cameras": cameras, "rendered_fps": rendered_fps}
-    given["pool_size"] = pool_size
+    given: dict[str, int | float | None] = {
+        "seconds": seconds,
+        "size": size,
+        "cameras": cameras,
+        "rendered_fps": rendered_fps,
+    }
+    given |= {"pool_size": pool_size, "unknown": unknown}
     config = choose(preset, **{k: v for k, v in given.items() if v is not None})
     counts = share_out(takes, split)
     manifest = generate(out, counts, config, seed, workers, progress=True)

@@ -15,13 +15,14 @@ __all__ = [
     "Take",
     "enumerate_pairs",
     "open_dataset",
+    "open_datasets",
     "prepare_release",
     "subset",
 ]
 
 if TYPE_CHECKING:
     from counterview.data.clips import Clip, ClipSampler
-    from counterview.data.dataset import Dataset, Take, open_dataset
+    from counterview.data.dataset import Dataset, Take, open_dataset, open_datasets
     from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
     from counterview.data.prepare import prepare_release
 
@@ -36,6 +37,7 @@ __getattr__, __dir__ = exports(
         "Take": "counterview.data.dataset",
         "enumerate_pairs": "counterview.data.pairs",
         "open_dataset": "counterview.data.dataset",
+        "open_datasets": "counterview.data.dataset",
         "prepare_release": "counterview.data.prepare",
         "subset": "counterview.data.pairs",
     },

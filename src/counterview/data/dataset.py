@@ -311,6 +311,40 @@ class Dataset:
         return {**self.__dict__, "_kept": OrderedDict()}
 
 
+class _Opener:
+    """Opens a take in whichever of several data sets has it."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self._home = {uid: dataset for dataset in datasets for uid in dataset.uids}
+
+    def __call__(self, uid: str) -> Take:
+        return self._home[uid].take(uid)
+
+
+def open_datasets(roots: Sequence[str | os.PathLike[str]], split: str | None = None) -> Dataset:
+    """Open several data sets as one: all takes of the first, then those of the next, and so on.
+
+    Args:
+        roots: their folders, at least one; errors name the first.
+        split: as for :func:`open_dataset`, the same for all.
+
+    Raises:
+        InputError: as :func:`open_dataset` does, or a take is in two of them.
+    """
+    datasets = [open_dataset(root, split) for root in roots]
+    first = datasets[0]
+    if len(datasets) == 1:
+        return first
+    uids = [uid for dataset in datasets for uid in dataset.uids]
+    if len(set(uids)) < len(uids):
+        twice = next(uid for number, uid in enumerate(uids) if uid in uids[:number])
+        raise InputError(
+            "two data sets hold the same take", found=f"{twice} in two of {', '.join(str(d.root) for d in datasets)}",
+            fix="Name each folder once.",
+        )  # fmt: skip
+    return Dataset(first.root, first.kind, split, uids, _Opener(datasets))
+
+
 def frame_number(text: Any) -> int:
     """A frame number from a JSON key or value.
 

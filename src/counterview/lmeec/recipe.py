@@ -15,6 +15,7 @@ class DataConfig:
     """Which clips are trained and which takes are validated on."""
 
     root: str = field(metadata={"help": "the data set: prepared, or the release"})
+    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
     split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
     val_root: str | None = field(default=None, metadata={"help": "data set to validate on; root if not given"})
     val_split: str | None = field(default="val", metadata={"help": "split to validate on"})
@@ -41,6 +42,11 @@ class DataConfig:
     cache_mb: int = field(
         default=0, metadata={"help": "shrunken training pictures kept in memory, per process; for small data sets"}
     )
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """All data sets that are trained on."""
+        return (self.root, *self.more_roots)
 
     def __post_init__(self) -> None:
         problems = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from counterview.config import to_dict
 from counterview.data.clips import ClipSampler, clip_sources
-from counterview.data.dataset import open_dataset
+from counterview.data.dataset import open_dataset, open_datasets
 from counterview.errors import InputError
 from counterview.lmeec.calibration import fit_visibility
 from counterview.lmeec.card import model_card
@@ -52,7 +52,7 @@ class LMEECTask:
     def __init__(self, config: LMEECRecipe) -> None:
         self.config = config
         data = config.data
-        self.train_data = open_dataset(data.root, data.split)
+        self.train_data = open_datasets(data.roots, data.split)
         self.val_data = open_dataset(data.val_root or data.root, data.val_split)
         sources = [
             source
@@ -207,9 +207,9 @@ class LMEECTask:
 
     def fingerprint(self) -> dict[str, Any]:
         values = to_dict(self.config)
-        root = values["data"].pop("root")
+        roots = [values["data"].pop("root"), *values["data"].pop("more_roots")]
         values["data"].pop("cache_mb")
-        result: dict[str, Any] = {"data.root": Path(root).name}
+        result: dict[str, Any] = {"data.root": ", ".join(Path(root).name for root in roots)}
         for group, settings in values.items():
             for key, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
                 text = Path(value).name if isinstance(value, str) and os.sep in value else value

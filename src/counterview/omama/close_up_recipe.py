@@ -20,7 +20,6 @@ class CloseUpTraining:
     init: str | None = field(
         default=None, metadata={"help": "folder of a model whose backbone training begins with; its maps stay"}
     )
-    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
     passes: int = field(default=1, metadata={"help": "how often an epoch goes through all takes"})
     views: int = field(default=3, metadata={"help": "cameras of a moment, one of them ego; 2 or more"})
     other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from counterview.data.dataset import Dataset, Take, open_dataset
+from counterview.data.dataset import Take, open_datasets
 from counterview.errors import InputError
 from counterview.features.close_ups import CUT, SIZE, cut
 from counterview.omama.backbone_task import BackboneTask, draw_cameras, objects_in
@@ -74,48 +74,43 @@ class CloseUpTask(BackboneTask):
 
     def __init__(self, config: CloseUpRecipe) -> None:
         data = config.data
-        self.roots = (data.root, *config.close_ups.more_roots)
-        self.datasets: list[Dataset] = [open_dataset(root, data.split) for root in self.roots]
-        self.takes: list[tuple[int, str]] = []
-        self.views: dict[tuple[int, str], dict[int, tuple[str, ...]]] = {}
-        for number, dataset in enumerate(self.datasets):
-            for take in dataset:
-                seen = _views(take)
-                if any(len(cameras) >= 2 for cameras in seen.values()):
-                    self.takes.append((number, take.uid))
-                    self.views[number, take.uid] = seen
+        self.train_data = open_datasets(data.roots, data.split)
+        self.views: dict[str, dict[int, tuple[str, ...]]] = {}
+        for take in self.train_data:
+            seen = _views(take)
+            if any(len(cameras) >= 2 for cameras in seen.values()):
+                self.views[take.uid] = seen
+        self.takes = list(self.views)
         if not self.takes:
             raise InputError(
                 "there is nothing to train on",
                 path=data.root,
-                found=f"{sum(map(len, self.datasets))} takes, no frame with an object in each of two cameras",
+                found=f"{len(self.train_data)} takes, no frame with an object in each of two cameras",
                 fix="Check data.split and the masks.",
             )
         proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
-        self.proposers = [
-            CachedProposer(proposer, Path(data.cache or Path(root) / CACHE) / "proposals") for root in self.roots
-        ]
-        super().__init__(config, self.proposers[0], SamplingConfig())
+        cache = Path(data.cache or Path(data.root) / CACHE)
+        super().__init__(config, CachedProposer(proposer, cache / "proposals"), SamplingConfig())
         if config.close_ups.proposals:
             self._prepare()
 
     def _prepare(self) -> None:
         """Make the proposals of all pictures of which they are asked for, unless they are there."""
         items = [
-            (number, uid, camera, frame)
-            for number, uid in self.takes
-            for frame in self._moments(number, uid)
-            for camera in self.views[number, uid][frame]
+            (uid, camera, frame)
+            for uid in self.takes
+            for frame in self._moments(uid)
+            for camera in self.views[uid][frame]
         ]
         progress = int(os.environ.get("RANK", "0")) == 0
-        spread(_proposing, (self.roots, self.proposers), items, workers=self.config.data.workers, label="proposals",
-               progress=progress)  # fmt: skip
+        spread(_proposing, (self.config.data.roots, self.proposer), items, workers=self.config.data.workers,
+               label="proposals", progress=progress)  # fmt: skip
 
-    def _moments(self, number: int, uid: str) -> list[int]:
+    def _moments(self, uid: str) -> list[int]:
         """Frames of a take that a sample is made about: every n-th, if two cameras show something in it."""
-        seen = self.views[number, uid]
+        seen = self.views[uid]
         several = [frame for frame, cameras in seen.items() if len(cameras) >= 2]
-        frames = self.datasets[number].take(uid).frames[:: self.config.data.frame_step]
+        frames = self.train_data.take(uid).frames[:: self.config.data.frame_step]
         return sorted(set(several) & set(frames)) or several[:1]
 
     # ------------------------------------------------------------------------------------------- training
@@ -134,23 +129,23 @@ class CloseUpTask(BackboneTask):
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> list[View]:
         config = self.config.close_ups
-        key = self.takes[index % len(self.takes)]
-        take, seen = self.datasets[key[0]].take(key[1]), self.views[key]
-        moments = self._moments(*key)
+        uid = self.takes[index % len(self.takes)]
+        take, seen = self.train_data.take(uid), self.views[uid]
+        moments = self._moments(uid)
         frame = moments[int(rng.integers(len(moments)))]
         cameras = draw_cameras(take, seen[frame], config.views, rng)
         rest = [(c, f) for f, there in seen.items() if f != frame for c in there]
         others = [rest[i] for i in rng.permutation(len(rest))[: config.other_views]]
         mirrored = bool(rng.random() < config.flip)
-        views = [self._changed(self._view(*key, c, frame, config.proposals > 0), mirrored, rng) for c in cameras]
-        return views + [self._changed(self._view(*key, c, f, False), mirrored, rng) for c, f in others]
+        views = [self._changed(self._view(uid, c, frame, config.proposals > 0), mirrored, rng) for c in cameras]
+        return views + [self._changed(self._view(uid, c, f, False), mirrored, rng) for c, f in others]
 
-    def _view(self, number: int, uid: str, camera: str, frame: int, proposals: bool) -> View:
+    def _view(self, uid: str, camera: str, frame: int, proposals: bool) -> View:
         """A view before any change, from memory if it was made before."""
-        key = (number, uid, camera, frame, proposals)
+        key = (uid, camera, frame, proposals)
         if key in self._kept:
             return cast(View, self._kept[key])
-        take = self.datasets[number].take(uid)
+        take = self.train_data.take(uid)
         image = take.frame(camera, frame)
         names = list(take.objects)
         shown, absent = objects_in(take, camera, frame, image)
@@ -162,7 +157,7 @@ class CloseUpTask(BackboneTask):
         overlap = np.zeros((len(masks), len(names)), dtype=np.float32)
         overlap[np.arange(len(masks)), objects] = 1
         if proposals:
-            found = self.proposers[number](image, str(frame)).masks
+            found = self.proposer(image, str(frame)).masks
             iou = mask_overlaps(found, masks)
             chosen = _hard(iou, self.config.close_ups.kept_proposals, f"{uid} {camera} {frame}")
             table = np.zeros((len(chosen), len(names)), dtype=np.float32)
@@ -253,7 +248,7 @@ class CloseUpTask(BackboneTask):
 
     def fingerprint(self) -> dict[str, Any]:
         result: dict[str, Any] = {f"proposals.{k}": v for k, v in self.proposer.settings().items()}
-        text = "\n".join(f"{n}\0{uid}\0{sorted(self.views[n, uid].items())}" for n, uid in self.takes)
+        text = "\n".join(f"{uid}\0{sorted(self.views[uid].items())}" for uid in self.takes)
         return result | {
             "takes": len(self.takes),
             **pairs_fingerprint("validation", self.val_pairs),
@@ -261,15 +256,13 @@ class CloseUpTask(BackboneTask):
         }
 
 
-def _proposing(
-    roots: Sequence[str], proposers: Sequence[CachedProposer]
-) -> Callable[[tuple[int, str, str, int]], None]:
+def _proposing(roots: Sequence[str], proposer: CachedProposer) -> Callable[[tuple[str, str, int]], None]:
     """What makes the proposals of one picture, in a process of its own."""
-    datasets = [open_dataset(root) for root in roots]
+    dataset = open_datasets(roots)
 
-    def propose(item: tuple[int, str, str, int]) -> None:
-        number, uid, camera, frame = item
-        proposers[number](datasets[number].take(uid).frame(camera, frame), str(frame))
+    def propose(item: tuple[str, str, int]) -> None:
+        uid, camera, frame = item
+        proposer(dataset.take(uid).frame(camera, frame), str(frame))
 
     return propose
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterview.data.dataset import Dataset, Take, open_dataset
+from counterview.data.dataset import Dataset, Take, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.tiny import TinyMaps
 from counterview.omama.backbone_task import BackboneTask, draw_cameras, objects_in
@@ -116,7 +116,7 @@ class EndToEndTask(BackboneTask):
 
     def __init__(self, config: EndToEndRecipe) -> None:
         data = config.data
-        self.train_data = open_dataset(data.root, data.split)
+        self.train_data = open_datasets(data.roots, data.split)
         self.moments = list(moments(self.train_data, data.frame_step))
         if not self.moments:
             raise InputError(

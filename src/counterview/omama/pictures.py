@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.config import to_dict
-from counterview.data.dataset import Dataset, Take, open_dataset
+from counterview.data.dataset import Dataset, Take, open_datasets
 from counterview.errors import MaskError
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.features.cache import ArrayStore, CachedBackbone, image_key
@@ -299,8 +299,8 @@ def mask_overlaps(first: Sequence[ObjectMask], second: Sequence[ObjectMask]) -> 
 
 def prepare(
     store: PictureStore,
-    takes: Iterable[tuple[str, Take]],
-    wanted: dict[tuple[str, str], set[tuple[str, int]]],
+    takes: Iterable[tuple[tuple[str, ...], Take]],
+    wanted: Mapping[tuple[tuple[str, ...], str], set[tuple[str, int]]],
     *,
     workers: int = 1,
     progress: bool = True,
@@ -309,8 +309,9 @@ def prepare(
 
     Args:
         store: where it is kept.
-        takes: data set roots and takes, of which those in ``wanted`` are used.
-        wanted: (root, take uid) to cameras and frames.
+        takes: roots of a data set (:func:`counterview.data.dataset.open_datasets`) and takes, of which those in
+            ``wanted`` are used.
+        wanted: (roots, take uid) to cameras and frames.
         workers: processes.
         progress: show a bar on standard error.
 
@@ -318,9 +319,9 @@ def prepare(
         Number of pictures looked at.
     """
     items = [
-        (root, take.uid, camera, frame)
-        for root, take in takes
-        for camera, frame in sorted(wanted.get((root, take.uid), ()))
+        (roots, take.uid, camera, frame)
+        for roots, take in takes
+        for camera, frame in sorted(wanted.get((roots, take.uid), ()))
     ]
     if workers <= 1 or len(items) < FEW:
         spread(_preparer, (store,), items, workers=1, label="features", progress=progress)
@@ -335,18 +336,18 @@ def prepare(
 
 def _store_preparer(
     config: OMaMaConfig, root: str, order: int, duplicate_iou: float, own: Backbone | None
-) -> Callable[[tuple[str, str, str, int]], None]:
+) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
     return _preparer(PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=own))
 
 
-def _preparer(store: PictureStore) -> Callable[[tuple[str, str, str, int]], None]:
-    opened: dict[str, Dataset] = {}
+def _preparer(store: PictureStore) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
+    opened: dict[tuple[str, ...], Dataset] = {}
 
-    def prepare_one(item: tuple[str, str, str, int]) -> None:
-        root, uid, camera, frame = item
-        if root not in opened:
-            opened[root] = open_dataset(root)
-        take = opened[root].take(uid)
+    def prepare_one(item: tuple[tuple[str, ...], str, str, int]) -> None:
+        roots, uid, camera, frame = item
+        if roots not in opened:
+            opened[roots] = open_datasets(roots)
+        take = opened[roots].take(uid)
         if not store.has(take, camera, frame):
             store.picture(take, camera, frame)
             store.objects(take, camera, frame)

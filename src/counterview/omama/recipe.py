@@ -16,6 +16,7 @@ class DataConfig:
     """Which pairs of pictures are trained and validated on."""
 
     root: str = field(metadata={"help": "the data set: prepared, or the release"})
+    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
     split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
     fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
     frame_step: int = field(default=1, metadata={"help": "train on every n-th frame of each take only"})
@@ -35,6 +36,11 @@ class DataConfig:
     )
     workers: int = field(default=1, metadata={"help": "processes that make features and proposals"})
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """All data sets that are trained on."""
+        return (self.root, *self.more_roots)
 
     def __post_init__(self) -> None:
         problems = []

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterview.data.dataset import Dataset, Direction, Take, open_dataset
+from counterview.data.dataset import Dataset, Direction, Take, open_dataset, open_datasets
 from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
 from counterview.errors import ConfigError, InputError
 from counterview.omama.checkpoint import load_model, model_card, model_config
@@ -59,7 +59,7 @@ class OMaMaTask:
                 "model.matching_head is false: the k-NN baseline has nothing to train",
                 fix="Predict with it: counterview predict knn.",
             )
-        self.train_data = open_dataset(data.root, data.split)
+        self.train_data = open_datasets(data.roots, data.split)
         self.val_data = open_dataset(data.val_root or data.root, data.val_split)
         self.train_pairs = pairs_of(self.train_data, data, data.fraction, data.frame_step)
         if not any(pair.target_visible for _, pair in self.train_pairs):
@@ -87,17 +87,17 @@ class OMaMaTask:
         self._prepare(progress)
 
     def _prepare(self, progress: bool) -> None:
-        wanted: dict[tuple[str, str], set[tuple[str, int]]] = {}
-        takes: list[tuple[str, Take]] = []
+        wanted: dict[tuple[tuple[str, ...], str], set[tuple[str, int]]] = {}
+        takes: list[tuple[tuple[str, ...], Take]] = []
         data = self.config.data
-        for root, dataset, pairs in (
-            (data.root, self.train_data, self.train_pairs),
-            (data.val_root or data.root, self.val_data, self.val_pairs),
+        for roots, dataset, pairs in (
+            (data.roots, self.train_data, self.train_pairs),
+            ((data.val_root or data.root,), self.val_data, self.val_pairs),
         ):
             for _, pair in pairs:
-                if (root, pair.take) not in wanted:
-                    takes.append((root, dataset.take(pair.take)))
-                place = wanted.setdefault((root, pair.take), set())
+                if (roots, pair.take) not in wanted:
+                    takes.append((roots, dataset.take(pair.take)))
+                place = wanted.setdefault((roots, pair.take), set())
                 place |= {(pair.query_camera, pair.frame), (pair.target_camera, pair.frame)}
         # Processes that share the work begin at different places; what another has made is only read.
         rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
