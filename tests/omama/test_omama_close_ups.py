@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from counterview.errors import ConfigError, InputError
+from counterview.features.close_ups import cut
 from counterview.omama import OMaMa, OMaMaConfig
+from counterview.omama.backbone_task import objects_in
 from counterview.omama.close_up_recipe import CloseUpTraining
 from counterview.omama.close_ups import ABSENT, UNKNOWN, VISIBLE, CloseUpTask, View
+from counterview.omama.pictures import mask_overlaps
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
@@ -183,6 +186,35 @@ def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
     assert after == made
 
 
+def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
+    torch.manual_seed(3)
+    OMaMa(load_recipe(recipe_values(place)).build_task().config.model).save_pretrained(tmp_path / "init")
+    close_ups = {"init": str(tmp_path / "init"), "look_alikes": 5, "kept_proposals": 8}
+    task = load_recipe(recipe_values(place, close_ups)).build_task()
+    uid = task.takes[0]
+    frame = min(task.views[uid])
+    camera = task.views[uid][frame][0]
+    view = task._view(uid, camera, frame, True)
+    image, count = task.train_data.take(uid).frame(camera, frame), len(view.objects)
+    found = task.proposer(image, str(frame)).masks
+    assert len(view.pixels) == count + 8
+    # The same choice, one proposal at a time.
+    net = OMaMa.from_pretrained(tmp_path / "init").eval().backbone.close_ups
+    shown, _ = objects_in(task.train_data.take(uid), camera, frame, image)
+    with torch.autocast("cpu", torch.bfloat16):
+        described = torch.nn.functional.normalize(net.describe(cut(image, [*shown.values(), *found])).float(), dim=1)
+    overlap = mask_overlaps(found, list(shown.values()))
+    most = [
+        max(float(described[count + i] @ described[k]) if overlap[i, k] < 0.5 else -1.0 for k in range(count))
+        for i in range(len(found))
+    ]
+    kept = {view.pixels[count + i].tobytes() for i in range(8)}
+    cuts = cut(image, found).pixels
+    best = sorted(range(len(found)), key=lambda i: -most[i])[:5]
+    assert {cuts[i].tobytes() for i in best} <= kept
+    assert task._view(uid, camera, frame, True) is view
+
+
 def test_what_is_refused(place):
     values = recipe_values(place)
     values["model"]["backbone_settings"] = TINY
@@ -194,6 +226,10 @@ def test_what_is_refused(place):
         load_recipe(values)
     with pytest.raises(ConfigError, match=r"views is 1.*proposals is 50, above kept_proposals = 40.*flip is 2"):
         CloseUpTraining(views=1, proposals=50, flip=2)
+    with pytest.raises(ConfigError, match="look_alikes is above 0 without init"):
+        CloseUpTraining(look_alikes=3)
+    with pytest.raises(ConfigError, match="look_alikes is 41, above kept_proposals = 40"):
+        CloseUpTraining(look_alikes=41, init="somewhere")
     values = recipe_values(place)
     values["data"]["more_roots"] = ["nowhere"]
     with pytest.raises(InputError, match="nowhere"):

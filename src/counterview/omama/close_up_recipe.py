@@ -25,6 +25,10 @@ class CloseUpTraining:
     other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})
     proposals: int = field(default=0, metadata={"help": "proposals of each view that stand beside its objects"})
     kept_proposals: int = field(default=40, metadata={"help": "proposals of a view of which these are drawn"})
+    look_alikes: int = field(
+        default=0,
+        metadata={"help": "of the kept ones, so many that init finds most like an object of the view, and are not it"},
+    )
     temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
     credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal is right"})
     foreign: float = field(default=0.5, metadata={"help": "weight of the same loss with the batch's other takes"})
@@ -47,12 +51,17 @@ class CloseUpTraining:
             ("views", 2),
             ("other_views", 0),
             ("proposals", 0),
+            ("look_alikes", 0),
             ("memory_mb", 0),
         ):
             if getattr(self, name) < least:
                 problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
         if self.proposals > self.kept_proposals:
             problems.append(f"proposals is {self.proposals}, above kept_proposals = {self.kept_proposals}")
+        if self.look_alikes > self.kept_proposals:
+            problems.append(f"look_alikes is {self.look_alikes}, above kept_proposals = {self.kept_proposals}")
+        if self.look_alikes and self.init is None:
+            problems.append("look_alikes is above 0 without init, which finds them")
         if self.temperature <= 0:
             problems.append(f"temperature is {self.temperature}, expected above 0")
         for name in ("credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour"):
