@@ -21,6 +21,7 @@ from counterview.data.tabletop import take as takes
 from counterview.data.tabletop.catalogue import KINDS, NOVEL_KINDS, draw_things, seeded
 from counterview.data.tabletop.config import preset
 from counterview.data.tabletop.generate import generate, share_out
+from counterview.data.tabletop.write import _looked
 from counterview.errors import ConfigError, InputError
 from counterview.masks.rle import to_lzstring
 from counterview.types import ObjectMask
@@ -178,6 +179,14 @@ def test_other_settings_are_refused_and_more_takes_are_added(data_set, tmp_path)
         preset("standard", cameras=9)
     with pytest.raises(ConfigError, match="unknown preset"):
         preset("harder")
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 4, 20])
+@pytest.mark.parametrize("unknown", [0.0, 0.06, 0.3])
+def test_the_annotator_misses_the_share_that_was_asked_for_however_short_the_take(seconds, unknown):
+    drawn = [_looked(np.random.default_rng([seconds, i]), seconds, unknown) for i in range(20000)]
+    assert all(len(looked) == seconds for looked in drawn)
+    assert np.mean([1 - looked.mean() for looked in drawn]) == pytest.approx(unknown, rel=0.12)
 
 
 def test_takes_are_shared_out():

@@ -28,7 +28,7 @@ from counterview.media.images import write_image
 
 __all__ = ["FORMAT", "Stage", "film", "make_take", "save_take", "take_is_whole", "take_name", "take_uid"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same settings would give other takes than before."""
 
 RECORD = "tabletop.json"

@@ -85,10 +85,7 @@ def annotate(
         cameras: dict[str, Any] = {}
         seen = False
         for camera, pictures in labels.items():
-            looked = np.ones(len(pictures), bool)
-            while (~looked).mean() < unknown * rng.uniform(0.0, 2.0):
-                start = int(rng.integers(len(pictures)))
-                looked[start : start + int(rng.integers(1, 4))] = False
+            looked = _looked(rng, len(pictures), unknown)
             masks: dict[str, Any] = {}
             for second in np.flatnonzero(looked).tolist():
                 mask = pictures[second] == number
@@ -108,6 +105,21 @@ def annotate(
         if seen:
             out[name] = cameras
     return out
+
+
+def _looked(rng: np.random.Generator, seconds: int, unknown: float) -> np.ndarray:
+    """Which of the frames the annotator looked at, (seconds,) bool; on average all but a share of ``unknown``."""
+    left = np.ones(seconds, bool)
+    owed = unknown * rng.uniform(0.0, 2.0) * seconds
+    while owed > 0 and left.any():
+        run = min(int(rng.integers(1, 4)), seconds)
+        # The last run is longer than what is owed: it is left out so often that the share is right on average.
+        if rng.random() * run < owed:
+            start = int(rng.integers(seconds - run + 1))
+            owed += int((~left[start : start + run]).sum())
+            left[start : start + run] = False
+        owed -= run
+    return left
 
 
 def take_entry(
