@@ -272,6 +272,7 @@ def test_gradients_reach_every_parameter_from_scratch():
 
 def task_of(monkeypatch, **data):
     monkeypatch.setattr(training, "open_dataset", lambda root, split=None: disc_dataset(2))
+    monkeypatch.setattr(training, "open_datasets", lambda roots, split=None: disc_dataset(2))
     values = {"clip_frames": 3, "directions": ("ego2exo", "exo2ego"), "clips_per_epoch": 4, **data}
     config = LMEECRecipe(
         DataConfig("discs", **values),

@@ -119,6 +119,24 @@ def recipe(**settings):
 @pytest.fixture
 def discs(monkeypatch):
     monkeypatch.setattr(training, "open_dataset", lambda root, split=None: disc_dataset(2))
+    monkeypatch.setattr(training, "open_datasets", lambda roots, split=None: disc_dataset(2))
+
+
+def test_training_goes_on_from_a_trained_model_also_with_another_fusion_or_larger_pictures(discs, tmp_path):
+    first = small_model()
+    first.save_pretrained(tmp_path / "first")
+    start = first.state_dict()
+    same = LMEECTask(recipe(init_from=str(tmp_path / "first"))).build_model().state_dict()
+    assert all(torch.equal(same[name], value) for name, value in start.items())
+    other = recipe(model=small_config(dropout=0.0, fusion="concat", image_size=96), init_from=str(tmp_path / "first"))
+    changed = LMEECTask(other).build_model().state_dict()
+    assert {name for name in changed if name not in start or not torch.equal(changed[name], start[name])} == {
+        "fusion.projection.weight",
+        "fusion.projection.bias",
+    }
+    wider = recipe(model=small_config(dropout=0.0, appearance=8), init_from=str(tmp_path / "first"))
+    with pytest.raises(ConfigError, match="another architecture"):
+        LMEECTask(wider).build_model()
 
 
 def test_whole_takes_are_answered_with_every_picture_read_and_encoded_once(monkeypatch, discs):
@@ -217,7 +235,7 @@ def test_fingerprints_tell_data_and_settings_apart(monkeypatch, discs):
     assert one == same
     other = LMEECTask(recipe(data=DataConfig("discs", clip_frames=4))).fingerprint()
     assert other != one
-    monkeypatch.setattr(training, "open_dataset", lambda root, split=None: disc_dataset(2, absent=(1,)))
+    monkeypatch.setattr(training, "open_datasets", lambda roots, split=None: disc_dataset(2, absent=(1,)))
     assert LMEECTask(recipe()).fingerprint()["train_hash"] != one["train_hash"]
 
 

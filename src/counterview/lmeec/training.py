@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from counterview.config import to_dict
 from counterview.data.clips import ClipSampler, clip_sources
 from counterview.data.dataset import open_dataset, open_datasets
-from counterview.errors import InputError
+from counterview.errors import ConfigError, InputError
 from counterview.lmeec.calibration import fit_visibility
 from counterview.lmeec.card import model_card
 from counterview.lmeec.initial import initialise
@@ -87,9 +87,9 @@ class LMEECTask:
         elif (Path(source) / CONFIG_NAME).is_file() and "counterview-lmeec" in (Path(source) / CONFIG_NAME).read_text(
             encoding="utf-8"
         ):
-            start = LMEEC.from_pretrained(source)
             model = LMEEC(self.config.model)
-            model.load_state_dict(start.state_dict())
+            initialise(model)
+            _go_on_from(model, source)
         else:
             model = LMEEC(self.config.model)
             load_sam2(model, source)
@@ -232,3 +232,26 @@ class LMEECTask:
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
         return model_card(cast(LMEEC, model), self.config, metrics)
+
+
+def _go_on_from(model: LMEEC, source: str) -> None:
+    """Give a model the weights of a trained one. Another fusion of the two views than that one's starts afresh.
+
+    Raises:
+        ConfigError: weights of other names or shapes.
+    """
+    state, own = LMEEC.from_pretrained(source).state_dict(), model.state_dict()
+    if _names("fusion.", state) != _names("fusion.", own):
+        state = {name: value for name, value in state.items() if not name.startswith("fusion.")}
+        state |= {name: value for name, value in own.items() if name.startswith("fusion.")}
+    wrong = sorted(n for n in {*state, *own} if n not in state or n not in own or state[n].shape != own[n].shape)
+    if wrong:
+        raise ConfigError(
+            "training cannot begin with a model of another architecture", path=source,
+            found=f"{len(wrong)} weights differ, {wrong[0]} among them", fix="Give model the settings of init_from's.",
+        )  # fmt: skip
+    model.load_state_dict(state)
+
+
+def _names(prefix: str, state: Mapping[str, Tensor]) -> set[str]:
+    return {name for name in state if name.startswith(prefix)}
