@@ -6,24 +6,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from counterview.data.clips import CLIP_FRAMES, MAX_OBJECTS
+from counterview.data.recipe import TakesConfig
 from counterview.errors import ConfigError
 from counterview.lmeec.config import LMEECConfig
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(TakesConfig):
     """Which clips are trained and which takes are validated on."""
 
-    root: str = field(metadata={"help": "the data set: prepared, or the release"})
-    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
-    split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
-    val_root: str | None = field(default=None, metadata={"help": "data set to validate on; root if not given"})
-    val_split: str | None = field(default="val", metadata={"help": "split to validate on"})
     val_takes: int | None = field(default=None, metadata={"help": "takes of it that are used; all if not given"})
     val_frames: int | None = field(default=None, metadata={"help": "frames of each that are used; all if not given"})
-    directions: tuple[Literal["ego2exo", "exo2ego"], ...] = field(
-        default=("ego2exo",), metadata={"help": "ego2exo, exo2ego, or both for one model of both"}
-    )
     clip_frames: int = field(default=CLIP_FRAMES, metadata={"help": "frames of a training clip"})
     short_epochs: int = field(
         default=0, metadata={"help": "first epochs, in which clips have one frame: no memory yet (ours, from scratch)"}
@@ -36,22 +29,12 @@ class DataConfig:
     clips_per_epoch: int | None = field(
         default=None, metadata={"help": "clips of an epoch; one for each object and pair of cameras if not given"}
     )
-    absent: bool = field(
-        default=True, metadata={"help": "also frames in which the target is absent, so that the object score learns it"}
-    )
     cache_mb: int = field(
         default=0, metadata={"help": "shrunken training pictures kept in memory, per process; for small data sets"}
     )
 
-    @property
-    def roots(self) -> tuple[str, ...]:
-        """All data sets that are trained on."""
-        return (self.root, *self.more_roots)
-
     def __post_init__(self) -> None:
-        problems = []
-        if not self.directions or len(set(self.directions)) < len(self.directions):
-            problems.append("directions are one or two different ones")
+        problems = self.problems()
         for name in ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames", "match_times"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -59,8 +42,6 @@ class DataConfig:
         for name in ("cache_mb", "short_epochs", "match_epochs"):
             if getattr(self, name) < 0:
                 problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if not self.root:
-            problems.append("root is empty")
         if problems:
             raise ConfigError("; ".join(problems))
 

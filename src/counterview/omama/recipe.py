@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from counterview.data.recipe import TakesConfig
 from counterview.errors import ConfigError
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.loss import TEMPERATURE
@@ -12,24 +13,13 @@ from counterview.omama.mining import Mining
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(TakesConfig):
     """Which pairs of pictures are trained and validated on."""
 
-    root: str = field(metadata={"help": "the data set: prepared, or the release"})
-    more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
-    split: str | None = field(default="train", metadata={"help": "split to train on; null for all takes"})
     fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
     frame_step: int = field(default=1, metadata={"help": "train on every n-th frame of each take only"})
-    val_root: str | None = field(default=None, metadata={"help": "data set to validate on; root if not given"})
-    val_split: str | None = field(default="val", metadata={"help": "split to validate on"})
     val_fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
     val_frame_step: int = field(default=1, metadata={"help": "validate on every n-th frame of each take only"})
-    directions: tuple[Literal["ego2exo", "exo2ego"], ...] = field(
-        default=("ego2exo",), metadata={"help": "ego2exo, exo2ego, or both for one model of both"}
-    )
-    absent: bool = field(
-        default=True, metadata={"help": "also pairs whose object is not visible in the target, to learn visibility"}
-    )
     seed: int = field(default=42, metadata={"help": "seed of the choice of pairs where a fraction is used"})
     cache: str | None = field(
         default=None, metadata={"help": "folder for features and proposals, made once; below root if not given"}
@@ -37,23 +27,14 @@ class DataConfig:
     workers: int = field(default=1, metadata={"help": "processes that make features and proposals"})
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
 
-    @property
-    def roots(self) -> tuple[str, ...]:
-        """All data sets that are trained on."""
-        return (self.root, *self.more_roots)
-
     def __post_init__(self) -> None:
-        problems = []
+        problems = self.problems()
         for name in ("fraction", "val_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected above 0 and up to 1")
-        if not self.directions or len(set(self.directions)) < len(self.directions):
-            problems.append("directions are one or two different ones")
         for name in ("workers", "memory_mb", "frame_step", "val_frame_step"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
-        if not self.root:
-            problems.append("root is empty")
         if problems:
             raise ConfigError("; ".join(problems))
 
