@@ -57,7 +57,8 @@ def main() -> None:
             results[row].append(_run(arguments, row, seed))
     table = [_line(row, values) for row, values in results.items()]
     show("Validation, mean and standard deviation over seeds", ["row", *MEASURES], table)
-    record("lmeec_ablation", {"recipe": Path(arguments.recipe).name, "rows": results}, save=arguments.save)
+    settings = {"recipe": Path(arguments.recipe).name, "overrides": [o for o in arguments.overrides if "/" not in o]}
+    record("lmeec_ablation", {**settings, "rows": results}, save=arguments.save)
 
 
 def _run(arguments: argparse.Namespace, row: str, seed: int) -> dict[str, float]:
