@@ -213,6 +213,12 @@ def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     best = sorted(range(len(found)), key=lambda i: -most[i])[:5]
     assert {cuts[i].tobytes() for i in best} <= kept
     assert task._view(uid, camera, frame, True) is view
+    # Maps alone find none.
+    plain = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny", learned_backbone=True,
+                            backbone_settings=TINY)  # fmt: skip
+    OMaMa(plain).save_pretrained(tmp_path / "plain")
+    with pytest.raises(ConfigError, match="init has no close-ups"):
+        load_recipe(recipe_values(place, close_ups | {"init": str(tmp_path / "plain")})).build_task()
 
 
 def test_what_is_refused(place):

@@ -43,8 +43,9 @@ def tabletop(
         "size": size,
         "cameras": cameras,
         "rendered_fps": rendered_fps,
+        "pool_size": pool_size,
+        "unknown": unknown,
     }
-    given |= {"pool_size": pool_size, "unknown": unknown}
     config = choose(preset, **{k: v for k, v in given.items() if v is not None})
     counts = share_out(takes, split)
     manifest = generate(out, counts, config, seed, workers, progress=True)

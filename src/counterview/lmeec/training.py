@@ -240,8 +240,9 @@ def _go_on_from(model: LMEEC, source: str) -> None:
     Raises:
         ConfigError: weights of other names or shapes.
     """
-    state, own = LMEEC.from_pretrained(source).state_dict(), model.state_dict()
-    if _names("fusion.", state) != _names("fusion.", own):
+    start = LMEEC.from_pretrained(source)
+    state, own = start.state_dict(), model.state_dict()
+    if start.config.fusion != model.config.fusion:
         state = {name: value for name, value in state.items() if not name.startswith("fusion.")}
         state |= {name: value for name, value in own.items() if name.startswith("fusion.")}
     wrong = sorted(n for n in {*state, *own} if n not in state or n not in own or state[n].shape != own[n].shape)
@@ -251,7 +252,3 @@ def _go_on_from(model: LMEEC, source: str) -> None:
             found=f"{len(wrong)} weights differ, {wrong[0]} among them", fix="Give model the settings of init_from's.",
         )  # fmt: skip
     model.load_state_dict(state)
-
-
-def _names(prefix: str, state: Mapping[str, Tensor]) -> set[str]:
-    return {name for name in state if name.startswith(prefix)}

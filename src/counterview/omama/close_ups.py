@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.data.dataset import Take, open_datasets
-from counterview.errors import InputError
+from counterview.errors import ConfigError, InputError
 from counterview.features.close_ups import CUT, SIZE, CloseUpNet, cut
 from counterview.omama.backbone_task import BackboneTask, draw_cameras, objects_in
+from counterview.omama.checkpoint import load_model
 from counterview.omama.close_up_recipe import CloseUpRecipe, CloseUpTraining
 from counterview.omama.crops import affine, change_colours
 from counterview.omama.model import OMaMa
@@ -95,6 +95,8 @@ class CloseUpTask(BackboneTask):
         proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
         cache = Path(data.cache or Path(data.root) / CACHE)
         super().__init__(config, CachedProposer(proposer, cache / "proposals"), SamplingConfig())
+        # Before training seeds anything, and not within it: what a sample is must not touch the generators.
+        self._first_net = _close_ups_of(config.close_ups.init) if config.close_ups.look_alikes else None
         if config.close_ups.proposals:
             self._prepare()
 
@@ -164,7 +166,9 @@ class CloseUpTask(BackboneTask):
             found = self.proposer(image, str(frame)).masks
             iou = mask_overlaps(found, masks)
             alike = self._look_alikes(image, masks, found, iou)
-            chosen = _hard(iou, self.config.close_ups.kept_proposals, f"{uid} {camera} {frame}", alike)
+            rest = np.setdiff1d(np.arange(len(found)), alike)
+            number = self.config.close_ups.kept_proposals - len(alike)
+            chosen = np.sort(np.concatenate([alike, rest[_hard(iou[rest], number, f"{uid} {camera} {frame}")]]))
             table = np.zeros((len(chosen), len(names)), dtype=np.float32)
             table[:, objects] = iou[chosen]
             overlap = np.concatenate([overlap, table])
@@ -179,7 +183,7 @@ class CloseUpTask(BackboneTask):
     ) -> NDArray[np.int64]:
         """The proposals that the network of ``init`` takes most readily for an object that they are not."""
         number = min(self.config.close_ups.look_alikes, len(found))
-        if number == 0 or not objects:
+        if self._first_net is None or number == 0 or not objects:
             return np.zeros(0, dtype=np.int64)
         # Half the digits rank as well as all, in half the time.
         with torch.autocast("cpu", torch.bfloat16):
@@ -188,13 +192,6 @@ class CloseUpTask(BackboneTask):
         similarity = (described[len(objects) :] @ described[: len(objects)].T).numpy()
         most = np.where(iou < SAME, similarity, -1.0).max(1)
         return np.argsort(-most, kind="stable")[:number].astype(np.int64)
-
-    @cached_property
-    def _first_net(self) -> CloseUpNet:
-        """What ``init`` brings, as it was before training."""
-        net = cast(OMaMa, self.build_model()).backbone.close_ups.eval()
-        assert isinstance(net, CloseUpNet)
-        return net
 
     def _changed(self, view: View, mirrored: bool, rng: np.random.Generator) -> View:
         """A view as training shows it: some of its proposals, each close-up moved, all of them in another light."""
@@ -283,6 +280,21 @@ class CloseUpTask(BackboneTask):
         }
 
 
+def _close_ups_of(folder: str | None) -> CloseUpNet:
+    """The network of a trained model, as it is.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    model = load_model(str(folder))
+    if not model.config.learned_backbone or not model.config.backbone_settings.get("close_ups"):
+        raise ConfigError(
+            "init has no close-ups with which look-alikes could be found", path=folder,
+            fix="Set close_ups.look_alikes to 0, or init to a model of omama-close-ups.",
+        )  # fmt: skip
+    return model.backbone.close_ups.eval()
+
+
 def _proposing(roots: Sequence[str], proposer: CachedProposer) -> Callable[[tuple[str, str, int]], None]:
     """What makes the proposals of one picture, in a process of its own."""
     dataset = open_datasets(roots)
@@ -309,22 +321,14 @@ def _views(take: Take) -> dict[int, tuple[str, ...]]:
     return result
 
 
-def _hard(
-    overlap: NDArray[np.float32], number: int, name: str, first: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Which proposals are kept: three in four touch an object, where there are so many; the choice is the name's.
-
-    Those in ``first`` are kept whatever they touch.
-    """
-    if first is not None and len(first):
-        rest = np.setdiff1d(np.arange(len(overlap)), first)
-        return np.asarray(np.sort(np.concatenate([first, rest[_hard(overlap[rest], number - len(first), name)]])))
+def _hard(overlap: NDArray[np.float32], number: int, name: str) -> NDArray[np.int64]:
+    """Which proposals are kept: three in four touch an object, where there are so many; the choice is the name's."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     most = overlap.max(1, initial=0.0)
-    touching, others = (rng.permutation(np.flatnonzero(part)) for part in (most > 0.1, most <= 0.1))
-    chosen = touching[: number * 3 // 4]
-    return np.asarray(np.sort(np.concatenate([chosen, others[: number - len(chosen)]])), dtype=np.int64)
+    touching, rest = (rng.permutation(np.flatnonzero(part)) for part in (most > 0.1, most <= 0.1))
+    first = touching[: number * 3 // 4]
+    return np.asarray(np.sort(np.concatenate([first, rest[: number - len(first)]])), dtype=np.int64)
 
 
 def _moved(
