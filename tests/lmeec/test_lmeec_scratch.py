@@ -172,6 +172,10 @@ def test_likeness_is_the_cosine_with_the_mean_under_the_mask_and_objectness():
     expected = torch.einsum("c,chw->hw", mean, target[0, :-1]) + target[0, -1] / 10
     torch.testing.assert_close(likeness(query, mask, target)[0], expected)
     assert mean_under(query, torch.zeros_like(mask)).abs().max() == 0
+    # The prompt's two channels: five times the cosine alone, and how far below the best cell with objectness.
+    cosine = torch.einsum("c,chw->hw", mean, target[0, :-1])
+    compared = AppearancePrompt(16, query.shape[1] - 1).compare(query, mask, target)[0]
+    torch.testing.assert_close(compared, torch.stack([5 * cosine, 10 * (expected - expected.max())]))
 
 
 def test_matching_is_free_for_a_perfect_answer_and_for_what_is_not_there():

@@ -57,9 +57,9 @@ class AppearancePrompt(nn.Module):
         Returns:
             ``(N, 2, s, s)``: how alike, and how far below the best cell by likeness and objectness together.
         """
-        score = likeness(query, masks, target)
+        alike, score = _against(mean_under(query, masks), target, (0.0, 1 / REACH)).unbind(dim=1)
         best = score.amax(dim=(1, 2), keepdim=True)
-        return torch.stack([SHARPNESS * (score - target[:, -1].float() / REACH), REACH * (score - best)], dim=1)
+        return torch.stack([SHARPNESS * alike, REACH * (score - best)], dim=1)
 
     def prompts(self, comparison: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is added at 1/16, 1/8 and 1/4 of the picture: ``(N, C, h, w)``, ``(N, C/4, ...)``, ``(N, C/8, ...)``."""
@@ -75,8 +75,7 @@ def likeness(query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
 
     The cosine of the query's mean feature with the cell's, and a tenth of the cell's objectness.
     """
-    alike = torch.einsum("nc,nchw->nhw", mean_under(query, masks), target[:, :-1].float())
-    return alike + target[:, -1].float() / REACH
+    return _against(mean_under(query, masks), target, (1 / REACH,))[:, 0]
 
 
 def mean_under(features: Tensor, masks: Tensor) -> Tensor:
@@ -86,7 +85,17 @@ def mean_under(features: Tensor, masks: Tensor) -> Tensor:
     """
     share = functional.adaptive_avg_pool2d(masks[:, None].float(), features.shape[-1])
     share = share * (share >= share.amax(dim=(2, 3), keepdim=True) / 2)
-    return functional.normalize(torch.einsum("nchw,nhw->nc", features[:, :-1].float(), share[:, 0]), dim=1)
+    return functional.normalize(torch.einsum("nchw,nhw->nc", features.float(), share[:, 0])[:, :-1], dim=1)
+
+
+def _against(means: Tensor, target: Tensor, objectness: tuple[float, ...]) -> Tensor:
+    """Cosines of means ``(N, width)`` with every cell, plus K shares of its objectness: ``(N, K, s, s)``.
+
+    One product with all channels: cutting off the last would cost a copy of the map, and a map of zeros backwards.
+    """
+    ends = means.new_tensor(objectness).expand(len(means), -1)
+    ways = torch.cat([means[:, None].expand(-1, len(objectness), -1), ends[..., None]], dim=2)
+    return torch.einsum("nkc,nchw->nkhw", ways, target.float())
 
 
 def _pooled(comparison: Tensor, side: int) -> Tensor:
