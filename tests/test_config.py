@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from counterview.config import dump_yaml, field_help, load_config, to_dict
+from counterview.config import dump_yaml, field_help, load_config, out_of_range, to_dict
 from counterview.errors import ConfigError
 
 
@@ -89,3 +89,21 @@ def test_missing_file_and_bad_override(tmp_path: Path):
         load_config(Outer, {"name": "x"}, ["inner"])
     with pytest.raises(ConfigError, match="no group"):
         load_config(Outer, {"name": "x"}, ["name.first=1"])
+
+
+def test_numbers_out_of_range_are_named_with_their_bounds():
+    @dataclass(frozen=True)
+    class Some:
+        a: float = 0.0
+        b: float = 1.0
+        c: float = float("nan")
+        d: float | None = None
+
+    assert out_of_range(Some(), "a", "b", "d", at_least=0, at_most=1) == []
+    assert out_of_range(Some(), "a", "b", "c", "d", above=0, below=1) == [
+        "a is 0.0, expected above 0 and below 1",
+        "b is 1.0, expected above 0 and below 1",
+        "c is nan, expected above 0 and below 1",
+    ]
+    assert out_of_range(Some(b=2), "b", at_least=3) == ["b is 2, expected 3 or more"]
+    assert out_of_range(Some(b=2), "b", at_most=1) == ["b is 2, expected up to 1"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import operator
 import os
 import types
 import typing
@@ -99,6 +100,33 @@ def field_help(cls: type) -> dict[str, str]:
         if dataclasses.is_dataclass(inner):
             lines |= {f"{item.name}.{key}": text for key, text in field_help(typing.cast(type, inner)).items()}
     return lines
+
+
+def out_of_range(
+    config: Any,
+    *names: str,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> list[str]:
+    """A line for each of a configuration's numbers that is not within the bounds; an optional one may be None.
+
+    For ``__post_init__`` of a configuration. Not a number is out of every range.
+    """
+    bounds = (
+        (at_least, operator.ge, "{} or more"),
+        (above, operator.gt, "above {}"),
+        (at_most, operator.le, "up to {}"),
+        (below, operator.lt, "below {}"),
+    )
+    expected = " and ".join(text.format(bound) for bound, _, text in bounds if bound is not None)
+    return [
+        f"{name} is {value}, expected {expected}"
+        for name in names
+        if (value := getattr(config, name)) is not None
+        and not all(holds(value, bound) for bound, holds, _ in bounds if bound is not None)
+    ]
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
@@ -87,16 +88,13 @@ class TinyConfig:
             problems.append(f"widths is {self.widths}, expected five numbers from 1")
         if len(self.blocks) != 4 or min(self.blocks) < 0:
             problems.append(f"blocks is {self.blocks}, expected four numbers from 0")
-        if self.close_ups < 0:
-            problems.append(f"close_ups is {self.close_ups}, expected 0 or more")
+        problems += out_of_range(self, "close_ups", at_least=0)
         if len(self.close_up_widths) != 4 or min(self.close_up_widths) < 1:
             problems.append(f"close_up_widths is {self.close_up_widths}, expected four numbers from 1")
         if len(self.close_up_blocks) != 3 or min(self.close_up_blocks) < 0:
             problems.append(f"close_up_blocks is {self.close_up_blocks}, expected three numbers from 0")
-        if not 0 <= self.histogram < 100:
-            problems.append(f"histogram is {self.histogram}, expected 0 or more")
-        if self.longest_side_px < 32:
-            problems.append(f"longest_side_px is {self.longest_side_px}, expected 32 or more")
+        problems += out_of_range(self, "histogram", at_least=0, below=100)
+        problems += out_of_range(self, "longest_side_px", at_least=32)
         if problems:
             raise ConfigError("; ".join(problems))
 

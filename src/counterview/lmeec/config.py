@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from counterview.config import nearest
+from counterview.config import nearest, out_of_range
 from counterview.errors import ConfigError
 
 MEMORY_CHANNELS = 64
@@ -205,13 +205,9 @@ class LMEECConfig:
                 )
         if self.channels < MEMORY_CHANNELS or self.channels % MEMORY_CHANNELS:
             yield f"channels is {self.channels}, expected a multiple of {MEMORY_CHANNELS}"
-        for name in ("attention_layers", "feed_forward", "bank_size", "max_pointers"):
-            if getattr(self, name) < 1:
-                yield f"{name} is {getattr(self, name)}, expected at least 1"
-        if self.appearance < 0:
-            yield f"appearance is {self.appearance}, expected 0 or more"
-        if not 0 <= self.dropout < 1:
-            yield f"dropout is {self.dropout}, expected 0 to 1"
+        yield from out_of_range(self, "attention_layers", "feed_forward", "bank_size", "max_pointers", at_least=1)
+        yield from out_of_range(self, "appearance", at_least=0)
+        yield from out_of_range(self, "dropout", at_least=0, below=1)
         if not 0 <= self.key_frames <= max(self.bank_size - 1, 0):
             yield f"key_frames is {self.key_frames}, expected 0 to {self.bank_size - 1} (one less than bank_size)"
         if not (self.cross_view_prompt or self.query_memory or self.target_memory):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from counterview.config import out_of_range
 from counterview.data.clips import CLIP_FRAMES, MAX_OBJECTS
 from counterview.data.recipe import TakesConfig
 from counterview.errors import ConfigError
@@ -34,14 +35,12 @@ class DataConfig(TakesConfig):
     )
 
     def __post_init__(self) -> None:
-        problems = self.problems()
-        for name in ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames", "match_times"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(f"{name} is {value}, expected 1 or more")
-        for name in ("cache_mb", "short_epochs", "match_epochs"):
-            if getattr(self, name) < 0:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
+        one_or_more = ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames", "match_times")
+        problems = [
+            *self.problems(),
+            *out_of_range(self, *one_or_more, at_least=1),
+            *out_of_range(self, "cache_mb", "short_epochs", "match_epochs", at_least=0),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -60,14 +59,11 @@ class AugmentConfig:
     per_view: bool = field(default=False, metadata={"help": "draw anew for the second camera"})
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("flip", "brightness", "contrast", "saturation", "grey"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        if not 0 <= self.degrees <= 180:
-            problems.append(f"degrees is {self.degrees}, expected 0 to 180")
-        if not 0 <= self.shear < 90:
-            problems.append(f"shear is {self.shear}, expected 0 to below 90")
+        problems = [
+            *out_of_range(self, "flip", "brightness", "contrast", "saturation", "grey", at_least=0, at_most=1),
+            *out_of_range(self, "degrees", at_least=0, at_most=180),
+            *out_of_range(self, "shear", at_least=0, below=90),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -90,11 +86,11 @@ class LossConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("focal", "dice", "iou", "score", "match"):
-            if not 0 <= getattr(self, name) < 1e6:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        problems = out_of_range(self, "focal", "dice", "iou", "score", "match", at_least=0, below=1e6)
         if self.stride not in (1, 2, 4):
-            raise ConfigError(f"stride is {self.stride}, expected 1, 2 or 4")
+            problems.append(f"stride is {self.stride}, expected 1, 2 or 4")
+        if problems:
+            raise ConfigError("; ".join(problems))
 
 
 @dataclass(frozen=True)
@@ -109,13 +105,13 @@ class OptimConfig:
     recompute_pictures: int = field(default=1, metadata={"help": "pictures encoded at a time where that is done"})
 
     def __post_init__(self) -> None:
-        if not (0 < self.encoder_lr_scale <= 10 and 0 < self.layer_decay <= 1):
-            raise ConfigError(
-                "encoder_lr_scale is above 0 and layer_decay in (0, 1]",
-                found=(self.encoder_lr_scale, self.layer_decay),
-            )
-        if self.recompute_pictures < 1:
-            raise ConfigError("recompute_pictures is at least 1", found=self.recompute_pictures)
+        problems = [
+            *out_of_range(self, "encoder_lr_scale", above=0, at_most=10),
+            *out_of_range(self, "layer_decay", above=0, at_most=1),
+            *out_of_range(self, "recompute_pictures", at_least=1),
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.recipe import DataConfig
@@ -45,33 +46,23 @@ class CloseUpTraining:
     memory_mb: int = field(default=4000, metadata={"help": "close-ups kept in memory, per process"})
 
     def __post_init__(self) -> None:
-        problems = []
-        for name, least in (
-            ("passes", 1),
-            ("views", 2),
-            ("other_views", 0),
-            ("proposals", 0),
-            ("look_alikes", 0),
-            ("memory_mb", 0),
-        ):
-            if getattr(self, name) < least:
-                problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
+        problems = [
+            *out_of_range(self, "passes", at_least=1),
+            *out_of_range(self, "views", at_least=2),
+            *out_of_range(self, "other_views", "proposals", "look_alikes", "memory_mb", at_least=0),
+            *out_of_range(self, "temperature", above=0),
+            *out_of_range(
+                self, "credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour", at_least=0, below=100
+            ),
+            *out_of_range(self, "flip", "coarse", at_least=0, at_most=1),
+            *out_of_range(self, "absent_similarity", at_least=-1, at_most=1),
+        ]
         if self.proposals > self.kept_proposals:
             problems.append(f"proposals is {self.proposals}, above kept_proposals = {self.kept_proposals}")
         if self.look_alikes > self.kept_proposals:
             problems.append(f"look_alikes is {self.look_alikes}, above kept_proposals = {self.kept_proposals}")
         if self.look_alikes and self.init is None:
             problems.append("look_alikes is above 0 without init, which finds them")
-        if self.temperature <= 0:
-            problems.append(f"temperature is {self.temperature}, expected above 0")
-        for name in ("credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour"):
-            if not 0 <= getattr(self, name) < 100:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("flip", "coarse"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected from 0 to 1")
-        if not -1 <= self.absent_similarity <= 1:
-            problems.append(f"absent_similarity is {self.absent_similarity}, expected from -1 to 1")
         if problems:
             raise ConfigError("; ".join(problems))
 

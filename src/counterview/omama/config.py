@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from counterview.config import out_of_range
 from counterview.errors import ConfigError
 
 Pooling = Literal["mask", "box", "box_max", "centroid"]
@@ -109,16 +110,12 @@ class OMaMaConfig:
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.object_channels is not None and self.object_channels < 1:
-            problems.append(f"object_channels is {self.object_channels}, expected 1 or more, or null")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout is {self.dropout}, expected from 0 to below 1")
-        if not 0 <= self.proposal_prior < 100:
-            problems.append(f"proposal_prior is {self.proposal_prior}, expected 0 or more")
-        for name in ("channels", "hidden", "embedding", "heads", "attention_pooling"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
+        one_or_more = ("object_channels", "channels", "hidden", "embedding", "heads", "attention_pooling")
+        problems = [
+            *out_of_range(self, *one_or_more, at_least=1),
+            *out_of_range(self, "dropout", at_least=0, below=1),
+            *out_of_range(self, "proposal_prior", at_least=0, below=100),
+        ]
         for name in ("query_grid_hw", "target_grid_hw"):
             if min(getattr(self, name)) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected two numbers from 1")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.features.tiny import HALF
 from counterview.types import RgbImage
@@ -46,12 +47,8 @@ class CropConfig:
             problems.append(f"size_px is {self.size_px}, expected a multiple of 32 from 64")
         if not 0 < self.zoom_min <= self.zoom_max:
             problems.append(f"zoom_min is {self.zoom_min} and zoom_max {self.zoom_max}, expected 0 < min <= max")
-        for name in ("flip", "blur", "keep"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected from 0 to 1")
-        for name in ("degrees", "colour", "distractors"):
-            if getattr(self, name) < 0:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
+        problems += out_of_range(self, "flip", "blur", "keep", at_least=0, at_most=1)
+        problems += out_of_range(self, "degrees", "colour", "distractors", at_least=0)
         if problems:
             raise ConfigError("; ".join(problems))
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from counterview.config import out_of_range
 from counterview.data.dataset import Dataset, Take, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.tiny import TinyMaps
@@ -54,15 +55,12 @@ class EndToEndConfig:
     picture_mb: int = field(default=3000, metadata={"help": "decoded pictures kept in memory, per process"})
 
     def __post_init__(self) -> None:
-        problems = []
-        for name, least in (("views", 2), ("passes", 1)):
-            if getattr(self, name) < least:
-                problems.append(f"{name} is {getattr(self, name)}, expected {least} or more")
-        if self.direct_temperature <= 0:
-            problems.append(f"direct_temperature is {self.direct_temperature}, expected above 0")
-        for name in ("credit_power", "absent_weight", "direct"):
-            if not 0 <= getattr(self, name) < 100:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
+        problems = [
+            *out_of_range(self, "views", at_least=2),
+            *out_of_range(self, "passes", at_least=1),
+            *out_of_range(self, "direct_temperature", above=0),
+            *out_of_range(self, "credit_power", "absent_weight", "direct", at_least=0, below=100),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from counterview.config import out_of_range
 from counterview.data.recipe import TakesConfig
 from counterview.errors import ConfigError
 from counterview.omama.config import OMaMaConfig
@@ -28,13 +29,11 @@ class DataConfig(TakesConfig):
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
 
     def __post_init__(self) -> None:
-        problems = self.problems()
-        for name in ("fraction", "val_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected above 0 and up to 1")
-        for name in ("workers", "memory_mb", "frame_step", "val_frame_step"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected 1 or more")
+        problems = [
+            *self.problems(),
+            *out_of_range(self, "fraction", "val_fraction", above=0, at_most=1),
+            *out_of_range(self, "workers", "memory_mb", "frame_step", "val_frame_step", at_least=1),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -59,14 +58,11 @@ class SamplingConfig:
     duplicate_iou: float = field(default=0.95, metadata={"help": "IoU from which two proposals count as one"})
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.candidates < 2:
-            problems.append(f"candidates is {self.candidates}, expected 2 or more")
-        if self.order not in (1, 2, 3):
-            problems.append(f"order is {self.order}, expected 1, 2 or 3")
-        for name in ("overlap_threshold", "duplicate_iou"):
-            if not 0 < getattr(self, name) <= 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected above 0 and up to 1")
+        problems = [
+            *out_of_range(self, "candidates", at_least=2),
+            *out_of_range(self, "order", at_least=1, at_most=3),
+            *out_of_range(self, "overlap_threshold", "duplicate_iou", above=0, at_most=1),
+        ]
         if self.mining == "released" and self.positive != "gt":
             problems.append("mining 'released' has the ground-truth mask as its positive: set positive to gt")
         if problems:
@@ -98,11 +94,10 @@ class LossConfig:
     )
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.temperature < 100:
-            problems.append(f"temperature is {self.temperature}, expected above 0")
-        if not 0 <= self.visibility < 1e6:
-            problems.append(f"visibility is {self.visibility}, expected 0 or more")
+        problems = [
+            *out_of_range(self, "temperature", above=0, below=100),
+            *out_of_range(self, "visibility", at_least=0, below=1e6),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from counterview.config import load_config, nearest, read_yaml, to_dict
+from counterview.config import load_config, nearest, out_of_range, read_yaml, to_dict
 from counterview.errors import ConfigError
 from counterview.training.task import Task
 
@@ -81,28 +81,17 @@ class TrainingConfig:
     project: str = field(default="counterview", metadata={"help": "Project name for wandb and trackio."})
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("epochs", "batch_size", "accumulate", "keep_last", "log_every"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("max_steps", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(f"{name} is {value}, expected at least 1 or none")
-        for name in ("seed", "warmup_steps", "weight_decay", "num_workers", "min_lr"):
-            if not getattr(self, name) >= 0:
-                problems.append(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if self.seed >= 2**32:
-            problems.append(f"seed is {self.seed}, expected less than 2**32")
-        for name in ("lr", "eps"):
-            if not 0 < getattr(self, name) < float("inf"):
-                problems.append(f"{name} is {getattr(self, name)}, expected more than 0")
+        problems = [
+            *out_of_range(self, "epochs", "batch_size", "accumulate", "keep_last", "log_every", at_least=1),
+            *out_of_range(self, "max_steps", "checkpoint_every", at_least=1),
+            *out_of_range(self, "seed", at_least=0, below=2**32),
+            *out_of_range(self, "warmup_steps", "weight_decay", "num_workers", "min_lr", at_least=0),
+            *out_of_range(self, "lr", "eps", above=0, below=float("inf")),
+            *out_of_range(self, "clip_norm", above=0),
+            *out_of_range(self, "ema_decay", above=0, below=1),
+        ]
         if self.min_lr > self.lr:
             problems.append(f"min_lr is {self.min_lr}, expected at most lr, which is {self.lr}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            problems.append(f"clip_norm is {self.clip_norm}, expected more than 0 or none")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            problems.append(f"ema_decay is {self.ema_decay}, expected between 0 and 1, or none")
         if not all(0 <= beta < 1 for beta in self.betas):
             problems.append(f"betas are {self.betas}, expected each in [0, 1)")
         if self.batch_size > 0 and self.accumulate > 0 and self.batch_size % self.accumulate:
