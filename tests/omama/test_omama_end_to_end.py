@@ -14,6 +14,7 @@ from counterview.omama.crop_batches import collate_crops, describe_crops
 from counterview.omama.crops import Crop, CropConfig, draw_crop
 from counterview.omama.end_to_end import EndToEndRecipe, EndToEndTask, moments
 from counterview.omama.recipe import OMaMaRecipe
+from counterview.proposals import Proposals
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
@@ -109,6 +110,28 @@ def test_distractors_are_proposals_where_there_are_any():
     assert len(crop.points) == len(crop.names) + PLAIN.distractors
     whole = draw_crop(PLAIN, image, {"corner": corner} | masks, frozenset(), [], False, np.random.default_rng(0))
     assert whole.points.any((1, 2)).all()
+
+
+def test_real_proposals_become_distractors_where_the_recipe_says_so(place, monkeypatch):
+    values = recipe_values(place)
+    values["crops"] |= {"zoom_min": 1, "zoom_max": 1, "degrees": 0}
+    asked = []
+    for proposals in (False, True):
+        values["end_to_end"] = {"views": 2, "proposals": proposals}
+        task = load_recipe(values).build_task()
+
+        def whole_picture(image, key):
+            asked.append(key)
+            mask = ObjectMask.from_array(np.ones(image.shape[:2], dtype=bool))
+            return Proposals(image.shape[:2], (mask,), np.ones(1, dtype=np.float32))
+
+        monkeypatch.setattr(task, "proposer", whole_picture)
+        _, crops = task.sample(0, 0, np.random.default_rng(3))
+        # A distractor that covers most of the crop is the only proposal; made-up ones are pieces near objects.
+        covered = [crop.points[len(crop.names) :].mean((1, 2)).max() > 0.6 for crop in crops]
+        assert all(len(crop.points) == len(crop.names) + 4 for crop in crops)
+        assert covered == [proposals] * 2
+    assert asked == [str(task.moments[0].frame)] * 2
 
 
 def crop_of(names, gone=(), count=5):
