@@ -12,8 +12,9 @@ set:
   choosing among the same proposals (those that tiny-match was made for); LM-EEC draws its own masks. *best choice*
   takes the best proposal each time; *ground-truth candidates* is tiny-match among the true masks.
 
-Answers of a take are kept in the folder, so that a run that was stopped goes on; other settings make them anew.
-``--takes`` and ``--frames`` bound a run. Systems that are not there are named and left out.
+``--match MODEL --name NAME`` measures another O-MaMa in tiny-match's rows, with its features and proposals, and keeps
+the result under another name. Answers of a take are kept in the folder, so that a run that was stopped goes on; other
+settings make them anew. ``--takes`` and ``--frames`` bound a run. Systems that are not there are named and left out.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def candidates_part(choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "questions": len(choices),
         "mean_candidates": float(np.mean([c["candidates"] for c in choices])) if choices else None,
         "rows": rows,
-        "gains": _gains(tables, "iou"),
+        "gains": _gains(tables),
     }
 
 
@@ -160,7 +161,7 @@ def proposals_part(takes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "visible": counts.visible if counts else 0,
         "mean_proposals": float(np.mean([n for t in takes for n in t["proposals"]])),
         "rows": rows,
-        "gains": _gains(tables, "iou"),
+        "gains": _gains(tables),
     }
 
 
@@ -173,21 +174,19 @@ def _values(table: FrameTable, measures: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _gains(tables: dict[str, FrameTable], measure: str) -> dict[str, Any]:
-    """Learned systems against the best descriptor without weights, on the same questions."""
+def _gains(tables: dict[str, FrameTable]) -> dict[str, Any]:
+    """Learned systems against the best descriptor without weights, and O-MaMa against its own features.
+
+    On the same questions. Both tables hold what counts, right or IoU, in the same column.
+    """
     rivals = [n for n in WEIGHT_FREE if n in tables and len(tables[n])]
-    if not rivals:
-        return {}
-    best = max(rivals, key=lambda n: totals(tables[n]).iou)
+    versus = [(name, max(rivals, key=lambda n: totals(tables[n]).iou), name) for name in LEARNED if rivals]
     result: dict[str, Any] = {}
-    for name in LEARNED:
-        if name in tables and len(tables[name]):
-            found, _ = differences(tables[best], tables[name])
-            gain = found[measure]
-            result[name] = {
-                "over": best, "value": _number(gain.value),
-                "interval": [_number(gain.interval.low), _number(gain.interval.high)],
-            }  # fmt: skip
+    for name, rival, label in [*versus, (MATCH, TINY, f"{MATCH}'s head")]:
+        if all(n in tables and len(tables[n]) for n in (name, rival)):
+            gain = differences(tables[rival], tables[name])[0]["iou"]
+            interval = [_number(gain.interval.low), _number(gain.interval.high)]
+            result[label] = {"over": rival, "value": _number(gain.value), "interval": interval}
     return result
 
 
@@ -235,6 +234,7 @@ def main() -> int:
     parser.add_argument("--follow", help="LM-EEC to measure; the shipped tiny-follow by default")
     parser.add_argument("--proposals", help="proposer for all; tiny-match's own by default")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--name", default="held_out", help="of the result's file, with --save")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     try:
@@ -251,7 +251,7 @@ def main() -> int:
     for name, why in systems.missing.items():
         print(f"left out: {name}: {why}")
     settings = {k: v for k, v in systems.settings.items() if k != "version"}
-    record("held_out", {"sets": result, "settings": settings, "left_out": sorted(systems.missing)}, save=options.save)
+    record(options.name, {"sets": result, "settings": settings, "left_out": sorted(systems.missing)}, save=options.save)
     return 0
 
 
