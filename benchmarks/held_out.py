@@ -2,8 +2,7 @@
 
 ``python -m benchmarks.held_out standard=FOLDER hard=FOLDER novel=FOLDER:test_novel --out FOLDER [--save]``
 
-Each set is a prepared folder, with the split after a colon (``test`` if it has one, else ``test_novel``). Two tables a
-set:
+Each set is a prepared folder, with the split after a colon (``test`` if it has one, else ``test_novel``). Of each set:
 
 * *candidates*: top-1 accuracy where the candidates are the true masks of all annotated objects of the target picture;
   chance is the mean of one over their number. LM-EEC draws a mask, and the object that it overlaps most counts as its
@@ -11,6 +10,7 @@ set:
 * *proposals*: IoU, location error, contour accuracy and balanced accuracy by the official protocol, every system
   choosing among the same proposals (those that tiny-match was made for); LM-EEC draws its own masks. *best choice*
   takes the best proposal each time; *ground-truth candidates* is tiny-match among the true masks.
+* *errors*: what wrongly chosen proposals show, and how well visibility ranks visible before absent objects.
 
 ``--match MODEL --name NAME`` measures another O-MaMa in tiny-match's rows, with its features and proposals, and keeps
 the result under another name. Answers of a take are kept in the folder, so that a run that was stopped goes on; other
@@ -33,6 +33,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import record, show
+from benchmarks.held_out_errors import KINDS, ranked
 from benchmarks.held_out_systems import (
     BEST,
     CHANCE,
@@ -90,6 +91,7 @@ def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, 
         "processor_s": time.process_time() - processor,
         "proposals": found.proposals,
         "choices": found.choices,
+        "kinds": found.kinds,
         "rows": {
             name: [[direction, _plain(asdict(row))] for direction, row in rows] for name, rows in found.rows().items()
         },
@@ -149,16 +151,21 @@ def proposals_part(takes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in names:
         found = [pair for t in takes for pair in t["rows"].get(name, [])]
         tables[name] = score_table(row for _, row in found)
+        counts = {k: sum(t["kinds"].get(name, {}).get(k, 0) for t in takes) for k in KINDS}
         measures = [m for m in MEASURES if m != "balanced_accuracy" or name not in WITHOUT_VISIBILITY]
         entry = _values(tables[name], measures)
         for direction in DIRECTIONS:
             part = totals(score_table(row for d, row in found if d == direction))
             entry[direction] = {m: _number(getattr(part, m)) for m in measures}
+        if any(counts.values()):
+            entry["kinds"] = {k: n / sum(counts.values()) for k, n in counts.items()}
+        if name not in WITHOUT_VISIBILITY:
+            entry["visibility"] = ranked([row for _, row in found])
         rows[name] = entry
-    counts = totals(tables[names[0]]) if names else None
+    asked = totals(tables[names[0]]) if names else None
     return {
-        "object_frames": counts.frames if counts else 0,
-        "visible": counts.visible if counts else 0,
+        "object_frames": asked.frames if asked else 0,
+        "visible": asked.visible if asked else 0,
         "mean_proposals": float(np.mean([n for t in takes for n in t["proposals"]])),
         "rows": rows,
         "gains": _gains(tables),
@@ -201,6 +208,10 @@ def _cell(entry: dict[str, Any] | None) -> str:
     return f"{entry['value']:.3f}" + ("" if low is None else f" ({low:.3f}..{high:.3f})")
 
 
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def print_set(title: str, part: dict[str, Any]) -> None:
     """Both tables of a set."""
     a, b = part["candidates"], part["proposals"]
@@ -217,6 +228,16 @@ def print_set(title: str, part: dict[str, Any]) -> None:
             [n, *(_cell(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
             for n, r in b["rows"].items()
         ],
+    )
+    show(
+        f"\n{title}: what the chosen proposals show, share of visible objects",
+        ["", *KINDS],
+        [[n, *(f"{r['kinds'][k]:.3f}" for k in KINDS)] for n, r in b["rows"].items() if "kinds" in r],
+    )
+    show(
+        f"\n{title}: how well visibility ranks, area under the ROC curve",
+        ["", "all visible objects", "those that were found"],
+        [[n, *(_share(v) for v in r["visibility"].values())] for n, r in b["rows"].items() if "visibility" in r],
     )
     for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
         for name, gain in gains.items():

@@ -6,7 +6,7 @@ Proposals, feature maps and descriptors of a picture are made once, whatever the
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.held_out_errors import kind
 from counterview.baselines.weightless import LabHistogram, nearest_to_place, same_place
 from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
@@ -111,7 +112,7 @@ class Systems:
     def settings(self) -> dict[str, Any]:
         """What all answers depend on."""
         return {
-            "version": 1,
+            "version": 2,
             "proposals": [self.proposer.name, self.proposer.settings()],
             "systems": {name: system.settings() for name, system in self.matchers.items()},
             "follower": None if self.follower is None else self.follower.settings(),
@@ -142,6 +143,7 @@ class Answers:
     scorers: dict[str, Scorer] = field(default_factory=lambda: defaultdict(lambda: Scorer("official")))
     directions: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     proposals: list[int] = field(default_factory=list)
+    kinds: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(
         self, system: str, take: Take, direction: Direction, pair: FramePair, mask: ObjectMask, sure: float
@@ -252,6 +254,7 @@ def _answer_pairs(
     # Which of the annotated objects is it? Only those that are there can be asked.
     there = [i for i, p in enumerate(asked) if p.target_visible and p.object in target.truth]
     right: dict[str, dict[int, float]] = defaultdict(dict)
+    possible = {i: max((iou(m, target.truth[asked[i].object]) for m in proposals), default=0.0) for i in there}
     for i in there:
         right[CHANCE][i] = 1 / len(names)
         right[PLACE][i] = float(names[nearest_to_place(placed[i], true_masks)] == asked[i].object)
@@ -264,6 +267,8 @@ def _answer_pairs(
             for i, pair in enumerate(asked):
                 chosen = proposals[int(scores.rank[i].argmax())]
                 say(name, pair, chosen, float(scores.visibility[i]))
+                if i in possible:
+                    result.kinds[name][kind(chosen, pair.object, target.truth, possible[i])] += 1
         else:
             for pair in asked:
                 say(name, pair, None, 0.0)

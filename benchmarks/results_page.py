@@ -62,12 +62,30 @@ def held_out(results: dict[str, Any]) -> list[str]:
             ]),
             "",
         ]  # fmt: skip
+        errors = {n: r["kinds"] for n, r in b["rows"].items() if "kinds" in r}
+        if errors:
+            lines += [
+                "What the chosen proposals show, share of visible objects; and the area under the ROC curve of "
+                "visibility, for all visible objects and for those that were found:",
+                "",
+                *markdown_table([
+                    ["", *next(iter(errors.values())), "ROC", "ROC, found"],
+                    *([n, *(f"{v:.3f}" for v in kinds.values()), *_ranked(b["rows"][n])]
+                      for n, kinds in errors.items()),
+                ]),
+                "",
+            ]  # fmt: skip
         for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
             lines += [f"* {n} over {g['over']}, {what}: {span(g, sign=True)}" for n, g in gains.items()]
         lines.append("")
     if results["left_out"]:
         lines += [f"Left out, because they were not there: {', '.join(results['left_out'])}.", ""]
     return lines
+
+
+def _ranked(row: dict[str, Any]) -> list[str]:
+    values = [row.get("visibility", {}).get(name) for name in ("auc", "auc_where_right")]
+    return ["-" if value is None else f"{value:.3f}" for value in values]
 
 
 def span(entry: dict[str, Any] | None, *, sign: bool = False) -> str:
