@@ -20,6 +20,7 @@ settings make them anew. ``--takes`` and ``--frames`` bound a run. Systems that 
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import math
@@ -271,7 +272,10 @@ def main() -> int:
         print_set(name, part)
     for name, why in systems.missing.items():
         print(f"left out: {name}: {why}")
-    settings = {k: v for k, v in systems.settings.items() if k != "version"}
+    settings = copy.deepcopy({k: v for k, v in systems.settings.items() if k != "version"})
+    for _, matcher in (system["matcher"] for system in settings["systems"].values()):
+        if "source" in matcher:  # where this machine keeps it is nobody's business
+            matcher["source"] = Path(matcher["source"]).name
     record(options.name, {"sets": result, "settings": settings, "left_out": sorted(systems.missing)}, save=options.save)
     return 0
 
