@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
 import time
@@ -48,6 +49,16 @@ def timed(function: Callable[[], Any], *, repeat: int = 5, warmup: int = 1) -> d
         function()
         seconds.append(time.perf_counter() - start)
     return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+
+
+def finite(value: float) -> float | None:
+    """The value for JSON, which knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def decimals(value: float | None) -> str:
+    """Three decimals for a table, a dash for what is not there."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

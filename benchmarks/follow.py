@@ -10,14 +10,13 @@ stopped goes on.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common import record, show
+from benchmarks.common import finite, record, show
 from benchmarks.held_out import open_set
 from counterview.baselines.weightless import same_place
 from counterview.data.dataset import DIRECTIONS, Direction, Take
@@ -120,11 +119,7 @@ def _joined(ways: dict[str, FrameTable]) -> FrameTable:
 
 def _values(table: FrameTable) -> dict[str, list[float | None]]:
     found, spans = totals(table), intervals(table)
-    return {m: [_number(v) for v in (getattr(found, m), spans[m].low, spans[m].high)] for m in MEASURES}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return {m: [finite(v) for v in (getattr(found, m), spans[m].low, spans[m].high)] for m in MEASURES}
 
 
 def _print(name: str, takes: int, part: dict[str, Any]) -> None:

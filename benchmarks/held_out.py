@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.common import record, show
+from benchmarks.common import decimals, finite, record, show
 from benchmarks.held_out_errors import KINDS, ranked
 from benchmarks.held_out_systems import (
     BEST,
@@ -157,7 +157,7 @@ def proposals_part(takes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         entry = _values(tables[name], measures)
         for direction in DIRECTIONS:
             part = totals(score_table(row for d, row in found if d == direction))
-            entry[direction] = {m: _number(getattr(part, m)) for m in measures}
+            entry[direction] = {m: finite(getattr(part, m)) for m in measures}
         if any(counts.values()):
             entry["kinds"] = {k: n / sum(counts.values()) for k, n in counts.items()}
         if name not in WITHOUT_VISIBILITY:
@@ -177,7 +177,7 @@ def _values(table: FrameTable, measures: Sequence[str]) -> dict[str, Any]:
     """Score and interval of each measure."""
     found, spans = totals(table), intervals(table)
     return {
-        m: {"value": _number(getattr(found, m)), "interval": [_number(spans[m].low), _number(spans[m].high)]}
+        m: {"value": finite(getattr(found, m)), "interval": [finite(spans[m].low), finite(spans[m].high)]}
         for m in measures
     }
 
@@ -193,13 +193,9 @@ def _gains(tables: dict[str, FrameTable]) -> dict[str, Any]:
     for name, rival, label in [*versus, (MATCH, TINY, f"{MATCH}'s head")]:
         if all(n in tables and len(tables[n]) for n in (name, rival)):
             gain = differences(tables[rival], tables[name])[0]["iou"]
-            interval = [_number(gain.interval.low), _number(gain.interval.high)]
-            result[label] = {"over": rival, "value": _number(gain.value), "interval": interval}
+            interval = [finite(gain.interval.low), finite(gain.interval.high)]
+            result[label] = {"over": rival, "value": finite(gain.value), "interval": interval}
     return result
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _cell(entry: dict[str, Any] | None) -> str:
@@ -209,12 +205,8 @@ def _cell(entry: dict[str, Any] | None) -> str:
     return f"{entry['value']:.3f}" + ("" if low is None else f" ({low:.3f}..{high:.3f})")
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
 def print_set(title: str, part: dict[str, Any]) -> None:
-    """Both tables of a set."""
+    """All tables of a set."""
     a, b = part["candidates"], part["proposals"]
     show(
         f"\n{title}: {part['takes']} takes, {part['frames']} frames. Top-1 accuracy among the true masks of the target "
@@ -238,7 +230,7 @@ def print_set(title: str, part: dict[str, Any]) -> None:
     show(
         f"\n{title}: how well visibility ranks, area under the ROC curve",
         ["", "all visible objects", "those that were found"],
-        [[n, *(_share(v) for v in r["visibility"].values())] for n, r in b["rows"].items() if "visibility" in r],
+        [[n, *(decimals(v) for v in r["visibility"].values())] for n, r in b["rows"].items() if "visibility" in r],
     )
     for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
         for name, gain in gains.items():

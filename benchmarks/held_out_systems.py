@@ -243,18 +243,15 @@ def _answer_pairs(
         result.add(system, take, direction, pair, answer, sure)
 
     placed = [same_place(mask, target.size_hw) for mask in masks]
-    for pair, mask in zip(asked, placed, strict=True):
-        say(PLACE, pair, mask, 1.0)
-        say(CHANCE, pair, proposals[_draw(pair, len(proposals))] if proposals else None, 1.0)
-        if pair.target_visible:
-            truth = target.truth.get(pair.object)
-            say(BEST, pair, None if truth is None else _best(proposals, truth), 1.0)
-        else:
-            say(BEST, pair, None, 0.0)
-    # Which of the annotated objects is it? Only those that are there can be asked.
     there = [i for i, p in enumerate(asked) if p.target_visible and p.object in target.truth]
+    overlaps = {i: [iou(mask, target.truth[asked[i].object]) for mask in proposals] for i in there}
+    for i, pair in enumerate(asked):
+        say(PLACE, pair, placed[i], 1.0)
+        say(CHANCE, pair, proposals[_draw(pair, len(proposals))] if proposals else None, 1.0)
+        best = proposals[int(np.argmax(overlaps[i]))] if overlaps.get(i) else None
+        say(BEST, pair, best, 1.0 if pair.target_visible else 0.0)
+    # Which of the annotated objects is it? Only those that are there can be asked.
     right: dict[str, dict[int, float]] = defaultdict(dict)
-    possible = {i: max((iou(m, target.truth[asked[i].object]) for m in proposals), default=0.0) for i in there}
     for i in there:
         right[CHANCE][i] = 1 / len(names)
         right[PLACE][i] = float(names[nearest_to_place(placed[i], true_masks)] == asked[i].object)
@@ -267,8 +264,8 @@ def _answer_pairs(
             for i, pair in enumerate(asked):
                 chosen = proposals[int(scores.rank[i].argmax())]
                 say(name, pair, chosen, float(scores.visibility[i]))
-                if i in possible:
-                    result.kinds[name][kind(chosen, pair.object, target.truth, possible[i])] += 1
+                if i in overlaps:
+                    result.kinds[name][kind(chosen, pair.object, target.truth, max(overlaps[i]))] += 1
         else:
             for pair in asked:
                 say(name, pair, None, 0.0)
@@ -310,12 +307,6 @@ def _nearest_drawn(drawn: ObjectMask | None, target: Picture, name: str) -> floa
     if not overlaps or max(overlaps.values()) <= 0:
         return 1 / len(target.truth)
     return float(max(overlaps, key=lambda other: overlaps[other]) == name)
-
-
-def _best(proposals: Sequence[ObjectMask], truth: ObjectMask) -> ObjectMask | None:
-    """The proposal with the largest IoU; the first of several."""
-    overlaps = [iou(mask, truth) for mask in proposals]
-    return proposals[int(np.argmax(overlaps))] if overlaps else None
 
 
 def _draw(pair: FramePair, count: int) -> int:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS
+from benchmarks.common import RESULTS, decimals
 from counterview.data.dataset import DIRECTIONS
 from counterview.evaluation.scorer import MEASURES
 from counterview.media.files import atomic_write, read_json
@@ -70,7 +70,7 @@ def held_out(results: dict[str, Any]) -> list[str]:
                 "",
                 *markdown_table([
                     ["", *next(iter(errors.values())), "ROC", "ROC, found"],
-                    *([n, *(f"{v:.3f}" for v in kinds.values()), *_ranked(b["rows"][n])]
+                    *([n, *map(decimals, kinds.values()), *map(decimals, b["rows"][n]["visibility"].values())]
                       for n, kinds in errors.items()),
                 ]),
                 "",
@@ -81,11 +81,6 @@ def held_out(results: dict[str, Any]) -> list[str]:
     if results["left_out"]:
         lines += [f"Left out, because they were not there: {', '.join(results['left_out'])}.", ""]
     return lines
-
-
-def _ranked(row: dict[str, Any]) -> list[str]:
-    values = [row.get("visibility", {}).get(name) for name in ("auc", "auc_where_right")]
-    return ["-" if value is None else f"{value:.3f}" for value in values]
 
 
 def span(entry: dict[str, Any] | None, *, sign: bool = False) -> str:

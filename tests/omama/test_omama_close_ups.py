@@ -230,7 +230,7 @@ def test_what_is_refused(place):
     values["model"] |= {"matching_head": True, "visibility": "trained"}
     with pytest.raises(ConfigError, match="trained without a head"):
         load_recipe(values)
-    with pytest.raises(ConfigError, match=r"views is 1.*flip is 2.*proposals is 50, above kept_proposals = 40"):
+    with pytest.raises(ConfigError, match=r"views is 1.*proposals is 50, above kept_proposals = 40.*flip is 2"):
         CloseUpTraining(views=1, proposals=50, flip=2)
     with pytest.raises(ConfigError, match="look_alikes is above 0 without init"):
         CloseUpTraining(look_alikes=3)

@@ -82,8 +82,7 @@ class TinyConfig:
     longest_side_px: int = field(default=800, metadata={"help": "larger pictures are scaled down to this longer side"})
 
     def __post_init__(self) -> None:
-        problems = [f"{name} is {getattr(self, name)}, expected 1 or more" for name in ("channels", "fine", "colours")
-                    if getattr(self, name) < 1]  # fmt: skip
+        problems = out_of_range(self, "channels", "fine", "colours", at_least=1)
         if len(self.widths) != 5 or min(self.widths) < 1:
             problems.append(f"widths is {self.widths}, expected five numbers from 1")
         if len(self.blocks) != 4 or min(self.blocks) < 0:

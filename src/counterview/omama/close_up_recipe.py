@@ -50,12 +50,6 @@ class CloseUpTraining:
             *out_of_range(self, "passes", at_least=1),
             *out_of_range(self, "views", at_least=2),
             *out_of_range(self, "other_views", "proposals", "look_alikes", "memory_mb", at_least=0),
-            *out_of_range(self, "temperature", above=0),
-            *out_of_range(
-                self, "credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour", at_least=0, below=100
-            ),
-            *out_of_range(self, "flip", "coarse", at_least=0, at_most=1),
-            *out_of_range(self, "absent_similarity", at_least=-1, at_most=1),
         ]
         if self.proposals > self.kept_proposals:
             problems.append(f"proposals is {self.proposals}, above kept_proposals = {self.kept_proposals}")
@@ -63,6 +57,14 @@ class CloseUpTraining:
             problems.append(f"look_alikes is {self.look_alikes}, above kept_proposals = {self.kept_proposals}")
         if self.look_alikes and self.init is None:
             problems.append("look_alikes is above 0 without init, which finds them")
+        problems += [
+            *out_of_range(self, "temperature", above=0),
+            *out_of_range(
+                self, "credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour", at_least=0, below=100
+            ),
+            *out_of_range(self, "flip", "coarse", at_least=0, at_most=1),
+            *out_of_range(self, "absent_similarity", at_least=-1, at_most=1),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 

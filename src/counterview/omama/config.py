@@ -33,8 +33,9 @@ class DescriptorConfig:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.context_px < 100_000:
-            raise ConfigError(f"context_px is {self.context_px}, expected 0 or more")
+        problems = out_of_range(self, "context_px", at_least=0, below=100_000)
+        if problems:
+            raise ConfigError("; ".join(problems))
 
 
 @dataclass(frozen=True)

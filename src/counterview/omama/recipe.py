@@ -58,11 +58,10 @@ class SamplingConfig:
     duplicate_iou: float = field(default=0.95, metadata={"help": "IoU from which two proposals count as one"})
 
     def __post_init__(self) -> None:
-        problems = [
-            *out_of_range(self, "candidates", at_least=2),
-            *out_of_range(self, "order", at_least=1, at_most=3),
-            *out_of_range(self, "overlap_threshold", "duplicate_iou", above=0, at_most=1),
-        ]
+        problems = out_of_range(self, "candidates", at_least=2)
+        if self.order not in (1, 2, 3):
+            problems.append(f"order is {self.order}, expected 1, 2 or 3")
+        problems += out_of_range(self, "overlap_threshold", "duplicate_iou", above=0, at_most=1)
         if self.mining == "released" and self.positive != "gt":
             problems.append("mining 'released' has the ground-truth mask as its positive: set positive to gt")
         if problems:
