@@ -9,7 +9,7 @@ import torch
 
 from counterview.errors import ConfigError
 from counterview.lmeec import training
-from counterview.lmeec.appearance import AppearancePrompt, likeness, mean_under
+from counterview.lmeec.appearance import AppearancePrompt, FineMaps, likeness, mean_under
 from counterview.lmeec.config import BACKBONES, ConvConfig, LMEECConfig
 from counterview.lmeec.convnet import OPPONENT, PALETTE_WIDTH
 from counterview.lmeec.initial import initialise
@@ -116,12 +116,12 @@ def test_a_convolutional_encoder_gives_what_the_neck_takes():
     features = model.encode_images(torch.zeros(2, 3, SIDE, SIDE))
     assert features.top.shape == (2, 64, 4, 4)
     assert features.quarter.shape == (2, 8, 16, 16)
-    assert features.fine.shape == (2, 17, 16, 16)
-    torch.testing.assert_close(features.fine[:, :-1].norm(dim=1), torch.ones(2, 16, 16))
+    assert features.fine.maps.shape == (2, 17, 16, 16)
+    torch.testing.assert_close(features.fine.maps[:, :-1].norm(dim=1), torch.ones(2, 16, 16))
     # Pictures do not depend on each other, in training neither.
     both = fill("pixels", (2, 3, SIDE, SIDE), 2)
     for mode in (model.train(), model.eval()):
-        torch.testing.assert_close(mode.encode_images(both).fine[1:], mode.encode_images(both[1:]).fine)
+        torch.testing.assert_close(mode.encode_images(both).fine.maps[1:], mode.encode_images(both[1:]).fine.maps)
 
 
 def test_the_palette_is_a_histogram_of_colours_far_apart():
@@ -164,18 +164,36 @@ def unit(name):
 
 def test_likeness_is_the_cosine_with_the_mean_under_the_mask_and_objectness():
     query, target = unit("q"), unit("t")
+    seen, sought = FineMaps.of(query), FineMaps.of(target)
     mask = torch.zeros(1, 16, 16)
     mask[0, 0:4, 0:8] = 1  # two whole cells
     mask[0, 4, 0:4] = 1  # a quarter of a third, which is too little
     mean = torch.nn.functional.normalize(query[0, :-1, 0, 0] + query[0, :-1, 0, 1], dim=0)
-    torch.testing.assert_close(mean_under(query, mask)[0], mean)
+    torch.testing.assert_close(mean_under(seen, mask)[0], mean)
     expected = torch.einsum("c,chw->hw", mean, target[0, :-1]) + target[0, -1] / 10
-    torch.testing.assert_close(likeness(query, mask, target)[0], expected)
-    assert mean_under(query, torch.zeros_like(mask)).abs().max() == 0
+    torch.testing.assert_close(likeness(seen, mask, sought)[0], expected)
+    assert mean_under(seen, torch.zeros_like(mask)).abs().max() == 0
     # The prompt's two channels: five times the cosine alone, and how far below the best cell with objectness.
     cosine = torch.einsum("c,chw->hw", mean, target[0, :-1])
-    compared = AppearancePrompt(16, query.shape[1] - 1).compare(query, mask, target)[0]
+    compared = AppearancePrompt(16, query.shape[1] - 1).compare(seen, mask, sought)[0]
     torch.testing.assert_close(compared, torch.stack([5 * cosine, 10 * (expected - expected.max())]))
+
+
+def test_tracks_read_maps_as_if_each_had_a_copy():
+    maps, rows = fill("m", (3, 5, 4, 4)).requires_grad_(), torch.tensor([2, 0, 2, 2])  # the second picture has none
+    fine, shares, ways = FineMaps(maps, rows), fill("s", (4, 4, 4)), fill("w", (4, 2, 5))
+    under, along = fine.under(shares), fine.along(ways)
+    (under.sum() + (along**2).sum()).backward()
+    copies = maps.detach()[rows].requires_grad_()
+    by_copies = torch.einsum("nchw,nhw->nc", copies, shares), torch.einsum("nkc,nchw->nkhw", ways, copies)
+    (by_copies[0].sum() + (by_copies[1] ** 2).sum()).backward()
+    torch.testing.assert_close((under, along), by_copies)
+    torch.testing.assert_close(maps.grad, torch.zeros_like(maps).index_add(0, rows, copies.grad))
+    again = FineMaps.join([fine, FineMaps.of(copies.detach())]).pick([1, 5])
+    torch.testing.assert_close(again.along(ways[:2])[1], torch.einsum("kc,chw->khw", ways[1], copies[1]))
+    nothing = FineMaps(maps, rows[:0])
+    assert nothing.along(ways[:0]).shape == (0, 2, 4, 4)
+    assert nothing.under(shares[:0]).shape == (0, 5)
 
 
 def test_matching_is_free_for_a_perfect_answer_and_for_what_is_not_there():
@@ -183,8 +201,9 @@ def test_matching_is_free_for_a_perfect_answer_and_for_what_is_not_there():
     query[:, 0], query[:, 1, 0, 0], query[:, 0, 0, 0] = 1.0, 1.0, 0.0  # one cell unlike the others
     masks = torch.zeros(2, 4, 4)
     masks[0, :2, :2] = 1
-    assert match_loss(query, masks, query, masks, temperature=0.01)[0] < 1e-6
-    wrong = match_loss(query, masks, query.flip(2), masks)
+    here = FineMaps.of(query)
+    assert match_loss(here, masks, here, masks, temperature=0.01)[0] < 1e-6
+    wrong = match_loss(here, masks, FineMaps.of(query.flip(2)), masks)
     assert wrong[0] == pytest.approx(10 + math.log(1 + 3 * math.exp(-10)), rel=1e-4)
     assert wrong[1] == 0
     assert shrink_truth(masks, 2)[0].tolist() == [[1, 0], [0, 0]]
@@ -197,10 +216,11 @@ def test_objects_are_told_apart_from_those_of_the_batch():
     for n in range(2):
         features[n, n] = 1.0
         masks[n, :2, :2] = 1
-    same = tell_apart_loss(features, masks, features, masks)
+    here = FineMaps.of(features)
+    same = tell_apart_loss(here, masks, here, masks)
     assert same[:2].tolist() == pytest.approx([math.log(1 + math.exp(-10))] * 2, rel=1e-3)
     assert same[2] == 0  # it is nowhere, and no rival of the others either
-    swapped = tell_apart_loss(features, masks, features[[1, 0, 2]], masks)
+    swapped = tell_apart_loss(here, masks, here.pick([1, 0, 2]), masks)
     assert swapped[:2].tolist() == pytest.approx([10 + math.log(1 + math.exp(-10))] * 2, rel=1e-3)
 
 
@@ -213,7 +233,7 @@ def test_the_prompt_is_given_where_a_query_mask_is_and_reaches_all_resolutions()
             for v in (batch.query_images, batch.target_images)
         )
         target, masks = target.pick([0, 0, 0]), batch.query_masks[:, 0]
-        fine = query.fine.expand(3, -1, -1, -1)
+        fine = query.fine.pick([0, 0, 0])
         plain = model.decode(target.top, target).all_logits
         assert torch.equal(plain, model.decode(target.top, target, masks).all_logits)
         assert (plain - model.decode(target.top, target, masks, fine).all_logits).abs().max() > 0.1
@@ -231,9 +251,12 @@ def test_the_prompt_is_given_where_a_query_mask_is_and_reaches_all_resolutions()
 
 
 def test_features_are_joined_and_picked_with_and_without_fine_ones():
-    parts = [ImageFeatures(*(fill(f"{n}{i}", (1, 2, 2, 2)) for n in "thqf")) for i in range(2)]
-    joined = ImageFeatures.join(parts)
-    assert torch.equal(joined.pick([1]).fine, parts[1].fine)
+    parts = [
+        ImageFeatures(*(fill(f"{n}{i}", (1, 2, 2, 2)) for n in "thq"), FineMaps.of(fill(f"f{i}", (1, 2, 2, 2))))
+        for i in range(2)
+    ]
+    picked = ImageFeatures.join(parts).pick([1]).fine
+    assert torch.equal(picked.maps[picked.rows], parts[1].fine.maps)
     bare = [replace(p, fine=None) for p in parts]
     assert ImageFeatures.join(bare).pick([0]).fine is None
 

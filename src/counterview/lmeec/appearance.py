@@ -8,6 +8,9 @@ what the mask decoder sees at all three of its resolutions, as SAM 2 adds a mask
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +20,65 @@ SHARPNESS = 5.0
 
 REACH = 10.0
 """A cosine counts ten times as much as a logit of objectness."""
+
+
+@dataclass(frozen=True)
+class FineMaps:
+    """Fine features of B pictures as N tracks see them. A map is many times larger than what is read of it, so none is
+    copied for each of its tracks: they are all read in one product.
+
+    Attributes:
+        maps: ``(B, width + 1, s, s)``.
+        rows: ``(N,)`` int64, the picture of each track.
+    """
+
+    maps: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, maps: Tensor) -> FineMaps:
+        """One track for each picture."""
+        return cls(maps, torch.arange(len(maps), device=maps.device))
+
+    @classmethod
+    def join(cls, parts: Sequence[FineMaps]) -> FineMaps:
+        """The tracks of all ``parts``, one after the other."""
+        before = [sum(len(part.maps) for part in parts[:index]) for index in range(len(parts))]
+        return cls(
+            torch.cat([part.maps for part in parts]),
+            torch.cat([part.rows + first for part, first in zip(parts, before, strict=True)]),
+        )
+
+    def pick(self, index: Tensor | Sequence[int]) -> FineMaps:
+        """The tracks of ``index`` ``(M,)``, repeated as it says."""
+        return FineMaps(self.maps, self.rows[torch.as_tensor(index, device=self.rows.device)])
+
+    @property
+    def side(self) -> int:
+        """s."""
+        return self.maps.shape[-1]
+
+    def under(self, shares: Tensor) -> Tensor:
+        """Sums ``(N, width + 1)`` over the cells of each track's picture, weighted by ``shares`` ``(N, s, s)``."""
+        there = self._spots()
+        return self._spread(shares.flatten(1), there).bmm(self.maps.float().flatten(2).transpose(1, 2))[there]
+
+    def along(self, ways: Tensor) -> Tensor:
+        """Products of ``ways`` ``(N, K, width + 1)`` with every cell of each track's picture: ``(N, K, s, s)``."""
+        there, many = self._spots(), ways.shape[1]
+        spread = self._spread(ways, there)
+        found = spread.flatten(1, 2).bmm(self.maps.float().flatten(2))
+        return found.unflatten(1, (-1, many))[there].unflatten(2, (self.side, self.side))
+
+    def _spots(self) -> tuple[Tensor, Tensor]:
+        """Picture of each track, and its number among the tracks of this picture."""
+        same = self.rows[:, None] == self.rows
+        return self.rows, same.tril(-1).sum(dim=1)
+
+    def _spread(self, values: Tensor, there: tuple[Tensor, Tensor]) -> Tensor:
+        """``(N, ...)`` as ``(B, most tracks of a picture, ...)``, filled up with zeros."""
+        most = int(there[1].max()) + 1 if len(there[1]) else 0
+        return values.new_zeros(len(self.maps), most, *values.shape[1:]).index_put(there, values)
 
 
 class AppearancePrompt(nn.Module):
@@ -46,13 +108,13 @@ class AppearancePrompt(nn.Module):
         values = (self.fine(fine) + context).float()
         return torch.cat([functional.normalize(values[:, :-1], dim=1), values[:, -1:]], dim=1)
 
-    def compare(self, query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
+    def compare(self, query: FineMaps, masks: Tensor, target: FineMaps) -> Tensor:
         """Compare objects with pictures.
 
         Args:
-            query: fine features of the query pictures ``(N, width + 1, s, s)``.
+            query: fine features of the N tracks' query pictures.
             masks: query masks ``(N, S, S)`` of 0 and 1.
-            target: fine features of the target pictures ``(N, width + 1, s, s)``.
+            target: fine features of their target pictures.
 
         Returns:
             ``(N, 2, s, s)``: how alike, and how far below the best cell by likeness and objectness together.
@@ -70,7 +132,7 @@ class AppearancePrompt(nn.Module):
         )
 
 
-def likeness(query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
+def likeness(query: FineMaps, masks: Tensor, target: FineMaps) -> Tensor:
     """How likely every cell of the target shows the object under each query mask, ``(N, s, s)`` float32.
 
     The cosine of the query's mean feature with the cell's, and a tenth of the cell's objectness.
@@ -78,24 +140,23 @@ def likeness(query: Tensor, masks: Tensor, target: Tensor) -> Tensor:
     return _against(mean_under(query, masks), target, (1 / REACH,))[:, 0]
 
 
-def mean_under(features: Tensor, masks: Tensor) -> Tensor:
+def mean_under(features: FineMaps, masks: Tensor) -> Tensor:
     """Mean feature under each mask without objectness, at unit length, ``(N, width)``; zero under an empty mask.
 
     Only the cells count that the mask fills at least half as much as the fullest one.
     """
-    share = functional.adaptive_avg_pool2d(masks[:, None].float(), features.shape[-1])
-    share = share * (share >= share.amax(dim=(2, 3), keepdim=True) / 2)
-    return functional.normalize(torch.einsum("nchw,nhw->nc", features.float(), share[:, 0])[:, :-1], dim=1)
+    share = functional.adaptive_avg_pool2d(masks[:, None].float(), features.side)[:, 0]
+    share = share * (share >= share.amax(dim=(1, 2), keepdim=True) / 2)
+    return functional.normalize(features.under(share)[:, :-1].float(), dim=1)
 
 
-def _against(means: Tensor, target: Tensor, objectness: tuple[float, ...]) -> Tensor:
+def _against(means: Tensor, target: FineMaps, objectness: tuple[float, ...]) -> Tensor:
     """Cosines of means ``(N, width)`` with every cell, plus K shares of its objectness: ``(N, K, s, s)``.
 
     One product with all channels: cutting off the last would cost a copy of the map, and a map of zeros backwards.
     """
     ends = means.new_tensor(objectness).expand(len(means), -1)
-    ways = torch.cat([means[:, None].expand(-1, len(objectness), -1), ends[..., None]], dim=2)
-    return torch.einsum("nkc,nchw->nkhw", ways, target.float())
+    return target.along(torch.cat([means[:, None].expand(-1, len(objectness), -1), ends[..., None]], dim=2))
 
 
 def _pooled(comparison: Tensor, side: int) -> Tensor:

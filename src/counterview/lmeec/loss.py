@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from counterview.lmeec.appearance import likeness, mean_under
+from counterview.lmeec.appearance import FineMaps, likeness, mean_under
 from counterview.lmeec.model import Decoded
 
 
@@ -46,7 +46,7 @@ def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def match_loss(
-    query: Tensor, query_masks: Tensor, target: Tensor, target_masks: Tensor, temperature: float = 0.1
+    query: FineMaps, query_masks: Tensor, target: FineMaps, target_masks: Tensor, temperature: float = 0.1
 ) -> Tensor:
     """Does the object look in the target's features as it does in the query's? Ours, for training from scratch.
 
@@ -54,7 +54,7 @@ def match_loss(
     cells); the cross-entropy is taken to how the target mask is spread over the cells, less that of a perfect answer.
 
     Args:
-        query: unit features and objectness ``(N, C + 1, h, w)``.
+        query: unit features and objectness of N tracks.
         query_masks: ``(N, S, S)`` of 0 and 1.
         target: likewise.
         target_masks: likewise.
@@ -63,7 +63,7 @@ def match_loss(
     Returns:
         ``(N,)``; 0 where either mask is empty.
     """
-    truth = functional.adaptive_avg_pool2d(target_masks[:, None].float(), target.shape[-1]).flatten(1)
+    truth = functional.adaptive_avg_pool2d(target_masks[:, None].float(), target.side).flatten(1)
     seen = query_masks.flatten(1).any(dim=1) & (truth.sum(dim=1) > 0)
     spread = truth / truth.sum(dim=1, keepdim=True).clamp(min=1e-6)
     found = (likeness(query, query_masks, target).flatten(1) / temperature).log_softmax(dim=1)
@@ -71,7 +71,7 @@ def match_loss(
 
 
 def tell_apart_loss(
-    query: Tensor, query_masks: Tensor, target: Tensor, target_masks: Tensor, temperature: float = 0.1
+    query: FineMaps, query_masks: Tensor, target: FineMaps, target_masks: Tensor, temperature: float = 0.1
 ) -> Tensor:
     """Is each object of the query most like itself among all objects of the batch's targets? Ours, from scratch.
 

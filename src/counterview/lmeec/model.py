@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.lmeec import attention
-from counterview.lmeec.appearance import AppearancePrompt
+from counterview.lmeec.appearance import AppearancePrompt, FineMaps
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.config import ConvConfig, LMEECConfig
 from counterview.lmeec.convnet import ConvBackbone
@@ -42,18 +42,18 @@ class ImageFeatures:
         top: ``(B, C, h, w)``.
         half: ``(B, C / 4, 2h, 2w)``, projected for the mask decoder.
         quarter: ``(B, C / 8, 4h, 4w)``, projected for the mask decoder.
-        fine: ``(B, config.appearance + 1, 4h, 4w)``, of the appearance prompt where there is one.
+        fine: fine features, ``(B, config.appearance + 1, 4h, 4w)``, of the appearance prompt where there is one.
     """
 
     top: Tensor
     half: Tensor
     quarter: Tensor
-    fine: Tensor | None = None
+    fine: FineMaps | None = None
 
     def pick(self, index: Tensor | Sequence[int]) -> ImageFeatures:
         """The pictures of ``index`` ``(N,)``, repeated as it says."""
         index = torch.as_tensor(index, device=self.top.device)
-        fine = None if self.fine is None else self.fine[index]
+        fine = None if self.fine is None else self.fine.pick(index)
         return ImageFeatures(self.top[index], self.half[index], self.quarter[index], fine)
 
     @staticmethod
@@ -64,7 +64,7 @@ class ImageFeatures:
             torch.cat([p.top for p in parts]),
             torch.cat([p.half for p in parts]),
             torch.cat([p.quarter for p in parts]),
-            torch.cat(fine) if fine else None,
+            FineMaps.join(fine) if fine else None,
         )
 
 
@@ -220,7 +220,7 @@ class LMEEC(nn.Module):
         """Encode normalised pictures ``(B, 3, S, S)``."""
         maps = self.sam.vision_encoder(pixels).fpn_hidden_states  # from high to low resolution, (B, C, side, side)
         decoder = self.sam.mask_decoder
-        fine = None if self.appearance is None else self.appearance.features(maps[0], maps[2])
+        fine = None if self.appearance is None else FineMaps.of(self.appearance.features(maps[0], maps[2]))
         return ImageFeatures(maps[2], decoder.conv_s1(maps[1]), decoder.conv_s0(maps[0]), fine)
 
     def query_logits(self, masks: Tensor) -> Tensor:
@@ -334,7 +334,7 @@ class LMEEC(nn.Module):
         feature: Tensor,
         images: ImageFeatures,
         query_masks: Tensor | None = None,
-        query_fine: Tensor | None = None,
+        query_fine: FineMaps | None = None,
     ) -> Decoded:
         """Decode masks.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from counterview.errors import ImageError, InputError
+from counterview.lmeec.appearance import FineMaps
 from counterview.lmeec.memory import MemoryBank, PointerBank
 from counterview.lmeec.model import NO_OBJECT_LOGIT, Decoded, ImageFeatures
 from counterview.lmeec.preprocess import as_mask, to_native, to_pixels, to_query_mask
@@ -327,7 +328,7 @@ class Session:
         images: ImageFeatures,
         look: Tensor | None,
         squares: Mapping[str, Tensor],
-        query_fine: Tensor | None,
+        query_fine: FineMaps | None,
     ) -> Decoded:
         model, first = self.model, group[0]
         view = None
@@ -350,7 +351,7 @@ class Session:
         )
         feature = model.fuse(memory, view, images.top)
         masks = torch.stack([squares[i.key[0]] for i in group]) if shown else None
-        fine = query_fine.expand(len(group), -1, -1, -1) if shown and query_fine is not None else None
+        fine = query_fine.pick([0] * len(group)) if shown and query_fine is not None else None
         return model.decode(feature, images, masks, fine)
 
     def _remember(self, item: _Item, index: int, memory: Tensor, pointer: Tensor) -> None:

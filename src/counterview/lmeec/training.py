@@ -18,6 +18,7 @@ from counterview.config import to_dict
 from counterview.data.clips import ClipSampler, clip_sources
 from counterview.data.dataset import open_dataset, open_datasets
 from counterview.errors import ConfigError, InputError
+from counterview.lmeec.appearance import FineMaps
 from counterview.lmeec.calibration import fit_visibility
 from counterview.lmeec.card import model_card
 from counterview.lmeec.initial import initialise
@@ -139,7 +140,7 @@ class LMEECTask:
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         weights, optim = self.config.loss, self.config.optim
-        tops: list[tuple[Tensor, Tensor]] = []
+        tops: list[tuple[FineMaps, FineMaps]] = []
         if bool(batch.decode):
             frames = unroll(
                 cast(LMEEC, model),
@@ -169,7 +170,7 @@ class LMEECTask:
         return total, {name: value.detach() for name, value in parts.items()}
 
     @staticmethod
-    def _match(batch: ClipBatch, frame: int, query: Tensor, target: Tensor) -> Tensor:
+    def _match(batch: ClipBatch, frame: int, query: FineMaps, target: FineMaps) -> Tensor:
         there = (query, batch.query_masks[:, frame], target, batch.target_masks[:, frame])
         back = (*there[2:], *there[:2])
         return sum((f(*way) for f in (match_loss, tell_apart_loss) for way in (there, back)), torch.zeros(())) / 2

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from counterview.lmeec.appearance import FineMaps
 from counterview.lmeec.model import LMEEC, Decoded, ImageFeatures
 from counterview.lmeec.preprocess import normalise
 
@@ -51,7 +52,7 @@ def unroll(
     *,
     recompute: bool = False,
     recompute_pictures: int = 1,
-    watch: list[tuple[Tensor, Tensor]] | None = None,
+    watch: list[tuple[FineMaps, FineMaps]] | None = None,
 ) -> list[Decoded]:
     """Predict every frame of the clips in turn, each from the memories of those before it.
 
@@ -120,22 +121,22 @@ def unroll(
     return results
 
 
-def matched_features(model: LMEEC, batch: ClipBatch) -> list[tuple[Tensor, Tensor]]:
-    """Features of query and target of each frame that are to match, ``(N, C, s, s)`` each, with nothing decoded."""
+def matched_features(model: LMEEC, batch: ClipBatch) -> list[tuple[FineMaps, FineMaps]]:
+    """Features of query and target of each frame that are to match, of N tracks each, with nothing decoded."""
     frames = batch.query_images.shape[1]
     views = [
         matched(_encode(model, images, _Recompute(False), 1)) for images in (batch.query_images, batch.target_images)
     ]
     rows = [batch.clip_of * frames + t for t in range(frames)]
-    return [(views[0][row], views[1][row]) for row in rows]
+    return [(views[0].pick(row), views[1].pick(row)) for row in rows]
 
 
-def matched(features: ImageFeatures) -> Tensor:
+def matched(features: ImageFeatures) -> FineMaps:
     """The features that are to match: those of the appearance prompt if there is one, or else the top map."""
     if features.fine is not None:
         return features.fine
     top = functional.normalize(features.top.float(), dim=1)
-    return torch.cat([top, torch.zeros_like(top[:, :1])], dim=1)
+    return FineMaps.of(torch.cat([top, torch.zeros_like(top[:, :1])], dim=1))
 
 
 @dataclass(frozen=True)
