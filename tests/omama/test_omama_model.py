@@ -7,7 +7,6 @@ import torch
 from counterview.errors import ConfigError, InputError
 from counterview.omama import OMaMa, OMaMaConfig, info_nce
 from counterview.omama.model import choice_rank
-from counterview.omama.recipe import DataConfig, LossConfig, OMaMaRecipe
 from counterview.omama.released import load_released, released_names
 from tests.omama.omama_fill import fill
 
@@ -246,9 +245,6 @@ def test_residual_similarity_is_the_weighted_mean_of_both_cosines():
     model = OMaMa(OMaMaConfig(**SMALL, residual=True)).eval().double()
     plain = OMaMa(OMaMaConfig(**SMALL)).eval().double()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "object_share"})
-    assert torch.sigmoid(model.object_share).item() == 0.5
-    uneven = OMaMa(OMaMaConfig(**SMALL, residual=True, residual_share=0.8))
-    assert torch.sigmoid(uneven.object_share).item() == pytest.approx(0.8)
     knn = OMaMa(OMaMaConfig.knn(16))
     args = random_inputs()
     for value in (-1.0, 0.0, 2.0):
@@ -260,48 +256,6 @@ def test_residual_similarity_is_the_weighted_mean_of_both_cosines():
         assert torch.allclose(answer.similarity, expected, atol=1e-12)
     info_nce(answer.similarity, torch.tensor([0, 1])).mean().backward()
     assert model.object_share.grad is not None
-
-
-def test_objectness_is_added_to_choose_whatever_the_query_and_the_similarity_stays_a_cosine():
-    torch.manual_seed(3)
-    model = OMaMa(OMaMaConfig(**SMALL, residual=True, objectness=True)).eval().double()
-    query, candidates, query_map, target_map = random_inputs()
-    queries = torch.cat([query, query.flip(-1)], dim=1)
-    real = torch.ones(candidates.shape[:2], dtype=torch.bool)
-    real[0, -1] = False
-    before = model(queries, candidates, query_map, target_map, real)
-    assert torch.equal(before.rank, before.similarity)  # it starts without an opinion
-    with torch.no_grad():
-        model.objectness_head[-1].weight.normal_()
-    answer = model(queries, candidates, query_map, target_map, real)
-    assert torch.equal(answer.similarity, before.similarity)
-    alone = model.objectness(candidates)
-    assert alone.std() > 0.1
-    added = (answer.rank - answer.similarity)[real[:, None].expand_as(answer.rank)]
-    torch.testing.assert_close(added, alone[:, None].expand_as(answer.rank)[real[:, None].expand_as(answer.rank)])
-    assert torch.isneginf(answer.rank[0, :, -1]).all()
-    assert torch.equal(answer.best, answer.rank.argmax(-1))
-    assert not torch.equal(answer.best, answer.similarity.argmax(-1))
-    # What visibility sees of it: rank, similarity, and the plain cosine, six numbers of each.
-    assert model.visibility_head.statistics[0].in_features == 18
-    assert torch.isfinite(answer.visibility_logit).all()
-    model.zero_grad()
-    info_nce(answer.similarity[:, 0], torch.tensor([0, 1])).mean().backward()
-    assert all(p.grad is None for p in model.objectness_head.parameters())
-    again = model(queries, candidates, query_map, target_map, real)
-    info_nce(again.rank[:, 0], torch.tensor([0, 1])).mean().backward()
-    assert all(p.grad is not None for p in model.objectness_head.parameters())
-
-
-def test_objectness_needs_the_head_and_no_negatives_of_other_takes():
-    with pytest.raises(ConfigError, match="objectness is true without matching_head"):
-        OMaMaConfig.knn(16, objectness=True)
-    with pytest.raises(ConfigError, match=r"objectness and loss\.batch_negatives"):
-        OMaMaRecipe(
-            DataConfig(root="x"),
-            model=OMaMaConfig(**SMALL, objectness=True),
-            loss=LossConfig(batch_negatives=True),
-        )
 
 
 def test_pooled_attention_equals_attention_over_the_pooled_map():

@@ -112,27 +112,6 @@ def test_positives_of_the_kind_asked_for(task, positive):
     assert kinds == ({"proposal"} if positive == "proposal" else {"proposal", "gt"})
 
 
-def test_the_pictures_other_objects_are_candidates_where_asked_for(task):
-    sampling = dataclasses.replace(task.config.sampling, other_objects=True)
-    seen = set()
-    for index, (_, pair) in enumerate(task.train_pairs):
-        take = task.train_data.take(pair.take)
-        objects = task.store.objects(take, pair.target_camera, pair.frame)
-        plain = task.sample(0, index, np.random.default_rng(index))
-        more = make_example(task.store, take, pair, sampling, np.random.default_rng(index), plain.group)
-        others = [row for row, name in enumerate(objects.names) if name != pair.object]
-        number = len(plain.candidates)
-        assert np.array_equal(more.candidates[:number], plain.candidates)
-        assert np.array_equal(more.candidates[number:], objects.descriptors[others])
-        assert more.overlap[number:].sum() == 0
-        assert len(more.overlap) == len(more.candidates)
-        assert (more.positive, more.visible) == (plain.positive, plain.visible)
-        seen.add((more.visible, bool(others)))
-    assert {(True, True), (False, True)} <= seen
-    with pytest.raises(ConfigError, match="knows no other_objects"):
-        dataclasses.replace(sampling, mining="released")
-
-
 def test_batches_of_mixed_grids_equal_one_by_one(task):
     model = task.build_model().double().eval()
     numbers = [0, 1, len(task.train_pairs) - 1, len(task.train_pairs) - 2, 3]

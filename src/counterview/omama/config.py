@@ -60,13 +60,6 @@ class OMaMaConfig:
             "help": "compare object descriptors too: similarity is a learned mean of their cosine and the head's"
         },
     )
-    residual_share: float = field(
-        default=0.5, metadata={"help": "with residual: the descriptors' share of the similarity before training"}
-    )
-    objectness: bool = field(
-        default=False,
-        metadata={"help": "a learned score of each candidate by itself, added to the similarity to choose one; ours"},
-    )
     context: bool = field(default=True, metadata={"help": "use the context descriptor"})
     cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
     dropout: float = field(
@@ -122,7 +115,6 @@ class OMaMaConfig:
         problems = [
             *out_of_range(self, *one_or_more, at_least=1),
             *out_of_range(self, "dropout", at_least=0, below=1),
-            *out_of_range(self, "residual_share", above=0, below=1),
             *out_of_range(self, "proposal_prior", at_least=0, below=100),
         ]
         for name in ("query_grid_hw", "target_grid_hw"):
@@ -131,7 +123,7 @@ class OMaMaConfig:
         if self.cross_attention and self.heads > 0 and self.channels % self.heads:
             problems.append(f"heads is {self.heads}, which does not divide channels = {self.channels}")
         if not self.matching_head:
-            for name in ("context", "cross_attention", "residual", "objectness"):
+            for name in ("context", "cross_attention", "residual"):
                 if getattr(self, name):
                     problems.append(f"{name} is true without matching_head: the k-NN baseline has none of it")
             if self.visibility == "trained":

@@ -195,8 +195,8 @@ class EndToEndTask(BackboneTask):
             batch["candidates"][target_of],
             keep_queries=True,
         )
-        number, queries, candidates = out.rank.shape
-        own = out.rank.reshape(number * queries, candidates)
+        number, queries, candidates = out.similarity.shape
+        own = out.similarity.reshape(number * queries, candidates)
         counts = batch["candidates"][target_of][:, None].expand(-1, queries, -1).reshape(own.shape)
         overlap = batch["overlap"].reshape(own.shape) ** config.credit_power
         weight = batch["weight"].flatten()

@@ -22,9 +22,6 @@ from counterview.omama.attention import CrossViewAttention, PositionEmbedding
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.visibility import VisibilityHead
 
-OBJECTNESS_HIDDEN = 128
-"""Width of the hidden layer that judges a candidate by itself."""
-
 
 @dataclass(frozen=True)
 class OMaMaOutput:
@@ -34,17 +31,15 @@ class OMaMaOutput:
 
     Attributes:
         similarity: ``(B, N)`` or ``(B, Q, N)`` cosines in ``[-1, 1]``; minus infinity for padded candidates.
-        rank: likewise, what a candidate is chosen by: the similarity, plus the objectness where there is one.
         visibility: ``(B,)`` or ``(B, Q)`` probability that the object is in the target picture; 0 where there
             is no candidate.
         visibility_logit: ``(B,)`` or ``(B, Q)`` before calibration and sigmoid.
         query_embedding: ``(B, E)`` or ``(B, Q, E)``, of length 1.
         candidate_embeddings: ``(B, N, E)``, of length 1.
-        best: ``(B,)`` or ``(B, Q)`` index of the candidate of the highest rank; -1 where there is none.
+        best: ``(B,)`` or ``(B, Q)`` index of the best candidate; -1 where there is none.
     """
 
     similarity: Tensor
-    rank: Tensor
     visibility: Tensor
     visibility_logit: Tensor
     query_embedding: Tensor
@@ -81,15 +76,9 @@ class OMaMa(nn.Module):
                 nn.ReLU(),
                 nn.Linear(config.hidden, config.embedding),
             )
-            views = 2 + config.residual if config.objectness else 1
-            self.visibility_head = VisibilityHead(config.embedding, config.visibility_agreement, views)
-        if config.objectness:
-            last = nn.Linear(OBJECTNESS_HIDDEN, 1)
-            nn.init.zeros_(last.weight)  # no opinion to begin with
-            nn.init.zeros_(last.bias)
-            self.objectness_head = nn.Sequential(nn.Linear(config.descriptor_width, OBJECTNESS_HIDDEN), nn.ReLU(), last)
+            self.visibility_head = VisibilityHead(config.embedding, config.visibility_agreement)
         if config.residual:
-            self.object_share = nn.Parameter(torch.tensor(config.residual_share).logit())
+            self.object_share = nn.Parameter(torch.zeros(()))
         if config.learned_backbone:
             self.backbone = TinyNet(load_config(TinyConfig, config.backbone_settings))
 
@@ -144,54 +133,41 @@ class OMaMa(nn.Module):
         self._check(query_descriptors, candidate_descriptors, query_map, target_map, candidate_mask)
         queries = self.embed_queries(query_descriptors, target_map)
         candidates = self.embed_candidates(candidate_descriptors, query_map)
-        objectness = self.objectness(candidate_descriptors)
-        return self.compare(queries, candidates, candidate_mask, objectness, keep_queries=keep_queries)
-
-    def objectness(self, candidate_descriptors: Tensor) -> Tensor | None:
-        """How much each candidate looks like a whole object, ``(B, N, 2C)`` to ``(B, N)``; None without such a head."""
-        if not self.config.objectness:
-            return None
-        inputs = functional.dropout(candidate_descriptors, self.config.dropout, self.training)
-        return torch.as_tensor(self.objectness_head(inputs))[..., 0]
+        return self.compare(queries, candidates, candidate_mask, keep_queries=keep_queries)
 
     def compare(
         self,
         queries: Tensor,
         candidates: Tensor,
         candidate_mask: Tensor | None = None,
-        objectness: Tensor | None = None,
         *,
         keep_queries: bool = False,
     ) -> OMaMaOutput:
-        """Compare embeddings: queries ``(B, Q, E)`` with candidates ``(B, N, E)``, of :meth:`objectness` ``(B, N)``."""
+        """Compare embeddings: queries ``(B, Q, E)`` with candidates ``(B, N, E)``."""
         similarity = queries @ candidates.transpose(1, 2)
         if candidate_mask is not None:
             similarity = similarity.masked_fill(~candidate_mask[:, None, :], -torch.inf)
-        rank = similarity if objectness is None else similarity + objectness[:, None, :]
         if similarity.shape[-1] == 0:
             best = similarity.new_full(similarity.shape[:2], -1, dtype=torch.long)
             top = similarity.new_full(similarity.shape[:2], -torch.inf)
         else:
-            top, best = rank.max(dim=-1)
+            top, best = similarity.max(dim=-1)
             best = torch.where(torch.isfinite(top), best, -1)
         if self.config.visibility == "released":
             logit = top
             visibility = torch.sigmoid(top)
         else:
             learned: tuple[Tensor, ...] = (queries, candidates)
-            views = [similarity] if objectness is None else [rank, similarity]
             if self.config.residual:
                 learned = tuple(functional.normalize(e[..., -self.config.embedding :], dim=-1) for e in learned)
-                if objectness is not None:
-                    views.append(_cosines(queries, candidates, self.config.object_width, similarity))
-            logit = self.visibility_head(*learned, *views, detach=not self.config.visibility_gradient)
+            logit = self.visibility_head(*learned, similarity, detach=not self.config.visibility_gradient)
             visibility = self.visibility_head.probability(logit)
         visibility = torch.where(best >= 0, visibility, 0.0)
-        answer = (similarity, rank, visibility, logit, queries, best)
+        answer = (similarity, visibility, logit, queries, best)
         if queries.shape[1] == 1 and not keep_queries:
             answer = tuple(part[:, 0] for part in answer)  # type: ignore[assignment]
-        similarity, rank, visibility, logit, embedding, best = answer
-        return OMaMaOutput(similarity, rank, visibility, logit, embedding, candidates, best)
+        similarity, visibility, logit, embedding, best = answer
+        return OMaMaOutput(similarity, visibility, logit, embedding, candidates, best)
 
     def _embed(self, descriptors: Tensor, other_map: Tensor, position: str) -> Tensor:
         config = self.config
@@ -281,17 +257,11 @@ class OMaMa(nn.Module):
         return push_model(self, repo_id, private=private, token=token)
 
 
-def _cosines(queries: Tensor, candidates: Tensor, channels: int, padded: Tensor) -> Tensor:
-    """Cosines of the first channels of ``(B, Q, E)`` with those of ``(B, N, E)``; minus infinity as in ``padded``."""
-    first = [functional.normalize(e[..., :channels], dim=-1) for e in (queries, candidates)]
-    return (first[0] @ first[1].transpose(1, 2)).masked_fill(torch.isinf(padded), -torch.inf)
-
-
 def choice_rank(similarity: NDArray[np.floating], scores: NDArray[np.floating], prior: float) -> NDArray[np.floating]:
     """What the best candidate is chosen by: its similarity, and how much the proposer thinks of it.
 
     Args:
-        similarity: ``(Q, N)``, or :attr:`OMaMaOutput.rank`.
+        similarity: ``(Q, N)``.
         scores: ``(N,)`` of the proposer; their scale does not matter.
         prior: :attr:`OMaMaConfig.proposal_prior`.
 

@@ -56,9 +56,6 @@ class SamplingConfig:
         default=0.5, metadata={"help": "IoU with the truth from which a proposal is no negative"}
     )
     duplicate_iou: float = field(default=0.95, metadata={"help": "IoU from which two proposals count as one"})
-    other_objects: bool = field(
-        default=False, metadata={"help": "true masks of the picture's other objects are candidates too; ours"}
-    )
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, "candidates", at_least=2)
@@ -67,8 +64,6 @@ class SamplingConfig:
         problems += out_of_range(self, "overlap_threshold", "duplicate_iou", above=0, at_most=1)
         if self.mining == "released" and self.positive != "gt":
             problems.append("mining 'released' has the ground-truth mask as its positive: set positive to gt")
-        if self.mining == "released" and self.other_objects:
-            problems.append("mining 'released' knows no other_objects: set it to false")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -124,10 +119,4 @@ class OMaMaRecipe:
             raise ConfigError(
                 "model.learned_backbone is true, and nothing says whose",
                 fix="Set init to the folder of a model that was trained end to end.",
-            )
-        if self.model.objectness and self.loss.batch_negatives:
-            raise ConfigError(
-                "model.objectness and loss.batch_negatives are both true: candidates of other takes are compared by "
-                "their embeddings alone",
-                fix="Set one of them to false.",
             )

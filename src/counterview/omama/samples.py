@@ -86,14 +86,9 @@ def make_example(
     credit = np.zeros(len(chosen), dtype=np.float32)
     if overlap is not None:
         credit = np.append(overlap, np.float32(1.0))[chosen].astype(np.float32)
-    candidates = table[chosen]
-    if sampling.other_objects:
-        others = ~objects.empty & np.array([name != pair.object for name in objects.names], dtype=bool)
-        candidates = np.concatenate([candidates, objects.descriptors[others]])
-        credit = np.append(credit, np.zeros(int(others.sum()), dtype=np.float32))
     return Example(
         query,
-        candidates,
+        table[chosen],
         query_picture.map,
         target.map,
         credit,

@@ -144,7 +144,7 @@ class OMaMaTask:
             model(p["query"], p["candidates"], p["query_map"], p["target_map"], p["candidate_mask"]) for p in batch
         ]
         joined = {name: torch.cat([p[name] for p in batch]) for name in batch[0] if not name.endswith("map")}
-        similarity = torch.cat([a.rank for a in answers])
+        similarity = torch.cat([a.similarity for a in answers])
         weight = joined["weight"].to(similarity.dtype)
         seen = joined["visible"] & (weight > 0)
         counts = joined["candidate_mask"]

@@ -113,7 +113,7 @@ class Validator:
             best[usable] = out.best[0].cpu().numpy()
             if model.config.proposal_prior:
                 sure = self.store.proposals(take, first.target_camera, first.frame).scores
-                rank = choice_rank(out.rank[0].double().cpu().numpy(), sure, model.config.proposal_prior)
+                rank = choice_rank(out.similarity[0].double().cpu().numpy(), sure, model.config.proposal_prior)
                 best[usable] = rank.argmax(axis=1)
             confidence[usable] = out.visibility[0].double().cpu().numpy()
             logit[usable] = out.visibility_logit[0].double().cpu().numpy()

@@ -147,10 +147,9 @@ class VisibilityHead(nn.Module):
     Args:
         embedding: channels E of the embeddings.
         agreement: look at the channels; otherwise at the statistics alone, which a small data set does not overfit.
-        views: kinds of similarity whose statistics it sees.
     """
 
-    def __init__(self, embedding: int, agreement: bool = True, views: int = 1) -> None:
+    def __init__(self, embedding: int, agreement: bool = True) -> None:
         super().__init__()
         widths = (embedding, max(8, embedding // 3), max(8, embedding // 6))
         self.mlp = (
@@ -166,19 +165,16 @@ class VisibilityHead(nn.Module):
                 nn.Linear(widths[2], 2),
             )
         )
-        self.statistics = nn.Sequential(nn.Linear(STATISTICS * views, 32), nn.ReLU(), nn.Linear(32, 1))
+        self.statistics = nn.Sequential(nn.Linear(STATISTICS, 32), nn.ReLU(), nn.Linear(32, 1))
         self.calibration = Calibration()
 
-    def forward(
-        self, queries: Tensor, candidates: Tensor, similarity: Tensor, *others: Tensor, detach: bool = True
-    ) -> Tensor:
+    def forward(self, queries: Tensor, candidates: Tensor, similarity: Tensor, *, detach: bool = True) -> Tensor:
         """Logits before calibration.
 
         Args:
             queries: ``(B, Q, E)`` of length 1.
             candidates: ``(B, N, E)`` of length 1.
-            similarity: ``(B, Q, N)``, minus infinity for padding; its largest is the candidate that is looked at.
-            others: further kinds of similarity, likewise.
+            similarity: ``(B, Q, N)``, minus infinity for padding.
             detach: keep the gradient from the embeddings.
 
         Returns:
@@ -188,9 +184,7 @@ class VisibilityHead(nn.Module):
             return similarity.new_full(similarity.shape[:2], -torch.inf)
         if detach:
             queries, candidates, similarity = queries.detach(), candidates.detach(), similarity.detach()
-            others = tuple(other.detach() for other in others)
-        seen = torch.cat([similarity_statistics(view) for view in (similarity, *others)], dim=-1)
-        logit = self.statistics(seen)[..., 0]
+        logit = self.statistics(similarity_statistics(similarity))[..., 0]
         if self.mlp is not None:
             logit = logit + _agreement(self.mlp, queries, candidates, similarity)
         return torch.where(torch.isfinite(similarity).any(-1), logit, -torch.inf)

@@ -158,6 +158,5 @@ class OMaMaMatcher:
         notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)
         if self.model.config.object_channels is None:  # otherwise objects are described from pixels, not from cells
             notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
-        ranked = out.rank[0].double().cpu().numpy()
-        rank = choice_rank(ranked, target.proposals.scores, self.model.config.proposal_prior)
+        rank = choice_rank(similarity, target.proposals.scores, self.model.config.proposal_prior)
         return MatchScores(similarity, visibility, notes, rank)

@@ -70,7 +70,7 @@ class Table:
 
 
 _NEAREST = ("model.matching_head=false", "model.context=false", "model.cross_attention=false", "model.residual=false",
-            "model.objectness=false", "model.visibility=released")  # fmt: skip
+            "model.visibility=released")  # fmt: skip
 """What makes nearest neighbour of a recipe of O-MaMa."""
 _MAP = ("model.descriptor.own=false", "model.object_channels=null")
 """Descriptors pooled from the map, as a network's are, and not taken from the picture's pixels."""
