@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import torch
 from training_toy import ToyConfig, ToyTask
 
 from counterview.config import load_config
@@ -24,6 +25,20 @@ def main() -> int:
     out, options = sys.argv[1], json.loads(sys.argv[2])
     task = ToyTask(load_config(ToyConfig, options.get("task", {})))
     task.kill_after = options.get("kill_after")
+    if options.get("idle"):  # a weight that no step reaches
+        build, groups = task.build_model, task.parameter_groups
+
+        def build_model():
+            model = build()
+            model.idle = torch.nn.Parameter(torch.zeros(3))
+            return model
+
+        def parameter_groups(model, base_lr, weight_decay):
+            found = groups(model, base_lr, weight_decay)
+            found[0]["params"].append(model.idle)
+            return found
+
+        task.build_model, task.parameter_groups = build_model, parameter_groups
     if "kill_in_save" in options:  # at the given file of the checkpoint that is being written
         real, calls = checkpoint.sha256_file, []
 

@@ -366,6 +366,17 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, two_processes):
         fit(task, dataclasses.replace(config, accumulate=2), two, resume=True, progress=False)
 
 
+def test_weights_that_a_step_leaves_out_are_named_in_words(tmp_path):
+    options = {"idle": True, "training": {**TRAINING, "epochs": 1}}
+    done = run_script(tmp_path / "told", launcher=TORCHRUN, **options)
+    assert done.returncode != 0
+    assert "error: some weights got no gradient" in done.stderr
+    assert "Set training.find_unused_parameters to true." in done.stderr
+    options["training"]["find_unused_parameters"] = True
+    run_script(tmp_path / "found", launcher=TORCHRUN, check=0, **options)
+    assert (tmp_path / "found" / "model").is_dir()
+
+
 @pytest.mark.slow
 def test_two_processes_killed_and_resumed_equal_unbroken(tmp_path, two_processes):
     two, options, _ = two_processes

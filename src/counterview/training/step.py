@@ -73,7 +73,8 @@ class Stepper:
             fp16 overflowed and the step was skipped), and whether any process was asked to stop.
 
         Raises:
-            TrainingError: in all processes, if the loss or the gradient of one is no finite number.
+            TrainingError: in all processes, if the loss or the gradient of one is no finite number; or weights are left
+                out of a step of several processes that were not told so.
         """
         from accelerate.utils import send_to_device
 
@@ -86,7 +87,7 @@ class Stepper:
         for index, batch in enumerate(group):
             last = index + 1 == len(group)
             with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
-                loss, parts = self.wrapped(send_to_device(batch, accelerator.device))
+                loss, parts = self._forward(send_to_device(batch, accelerator.device))
                 accelerator.backward(loss / len(group))
             names = sorted(parts)
             sums.append(torch.stack([loss.detach().float(), *(parts[name].detach().float() for name in names)]))
@@ -102,6 +103,17 @@ class Stepper:
             self._stop(group, {"step": number + 1, **where}, row, own_loss, norm)
         self.optimizer.step()
         return {**row, "lr": self.config.lr * factor, "gradient_norm": norm if math.isfinite(norm) else -1.0}, stop
+
+    def _forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        try:
+            return self.wrapped(batch)  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            if "finished reduction in the prior iteration" not in str(error):
+                raise
+            raise TrainingError(
+                "some weights got no gradient in the last step, and the processes wait for it",
+                fix="Set training.find_unused_parameters to true.",
+            ) from error
 
     def _stop(
         self, group: list[Any], where: Mapping[str, Any], row: Mapping[str, float], own_loss: float, norm: float
