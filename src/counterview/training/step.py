@@ -106,7 +106,7 @@ class Stepper:
 
     def _forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         try:
-            return self.wrapped(batch)  # type: ignore[no-any-return]
+            loss, parts = self.wrapped(batch)
         except RuntimeError as error:
             if "finished reduction in the prior iteration" not in str(error):
                 raise
@@ -114,6 +114,7 @@ class Stepper:
                 "some weights got no gradient in the last step, and the processes wait for it",
                 fix="Set training.find_unused_parameters to true.",
             ) from error
+        return loss, parts
 
     def _stop(
         self, group: list[Any], where: Mapping[str, Any], row: Mapping[str, float], own_loss: float, norm: float
