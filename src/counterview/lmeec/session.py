@@ -294,7 +294,8 @@ class Session:
         answers: dict[tuple[str, str], FrameResult] = {}
         looks = {camera: model.look(view.features.top) for camera, view in targets.items()}
         for group in groups.values():
-            features = ImageFeatures.join([targets[item.key[1]].features for item in group])
+            pictures = ImageFeatures.join([view.features for view in targets.values()])
+            features = pictures.pick([needed.index(item.key[1]) for item in group])
             seen = [look for item in group if (look := looks[item.key[1]]) is not None]
             fine = views[-1].features.fine if shown else None
             decoded = self._decode_group(group, features, torch.cat(seen) if seen else None, squares, fine)
