@@ -71,7 +71,7 @@ def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--scenes", type=int, default=69)
+    parser.add_argument("--scenes", type=int, default=560)
     parser.add_argument("--first", type=int, default=0, help="number of the first room")
     parser.add_argument("--seed", type=int, default=7001)
     parser.add_argument("--size", type=int, default=448, help="height in pixels")

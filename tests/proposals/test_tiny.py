@@ -10,9 +10,20 @@ from counterview.errors import CheckpointError, ConfigError, ImageError
 from counterview.masks.geometry import iou
 from counterview.media.files import HASHES, read_json
 from counterview.proposals import load_proposer, shipped
-from counterview.proposals.boundary import BoundaryNet, folded
+from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX, BoundaryNet, folded, placed
 from counterview.proposals.merging import merge_tree
-from counterview.proposals.objectness import EDGE, FEATURES, INNER, THING, gather, predict
+from counterview.proposals.objectness import (
+    EDGE,
+    EMBEDDED,
+    FEATURES,
+    INNER,
+    JUMP,
+    SQUARE,
+    THING,
+    gather,
+    predict,
+    spread,
+)
 from counterview.proposals.regions import AREA, LENGTH
 from counterview.proposals.tiny import COSTS, TinySettings, at_working_size, basins, cut_along, grow, members_at
 
@@ -31,8 +42,22 @@ def cut_up(shapes):
         edge[1:] |= mask[1:] != mask[:-1]
         edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     thing = np.any(list(objects.values()), axis=0)
-    seen = np.stack([edge, thing]).astype(np.uint8) * 255
+    embedding = np.zeros((90, 120, EMBEDDING), np.float32)
+    for number, mask in enumerate(objects.values(), start=1):
+        embedding[mask, number % EMBEDDING] = 4
+    embedding += np.random.default_rng(0).normal(0, 0.05, embedding.shape).astype(np.float32)
+    extent = np.zeros((90, 120, EXTENT), np.float32)
+    for mask in (*objects.values(), ~thing):
+        extent[mask] = extent_of(mask)
+    seen = shipped.Seen(edge.astype(np.uint8) * 255, thing.astype(np.uint8) * 255, embedding, extent)
     return image, seen, cut_along(image, seen, 60)
+
+
+def extent_of(mask):
+    """What a network that makes no mistake says of each of a body's pixels."""
+    y, x = np.nonzero(mask)
+    deviations = [np.log(np.sqrt(v.var() + 1 / 12)) for v in (x, y)]
+    return np.float32([x.mean() / PLACE_PX, y.mean() / PLACE_PX, *deviations, np.log(len(x))])
 
 
 def test_objects_are_among_the_first_masks(shapes, best_iou):
@@ -143,14 +168,22 @@ def test_boundary_network_takes_any_size_and_sees_a_square():
     image = np.full((70, 101, 3), 90, np.uint8)
     image[20:50, 30:70] = (220, 210, 60)
     seen = shipped.load_boundary()(image)
-    assert seen.shape == (2, 70, 101)
-    assert seen.dtype == np.uint8
+    assert seen.edge.shape == seen.thing.shape == (70, 101)
+    assert seen.edge.dtype == seen.thing.dtype == np.uint8
+    assert seen.embedding.shape == (70, 101, EMBEDDING)
+    assert seen.extent.shape == (70, 101, EXTENT)
     on = np.zeros((70, 101), bool)
     on[19:51, 29:71] = True
     on[21:49, 31:69] = False
     away = np.zeros((70, 101), bool)
     away[25:45, 35:65] = True
-    assert seen[0][on].mean() > 3 * seen[0][away].mean() + 50
+    assert seen.edge[on].mean() > 3 * seen.edge[away].mean() + 50
+    # The square's pixels are alike, and unlike those around it.
+    outside = np.ones((70, 101), bool)
+    outside[15:55, 25:75] = False
+    centre = seen.embedding[away].mean(0)
+    distance = np.linalg.norm(seen.embedding - centre, axis=2)
+    assert np.quantile(distance[away], 0.9) < np.quantile(distance[outside], 0.1)
 
 
 def test_folded_network_answers_as_the_trained_one():
@@ -163,7 +196,17 @@ def test_folded_network_answers_as_the_trained_one():
     plain.load_state_dict(folded(trained))
     x = torch.randn(1, 3, 32, 48)
     with torch.inference_mode():
-        assert torch.allclose(plain(x), trained(x), atol=1e-4)
+        for one, other in zip(plain(x), trained(x), strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_places_are_those_of_the_pixels():
+    embedding = torch.randn(2, EMBEDDING, 3, 5)
+    given = placed(embedding)
+    assert torch.equal(given[:, 2:], embedding[:, 2:])
+    for y, x in itertools.product(range(3), range(5)):
+        expected = embedding[:, :2, y, x] + torch.tensor([2 * x, 2 * y]) / PLACE_PX
+        assert torch.allclose(given[:, :2, y, x], expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -199,20 +242,61 @@ def test_cut_keeps_the_sums_of_the_picture(cut_up):
     _, seen, regions = cut_up
     assert len(regions) == 60
     assert np.array_equal(np.bincount(regions.labels.ravel()), regions.sums[:, AREA])
-    assert regions.sums[:, THING].sum() == pytest.approx(seen[1].sum() / 255)
-    assert regions.sums[:, INNER].sum() == pytest.approx(seen[0].sum() / 255)
+    assert regions.sums[:, THING].sum() == pytest.approx(seen.thing.sum() / 255)
+    assert regions.sums[:, INNER].sum() == pytest.approx(seen.edge.sum() / 255)
+    for number in range(len(regions)):
+        inside = seen.embedding[regions.labels == number].astype(np.float64)
+        assert np.allclose(regions.sums[number, EMBEDDED], inside.sum(0), rtol=1e-4, atol=1e-3)
+        assert regions.sums[number, SQUARE] == pytest.approx((inside**2).sum(), rel=1e-4)
+        around = np.sqrt(((inside - inside.mean(0)) ** 2).sum(1).mean())
+        assert spread(regions.sums[[number]])[0] == pytest.approx(around, abs=2e-3)
     # Borders, counted again on the finished labels.
     labels, total = regions.labels, {}
     for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-        for a, b, p, q in zip(
-            labels[near].ravel(), labels[far].ravel(), seen[0][near].ravel(), seen[0][far].ravel(), strict=True
+        jumps = np.linalg.norm(seen.embedding[near] - seen.embedding[far], axis=2)
+        for a, b, p, q, d in zip(
+            *(part.ravel() for part in (labels[near], labels[far], seen.edge[near], seen.edge[far], jumps)), strict=True
         ):
             if a != b:
-                length, edge = total.get((min(a, b), max(a, b)), (0, 0.0))
-                total[min(a, b), max(a, b)] = (length + 1, edge + (int(p) + int(q)) / 510)
+                length, edge, jump = total.get((min(a, b), max(a, b)), (0, 0.0, 0.0))
+                total[min(a, b), max(a, b)] = (length + 1, edge + (int(p) + int(q)) / 510, jump + float(d))
     assert len(total) == len(regions.pairs)
     for pair, border in zip(regions.pairs.tolist(), regions.borders, strict=True):
-        assert (border[LENGTH], border[EDGE]) == pytest.approx(total[tuple(pair)], abs=1e-4)
+        assert border[[LENGTH, EDGE, JUMP]] == pytest.approx(np.array(total[tuple(pair)]), rel=1e-4, abs=1e-3)
+
+
+def test_what_something_in_front_has_cut_in_two_is_joined_by_its_embedding():
+    image = np.full((60, 90, 3), 120, np.uint8)
+    image[20:40, 10:80] = (200, 60, 60)
+    image[10:50, 40:50] = (60, 60, 200)
+    body = np.zeros((60, 90), np.int64)
+    body[20:40, 10:80] = 1
+    body[10:50, 40:50] = 2
+    edge = np.zeros((60, 90), np.uint8)
+    edge[1:] |= (body[1:] != body[:-1]).astype(np.uint8)
+    edge[:, 1:] |= (body[:, 1:] != body[:, :-1]).astype(np.uint8)
+    embedding = np.eye(EMBEDDING, dtype=np.float32)[body] * 4
+    embedding += np.random.default_rng(1).normal(0, 0.05, embedding.shape).astype(np.float32)
+    extent = np.stack([extent_of(body == number) for number in range(3)])[body]
+    regions = cut_along(image, shipped.Seen(edge * 255, (body > 0).astype(np.uint8) * 255, embedding, extent), 40)
+    nodes = gather(grow(regions), 10, 4000)
+    members = members_at(grow(regions), nodes.at)
+    inside = np.bincount(regions.labels.ravel(), (body == 1).ravel(), len(regions))
+    common = members @ inside
+    overlap = common / (nodes.sums[:, AREA] + inside.sum() - common)
+    assert overlap.max() > 0.85
+    value = dict(zip(FEATURES, nodes.features[overlap.argmax()], strict=True))
+    name = "spread of its embeddings"
+    assert value[name] < 0.5
+    assert nodes.features[:, FEATURES.index(name)].max() > 1
+    name = "log distance of its mean embedding from that of what it is joined with"
+    assert value[name] > np.log(2)
+    # Of the whole the extent is told right, of a part it is too large.
+    parts = (nodes.sums[:, AREA] < 0.6 * inside.sum()) & (common > 0.95 * nodes.sums[:, AREA])
+    assert parts.any()
+    sizes = [FEATURES.index(f"log learned {what} over its own") for what in ("area", "deviation along x")]
+    assert np.abs(nodes.features[overlap.argmax(), sizes]).max() < 0.25
+    assert nodes.features[parts][:, sizes].mean(0).min() > 0.4
 
 
 def test_members_are_those_of_the_trees(cut_up):
@@ -251,21 +335,24 @@ def test_features_agree_with_what_is_counted_from_the_members(cut_up):
         sibling = own[parent] & ~own[node]
         u, v = regions.pairs.T
         between = (own[node][u] & sibling[v]) | (own[node][v] & sibling[u])
-        mean = regions.borders[between, EDGE].sum() / regions.borders[between, LENGTH].sum()
+        # Of two that do not touch there is no boundary to speak of.
+        mean = regions.borders[between, EDGE].sum() / max(regions.borders[between, LENGTH].sum(), 1)
         assert value["learned boundary to what it is joined with"][index] == pytest.approx(mean, abs=1e-4)
 
 
 def test_prediction_is_that_of_the_layers():
     rng = np.random.default_rng(0)
-    shapes = {"w0": (3, 4), "b0": (4,), "w1": (4, 1), "b1": (1,)}
+    shapes = {"w0": (3, 4), "b0": (4,), "w1": (4, 2), "b1": (2,)}
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     weights |= {"mean": np.float32([1, 0, -1]), "scale": np.float32([2, 1, 0.5])}
     x = rng.normal(size=(6, 3)).astype(np.float32) * 4
     scaled = torch.from_numpy((x - weights["mean"]) / weights["scale"]).clamp(-5, 5)
-    first, last = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)
+    first, last = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)
     with torch.no_grad():
         for layer, number in ((first, 0), (last, 1)):
             layer.weight.copy_(torch.from_numpy(weights[f"w{number}"].T))
             layer.bias.copy_(torch.from_numpy(weights[f"b{number}"]))
-        expected = torch.sigmoid(last(torch.relu(first(scaled))))[:, 0].numpy()
-    assert np.allclose(predict(weights, x), expected, atol=1e-6)
+        quality, promise = last(torch.relu(first(scaled))).unbind(1)
+    given = predict(weights, x)
+    assert np.allclose(given[0], torch.sigmoid(quality).numpy(), atol=1e-6)
+    assert np.allclose(given[1], promise.numpy(), atol=1e-5)

@@ -1,8 +1,11 @@
-"""A small network that says where one body ends and the next begins, and which pixels belong to things.
+"""A small network that says where bodies end, which pixels are things, which belong together, and to how large a body.
 
 An encoder and decoder of 3x3 convolutions (a small U-Net, Ronneberger et al. 2015) at a half, a quarter, an eighth and
-a sixteenth of the picture's size, with its answer at full size. Learned boundaries instead of colour edges, then
-regions merged along them, is the way of Arbelaez et al. (2014) and Maninis et al. (2018).
+a sixteenth of the picture's size, with boundaries and things at full size. Learned boundaries instead of colour edges,
+then regions merged along them, is the way of Arbelaez et al. (2014) and Maninis et al. (2018). For every second pixel
+the network also gives an embedding, alike within a body and different between bodies (De Brabandere et al. 2017), part
+of it relative to the pixel's own place (Neven et al. 2019): it joins what a hand or a bottle in front has cut in two.
+And it says where the middle of the pixel's body is and how large the body, which tells a whole from a part.
 """
 
 from __future__ import annotations
@@ -11,12 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-WIDTHS = (16, 32, 64, 96)
+WIDTHS = (24, 48, 96, 128)
 """Channels at a half, a quarter, an eighth and a sixteenth of the size."""
 STRIDE = 16
 """Height and width of what goes in are multiples of this."""
 OUTPUTS = 2
 """Boundary, thing."""
+EMBEDDING = 8
+"""Numbers of the embedding, the first two of which count from the pixel's own place, x and y."""
+PLACE_PX = 32
+"""Pixels that are one unit of those two, and of the middle in the extent."""
+EXTENT = 5
+"""Numbers of the extent: from the pixel to the middle of its body, x and y; logarithms of the body's standard
+deviations along x and y and of its area, in pixels."""
 
 
 class _Block(nn.Sequential):
@@ -30,7 +40,7 @@ class _Block(nn.Sequential):
 
 
 class BoundaryNet(nn.Module):
-    """Pictures to logits of boundary and thing.
+    """Pictures to logits of boundary and thing, to embeddings and to extents.
 
     Args:
         train: with batch norms, to be trained; :func:`folded` turns such a network into one without.
@@ -47,16 +57,38 @@ class BoundaryNet(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(d, c, 1), nn.Conv2d(c, b, 1), nn.Conv2d(b, a, 1)])
         self.mix = nn.ModuleList([_Block(c, c, 1, train), _Block(b, b, 1, train), _Block(a, a, 1, train)])
         self.out = nn.Conv2d(a, 4 * OUTPUTS, 3, padding=1)
+        self.embed = nn.Conv2d(a, EMBEDDING, 3, padding=1)
+        self.extent = nn.Conv2d(a, EXTENT, 3, padding=1)
+        if train:  # a body of usual size, so that training need not begin by finding that
+            with torch.no_grad():
+                self.extent.bias.copy_(torch.tensor([0.0, 0.0, 2.5, 2.5, 6.5]))  # type: ignore[union-attr]
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """``(B, 3, H, W)`` RGB from -1 to 1, sides multiples of :data:`STRIDE`, to logits ``(B, 2, H, W)``."""
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """From pictures to logits, embeddings and extents.
+
+        Args:
+            image: ``(B, 3, H, W)`` RGB from -1 to 1, sides multiples of :data:`STRIDE`.
+
+        Returns:
+            logits ``(B, 2, H, W)``; embeddings ``(B, 8, H / 2, W / 2)`` and extents ``(B, 5, H / 2, W / 2)``, places
+            not added yet (:func:`placed`).
+        """
         x1 = self.level1(F.pixel_unshuffle(image, 2))
         x2 = self.level2(F.avg_pool2d(x1, 2))
         x3 = self.level3(F.avg_pool2d(x2, 2))
         x = self.level4(F.avg_pool2d(x3, 2))
         for up, mix, skip in zip(self.up, self.mix, (x3, x2, x1), strict=True):
             x = mix(skip + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        return F.pixel_shuffle(self.out(x), 2)
+        return F.pixel_shuffle(self.out(x), 2), self.embed(x), self.extent(x)
+
+
+def placed(embedding: torch.Tensor) -> torch.Tensor:
+    """Add to embeddings or extents ``(B, c, h, w)`` of every second pixel the places their first two count from."""
+    height, width = embedding.shape[-2:]
+    y = torch.arange(height, device=embedding.device, dtype=embedding.dtype)[:, None] * (2 / PLACE_PX)
+    x = torch.arange(width, device=embedding.device, dtype=embedding.dtype)[None] * (2 / PLACE_PX)
+    place = torch.stack([x.expand(height, width), y.expand(height, width)])
+    return torch.cat([embedding[:, :2] + place, embedding[:, 2:]], 1)
 
 
 def folded(trained: BoundaryNet) -> dict[str, torch.Tensor]:

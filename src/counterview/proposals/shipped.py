@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from safetensors.torch import load as load_torch
 
 from counterview.errors import CheckpointError
 from counterview.media.files import read_shipped
-from counterview.proposals.boundary import STRIDE, BoundaryNet
+from counterview.proposals.boundary import STRIDE, BoundaryNet, placed
 from counterview.proposals.objectness import FEATURES, predict
 from counterview.types import RgbImage
 
@@ -26,6 +27,24 @@ _AGAIN = "Install the package again; --proposals graph needs no weights."
 def folder() -> Path:
     """Where the shipped files lie."""
     return Path(str(files("counterview"))) / "assets" / "proposer"
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the boundary network says of every pixel of a picture.
+
+    Attributes:
+        edge: ``(h, w)`` uint8, 255 times the probability that a body ends here.
+        thing: ``(h, w)`` uint8, 255 times the probability that this belongs to a thing on the table.
+        embedding: ``(h, w, 8)`` float32, alike within a body.
+        extent: ``(h, w, 5)`` float32, middle (x and y, in units of 32 pixels), log deviations along x and y and log
+            area of the body that the pixel belongs to.
+    """
+
+    edge: NDArray[np.uint8]
+    thing: NDArray[np.uint8]
+    embedding: NDArray[np.float32]
+    extent: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +59,24 @@ class Boundary:
     net: BoundaryNet
     digest: str
 
-    def __call__(self, image: RgbImage) -> NDArray[np.uint8]:
-        """Probabilities of boundary and thing, times 255: ``(h, w, 3)`` uint8 to ``(2, h, w)`` uint8."""
+    def __call__(self, image: RgbImage) -> Seen:
+        """What is seen in a picture ``(h, w, 3)`` uint8."""
         height, width = image.shape[:2]
         # The rim is repeated until the sides are multiples of the stride.
         padded = np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
         values = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.inference_mode():
-            logits = self.net(values.contiguous(memory_format=torch.channels_last))[0, :, :height, :width]
-            return (torch.sigmoid(logits) * 255 + 0.5).to(torch.uint8).numpy()
+            logits, *halves = self.net(values.contiguous(memory_format=torch.channels_last))
+            planes = (torch.sigmoid(logits[0]) * 255 + 0.5).to(torch.uint8).numpy()[:, :height, :width]
+            placed_halves = [placed(half)[0].permute(1, 2, 0).contiguous().numpy() for half in halves]
+        embedding, extent = (_whole(half)[:height, :width] for half in placed_halves)
+        return Seen(planes[0], planes[1], embedding, extent)
+
+
+def _whole(half: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Twice the size, ``(h, w, c)`` to ``(2h, 2w, c)``."""
+    size_wh = (2 * half.shape[1], 2 * half.shape[0])
+    return np.asarray(cv2.resize(half, size_wh, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +86,8 @@ class Ranker:
     weights: dict[str, NDArray[np.float32]]
     digest: str
 
-    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Predicted best IoU with an object, ``(m, k)`` to ``(m,)``."""
+    def __call__(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Quality and promise of nodes, ``(m, k)`` to ``(m,)`` each: see :mod:`counterview.proposals.objectness`."""
         return predict(self.weights, features)
 
 

@@ -16,19 +16,20 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from counterview.errors import ConfigError
 from counterview.proposals import ranking
 from counterview.proposals.base import Proposals
+from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX
 from counterview.proposals.graph import (
-    contact_and_strict_shape,
     setting_problems,
     texture_and_shape,
     texture_and_strict_shape,
     varied_proposals,
 )
 from counterview.proposals.merging import F64, I64, Cost, MergeTree, merge_tree, sum_by_pair
-from counterview.proposals.objectness import EDGE, THING, gather
+from counterview.proposals.objectness import EDGE, EMBEDDED, EXTENTS, apart, gather
 from counterview.proposals.regions import (
     AREA,
     LAB,
@@ -39,10 +40,10 @@ from counterview.proposals.regions import (
     gradient_strength,
     pixel_sums,
 )
-from counterview.proposals.shipped import Ranker, load_boundary, load_ranker
+from counterview.proposals.shipped import Ranker, Seen, load_boundary, load_ranker
 from counterview.types import RgbImage, as_rgb
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings and weights give other masks than before."""
 
 F32 = NDArray[np.float32]
@@ -51,10 +52,12 @@ U8 = NDArray[np.uint8]
 _SMOOTHING_PX = 0.8
 _EDGE_WEIGHT = 20.0
 """Lab units a pixel of colour edge that a certain boundary is worth where regions are cut."""
-SHARPNESS = 3
-"""Power of the predicted IoU in the choice: how much more promising candidates count than others."""
-LEARNED_SHARE = 0.35
-"""Exponent of the learned ranking in the score of a candidate; the rest is the rule's."""
+RULE_SHARE, QUALITY_SHARE = 0.7, 0.5
+"""Exponents of the rule and of the learned quality in what counts in the choice; the learned promise has what the rule
+leaves. Chosen on rooms kept aside, where shares of the rule up to 0.7 are equally good, and on two photographs, where
+more of it is better."""
+_ALIKE, _NEAR = 6, 1.5
+"""How many regions are joined to each beyond its neighbours, at most, and how far their embeddings may be apart."""
 _OPEN = 64
 """Boundaries below this (of 255) count as none."""
 
@@ -93,30 +96,34 @@ def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
     return np.asarray(cv2.resize(image, size_wh, interpolation=how), dtype=np.uint8)
 
 
-def cut_along(image: RgbImage, seen: U8, regions: int) -> Regions:
+def cut_along(image: RgbImage, seen: Seen, regions: int) -> Regions:
     """Cut a picture into at most ``regions`` regions along learned boundaries and edges of colour.
 
     Args:
         image: ``(h, w, 3)`` uint8, RGB, at working size.
-        seen: ``(2, h, w)`` uint8, probabilities of boundary and of thing.
+        seen: what the boundary network says of it.
         regions: number of regions to stop at.
 
     Returns:
-        regions whose sums end with the columns THING and INNER, and whose borders end with EDGE and OPEN, see
-        :mod:`counterview.proposals.objectness`.
+        regions whose sums end with the columns THING, INNER, EMBEDDED, SQUARE, EXTENTS and MIDDLES, and whose borders
+        end with EDGE, OPEN and JUMP, see :mod:`counterview.proposals.objectness`.
     """
     lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
     gradient = gradient_strength(np.asarray(cv2.GaussianBlur(lab, (0, 0), _SMOOTHING_PX), dtype=np.float32))
-    labels = basins(gradient + seen[0] * np.float32(_EDGE_WEIGHT / 255))
+    labels = basins(gradient + seen.edge * np.float32(_EDGE_WEIGHT / 255))
     colour = pixel_sums(labels, lab)
     pairs, borders = _borders(labels, gradient, seen)
     tree = merge_tree(colour, pairs, borders, _small_cost, stop_at=regions)
     final = tree.final_labels()
     labels, ends = final[labels], final[pairs]
-    apart = ends[:, 0] != ends[:, 1]
-    pairs, borders = sum_by_pair(ends[apart], borders[apart])
-    flat = labels.ravel()
-    learned = [np.bincount(flat, (plane.ravel() / 255.0)) for plane in (seen[1], seen[0])]
+    differ = ends[:, 0] != ends[:, 1]
+    pairs, borders = sum_by_pair(ends[differ], borders[differ])
+    flat, embedding = labels.ravel(), seen.embedding.reshape(-1, EMBEDDING)
+    square = np.einsum("pe,pe->p", embedding, embedding)
+    extent = seen.extent.reshape(-1, EXTENT) * np.array([PLACE_PX, PLACE_PX, 1, 1, 1], np.float32)
+    middle = np.einsum("pe,pe->p", extent[:, :2], extent[:, :2])
+    planes = (seen.thing.ravel() / 255.0, seen.edge.ravel() / 255.0, *embedding.T, square, *extent.T, middle)
+    learned = [np.bincount(flat, plane) for plane in planes]
     sums = np.concatenate([pixel_sums(labels, lab), descriptors(labels, lab, gradient), np.stack(learned, 1)], axis=1)
     return Regions(labels, sums, pairs, borders)
 
@@ -149,16 +156,18 @@ def basins(strength: F32) -> I64:
         to = further
 
 
-def _borders(labels: I64, gradient: F32, seen: U8) -> tuple[I64, F64]:
+def _borders(labels: I64, gradient: F32, seen: Seen) -> tuple[I64, F64]:
     """Neighbouring regions, and the sums over the pixel pairs between them, learned columns too."""
     ends, values = [], []
     for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         one, other = labels[near], labels[far]
-        apart = one != other
-        ends.append(np.stack([one[apart], other[apart]], 1))
-        strength = np.maximum(gradient[near][apart], gradient[far][apart])
-        edge = (seen[0][near][apart].astype(np.float32) + seen[0][far][apart]) / 2
-        columns = [np.ones_like(strength), strength, strength > STRONG_GRADIENT, edge / 255, edge < _OPEN]
+        differ = one != other
+        ends.append(np.stack([one[differ], other[differ]], 1))
+        strength = np.maximum(gradient[near][differ], gradient[far][differ])
+        edge = (seen.edge[near][differ].astype(np.float32) + seen.edge[far][differ]) / 2
+        step = seen.embedding[near][differ] - seen.embedding[far][differ]
+        jump = np.sqrt(np.einsum("pe,pe->p", step, step))
+        columns = [np.ones_like(strength), strength, strength > STRONG_GRADIENT, edge / 255, edge < _OPEN, jump]
         values.append(np.stack(columns, 1).astype(np.float64))
     return sum_by_pair(np.concatenate(ends), np.concatenate(values))
 
@@ -181,56 +190,69 @@ def _smaller(sums: F64, u: I64, v: I64) -> F64:
     return np.minimum(sums[u, AREA], sums[v, AREA])
 
 
-def _thing_step(sums: F64, u: I64, v: I64) -> F64:
-    return np.asarray(np.abs(sums[u, THING] / sums[u, AREA] - sums[v, THING] / sums[v, AREA]))
-
-
-def _edge(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    return (_mean_edge(borders) + 0.005) * _smaller(sums, u, v) ** 0.2
-
-
-def _edge_and_thing(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    return (_mean_edge(borders) + 0.02) * _smaller(sums, u, v) ** 0.2 * (0.1 + _thing_step(sums, u, v))
-
-
 def _edge_texture_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return texture_and_shape(sums, u, v, borders) * (0.02 + _mean_edge(borders))
 
 
-def _edge_contact_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    return contact_and_strict_shape(sums, u, v, borders) * (0.1 + _mean_edge(borders))
+def _edge_and_embedding(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return (_mean_edge(borders) + 0.02) * _embedding(sums, u, v, borders)
 
 
-COSTS: tuple[Cost, ...] = (
-    _edge,
-    _edge_and_thing,
-    _edge_texture_and_shape,
-    _edge_contact_and_shape,
-    texture_and_strict_shape,
-    contact_and_strict_shape,
-)
+def _embedding(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    return (0.1 + apart(sums, u, v)) * _smaller(sums, u, v) ** 0.2
+
+
+def _extent(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    """How far apart the middles are that the two believe in, by the size they believe in, and how the sizes differ."""
+    one, other = (sums[w, EXTENTS] / sums[w, AREA, None] for w in (u, v))
+    side = np.exp((one[:, -1] + other[:, -1]) / 4)
+    far = np.hypot(one[:, 0] - other[:, 0], one[:, 1] - other[:, 1]) / side
+    return (0.1 + far + np.abs(one[:, -1] - other[:, -1]) / 2) * _smaller(sums, u, v) ** 0.2
+
+
+COSTS: tuple[Cost, ...] = (_edge_and_embedding, _edge_texture_and_shape, texture_and_strict_shape, _extent)
 """What it costs to join two regions, one tree each."""
 
 
 def grow(regions: Regions) -> list[MergeTree]:
-    """One merging tree for each of :data:`COSTS`."""
-    return [merge_tree(regions.sums, regions.pairs, regions.borders, cost, at_once=1.0) for cost in COSTS]
+    """One merging tree for each of :data:`COSTS`, and one of embeddings that also joins what does not touch."""
+    trees = [merge_tree(regions.sums, regions.pairs, regions.borders, cost, at_once=1.0) for cost in COSTS]
+    return [*trees, merge_tree(regions.sums, *_with_alike(regions), _embedding, at_once=1.0)]
 
 
-def _candidates(regions: Regions, settings: TinySettings, ranker: Ranker) -> tuple[F32, F64]:
-    """The most promising nodes: which regions make up each ``(m, n)``, 0 or 1, and how promising it is ``(m,)``."""
+def _with_alike(regions: Regions) -> tuple[I64, F64]:
+    """Neighbours, and for each region those few others whose embeddings are most like its own, with borders of 0."""
+    mean = regions.sums[:, EMBEDDED] / regions.sums[:, [AREA]]
+    number = min(_ALIKE + 1, len(mean))
+    distance, other = cKDTree(mean).query(mean, number, distance_upper_bound=_NEAR)
+    one = np.repeat(np.arange(len(mean)), number)
+    ends = np.stack([one, np.asarray(other).ravel()], 1)[np.isfinite(np.asarray(distance)).ravel()]
+    ends = ends[ends[:, 0] != ends[:, 1]].astype(np.int64)
+    pairs = np.concatenate([regions.pairs, ends])
+    return sum_by_pair(pairs, np.concatenate([regions.borders, np.zeros((len(ends), regions.borders.shape[1]))]))
+
+
+def _candidates(regions: Regions, settings: TinySettings, ranker: Ranker) -> tuple[F32, F64, F32]:
+    """The most promising nodes.
+
+    Returns:
+        which regions make up each ``(m, n)``, 0 or 1; how much it counts in the choice ``(m,)``, up to 1; and its
+        quality ``(m,)``.
+    """
     trees, area = grow(regions), regions.labels.size
     nodes = gather(trees, settings.min_area_px, settings.max_area * area)
-    # Learned ranking alone is best on rendered pictures and poor on photographs; the rule keeps it on the ground.
-    score = nodes.rule ** (1 - LEARNED_SHARE) * ranker(nodes.features) ** LEARNED_SHARE
+    quality, promise = ranker(nodes.features)
+    # The learned part alone is best on rendered pictures and poor on photographs; the rule keeps it on the ground.
+    weight = (1 - RULE_SHARE) * promise + RULE_SHARE * np.log(np.maximum(nodes.rule, 1e-9))
+    weight += QUALITY_SHARE * np.log(quality + 0.02)
     # Contrast costs most, so it is found only for those that may still be chosen.
-    keep = np.argsort(-score, kind="stable")[: 2 * settings.candidates]
+    keep = np.argsort(-weight, kind="stable")[: 2 * settings.candidates]
     members = members_at(trees, nodes.at[keep])
-    contrast = np.maximum(ranking.surround_contrast(members, nodes.sums[keep], regions), 0)
-    score = score[keep] * contrast ** (1 - LEARNED_SHARE)
-    best = np.argsort(-score, kind="stable")[: settings.candidates]
-    best = best[score[best] > 0]
-    return members[best], score[best]
+    contrast = ranking.surround_contrast(members, nodes.sums[keep], regions)
+    weight = weight[keep] + RULE_SHARE * np.log(np.maximum(contrast, 1e-9))
+    best = np.argsort(-weight, kind="stable")[: settings.candidates]
+    best = best[contrast[best] > 0]
+    return members[best], np.exp(weight[best] - weight[best].max(initial=-np.inf)), quality[keep][best]
 
 
 def members_at(trees: Sequence[MergeTree], at: I64) -> F32:
@@ -306,8 +328,7 @@ class TinyProposer:
         settings, size_hw = self._settings, (image.shape[0], image.shape[1])
         working = at_working_size(image, settings)
         regions = cut_along(working, self._boundary(working), settings.regions)
-        members, score = _candidates(regions, settings, self._ranker)
+        members, weight, quality = _candidates(regions, settings, self._ranker)
         if len(members) == 0:
             return Proposals.none(size_hw)
-        weight = (score / score[0]) ** SHARPNESS
-        return varied_proposals(regions, members, weight, score, settings.max_masks, settings.duplicate_iou, size_hw)
+        return varied_proposals(regions, members, weight, quality, settings.max_masks, settings.duplicate_iou, size_hw)
