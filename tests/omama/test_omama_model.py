@@ -256,6 +256,16 @@ def test_residual_similarity_is_the_weighted_mean_of_both_cosines():
         assert torch.allclose(answer.similarity, expected, atol=1e-12)
     info_nce(answer.similarity, torch.tensor([0, 1])).mean().backward()
     assert model.object_share.grad is not None
+    fixed = OMaMa(OMaMaConfig(**SMALL, residual=True, residual_share=0.75)).eval().double()
+    fixed.load_state_dict(model.state_dict())
+    expected = 0.75 * knn(*args).similarity + 0.25 * plain(*args).similarity
+    answer = fixed(*args)
+    assert torch.allclose(answer.similarity, expected, atol=1e-12)
+    info_nce(answer.similarity, torch.tensor([0, 1])).mean().backward()
+    assert fixed.object_share.grad is None
+    for values in ({"residual_share": 0.5}, {"residual": True, "residual_share": 1.0}):
+        with pytest.raises(ConfigError, match="residual_share"):
+            OMaMaConfig(**SMALL, **values)
 
 
 def test_pooled_attention_equals_attention_over_the_pooled_map():

@@ -60,6 +60,10 @@ class OMaMaConfig:
             "help": "compare object descriptors too: similarity is a learned mean of their cosine and the head's"
         },
     )
+    residual_share: float | None = field(
+        default=None,
+        metadata={"help": "share of the descriptors' own cosine in that mean; learned if not given"},
+    )
     context: bool = field(default=True, metadata={"help": "use the context descriptor"})
     cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
     dropout: float = field(
@@ -117,6 +121,9 @@ class OMaMaConfig:
             *out_of_range(self, "dropout", at_least=0, below=1),
             *out_of_range(self, "proposal_prior", at_least=0, below=100),
         ]
+        problems += out_of_range(self, "residual_share", above=0, below=1)
+        if self.residual_share is not None and not self.residual:
+            problems.append("residual_share is given without residual, and would change nothing")
         for name in ("query_grid_hw", "target_grid_hw"):
             if min(getattr(self, name)) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected two numbers from 1")

@@ -78,7 +78,7 @@ class OMaMa(nn.Module):
             )
             self.visibility_head = VisibilityHead(config.embedding, config.visibility_agreement)
         if config.residual:
-            self.object_share = nn.Parameter(torch.zeros(()))
+            self.object_share = nn.Parameter(torch.zeros(()), requires_grad=config.residual_share is None)
         if config.learned_backbone:
             self.backbone = TinyNet(load_config(TinyConfig, config.backbone_settings))
 
@@ -195,6 +195,8 @@ class OMaMa(nn.Module):
             return embedding
         # Of two unit vectors side by side the cosine is the mean of their cosines, weighted by their shares.
         share = torch.sigmoid(self.object_share)
+        if config.residual_share is not None:
+            share = torch.full_like(share, config.residual_share)
         return torch.cat([share.sqrt() * functional.normalize(objects, dim=-1), (1 - share).sqrt() * embedding], dim=-1)
 
     def _check(
