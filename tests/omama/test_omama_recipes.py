@@ -58,21 +58,21 @@ def test_recipe(path):
 
 
 def test_each_run_of_tiny_match_can_begin_with_the_model_of_the_one_before():
-    parts = ("", "-objects", "-close-ups", "-look-alikes", "-head")
+    parts = ("", "-objects", "-close-ups", "-look-alikes", "-rooms", "-head")
     names = [f"tiny-match{part}" for part in parts]
     recipes = [load_recipe(ROOT / "tabletop" / f"{name}.yaml") for name in names]
-    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 3, "omama"]
+    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 4, "omama"]
     shapes = [
         {name: value.shape for name, value in OMaMa(r.config.model).backbone.state_dict().items()} for r in recipes
     ]
     close_ups = {name for name in shapes[1] if name.startswith("close_ups.")}
     assert shapes[0] == {name: shape for name, shape in shapes[1].items() if name not in close_ups}
-    assert shapes[1] == shapes[2] == shapes[3] == shapes[4]
-    begins = [*(r.config.close_ups.init for r in recipes[1:4]), recipes[4].config.init]
-    assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:4]]
-    assert 2e6 < sum(p.numel() for p in OMaMa(recipes[4].config.model).backbone.parameters()) < 6e6
+    assert shapes[1] == shapes[2] == shapes[3] == shapes[4] == shapes[5]
+    begins = [*(r.config.close_ups.init for r in recipes[1:5]), recipes[5].config.init]
+    assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:5]]
+    assert 2e6 < sum(p.numel() for p in OMaMa(recipes[5].config.model).backbone.parameters()) < 6e6
     frozen = load_recipe(ROOT / "tabletop" / "omama.yaml").config.model
-    last = recipes[4].config.model
+    last = recipes[5].config.model
     assert (frozen.channels, frozen.object_channels) == (last.channels, last.object_channels)
 
 
