@@ -19,7 +19,6 @@ from counterview.proposals.objectness import (
     INNER,
     JUMP,
     SQUARE,
-    THING,
     gather,
     predict,
     spread,
@@ -41,15 +40,14 @@ def cut_up(shapes):
     for mask in objects.values():
         edge[1:] |= mask[1:] != mask[:-1]
         edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    thing = np.any(list(objects.values()), axis=0)
     embedding = np.zeros((90, 120, EMBEDDING), np.float32)
     for number, mask in enumerate(objects.values(), start=1):
         embedding[mask, number % EMBEDDING] = 4
     embedding += np.random.default_rng(0).normal(0, 0.05, embedding.shape).astype(np.float32)
     extent = np.zeros((90, 120, EXTENT), np.float32)
-    for mask in (*objects.values(), ~thing):
+    for mask in (*objects.values(), ~np.any(list(objects.values()), axis=0)):
         extent[mask] = extent_of(mask)
-    seen = shipped.Seen(edge.astype(np.uint8) * 255, thing.astype(np.uint8) * 255, embedding, extent)
+    seen = shipped.Seen(edge.astype(np.uint8) * 255, embedding, extent)
     return image, seen, cut_along(image, seen, 60)
 
 
@@ -168,8 +166,8 @@ def test_boundary_network_takes_any_size_and_sees_a_square():
     image = np.full((70, 101, 3), 90, np.uint8)
     image[20:50, 30:70] = (220, 210, 60)
     seen = shipped.load_boundary()(image)
-    assert seen.edge.shape == seen.thing.shape == (70, 101)
-    assert seen.edge.dtype == seen.thing.dtype == np.uint8
+    assert seen.edge.shape == (70, 101)
+    assert seen.edge.dtype == np.uint8
     assert seen.embedding.shape == (70, 101, EMBEDDING)
     assert seen.extent.shape == (70, 101, EXTENT)
     on = np.zeros((70, 101), bool)
@@ -242,7 +240,6 @@ def test_cut_keeps_the_sums_of_the_picture(cut_up):
     _, seen, regions = cut_up
     assert len(regions) == 60
     assert np.array_equal(np.bincount(regions.labels.ravel()), regions.sums[:, AREA])
-    assert regions.sums[:, THING].sum() == pytest.approx(seen.thing.sum() / 255)
     assert regions.sums[:, INNER].sum() == pytest.approx(seen.edge.sum() / 255)
     for number in range(len(regions)):
         inside = seen.embedding[regions.labels == number].astype(np.float64)
@@ -278,7 +275,7 @@ def test_what_something_in_front_has_cut_in_two_is_joined_by_its_embedding():
     embedding = np.eye(EMBEDDING, dtype=np.float32)[body] * 4
     embedding += np.random.default_rng(1).normal(0, 0.05, embedding.shape).astype(np.float32)
     extent = np.stack([extent_of(body == number) for number in range(3)])[body]
-    regions = cut_along(image, shipped.Seen(edge * 255, (body > 0).astype(np.uint8) * 255, embedding, extent), 40)
+    regions = cut_along(image, shipped.Seen(edge * 255, embedding, extent), 40)
     nodes = gather(grow(regions), 10, 4000)
     members = members_at(grow(regions), nodes.at)
     inside = np.bincount(regions.labels.ravel(), (body == 1).ravel(), len(regions))

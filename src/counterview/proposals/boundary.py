@@ -19,7 +19,7 @@ WIDTHS = (24, 48, 96, 128)
 STRIDE = 16
 """Height and width of what goes in are multiples of this."""
 OUTPUTS = 2
-"""Boundary, thing."""
+"""Boundary; thing, which is learned beside it and not asked for: of what is no table it says little."""
 EMBEDDING = 8
 """Numbers of the embedding, the first two of which count from the pixel's own place, x and y."""
 PLACE_PX = 32

@@ -22,8 +22,8 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-THING, INNER = HISTOGRAMS.stop, HISTOGRAMS.stop + 1
-"""Columns of the region sums: learned probability of thing, learned probability of boundary."""
+INNER = HISTOGRAMS.stop
+"""Column of the region sums: learned probability of boundary."""
 EMBEDDED = slice(INNER + 1, INNER + 1 + EMBEDDING)
 """Columns: the learned embedding."""
 SQUARE = EMBEDDED.stop

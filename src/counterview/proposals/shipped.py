@@ -35,14 +35,12 @@ class Seen:
 
     Attributes:
         edge: ``(h, w)`` uint8, 255 times the probability that a body ends here.
-        thing: ``(h, w)`` uint8, 255 times the probability that this belongs to a thing on the table.
         embedding: ``(h, w, 8)`` float32, alike within a body.
         extent: ``(h, w, 5)`` float32, middle (x and y, in units of 32 pixels), log deviations along x and y and log
             area of the body that the pixel belongs to.
     """
 
     edge: NDArray[np.uint8]
-    thing: NDArray[np.uint8]
     embedding: NDArray[np.float32]
     extent: NDArray[np.float32]
 
@@ -67,10 +65,10 @@ class Boundary:
         values = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.inference_mode():
             logits, *halves = self.net(values.contiguous(memory_format=torch.channels_last))
-            planes = (torch.sigmoid(logits[0]) * 255 + 0.5).to(torch.uint8).numpy()[:, :height, :width]
+            edge = (torch.sigmoid(logits[0, 0]) * 255 + 0.5).to(torch.uint8).numpy()[:height, :width]
             placed_halves = [placed(half)[0].permute(1, 2, 0).contiguous().numpy() for half in halves]
         embedding, extent = (_whole(half)[:height, :width] for half in placed_halves)
-        return Seen(planes[0], planes[1], embedding, extent)
+        return Seen(edge, embedding, extent)
 
 
 def _whole(half: NDArray[np.float32]) -> NDArray[np.float32]:

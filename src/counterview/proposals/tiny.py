@@ -47,7 +47,6 @@ VERSION = 2
 """Raised when the same settings and weights give other masks than before."""
 
 F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
 
 _SMOOTHING_PX = 0.8
 _EDGE_WEIGHT = 20.0
@@ -105,7 +104,7 @@ def cut_along(image: RgbImage, seen: Seen, regions: int) -> Regions:
         regions: number of regions to stop at.
 
     Returns:
-        regions whose sums end with the columns THING, INNER, EMBEDDED, SQUARE, EXTENTS and MIDDLES, and whose borders
+        regions whose sums end with the columns INNER, EMBEDDED, SQUARE, EXTENTS and MIDDLES, and whose borders
         end with EDGE, OPEN and JUMP, see :mod:`counterview.proposals.objectness`.
     """
     lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
@@ -122,7 +121,7 @@ def cut_along(image: RgbImage, seen: Seen, regions: int) -> Regions:
     square = np.einsum("pe,pe->p", embedding, embedding)
     extent = seen.extent.reshape(-1, EXTENT) * np.array([PLACE_PX, PLACE_PX, 1, 1, 1], np.float32)
     middle = np.einsum("pe,pe->p", extent[:, :2], extent[:, :2])
-    planes = (seen.thing.ravel() / 255.0, seen.edge.ravel() / 255.0, *embedding.T, square, *extent.T, middle)
+    planes = (seen.edge.ravel() / 255.0, *embedding.T, square, *extent.T, middle)
     learned = [np.bincount(flat, plane) for plane in planes]
     sums = np.concatenate([pixel_sums(labels, lab), descriptors(labels, lab, gradient), np.stack(learned, 1)], axis=1)
     return Regions(labels, sums, pairs, borders)
