@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn import functional as F
 
 from benchmarks.proposer_scenes import OUTSIDE
+from counterview.media.files import atomic_write
 from counterview.proposals.boundary import PLACE_PX, BoundaryNet, folded, placed
 
 CROP = 256
@@ -180,10 +181,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=200, help="steps between two checks, each of which also saves")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     rooms = Rooms(options.rooms, options.below)
     fixed = [batch(rooms.held, 8, np.random.default_rng(s)) for s in range(8)]
     net = BoundaryNet(train=True).to(memory_format=torch.channels_last)
@@ -225,17 +225,11 @@ def main() -> None:
                 flush=True,
             )
             weights = {k: v.to(torch.float16).contiguous() for k, v in sorted(folded(net).items())}
-            write(options.out, lambda path, weights=weights: save_file(weights, path))
+            with atomic_write(options.out) as handle:
+                handle.write(save(weights))
             whole = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-            kept = {**whole, "step": step, "spent": spent, "running": running}
-            write(state, lambda path, kept=kept: torch.save(kept, path))
-
-
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Write a file aside, then put it in its place."""
-    part = path.with_name(path.name + ".part")
-    save(part)
-    part.replace(path)
+            with atomic_write(state) as handle:
+                torch.save({**whole, "step": step, "spent": spent, "running": running}, handle)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.rooms_as_takes ROOMS OUT [--below N]``: every room is a take of the split ``train``, with one ego
 and two exo cameras. In a room all that lies on the table has a mask in every view, clutter too, which the takes of
-``counterview tabletop`` leave without: a question has three times as many rivals.
+``counterview tabletop`` leave without: a question has half as many rivals again.
 """
 
 from __future__ import annotations

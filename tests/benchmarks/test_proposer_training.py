@@ -1,5 +1,6 @@
 """What the ``tiny`` proposer is trained with: losses, rooms as takes, and a run that goes on where it was cut off."""
 
+import contextlib
 import json
 import sys
 
@@ -112,16 +113,18 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(rooms, tmp_path, r
     class CutError(Exception):
         """Stands for a kill."""
 
-    kept, calls = proposer_boundary.write, []
+    kept, calls = proposer_boundary.atomic_write, []
 
-    def write(path, save):
-        kept(path, save)
+    @contextlib.contextmanager
+    def write(path):
+        with kept(path) as handle:
+            yield handle
         calls.append(path)
         if path.suffix == ".state":
             raise CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(proposer_boundary, "write", write)
+        patch.setattr(proposer_boundary, "atomic_write", write)
         with pytest.raises(CutError):
             run(proposer_boundary, rooms, tmp_path / "cut.safetensors", *options, "--steps", 2)
     assert len(calls) == 2

@@ -55,7 +55,7 @@ def extent_of(mask):
     """What a network that makes no mistake says of each of a body's pixels."""
     y, x = np.nonzero(mask)
     deviations = [np.log(np.sqrt(v.var() + 1 / 12)) for v in (x, y)]
-    return np.float32([x.mean() / PLACE_PX, y.mean() / PLACE_PX, *deviations, np.log(len(x))])
+    return np.float32([x.mean(), y.mean(), *deviations, np.log(len(x))])
 
 
 def test_objects_are_among_the_first_masks(shapes, best_iou):

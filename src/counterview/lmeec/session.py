@@ -293,8 +293,10 @@ class Session:
             groups.setdefault(item.shape, []).append(item)
         answers: dict[tuple[str, str], FrameResult] = {}
         looks = {camera: model.look(view.features.top) for camera, view in targets.items()}
+        if not groups:
+            return answers
+        pictures = ImageFeatures.join([view.features for view in targets.values()])
         for group in groups.values():
-            pictures = ImageFeatures.join([view.features for view in targets.values()])
             features = pictures.pick([needed.index(item.key[1]) for item in group])
             seen = [look for item in group if (look := looks[item.key[1]]) is not None]
             fine = views[-1].features.fine if shown else None

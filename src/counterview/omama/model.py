@@ -194,9 +194,8 @@ class OMaMa(nn.Module):
         if not config.residual:
             return embedding
         # Of two unit vectors side by side the cosine is the mean of their cosines, weighted by their shares.
-        share = torch.sigmoid(self.object_share)
-        if config.residual_share is not None:
-            share = torch.full_like(share, config.residual_share)
+        fixed = config.residual_share
+        share = torch.sigmoid(self.object_share) if fixed is None else torch.full_like(self.object_share, fixed)
         return torch.cat([share.sqrt() * functional.normalize(objects, dim=-1), (1 - share).sqrt() * embedding], dim=-1)
 
     def _check(

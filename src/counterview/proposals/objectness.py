@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from counterview.proposals.boundary import EMBEDDING, EXTENT
 from counterview.proposals.merging import MergeTree
 from counterview.proposals.ranking import ellipse_fill, rim_share
-from counterview.proposals.regions import AREA, FRAME, HISTOGRAMS, LENGTH, MOMENTS, STRENGTH, STRONG
+from counterview.proposals.regions import AREA, FRAME, HISTOGRAMS, LENGTH, MOMENTS, STRENGTH, STRONG, step_between
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -74,12 +74,6 @@ def spread(sums: F64) -> F64:
     return np.asarray(np.sqrt(np.maximum(sums[:, SQUARE] / area - np.einsum("ne,ne->n", mean, mean), 0)))
 
 
-def apart(sums: F64, u: I64, v: I64) -> F64:
-    """Distance of the mean embeddings of regions ``u`` and ``v``, ``(e,)``."""
-    step = sums[u, EMBEDDED] / sums[u, AREA, None] - sums[v, EMBEDDED] / sums[v, AREA, None]
-    return np.asarray(np.sqrt(np.einsum("ec,ec->e", step, step)))
-
-
 @dataclass(frozen=True, eq=False)
 class Nodes:
     """The nodes of several trees over the same leaves, each set of leaves once.
@@ -135,7 +129,7 @@ def _links(tree: MergeTree) -> F64:
     growth = np.log(tree.sums[parents, AREA] / tree.sums[:, AREA])
     fill = np.minimum(ellipse_fill(tree.sums), 1)
     parts = np.zeros(len(tree.sums))
-    parts[new] = apart(tree.sums, a, b)
+    parts[new] = step_between(tree.sums, EMBEDDED, a, b)
     sibling = np.where(top, 10.0, parts[parents])
     wide = spread(tree.sums)
     area = tree.sums[:, AREA]

@@ -92,6 +92,12 @@ def gradient_strength(lab: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.sqrt(np.einsum("hwc,hwc->hw", dx, dx) + np.einsum("hwc,hwc->hw", dy, dy))
 
 
+def step_between(sums: F64, columns: slice, u: I64, v: I64) -> F64:
+    """Distance of the means of regions ``u`` and ``v`` in some columns of their sums, ``(e,)``."""
+    step = sums[u, columns] / sums[u, AREA, None] - sums[v, columns] / sums[v, AREA, None]
+    return np.asarray(np.sqrt(np.einsum("ec,ec->e", step, step)))
+
+
 def ward_cost(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     """Growth of the squared error when two regions are painted in one colour (Ward 1963)."""
     a, b = sums[u, AREA], sums[v, AREA]

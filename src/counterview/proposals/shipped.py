@@ -16,7 +16,7 @@ from safetensors.torch import load as load_torch
 
 from counterview.errors import CheckpointError
 from counterview.media.files import read_shipped
-from counterview.proposals.boundary import STRIDE, BoundaryNet, placed
+from counterview.proposals.boundary import PLACE_PX, STRIDE, BoundaryNet, placed
 from counterview.proposals.objectness import FEATURES, predict
 from counterview.types import RgbImage
 
@@ -36,8 +36,8 @@ class Seen:
     Attributes:
         edge: ``(h, w)`` uint8, 255 times the probability that a body ends here.
         embedding: ``(h, w, 8)`` float32, alike within a body.
-        extent: ``(h, w, 5)`` float32, middle (x and y, in units of 32 pixels), log deviations along x and y and log
-            area of the body that the pixel belongs to.
+        extent: ``(h, w, 5)`` float32, middle (x and y, pixels), log deviations along x and y and log area of the body
+            that the pixel belongs to.
     """
 
     edge: NDArray[np.uint8]
@@ -66,8 +66,9 @@ class Boundary:
         with torch.inference_mode():
             logits, *halves = self.net(values.contiguous(memory_format=torch.channels_last))
             edge = (torch.sigmoid(logits[0, 0]) * 255 + 0.5).to(torch.uint8).numpy()[:height, :width]
-            placed_halves = [placed(half)[0].permute(1, 2, 0).contiguous().numpy() for half in halves]
-        embedding, extent = (_whole(half)[:height, :width] for half in placed_halves)
+            embedding, extent = (placed(half)[0].permute(1, 2, 0).contiguous().numpy() for half in halves)
+        extent[..., :2] *= PLACE_PX
+        embedding, extent = (_whole(half)[:height, :width] for half in (embedding, extent))
         return Seen(edge, embedding, extent)
 
 

@@ -1,9 +1,10 @@
 """``tiny``: the proposals of ``graph`` with two small networks that ship with the package.
 
-One network sees the picture and says where bodies end (:mod:`counterview.proposals.boundary`): small regions are cut
-and merged along those boundaries, not along edges of colour. The other sees what is known of a node of the merging
-trees and says how well it covers some object (:mod:`counterview.proposals.objectness`): that ranks the candidates. Both
-were fitted to rendered rooms; the choice among the candidates is that of ``graph``.
+One network sees the picture and says where bodies end, which pixels belong together and how large their body is
+(:mod:`counterview.proposals.boundary`): small regions are cut and merged by that, not along edges of colour alone. The
+other sees what is known of a node of the merging trees and says how well it covers some object
+(:mod:`counterview.proposals.objectness`): that ranks the candidates. Both were fitted to rendered rooms; the choice
+among the candidates is that of ``graph``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from scipy.spatial import cKDTree
 from counterview.errors import ConfigError
 from counterview.proposals import ranking
 from counterview.proposals.base import Proposals
-from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX
+from counterview.proposals.boundary import EMBEDDING, EXTENT
 from counterview.proposals.graph import (
     setting_problems,
     texture_and_shape,
@@ -29,7 +30,7 @@ from counterview.proposals.graph import (
     varied_proposals,
 )
 from counterview.proposals.merging import F64, I64, Cost, MergeTree, merge_tree, sum_by_pair
-from counterview.proposals.objectness import EDGE, EMBEDDED, EXTENTS, apart, gather
+from counterview.proposals.objectness import EDGE, EMBEDDED, EXTENTS, gather
 from counterview.proposals.regions import (
     AREA,
     LAB,
@@ -39,6 +40,7 @@ from counterview.proposals.regions import (
     descriptors,
     gradient_strength,
     pixel_sums,
+    step_between,
 )
 from counterview.proposals.shipped import Ranker, Seen, load_boundary, load_ranker
 from counterview.types import RgbImage, as_rgb
@@ -119,7 +121,7 @@ def cut_along(image: RgbImage, seen: Seen, regions: int) -> Regions:
     pairs, borders = sum_by_pair(ends[differ], borders[differ])
     flat, embedding = labels.ravel(), seen.embedding.reshape(-1, EMBEDDING)
     square = np.einsum("pe,pe->p", embedding, embedding)
-    extent = seen.extent.reshape(-1, EXTENT) * np.array([PLACE_PX, PLACE_PX, 1, 1, 1], np.float32)
+    extent = seen.extent.reshape(-1, EXTENT)
     middle = np.einsum("pe,pe->p", extent[:, :2], extent[:, :2])
     planes = (seen.edge.ravel() / 255.0, *embedding.T, square, *extent.T, middle)
     learned = [np.bincount(flat, plane) for plane in planes]
@@ -177,12 +179,7 @@ def _mean_edge(borders: F64) -> F64:
 
 def _small_cost(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     """For the first joins, when regions are a few pixels: colour and boundary, each of which may be wrong alone."""
-    return np.sqrt(_smaller(sums, u, v)) * (1 + _colour_step(sums, u, v)) * (0.1 + _mean_edge(borders))
-
-
-def _colour_step(sums: F64, u: I64, v: I64) -> F64:
-    step = sums[u, LAB] / sums[u, AREA, None] - sums[v, LAB] / sums[v, AREA, None]
-    return np.sqrt(np.einsum("ec,ec->e", step, step))
+    return np.sqrt(_smaller(sums, u, v)) * (1 + step_between(sums, LAB, u, v)) * (0.1 + _mean_edge(borders))
 
 
 def _smaller(sums: F64, u: I64, v: I64) -> F64:
@@ -198,7 +195,7 @@ def _edge_and_embedding(sums: F64, u: I64, v: I64, borders: F64) -> F64:
 
 
 def _embedding(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    return (0.1 + apart(sums, u, v)) * _smaller(sums, u, v) ** 0.2
+    return (0.1 + step_between(sums, EMBEDDED, u, v)) * _smaller(sums, u, v) ** 0.2
 
 
 def _extent(sums: F64, u: I64, v: I64, borders: F64) -> F64:
