@@ -6,7 +6,7 @@ Each set is a prepared folder, with the split after a colon (``test`` if it has 
 
 * *candidates*: top-1 accuracy where the candidates are the true masks of all annotated objects of the target picture;
   chance is the mean of one over their number. LM-EEC draws a mask, and the object that it overlaps most counts as its
-  choice.
+  choice. tiny-match also looks at its proposals of both pictures, to see how they lie to each other.
 * *proposals*: IoU, location error, contour accuracy and balanced accuracy by the official protocol, every system
   choosing among the same proposals (those that tiny-match was made for); LM-EEC draws its own masks. *best choice*
   takes the best proposal each time; *ground-truth candidates* is tiny-match among the true masks.

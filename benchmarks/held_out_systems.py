@@ -112,7 +112,7 @@ class Systems:
     def settings(self) -> dict[str, Any]:
         """What all answers depend on."""
         return {
-            "version": 2,
+            "version": 3,
             "proposals": [self.proposer.name, self.proposer.settings()],
             "systems": {name: system.settings() for name, system in self.matchers.items()},
             "follower": None if self.follower is None else self.follower.settings(),
@@ -215,8 +215,8 @@ def _picture(systems: Systems, take: Take, camera: str, frame: int) -> Picture:
         if key not in tables:
             described = system.matcher.describe(system.backbone, features, [*picture.proposals.masks, *true.masks])
             tables[key] = described[: len(picture.proposals)], described[len(picture.proposals) :]
-        picture.views[name] = EncodedView(size, features, picture.proposals, tables[key][0])
-        picture.true_views[name] = EncodedView(size, features, true, tables[key][1])
+        view = picture.views[name] = EncodedView(size, features, picture.proposals, tables[key][0])
+        picture.true_views[name] = EncodedView(size, features, true, tables[key][1], around=view)
     return picture
 
 
@@ -271,7 +271,7 @@ def _answer_pairs(
                 say(name, pair, None, 0.0)
         if masks and names:
             scores = system.matcher.score(system.backbone, query.true_views[name], masks, target.true_views[name])
-            order = scores.similarity.argmax(axis=1)  # true masks have no proposer to score them
+            order = scores.rank.argmax(axis=1)
             for i in there:
                 right[name][i] = float(names[int(order[i])] == asked[i].object)
             if name == systems.chooser:

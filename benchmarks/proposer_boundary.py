@@ -3,7 +3,8 @@
 ``python -m benchmarks.proposer_boundary ROOMS OUT.safetensors``, with ``ROOMS`` from ``benchmarks.proposer_scenes``.
 Rooms from ``--below`` on are left to ``benchmarks.proposer_ranker``; of the others every 30th is kept aside, and its
 loss is printed. Where bodies meet is a boundary; fingers and arms of one person are one body. ``OUT.safetensors`` holds
-the network for use: batch norms folded in, half precision. A run that was cut off goes on from ``OUT.state``.
+the network for use: batch norms folded in, half precision. A run that was cut off goes on from ``OUT.state``;
+``--start OTHER.state`` begins a new run with the weights of another.
 """
 
 from __future__ import annotations
@@ -180,13 +181,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="state of a run whose weights this one begins with")
     parser.add_argument("--every", type=int, default=200, help="steps between two checks, each of which also saves")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     rooms = Rooms(options.rooms, options.below)
     fixed = [batch(rooms.held, 8, np.random.default_rng(s)) for s in range(8)]
-    net = BoundaryNet(train=True).to(memory_format=torch.channels_last)
+    net = BoundaryNet(train=True)
+    if options.start:
+        net.load_state_dict(torch.load(options.start, weights_only=True)["net"])
+    net = net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), options.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, options.steps, pct_start=0.1)
     print(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
+from counterview.omama.scene import SceneConfig
 
 Pooling = Literal["mask", "box", "box_max", "centroid"]
 """How a mask becomes an object descriptor: the rows of the paper's descriptor table."""
@@ -113,6 +114,7 @@ class OMaMaConfig:
         },
     )
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
 
     def __post_init__(self) -> None:
         one_or_more = ("object_channels", "channels", "hidden", "embedding", "heads", "attention_pooling")
@@ -135,6 +137,13 @@ class OMaMaConfig:
                     problems.append(f"{name} is true without matching_head: the k-NN baseline has none of it")
             if self.visibility == "trained":
                 problems.append("visibility is 'trained' without matching_head: the k-NN baseline learns nothing")
+        if self.scene.proposals:
+            if self.proposal_prior:
+                problems.append(
+                    "proposal_prior is given beside scene.proposals, which weighs the proposer's score itself"
+                )
+            if self.visibility != "trained":
+                problems.append("visibility is 'released' beside scene.proposals, which is trained")
         if self.learned_backbone and self.backbone != "tiny":
             problems.append(f"backbone is {self.backbone!r}: the only one that learns is 'tiny'")
         for name in ("backbone", "proposer"):

@@ -20,7 +20,8 @@ from counterview.features.base import Backbone
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.omama.attention import CrossViewAttention, PositionEmbedding
 from counterview.omama.config import OMaMaConfig
-from counterview.omama.visibility import VisibilityHead
+from counterview.omama.scene import SceneHead
+from counterview.omama.visibility import Calibration, VisibilityHead
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class OMaMa(nn.Module):
             self.visibility_head = VisibilityHead(config.embedding, config.visibility_agreement)
         if config.residual:
             self.object_share = nn.Parameter(torch.zeros(()), requires_grad=config.residual_share is None)
+        if config.scene.proposals:
+            self.scene_head = SceneHead(config.scene)
         if config.learned_backbone:
             self.backbone = TinyNet(load_config(TinyConfig, config.backbone_settings))
 
@@ -86,6 +89,11 @@ class OMaMa(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are; the CPU for the k-NN baseline, which has none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of the visibility: the scene's where the model looks at the scene."""
+        return self.scene_head.calibration if self.config.scene.proposals else self.visibility_head.calibration
 
     def own_backbone(self, device: str | torch.device = "cpu") -> Backbone | None:
         """The backbone whose weights the model holds; ``None`` if it was trained on frozen features."""

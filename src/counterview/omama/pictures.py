@@ -167,12 +167,13 @@ class PictureStore:
 
     def objects(self, take: Take, camera: str, frame: int) -> Objects:
         """The annotated objects of a picture, made if they were not. Masks that do not decode are left out."""
-        name, asked = self._objects_name(self.key(take, camera, frame), take, camera, frame)
+        name, asked = self.objects_name(self.key(take, camera, frame), take, camera, frame)
         return cast(Objects, self._keep(name, lambda: self._objects(name, take, camera, frame, asked)))
 
-    def _objects_name(
+    def objects_name(
         self, key: str, take: Take, camera: str, frame: int
     ) -> tuple[tuple[str, str, str], tuple[str, ...]]:
+        """Under what the objects of a picture with this key are kept, which hangs on their masks; and their names."""
         raw = {n: take.raw_masks[n][camera][frame] for n in take.objects if frame in take.raw_masks[n].get(camera, {})}
         digest = hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()
         return ("objects", key, digest), tuple(raw)
@@ -180,7 +181,7 @@ class PictureStore:
     def has(self, take: Take, camera: str, frame: int) -> bool:
         """Whether everything of a picture lies on disk. Nothing is read; damage is found, and mended, at first use."""
         key = self.key(take, camera, frame)
-        about = "/".join(self._objects_name(key, take, camera, frame)[0])
+        about = "/".join(self.objects_name(key, take, camera, frame)[0])
         return (
             f"map/{key}" in self.backbone.store
             and f"proposals/{key}" in self.half

@@ -304,7 +304,7 @@ def calibrate(validator: Validator, model: OMaMa, device: torch.device, config: 
     if len(set(truths.tolist())) < 2:
         logger.warning("visibility is not calibrated: validation has not both visible and absent objects")
         return {}
-    calibration = model.visibility_head.calibration
+    calibration = model.calibration
     calibration.fit(np.array([row.logit for row in known]), truths, kind=config.calibration, prior=config.prior)
     return {"calibration_scale": float(calibration.scale), "calibration_offset": float(calibration.offset)}
 

@@ -16,8 +16,10 @@ from counterview.data.pairs import FramePair
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, LONGEST_SIDE_PX, get_protocol, score_frame
 from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks.geometry import fit_longest_side, resize_mask
-from counterview.omama.model import OMaMa, choice_rank
-from counterview.omama.pictures import PictureStore
+from counterview.omama.answer import Side, answer
+from counterview.omama.model import OMaMa
+from counterview.omama.pictures import Objects, Picture, PictureStore
+from counterview.omama.scene import Boxes
 from counterview.types import ObjectMask
 
 MEASURES = ("iou", "location_error", "contour_accuracy")
@@ -99,24 +101,11 @@ class Validator:
         confidence = np.zeros(len(pairs))
         logit = np.full(len(pairs), -math.inf)
         if usable and len(target.descriptors):
-
-            def tensor(array: NDArray[Any]) -> torch.Tensor:
-                return torch.from_numpy(array)[None].float().to(device)
-
-            out = model(
-                tensor(queries.descriptors[np.array([places[i] for i in usable], dtype=np.int64)]),
-                tensor(target.descriptors),
-                tensor(query.map),
-                tensor(target.map),
-                keep_queries=True,
-            )
-            best[usable] = out.best[0].cpu().numpy()
-            if model.config.proposal_prior:
-                sure = self.store.proposals(take, first.target_camera, first.frame).scores
-                rank = choice_rank(out.similarity[0].double().cpu().numpy(), sure, model.config.proposal_prior)
-                best[usable] = rank.argmax(axis=1)
-            confidence[usable] = out.visibility[0].double().cpu().numpy()
-            logit[usable] = out.visibility_logit[0].double().cpu().numpy()
+            rows = np.array([places[i] for i in usable], dtype=np.int64)
+            sides = [self.side(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
+            out = answer(model, _tensor(queries.descriptors[rows]), _boxes(queries, query, rows), *sides)
+            best[usable] = out.rank.argmax(axis=1)
+            confidence[usable], logit[usable] = out.visibility, out.logit
         objects = self.store.objects(take, first.target_camera, first.frame)
         for i, (number, pair) in enumerate(zip(numbers, pairs, strict=True)):
             scores, possible = None, None
@@ -126,6 +115,14 @@ class Validator:
                 scores = self._score(take, pair, int(best[i]))
             known = float(logit[i]) if math.isfinite(logit[i]) else None
             yield Row(number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i]))
+
+    def side(self, model: OMaMa, take: Take, camera: str, frame: int) -> Side:
+        """A picture with its proposals, as :func:`counterview.omama.answer.answer` takes it."""
+        picture = self.store.picture(take, camera, frame)
+        scored = model.config.scene.proposals or model.config.proposal_prior
+        scores = self.store.proposals(take, camera, frame).scores if scored else None
+        boxes = Boxes.make(picture.boxes_xywh, picture.size_hw, scores)
+        return Side(_tensor(picture.descriptors), _tensor(picture.map), boxes)
 
     def table(self, rows: Sequence[Row]) -> FrameTable:
         """Answers as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
@@ -208,9 +205,20 @@ def true_candidates(
         usable = [(q, t) for q, t in rows if q is not None and t is not None]
         if not usable:
             continue
-        queries = objects[0].descriptors[np.array([q for q, _ in usable])]
-        arrays = (queries, objects[1].descriptors, pictures[0].map, pictures[1].map)
-        out = model(*(torch.from_numpy(a)[None].float().to(device) for a in arrays), keep_queries=True)
-        right += int((out.best[0].cpu().numpy() == np.array([t for _, t in usable])).sum())
+        asked = np.array([q for q, _ in usable], dtype=np.int64)
+        query, around = (validator.side(model, take, camera, first.frame) for camera in places)
+        target = Side(_tensor(objects[1].descriptors), around.map, _boxes(objects[1], pictures[1]))
+        out = answer(
+            model, _tensor(objects[0].descriptors[asked]), _boxes(objects[0], pictures[0], asked), query, target, around
+        )
+        right += int((out.rank.argmax(axis=1) == np.array([t for _, t in usable])).sum())
         total += len(usable)
     return right, total
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array).float()
+
+
+def _boxes(objects: Objects, picture: Picture, rows: NDArray[np.int64] | None = None) -> Boxes:
+    return Boxes.make(objects.boxes_xywh if rows is None else objects.boxes_xywh[rows], picture.size_hw)

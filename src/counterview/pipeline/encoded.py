@@ -21,9 +21,12 @@ class EncodedView:
         features: its feature map.
         proposals: its N candidate masks.
         descriptors: ``(N, D)`` float, one a proposal.
+        around: the same picture with the proposals of its own, where :attr:`proposals` are chosen masks. They say how
+            the views lie to each other, and are no candidates.
     """
 
     size_hw: tuple[int, int]
     features: FeatureMap
     proposals: Proposals
     descriptors: Tensor
+    around: EncodedView | None = None

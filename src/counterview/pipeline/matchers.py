@@ -138,25 +138,20 @@ class OMaMaMatcher:
         self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
     ) -> MatchScores:
         """See :class:`Matcher`."""
-        import torch
-
+        from counterview.omama.answer import Side, answer
         from counterview.omama.descriptors import notes_on
-        from counterview.omama.model import choice_rank
+        from counterview.omama.scene import Boxes
 
-        device = self.model.device
+        def side(view: EncodedView) -> Side:
+            found = view.proposals
+            boxes = Boxes.make(found.boxes_xywh, view.size_hw, found.scores)
+            return Side(view.descriptors, view.features.tensor, boxes)
+
         queries = self.describe(backbone, query.features, query_masks)
-        with torch.inference_mode():
-            out = self.model(
-                queries[None].to(device),
-                target.descriptors[None].to(device),
-                query.features.tensor[None].to(device),
-                target.features.tensor[None].to(device),
-                keep_queries=True,
-            )
-        similarity = out.similarity[0].double().cpu().numpy().clip(-1.0, 1.0)
-        visibility = out.visibility[0].double().cpu().numpy().clip(0.0, 1.0)
+        asked = Boxes.make(np.array([m.box_xywh for m in query_masks]), query.size_hw)
+        around = None if target.around is None else side(target.around)
+        out = answer(self.model, queries, asked, side(query.around or query), side(target), around)
         notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)
         if self.model.config.object_channels is None:  # otherwise objects are described from pixels, not from cells
             notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
-        rank = choice_rank(similarity, target.proposals.scores, self.model.config.proposal_prior)
-        return MatchScores(similarity, visibility, notes, rank)
+        return MatchScores(out.similarity, out.visibility, notes, out.rank)

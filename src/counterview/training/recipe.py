@@ -25,6 +25,7 @@ _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training:OMaMaTask",
     "omama-close-ups": "counterview.omama.close_ups:CloseUpTask",
     "omama-end-to-end": "counterview.omama.end_to_end:EndToEndTask",
+    "omama-scene": "counterview.omama.scene_training:SceneTask",
     "lmeec": "counterview.lmeec.training:LMEECTask",
 }
 _OTHERS: dict[str, type[Any]] = {}

@@ -1,0 +1,99 @@
+"""What a model answers for two pictures whose masks are described: one way, in use and in validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from counterview.omama.homography import Homography
+from counterview.omama.model import OMaMa, choice_rank
+from counterview.omama.scene import Boxes, relate, view_homography
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One picture. N masks, C channels.
+
+    Attributes:
+        descriptors: ``(N, D)``.
+        map: ``(C, h, w)``.
+        boxes: of the masks.
+    """
+
+    descriptors: Tensor
+    map: Tensor
+    boxes: Boxes
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """How Q query objects fit N candidates.
+
+    Attributes:
+        similarity: ``(Q, N)`` cosines.
+        rank: ``(Q, N)`` what candidates are chosen by, the largest first.
+        visibility: ``(Q,)`` probability that the object can be seen.
+        logit: ``(Q,)`` of it, before calibration.
+        homography: from the query to the target picture; ``None`` if none was asked for or found.
+    """
+
+    similarity: F64
+    rank: F64
+    visibility: F64
+    logit: F64
+    homography: Homography | None = None
+
+
+@torch.inference_mode()
+def answer(
+    model: OMaMa, queries: Tensor, query_boxes: Boxes, query: Side, target: Side, around: Side | None = None
+) -> Answer:
+    """Compare query objects with the target's masks.
+
+    Args:
+        model: in evaluation mode.
+        queries: ``(Q, D)`` descriptors of the query objects.
+        query_boxes: their boxes.
+        query: the query picture with its proposals, which only a model with a scene looks at.
+        target: the target picture; its masks are the candidates, at least one.
+        around: the target picture with its proposals, where the candidates are other masks.
+    """
+    device = model.device
+    count, scene = len(queries), model.config.scene.proposals
+    near = query.boxes.best(scene)
+    whole = torch.cat([queries.to(device), query.descriptors[torch.from_numpy(near)].to(device)]) if scene else queries
+    out = model(
+        whole[None].to(device),
+        target.descriptors[None].to(device),
+        query.map[None].to(device),
+        target.map[None].to(device),
+        keep_queries=True,
+    )
+    similarity = _numbers(out.similarity[0].clamp(-1.0, 1.0))
+    if not scene:
+        chosen = choice_rank(similarity, target.boxes.scores, model.config.proposal_prior).astype(np.float64)
+        return Answer(similarity, chosen, _numbers(out.visibility[0]), _numbers(out.visibility_logit[0]))
+    place, likeness = target, similarity[count:]
+    if around is not None:
+        place = around
+        embedded = model.embed_candidates(around.descriptors[None].to(device), query.map[None].to(device))
+        likeness = _numbers(out.query_embedding[0, count:] @ embedded[0].T)
+    far = place.boxes.best(scene)
+    stand = Boxes(query.boxes.xywh[near], query.boxes.size_hw, query.boxes.scores[near])
+    there = Boxes(place.boxes.xywh[far], place.boxes.size_hw, place.boxes.scores[far])
+    homography = view_homography(likeness[:, far], stand, there)
+    pairs, standings = relate(similarity[:count], query_boxes, target.boxes, homography)
+    known = (torch.from_numpy(part)[None].to(device) for part in (pairs, standings))
+    rank, logit = (part[0] for part in model.scene_head(*known))
+    visibility = torch.sigmoid(model.calibration(logit))
+    return Answer(similarity[:count], _numbers(rank), _numbers(visibility), _numbers(logit), homography)
+
+
+def _numbers(tensor: Tensor) -> F64:
+    return np.asarray(tensor.double().cpu().numpy())

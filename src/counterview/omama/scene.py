@@ -1,0 +1,185 @@
+"""Which candidate stands where the object should: the scene around it, beside its looks. Beyond the paper.
+
+Of two cups of one set, descriptors cannot tell which is meant; where they stand can. The proposals of both pictures say
+how the views lie to each other (:mod:`counterview.omama.homography`), which says where each query object ought to be,
+and how large. A small network weighs that against similarity, and says whether the object can be seen: one that should
+be there and is not like anything there is hidden, and one that belongs outside the picture is outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from counterview.config import out_of_range
+from counterview.errors import ConfigError
+from counterview.omama.homography import Homography, find_homography, places
+from counterview.omama.visibility import Calibration, similarity_statistics
+
+F32 = NDArray[np.float32]
+
+RELATIONS = 12
+"""Numbers about a query object and a candidate: see :func:`relate`."""
+STANDINGS = 6
+"""Numbers about a query object: see :func:`relate`."""
+_NEAR, _NEARBY = 0.12, 0.35  # half widths: as exact as a homography can be, and the right part of the table
+_SCALE, _PRIOR = 10.0, 2.0  # what training begins with: similarity, and a fifth of the proposer's score
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How the scene around an object is used."""
+
+    proposals: int = field(
+        default=0,
+        metadata={
+            "help": "the best proposals of both pictures that say how the views lie to each other; "
+            "0: each candidate by itself, as in the paper"
+        },
+    )
+    hidden: int = field(default=32, metadata={"help": "width of the network that weighs place against similarity"})
+
+    def __post_init__(self) -> None:
+        problems = [*out_of_range(self, "proposals", at_least=0), *out_of_range(self, "hidden", at_least=1)]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Masks of one picture as the scene sees them.
+
+    Attributes:
+        xywh: ``(n, 4)`` pixels.
+        size_hw: of the picture.
+        scores: ``(n,)`` of the proposer, its best 1; ones for masks that nobody scored.
+    """
+
+    xywh: NDArray[np.floating]
+    size_hw: tuple[int, int]
+    scores: NDArray[np.floating]
+
+    def __len__(self) -> int:
+        return len(self.xywh)
+
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Places of the ``count`` highest scores, the first among equals."""
+        return np.argsort(-self.scores, kind="stable")[:count]
+
+    @classmethod
+    def make(
+        cls, xywh: NDArray[np.floating], size_hw: tuple[int, int], scores: NDArray[np.floating] | None = None
+    ) -> Boxes:
+        """With scores on any scale, or none."""
+        if scores is None or not len(scores):
+            return cls(xywh, size_hw, np.ones(len(xywh)))
+        return cls(xywh, size_hw, scores / max(float(np.max(scores)), 1e-9))
+
+
+def view_homography(
+    similarity: NDArray[np.floating], query: Boxes, target: Boxes, *, seed: int = 0
+) -> Homography | None:
+    """The homography between two pictures, from proposals and how alike they are, ``(len(query), len(target))``."""
+    return find_homography(
+        places(query.xywh, query.size_hw), places(target.xywh, target.size_hw), similarity, seed=seed
+    )
+
+
+def relate(
+    similarity: NDArray[np.floating], query: Boxes, candidates: Boxes, homography: Homography | None
+) -> tuple[F32, F32]:
+    """What is known of each query object and candidate, in numbers.
+
+    Args:
+        similarity: ``(Q, N)`` cosines.
+        query, candidates: Q and N masks.
+        homography: from the query to the target picture, if one was found.
+
+    Returns:
+        ``(Q, N, 12)``: similarity; the candidate's score; how near it stands to where it should, strictly and
+        loosely; how far right and below of there; how much wider and higher it is than the query object, and the same
+        in the scale that the homography says; how many proposals agree on the homography, and their share.
+        ``(Q, 6)``: whether the object has a place in the target picture's plane; how far inside the picture that is;
+        the logarithms of the query object's size and of its size to be; how many agree, and their share.
+    """
+    count, number = similarity.shape
+    at = places(query.xywh, query.size_hw)
+    stands = places(candidates.xywh, candidates.size_hw)
+    sizes = [np.log(np.maximum(b.xywh[:, 2:], 1) / b.size_hw[1] * 2) for b in (query, candidates)]
+    growth, known = np.zeros(count), np.zeros(count)
+    to = np.zeros((count, 2))
+    support = share = 0.0
+    if homography is not None:
+        to, growth, ahead = homography.map(at)
+        known = ahead.astype(np.float64)
+        growth = np.where(ahead, growth, 0.0).clip(-3, 3)
+        support, share = np.log1p(homography.support) / 3, homography.share
+    away = (stands[None] - to[:, None]).clip(-4, 4) * known[:, None, None]
+    square = (away**2).sum(-1)
+    larger = sizes[1][None] - sizes[0][:, None]
+    pairs = np.zeros((count, number, RELATIONS), dtype=np.float32)
+    pairs[..., 0] = similarity
+    pairs[..., 1] = candidates.scores
+    for column, reach in ((2, _NEAR), (3, _NEARBY)):
+        pairs[..., column] = np.exp(-square / (2 * reach**2)) * known[:, None]
+    pairs[..., 4:6] = (away / _NEARBY).clip(-2, 2)
+    pairs[..., 6:8] = larger.clip(-3, 3)
+    pairs[..., 8:10] = ((larger - growth[:, None, None]) * known[:, None, None]).clip(-3, 3)
+    pairs[..., 10], pairs[..., 11] = support, share
+    limit = np.array([1.0, candidates.size_hw[0] / candidates.size_hw[1]])
+    inside = (limit - np.abs(to)).min(-1).clip(-0.5, 0.5) * known
+    size = sizes[0].mean(-1)
+    columns = [known, inside, size / 3, (size + growth) * known / 3, np.full(count, support), np.full(count, share)]
+    return pairs, np.stack(columns, -1).astype(np.float32)
+
+
+class SceneHead(nn.Module):
+    """Weighs place against similarity, and says whether the object can be seen.
+
+    Args:
+        config: what it is made of.
+    """
+
+    def __init__(self, config: SceneConfig) -> None:
+        super().__init__()
+        self.pair = nn.Sequential(
+            nn.Linear(RELATIONS, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, 1),
+        )
+        nn.init.zeros_(self.pair[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.pair[-1].bias)  # type: ignore[arg-type]
+        self.straight = nn.Parameter(torch.tensor([_SCALE, _PRIOR]))
+        self.seen = nn.Sequential(
+            nn.Linear(2 * 6 + RELATIONS + STANDINGS, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
+        )
+        self.calibration = Calibration()
+
+    def forward(self, pairs: Tensor, standings: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rank candidates.
+
+        Args:
+            pairs: ``(B, Q, N, 12)`` of :func:`relate`, N at least 1.
+            standings: ``(B, Q, 6)``.
+            mask: ``(B, N)`` bool, false for padding.
+
+        Returns:
+            ``(B, Q, N)`` logits, minus infinity for padding: their softmax is how likely each is the object;
+            ``(B, Q)`` logits of its being visible, before calibration.
+        """
+        rank = self.pair(pairs)[..., 0] + pairs[..., :2] @ self.straight
+        similarity = pairs[..., 0]
+        if mask is not None:
+            gone = ~mask[:, None, :]
+            rank, similarity = rank.masked_fill(gone, -torch.inf), similarity.masked_fill(gone, -torch.inf)
+        settled = rank.detach()
+        best = settled.argmax(-1, keepdim=True)
+        chosen = pairs.gather(-2, best[..., None].expand(*best.shape, RELATIONS))[..., 0, :]
+        known = [similarity_statistics(settled / _SCALE), similarity_statistics(similarity), chosen, standings]
+        return rank, self.seen(torch.cat(known, -1))[..., 0]
