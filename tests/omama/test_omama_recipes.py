@@ -1,5 +1,6 @@
 """Every recipe parses, and says what its row is about."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -58,18 +59,22 @@ def test_recipe(path):
 
 
 def test_each_run_of_tiny_match_can_begin_with_the_model_of_the_one_before():
-    parts = ("", "-objects", "-close-ups", "-look-alikes", "-rooms", "-head")
+    parts = ("", "-objects", "-close-ups", "-look-alikes", "-rooms", "-head", "-scene")
     names = [f"tiny-match{part}" for part in parts]
     recipes = [load_recipe(ROOT / "tabletop" / f"{name}.yaml") for name in names]
-    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 4, "omama"]
+    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 4, "omama", "omama-scene"]
     shapes = [
         {name: value.shape for name, value in OMaMa(r.config.model).backbone.state_dict().items()} for r in recipes
     ]
     close_ups = {name for name in shapes[1] if name.startswith("close_ups.")}
     assert shapes[0] == {name: shape for name, shape in shapes[1].items() if name not in close_ups}
-    assert shapes[1] == shapes[2] == shapes[3] == shapes[4] == shapes[5]
-    begins = [*(r.config.close_ups.init for r in recipes[1:5]), recipes[5].config.init]
-    assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:5]]
+    assert shapes[1] == shapes[2] == shapes[3] == shapes[4] == shapes[5] == shapes[6]
+    begins = [*(r.config.close_ups.init for r in recipes[1:5]), recipes[5].config.init, recipes[6].config.init]
+    assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:6]]
+    # The last changes no weight of the one before, and asks it the same: similarities are as they were.
+    head, scene = (r.config.model for r in recipes[5:])
+    changed = {f.name for f in fields(head) if getattr(head, f.name) != getattr(scene, f.name)}
+    assert changed == {"scene", "proposal_prior", "residual_share"}
     assert 2e6 < sum(p.numel() for p in OMaMa(recipes[5].config.model).backbone.parameters()) < 6e6
     frozen = load_recipe(ROOT / "tabletop" / "omama.yaml").config.model
     last = recipes[5].config.model

@@ -94,8 +94,9 @@ def test_places_and_relations():
     assert np.allclose(places(boxes_at(query).xywh, (300, 400)), query)
     homography = find_homography(query, target, similarity)
     asked, there = boxes_at(query[:5]), boxes_at(target, side=30, scores=np.linspace(0.1, 5, len(target)))
-    pairs, standings = relate(similarity[:5], asked, there, homography)
-    assert pairs.shape == (5, len(target), 12)
+    everything = boxes_at(query)
+    pairs, standings = relate(similarity[:5], asked, there, homography, similarity, everything)
+    assert pairs.shape == (5, len(target), 14)
     assert standings.shape == (5, STANDINGS)
     assert np.allclose(pairs[..., 0], similarity[:5], atol=1e-6)
     assert pairs[0, :, 1].max() == 1
@@ -103,11 +104,17 @@ def test_places_and_relations():
     assert (pairs[np.arange(5), np.arange(5), 2] > 0.8).all()
     assert np.allclose(pairs[..., 6:8], np.log(1.5), atol=1e-5)
     assert (standings[:, 0] == 1).all()
+    # Its own proposal is no rival of an object; every other one is.
+    for row in range(5):
+        rivals = [i for i in range(len(query)) if np.abs(query[i] - query[row]).max() > 0.1]
+        wanted = similarity[row] - similarity[rivals].max(0)
+        assert pairs[row, row, 12] == pytest.approx(wanted[row], abs=1e-5)
+    assert (pairs[np.arange(5), np.arange(5), 13] > pairs[np.arange(5), np.arange(5), 12]).all()
     # An object that belongs left of the target picture's edge, by the homography, is not inside.
     inverse = np.linalg.inv(VIEW)
     outside = seen(np.array([[-1.2, 0.0]]), inverse)
-    assert relate(similarity[:1], boxes_at(outside), there, homography)[1][0, 1] < 0
-    alone, nothing = relate(similarity[:5], asked, there, None)
+    assert relate(similarity[:1], boxes_at(outside), there, homography, similarity, everything)[1][0, 1] < 0
+    alone, nothing = relate(similarity[:5], asked, there, None, similarity[:0], boxes_at(query[:0]))
     assert not alone[..., 2:6].any()
     assert not alone[..., 8:].any()
     assert not nothing[:, [0, 1, 3, 4, 5]].any()
@@ -187,7 +194,7 @@ def test_padding_changes_nothing():
     torch.manual_seed(1)
     head = SceneHead(SceneConfig(proposals=5))
     torch.nn.init.normal_(head.pair[-1].weight)
-    pairs, standings = torch.randn(2, 3, 7, 12), torch.randn(2, 3, STANDINGS)
+    pairs, standings = torch.randn(2, 3, 7, 14), torch.randn(2, 3, STANDINGS)
     mask = torch.ones(2, 7, dtype=torch.bool)
     mask[:, 5:] = False
     padded = head(pairs, standings, mask)

@@ -88,7 +88,7 @@ def answer(
     stand = Boxes(query.boxes.xywh[near], query.boxes.size_hw, query.boxes.scores[near])
     there = Boxes(place.boxes.xywh[far], place.boxes.size_hw, place.boxes.scores[far])
     homography = view_homography(likeness[:, far], stand, there)
-    pairs, standings = relate(similarity[:count], query_boxes, target.boxes, homography)
+    pairs, standings = relate(similarity[:count], query_boxes, target.boxes, homography, similarity[count:], stand)
     known = (torch.from_numpy(part)[None].to(device) for part in (pairs, standings))
     rank, logit = (part[0] for part in model.scene_head(*known))
     visibility = torch.sigmoid(model.calibration(logit))

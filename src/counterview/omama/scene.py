@@ -21,12 +21,14 @@ from counterview.omama.homography import Homography, find_homography, places
 from counterview.omama.visibility import Calibration, similarity_statistics
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
-RELATIONS = 12
+RELATIONS = 14
 """Numbers about a query object and a candidate: see :func:`relate`."""
 STANDINGS = 6
 """Numbers about a query object: see :func:`relate`."""
 _NEAR, _NEARBY = 0.12, 0.35  # half widths: as exact as a homography can be, and the right part of the table
+_SAME = 0.5  # of the smaller box inside the other: such proposals of the query picture are the object, or a part of it
 _SCALE, _PRIOR = 10.0, 2.0  # what training begins with: similarity, and a fifth of the proposer's score
 
 
@@ -90,7 +92,12 @@ def view_homography(
 
 
 def relate(
-    similarity: NDArray[np.floating], query: Boxes, candidates: Boxes, homography: Homography | None
+    similarity: NDArray[np.floating],
+    query: Boxes,
+    candidates: Boxes,
+    homography: Homography | None,
+    likeness: NDArray[np.floating],
+    others: Boxes,
 ) -> tuple[F32, F32]:
     """What is known of each query object and candidate, in numbers.
 
@@ -98,43 +105,87 @@ def relate(
         similarity: ``(Q, N)`` cosines.
         query, candidates: Q and N masks.
         homography: from the query to the target picture, if one was found.
+        likeness: ``(M, N)`` cosines of proposals of the query picture with the candidates.
+        others: these proposals. What overlaps a query object is no rival of it.
 
     Returns:
-        ``(Q, N, 12)``: similarity; the candidate's score; how near it stands to where it should, strictly and
+        ``(Q, N, 14)``: similarity; the candidate's score; how near it stands to where it should, strictly and
         loosely; how far right and below of there; how much wider and higher it is than the query object, and the same
-        in the scale that the homography says; how many proposals agree on the homography, and their share.
+        in the scale that the homography says; how many proposals agree on the homography, and their share; how much
+        more the candidate is like the object than like any other thing of the query picture, and the same with place.
         ``(Q, 6)``: whether the object has a place in the target picture's plane; how far inside the picture that is;
         the logarithms of the query object's size and of its size to be; how many agree, and their share.
     """
     count, number = similarity.shape
-    at = places(query.xywh, query.size_hw)
     stands = places(candidates.xywh, candidates.size_hw)
+    own, rival = (_stand(boxes, stands, homography) for boxes in (query, others))
     sizes = [np.log(np.maximum(b.xywh[:, 2:], 1) / b.size_hw[1] * 2) for b in (query, candidates)]
-    growth, known = np.zeros(count), np.zeros(count)
-    to = np.zeros((count, 2))
     support = share = 0.0
     if homography is not None:
-        to, growth, ahead = homography.map(at)
-        known = ahead.astype(np.float64)
-        growth = np.where(ahead, growth, 0.0).clip(-3, 3)
         support, share = np.log1p(homography.support) / 3, homography.share
-    away = (stands[None] - to[:, None]).clip(-4, 4) * known[:, None, None]
-    square = (away**2).sum(-1)
     larger = sizes[1][None] - sizes[0][:, None]
     pairs = np.zeros((count, number, RELATIONS), dtype=np.float32)
     pairs[..., 0] = similarity
     pairs[..., 1] = candidates.scores
-    for column, reach in ((2, _NEAR), (3, _NEARBY)):
-        pairs[..., column] = np.exp(-square / (2 * reach**2)) * known[:, None]
-    pairs[..., 4:6] = (away / _NEARBY).clip(-2, 2)
+    pairs[..., 2], pairs[..., 3] = own.near(_NEAR), own.near(_NEARBY)
+    pairs[..., 4:6] = (own.away / _NEARBY).clip(-2, 2)
     pairs[..., 6:8] = larger.clip(-3, 3)
-    pairs[..., 8:10] = ((larger - growth[:, None, None]) * known[:, None, None]).clip(-3, 3)
+    pairs[..., 8:10] = ((larger - own.growth[:, None, None]) * own.known[:, None, None]).clip(-3, 3)
     pairs[..., 10], pairs[..., 11] = support, share
+    free = ~_overlapping(query.xywh, others.xywh)
+    pairs[..., 12] = _lead(similarity, likeness, free)
+    pairs[..., 13] = _lead(similarity + own.near(_NEARBY) / 2, likeness + rival.near(_NEARBY) / 2, free)
     limit = np.array([1.0, candidates.size_hw[0] / candidates.size_hw[1]])
-    inside = (limit - np.abs(to)).min(-1).clip(-0.5, 0.5) * known
+    inside = (limit - np.abs(own.to)).min(-1).clip(-0.5, 0.5) * own.known
     size = sizes[0].mean(-1)
-    columns = [known, inside, size / 3, (size + growth) * known / 3, np.full(count, support), np.full(count, share)]
+    columns = [
+        own.known, inside, size / 3, (size + own.growth) * own.known / 3, np.full(count, support), np.full(count, share)
+    ]  # fmt: skip
     return pairs, np.stack(columns, -1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Standing:
+    """Where boxes of the query picture should stand: ``to (n, 2)``, how much they grow ``(n,)``, whether that is known
+    ``(n,)``, and how far from there N candidates stand ``(n, N, 2)``."""
+
+    to: F64
+    growth: F64
+    known: F64
+    away: F64
+
+    def near(self, reach: float) -> F64:
+        """``(n, N)`` from 0 to 1."""
+        square = (self.away**2).sum(-1)
+        return np.asarray(np.exp(-square / (2 * reach**2)) * self.known[:, None])
+
+
+def _stand(boxes: Boxes, stands: F64, homography: Homography | None) -> _Standing:
+    count = len(boxes)
+    if homography is None:
+        return _Standing(np.zeros((count, 2)), np.zeros(count), np.zeros(count), np.zeros((count, len(stands), 2)))
+    to, growth, ahead = homography.map(places(boxes.xywh, boxes.size_hw))
+    away = (stands[None] - to[:, None]).clip(-4, 4) * ahead[:, None, None]
+    return _Standing(to, np.where(ahead, growth, 0.0).clip(-3, 3), ahead.astype(np.float64), away)
+
+
+def _overlapping(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """``(n, m)`` whether most of the smaller of two boxes lies in the other."""
+    first, last = (np.asarray(b, dtype=np.float64)[:, :2] for b in (one, other))
+    end, stop = (np.asarray(b, dtype=np.float64)[:, :2] + np.asarray(b)[:, 2:] for b in (one, other))
+    both = (np.minimum(end[:, None], stop[None]) - np.maximum(first[:, None], last[None])).clip(0).prod(-1)
+    areas = [np.asarray(b, dtype=np.float64)[:, 2:].prod(-1) for b in (one, other)]
+    return np.asarray(both > _SAME * np.minimum(areas[0][:, None], areas[1][None]))
+
+
+def _lead(own: NDArray[np.floating], rivals: NDArray[np.floating], free: NDArray[np.bool_]) -> F64:
+    """``(Q, N)``: by how much each beats the best of its rivals ``(M, N)``, those that ``free (Q, M)`` leaves; 0 where
+    there is none."""
+    lead = np.zeros(own.shape)
+    for row, left in enumerate(free):
+        if left.any():
+            lead[row] = own[row] - rivals[left].max(0)
+    return lead
 
 
 class SceneHead(nn.Module):
@@ -165,7 +216,7 @@ class SceneHead(nn.Module):
         """Rank candidates.
 
         Args:
-            pairs: ``(B, Q, N, 12)`` of :func:`relate`, N at least 1.
+            pairs: ``(B, Q, N, 14)`` of :func:`relate`, N at least 1.
             standings: ``(B, Q, 6)``.
             mask: ``(B, N)`` bool, false for padding.
 

@@ -102,7 +102,7 @@ class SceneExample:
     """What the head sees of a scene, and what is right.
 
     Attributes:
-        pairs: ``(Q, N, 12)`` of :func:`counterview.omama.scene.relate`.
+        pairs: ``(Q, N, 14)`` of :func:`counterview.omama.scene.relate`.
         standings: ``(Q, 6)``.
         credit: ``(Q, N)`` IoU of each candidate with the truth.
         visible: ``(Q,)`` bool.
@@ -207,7 +207,7 @@ class SceneTask(OMaMaTask):
         return len(self.scenes)
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> Any:
-        return make_scene_example(self.scenes[index], self.config.scene, rng)
+        return make_scene_example(self.scenes[index], self.config.scene, self.config.model.scene.proposals, rng)
 
     def collate(self, samples: Sequence[Any]) -> Any:
         return collate_scenes(samples)
@@ -232,8 +232,8 @@ class SceneTask(OMaMaTask):
         return matching + self.config.loss.visibility * seen, parts
 
 
-def make_scene_example(scene: Scene, config: SceneTraining, rng: np.random.Generator) -> SceneExample:
-    """What the head sees of a scene once; all chance comes from ``rng``."""
+def make_scene_example(scene: Scene, config: SceneTraining, around: int, rng: np.random.Generator) -> SceneExample:
+    """What the head sees of a scene and ``around`` proposals once; all chance comes from ``rng``."""
     objects, proposals = scene.query
     rows = scene.asked.copy()
     for place, row in enumerate(scene.asked.tolist()):
@@ -257,14 +257,18 @@ def make_scene_example(scene: Scene, config: SceneTraining, rng: np.random.Gener
     similarity = scene.similarity[np.ix_(rows, columns)].astype(np.float64)
     similarity += rng.normal(0, config.noise, similarity.shape)
     homography = scene.homographies[int(rng.integers(len(scene.homographies)))]
-    pairs, standings = relate(similarity, query, candidates, homography)
+    near = proposals.best(around)
+    near = near[rng.random(len(near)) < rng.uniform(config.least_share, 1)]
+    others = Boxes(proposals.xywh[near], proposals.size_hw, proposals.scores[near])
+    likeness = scene.similarity[np.ix_(len(objects) + near, columns)].astype(np.float64)
+    pairs, standings = relate(similarity, query, candidates, homography, likeness, others)
     if rng.random() < 0.5:  # both pictures mirrored
         pairs[..., 4] *= -1
     return SceneExample(pairs, standings, credit, there, not true)
 
 
 def collate_scenes(examples: Sequence[SceneExample]) -> dict[str, Tensor]:
-    """One batch: ``pairs (B, Q, N, 12)``, ``standings (B, Q, 6)``, ``credit (B, Q, N)``, ``mask (B, N)``, ``asked`` and
+    """One batch: ``pairs (B, Q, N, 14)``, ``standings (B, Q, 6)``, ``credit (B, Q, N)``, ``mask (B, N)``, ``asked`` and
     ``visible (B, Q)``, ``counted (B,)``; Q and N are the largest of all."""
     count, most = (max(e.pairs.shape[axis] for e in examples) for axis in (0, 1))
     shape = (len(examples), count)
