@@ -180,13 +180,14 @@ def test_an_answer_does_not_hang_on_what_else_is_asked_nor_on_the_order_of_candi
                Boxes(target.boxes.xywh[order], target.boxes.size_hw, np.ones(4)))  # fmt: skip
     chosen = answer(model, query.descriptors[:4], asked, query, few, target)
     assert chosen.rank.argmax(1).tolist() == [1, 3, 2, 0]
-    assert np.array_equal(chosen.homography.matrix, whole.homography.matrix)
+    assert len(whole.homographies) == 8
+    assert all(np.array_equal(a.matrix, b.matrix) for a, b in zip(chosen.homographies, whole.homographies, strict=True))
     # A query picture without proposals, and one candidate alone: no homography, and still an answer.
     nobody = Side(query.descriptors[:0], query.map, Boxes(query.boxes.xywh[:0], query.boxes.size_hw, np.zeros(0)))
     alone = Side(few.descriptors[:1], few.map, Boxes(few.boxes.xywh[:1], few.boxes.size_hw, np.ones(1)))
     two = Boxes(asked.xywh[:2], asked.size_hw, np.ones(2))
     bare = answer(model, query.descriptors[:2], two, nobody, alone)
-    assert bare.homography is None
+    assert bare.homographies == (None,) * 8
     assert np.isfinite(bare.rank).all()
 
 

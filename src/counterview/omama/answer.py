@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterview.omama.homography import Homography
 from counterview.omama.model import OMaMa, choice_rank
-from counterview.omama.scene import Boxes, relate, view_homography
+from counterview.omama.scene import Boxes, relate, view_homographies
 
 F64 = NDArray[np.float64]
 
@@ -40,14 +40,15 @@ class Answer:
         rank: ``(Q, N)`` what candidates are chosen by, the largest first.
         visibility: ``(Q,)`` probability that the object can be seen.
         logit: ``(Q,)`` of it, before calibration.
-        homography: from the query to the target picture; ``None`` if none was asked for or found.
+        homographies: from the query to the target picture, as :func:`counterview.omama.scene.view_homographies` gives
+            them; none from a model that does not look at the scene.
     """
 
     similarity: F64
     rank: F64
     visibility: F64
     logit: F64
-    homography: Homography | None = None
+    homographies: tuple[Homography | None, ...] = ()
 
 
 @torch.inference_mode()
@@ -85,14 +86,15 @@ def answer(
         embedded = model.embed_candidates(around.descriptors[None].to(device), query.map[None].to(device))
         likeness = _numbers(out.query_embedding[0, count:] @ embedded[0].T)
     far = place.boxes.best(scene)
-    stand = Boxes(query.boxes.xywh[near], query.boxes.size_hw, query.boxes.scores[near])
-    there = Boxes(place.boxes.xywh[far], place.boxes.size_hw, place.boxes.scores[far])
-    homography = view_homography(likeness[:, far], stand, there)
-    pairs, standings = relate(similarity[:count], query_boxes, target.boxes, homography, similarity[count:], stand)
-    known = (torch.from_numpy(part)[None].to(device) for part in (pairs, standings))
-    rank, logit = (part[0] for part in model.scene_head(*known))
+    stand, there = query.boxes.at(near), place.boxes.at(far)
+    homographies = view_homographies(likeness[:, far], stand, there, model.config.scene.homographies)
+    related = [
+        relate(similarity[:count], query_boxes, target.boxes, h, similarity[count:], stand) for h in homographies
+    ]
+    pairs, standings = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*related, strict=True))
+    rank, logit = model.scene_head.over_homographies(pairs, standings)
     visibility = torch.sigmoid(model.calibration(logit))
-    return Answer(similarity[:count], _numbers(rank), _numbers(visibility), _numbers(logit), homography)
+    return Answer(similarity[:count], _numbers(rank), _numbers(visibility), _numbers(logit), homographies)
 
 
 def _numbers(tensor: Tensor) -> F64:

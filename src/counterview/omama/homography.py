@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
 
-SAMPLES = 4000
+SAMPLES = 2000
 TOLERANCE = 0.13
 """Deviation that is expected of places, in half widths of a picture: feet of boxes, and not all on one plane."""
 TEMPERATURE = 0.07

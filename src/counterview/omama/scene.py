@@ -8,6 +8,7 @@ be there and is not like anything there is hidden, and one that belongs outside 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,7 @@ STANDINGS = 6
 """Numbers about a query object: see :func:`relate`."""
 _NEAR, _NEARBY = 0.12, 0.35  # half widths: as exact as a homography can be, and the right part of the table
 _SAME = 0.5  # of the smaller box inside the other: such proposals of the query picture are the object, or a part of it
+_LEAST_SHARE = 0.6
 _SCALE, _PRIOR = 10.0, 2.0  # what training begins with: similarity, and a fifth of the proposer's score
 
 
@@ -43,10 +45,16 @@ class SceneConfig:
             "0: each candidate by itself, as in the paper"
         },
     )
+    homographies: int = field(
+        default=8, metadata={"help": "found from shares of these proposals; what follows from each is averaged"}
+    )
     hidden: int = field(default=32, metadata={"help": "width of the network that weighs place against similarity"})
 
     def __post_init__(self) -> None:
-        problems = [*out_of_range(self, "proposals", at_least=0), *out_of_range(self, "hidden", at_least=1)]
+        problems = [
+            *out_of_range(self, "proposals", at_least=0),
+            *out_of_range(self, "hidden", "homographies", at_least=1),
+        ]
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -72,6 +80,10 @@ class Boxes:
         """Places of the ``count`` highest scores, the first among equals."""
         return np.argsort(-self.scores, kind="stable")[:count]
 
+    def at(self, rows: NDArray[np.int64]) -> Boxes:
+        """Those at these places."""
+        return Boxes(self.xywh[rows], self.size_hw, self.scores[rows])
+
     @classmethod
     def make(
         cls, xywh: NDArray[np.floating], size_hw: tuple[int, int], scores: NDArray[np.floating] | None = None
@@ -82,13 +94,32 @@ class Boxes:
         return cls(xywh, size_hw, scores / max(float(np.max(scores)), 1e-9))
 
 
-def view_homography(
-    similarity: NDArray[np.floating], query: Boxes, target: Boxes, *, seed: int = 0
-) -> Homography | None:
-    """The homography between two pictures, from proposals and how alike they are, ``(len(query), len(target))``."""
-    return find_homography(
-        places(query.xywh, query.size_hw), places(target.xywh, target.size_hw), similarity, seed=seed
-    )
+def view_homographies(
+    likeness: NDArray[np.floating], query: Boxes, target: Boxes, count: int
+) -> tuple[Homography | None, ...]:
+    """Homographies between two pictures, each from another share of the proposals; ``None`` where there is none.
+
+    One may be wrong, and says so only in part; several that differ say how far any is to be trusted.
+
+    Args:
+        likeness: ``(len(query), len(target))`` cosines.
+        query, target: the proposals that say how the views lie to each other.
+        count: how many.
+    """
+    found = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        here, there = (np.flatnonzero(rng.random(len(b)) < rng.uniform(_LEAST_SHARE, 1)) for b in (query, target))
+        one, other = query.at(here), target.at(there)
+        found.append(
+            find_homography(
+                places(one.xywh, one.size_hw),
+                places(other.xywh, other.size_hw),
+                likeness[np.ix_(here, there)],
+                seed=number,
+            )
+        )
+    return tuple(found)
 
 
 def relate(
@@ -234,3 +265,16 @@ class SceneHead(nn.Module):
         chosen = pairs.gather(-2, best[..., None].expand(*best.shape, RELATIONS))[..., 0, :]
         known = [similarity_statistics(settled / _SCALE), similarity_statistics(similarity), chosen, standings]
         return rank, self.seen(torch.cat(known, -1))[..., 0]
+
+    def over_homographies(self, pairs: Tensor, standings: Tensor) -> tuple[Tensor, Tensor]:
+        """What several homographies say together.
+
+        Args:
+            pairs: ``(K, Q, N, 14)`` of :func:`relate`, for each of K homographies.
+            standings: ``(K, Q, 6)``.
+
+        Returns:
+            ``(Q, N)`` logarithm of the mean probability of each candidate; ``(Q,)`` mean logit of being visible.
+        """
+        rank, logit = self(pairs, standings)
+        return torch.logsumexp(torch.log_softmax(rank, -1), 0) - math.log(len(rank)), logit.mean(0)

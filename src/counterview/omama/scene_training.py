@@ -27,20 +27,19 @@ from counterview.omama.homography import Homography
 from counterview.omama.model import OMaMa
 from counterview.omama.pictures import Objects, PictureStore
 from counterview.omama.recipe import OMaMaRecipe
-from counterview.omama.scene import RELATIONS, STANDINGS, Boxes, SceneConfig, relate, view_homography
+from counterview.omama.scene import RELATIONS, STANDINGS, Boxes, SceneConfig, relate, view_homographies
 from counterview.omama.training import OMaMaTask, start_from
 
-_LAYOUT = 1  # raised when the kept arrays change their meaning
+_LAYOUT = 2  # raised when the kept arrays change their meaning
 
 
 @dataclass(frozen=True)
 class SceneTraining:
     """What is particular to training the scene head."""
 
-    homographies: int = field(
-        default=4, metadata={"help": "of a pair of pictures, each from another share of the proposals"}
+    least_share: float = field(
+        default=0.6, metadata={"help": "share of the query picture's proposals that are rivals, from here to 1"}
     )
-    least_share: float = field(default=0.6, metadata={"help": "that share is drawn from here to 1"})
     true_candidates: float = field(
         default=0.3, metadata={"help": "how often the candidates are the true masks, not the proposals"}
     )
@@ -52,7 +51,6 @@ class SceneTraining:
 
     def __post_init__(self) -> None:
         problems = [
-            *out_of_range(self, "homographies", at_least=1),
             *out_of_range(self, "true_candidates", "swap", "swap_iou", "learnable_iou", at_least=0, at_most=1),
             *out_of_range(self, "least_share", "least_kept", above=0, at_most=1),
             *out_of_range(self, "noise", at_least=0),
@@ -81,7 +79,7 @@ class Scene:
 
     Attributes:
         similarity: ``(K + M, K' + N)`` float16, objects first.
-        homographies: found from shares of the proposals; ``None`` where there is none.
+        homographies: of :func:`counterview.omama.scene.view_homographies`.
         query, target: boxes of objects and proposals.
         owned: ``(K, M)`` and ``(K', N)`` IoU of objects with proposals of their picture.
         asked: ``(Q,)`` the objects that are sought, by their places in the query picture.
@@ -134,7 +132,7 @@ class SceneTask(OMaMaTask):
             "layout": _LAYOUT,
             "model": weights_fingerprint(model),
             "pictures": self.store.half.folder.name,
-            "training": to_dict(config.scene),
+            "scene": to_dict(config.model.scene),
         }
         self._similarities = ArrayStore(self.store.root / "scenes", about)
         self._homographies = ArrayStore(self.store.root / "scenes", about, storage="float32")
@@ -183,18 +181,16 @@ class SceneTask(OMaMaTask):
         self, similarity: NDArray[np.floating], objects: Sequence[Objects], boxes: Sequence[tuple[Boxes, Boxes]]
     ) -> NDArray[np.float32]:
         """``(homographies, 11)``: matrix, support and share; support 0 where there is none."""
+        scene = self.config.model.scene
+        near, far = (proposals.best(scene.proposals) for _, proposals in boxes)
         between = np.asarray(similarity[len(objects[0].names) :, len(objects[1].names) :], dtype=np.float64)
-        rows = np.zeros((self.config.scene.homographies, 11), dtype=np.float32)
-        for number, row in enumerate(rows):
-            rng = np.random.default_rng(number)
-            kept = []
-            for _, proposals in boxes:
-                best = proposals.best(self.config.model.scene.proposals)
-                kept.append(best[rng.random(len(best)) < rng.uniform(self.config.scene.least_share, 1)])
-            parts = [Boxes(p.xywh[k], p.size_hw, p.scores[k]) for (_, p), k in zip(boxes, kept, strict=True)]
-            found = view_homography(between[np.ix_(*kept)], *parts, seed=number)
-            if found is not None:
-                row[:] = *found.matrix.ravel(), max(found.support, 1e-6), found.share
+        found = view_homographies(
+            between[np.ix_(near, far)], boxes[0][1].at(near), boxes[1][1].at(far), scene.homographies
+        )
+        rows = np.zeros((len(found), 11), dtype=np.float32)
+        for row, one in zip(rows, found, strict=True):
+            if one is not None:
+                row[:] = *one.matrix.ravel(), max(one.support, 1e-6), one.share
         return rows
 
     def build_model(self) -> nn.Module:
@@ -250,7 +246,7 @@ def make_scene_example(scene: Scene, config: SceneTraining, around: int, rng: np
         every = scene.target[1]
         kept = np.flatnonzero(rng.random(len(every)) < rng.uniform(config.least_kept, 1))
         kept = kept if len(kept) else np.arange(1)
-        candidates = Boxes(every.xywh[kept], every.size_hw, every.scores[kept])
+        candidates = every.at(kept)
         columns = len(scene.target[0]) + kept
         credit = np.zeros((len(rows), len(kept)), np.float32)
         credit[there] = scene.owned[1][scene.truth[there]][:, kept]
@@ -259,7 +255,7 @@ def make_scene_example(scene: Scene, config: SceneTraining, around: int, rng: np
     homography = scene.homographies[int(rng.integers(len(scene.homographies)))]
     near = proposals.best(around)
     near = near[rng.random(len(near)) < rng.uniform(config.least_share, 1)]
-    others = Boxes(proposals.xywh[near], proposals.size_hw, proposals.scores[near])
+    others = proposals.at(near)
     likeness = scene.similarity[np.ix_(len(objects) + near, columns)].astype(np.float64)
     pairs, standings = relate(similarity, query, candidates, homography, likeness, others)
     if rng.random() < 0.5:  # both pictures mirrored
