@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 
 SAMPLES = 2000
 TOLERANCE = 0.13
@@ -26,6 +27,8 @@ AREA_RANGE = (0.02, 60.0)
 """How much smaller or larger a patch of the plane may become."""
 FITTED, FITS = 20, 3
 """So many of the best samples are fitted, so often."""
+LEAST_AGREEMENT = 0.02
+"""Pairs that agree less have no part in that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,29 +101,40 @@ def find_homography(
     support = pairs.support(agreement)
     best = int(support.argmax())
     matrix, most = matrices[best], float(support[best])
-    for start in np.argsort(-support, kind="stable")[:FITTED].tolist():
-        row = agreement[start]
-        for _ in range(FITS):
-            fitted = _fit(pairs, row)
-            if fitted is None:
-                break
-            row = pairs.agreement(fitted)[0]
-            found = float(pairs.support(row[None])[0])
-            if found > most:
-                matrix, most = fitted[0], found
+    agreement = agreement[np.argsort(-support, kind="stable")[:FITTED]]
+    for _ in range(FITS):
+        fitted = pairs.fit(agreement)
+        if not len(fitted):
+            break
+        agreement = pairs.agreement(fitted)
+        support = pairs.support(agreement)
+        best = int(support.argmax())
+        if support[best] > most:
+            matrix, most = fitted[best], float(support[best])
     possible = pairs.support(pairs.weight[None])
     return Homography(matrix, most, most / max(float(possible[0]), 1e-9))
 
 
-@dataclass(frozen=True, eq=False)
 class _Pairs:
-    """P pairs of proposals that may be the same: where they stand, which they are, and how likely they are a pair."""
+    """P pairs of proposals that may be the same: where they stand, which they are, and how likely they are a pair.
 
-    query: F64
-    target: F64
-    one: NDArray[np.int64]
-    other: NDArray[np.int64]
-    weight: F64
+    Args:
+        query, target: ``(P, 2)`` places.
+        one, other: ``(P,)`` numbers of the proposals, ``one`` in order.
+        weight: ``(P,)``.
+    """
+
+    def __init__(self, query: F64, target: F64, one: I64, other: I64, weight: F64) -> None:
+        self.query, self.target, self.weight = query, target, weight
+        self._first = np.flatnonzero(np.diff(one, prepend=-1))
+        self._group = np.cumsum(np.diff(one, prepend=-1) > 0) - 1
+        self._order = np.argsort(other, kind="stable")
+        self._others = np.flatnonzero(np.diff(other[self._order], prepend=-1))
+        rows, right = _equations(query, target)
+        whole = np.concatenate([rows, right[:, None]], 1)
+        # The least squares of weighted pairs are sums over pairs of what is made of each here, once.
+        products = (whole[:, :8, None] * whole[:, None, :]).reshape(2, len(query), 72)
+        self._products = products.sum(0)
 
     def agreement(self, matrices: F64) -> F64:
         """``(k, P)``: a pair's weight, less the further its places are from each other under a homography."""
@@ -132,12 +146,22 @@ class _Pairs:
 
     def support(self, agreement: F64) -> F64:
         """``(k,)``: every proposal counts once, with its best pair; of the two views, the one that agrees less."""
-        sums = []
-        for which in (self.one, self.other):
-            order = np.argsort(which, kind="stable")
-            first = np.flatnonzero(np.diff(which[order], prepend=-1))
-            sums.append(np.maximum.reduceat(agreement[:, order], first, axis=1).sum(1))
-        return np.minimum(*sums)
+        here = np.maximum.reduceat(agreement, self._first, axis=1).sum(1)
+        there = np.maximum.reduceat(agreement[:, self._order], self._others, axis=1).sum(1)
+        return np.minimum(here, there)
+
+    def fit(self, agreement: F64) -> F64:
+        """The homographies that fit each row's pairs best, ``(up to k, 3, 3)``: of a proposal's pairs its best counts.
+
+        Rows with which fewer than five pairs agree have none.
+        """
+        best = np.maximum.reduceat(agreement, self._first, axis=1)[:, self._group]
+        used = np.where((agreement == best) & (agreement > LEAST_AGREEMENT), agreement, 0.0)
+        used = used[(used > 0).sum(1) >= 5]
+        systems = (used @ self._products).reshape(-1, 8, 9)
+        left = systems[..., :8] + 1e-9 * np.eye(8)
+        matrices = _matrix(np.linalg.solve(left, systems[..., 8:])[..., 0])
+        return matrices[np.isfinite(matrices).all((1, 2))]
 
 
 def _assignment(similarity: F64) -> F64:
@@ -148,7 +172,7 @@ def _assignment(similarity: F64) -> F64:
     return np.asarray(power / np.sqrt(np.maximum(rows * columns, least)))
 
 
-def _distinct(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _distinct(numbers: I64) -> NDArray[np.bool_]:
     return np.asarray((np.diff(np.sort(numbers, axis=1), axis=1) > 0).all(1))
 
 
@@ -197,19 +221,3 @@ def _sensible(matrices: F64, samples: F64) -> F64:
     sign = np.sign(depth[:, :1])
     good = (np.sign(depth) == sign).all(1) & ((growth > AREA_RANGE[0]) & (growth < AREA_RANGE[1])).all(1)
     return matrices[good] * sign[good][..., None]
-
-
-def _fit(pairs: _Pairs, agreement: F64) -> F64 | None:
-    """The homography ``(1, 3, 3)`` that fits the pairs of one row of agreements best; ``None`` if too few agree."""
-    best = np.full(pairs.one.max() + 1, -1)
-    order = np.argsort(agreement, kind="stable")
-    best[pairs.one[order]] = order  # the last, so the strongest, stays
-    used = best[best >= 0]
-    used = used[agreement[used] > 0.02]
-    if len(used) < 5:
-        return None
-    rows, right = _equations(pairs.query[used], pairs.target[used])
-    weight = np.sqrt(np.tile(agreement[used], 2))
-    values = np.asarray(np.linalg.lstsq(rows * weight[:, None], right * weight, rcond=None)[0], dtype=np.float64)
-    matrix = _matrix(values[None])
-    return matrix if np.isfinite(matrix).all() else None

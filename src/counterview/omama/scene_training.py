@@ -30,7 +30,7 @@ from counterview.omama.recipe import OMaMaRecipe
 from counterview.omama.scene import RELATIONS, STANDINGS, Boxes, SceneConfig, relate, view_homographies
 from counterview.omama.training import OMaMaTask, start_from
 
-_LAYOUT = 2  # raised when the kept arrays change their meaning
+_LAYOUT = 3  # raised when the kept arrays change their meaning
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,17 @@ class SceneTraining:
     swap_iou: float = field(default=0.6, metadata={"help": "IoU with the object from which one is"})
     least_kept: float = field(default=0.4, metadata={"help": "share of the candidates that is left, from here to 1"})
     noise: float = field(default=0.02, metadata={"help": "standard deviation added to similarities"})
+    score_noise: float = field(
+        default=0.0,
+        metadata={"help": "the same for the proposer's scores, whose best is 1: other pictures have other ones"},
+    )
     learnable_iou: float = field(default=0.2, metadata={"help": "best candidate's IoU below which nothing is learned"})
 
     def __post_init__(self) -> None:
         problems = [
             *out_of_range(self, "true_candidates", "swap", "swap_iou", "learnable_iou", at_least=0, at_most=1),
             *out_of_range(self, "least_share", "least_kept", above=0, at_most=1),
-            *out_of_range(self, "noise", at_least=0),
+            *out_of_range(self, "noise", "score_noise", at_least=0),
         ]
         if problems:
             raise ConfigError("; ".join(problems))
@@ -246,7 +250,8 @@ def make_scene_example(scene: Scene, config: SceneTraining, around: int, rng: np
         every = scene.target[1]
         kept = np.flatnonzero(rng.random(len(every)) < rng.uniform(config.least_kept, 1))
         kept = kept if len(kept) else np.arange(1)
-        candidates = every.at(kept)
+        scores = every.scores[kept] + rng.normal(0, config.score_noise, len(kept))
+        candidates = Boxes(every.xywh[kept], every.size_hw, scores)
         columns = len(scene.target[0]) + kept
         credit = np.zeros((len(rows), len(kept)), np.float32)
         credit[there] = scene.owned[1][scene.truth[there]][:, kept]
