@@ -44,7 +44,8 @@ def held_out(results: dict[str, Any]) -> list[str]:
             f"### {name}: {part['takes']} takes, {part['frames']} frames",
             "",
             f"Top-1 accuracy among the true masks of the target picture ({a['mean_candidates']:.1f} on average, "
-            f"{a['questions']} questions):",
+            f"{a['questions']} questions; tiny-match also looks at its proposals of both pictures, to see how the "
+            "views lie to each other):",
             "",
             *markdown_table([
                 ["", "accuracy", *(ARROWS[d] for d in DIRECTIONS)],

@@ -205,6 +205,17 @@ def test_padding_changes_nothing():
     assert torch.allclose(padded[1], plain[1], atol=1e-5)
 
 
+def test_several_homographies_are_averaged():
+    torch.manual_seed(2)
+    head = SceneHead(SceneConfig(proposals=5))
+    torch.nn.init.normal_(head.pair[-1].weight)
+    pairs, standings = torch.randn(3, 2, 7, 14), torch.randn(3, 2, STANDINGS)
+    rank, logit = head.over_homographies(pairs, standings)
+    alone = [head(pairs[k : k + 1], standings[k : k + 1]) for k in range(3)]
+    assert torch.allclose(rank.exp(), torch.stack([r[0].softmax(-1) for r, _ in alone]).mean(0), atol=1e-6)
+    assert torch.allclose(logit, torch.stack([v[0] for _, v in alone]).mean(0), atol=1e-6)
+
+
 def test_settings_that_do_not_go_together():
     for values in ({"proposal_prior": 0.2}, {"visibility": "released"}):
         with pytest.raises(ConfigError, match="scene"):
