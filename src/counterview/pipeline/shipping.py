@@ -272,7 +272,10 @@ def _held_out(scores: Mapping[str, Any]) -> str:
 
 
 def _duration(seconds: Any) -> str | None:
-    return None if not seconds else f"{float(seconds) / 3600:.1f} hours of training and validation"
+    if not seconds:
+        return None
+    spent = f"{float(seconds) / 3600:.1f} hours" if seconds >= 3600 else f"{float(seconds) / 60:.0f} minutes"
+    return f"{spent} of training and validation"
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
