@@ -160,7 +160,7 @@ def _rival(similarity: NDArray[np.float64], masks: Sequence[ObjectMask]) -> floa
 def _unit(descriptors: Any, what: str) -> NDArray[np.float64]:
     """``(N, D)`` float64 of unit length; a row of zeros stays as it is."""
     if hasattr(descriptors, "detach"):
-        descriptors = descriptors.detach().double().cpu().numpy()
+        descriptors = descriptors.detach().cpu().double().numpy()
     values = np.asarray(descriptors, dtype=np.float64)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise InputError(f"the {what} are no finite (N, D) numbers", found=f"shape {values.shape}")

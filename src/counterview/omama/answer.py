@@ -98,4 +98,4 @@ def answer(
 
 
 def _numbers(tensor: Tensor) -> F64:
-    return np.asarray(tensor.double().cpu().numpy())
+    return np.asarray(tensor.cpu().double().numpy())
