@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.common import record, show
 from counterview.config import to_dict
@@ -56,7 +55,7 @@ def variant(recipe: Recipe, modules: tuple[bool, bool, bool], seed: int) -> Reci
 
 def scored(task: OMaMaTask, model: OMaMa, out: Path, key: dict[str, Any]) -> list[Row]:
     """Answers on the held-out pairs, kept in ``out``."""
-    rows = list(task.validator.rows(model.eval(), torch.device("cpu")))
+    rows = list(task.validator.rows(model.eval()))
     write_json(out, {"key": key, "rows": [row.to_json() for row in rows]}, indent=None)
     return rows
 

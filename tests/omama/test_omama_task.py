@@ -157,7 +157,7 @@ def run_epochs(task, epochs, seed=0, lr=3e-3):
 def test_learning_passes_knn_where_the_cameras_see_other_colours(task):
     device = torch.device("cpu")
     knn = OMaMa(OMaMaConfig.knn(24))
-    before = summarise(list(task.validator.rows(knn, device)))
+    before = summarise(list(task.validator.rows(knn)))
     model = run_epochs(task, 8)
     after = task.summarise([task.validate(model, device)])
     shares = [task.validate(model, device, rank, 2) for rank in range(2)]
@@ -174,10 +174,9 @@ def test_learning_passes_knn_where_the_cameras_see_other_colours(task):
 def test_validation_equals_the_scorer(task):
     from counterview.evaluation.scorer import Scorer
 
-    device = torch.device("cpu")
     model = task.build_model().eval()
     scorer = Scorer("official")
-    rows = list(task.validator.rows(model, device))
+    rows = list(task.validator.rows(model))
     for row in rows:
         pair = task.validator.pairs[row.number][1]
         take = task.val_data.take(pair.take)
@@ -205,9 +204,7 @@ def test_without_proposals_the_answer_is_not_visible(task):
             return Proposals.none(image.shape[:2])
 
     store = PictureStore(task.config.model, task.store.root / "nothing", proposer=Nothing())
-    rows = list(
-        Validator(store, task.val_data, task.val_pairs[:4]).rows(task.build_model().eval(), torch.device("cpu"))
-    )
+    rows = list(Validator(store, task.val_data, task.val_pairs[:4]).rows(task.build_model().eval()))
     assert [r.confidence for r in rows] == [0.0] * 4
     assert all(r.proposal == -1 and (r.scores is None or r.scores[0] == 0) for r in rows)
     take = task.train_data.takes[0]
@@ -333,9 +330,9 @@ def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
 def test_validation_chooses_with_the_proposers_score_where_the_model_says_so(task):
     model = task.build_model().eval()
     validator = Validator(task.store, task.val_data, task.val_pairs[:6])
-    plain = list(validator.rows(model, torch.device("cpu")))
+    plain = list(validator.rows(model))
     model.config = dataclasses.replace(model.config, proposal_prior=50.0)
-    swayed = list(validator.rows(model, torch.device("cpu")))
+    swayed = list(validator.rows(model))
     for row in swayed:
         pair = validator.pairs[row.number][1]
         scores = task.store.proposals(task.val_data.take(pair.take), pair.target_camera, pair.frame).scores

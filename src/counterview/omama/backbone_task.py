@@ -61,8 +61,8 @@ class BackboneTask:
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
         model = cast(OMaMa, model)
         validator = self._validate_with(model, device)
-        rows = [row.to_json() for row in validator.rows(model, device, rank, world_size)]
-        return {"rows": rows, "truth": true_candidates(validator, model, device, rank, world_size)}
+        rows = [row.to_json() for row in validator.rows(model, rank, world_size)]
+        return {"rows": rows, "truth": true_candidates(validator, model, rank, world_size)}
 
     def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
         """A validator whose features are those of the weights as they are now."""
@@ -85,7 +85,7 @@ class BackboneTask:
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
         model = cast(OMaMa, model)
-        return match_sheet(self._validator or self._validate_with(model, device), model, device)
+        return match_sheet(self._validator or self._validate_with(model, device), model)
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
         return model_config(cast(OMaMa, model))

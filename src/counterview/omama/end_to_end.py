@@ -250,7 +250,7 @@ class EndToEndTask(BackboneTask):
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         model = cast(OMaMa, model)
-        return calibrate(self._validate_with(model, device), model, device, self.config.loss)
+        return calibrate(self._validate_with(model, device), model, self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity
 

@@ -126,8 +126,8 @@ class _Pairs:
 
     def __init__(self, query: F64, target: F64, one: I64, other: I64, weight: F64) -> None:
         self.query, self.target, self.weight = query, target, weight
-        self._first = np.flatnonzero(np.diff(one, prepend=-1))
-        self._group = np.cumsum(np.diff(one, prepend=-1) > 0) - 1
+        begins = np.diff(one, prepend=-1) > 0
+        self._first, self._group = np.flatnonzero(begins), np.cumsum(begins) - 1
         self._order = np.argsort(other, kind="stable")
         self._others = np.flatnonzero(np.diff(other[self._order], prepend=-1))
         rows, right = _equations(query, target)
@@ -177,9 +177,9 @@ def _distinct(numbers: I64) -> NDArray[np.bool_]:
 
 
 def _map(matrices: F64, points: NDArray[np.floating]) -> tuple[F64, F64]:
-    """``(k, n, 2)`` and the depths ``(k, n)``."""
+    """Points ``(n, 2)``, or ``(k, n, 2)`` of each one's own, to ``(k, n, 2)`` and the depths ``(k, n)``."""
     points = np.asarray(points, dtype=np.float64)
-    to = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrices.transpose(0, 2, 1)
+    to = np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1) @ matrices.transpose(0, 2, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return to[..., :2] / to[..., 2:], to[..., 2]
 
@@ -215,8 +215,7 @@ def _sensible(matrices: F64, samples: F64) -> F64:
         matrices: ``(k, 3, 3)``.
         samples: ``(k, 4, 2)`` the points that each was drawn through.
     """
-    ones = np.ones((*samples.shape[:2], 1))
-    depth = (np.concatenate([samples, ones], -1) @ matrices.transpose(0, 2, 1))[..., 2]
+    _, depth = _map(matrices, samples)
     growth = np.linalg.det(matrices)[:, None] / np.where(depth == 0, np.nan, depth) ** 3
     sign = np.sign(depth[:, :1])
     good = (np.sign(depth) == sign).all(1) & ((growth > AREA_RANGE[0]) & (growth < AREA_RANGE[1])).all(1)

@@ -20,7 +20,7 @@ from counterview.features.base import Backbone
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.omama.attention import CrossViewAttention, PositionEmbedding
 from counterview.omama.config import OMaMaConfig
-from counterview.omama.scene import SceneHead
+from counterview.omama.scene import SceneHead, relative
 from counterview.omama.visibility import Calibration, VisibilityHead
 
 
@@ -277,5 +277,4 @@ def choice_rank(similarity: NDArray[np.floating], scores: NDArray[np.floating], 
     Returns:
         ``(Q, N)``.
     """
-    most = float(np.abs(scores).max(initial=0.0))
-    return similarity if prior == 0 or most == 0 else similarity + prior * (scores / most)
+    return similarity if prior == 0 or not scores.any() else similarity + prior * relative(scores)

@@ -92,6 +92,11 @@ class Objects:
         """Place of an object; ``None`` if it has no usable mask here."""
         return self.names.index(name) if name in self.names else None
 
+    def usable(self, name: str) -> int | None:
+        """Place of an object whose mask has a pixel; ``None`` if there is no such one."""
+        row = self.row(name)
+        return None if row is None or self.empty[row] else row
+
 
 class PictureStore:
     """Makes and keeps :class:`Picture` and :class:`Objects`.

@@ -56,11 +56,10 @@ def make_example(
     target = store.picture(take, pair.target_camera, pair.frame)
     objects = store.objects(take, pair.target_camera, pair.frame)
     row = query_objects.row(pair.object)
-    usable = row is not None and not query_objects.empty[row]
+    usable = query_objects.usable(pair.object) is not None
     query = query_objects.descriptors[row] if row is not None else np.zeros_like(target.map, shape=2 * len(target.map))
-    place = objects.row(pair.object) if pair.target_visible else None
-    if pair.target_visible and (place is None or objects.empty[place]):
-        usable, place = False, None
+    place = objects.usable(pair.object) if pair.target_visible else None
+    usable = usable and (place is not None or not pair.target_visible)
     overlap = None if place is None else objects.overlap[place]
     best = None
     if place is not None and sampling.mining == "released" and len(target.boxes_xywh):

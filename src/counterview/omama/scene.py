@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.omama.homography import Homography, find_homography, places
-from counterview.omama.visibility import Calibration, similarity_statistics
+from counterview.omama.visibility import STATISTICS, Calibration, similarity_statistics
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -89,9 +89,13 @@ class Boxes:
         cls, xywh: NDArray[np.floating], size_hw: tuple[int, int], scores: NDArray[np.floating] | None = None
     ) -> Boxes:
         """With scores on any scale, or none."""
-        if scores is None or not len(scores):
-            return cls(xywh, size_hw, np.ones(len(xywh)))
-        return cls(xywh, size_hw, scores / max(float(np.max(scores)), 1e-9))
+        return cls(xywh, size_hw, np.ones(len(xywh)) if scores is None else relative(scores))
+
+
+def relative(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Scores of a proposer by their largest magnitude; all zeros, or none, stay as they are."""
+    most = float(np.abs(scores).max(initial=0.0))
+    return scores / most if most else scores
 
 
 def view_homographies(
@@ -106,19 +110,12 @@ def view_homographies(
         query, target: the proposals that say how the views lie to each other.
         count: how many.
     """
+    at, to = (places(boxes.xywh, boxes.size_hw) for boxes in (query, target))
     found = []
     for number in range(count):
         rng = np.random.default_rng(number)
-        here, there = (np.flatnonzero(rng.random(len(b)) < rng.uniform(_LEAST_SHARE, 1)) for b in (query, target))
-        one, other = query.at(here), target.at(there)
-        found.append(
-            find_homography(
-                places(one.xywh, one.size_hw),
-                places(other.xywh, other.size_hw),
-                likeness[np.ix_(here, there)],
-                seed=number,
-            )
-        )
+        here, there = (np.flatnonzero(rng.random(len(p)) < rng.uniform(_LEAST_SHARE, 1)) for p in (at, to))
+        found.append(find_homography(at[here], to[there], likeness[np.ix_(here, there)], seed=number))
     return tuple(found)
 
 
@@ -239,7 +236,7 @@ class SceneHead(nn.Module):
         nn.init.zeros_(self.pair[-1].bias)  # type: ignore[arg-type]
         self.straight = nn.Parameter(torch.tensor([_SCALE, _PRIOR]))
         self.seen = nn.Sequential(
-            nn.Linear(2 * 6 + RELATIONS + STANDINGS, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
+            nn.Linear(2 * STATISTICS + RELATIONS + STANDINGS, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
         )
         self.calibration = Calibration()
 

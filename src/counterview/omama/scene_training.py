@@ -29,6 +29,7 @@ from counterview.omama.pictures import Objects, PictureStore
 from counterview.omama.recipe import OMaMaRecipe
 from counterview.omama.scene import RELATIONS, STANDINGS, Boxes, SceneConfig, relate, view_homographies
 from counterview.omama.training import OMaMaTask, start_from
+from counterview.omama.validation import by_pictures
 
 _LAYOUT = 3  # raised when the kept arrays change their meaning
 
@@ -126,10 +127,8 @@ class SceneTask(OMaMaTask):
 
     def __init__(self, config: SceneRecipe, *, store: PictureStore | None = None, progress: bool = True) -> None:
         super().__init__(config, store=store, progress=progress)
-        groups: dict[tuple[str, int, str, str], list[FramePair]] = {}
-        for _, pair in self.train_pairs:
-            key = (pair.take, pair.frame, pair.query_camera, pair.target_camera)
-            groups.setdefault(key, []).append(pair)
+        pairs = [pair for _, pair in self.train_pairs]
+        groups = [[pairs[n] for n in numbers] for numbers in by_pictures(pairs)]
         # Without the head, whose weights are chance here and would be another cache each time.
         model = self._model(replace(config.model, scene=SceneConfig())).eval()
         about = {
@@ -140,8 +139,8 @@ class SceneTask(OMaMaTask):
         }
         self._similarities = ArrayStore(self.store.root / "scenes", about)
         self._homographies = ArrayStore(self.store.root / "scenes", about, storage="float32")
-        made = tqdm(groups.values(), "scenes", unit="pair", disable=None if progress else True)
-        self.scenes = [scene for pairs in made if (scene := self._scene(model, pairs)) is not None]
+        made = tqdm(groups, "scenes", unit="pair", disable=None if progress else True)
+        self.scenes = [scene for group in made if (scene := self._scene(model, group)) is not None]
 
     def _model(self, config: OMaMaConfig) -> OMaMa:
         model = OMaMa(config)
@@ -158,7 +157,7 @@ class SceneTask(OMaMaTask):
             return None
         asked, truth = [], []
         for pair in pairs:
-            here, there = _usable(objects[0], pair.object), _usable(objects[1], pair.object)
+            here, there = (part.usable(pair.object) for part in objects)
             if here is not None and (there is not None or not pair.target_visible):
                 asked.append(here)
                 truth.append(there if pair.target_visible and there is not None else -1)
@@ -240,7 +239,7 @@ def make_scene_example(scene: Scene, config: SceneTraining, around: int, rng: np
         same = np.flatnonzero(scene.owned[0][row] >= config.swap_iou)
         if len(same) and rng.random() < config.swap:
             rows[place] = len(objects) + int(rng.choice(same))
-    query = Boxes(np.concatenate([objects.xywh, proposals.xywh])[rows], objects.size_hw, np.ones(len(rows)))
+    query = Boxes.make(np.concatenate([objects.xywh, proposals.xywh])[rows], objects.size_hw)
     there = scene.truth >= 0
     true = bool(rng.random() < config.true_candidates) and len(scene.target[0]) > 1
     if true:
@@ -299,8 +298,3 @@ def _similarity(model: OMaMa, pictures: Sequence[Any], objects: Sequence[Objects
     arrays = (described[0], described[1], pictures[0].map, pictures[1].map)
     out = model(*(torch.from_numpy(a)[None].float() for a in arrays), keep_queries=True)
     return np.asarray(out.similarity[0].numpy())
-
-
-def _usable(objects: Objects, name: str) -> int | None:
-    row = objects.row(name)
-    return None if row is None or objects.empty[row] else row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from counterview.masks.draw import PALETTE, contact_sheet, overlay, side_by_side
 from counterview.omama.model import OMaMa
@@ -14,7 +13,7 @@ from counterview.types import RgbImage
 QUERY, ANSWER, TRUTH = PALETTE[0], PALETTE[1], PALETTE[2]
 
 
-def match_sheet(validator: Validator, model: OMaMa, device: torch.device, *, count: int = 12) -> RgbImage | None:
+def match_sheet(validator: Validator, model: OMaMa, *, count: int = 12) -> RgbImage | None:
     """Draw matches, evenly spread over the validation pairs.
 
     Each tile shows the query object (blue) in its picture, and in the target picture the answer (red) over the
@@ -29,7 +28,7 @@ def match_sheet(validator: Validator, model: OMaMa, device: torch.device, *, cou
     tiles, captions = [], []
     for place in np.unique(np.linspace(0, len(groups) - 1, count).astype(int)):
         numbers = groups[place]
-        rows = {row.number: row for row in validator.answer(model, device, numbers)}
+        rows = {row.number: row for row in validator.answer(model, numbers)}
         number = next((n for n in numbers if rows[n].visible), numbers[0])
         tile, caption = _tile(validator, rows[number])
         tiles.append(tile)

@@ -178,16 +178,16 @@ class OMaMaTask:
     # ----------------------------------------------------------------------------------------- validation
 
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
-        return [row.to_json() for row in self.validator.rows(cast(OMaMa, model), device, rank, world_size)]
+        return [row.to_json() for row in self.validator.rows(cast(OMaMa, model), rank, world_size)]
 
     def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
         return summarise_shares(shares, self.validator.pairs, self.config.data.directions)
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
-        return match_sheet(self.validator, cast(OMaMa, model), device)
+        return match_sheet(self.validator, cast(OMaMa, model))
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        return calibrate(self.validator, cast(OMaMa, model), device, self.config.loss)
+        return calibrate(self.validator, cast(OMaMa, model), self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity
 
@@ -295,11 +295,11 @@ def summarise_shares(
     return metrics
 
 
-def calibrate(validator: Validator, model: OMaMa, device: torch.device, config: LossConfig) -> dict[str, float]:
+def calibrate(validator: Validator, model: OMaMa, config: LossConfig) -> dict[str, float]:
     """Fit the visibility's calibration to validation data, in place; return it for the log."""
     if model.config.visibility == "released" or config.visibility == 0 or config.calibration == "none":
         return {}
-    known = [row for row in validator.rows(model, device) if row.logit is not None]
+    known = [row for row in validator.rows(model) if row.logit is not None]
     truths = np.array([row.visible for row in known], dtype=bool)
     if len(set(truths.tolist())) < 2:
         logger.warning("visibility is not calibrated: validation has not both visible and absent objects")

@@ -18,7 +18,7 @@ from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.omama.answer import Side, answer
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import Objects, Picture, PictureStore
+from counterview.omama.pictures import PictureStore
 from counterview.omama.scene import Boxes
 from counterview.types import ObjectMask
 
@@ -75,35 +75,32 @@ class Validator:
         self.store, self.dataset = store, dataset
         self.pairs = [(d, p) for d, p in pairs if p.target_visible is not None]
         self.protocol = get_protocol("official")
-        groups: dict[Any, list[int]] = {}
-        for number, (_, pair) in enumerate(self.pairs):
-            groups.setdefault((pair.take, pair.frame, pair.query_camera, pair.target_camera), []).append(number)
-        self.groups = list(groups.values())
+        self.groups = by_pictures([pair for _, pair in self.pairs])
         self._known: dict[Any, tuple[float, float, float]] = {}
 
-    def rows(self, model: OMaMa, device: torch.device, rank: int = 0, world_size: int = 1) -> Iterator[Row]:
+    def rows(self, model: OMaMa, rank: int = 0, world_size: int = 1) -> Iterator[Row]:
         """The answers to this process's share of the pairs."""
         for numbers in self.groups[rank::world_size]:
-            yield from self.answer(model, device, numbers)
+            yield from self.answer(model, numbers)
 
     @torch.no_grad()
-    def answer(self, model: OMaMa, device: torch.device, numbers: Sequence[int]) -> Iterator[Row]:
+    def answer(self, model: OMaMa, numbers: Sequence[int]) -> Iterator[Row]:
         """The answers to pairs of one time and one pair of cameras, by their numbers."""
         pairs = [self.pairs[n][1] for n in numbers]
         first = pairs[0]
         take = self.dataset.take(first.take)
-        query = self.store.picture(take, first.query_camera, first.frame)
         queries = self.store.objects(take, first.query_camera, first.frame)
         target = self.store.picture(take, first.target_camera, first.frame)
-        places = [queries.row(p.object) for p in pairs]
-        usable = [i for i, place in enumerate(places) if place is not None and not queries.empty[place]]
+        places = [queries.usable(p.object) for p in pairs]
+        usable = [i for i, place in enumerate(places) if place is not None]
         best = np.full(len(pairs), -1)
         confidence = np.zeros(len(pairs))
         logit = np.full(len(pairs), -math.inf)
         if usable and len(target.descriptors):
             rows = np.array([places[i] for i in usable], dtype=np.int64)
             sides = [self.side(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
-            out = answer(model, _tensor(queries.descriptors[rows]), _boxes(queries, query, rows), *sides)
+            asked = Boxes.make(queries.boxes_xywh[rows], sides[0].boxes.size_hw)
+            out = answer(model, _tensor(queries.descriptors[rows]), asked, *sides)
             best[usable] = out.rank.argmax(axis=1)
             confidence[usable], logit[usable] = out.visibility, out.logit
         objects = self.store.objects(take, first.target_camera, first.frame)
@@ -189,17 +186,22 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
     return metrics
 
 
+def by_pictures(pairs: Sequence[FramePair]) -> list[list[int]]:
+    """Numbers of pairs of one time and one pair of cameras together, in order of first appearance."""
+    groups: dict[tuple[str, int, str, str], list[int]] = {}
+    for number, pair in enumerate(pairs):
+        groups.setdefault((pair.take, pair.frame, pair.query_camera, pair.target_camera), []).append(number)
+    return list(groups.values())
+
+
 @torch.no_grad()
-def true_candidates(
-    validator: Validator, model: OMaMa, device: torch.device, rank: int = 0, world_size: int = 1
-) -> tuple[int, int]:
+def true_candidates(validator: Validator, model: OMaMa, rank: int = 0, world_size: int = 1) -> tuple[int, int]:
     """How often the right one is chosen among the target picture's true masks, and of how many."""
     right = total = 0
     for numbers in validator.groups[rank::world_size]:
         pairs = [validator.pairs[n][1] for n in numbers]
         first, take = pairs[0], validator.dataset.take(pairs[0].take)
         places = (first.query_camera, first.target_camera)
-        pictures = [validator.store.picture(take, camera, first.frame) for camera in places]
         objects = [validator.store.objects(take, camera, first.frame) for camera in places]
         rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
         usable = [(q, t) for q, t in rows if q is not None and t is not None]
@@ -207,10 +209,10 @@ def true_candidates(
             continue
         asked = np.array([q for q, _ in usable], dtype=np.int64)
         query, around = (validator.side(model, take, camera, first.frame) for camera in places)
-        target = Side(_tensor(objects[1].descriptors), around.map, _boxes(objects[1], pictures[1]))
-        out = answer(
-            model, _tensor(objects[0].descriptors[asked]), _boxes(objects[0], pictures[0], asked), query, target, around
-        )
+        boxes = Boxes.make(objects[0].boxes_xywh[asked], query.boxes.size_hw)
+        true = Boxes.make(objects[1].boxes_xywh, around.boxes.size_hw)
+        target = Side(_tensor(objects[1].descriptors), around.map, true)
+        out = answer(model, _tensor(objects[0].descriptors[asked]), boxes, query, target, around)
         right += int((out.rank.argmax(axis=1) == np.array([t for _, t in usable])).sum())
         total += len(usable)
     return right, total
@@ -218,7 +220,3 @@ def true_candidates(
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(array).float()
-
-
-def _boxes(objects: Objects, picture: Picture, rows: NDArray[np.int64] | None = None) -> Boxes:
-    return Boxes.make(objects.boxes_xywh if rows is None else objects.boxes_xywh[rows], picture.size_hw)
