@@ -85,7 +85,7 @@ def test_bundled_pair_is_covered_as_measured_and_better_than_without_learning():
 
 def test_limits_hold(shapes):
     image, _ = shapes()
-    proposals = load_proposer("tiny", max_masks=25, duplicate_iou=0.6, max_area=0.2, least_side_px=100)(image)
+    proposals = load_proposer("tiny", max_masks=25, duplicate_iou=0.6, max_area=0.2, working_px=10_000)(image)
     assert 0 < len(proposals) <= 25
     dense = [mask.to_array() for mask in proposals]
     assert all(mask.sum() <= 0.2 * image[..., 0].size for mask in dense)
@@ -112,23 +112,24 @@ def test_picture_without_anything_in_it_gives_masks_of_its_size_or_none(shape, t
 def test_noise_and_large_pictures_do_not_break_it(tiny):
     image = np.random.default_rng(0).integers(0, 256, (97, 61, 3), dtype=np.uint8)
     assert np.isfinite(tiny(image).scores).all()
-    proposals = load_proposer("tiny", working_side_px=300, least_side_px=200)(np.tile(image, (8, 12, 1)))
+    proposals = load_proposer("tiny", working_px=60_000)(np.tile(image, (8, 12, 1)))
     assert proposals.size_hw == (776, 732)
 
 
-def test_not_a_picture_and_settings_that_contradict_are_refused(tiny):
+def test_not_a_picture_and_settings_out_of_range_are_refused(tiny):
     with pytest.raises(ImageError):
         tiny(np.zeros((8, 8, 3), np.float32))
-    with pytest.raises(ConfigError, match="least_side_px"):
-        load_proposer("tiny", working_side_px=500, least_side_px=600)
+    with pytest.raises(ConfigError, match="working_px"):
+        load_proposer("tiny", working_px=0)
     with pytest.raises(ConfigError, match="takes no argument"):
         load_proposer("tiny:large")
 
 
-def test_working_size_is_within_its_limits():
-    settings = TinySettings(working_side_px=80, least_side_px=60)
-    for given, expected in (((30, 40), (45, 60)), ((70, 50), (70, 50)), ((50, 100), (40, 80))):
+def test_pictures_are_brought_to_one_size_and_keep_their_shape():
+    settings = TinySettings(working_px=4800)
+    for given, expected in (((30, 40), (60, 80)), ((60, 80), (60, 80)), ((120, 160), (60, 80)), ((1, 3), (40, 120))):
         assert at_working_size(np.zeros((*given, 3), np.uint8), settings).shape[:2] == expected
+    assert at_working_size(np.zeros((1, 90000, 3), np.uint8), settings).shape[0] == 1
 
 
 def test_caches_notice_other_weights(tiny):

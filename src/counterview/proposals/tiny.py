@@ -10,6 +10,7 @@ among the candidates is that of ``graph``.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ from counterview.proposals.regions import (
 from counterview.proposals.shipped import Ranker, Seen, load_boundary, load_ranker
 from counterview.types import RgbImage, as_rgb
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings and weights give other masks than before."""
 
 F32 = NDArray[np.float32]
@@ -53,7 +54,7 @@ F32 = NDArray[np.float32]
 _SMOOTHING_PX = 0.8
 _EDGE_WEIGHT = 20.0
 """Lab units a pixel of colour edge that a certain boundary is worth where regions are cut."""
-RULE_SHARE, QUALITY_SHARE = 0.7, 0.5
+RULE_SHARE, QUALITY_SHARE = 0.7, 1.0
 """Exponents of the rule and of the learned quality in what counts in the choice; the learned promise has what the rule
 leaves. Chosen on rooms kept aside, where shares of the rule up to 0.7 are equally good, and on two photographs, where
 more of it is better."""
@@ -68,32 +69,31 @@ class TinySettings:
     """Settings of the ``tiny`` proposer."""
 
     max_masks: int = field(default=200, metadata={"help": "masks kept at most"})
-    working_side_px: int = field(default=832, metadata={"help": "longer side of the picture that is cut up, at most"})
-    least_side_px: int = field(default=672, metadata={"help": "the same, at least: smaller pictures are enlarged"})
+    working_px: int = field(
+        default=500_000, metadata={"help": "pixels of the picture that is cut up: others are enlarged or reduced to it"}
+    )
     regions: int = field(default=1000, metadata={"help": "small regions that the picture is cut into"})
     candidates: int = field(default=1500, metadata={"help": "candidates among which the choice is made"})
     min_area_px: int = field(default=16, metadata={"help": "smallest mask, in pixels at working size"})
     max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the picture"})
-    duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
+    duplicate_iou: float = field(default=0.95, metadata={"help": "masks that overlap more are kept once"})
 
     def __post_init__(self) -> None:
-        counts = ("max_masks", "working_side_px", "least_side_px", "regions", "candidates", "min_area_px")
-        problems = setting_problems(self, counts)
-        if self.least_side_px > self.working_side_px:
-            problems.append(f"least_side_px ({self.least_side_px}) is above working_side_px ({self.working_side_px})")
-        if problems:
+        if problems := setting_problems(self, ("max_masks", "working_px", "regions", "candidates", "min_area_px")):
             raise ConfigError("the settings of the tiny proposer do not hold: " + "; ".join(problems))
 
 
 def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
-    """The picture, reduced or enlarged until its longer side is within the settings."""
+    """The picture, reduced or enlarged until it has as many pixels as the settings say.
+
+    A far object is a few pixels of a small picture; what ends where is decided better with more of them.
+    """
     height, width = image.shape[:2]
-    longer = max(height, width)
-    wanted = min(max(longer, settings.least_side_px), settings.working_side_px)
-    if longer == wanted:
+    scale = math.sqrt(settings.working_px / (height * width))
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size_wh == (width, height):
         return image
-    size_wh = (max(1, round(width * wanted / longer)), max(1, round(height * wanted / longer)))
-    how = cv2.INTER_AREA if wanted < longer else cv2.INTER_CUBIC
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, size_wh, interpolation=how), dtype=np.uint8)
 
 
