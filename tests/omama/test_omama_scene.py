@@ -205,6 +205,33 @@ def test_padding_changes_nothing():
     assert torch.allclose(padded[1], plain[1], atol=1e-5)
 
 
+def test_visibility_sees_what_was_not_chosen():
+    torch.manual_seed(3)
+    head = SceneHead(SceneConfig(proposals=5, hidden=16))
+
+    def draw():
+        # What was chosen says nothing; that another candidate stands before the place (number 5) says all.
+        pairs, hidden = torch.rand(64, 1, 6, 14), torch.rand(64, 1) < 0.5
+        pairs[..., 0] *= 0.5
+        pairs[:, :, 0, 0] = 0.9
+        pairs[:, :, 1:, 5] = -1
+        rows = torch.arange(64)
+        pairs[rows, 0, 1 + rows % 5, 5] = torch.where(hidden[:, 0], 1.0, -1.0)
+        return pairs, torch.zeros(64, 1, STANDINGS), ~hidden
+
+    optimiser = torch.optim.Adam(head.parameters(), 1e-2)
+    for _ in range(150):
+        pairs, standings, visible = draw()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(head(pairs, standings)[1], visible.float())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    pairs, standings, visible = draw()
+    rank, logit = head(pairs, standings)
+    assert (rank.argmax(-1) == 0).all()
+    assert ((logit > 0) == visible).float().mean() > 0.95
+
+
 def test_several_homographies_are_averaged():
     torch.manual_seed(2)
     head = SceneHead(SceneConfig(proposals=5))

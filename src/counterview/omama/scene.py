@@ -31,6 +31,8 @@ STANDINGS = 6
 _NEAR, _NEARBY = 0.12, 0.35  # half widths: as exact as a homography can be, and the right part of the table
 _SAME = 0.5  # of the smaller box inside the other: such proposals of the query picture are the object, or a part of it
 _LEAST_SHARE = 0.6
+_POOLS = 3
+_FEW = 0.3  # of candidates near a place: so much less counts what stands where hardly anything does
 _SCALE, _PRIOR = 10.0, 2.0  # what training begins with: similarity, and a fifth of the proposer's score
 
 
@@ -48,12 +50,15 @@ class SceneConfig:
     homographies: int = field(
         default=8, metadata={"help": "found from shares of these proposals; what follows from each is averaged"}
     )
-    hidden: int = field(default=32, metadata={"help": "width of the network that weighs place against similarity"})
+    hidden: int = field(
+        default=32, metadata={"help": "width of the networks that weigh place against similarity and say what is seen"}
+    )
 
     def __post_init__(self) -> None:
         problems = [
             *out_of_range(self, "proposals", at_least=0),
-            *out_of_range(self, "hidden", "homographies", at_least=1),
+            *out_of_range(self, "homographies", at_least=1),
+            *out_of_range(self, "hidden", at_least=2),
         ]
         if problems:
             raise ConfigError("; ".join(problems))
@@ -235,9 +240,12 @@ class SceneHead(nn.Module):
         nn.init.zeros_(self.pair[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.pair[-1].bias)  # type: ignore[arg-type]
         self.straight = nn.Parameter(torch.tensor([_SCALE, _PRIOR]))
-        self.seen = nn.Sequential(
-            nn.Linear(2 * STATISTICS + RELATIONS + STANDINGS, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
+        around = config.hidden // 2
+        self.around = nn.Sequential(
+            nn.Linear(RELATIONS + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, around)
         )
+        known = 2 * STATISTICS + RELATIONS + STANDINGS + _POOLS * around
+        self.seen = nn.Sequential(nn.Linear(known, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
         self.calibration = Calibration()
 
     def forward(self, pairs: Tensor, standings: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -260,8 +268,27 @@ class SceneHead(nn.Module):
         settled = rank.detach()
         best = settled.argmax(-1, keepdim=True)
         chosen = pairs.gather(-2, best[..., None].expand(*best.shape, RELATIONS))[..., 0, :]
-        known = [similarity_statistics(settled / _SCALE), similarity_statistics(similarity), chosen, standings]
+        statistics = [similarity_statistics(settled / _SCALE), similarity_statistics(similarity)]
+        known = [*statistics, chosen, standings, self._around(pairs, settled)]
         return rank, self.seen(torch.cat(known, -1))[..., 0]
+
+    def _around(self, pairs: Tensor, settled: Tensor) -> Tensor:
+        """What all candidates say together: that which was chosen does not show what hides the object.
+
+        Args:
+            pairs: ``(B, Q, N, 14)``.
+            settled: ``(B, Q, N)`` ranks without gradient, minus infinity for padding.
+
+        Returns:
+            ``(B, Q, 3 * hidden // 2)``: learned numbers of each candidate, the most of each, their means near the place
+            where the object should stand, and their means by how likely each candidate is the object.
+        """
+        share, real = torch.softmax(settled, -1)[..., None], torch.isfinite(settled)[..., None]
+        said = self.around(torch.cat([pairs, share], -1))
+        near = pairs[..., 3:4] * real
+        most = said.masked_fill(~real, torch.finfo(said.dtype).min).amax(-2)
+        beside = (said * near).sum(-2) / (near.sum(-2) + _FEW)
+        return torch.cat([most, beside, (said * share).sum(-2)], -1)
 
     def over_homographies(self, pairs: Tensor, standings: Tensor) -> tuple[Tensor, Tensor]:
         """What several homographies say together.

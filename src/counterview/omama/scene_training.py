@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from counterview.config import out_of_range, to_dict
+from counterview.config import out_of_range
 from counterview.data.pairs import FramePair
 from counterview.errors import ConfigError
 from counterview.features.cache import ArrayStore
@@ -135,7 +135,8 @@ class SceneTask(OMaMaTask):
             "layout": _LAYOUT,
             "model": weights_fingerprint(model),
             "pictures": self.store.half.folder.name,
-            "scene": to_dict(config.model.scene),
+            "proposals": config.model.scene.proposals,
+            "homographies": config.model.scene.homographies,
         }
         self._similarities = ArrayStore(self.store.root / "scenes", about)
         self._homographies = ArrayStore(self.store.root / "scenes", about, storage="float32")
