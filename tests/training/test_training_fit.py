@@ -115,6 +115,29 @@ def test_toy_is_a_task_and_learns(tmp_path):
     assert kept == {"step_00000160", "step_00000144", f"step_{result.best_step:08d}"}
 
 
+class GetsWorse(ToyTask):
+    """Its first validation is its best."""
+
+    def summarise(self, shares):
+        self.asked = getattr(self, "asked", 0) + 1
+        return {"iou": 1 / self.asked}
+
+
+def test_the_weights_of_the_end_are_exported_on_demand(tmp_path):
+    config = dataclasses.replace(CONFIG, keep_last=1)
+    best = fit(GetsWorse(ToyConfig()), config, tmp_path, progress=False)
+    assert best.best_step < best.steps
+    last = fit(
+        GetsWorse(ToyConfig()), dataclasses.replace(config, export="last"), tmp_path, resume=True, progress=False
+    )
+    assert last.best_step == last.steps == best.steps
+    newest = tmp_path / "checkpoints" / f"step_{best.steps:08d}"
+    exported, of_the_end = (load_file(folder / "model.safetensors") for folder in (last.model_dir, newest))
+    assert set(exported) == set(of_the_end)
+    # ``finish`` sets the temperature.
+    assert all(torch.equal(exported[name], value) for name, value in of_the_end.items() if name != "temperature")
+
+
 def test_loop_equals_one_written_by_hand(tmp_path):
     """Data order, schedule, groups, clipping and accumulation against a plain torch loop."""
     config = dataclasses.replace(

@@ -370,9 +370,9 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _export(self) -> FitResult:
-        """Finish the best weights and write them to ``model/``."""
+        """Finish the weights that ``export`` names and write them to ``model/``."""
         target, result = self.out / "model", self.out / "result.json"
-        best_step = self.best["step"] if self.best else self.step
+        best_step = self.best["step"] if self.best and self.config.export == "best" else self.step
         if self.main:
             source = ckpt.checkpoint_path(self.checkpoints, best_step)
             try:

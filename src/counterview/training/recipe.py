@@ -30,7 +30,9 @@ _METHODS: dict[str, str] = {
 }
 _OTHERS: dict[str, type[Any]] = {}
 
-FREE_TO_CHANGE = frozenset({"checkpoint_every", "keep_last", "log_every", "num_workers", "trackers", "project"})
+FREE_TO_CHANGE = frozenset(
+    {"checkpoint_every", "export", "keep_last", "log_every", "num_workers", "trackers", "project"}
+)
 """Fields of :class:`TrainingConfig` that change no weight, and so may differ at resume."""
 
 
@@ -75,6 +77,10 @@ class TrainingConfig:
         default=None, metadata={"help": "Steps between checkpoints within an epoch; one is kept at each epoch's end."}
     )
     keep_last: int = field(default=2, metadata={"help": "Newest checkpoints that are kept, beside the best."})
+    export: Literal["best", "last"] = field(
+        default="best",
+        metadata={"help": "Which weights become model/: those with the best validation IoU, or those of the end."},
+    )
     log_every: int = field(default=1, metadata={"help": "Steps between log lines."})
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = field(
         default=("tensorboard",), metadata={"help": "Logs beside the CSV files, which are always written."}
