@@ -12,7 +12,7 @@ from counterview.errors import ConfigError
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.answer import Side, answer
 from counterview.omama.homography import find_homography, places
-from counterview.omama.scene import STANDINGS, Boxes, SceneConfig, SceneHead, relate
+from counterview.omama.scene import STANDINGS, Boxes, SceneConfig, SceneHead, relate, view_homographies
 from counterview.omama.scene_training import SceneRecipe, SceneTask, collate_scenes
 from counterview.training.fit import fit
 from counterview.training.recipe import TrainingConfig
@@ -61,6 +61,31 @@ def test_the_homography_is_found_among_twins_and_strangers(seed):
     order = np.random.default_rng(1).permutation(len(query))
     other = find_homography(query[order], target, similarity[order])
     assert np.abs(other.map(fresh)[0] - to).max() < 0.05
+
+
+def test_what_is_no_thing_hardly_counts():
+    query, target, similarity = two_views(twins=False)
+    count = len(query)
+    # More pieces of walls than things, whose feet agree on another homography.
+    pieces = np.random.default_rng(8).uniform(-0.9, 0.9, (2 * count, 2))
+    query, target = np.concatenate([query, pieces]), np.concatenate([target, seen(pieces) + np.array([0.5, -0.4])])
+    whole = np.full((3 * count, 3 * count), 0.2)
+    whole[:count, :count] = similarity
+    whole[np.arange(count, 3 * count), np.arange(count, 3 * count)] = 0.75
+    scores = np.where(np.arange(3 * count) < count, 1.0, 0.1)
+    fresh = np.random.default_rng(99).uniform(-0.6, 0.6, (50, 2))
+
+    def off(scores):
+        return np.median(
+            np.linalg.norm(find_homography(query, target, whole, scores).map(fresh)[0] - seen(fresh), axis=1)
+        )
+
+    assert off((scores, scores)) < 0.1
+    assert off(None) > 0.4
+    assert off((np.full(3 * count, 0.5),) * 2) > 0.4
+    boxes = [boxes_at(p, scores=scores) for p in (query, target)]
+    for homography in view_homographies(whole, *boxes, 3):
+        assert np.median(np.linalg.norm(homography.map(fresh)[0] - seen(fresh), axis=1)) < 0.1
 
 
 def test_no_homography_that_no_two_cameras_could_see():

@@ -23,6 +23,8 @@ TEMPERATURE = 0.07
 """Of the soft assignment of proposals to each other."""
 LEAST_SIMILARITY, LEAST_WEIGHT = 0.3, 0.01
 """Pairs below are not looked at."""
+LEAST_SCORE = 1e-3
+"""What a proposal counts at least, whatever its score."""
 AREA_RANGE = (0.02, 60.0)
 """How much smaller or larger a patch of the plane may become."""
 FITTED, FITS = 20, 3
@@ -68,7 +70,12 @@ def places(boxes_xywh: NDArray[np.floating], size_hw: tuple[int, int]) -> F64:
 
 
 def find_homography(
-    query: NDArray[np.floating], target: NDArray[np.floating], similarity: NDArray[np.floating], *, seed: int = 0
+    query: NDArray[np.floating],
+    target: NDArray[np.floating],
+    similarity: NDArray[np.floating],
+    scores: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    *,
+    seed: int = 0,
 ) -> Homography | None:
     """Find the homography on which proposals of two views agree best.
 
@@ -76,6 +83,8 @@ def find_homography(
         query: ``(m, 2)`` places of the query picture's proposals.
         target: ``(n, 2)`` places of the target picture's.
         similarity: ``(m, n)`` how alike they are, cosines.
+        scores: ``(m,)`` and ``(n,)`` how far each proposal is a thing, 0 to 1; without them all count alike. What is no
+            thing, a piece of one or of the wall, has its lower edge anywhere.
         seed: of the samples.
 
     Returns:
@@ -84,6 +93,9 @@ def find_homography(
     if min(similarity.shape) < 4:
         return None
     weights = _assignment(np.asarray(similarity, dtype=np.float64))
+    if scores is not None:
+        here, there = (np.clip(np.asarray(part, dtype=np.float64), LEAST_SCORE, 1) for part in scores)
+        weights = weights * here[:, None] * there[None]
     one, other = np.nonzero((weights > LEAST_WEIGHT) & (similarity > LEAST_SIMILARITY))
     if len(one) < 5:
         return None

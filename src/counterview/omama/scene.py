@@ -30,7 +30,7 @@ STANDINGS = 6
 """Numbers about a query object: see :func:`relate`."""
 _NEAR, _NEARBY = 0.12, 0.35  # half widths: as exact as a homography can be, and the right part of the table
 _SAME = 0.5  # of the smaller box inside the other: such proposals of the query picture are the object, or a part of it
-_LEAST_SHARE = 0.6
+_LEAST_SHARE = 0.9
 _POOLS = 3
 _FEW = 0.3  # of candidates near a place: so much less counts what stands where hardly anything does
 _SCALE, _PRIOR = 10.0, 2.0  # what training begins with: similarity, and a fifth of the proposer's score
@@ -112,7 +112,7 @@ def view_homographies(
 
     Args:
         likeness: ``(len(query), len(target))`` cosines.
-        query, target: the proposals that say how the views lie to each other.
+        query, target: the proposals that say how the views lie to each other; each counts by its score.
         count: how many.
     """
     at, to = (places(boxes.xywh, boxes.size_hw) for boxes in (query, target))
@@ -120,7 +120,8 @@ def view_homographies(
     for number in range(count):
         rng = np.random.default_rng(number)
         here, there = (np.flatnonzero(rng.random(len(p)) < rng.uniform(_LEAST_SHARE, 1)) for p in (at, to))
-        found.append(find_homography(at[here], to[there], likeness[np.ix_(here, there)], seed=number))
+        scores = query.scores[here], target.scores[there]
+        found.append(find_homography(at[here], to[there], likeness[np.ix_(here, there)], scores, seed=number))
     return tuple(found)
 
 

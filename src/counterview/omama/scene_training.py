@@ -139,7 +139,7 @@ class SceneTask(OMaMaTask):
             "homographies": config.model.scene.homographies,
         }
         self._similarities = ArrayStore(self.store.root / "scenes", about)
-        self._homographies = ArrayStore(self.store.root / "scenes", about, storage="float32")
+        self._homographies = ArrayStore(self.store.root / "scenes", {**about, "weights": "scores"}, storage="float32")
         made = tqdm(groups, "scenes", unit="pair", disable=None if progress else True)
         self.scenes = [scene for group in made if (scene := self._scene(model, group)) is not None]
 
