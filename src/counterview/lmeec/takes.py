@@ -101,7 +101,7 @@ def _ask(
     answers: dict[Asked, Answer] = {}
     camera = questions[0][1].query_camera
     masks: dict[str, BoolImage] = {}
-    pairs: set[tuple[str, str]] = set()
+    pairs: dict[tuple[str, str], None] = {}  # in order: a set's would differ from run to run
     for question in questions:
         pair = question[1]
         problem = missing.get(camera) or missing.get(pair.target_camera)
@@ -113,7 +113,7 @@ def _ask(
         if problem is not None:
             answers[question] = Answer(*question, None, problem)
         else:
-            pairs.add((pair.object, pair.target_camera))
+            pairs[pair.object, pair.target_camera] = None
     targets = {c: views[c] for c in dict.fromkeys(t for _, t in pairs)}
     if not targets:
         return answers
