@@ -1,5 +1,5 @@
 # Everything on a fresh machine with Python 3.11+, make and git:
-#   make demo   environment, install, and the main job on bundled pictures, offline after the install
+#   make demo   environment, install, and the main job on bundled images, offline after the install
 #   make test   environment, install with the development tools, and every check
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,9 +1,9 @@
-"""Loss and validation curves of a training run, as a picture.
+"""Loss and validation curves of a training run, as an image.
 
 ``python -m benchmarks.curves RUN OUT.png [--losses matching absent] [--scores iou ...] [--window 50]``
 
 Reads ``train.csv`` and ``validation.csv``. A line of losses is the mean over ``--window`` steps, those in which the
-loss was asked for at all; each is divided by its largest value, so that they fit into one picture.
+loss was asked for at all; each is divided by its largest value, so that they fit into one image.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def plain_location(gt: np.ndarray, pred: np.ndarray) -> float:
 
 
 def plain_contours(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Boundary F-measure on whole pictures."""
+    """Boundary F-measure on whole images."""
     radius = math.ceil(0.008 * math.hypot(*gt.shape))
     offset = np.arange(-radius, radius + 1)
     disk = (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius * radius).astype(np.uint8)

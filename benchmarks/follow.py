@@ -36,7 +36,7 @@ SEED = 123
 
 
 class SamePlace:
-    """The query mask, stretched to the target picture, and always said to be visible."""
+    """The query mask, stretched to the target image, and always said to be visible."""
 
     restartable = True
 

@@ -4,9 +4,9 @@
 
 Each set is a prepared folder, with the split after a colon (``test`` if it has one, else ``test_novel``). Of each set:
 
-* *candidates*: top-1 accuracy where the candidates are the true masks of all annotated objects of the target picture;
+* *candidates*: top-1 accuracy where the candidates are the true masks of all annotated objects of the target image;
   chance is the mean of one over their number. LM-EEC draws a mask, and the object that it overlaps most counts as its
-  choice. tiny-match also looks at its proposals of both pictures, to see how they lie to each other.
+  choice. tiny-match also looks at its proposals of both images, to see how they lie to each other.
 * *proposals*: IoU, location error, contour accuracy and balanced accuracy by the official protocol, every system
   choosing among the same proposals (those that tiny-match was made for); LM-EEC draws its own masks. *best choice*
   takes the best proposal each time; *ground-truth candidates* is tiny-match among the true masks.
@@ -210,7 +210,7 @@ def print_set(title: str, part: dict[str, Any]) -> None:
     a, b = part["candidates"], part["proposals"]
     show(
         f"\n{title}: {part['takes']} takes, {part['frames']} frames. Top-1 accuracy among the true masks of the target "
-        f"picture, {a['mean_candidates']:.1f} on average; {a['questions']} questions",
+        f"image, {a['mean_candidates']:.1f} on average; {a['questions']} questions",
         ["", "both ways (95 % over takes)", *DIRECTIONS],
         [[n, _cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
     )

@@ -28,7 +28,7 @@ def kind(chosen: ObjectMask, name: str, truth: Mapping[str, ObjectMask], possibl
     Args:
         chosen: the proposal.
         name: the object.
-        truth: masks of the annotated objects of the target picture, the object among them.
+        truth: masks of the annotated objects of the target image, the object among them.
         possible: largest IoU of any proposal with the object.
     """
     own = iou(chosen, truth[name])

@@ -1,6 +1,6 @@
-"""The systems of :mod:`benchmarks.held_out`, and what each answers for the pictures of a take.
+"""The systems of :mod:`benchmarks.held_out`, and what each answers for the images of a take.
 
-Proposals, feature maps and descriptors of a picture are made once, whatever the number of systems.
+Proposals, feature maps and descriptors of an image are made once, whatever the number of systems.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from counterview.evaluation.scorer import Scorer
 from counterview.evaluation.table import FrameScore
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.masks.geometry import iou, resize_mask
-from counterview.omama.pictures import fit_mask
+from counterview.omama.records import fit_mask
 from counterview.pipeline import load
 from counterview.pipeline.clips import ClipPredictor
 from counterview.pipeline.encoded import EncodedView
@@ -125,8 +125,8 @@ class Systems:
 
 
 @dataclass(eq=False)
-class Picture:
-    """One camera at one time. ``truth`` holds the annotated objects at the picture's size, none empty."""
+class ImageRecord:
+    """One camera at one time. ``truth`` holds the annotated objects at the image's size, none empty."""
 
     size_hw: tuple[int, int]
     proposals: Proposals
@@ -182,20 +182,20 @@ def answer(systems: Systems, take: Take, frames: int | None) -> Answers:
     result = Answers()
     followed = _follow(systems, take, {n: wanted[n] for n in numbers}, result)
     for number in numbers:
-        pictures: dict[str, Picture] = {}
+        records: dict[str, ImageRecord] = {}
         groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
         for direction, pair in wanted[number]:
             groups[direction, pair.query_camera, pair.target_camera].append(pair)
         for (direction, first, second), pairs in groups.items():
             for camera in (first, second):
-                if camera not in pictures:
-                    pictures[camera] = _picture(systems, take, camera, number)
-                    result.proposals.append(len(pictures[camera].proposals))
-            _answer_pairs(systems, take, direction, pairs, pictures[first], pictures[second], followed, result)
+                if camera not in records:
+                    records[camera] = _record(systems, take, camera, number)
+                    result.proposals.append(len(records[camera].proposals))
+            _answer_pairs(systems, take, direction, pairs, records[first], records[second], followed, result)
     return result
 
 
-def _picture(systems: Systems, take: Take, camera: str, frame: int) -> Picture:
+def _record(systems: Systems, take: Take, camera: str, frame: int) -> ImageRecord:
     image = take.frame(camera, frame)
     size = (image.shape[0], image.shape[1])
     truth = {}
@@ -203,7 +203,7 @@ def _picture(systems: Systems, take: Take, camera: str, frame: int) -> Picture:
         mask = take.mask(name, camera, frame) if camera in take.cameras_of(name) else None
         if mask is not None and not mask.is_empty:
             truth[name] = fit_mask(mask, size)
-    picture = Picture(size, systems.proposer(image, str(frame)), truth)
+    record = ImageRecord(size, systems.proposer(image, str(frame)), truth)
     true = Proposals(size, tuple(truth.values()), np.ones(len(truth), np.float32))
     maps: dict[int, FeatureMap] = {}
     tables: dict[tuple[int, str], tuple[Any, Any]] = {}
@@ -213,11 +213,11 @@ def _picture(systems: Systems, take: Take, camera: str, frame: int) -> Picture:
         features = maps[id(system.backbone)]
         key = (id(system.backbone), system.matcher.name)
         if key not in tables:
-            described = system.matcher.describe(system.backbone, features, [*picture.proposals.masks, *true.masks])
-            tables[key] = described[: len(picture.proposals)], described[len(picture.proposals) :]
-        view = picture.views[name] = EncodedView(size, features, picture.proposals, tables[key][0])
-        picture.true_views[name] = EncodedView(size, features, true, tables[key][1], around=view)
-    return picture
+            described = system.matcher.describe(system.backbone, features, [*record.proposals.masks, *true.masks])
+            tables[key] = described[: len(record.proposals)], described[len(record.proposals) :]
+        view = record.views[name] = EncodedView(size, features, record.proposals, tables[key][0])
+        record.true_views[name] = EncodedView(size, features, true, tables[key][1], around=view)
+    return record
 
 
 def _answer_pairs(
@@ -225,8 +225,8 @@ def _answer_pairs(
     take: Take,
     direction: Direction,
     pairs: Sequence[FramePair],
-    query: Picture,
-    target: Picture,
+    query: ImageRecord,
+    target: ImageRecord,
     followed: Mapping[Any, ObjectMask],
     result: Answers,
 ) -> None:
@@ -298,7 +298,7 @@ def _follow(
     return masks
 
 
-def _nearest_drawn(drawn: ObjectMask | None, target: Picture, name: str) -> float:
+def _nearest_drawn(drawn: ObjectMask | None, target: ImageRecord, name: str) -> float:
     """Whether the object is the one that a drawn mask overlaps most; a guess where it overlaps none."""
     overlaps = {}
     if drawn is not None:

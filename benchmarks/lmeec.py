@@ -4,7 +4,7 @@
 
 speed: SAM 2.1 Hiera-B+ at 480 px with random weights (``--small``: the small configuration of Tabletop), banks full.
 Against a session of all objects stands one object at a time, which is run as well: a session for each object and
-camera, each encoding both pictures again, as the released code does. On a CPU, times are compared in CPU seconds, which
+camera, each encoding both images again, as the released code does. On a CPU, times are compared in CPU seconds, which
 hold on a busy machine too; on a GPU in wall seconds.
 memory: a small model over 50 and 2,000 frames, each in a process of its own; peak resident memory.
 On a GPU, fp32 and bf16, eager and with a compiled image encoder.
@@ -96,8 +96,8 @@ def _speed_rows(model: LMEEC, autocast: torch.dtype | None, arguments: argparse.
 
     def step(session: Session, objects: int, cameras: int) -> Callable[[], Any]:
         chosen = dict(list(masks.items())[:objects])
-        pictures = {str(i): targets[i] for i in range(cameras)}
-        return lambda: session.step(query, chosen, pictures)
+        images = {str(i): targets[i] for i in range(cameras)}
+        return lambda: session.step(query, chosen, images)
 
     rows: list[dict[str, Any]] = []
     for cameras in arguments.cameras:
@@ -127,7 +127,7 @@ def _speed_rows(model: LMEEC, autocast: torch.dtype | None, arguments: argparse.
 def _one_by_one(
     model: LMEEC, filled: Session, step: Callable[[Session, int, int], Callable[[], Any]], objects: int, cameras: int
 ) -> Callable[[], Any]:
-    """The same frame in a session for each object and camera, each of which encodes both pictures for itself."""
+    """The same frame in a session for each object and camera, each of which encodes both images for itself."""
     [track, *_] = filled.tracks.values()
     [(name, camera), *_] = filled.tracks
     alone = []

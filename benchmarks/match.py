@@ -1,7 +1,7 @@
-"""What does a pair of pictures cost, and what does each further object cost?
+"""What does a pair of images cost, and what does each further object cost?
 
 ``python -m benchmarks.match [--save]``: the bundled pair, proposals ``graph``, features ``classical``, both
-pictures encoded once. The same query mask is used for every object, since only the number matters here.
+images encoded once. The same query mask is used for every object, since only the number matters here.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 ``python -m benchmarks.omama [passes] [steps] [stages] [--device cpu] [--quick] [--save]``: all three if none is named.
 
-* *passes*: a take of one ego and three exo cameras with eight objects, both directions, against one pair of pictures
+* *passes*: a take of one ego and three exo cameras with eight objects, both directions, against one pair of images
   at a time, as the released code goes. The network is a small DINOv2; proposals were made before, as there.
-* *steps*: the same batches from the cache, and with every picture through the backbone again.
+* *steps*: the same batches from the cache, and with every image through the backbone again.
 * *stages*: DINOv2-B with registers at the released sizes (700x700, 532x952), 100 proposals, 1 and 16 objects, random
-  weights. ``--quick`` takes smaller pictures.
+  weights. ``--quick`` takes smaller images.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ GRAPH = {"max_masks": 100, "working_side_px": 224, "regions": 300}
 
 
 def write_take(root: Path, uid: str, frames: int, seed: int) -> None:
-    """A prepared take of coloured discs, each object in every picture."""
+    """A prepared take of coloured discs, each object in every image."""
     rng = np.random.default_rng(seed)
     masks: dict[str, Any] = {f"disc {n}": {} for n in range(OBJECTS)}
     colours = rng.uniform(0, 255, (OBJECTS, 3))
@@ -73,7 +73,7 @@ def small_network(folder: Path) -> str:
 
 
 class Counted:
-    """A backbone that counts the pictures it is given."""
+    """A backbone that counts the images it is given."""
 
     def __init__(self, backbone: Any) -> None:
         self.backbone, self.passes = backbone, 0
@@ -157,7 +157,7 @@ def steps(folder: Path) -> dict[str, Any]:
         optimizer.step()
 
     def step_without_cache() -> None:
-        # What a step costs more when no map is kept: both pictures of each pair through the backbone, and their
+        # What a step costs more when no map is kept: both images of each pair through the backbone, and their
         # masks described. Proposals are kept in either case.
         for index in numbers:
             pair = task.train_pairs[int(index)][1]
@@ -227,7 +227,7 @@ def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
     ]
     dense = [f.tensor[None] for f in maps]
     seconds = {
-        "backbone, both pictures": run(encode),
+        "backbone, both images": run(encode),
         "describe 100 proposals": run(lambda: describe_masks(settings, backbone, maps[1], proposals)),
     }
     for count in (1, 16):
@@ -241,7 +241,7 @@ def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
     for count in (1, 16):
         names = ("describe 100 proposals", f"describe {count} query objects", f"attention and head, {count} objects")
         rest = sum(seconds[name]["median_s"] for name in names)
-        share[count] = rest / seconds["backbone, both pictures"]["median_s"]
+        share[count] = rest / seconds["backbone, both images"]["median_s"]
     show(
         f"(c) seconds per pair, DINOv2-B with registers, 100 proposals, {device}{', half precision' if half else ''}",
         ["stage", "median s", "min s", "max s"],

@@ -1,4 +1,4 @@
-"""What does it cost to describe N objects of one picture, once its feature map is there?
+"""What does it cost to describe N objects of one image, once its feature map is there?
 
 ``python -m benchmarks.pooling [--save]``: a 38x68x768 map (DINOv2-B at 532x952), 32 and 100 elliptic masks as run
 lengths, one thread. Ours counts from run lengths to descriptors. The plain form upsamples all channels to 133x238,
@@ -77,7 +77,7 @@ def main() -> None:
             "largest_difference": error,
         }
     show(
-        f"Seconds for the masks of one picture ({CELLS_HW[0]}x{CELLS_HW[1]}x{CHANNELS}, one thread, median)",
+        f"Seconds for the masks of one image ({CELLS_HW[0]}x{CELLS_HW[1]}x{CHANNELS}, one thread, median)",
         ["masks", "ours", "upsample and loop", "times", "the same, picking", "times", "difference"],
         rows,
     )

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.prepare [--seconds 10] [--annotation-gb 2] [--save]``
 
-A 4K clip is encoded twice, with a keyframe every 30 and every 250 frames; every picture carries its own number.
+A 4K clip is encoded twice, with a keyframe every 30 and every 250 frames; every image carries its own number.
 One frame a second is wanted, as Ego-Exo4D is annotated. Decoding through is what the official preparation does:
 every frame is decoded and every 30th is kept.
 """
@@ -35,7 +35,7 @@ STEP = 30
 
 
 def encode(path: Path, frames: int, gop: int) -> None:
-    """A panning texture with a little noise, so that decoding costs about what camera pictures cost."""
+    """A panning texture with a little noise, so that decoding costs about what camera images cost."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(40, 216, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
@@ -84,7 +84,7 @@ def bytes_read() -> int | None:
 
 
 def measure(read: Callable[[Path], Iterable[tuple[int, Any]]], path: Path, frames: int, repeat: int) -> dict[str, Any]:
-    """Wall and processor seconds, bytes, and whether each picture carries the number that was asked for."""
+    """Wall and processor seconds, bytes, and whether each image carries the number that was asked for."""
     walls, works, exact = [], [], True
     before = bytes_read()
     for _ in range(repeat):

@@ -1,7 +1,7 @@
-"""How good are the proposals: best IoU with known objects by number of masks, and seconds a picture?
+"""How good are the proposals: best IoU with known objects by number of masks, and seconds an image?
 
 ``python -m benchmarks.proposals [DATA] [--split test] [--real FOLDER] [--proposals graph tiny] [--save]``: the bundled
-pair; pictures of a data set (a release or a prepared one), every annotated mask of each; and a folder with pictures
+pair; images of a data set (a release or a prepared one), every annotated mask of each; and a folder with images
 ``NAME.jpg`` (or ``.png``) and masks ``NAME_OBJECT.png``. Each object counts with the best IoU among the first 50, 100,
 200 and 300 proposals; means are over objects, by view and by size of mask. Seconds are of one call, one thread; what
 counts on a shared machine is processor seconds.
@@ -30,12 +30,12 @@ from counterview.types import ObjectMask, RgbImage
 
 COUNTS = (50, 100, 200, 300)
 SIZES_PX = (0, 100, 300, 1000, 3000)
-"""Lower limits of the classes of masks, in pixels of the picture."""
+"""Lower limits of the classes of masks, in pixels of the image."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with the masks of known objects in it."""
+    """An image with the masks of known objects in it."""
 
     name: str
     view: str
@@ -44,11 +44,11 @@ class Example:
 
 
 def of_folder(folder: Path, view: str) -> Iterator[Example]:
-    """The pictures of a folder that have masks beside them."""
+    """The images of a folder that have masks beside them."""
     images = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for image in images:
         masks = [path for path in images if path.suffix == ".png" and path.stem.startswith(f"{image.stem}_")]
-        # Of pictures called a and a_b, the masks of the second belong to it alone.
+        # Of images called a and a_b, the masks of the second belong to it alone.
         nearer = [other.stem for other in images if other.suffix != ".png" and other.stem.startswith(f"{image.stem}_")]
         masks = [path for path in masks if not any(path.stem.startswith(f"{stem}_") for stem in nearer)]
         if masks:
@@ -58,7 +58,7 @@ def of_folder(folder: Path, view: str) -> Iterator[Example]:
 
 
 def of_dataset(root: Path, split: str, count: int) -> Iterator[Example]:
-    """Up to ``count`` pictures of a data set that have a mask, evenly spread over takes, frames and cameras."""
+    """Up to ``count`` images of a data set that have a mask, evenly spread over takes, frames and cameras."""
     places = []
     for take in open_dataset(root, split):
         for camera in take.cameras:
@@ -76,9 +76,9 @@ def of_dataset(root: Path, split: str, count: int) -> Iterator[Example]:
 
 
 def measure(proposer: Proposer, examples: list[Example]) -> list[dict[str, object]]:
-    """One row a picture: number of masks, seconds, and for every object its size and best IoU by number of masks."""
+    """One row an image: number of masks, seconds, and for every object its size and best IoU by number of masks."""
     rows: list[dict[str, object]] = []
-    for example in tqdm(examples, desc=proposer.name, unit="picture"):
+    for example in tqdm(examples, desc=proposer.name, unit="image"):
         wall, processor = time.perf_counter(), time.process_time()
         proposals = proposer(example.image, example.name)
         processor, wall = time.process_time() - processor, time.perf_counter() - wall
@@ -88,7 +88,7 @@ def measure(proposer: Proposer, examples: list[Example]) -> list[dict[str, objec
             best[name] = {"area_px": mask.area, "iou": [max(overlaps[:count], default=0.0) for count in COUNTS]}
         rows.append(
             {
-                "picture": example.name,
+                "image": example.name,
                 "view": example.view,
                 "size_hw": list(example.image.shape[:2]),
                 "masks": len(proposals),
@@ -125,8 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, help="a data set")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--pictures", type=int, default=60, help="pictures of the data set at most; 0 for all")
-    parser.add_argument("--real", type=Path, help="folder with pictures and masks")
+    parser.add_argument("--images", type=int, default=60, help="images of the data set at most; 0 for all")
+    parser.add_argument("--real", type=Path, help="folder with images and masks")
     parser.add_argument("--proposals", nargs="+", default=["graph", "tiny"])
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
@@ -140,7 +140,7 @@ def main() -> None:
     if options.real:
         examples += of_folder(options.real, "real")
     if options.data:
-        examples += of_dataset(options.data, options.split, options.pictures)
+        examples += of_dataset(options.data, options.split, options.images)
     table: list[list[object]] = []
     results: dict[str, object] = {}
     for name in options.proposals:
@@ -150,7 +150,7 @@ def main() -> None:
         summary = summarise(rows)
         seconds = {
             view: {
-                "pictures": len(own := [row for row in rows if row["view"] == view]),
+                "images": len(own := [row for row in rows if row["view"] == view]),
                 "median_processor_s": statistics.median(row["processor_s"] for row in own),  # type: ignore[type-var]
                 "median_wall_s": statistics.median(row["wall_s"] for row in own),  # type: ignore[type-var]
             }
@@ -170,13 +170,13 @@ def main() -> None:
                 ]
             )
     show(
-        "Mean best IoU of proposals, and median seconds a picture",
-        ["proposals", "pictures", "objects", *(f"first {count}" for count in COUNTS), "processor s", "wall s"],
+        "Mean best IoU of proposals, and median seconds an image",
+        ["proposals", "images", "objects", *(f"first {count}" for count in COUNTS), "processor s", "wall s"],
         table,
     )
     record(
         "proposals",
-        {"counts": COUNTS, "pictures_at_most": options.pictures, "split": options.split, "results": results},
+        {"counts": COUNTS, "images_at_most": options.images, "split": options.split, "results": results},
         save=options.save,
     )
 

@@ -35,7 +35,7 @@ WEIGHTS = torch.tensor([2.0, 1.0, 0.5, 0.3])
 
 
 class Rooms:
-    """Pictures and bodies, all in memory."""
+    """Images and bodies, all in memory."""
 
     def __init__(self, folder: Path, below: int) -> None:
         self.train: list[tuple[np.ndarray, np.ndarray]] = []
@@ -66,7 +66,7 @@ def target(body: np.ndarray) -> np.ndarray:
 
 
 def view(image: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random part of a picture at a random scale, mirrored, with other colours, softness, noise and compression."""
+    """A random part of an image at a random scale, mirrored, with other colours, softness, noise and compression."""
     h, w = body.shape
     side = min(int(CROP / np.exp(rng.uniform(np.log(0.6), np.log(2.0)))), h, w)
     y, x = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
@@ -195,7 +195,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(net.parameters(), options.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, options.steps, pct_start=0.1)
     print(
-        f"{len(rooms.train)} pictures, {len(rooms.held)} kept aside, {sum(p.numel() for p in net.parameters())} weights"
+        f"{len(rooms.train)} images, {len(rooms.held)} kept aside, {sum(p.numel() for p in net.parameters())} weights"
     )
     state, first, spent, running = options.out.with_suffix(".state"), 1, 0.0, torch.zeros(4)
     if state.is_file():

@@ -40,7 +40,7 @@ CREDIT_POWER = 8
 PROMISE = 0.2
 """Weight of the loss of promise."""
 NOISE = 0.3
-"""Standard deviation of noise on the features while learning, in their own: other pictures have other features."""
+"""Standard deviation of noise on the features while learning, in their own: other images have other features."""
 
 
 def overlap(tree, inside: np.ndarray, total: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -53,8 +53,8 @@ def overlap(tree, inside: np.ndarray, total: np.ndarray) -> np.ndarray:  # type:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture's nodes.
+class ImageRecord:
+    """An image's nodes.
 
     Attributes:
         room: its number.
@@ -74,11 +74,11 @@ class Picture:
         return (self.iou * self.worth).max(1)
 
 
-def examples(rooms: Path, boundary: Boundary, first: int, every: int) -> list[Picture]:
-    """The nodes of the pictures of rooms from ``first`` on."""
+def examples(rooms: Path, boundary: Boundary, first: int, every: int) -> list[ImageRecord]:
+    """The nodes of the images of rooms from ``first`` on."""
     settings, found = TinySettings(), []
     paths = [p for p in sorted(rooms.glob("room_*.json")) if int(p.stem.split("_")[2]) >= first][::every]
-    for path in tqdm(paths, unit="picture"):
+    for path in tqdm(paths, unit="image"):
         about = json.loads(path.read_text(encoding="utf-8"))
         image = at_working_size(read_image(path.with_suffix(".jpg")), settings)
         body = cv2.imread(str(path.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
@@ -93,19 +93,19 @@ def examples(rooms: Path, boundary: Boundary, first: int, every: int) -> list[Pi
         worth[about["clutter"] : about["person"]] = 1
         there = inside.sum(0) >= settings.min_area_px
         iou = np.concatenate([overlap(tree, inside[:, there], inside[:, there].sum(0)) for tree in trees])[nodes.at]
-        found.append(Picture(int(path.stem.split("_")[2]), nodes.features, iou.astype(np.float32), worth[there]))
+        found.append(ImageRecord(int(path.stem.split("_")[2]), nodes.features, iou.astype(np.float32), worth[there]))
     return found
 
 
-def fit(pictures: Sequence[Picture], epochs: int, seed: int) -> dict[str, np.ndarray]:
-    """Fit the network, a picture at a time.
+def fit(records: Sequence[ImageRecord], epochs: int, seed: int) -> dict[str, np.ndarray]:
+    """Fit the network, an image at a time.
 
     Quality by cross entropy with the worth as a soft label; good nodes count more than bad ones. Promise by the share
-    that the best nodes of each body have of all the picture's, so that every body counts alike however many nodes it
+    that the best nodes of each body have of all the image's, so that every body counts alike however many nodes it
     has.
     """
     torch.manual_seed(seed)
-    every = np.concatenate([picture.features for picture in pictures])
+    every = np.concatenate([record.features for record in records])
     mean, scale = every.mean(0), np.maximum(every.std(0), 1e-3)
     sizes = (len(mean), *HIDDEN, 2)
     layers: list[torch.nn.Module] = []
@@ -113,12 +113,12 @@ def fit(pictures: Sequence[Picture], epochs: int, seed: int) -> dict[str, np.nda
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers[:-1])
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * len(pictures))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * len(records))
     for _ in tqdm(range(epochs), unit="epoch"):
-        for number in torch.randperm(len(pictures)).tolist():
-            picture = pictures[number]
-            data = torch.from_numpy(np.clip((picture.features - mean) / scale, -5, 5).astype(np.float32))
-            iou, worth = torch.from_numpy(picture.iou), torch.from_numpy(picture.worth)
+        for number in torch.randperm(len(records)).tolist():
+            record = records[number]
+            data = torch.from_numpy(np.clip((record.features - mean) / scale, -5, 5).astype(np.float32))
+            iou, worth = torch.from_numpy(record.iou), torch.from_numpy(record.worth)
             label = (iou * worth).amax(1)
             quality, promise = net(data + NOISE * torch.randn_like(data)).unbind(1)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(quality, label, 0.3 + label)
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("rooms", type=Path)
     parser.add_argument("boundary", type=Path)
     parser.add_argument("--first", type=int, default=500, help="rooms with lower numbers are left to the boundaries")
-    parser.add_argument("--every", type=int, default=1, help="take every so many-th picture")
+    parser.add_argument("--every", type=int, default=1, help="take every so many-th image")
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=folder())
@@ -154,14 +154,14 @@ def main() -> None:
     data = options.boundary.read_bytes()
     boundary = boundary_from(data, hashlib.sha256(data).hexdigest(), options.boundary)
     found = examples(options.rooms, boundary, options.first, options.every)
-    held = [picture for picture in found if picture.room % 5 == 4]
-    train = [picture for picture in found if picture.room % 5 != 4]
+    held = [record for record in found if record.room % 5 == 4]
+    train = [record for record in found if record.room % 5 != 4]
     weights = fit(train, options.epochs, options.seed)
     for name, part in (("learned from", train), ("kept aside", held)):
-        guess = np.concatenate([predict(weights, picture.features)[0] for picture in part])
-        truth = np.concatenate([picture.best for picture in part])
+        guess = np.concatenate([predict(weights, record.features)[0] for record in part])
+        truth = np.concatenate([record.best for record in part])
         share = np.corrcoef(guess, truth)[0, 1]
-        print(f"{name}: {len(part)} pictures, {len(truth)} nodes, correlation {share:.3f}")
+        print(f"{name}: {len(part)} images, {len(truth)} nodes, correlation {share:.3f}")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / BOUNDARY).write_bytes(data)
     (options.out / RANKER).write_bytes(save(weights))

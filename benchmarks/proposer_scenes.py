@@ -1,9 +1,9 @@
-"""Pictures with the instance of every pixel, to train the learned proposer on.
+"""Images with the instance of every pixel, to train the learned proposer on.
 
 ``python -m benchmarks.proposer_scenes OUT [--scenes N] [--seed N]``: rooms of the split ``train``, each seen by the ego
 camera at two instants and by the exo cameras at one. Takes know only the masks of annotated objects; here every body
 has its number, furniture, clutter and hands as well, so that nothing unannotated counts as nothing. ``NAME.jpg`` is
-the picture, ``NAME.png`` the body of every pixel, and ``NAME.json`` says which numbers are what. A run that was cut
+the image, ``NAME.png`` the body of every pixel, and ``NAME.json`` says which numbers are what. A run that was cut
 off is continued.
 """
 
@@ -32,7 +32,7 @@ OUTSIDE = 255
 
 
 def render(out: Path, seed: int, index: int, size: int) -> None:
-    """Render one room; its pictures are complete once the last one's JSON is there."""
+    """Render one room; its images are complete once the last one's JSON is there."""
     config = preset(PRESETS[index % len(PRESETS)], size=size, seconds=8, cameras=2, pool_size=2000)
     stem = f"room_{seed:04d}_{index:04d}"
     if (out / f"{stem}_3.json").is_file():
@@ -56,11 +56,11 @@ def render(out: Path, seed: int, index: int, size: int) -> None:
         if camera is None:
             earlier = t - rig.exposure_s * config.motion
             before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier))
-            picture = renderer.picture(ego_camera(rig, stage.story, t), before)
+            rendered = renderer.rendered(ego_camera(rig, stage.story, t), before)
         else:
-            picture = renderer.picture(camera)
-        image, _ = develop(picture, sensor, seeded(seed, "train", index, "noise", number))
-        labels = np.where(picture.labels < 0, OUTSIDE, picture.labels).astype(np.uint8)
+            rendered = renderer.rendered(camera)
+        image, _ = develop(rendered, sensor, seeded(seed, "train", index, "noise", number))
+        labels = np.where(rendered.labels < 0, OUTSIDE, rendered.labels).astype(np.uint8)
         name = f"{stem}_{number}"
         write_image(out / f"{name}.jpg", image, quality=93)
         cv2.imwrite(str(out / f"{name}.png"), labels)

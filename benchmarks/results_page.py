@@ -43,8 +43,8 @@ def held_out(results: dict[str, Any]) -> list[str]:
         lines += [
             f"### {name}: {part['takes']} takes, {part['frames']} frames",
             "",
-            f"Top-1 accuracy among the true masks of the target picture ({a['mean_candidates']:.1f} on average, "
-            f"{a['questions']} questions; tiny-match also looks at its proposals of both pictures, to see how the "
+            f"Top-1 accuracy among the true masks of the target image ({a['mean_candidates']:.1f} on average, "
+            f"{a['questions']} questions; tiny-match also looks at its proposals of both images, to see how the "
             "views lie to each other):",
             "",
             *markdown_table([
@@ -54,7 +54,7 @@ def held_out(results: dict[str, Any]) -> list[str]:
             ]),
             "",
             f"Official protocol, {b['object_frames']} object-frames, {b['visible']} of them visible, "
-            f"{b['mean_proposals']:.0f} proposals a picture:",
+            f"{b['mean_proposals']:.0f} proposals an image:",
             "",
             *markdown_table([
                 ["", *(SHORT[m] for m in MEASURES), *(f"IoU {ARROWS[d]}" for d in DIRECTIONS)],

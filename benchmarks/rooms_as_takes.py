@@ -20,7 +20,7 @@ from counterview.media.files import write_json
 from counterview.types import ObjectMask
 
 VIEWS = (("aria01_214-1", 0), ("aria01_214-1", 30), ("cam01", 30), ("cam02", 30))
-"""Camera and frame of each picture of a room, in its order."""
+"""Camera and frame of each image of a room, in its order."""
 SMALLEST_PX = 30
 """A mask of fewer pixels says nothing of what it shows; its object counts as not looked for."""
 

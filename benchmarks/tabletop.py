@@ -42,14 +42,14 @@ def frames(count: int) -> list[dict[str, Any]]:
         clock(samples, "poses and Embree scene, once a second", lambda t=t: stage.renderer.pose(stage.poses(t)))
         camera, before = ego_camera(stage.rig, stage.story, t), ego_camera(stage.rig, stage.story, t - 0.015)
         earlier = stage.poses(t - 0.015)
-        picture = clock(samples, "ego 448x448 with motion", stage.renderer.picture, camera, (earlier, before))
-        clock(samples, "ego 448x448 sensor", develop, picture, stage.rig.ego_sensor, seeded(0))
+        rendered = clock(samples, "ego 448x448 with motion", stage.renderer.rendered, camera, (earlier, before))
+        clock(samples, "ego 448x448 sensor", develop, rendered, stage.rig.ego_sensor, seeded(0))
         for exo, sensor in zip(stage.rig.exo, stage.rig.exo_sensors, strict=True):
             name = "x".join(str(n) for n in sorted(exo.size_hw, reverse=True))
             first = "first" if k == 0 else "next, only what changed"
-            picture = clock(samples, f"exo {name} {first}", stage.renderer.picture, exo, keep=True)
-            clock(samples, f"exo {name} whole", stage.renderer.picture, exo)
-            clock(samples, f"exo {name} sensor", develop, picture, sensor, seeded(0))
+            rendered = clock(samples, f"exo {name} {first}", stage.renderer.rendered, exo, keep=True)
+            clock(samples, f"exo {name} whole", stage.renderer.rendered, exo)
+            clock(samples, f"exo {name} sensor", develop, rendered, sensor, seeded(0))
     return [
         {
             "part": name,

@@ -6,8 +6,8 @@ from counterview import errors
 
 
 def test_an_error_is_one_line_with_all_that_is_known():
-    error = errors.ImageError("is\nnot a picture", path="a.txt", found="text", expected="JPEG", fix="Convert it.")
-    assert str(error) == "a.txt: is not a picture; found text; expected JPEG. Convert it."
+    error = errors.ImageError("is\nnot an image", path="a.txt", found="text", expected="JPEG", fix="Convert it.")
+    assert str(error) == "a.txt: is not an image; found text; expected JPEG. Convert it."
     assert error.exit_code == 2
 
 

@@ -70,7 +70,7 @@ def test_bad_runs_are_refused(size, runs):
 @pytest.mark.parametrize(
     "bad", [np.zeros((2, 2, 2)), np.full((2, 2), 255), np.full((2, 2), 0.5), np.zeros((0, 3), bool)]
 )
-def test_only_boolean_pictures_become_masks(bad):
+def test_only_boolean_images_become_masks(bad):
     with pytest.raises(MaskError):
         ObjectMask.from_array(bad)
 
@@ -83,10 +83,10 @@ def test_masks_cannot_be_changed():
         mask.size_hw = (1, 9)
 
 
-def test_a_view_holds_an_rgb_picture():
+def test_a_view_holds_an_rgb_image():
     view = View(np.zeros((4, 6, 3), np.uint8), camera="cam01", frame=30)
     assert view.size_hw == (4, 6)
-    for bad in (np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3)), np.zeros((0, 6, 3), np.uint8), "picture"):
+    for bad in (np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3)), np.zeros((0, 6, 3), np.uint8), "image"):
         with pytest.raises(ImageError):
             View(bad)
         with pytest.raises(ImageError):

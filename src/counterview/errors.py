@@ -68,7 +68,7 @@ class InputError(CounterviewError):
 
 
 class ImageError(InputError):
-    """A picture that is missing, not a picture, damaged, or too large."""
+    """An image that is missing, not an image, damaged, or too large."""
 
 
 class VideoError(InputError):
@@ -76,7 +76,7 @@ class VideoError(InputError):
 
 
 class MaskError(InputError):
-    """A mask that is malformed, empty where it may not be, or of another size than its picture."""
+    """A mask that is malformed, empty where it may not be, or of another size than its image."""
 
 
 class ConfigError(InputError):

@@ -21,7 +21,7 @@ BoolImage = NDArray[np.bool_]
 """A dense mask, shape ``(H, W)``."""
 
 RgbImage = NDArray[np.uint8]
-"""A picture, shape ``(H, W, 3)``, red first."""
+"""An image, shape ``(H, W, 3)``, red first."""
 
 
 def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
@@ -36,7 +36,7 @@ def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
             f"the {what} is no RGB array",
             found=found,
             expected="uint8 (H, W, 3)",
-            fix="Read pictures with counterview.media.images.read_image.",
+            fix="Read images with counterview.media.images.read_image.",
         )
     if image.shape[0] == 0 or image.shape[1] == 0:
         raise ImageError(f"the {what} has no pixels", found=image.shape, expected="at least 1x1")
@@ -45,7 +45,7 @@ def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One picture of one camera.
+    """One image of one camera.
 
     Attributes:
         image: ``(H, W, 3)`` uint8, RGB.
@@ -126,7 +126,7 @@ class ObjectMask:
         """
         array = np.asarray(mask)
         if array.ndim != 2 or 0 in array.shape:
-            raise MaskError("a mask is a flat picture", found=f"shape {array.shape}", expected="(H, W)")
+            raise MaskError("a mask is a flat image", found=f"shape {array.shape}", expected="(H, W)")
         if array.dtype != np.bool_:
             if not np.issubdtype(array.dtype, np.integer) or not np.isin(array, (0, 1)).all():
                 raise MaskError(
@@ -221,12 +221,12 @@ def _normal_form(runs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A mask of the target picture that was considered, and how well it fits.
+    """A mask of the target image that was considered, and how well it fits.
 
     Attributes:
         mask_rle: the mask.
         similarity: cosine with the query object, in ``[-1, 1]``.
-        proposal: index among the proposals of the picture.
+        proposal: index among the proposals of the image.
     """
 
     mask_rle: ObjectMask
@@ -235,7 +235,7 @@ class Candidate:
 
     @property
     def mask(self) -> BoolImage:
-        """``(H, W)`` bool at the size of the target picture."""
+        """``(H, W)`` bool at the size of the target image."""
         return self.mask_rle.to_array()
 
 
@@ -245,9 +245,9 @@ class Match:
 
     Attributes:
         name: name of the query object.
-        mask_rle: where it is in the target picture; empty when nothing was found.
+        mask_rle: where it is in the target image; empty when nothing was found.
         similarity: cosine of query and answer, in ``[-1, 1]``.
-        visibility: probability that the object can be seen in the target picture, in ``[0, 1]``.
+        visibility: probability that the object can be seen in the target image, in ``[0, 1]``.
         candidates: the best candidates, best first; the first is the answer.
         notes: what the reader should know, for example that the query mask was too small for the features.
     """
@@ -267,7 +267,7 @@ class Match:
 
     @property
     def mask(self) -> BoolImage:
-        """``(H, W)`` bool at the size of the target picture."""
+        """``(H, W)`` bool at the size of the target image."""
         return self.mask_rle.to_array()
 
 

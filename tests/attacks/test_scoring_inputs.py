@@ -50,7 +50,7 @@ BAD_MASKS = [
     {"size": [0, 480], "counts": "0"},
     {"size": [-270, -480], "counts": "Pbn3"},
     {"size": [2**31, 2**31], "counts": "Pbn3"},
-    {"size": [46340, 46340], "counts": [46340 * 46340]},  # fits COCO's 32 bits, not a picture
+    {"size": [46340, 46340], "counts": [46340 * 46340]},  # fits COCO's 32 bits, not an image
     {"size": [270.0, 480.0], "counts": "Pbn3"},
     {"size": "ab", "counts": "Pbn3"},
     {"size": [270, 480, 3], "counts": "Pbn3"},

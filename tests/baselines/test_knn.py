@@ -62,7 +62,7 @@ def test_refuses(query, candidates, top_k, error):
 
 @pytest.fixture
 def scene():
-    """A red and a blue object in both pictures; descriptors are (red, green, blue)."""
+    """A red and a blue object in both images; descriptors are (red, green, blue)."""
     own = np.array([[1.0, 0.0, 0.1]])
     own_mask = [box(2, 2, 6, 6)]
     back = np.array([[1.0, 0.02, 0.1], [0.0, 0.1, 1.0]])
@@ -114,7 +114,7 @@ def test_an_absent_object_is_less_visible(scene):
     assert absent.consistency[0] == 0.0
 
 
-def test_without_proposals_in_the_query_picture_the_query_alone_is_asked(scene):
+def test_without_proposals_in_the_query_image_the_query_alone_is_asked(scene):
     own, own_mask, _, _, there, there_masks = scene
     _, checked = check((own, own_mask, np.zeros((0, 3)), [], there, there_masks))
     assert checked.returned[0] == -1

@@ -18,7 +18,7 @@ ABOUT = {"clutter": 2, "things": 4, "person": 6, "ego": True}
 
 @pytest.fixture
 def rooms(tmp_path):
-    """Two rooms of four pictures: body 0 is the room, 2 clutter, 4 and 5 things, 6 a hand."""
+    """Two rooms of four images: body 0 is the room, 2 clutter, 4 and 5 things, 6 a hand."""
     folder = tmp_path / "rooms"
     folder.mkdir()
     rng = np.random.default_rng(0)

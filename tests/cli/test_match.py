@@ -20,13 +20,13 @@ MASKS = sorted(PAIR.glob("ego_*.png"))
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A picture of few colours that is quickly proposed for, and a mask on it."""
+    """An image of few colours that is quickly proposed for, and a mask on it."""
     folder = tmp_path_factory.mktemp("small")
-    picture = np.full((60, 80, 3), 120, np.uint8)
-    picture[10:30, 10:30] = (200, 30, 30)
-    picture[35:55, 45:70] = (30, 30, 200)
-    write_image(folder / "a.png", picture)
-    Image.fromarray((picture[..., 0] == 200).astype(np.uint8) * 255).save(folder / "red.png")
+    image = np.full((60, 80, 3), 120, np.uint8)
+    image[10:30, 10:30] = (200, 30, 30)
+    image[35:55, 45:70] = (30, 30, 200)
+    write_image(folder / "a.png", image)
+    Image.fromarray((image[..., 0] == 200).astype(np.uint8) * 255).save(folder / "red.png")
     return folder
 
 
@@ -75,7 +75,7 @@ def test_the_same_run_gives_the_same_bytes(small, tmp_path, capsys):
 
 def broken_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
     good, red = folder / "a.png", folder / "red.png"
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     data = EXO.read_bytes()
     (folder / "cut.jpg").write_bytes(data[: len(data) // 2])
     Image.new("1", (20000, 20000)).save(folder / "huge.png")
@@ -86,12 +86,12 @@ def broken_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
     mask = ["--mask", red]
     return {
         "missing": ([folder / "none.png", good, *mask], "no such file"),
-        "not an image": ([good, folder / "text.jpg", *mask], "not a picture"),
+        "not an image": ([good, folder / "text.jpg", *mask], "not an image"),
         "truncated": ([good, folder / "cut.jpg", *mask], "damaged"),
         "bomb": ([good, folder / "huge.png", *mask], "too large"),
         "other size": ([good, good, "--mask", folder / "other.png"], "does not fit"),
         "empty mask": ([good, good, "--mask", folder / "empty.png"], "empty"),
-        "rgb mask": ([good, good, "--mask", folder / "rgb.png"], "colour picture"),
+        "rgb mask": ([good, good, "--mask", folder / "rgb.png"], "colour image"),
         "no prompt": ([good, good], "no object was given"),
         "point outside": ([good, good, "--point", "80,10"], "outside"),
         "point no numbers": ([good, good, "--point", "a,b"], "not understood"),

@@ -58,7 +58,7 @@ def test_a_point_and_a_box_choose_an_object_for_lmeec_too(with_shipped, tmp_path
     found = json.loads(capsys.readouterr().out)["objects"]
     assert [o["name"] for o in found] == ["point", "box"]
     assert main([*ARGUMENTS[:3], "--model", "tiny-follow", "--point", "9999,1", "--out", str(tmp_path)]) == 2
-    assert "outside the query picture" in capsys.readouterr().err
+    assert "outside the query image" in capsys.readouterr().err
 
 
 def test_predict_takes_a_model_or_the_default(with_shipped, tmp_path, capsys, monkeypatch):

@@ -37,7 +37,7 @@ SIZES = {EGO: (128, 128), "aria02_214-1": (128, 128), EXO: (108, 192), PORTRAIT:
 
 
 def numbered(frame: int, size_hw: tuple[int, int]) -> np.ndarray:
-    """A picture with ``frame`` in binary: twelve blocks in the upper sixth, on a colour that drifts."""
+    """An image with ``frame`` in binary: twelve blocks in the upper sixth, on a colour that drifts."""
     height, width = size_hw
     image = np.empty((height, width, 3), dtype=np.uint8)
     image[:] = (60 + frame % 120, 120, 200 - frame % 120)
@@ -48,7 +48,7 @@ def numbered(frame: int, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def read_number(image: np.ndarray) -> int:
-    """The number in a picture of :func:`numbered`, whatever its size."""
+    """The number in an image of :func:`numbered`, whatever its size."""
     height, width = image.shape[:2]
     edges = np.linspace(0, width, BITS + 1)
     row = image[height // 12, ((edges[:-1] + edges[1:]) / 2).astype(int)].mean(axis=1)

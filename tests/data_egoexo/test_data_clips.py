@@ -29,33 +29,33 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_sources_hold_the_frames_seen_in_both(dataset: Dataset) -> None:
-    sources = clip_sources(dataset, "ego2exo", need_pictures=False)
+    sources = clip_sources(dataset, "ego2exo", need_images=False)
     assert len(sources) == 2 * 4 * 2
     by_camera = {s.target_camera: s for s in sources if (s.take, s.object) == ("u0", "c/d")}
     assert by_camera[EXO].frames == tuple(f for f in range(0, 420, 30) if f not in (60, 90))
     assert by_camera[PORTRAIT].frames == tuple(range(0, 420, 30))
     assert {s.query_camera for s in sources} == {EGO}
-    back = clip_sources(dataset, "exo2ego", need_pictures=False)
+    back = clip_sources(dataset, "exo2ego", need_images=False)
     assert {s.target_camera for s in back} == {EGO}
     assert clip_sources(dataset, "ego2exo") == []  # there are no videos
 
 
 def test_absent_targets_come_along_when_asked_for(dataset: Dataset) -> None:
-    sources = clip_sources(dataset, "ego2exo", targets="annotated", need_pictures=False)
+    sources = clip_sources(dataset, "ego2exo", targets="annotated", need_images=False)
     source = next(s for s in sources if s.target_camera == EXO)
     assert source.frames == tuple(range(0, 420, 30))
     clip = next(enumerate_clips([source]))
     assert clip.frames == tuple(range(0, 240, 30))
     assert clip.target_visible == ((True, True, False, False, True, True, True, True),)
     # In the other direction the query has no mask there, so there is nothing to ask with.
-    back = clip_sources(dataset, "exo2ego", targets="annotated", need_pictures=False)
+    back = clip_sources(dataset, "exo2ego", targets="annotated", need_images=False)
     assert next(s for s in back if s.query_camera == EXO).frames == tuple(
         f for f in range(0, 420, 30) if f not in (60, 90)
     )
 
 
 def test_enumeration_covers_every_frame(dataset: Dataset) -> None:
-    sources = clip_sources(dataset, "ego2exo", need_pictures=False)
+    sources = clip_sources(dataset, "ego2exo", need_images=False)
     for source in sources:
         clips = list(enumerate_clips([source]))
         assert {f for c in clips for f in c.frames} == set(source.frames)
@@ -67,7 +67,7 @@ def test_enumeration_covers_every_frame(dataset: Dataset) -> None:
 
 
 def test_draws_are_a_pure_function(dataset: Dataset) -> None:
-    sources = clip_sources(dataset, "ego2exo", need_pictures=False)
+    sources = clip_sources(dataset, "ego2exo", need_images=False)
     one, two = ClipSampler(sources, seed=3), ClipSampler(sources, seed=3)
     forward = [one.clip(1, i) for i in range(len(one))]
     assert [two.clip(1, i) for i in reversed(range(len(two)))][::-1] == forward
@@ -79,7 +79,7 @@ def test_draws_are_a_pure_function(dataset: Dataset) -> None:
 
 def test_draws_are_fair(dataset: Dataset) -> None:
     """Over many epochs all starts of one source come about equally often, and so do its companions."""
-    sampler = ClipSampler(clip_sources(dataset, "ego2exo", need_pictures=False), seed=1, max_objects=3)
+    sampler = ClipSampler(clip_sources(dataset, "ego2exo", need_images=False), seed=1, max_objects=3)
     starts: Counter[int] = Counter()
     others: Counter[str] = Counter()
     for epoch in range(700):
@@ -96,9 +96,9 @@ def test_draws_are_fair(dataset: Dataset) -> None:
 
 
 def test_too_little_to_cut_from(dataset: Dataset) -> None:
-    assert clip_sources(dataset, "ego2exo", length=15, need_pictures=False) == []
+    assert clip_sources(dataset, "ego2exo", length=15, need_images=False) == []
     with pytest.raises(InputError, match="no clip of 15 frames"):
-        ClipSampler(clip_sources(dataset, "ego2exo", need_pictures=False), length=15)
+        ClipSampler(clip_sources(dataset, "ego2exo", need_images=False), length=15)
     with pytest.raises(InputError, match="no clip of 8 frames"):
         ClipSampler([])
     with pytest.raises(InputError, match="no such choice"):

@@ -16,7 +16,7 @@ from counterview.types import Visibility
 
 
 def scene(root: Path, frames: int, *, step: int = 3, values=lambda i: (255,), split: str = "test") -> Path:
-    """Numbered 100, 103, …; picture i is grey i, its mask is at column i."""
+    """Numbered 100, 103, …; image i is grey i, its mask is at column i."""
     folder = root / "handal_dataset_hammers" / split / "000001"
     (folder / "rgb").mkdir(parents=True)
     (folder / "mask").mkdir()

@@ -126,11 +126,11 @@ def test_targets(prepared: Path) -> None:
         enumerate_pairs(dataset, "ego-exo")
 
 
-def test_pairs_without_pictures_are_left_out(prepared: Path) -> None:
+def test_pairs_without_images_are_left_out(prepared: Path) -> None:
     (prepared / "take-b" / EXO / "120.jpg").unlink()
     dataset = open_dataset(prepared, "train")
     assert [p.frame for p in enumerate_pairs(dataset, "ego2exo")] == [30]
-    assert [p.frame for p in enumerate_pairs(dataset, "ego2exo", need_pictures=False)] == [30, 120]
+    assert [p.frame for p in enumerate_pairs(dataset, "ego2exo", need_images=False)] == [30, 120]
 
 
 def many(count: int) -> PairTable:

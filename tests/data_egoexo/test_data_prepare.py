@@ -21,7 +21,7 @@ from counterview.data import prepare_take
 from counterview.data.dataset import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.data.prepare import _run, prepare_release
-from counterview.data.prepare_take import Settings, TakeJob, WriteError, picture_size
+from counterview.data.prepare_take import Settings, TakeJob, WriteError, image_size
 from counterview.data.release import TakeFacts
 from counterview.errors import ConfigError, InputError, VideoError
 from counterview.media.jsonstream import index_object
@@ -79,9 +79,9 @@ def test_layout_to_the_letter(release: Path, tmp_path: Path) -> None:
     assert {p.name for p in (out / "uid-a" / PORTRAIT).iterdir()} == {f"{f}.jpg" for f in frames}
     for camera in (EGO, EXO, PORTRAIT):
         for frame in frames:
-            picture = np.asarray(Image.open(out / "uid-a" / camera / f"{frame}.jpg"))
-            assert picture.shape[:2] == SIZES[camera]
-            assert read_number(picture) == frame
+            image = np.asarray(Image.open(out / "uid-a" / camera / f"{frame}.jpg"))
+            assert image.shape[:2] == SIZES[camera]
+            assert read_number(image) == frame
 
     annotation = json.loads((out / "uid-a" / "annotation.json").read_text())
     assert list(annotation) == ["masks", "subsample_idx", "annotated_frames"]
@@ -128,10 +128,10 @@ def test_release_and_prepared_folder_are_one_data_set(release: Path, tmp_path: P
         assert list(enumerate_pairs(raw, direction)) == list(enumerate_pairs(done, direction))
 
 
-def test_official_picture_sizes() -> None:
+def test_official_image_sizes() -> None:
     sizes = {(1408, 1408, True): (704, 704), (2160, 3840, False): (540, 960), (3840, 2160, False): (960, 540)}
     sizes |= {(448, 448, True): (448, 448), (448, 796, False): (448, 796), (1080, 1920, False): (540, 960)}
-    assert {key: picture_size(key[:2], key[2]) for key in sizes} == sizes
+    assert {key: image_size(key[:2], key[2]) for key in sizes} == sizes
 
 
 def test_full_size_videos_are_halved_and_quartered(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_full_size_videos_are_halved_and_quartered(tmp_path: Path) -> None:
     write_video(videos / f"{EGO}.mp4", 2, (1408, 1408))
     write_video(videos / f"{EXO}.mp4", 2, (2160, 3840))
     report = prepare_release(release, tmp_path / "out", splits=["val"])
-    assert {c: r.picture_hw for c, r in report.takes[0].cameras.items()} == {EGO: [704, 704], EXO: [540, 960]}
+    assert {c: r.image_hw for c, r in report.takes[0].cameras.items()} == {EGO: [704, 704], EXO: [540, 960]}
     take = open_dataset(tmp_path / "out").takes[0]
     assert [read_number(take.frame(c, 0)) for c in (EGO, EXO)] == [0, 0]
     assert take.native_size(EXO) == SIZES[EXO]
@@ -184,7 +184,7 @@ def test_stopped_at_every_step(release: Path, tmp_path: Path, monkeypatch: pytes
             break
         except KeyboardInterrupt:
             stops += 1
-    assert stops >= 26  # one picture a run
+    assert stops >= 26  # one image a run
     assert contents(tmp_path / "whole") == contents(tmp_path / "expected")
 
 
@@ -312,7 +312,7 @@ def test_report_on_a_broken_release(tmp_path: Path) -> None:
     assert "30" not in annotation["masks"]["mug 0"][EGO]
     assert 30 not in annotation["annotated_frames"]["mug 0"][EGO]  # unknown, which is not "not visible"
     assert "not on disk: no folder takes/not_on_disk" in takes["not-on-disk"].problems[0]
-    assert "no picture of an ego camera can be read" in takes["bad-ego"].problems[0]
+    assert "no image of an ego camera can be read" in takes["bad-ego"].problems[0]
     assert report.not_annotated == ["never_annotated"]
     assert report.pairs_left_out == {"val_egoexo_pairs.json": 4, "val_exoego_pairs.json": 2}
 

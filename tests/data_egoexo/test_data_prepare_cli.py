@@ -36,7 +36,7 @@ def test_something_is_wanting(release: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(release), str(tmp_path / "out"), "--split", "val"])
     assert done.exit_code == 3
     assert "damaged  cook_2" in done.stdout
-    assert "no picture of an exo camera can be read" in done.stdout
+    assert "no image of an exo camera can be read" in done.stdout
     report = json.loads((tmp_path / "out" / "prepare-report.json").read_text())
     assert report["counts"] == {"prepared": 1, "damaged": 1}
     assert json.loads((tmp_path / "out" / "split.json").read_text())["val"] == ["a"]

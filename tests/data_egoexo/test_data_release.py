@@ -153,13 +153,13 @@ def test_official_folders_are_read_too(tmp_path: Path) -> None:
     take = open_dataset(tmp_path, "val").takes[0]
     assert take.looked_at("o", EGO) == {30}  # frame 0 is unknown, not "not visible"
     assert "frame 0: the mask is null" in take.problems[0]
-    pairs = enumerate_pairs([take], "exo2ego", need_pictures=False)
+    pairs = enumerate_pairs([take], "exo2ego", need_images=False)
     assert [(p.frame, p.target_visible) for p in pairs] == [(0, None), (30, True)]
     with pytest.raises(MaskError, match="object 'o', camera 'cam01', frame 0"):
         take.mask("o", EXO, 0)
     track = take.track("o", EXO)
     assert (list(track.masks), track.looked_at) == ([30], {30})
-    with pytest.raises(ImageError, match="has no picture of frame 30"):
+    with pytest.raises(ImageError, match="has no image of frame 30"):
         take.frame(EXO, 30)
 
 

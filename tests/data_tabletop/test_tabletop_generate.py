@@ -89,7 +89,7 @@ def test_masks_are_the_renderers_labels(data_set):
     stage = takes.Stage(tiny(), 5, "train", 0)
     stage.renderer.pose(stage.poses(1.0))
     for camera in stage.rig.exo:
-        labels = stage.renderer.picture(camera).labels
+        labels = stage.renderer.rendered(camera).labels
         for number, name in enumerate(stage.scene.names):
             entry = (
                 record["annotation"]["object_masks"].get(name, {}).get(camera.name, {"annotation": {}})["annotation"]
@@ -99,7 +99,7 @@ def test_masks_are_the_renderers_labels(data_set):
 
 
 def test_frames_show_what_was_rendered(data_set):
-    """The decoded frame 30 * k is the picture of second k: nearer to it than to that of any other second."""
+    """The decoded frame 30 * k is the image of second k: nearer to it than to that of any other second."""
     folder = next((data_set / "takes").glob("tabletop_train*"))
     ego = next((folder / "frame_aligned_videos").glob("aria*.mp4"))
     frames = frames_of(ego)

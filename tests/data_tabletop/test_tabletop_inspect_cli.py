@@ -69,11 +69,11 @@ def test_damage_is_counted_or_named(release):
         inspect_release(release, "train")
 
 
-def test_the_picture_shows_the_data(release, tmp_path):
-    draw_inspection(inspect_release(release), tmp_path / "picture.png")
+def test_the_image_shows_the_data(release, tmp_path):
+    draw_inspection(inspect_release(release), tmp_path / "image.png")
     from PIL import Image
 
-    image = np.asarray(Image.open(tmp_path / "picture.png"))
+    image = np.asarray(Image.open(tmp_path / "image.png"))
     assert image.shape == (340, 960, 3)
     assert {(214, 112, 40), (44, 108, 176), (70, 150, 90)} <= {tuple(c) for c in image.reshape(-1, 3)}
 

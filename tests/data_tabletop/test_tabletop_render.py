@@ -37,16 +37,16 @@ def two_balls() -> Renderer:
 def test_a_ball_covers_its_solid_angle_and_hides_what_is_behind_it():
     at = np.array([0.0, -2.0, 0.5])
     camera = Camera("cam01", (300, 300), 400.0, look_at(at, (0, 0, 0.5)), at)
-    picture = two_balls().picture(camera)
+    rendered = two_balls().rendered(camera)
     # The outline of a sphere seen on axis is a circle of radius f * tan(asin(r / d)).
     expected = np.pi * (400 * np.tan(np.arcsin(0.2 / 2.0))) ** 2
-    assert (picture.labels == 0).sum() == pytest.approx(expected, rel=0.01)
-    assert (picture.labels == 1).sum() == 0
-    assert picture.labels[150, 150] == 0
+    assert (rendered.labels == 0).sum() == pytest.approx(expected, rel=0.01)
+    assert (rendered.labels == 1).sum() == 0
+    assert rendered.labels[150, 150] == 0
     beside = Camera(
         "cam01", (300, 300), 400.0, look_at(np.array([2.0, 0.5, 0.5]), (0, 0.5, 0.5)), np.array([2.0, 0.5, 0.5])
     )
-    both = two_balls().picture(beside).labels
+    both = two_balls().rendered(beside).labels
     assert (both == 0).sum() == pytest.approx((both == 1).sum(), rel=0.01)
 
 
@@ -54,7 +54,7 @@ def test_a_shadow_falls_where_the_lamp_is_hidden():
     at = np.array([0.0, -3.0, 2.5])
     camera = Camera("cam01", (200, 300), 260.0, look_at(at, (0, 0, 0)), at)
     renderer = two_balls()
-    light = renderer.picture(camera).light[..., 0]
+    light = renderer.rendered(camera).light[..., 0]
     (under, beside), _ = camera.project(np.array([[0.0, 0.0, 0.0], [0.6, 0.0, 0.0]])), None
     under, beside = under[0], under[1]
     dark = light[int(under[1]), int(under[0])]
@@ -67,18 +67,18 @@ def test_a_shadow_falls_where_the_lamp_is_hidden():
 
 def test_a_view_of_one_surface_has_no_edges_and_is_drawn():
     at = np.array([3.0, 3.0, 1.0])
-    picture = two_balls().picture(Camera("cam01", (40, 60), 200.0, look_at(at, (3.2, 3.2, 0)), at))
-    assert (picture.labels == BACKGROUND).all()
-    assert (picture.light > 0).all()
+    rendered = two_balls().rendered(Camera("cam01", (40, 60), 200.0, look_at(at, (3.2, 3.2, 0)), at))
+    assert (rendered.labels == BACKGROUND).all()
+    assert (rendered.light > 0).all()
 
 
 def test_the_image_circle_is_dark_outside():
     at = np.array([0.0, -2.0, 0.5])
     camera = Camera("aria01_214-1", (128, 128), 66.0, look_at(at, (0, 0, 0.5)), at, 60.0)
-    picture = two_balls().picture(camera)
+    rendered = two_balls().rendered(camera)
     y, x = np.mgrid[0:128, 0:128] + 0.5
-    assert ((np.hypot(x - 64, y - 64) > 60) == (picture.labels == OUTSIDE)).all()
-    assert (picture.light[picture.labels == OUTSIDE] == 0).all()
+    assert ((np.hypot(x - 64, y - 64) > 60) == (rendered.labels == OUTSIDE)).all()
+    assert (rendered.light[rendered.labels == OUTSIDE] == 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def stage():
     return takes.Stage(preset("standard", size=128, seconds=12), 3, "train", 0)
 
 
-def test_tracing_only_what_changed_gives_the_same_picture(stage):
+def test_tracing_only_what_changed_gives_the_same_image(stage):
     for t in (0.0, 3.0, 3.5, 7.0):
         stage.renderer.pose(stage.poses(t))
         for camera in stage.rig.exo:
-            quick = stage.renderer.picture(camera, keep=True)
-            full = stage.renderer.picture(camera)
+            quick = stage.renderer.rendered(camera, keep=True)
+            full = stage.renderer.rendered(camera)
             assert (quick.labels == full.labels).all()
             assert np.abs(quick.light - full.light).max() < 0.02
 
@@ -110,13 +110,13 @@ def test_every_label_lies_on_its_own_objects_pixels(stage):
     for t in (0.0, 4.0, 8.0):
         renderer.pose(stage.poses(t))
         for camera in (ego_camera(stage.rig, stage.story, t), *stage.rig.exo):
-            picture = renderer.picture(camera)
+            rendered = renderer.rendered(camera)
             for i, colour in enumerate(colours):
-                mask = picture.labels == i
+                mask = rendered.labels == i
                 inner = mask.copy()
                 inner[1:-1, 1:-1] &= mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
                 if inner[1:-1, 1:-1].any():
                     seen.add(i)
-                    got = np.median(picture.light[inner], 0)
+                    got = np.median(rendered.light[inner], 0)
                     assert np.allclose(got, (np.array(colour) / 255) ** 2, atol=0.01), (i, camera.name)
     assert len(seen) > len(colours) // 2

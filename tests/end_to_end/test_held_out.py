@@ -35,7 +35,7 @@ def test_every_system_is_asked_the_same_and_a_second_run_asks_nothing(
     assert list(a["rows"]) == ["chance", "same place", "k-NN, Lab histogram", "k-NN, classical features",
                                "k-NN, tiny features", "tiny-match", "tiny-follow"]  # fmt: skip
     assert list(b["rows"]) == [*a["rows"], "best choice", "ground-truth candidates"]
-    # Five objects in the ego picture, four in the exo picture: chance is one over their number, object by object.
+    # Five objects in the ego image, four in the exo image: chance is one over their number, object by object.
     assert a["rows"]["chance"]["ego2exo"]["accuracy"] == pytest.approx(1 / 4)
     assert a["rows"]["chance"]["exo2ego"]["accuracy"] == pytest.approx(1 / 5)
     assert a["mean_candidates"] == pytest.approx(4.5)

@@ -1,4 +1,4 @@
-"""Measures from run lengths against plain definitions on whole pictures (NumPy, SciPy, scikit-learn)."""
+"""Measures from run lengths against plain definitions on whole images (NumPy, SciPy, scikit-learn)."""
 
 import math
 
@@ -53,7 +53,7 @@ def f_measure(gt, pred, radius, closed=False):
 
 @settings(max_examples=80, deadline=None)
 @given(MASKS, MASKS, st.sampled_from([0.008, 0.03, 0.1]))
-def test_contours_are_those_of_whole_pictures(a, b, tolerance):
+def test_contours_are_those_of_whole_images(a, b, tolerance):
     got = contour_accuracy(ObjectMask.from_array(a), ObjectMask.from_array(b), tolerance=tolerance)
     assert got == pytest.approx(f_measure(a, b, contour_radius_px(SHAPE, tolerance)), abs=1e-12)
 
@@ -87,7 +87,7 @@ def test_iou_and_centres_are_those_of_pixels(a, b):
 
 @settings(max_examples=50, deadline=None)
 @given(MASKS, st.integers(0, 60), st.integers(0, 36), st.data())
-def test_a_crop_is_a_part_of_the_picture(a, x, y, data):
+def test_a_crop_is_a_part_of_the_image(a, x, y, data):
     width, height = data.draw(st.integers(1, 61 - x)), data.draw(st.integers(1, 37 - y))
     assert (a[y : y + height, x : x + width] == crop(ObjectMask.from_array(a), x, y, width, height).T).all()
 
@@ -112,7 +112,7 @@ def test_an_empty_mask_has_its_centre_where_the_official_code_puts_it():
     assert mass_centre(empty) == (239.5, 134.5)
     full = ObjectMask.from_array(np.ones((270, 480), dtype=bool))
     assert location_error(full, empty, diagonal_px=1.0) == math.hypot(239 - 135, 134 - 240)
-    # A full picture has no contour, no more than an empty one: the official measure calls that a match.
+    # A full image has no contour, no more than an empty one: the official measure calls that a match.
     assert contour_accuracy(full, empty) == 1.0
     assert contour_accuracy(full, empty, register=True) == 0.0
 

@@ -144,10 +144,10 @@ def test_the_page(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(proposals))
     best = oracle(truth, tmp_path / "p.json", "ego2exo")
     comparison = compare(reports, best)
-    picture = np.full((540, 960, 3), 90, dtype=np.uint8)
+    image = np.full((540, 960, 3), 90, dtype=np.uint8)
     for row in reports[0].table.rows():
         (tmp_path / "frames" / row.take / row.target_camera).mkdir(parents=True, exist_ok=True)
-        write_image(tmp_path / "frames" / row.take / row.target_camera / f"{row.frame}.jpg", picture)
+        write_image(tmp_path / "frames" / row.take / row.target_camera / f"{row.frame}.jpg", image)
     page = write_report(tmp_path / "report", comparison, truth, sources, frames=tmp_path / "frames")
     html = page.read_text(encoding="utf-8")
     parsed = Page(html)

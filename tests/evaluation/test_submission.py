@@ -250,9 +250,9 @@ def test_a_folder_of_something_else(tmp_path):
         open_predictions(tmp_path)
     path = png_path(tmp_path, "t", "cup", "aria01", "cam01", 30)
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     found = open_predictions(tmp_path).load("ego2exo", "t")
-    with pytest.raises(PredictionError, match="not a picture"):
+    with pytest.raises(PredictionError, match="not an image"):
         found.get("cup", "aria01", "cam01", 30).mask()
     write_mask_png(path.with_name("030.png"), np.ones((3, 4), dtype=bool))
     again = open_predictions(tmp_path).load("ego2exo", "t")

@@ -19,25 +19,25 @@ class CellMeans:
 
     name, channels, stride = "cell-means", 3, 8
 
-    def __init__(self, keeps_picture=False):
-        self.pictures = 0
-        self.keeps_picture = keeps_picture
+    def __init__(self, keeps_image=False):
+        self.images = 0
+        self.keeps_image = keeps_image
 
     def settings(self):
-        return {"name": self.name, "keeps_picture": self.keeps_picture}
+        return {"name": self.name, "keeps_image": self.keeps_image}
 
     def __call__(self, images):
         return [self.encode(image) for image in images]
 
     def encode(self, image):
-        self.pictures += 1
+        self.images += 1
         h, w = image.shape[0] // 8, image.shape[1] // 8
         cells = image[: h * 8, : w * 8].reshape(h, 8, w, 8, 3).mean((1, 3)) / 255
         tensor = torch.tensor(cells.transpose(2, 0, 1), dtype=torch.float32)
-        return FeatureMap(tensor, image.shape[:2], (h * 8, w * 8), 8, extra=image if self.keeps_picture else None)
+        return FeatureMap(tensor, image.shape[:2], (h * 8, w * 8), 8, extra=image if self.keeps_image else None)
 
     def describe(self, features, masks, kind="mask", *, context_px=None, fallback="centre"):
-        if self.keeps_picture:
+        if self.keeps_image:
             rows = [features.extra[m.to_array()].mean(0) / 255 for m in masks]
         else:
             rows = [features.tensor.numpy()[:, m.to_array()[4::8, 4::8]].mean(1) for m in masks]
@@ -185,50 +185,50 @@ def test_cached_backbone_equals_the_bare_one(tmp_path, image, masks):
         assert torch.equal(features.tensor, expected.tensor)
         assert features.grid == expected.grid
         assert torch.equal(cached.describe(features, masks), bare.describe(expected, masks))
-    assert cached.backbone.pictures == 1
+    assert cached.backbone.images == 1
     assert cached.passes == 1
     half = CachedBackbone(CellMeans(), tmp_path).encode(image)
     assert half.tensor.dtype == torch.float32
     torch.testing.assert_close(half.tensor, expected.tensor, rtol=2**-11, atol=2**-25)
 
 
-def test_full_cache_needs_neither_backbone_nor_picture(tmp_path, image, masks):
+def test_full_cache_needs_neither_backbone_nor_image(tmp_path, image, masks):
     first = CachedBackbone(CellMeans(), tmp_path)
     table = first.describe(first.map("take/cam01/7", lambda: image), masks)
     second = CachedBackbone(CellMeans(), tmp_path)
-    features = second.map("take/cam01/7", lambda: pytest.fail("the picture was read again"))
+    features = second.map("take/cam01/7", lambda: pytest.fail("the image was read again"))
     assert torch.equal(second.describe(features, masks), table)
-    assert second.backbone.pictures == 0
+    assert second.backbone.images == 0
     empty = second.describe(features, [])
     assert tuple(empty.shape) == (0, 3)
     assert torch.equal(second.describe(features, []), empty)
 
 
-def test_backbone_that_describes_from_the_picture_still_can(tmp_path, image, masks):
-    bare = CellMeans(keeps_picture=True)
+def test_backbone_that_describes_from_the_image_still_can(tmp_path, image, masks):
+    bare = CellMeans(keeps_image=True)
     expected = bare.describe(bare.encode(image), masks)
-    cached = CachedBackbone(CellMeans(keeps_picture=True), tmp_path, storage="float32")
+    cached = CachedBackbone(CellMeans(keeps_image=True), tmp_path, storage="float32")
     assert torch.equal(cached.describe(cached.encode(image), masks), expected)
-    again = CachedBackbone(CellMeans(keeps_picture=True), tmp_path, storage="float32")
+    again = CachedBackbone(CellMeans(keeps_image=True), tmp_path, storage="float32")
     assert torch.equal(again.describe(again.encode(image), masks), expected)
-    assert again.backbone.pictures == 0
+    assert again.backbone.images == 0
 
 
 def test_fill_goes_on_where_it_was(tmp_path, image):
-    pictures = {str(i): np.roll(image, i, axis=0) for i in range(7)}
-    items = [(key, lambda p=picture: p) for key, picture in pictures.items()]
+    images = {str(i): np.roll(image, i, axis=0) for i in range(7)}
+    items = [(key, lambda p=value: p) for key, value in images.items()]
     cached = CachedBackbone(CellMeans(), tmp_path)
     assert cached.fill(items[:4], batch_size=3, progress=False) == (4, 0)
     assert cached.fill([*items, items[0]], batch_size=3, progress=False) == (3, 5)
-    assert cached.backbone.pictures == 7
-    direct = CellMeans()(list(pictures.values()))
+    assert cached.backbone.images == 7
+    direct = CellMeans()(list(images.values()))
     for (key, _), expected in zip(items, direct, strict=True):
         torch.testing.assert_close(
             cached.map(key, lambda: pytest.fail("missing")).tensor, expected.tensor, rtol=1e-3, atol=1e-6
         )
 
 
-def test_pictures_of_equal_bytes_and_other_shape_differ(image):
+def test_images_of_equal_bytes_and_other_shape_differ(image):
     assert image_key(image) == image_key(image.copy())
     assert image_key(image) != image_key(image.reshape(56, 40, 3))
     changed = image.copy()

@@ -51,7 +51,7 @@ def tiny(tmp_path_factory):
     }
 
 
-def picture(height, width, seed=0):
+def random_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -98,7 +98,7 @@ def test_published_architectures_by_their_hub_id(
     repository = HUB_IDS[module.ALIASES.get(name, name)]
     put_into_hub_cache(folder, repository, tmp_path / "hub")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    image = picture(75, 100)
+    image = random_image(75, 100)
     by_name, by_id, by_folder = (load_backbone(n, "cpu") for n in (name, repository, str(folder)))
     features = by_name.encode(image)
     assert features.tensor.shape == (768, *cells)
@@ -125,7 +125,7 @@ def test_any_size_in_any_batch_always_the_same(tiny, family):
     backbone = load_backbone(str(tiny[family]), "cpu", batch_size=2)
     assert isinstance(backbone, Backbone)
     assert backbone.channels == 32
-    images = [picture(60, 90, 1), picture(90, 60, 2), picture(60, 90, 3), picture(5, 9, 4), picture(60, 90, 5)]
+    images = [random_image(60, 90, 1), random_image(90, 60, 2), random_image(60, 90, 3), random_image(5, 9, 4), random_image(60, 90, 5)]
     together = backbone(images)
     for image, features in zip(images, together, strict=True):
         stride = backbone.stride
@@ -150,7 +150,7 @@ def test_settings_tell_other_weights_apart(tiny, tmp_path):
 
 def test_maps_can_be_trained_on(tiny):
     """Frozen, but no inference tensors: a head behind them must be able to keep them for its backward pass."""
-    features = load_backbone(str(tiny["dinov2"]), "cpu").encode(picture(40, 40))
+    features = load_backbone(str(tiny["dinov2"]), "cpu").encode(random_image(40, 40))
     head = torch.nn.Linear(32, 1)
     head(features.tensor.flatten(1).T).sum().backward()
     assert head.weight.grad is not None
@@ -158,7 +158,7 @@ def test_maps_can_be_trained_on(tiny):
 
 def test_describe_pools_the_map(tiny):
     backbone = load_backbone(str(tiny["dinov2"]), "cpu")
-    features = backbone.encode(picture(60, 90))
+    features = backbone.encode(random_image(60, 90))
     everything = ObjectMask.from_array(np.ones((60, 90), dtype=bool))
     plain = torch.nn.functional.interpolate(features.tensor[None], features.grid.points_hw, mode="bilinear")
     result = backbone.describe(features, [everything], context_px=10)
@@ -167,7 +167,7 @@ def test_describe_pools_the_map(tiny):
 
 
 def test_half_precision_is_close(tiny):
-    image = picture(60, 90)
+    image = random_image(60, 90)
     full = load_backbone(str(tiny["dinov2"]), "cpu").encode(image).tensor
     half = load_backbone(str(tiny["dinov2"]), "cpu", dtype="bfloat16")
     assert half.settings()["dtype"] == "bfloat16"
@@ -188,8 +188,8 @@ def test_sizes_are_those_of_omama():
     assert input_size((2160, 3840), 16, None) == ((2160, 3840), (2160, 3840))
 
 
-def test_pictures_of_omamas_sizes_are_resized_by_nearest_neighbour():
-    image = picture(540, 960)
+def test_images_of_omamas_sizes_are_resized_by_nearest_neighbour():
+    image = random_image(540, 960)
     resized = resize_image(image, *input_size((540, 960), 14))
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     expected = torch.nn.functional.interpolate(tensor, (532, 952), mode="nearest")[0].permute(1, 2, 0)

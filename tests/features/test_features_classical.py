@@ -183,11 +183,11 @@ def test_empty_and_tiny_masks(classical):
     assert classical.describe(features, []).shape == (0, result.shape[1])
 
 
-def test_large_pictures_are_reduced_and_lose_no_mask():
+def test_large_images_are_reduced_and_lose_no_mask():
     image, masks = table((150, 200), NEAR)
     large = np.ascontiguousarray(image.repeat(4, axis=0).repeat(4, axis=1))
     dot = np.zeros((600, 800), dtype=bool)
-    dot[43, 43] = True  # in the first box, between the pixels of the reduced picture
+    dot[43, 43] = True  # in the first box, between the pixels of the reduced image
     grown = [ObjectMask.from_array(m.to_array().repeat(4, axis=0).repeat(4, axis=1)) for m in masks]
     backbone = Classical(ClassicalConfig(longest_side_px=200))
     features = backbone.encode(large)
@@ -201,7 +201,7 @@ def test_large_pictures_are_reduced_and_lose_no_mask():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (7, 9)])
-def test_pictures_of_any_size(classical, size):
+def test_images_of_any_size(classical, size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     features = classical.encode(image)
     result = classical.describe(features, [ObjectMask.from_array(np.ones(size, dtype=bool))])

@@ -1,4 +1,4 @@
-"""Close-ups: what is cut out of a picture, and what the network makes of it."""
+"""Object crops: what is cut out of an image, and what the network makes of it."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from counterview.errors import MaskError
-from counterview.features.close_ups import CUT, REACH, SIZE, CloseUpNet, cut, middle
+from counterview.features.object_crops import CUT, REACH, SIZE, ObjectCropNet, cut, middle
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 12, 16, 24, 32), blocks=(0, 1, 1, 0), channels=16, fine=8, colours=8,
-                   close_ups=12, close_up_widths=(4, 8, 8, 12), close_up_blocks=(0, 1, 1))  # fmt: skip
+                   object_crops=12, crop_widths=(4, 8, 8, 12), crop_blocks=(0, 1, 1))  # fmt: skip
 
 
 def disc(size_hw, centre_yx, radius):
@@ -29,7 +29,7 @@ def painted(masks, size_hw):
 @pytest.mark.parametrize("radius", [3, 12, 60])
 @pytest.mark.parametrize("centre", [(100, 150), (2, 3), (198, 298)])
 def test_every_object_is_shown_equally_large_with_its_mask_on_it(radius, centre):
-    """The oracle is colour: where the cut's mask is full, the cut is red, at any size and at the picture's rim."""
+    """The oracle is colour: where the cut's mask is full, the cut is red, at any size and at the image's rim."""
     mask = disc((200, 300), centre, radius)
     cuts = cut(painted([(mask, (220, 30, 30))], (200, 300)), [ObjectMask.from_array(mask)])
     pixels = cuts.pixels[0].astype(int)
@@ -80,7 +80,7 @@ def test_a_mask_of_another_size_is_refused():
 
 def test_the_network_looks_at_pixels_mask_and_numbers():
     torch.manual_seed(0)
-    net = CloseUpNet(12, (4, 8, 8, 12), (1, 1, 1), 8).eval()
+    net = ObjectCropNet(12, (4, 8, 8, 12), (1, 1, 1), 8).eval()
     pixels = torch.rand(3, 4, SIZE, SIZE)
     numbers = torch.rand(3, 2)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_the_network_looks_at_pixels_mask_and_numbers():
         assert torch.allclose(net(torch.zeros_like(pixels), numbers).isnan(), torch.tensor(False))
 
 
-def test_a_backbone_with_close_ups_describes_by_them():
+def test_a_backbone_with_object_crops_describes_by_them():
     torch.manual_seed(0)
     backbone = Tiny(TinyNet(SMALL))
     masks = [disc((120, 160), (60, 40), 12), disc((120, 160), (60, 110), 12)]
@@ -105,7 +105,7 @@ def test_a_backbone_with_close_ups_describes_by_them():
     rows = backbone.describe(features, kept)
     assert rows.shape == (90, SMALL.object_channels) == (90, 12)
     with torch.no_grad():
-        alone = backbone.net.close_ups.describe(cut(image, kept[:2]))
+        alone = backbone.net.object_crops.describe(cut(image, kept[:2]))
     assert torch.allclose(rows[:2], alone, atol=1e-5)
     assert torch.allclose(rows[87:89], rows[:2], atol=1e-5)
     assert not rows[2].any()

@@ -178,7 +178,7 @@ def test_fallback_takes_the_centre_of_masks_that_miss_the_grid():
     np.testing.assert_array_equal(describe(features, dense, fallback="centre"), centre)
 
 
-def test_a_picture_of_another_size_than_the_input():
+def test_an_image_of_another_size_than_the_input():
     """Boxes are scaled to the input; a box over all gives the mean of all."""
     features, _ = random_case(6, (120, 90), (5, 7), (40, 60))
     mean = upsampled(features).flatten(1).mean(1)

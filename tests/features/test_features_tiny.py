@@ -18,13 +18,13 @@ SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, 
 def tiny():
     torch.manual_seed(0)
     net = TinyNet(SMALL)
-    with torch.no_grad():  # running means of another picture, so that evaluation differs from training
+    with torch.no_grad():  # running means of another image, so that evaluation differs from training
         net.train()(torch.rand(2, 3, 64, 96))
     return Tiny(net)
 
 
 @pytest.fixture(scope="module")
-def picture():
+def random_image():
     return np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 
 
@@ -33,9 +33,9 @@ def disc(size_hw, y, x, radius):
     return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
 
 
-def test_sizes_and_strides(tiny, picture):
+def test_sizes_and_strides(tiny, random_image):
     assert isinstance(tiny, Backbone)
-    features = tiny.encode(picture)
+    features = tiny.encode(random_image)
     assert features.tensor.shape == (16, 8, 12)
     assert features.image_hw == features.input_hw == (64, 96)
     assert features.extra.maps.fine.shape == (8, 16, 24)
@@ -43,7 +43,7 @@ def test_sizes_and_strides(tiny, picture):
     assert features.extra.maps.colours.min() >= 0
 
 
-def test_large_pictures_are_reduced_and_keep_their_shape(tiny):
+def test_large_images_are_reduced_and_keep_their_shape(tiny):
     image = np.zeros((512, 256, 3), dtype=np.uint8)
     features = tiny.encode(image)
     assert features.input_hw == (128, 64)
@@ -52,8 +52,8 @@ def test_large_pictures_are_reduced_and_keep_their_shape(tiny):
     assert tiny.describe(features, [mask]).shape == (1, SMALL.object_channels)
 
 
-def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, picture):
-    features = tiny.encode(picture)
+def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, random_image):
+    features = tiny.encode(random_image)
     # A box that fits the coarsest grid exactly: means over its cells, without any weighing.
     dense = np.zeros((64, 96), dtype=bool)
     dense[16:32, 24:56] = True
@@ -73,9 +73,9 @@ def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, picture):
     assert share == pytest.approx(np.sqrt(8 * 16 / (32 * 48)), abs=1e-5)
 
 
-def test_the_ring_lies_around_and_not_inside(tiny, picture):
+def test_the_ring_lies_around_and_not_inside(tiny, random_image):
     """Painting the ring changes the ring's block and neither the colours nor the shape."""
-    features = tiny.encode(picture)
+    features = tiny.encode(random_image)
     maps = features.extra.maps
     points = disc((32, 48), 16, 24, 6)[None]
     before = pool_points(maps, points)
@@ -107,24 +107,24 @@ def test_gradients_reach_all_three_maps(tiny):
     assert without == []
 
 
-def test_a_plain_histogram_stands_beside_what_is_learned(tiny, picture):
+def test_a_plain_histogram_stands_beside_what_is_learned(tiny, random_image):
     from counterview.features.colour import LENGTH, histograms, lab_bins
 
     both = TinyNet(dataclasses.replace(SMALL, histogram=2.0))
     both.load_state_dict(tiny.net.state_dict())
     masks = [ObjectMask.from_array(disc((64, 96), 20, 30, 9)), ObjectMask.empty((64, 96))]
     backbone = Tiny(both)
-    rows = backbone.describe(backbone.encode(picture), masks)
+    rows = backbone.describe(backbone.encode(random_image), masks)
     learned = SMALL.learned_channels
     assert rows.shape == (2, learned + LENGTH)
-    assert torch.equal(rows[:, :learned], tiny.describe(tiny.encode(picture), masks))
-    plain = torch.from_numpy(histograms(lab_bins(picture), masks))
+    assert torch.equal(rows[:, :learned], tiny.describe(tiny.encode(random_image), masks))
+    plain = torch.from_numpy(histograms(lab_bins(random_image), masks))
     assert torch.allclose(rows[:, learned:], plain * (2 * learned) ** 0.5)
     assert backbone.settings() != tiny.settings()
 
 
-def test_tiny_and_empty_masks(tiny, picture):
-    features = tiny.encode(picture)
+def test_tiny_and_empty_masks(tiny, random_image):
+    features = tiny.encode(random_image)
     one = np.zeros((64, 96), dtype=bool)
     one[33, 41] = True  # between the points of the half grid
     masks = [ObjectMask.from_array(one), ObjectMask.empty((64, 96))]
@@ -140,9 +140,9 @@ def test_tiny_and_empty_masks(tiny, picture):
     assert tiny.describe(features, []).shape == (0, SMALL.object_channels)
 
 
-def test_masks_of_another_size_are_refused(tiny, picture):
+def test_masks_of_another_size_are_refused(tiny, random_image):
     with pytest.raises(MaskError, match="another size"):
-        tiny.describe(tiny.encode(picture), [ObjectMask.empty((60, 96))])
+        tiny.describe(tiny.encode(random_image), [ObjectMask.empty((60, 96))])
 
 
 def test_settings_name_the_weights(tiny):

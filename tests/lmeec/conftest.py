@@ -37,7 +37,7 @@ def released(released_state):
 
 @pytest.fixture(scope="session")
 def encoded(reference, released):
-    """The reference clip's pictures as ``[(query, target), ...]``, encoded once, and the query masks."""
+    """The reference clip's images as ``[(query, target), ...]``, encoded once, and the query masks."""
     clip = tiny_clip(reference[0])
     session = released.session()
     views = [session.encode([ego, exo]) for ego, exo in zip(clip["ego"][:10], clip["exo"][:10], strict=True)]

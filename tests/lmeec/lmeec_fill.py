@@ -36,15 +36,15 @@ def disc(size_hw, x, y, r):
 
 
 def tiny_clip(description):
-    """Pictures and query masks of the reference clip."""
+    """Images and query masks of the reference clip."""
     clip = {}
     step = np.arange(480)
     for view in ("ego", "exo"):
         cells = uniform(f"clip/{view}", 768).reshape(3, 16, 16)
         frames = []
         for sy, sx in description["image_shifts_yx"][view]:
-            picture = np.floor(256 * cells[:, ((step + sy) // 30) % 16][:, :, ((step + sx) // 30) % 16])
-            frames.append(np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0)))
+            image = np.floor(256 * cells[:, ((step + sy) // 30) % 16][:, :, ((step + sx) // 30) % 16])
+            frames.append(np.ascontiguousarray(image.astype(np.uint8).transpose(1, 2, 0)))
         clip[view] = frames
     clip["masks"] = [disc((480, 480), 150 + 15 * t, 200 + 8 * t, 60 + 3 * t) for t in range(12)]
     return clip
@@ -70,6 +70,6 @@ def small_model(seed=0, **settings):
     return model.eval()
 
 
-def pictures(count, size_hw=(48, 80), seed=0):
+def random_images(count, size_hw=(48, 80), seed=0):
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8) for _ in range(count)]

@@ -36,7 +36,7 @@ def test_it_equals_transformers_forward_pass(two_layers, pointers, frames):
         ours = attention.attend(module, look, memory, positions, pointers)
         expected = theirs(two_layers, top, memory, positions, pointers)
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
-    # The comparison can fail: with the look of another picture, or a cell taken for a pointer, it does.
+    # The comparison can fail: with the look of another image, or a cell taken for a pointer, it does.
     with torch.no_grad():
         assert (attention.attend(module, look.flip(0), memory, positions, pointers) - expected).abs().max() > 1e-3
         if frames > 1:
@@ -69,7 +69,7 @@ def test_rotation_equals_transformers(two_layers):
         torch.testing.assert_close(turned.float(), expected[1][0, 0], rtol=0, atol=tolerance)
 
 
-def test_the_look_of_a_picture_serves_all_its_objects(two_layers):
+def test_the_look_of_an_image_serves_all_its_objects(two_layers):
     top = fill("top", (1, 64, 4, 4))
     entries = [fill(f"m{i}", (3, 16, 64)) for i in range(2)]
     with torch.no_grad():

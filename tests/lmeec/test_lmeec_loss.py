@@ -12,7 +12,7 @@ from counterview.lmeec.model import Decoded
 from counterview.lmeec.recipe import DataConfig, LMEECRecipe, OptimConfig
 from counterview.lmeec.training import LMEECTask
 from counterview.lmeec.unroll import ClipBatch, unroll, unused_parameters
-from tests.lmeec.lmeec_fill import disc, fill, pictures, small_model
+from tests.lmeec.lmeec_fill import disc, fill, random_images, small_model
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 SIDE = 64
@@ -97,7 +97,7 @@ def test_mean_over_clips_weighs_each_clip_alike():
 
 def test_a_training_clip_equals_a_session():
     model = small_model(dropout=0.0)
-    images = [pictures(5, (SIDE, SIDE), seed=s) for s in (0, 1)]
+    images = [random_images(5, (SIDE, SIDE), seed=s) for s in (0, 1)]
     masks = [[disc((SIDE, SIDE), 20 + 12 * n + t, 30, 9) for t in range(5)] for n in range(2)]
     session = model.session(frames=5)
     expected = [session.step(images[0][t], {"a": masks[0][t], "b": masks[1][t]}, images[1][t]) for t in range(5)]
@@ -154,7 +154,7 @@ def test_loss_of_a_batch_is_the_mean_over_its_clips():
 def test_recomputed_activations_give_the_same_gradients():
     model, batch = small_model(dropout=0.0), random_batch()
     gradients = []
-    for optim in ({}, {"recompute": True, "recompute_pictures": 2}):
+    for optim in ({}, {"recompute": True, "recompute_images": 2}):
         model.zero_grad()
         loss_of(model, batch, **optim)[0].backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})

@@ -11,7 +11,7 @@ from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig, governed_settings
 from counterview.lmeec.model import LMEEC, NO_OBJECT_LOGIT
 from counterview.lmeec.weights import with_settings
-from tests.lmeec.lmeec_fill import disc, fill, pictures, small_config, small_model
+from tests.lmeec.lmeec_fill import disc, fill, random_images, small_config, small_model
 
 # ---------------------------------------------------------------------------------------- configuration
 
@@ -129,7 +129,7 @@ def test_seam_prompt_encoder_and_mask_decoder(small):
     assert torch.equal(sparse, sam.prompt_encoder.not_a_point_embed.weight.expand(2, 1, 2, 64))
     assert torch.equal(dense[:, :, 0, 0], sam.prompt_encoder.no_mask_embed.weight.expand(2, 64))
     features = small.encode_images(torch.zeros(2, 3, 64, 64))
-    # The public path over one picture, with the empty prompt and the empty memory.
+    # The public path over one image, with the empty prompt and the empty memory.
     ours = small.decode(small.fuse(None, None, features.top), features)
     theirs = sam._single_frame_forward(
         image_embeddings=[features.quarter, features.half, small.fuse(None, None, features.top)],
@@ -160,7 +160,7 @@ def test_seam_an_absent_object_has_no_mask_and_the_empty_pointer(small):
 
 
 def last_logits(model, frames=3):
-    query, target = pictures(frames, (48, 80)), pictures(frames, (60, 40), seed=1)
+    query, target = random_images(frames, (48, 80)), random_images(frames, (60, 40), seed=1)
     session = model.session()
     for t in range(frames):
         result = session.step(query[t], {"mug": disc((48, 80), 30 + t, 20, 9)}, target[t])["mug"]
@@ -202,7 +202,7 @@ def test_compressions_differ_once_a_bank_is_full(how):
 
 @pytest.mark.parametrize("fusion", ["moe", "add", "concat"])
 @pytest.mark.parametrize("size", [64, 96])
-def test_fusions_and_picture_sizes(fusion, size):
+def test_fusions_and_image_sizes(fusion, size):
     logits, _ = last_logits(small_model(fusion=fusion, image_size=size))
     assert logits.shape == (size // 4, size // 4)
 
@@ -250,7 +250,7 @@ def test_damaged_folders_are_refused(small, tmp_path):
 
 def test_sam2_weights_initialise_everything_but_the_fusion(tmp_path):
     torch.manual_seed(3)
-    sam = Sam2VideoModel(sam2_config(small_config(image_size=96)))  # other picture size, same weights
+    sam = Sam2VideoModel(sam2_config(small_config(image_size=96)))  # other image size, same weights
     sam.save_pretrained(tmp_path / "sam2")
     model = LMEEC.from_sam2(tmp_path / "sam2", small_config())
     expected = sam.state_dict()
@@ -289,10 +289,10 @@ def test_base_plus_at_480_runs_ten_frames():
     torch.manual_seed(0)
     model = LMEEC(LMEECConfig()).eval()
     assert sum(p.numel() for p in model.sam.parameters()) == pytest.approx(80.85e6, rel=1e-3)
-    query, target = pictures(2, (704, 704)), pictures(2, (540, 960), seed=1)
+    query, target = random_images(2, (704, 704)), random_images(2, (540, 960), seed=1)
     session = model.session(frames=10)
     views = [session.encode(list(pair)) for pair in zip(query, target, strict=True)]
-    for t in range(10):  # the encoder takes most of the time, so the pictures take turns
+    for t in range(10):  # the encoder takes most of the time, so the images take turns
         mask = disc((704, 704), 300 + 10 * t, 350, 80)
         result = session.step(views[t % 2][0], {"mug": mask}, views[t % 2][1])["mug"]
         assert result.low_res_logits.shape == (120, 120)

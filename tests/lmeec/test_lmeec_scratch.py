@@ -18,7 +18,7 @@ from counterview.lmeec.model import LMEEC, ImageFeatures
 from counterview.lmeec.recipe import AugmentConfig, DataConfig, LMEECRecipe, LossConfig, OptimConfig
 from counterview.lmeec.training import LMEECTask
 from counterview.lmeec.unroll import ClipBatch, unroll, unused_parameters
-from tests.lmeec.lmeec_fill import disc, fill, pictures, small_config
+from tests.lmeec.lmeec_fill import disc, fill, random_images, small_config
 from tests.lmeec.lmeec_takes import disc_dataset
 
 SIDE = 64
@@ -118,7 +118,7 @@ def test_a_convolutional_encoder_gives_what_the_neck_takes():
     assert features.quarter.shape == (2, 8, 16, 16)
     assert features.fine.maps.shape == (2, 17, 16, 16)
     torch.testing.assert_close(features.fine.maps[:, :-1].norm(dim=1), torch.ones(2, 16, 16))
-    # Pictures do not depend on each other, in training neither.
+    # Images do not depend on each other, in training neither.
     both = fill("pixels", (2, 3, SIDE, SIDE), 2)
     for mode in (model.train(), model.eval()):
         torch.testing.assert_close(mode.encode_images(both).fine.maps[1:], mode.encode_images(both[1:]).fine.maps)
@@ -180,7 +180,7 @@ def test_likeness_is_the_cosine_with_the_mean_under_the_mask_and_objectness():
 
 
 def test_tracks_read_maps_as_if_each_had_a_copy():
-    maps, rows = fill("m", (3, 5, 4, 4)).requires_grad_(), torch.tensor([2, 0, 2, 2])  # the second picture has none
+    maps, rows = fill("m", (3, 5, 4, 4)).requires_grad_(), torch.tensor([2, 0, 2, 2])  # the second image has none
     fine, shares, ways = FineMaps(maps, rows), fill("s", (4, 4, 4)), fill("w", (4, 2, 5))
     under, along = fine.under(shares), fine.along(ways)
     (under.sum() + (along**2).sum()).backward()
@@ -274,7 +274,7 @@ def test_a_training_clip_equals_a_session_with_the_prompt():
             here = outs[t].logits[n].numpy()
             np.testing.assert_allclose(here, results[name].low_res_logits, atol=1e-3)
     # Without a query mask there is no prompt, and the object is still followed.
-    result = session.step(pictures(1, (SIDE, SIDE))[0], {"a": None}, pictures(1, (SIDE, SIDE))[0])["a"]
+    result = session.step(random_images(1, (SIDE, SIDE))[0], {"a": None}, random_images(1, (SIDE, SIDE))[0])["a"]
     assert not result.passed_over
 
 

@@ -12,7 +12,7 @@ from counterview.errors import CheckpointError, ImageError, InputError, MaskErro
 from counterview.lmeec.saved import saved_config
 from counterview.lmeec.session import Session
 from counterview.types import View
-from tests.lmeec.lmeec_fill import disc, pictures, small_model
+from tests.lmeec.lmeec_fill import disc, random_images, small_model
 
 QUERY_HW, TARGET_HW = (48, 80), (60, 40)
 
@@ -23,7 +23,7 @@ def mask(i, t=0):
 
 @pytest.fixture(scope="module")
 def clip():
-    return pictures(10, QUERY_HW), pictures(10, TARGET_HW, seed=1)
+    return random_images(10, QUERY_HW), random_images(10, TARGET_HW, seed=1)
 
 
 def follow(session, clip, shown, frames=range(4)):
@@ -57,7 +57,7 @@ def test_objects_in_a_batch_equal_objects_one_at_a_time(clip, behaviour):
                 assert 0 <= a.visibility <= 1
 
 
-def test_each_picture_is_encoded_once(small, clip, monkeypatch):
+def test_each_image_is_encoded_once(small, clip, monkeypatch):
     seen = []
     inner = small.encode_images
     monkeypatch.setattr(small, "encode_images", lambda pixels: seen.append(len(pixels)) or inner(pixels))
@@ -66,7 +66,7 @@ def test_each_picture_is_encoded_once(small, clip, monkeypatch):
     targets = {f"cam{i}": clip[1][i] for i in range(3)}
     session.step(clip[0][0], shown, targets)
     assert sum(seen) == 4  # five objects, three cameras and the query
-    # Both directions: two sessions share the encoded pictures.
+    # Both directions: two sessions share the encoded images.
     seen.clear()
     ego, exo = session.encode([clip[0][1], clip[1][1]])
     forth, back = small.session(), small.session()
@@ -79,7 +79,7 @@ def test_each_picture_is_encoded_once(small, clip, monkeypatch):
 
 
 def test_several_cameras_equal_one_camera_each(small, clip):
-    other = pictures(4, (30, 90), seed=5)
+    other = random_images(4, (30, 90), seed=5)
     session, first, second = small.session(), small.session(), small.session()
     for t in range(4):
         cameras = {"a": clip[1][t], "b": other[t]} if t != 2 else {"a": clip[1][t]}  # b fails once
@@ -222,7 +222,7 @@ def test_a_session_of_another_model_or_a_damaged_one_is_refused(small, clip, tmp
 BAD = {
     "mask of another size": (lambda c: (c[0][4], {"mug": mask(0), "pan": np.ones((48, 81), bool)}, c[1][4]), MaskError),
     "mask of whole numbers": (lambda c: (c[0][4], {"mug": np.ones(QUERY_HW, int)}, c[1][4]), MaskError),
-    "picture of floats": (lambda c: (c[0][4], {"mug": mask(0)}, c[1][4] / 255), ImageError),
+    "image of floats": (lambda c: (c[0][4], {"mug": mask(0)}, c[1][4] / 255), ImageError),
     "a frame that did not decode": (lambda c: (c[0][4], {"mug": mask(0)}, None), ImageError),
     "query that did not decode": (lambda c: (None, {"mug": mask(0)}, c[1][4]), ImageError),
     "no camera": (lambda c: (c[0][4], {"mug": mask(0)}, {}), InputError),
@@ -244,7 +244,7 @@ def test_bad_input_is_refused_and_leaves_the_session_as_it_was(small, clip, name
     same(a, b, 0)
 
 
-def test_encoded_pictures_of_another_model_are_refused(small, clip):
+def test_encoded_images_of_another_model_are_refused(small, clip):
     other = small_model(image_size=96)
     view = other.session().encode([clip[0][0]])[0]
     with pytest.raises(ImageError, match="another model; found 96; expected 64"):
@@ -257,7 +257,7 @@ def test_sessions_are_checked(small, settings):
         small.session(**settings)
 
 
-def test_portrait_and_tiny_pictures(small):
+def test_portrait_and_tiny_images(small):
     result = small.session().step(
         np.zeros((90, 30, 3), np.uint8), {"mug": disc((90, 30), 15, 40, 9)}, np.zeros((1, 7, 3), np.uint8)
     )["mug"]

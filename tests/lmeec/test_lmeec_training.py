@@ -28,17 +28,17 @@ SIDE = 64
 # ------------------------------------------------------------------------------------------ augmentation
 
 
-def test_a_flip_moves_pictures_and_masks_alike():
+def test_a_flip_moves_images_and_masks_alike():
     config = AugmentConfig(flip=1.0, degrees=0, shear=0)
     geometry = draw_geometry(config, 32, (32, 32), np.random.default_rng(0))
     image = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(geometry.pictures(image)[0], image[0, :, ::-1])
+    assert np.array_equal(geometry.random_images(image)[0], image[0, :, ::-1])
     mask = disc((32, 32), 8, 10, 5)
     assert np.array_equal(geometry.masks(mask[None].astype(np.float32))[0], mask[:, ::-1])
 
 
-def test_a_rotation_is_one_of_the_native_picture():
-    # A quarter turn of a wide picture: in the square, x and y swap roles with the proportions kept.
+def test_a_rotation_is_one_of_the_native_image():
+    # A quarter turn of a wide image: in the square, x and y swap roles with the proportions kept.
     config = AugmentConfig(flip=0.0, degrees=90, shear=0)
 
     class Fixed:
@@ -84,7 +84,7 @@ def test_clips_are_the_same_for_the_same_draw_and_consistent_over_frames():
     for name in vars(one):
         assert np.array_equal(getattr(one, name), getattr(two, name))
     assert not np.array_equal(one.query_images, other.query_images)
-    # The still disc colour at the mask: the same geometry for pictures and masks, and for every frame.
+    # The still disc colour at the mask: the same geometry for images and masks, and for every frame.
     for t in range(4):
         inside = one.query_images[t][one.query_masks[0, t]].astype(int)
         assert np.median(np.abs(inside - np.array(COLOURS["red disc"])).max(axis=1)) < 45
@@ -122,7 +122,7 @@ def discs(monkeypatch):
     monkeypatch.setattr(training, "open_datasets", lambda roots, split=None: disc_dataset(2))
 
 
-def test_training_goes_on_from_a_trained_model_also_with_another_fusion_or_larger_pictures(discs, tmp_path):
+def test_training_goes_on_from_a_trained_model_also_with_another_fusion_or_larger_images(discs, tmp_path):
     first = small_model()
     first.save_pretrained(tmp_path / "first")
     start = first.state_dict()
@@ -139,7 +139,7 @@ def test_training_goes_on_from_a_trained_model_also_with_another_fusion_or_large
         LMEECTask(wider).build_model()
 
 
-def test_whole_takes_are_answered_with_every_picture_read_and_encoded_once(monkeypatch, discs):
+def test_whole_takes_are_answered_with_every_image_read_and_encoded_once(monkeypatch, discs):
     task = LMEECTask(recipe())
     model = small_model()
     take = task.val_data.take("take0")

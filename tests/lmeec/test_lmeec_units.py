@@ -169,7 +169,7 @@ def test_masks_are_resized_as_officially(units, case):
     assert differ.sum() <= d["within_1e-4_of_half"]
 
 
-def test_pictures_are_prepared_as_officially(units):
+def test_images_are_prepared_as_officially(units):
     image = np.floor(256 * uniform("preprocess/image", 540 * 960 * 3)).astype(np.uint8).reshape(540, 960, 3)
     x = np.arange(960).astype(np.uint8)[None, :, None]
     image[:, :480] = ((image // 64) * 20 + x % 50)[:, :480]
@@ -188,7 +188,7 @@ def test_a_thin_mask_does_not_vanish():
     assert square[:, 200:280].sum() == square.sum()
 
 
-def test_masks_and_pictures_are_checked():
+def test_masks_and_images_are_checked():
     with pytest.raises(MaskError, match=r"'mug' has another size .* found 5x4; expected 4x5"):
         as_mask(np.ones((5, 4), bool), (4, 5), "mug")
     with pytest.raises(MaskError, match="no boolean mask"):

@@ -37,7 +37,7 @@ def test_mask_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         Image.fromarray(SHAPES),
         Image.fromarray(SHAPES.astype(np.uint8)),
@@ -48,8 +48,8 @@ def test_mask_round_trip(tmp_path):
     ],
     ids=["1-bit", "0 and 1", "0 and 7", "16-bit", "grey as RGB", "alpha"],
 )
-def test_the_ways_people_store_a_mask(tmp_path, picture):
-    picture.save(tmp_path / "a.png")
+def test_the_ways_people_store_a_mask(tmp_path, image):
+    image.save(tmp_path / "a.png")
     assert np.array_equal(png.read_mask(tmp_path / "a.png"), SHAPES)
 
 
@@ -67,7 +67,7 @@ def test_all_black_and_all_white(tmp_path):
 
 def test_what_is_no_mask(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 5, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
-    with pytest.raises(MaskError, match="colour picture"):
+    with pytest.raises(MaskError, match="colour image"):
         png.read_mask(tmp_path / "rgb.png")
     png.write_index_png(tmp_path / "i.png", np.arange(9).reshape(3, 3))
     with pytest.raises(MaskError, match="several objects"):
@@ -106,7 +106,7 @@ def test_overlay_marks_the_object_and_leaves_the_rest():
         draw.overlay(image, [SHAPES], colors=[])
 
 
-def test_pictures_beside_each_other_and_in_rows():
+def test_images_beside_each_other_and_in_rows():
     a, b = np.zeros((40, 60, 3), np.uint8), np.full((80, 20, 3), 255, np.uint8)
     both = draw.side_by_side(a, b, gap_px=4)
     assert both.shape == (80, 120 + 4 + 20, 3)

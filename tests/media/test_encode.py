@@ -7,7 +7,7 @@ from counterview.media.video import VideoReader
 
 
 def ramp(count, size_hw=(48, 64)):
-    """Flat pictures whose brightness tells their number."""
+    """Flat images whose brightness tells their number."""
     return [np.full((*size_hw, 3), 20 + 20 * i, np.uint8) for i in range(count)]
 
 
@@ -19,12 +19,12 @@ def test_what_is_written_is_what_is_read(tmp_path, size_hw):
         assert video.frame_count == 9
         assert video.fps == 5
         assert video.size_hw == (48, 64 + 2 * (size_hw[1] % 2))
-        for number, picture in video.read(range(9)):
-            assert abs(float(picture[:40, :60].mean()) - (20 + 20 * number)) < 4
+        for number, image in video.read(range(9)):
+            assert abs(float(image[:40, :60].mean()) - (20 + 20 * number)) < 4
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.mp4"]
 
 
-def test_the_same_pictures_give_the_same_bytes(tmp_path):
+def test_the_same_images_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", ramp(4), 30)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
@@ -33,7 +33,7 @@ def test_the_same_pictures_give_the_same_bytes(tmp_path):
 def test_bad_input_leaves_nothing(tmp_path):
     path = tmp_path / "x.mp4"
     for frames, error, part in (
-        ([], InputError, "needs a picture"),
+        ([], InputError, "needs an image"),
         ([*ramp(2), *ramp(1, (20, 20))], InputError, "differ in size"),
         ([np.zeros((4, 4), np.uint8)], ImageError, "no RGB array"),
     ):

@@ -32,7 +32,7 @@ def test_lossy_formats_come_close(tmp_path, ending):
 
 @pytest.mark.parametrize("turn", [1, 2, 3, 4, 5, 6, 7, 8])
 def test_exif_rotation_is_applied(tmp_path, turn):
-    picture = Image.fromarray(RGB)
+    image = Image.fromarray(RGB)
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -42,7 +42,7 @@ def test_exif_rotation_is_applied(tmp_path, turn):
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    stored = picture.transpose(undo[turn]) if turn > 1 else picture
+    stored = image.transpose(undo[turn]) if turn > 1 else image
     exif = Image.Exif()
     exif[0x0112] = turn
     assert np.array_equal(read_image(save(stored, tmp_path / "a.png", exif=exif)), RGB)
@@ -65,22 +65,22 @@ def test_grey_16_bit_palette_alpha_and_cmyk(tmp_path):
     assert read_image(save(Image.fromarray(grey > 99), tmp_path / "1.png")).max() == 255
 
 
-def test_what_is_no_picture(tmp_path):
+def test_what_is_no_image(tmp_path):
     jpeg = io.BytesIO()
     Image.fromarray(np.tile(RGB, (10, 10, 1))).save(jpeg, "JPEG")
     (tmp_path / "cut.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     Image.fromarray(RGB).save(tmp_path / "a.gif")
     Image.fromarray(RGB).save(tmp_path / "a.pdf")
     Image.new("1", (9000, 9000)).save(tmp_path / "wide.png")
     for name, part in {
         "cut.jpg": "damaged",
-        "text.jpg": "not a picture",
-        "empty.png": "not a picture",
+        "text.jpg": "not an image",
+        "empty.png": "not an image",
         "none.png": "no such file",
-        "a.gif": "not a picture",
-        "a.pdf": "not a picture",
+        "a.gif": "not an image",
+        "a.pdf": "not an image",
         "": "folder",
     }.items():
         with pytest.raises(ImageError, match=part) as caught:

@@ -1,4 +1,4 @@
-"""Frames by number. The oracle is burned into the pictures: each carries its own frame number."""
+"""Frames by number. The oracle is burned into the images: each carries its own frame number."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_a_dropped_frame_shifts_nothing(tmp_path: Path, name: str) -> None:
         for number, image in video.read(range(130)):
             if number in (40, 41, 77):
                 assert isinstance(image, VideoError)
-                assert "no picture at its time" in str(image)
+                assert "no image at its time" in str(image)
             else:
                 assert read_number(image) == number
 
 
-def test_frames_count_from_the_first_picture(tmp_path: Path) -> None:
-    """A video whose clock does not start at zero: frame 0 is the first picture all the same."""
+def test_frames_count_from_the_first_image(tmp_path: Path) -> None:
+    """A video whose clock does not start at zero: frame 0 is the first image all the same."""
     write_video(tmp_path / "late.mkv", 40, SIZE, start=75)
     with VideoReader(tmp_path / "late.mkv") as video:
         assert video.frame_count == 40
@@ -96,7 +96,7 @@ def test_beyond_the_end(videos: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_pictures_are_those_of_a_plain_decoding(videos: Path, name: str) -> None:
+def test_images_are_those_of_a_plain_decoding(videos: Path, name: str) -> None:
     """Bit for bit, whatever was skipped on the way."""
     import av
 
@@ -137,7 +137,7 @@ def test_damage_is_told_and_costs_no_other_frame(tmp_path: Path, videos: Path) -
 
 
 def test_damage_that_decoders_paint_over_is_told_too(tmp_path: Path, videos: Path) -> None:
-    """Spoil the second half of one picture's data. By default FFmpeg conceals that and reports nothing."""
+    """Spoil the second half of one image's data. By default FFmpeg conceals that and reports nothing."""
     import av
 
     def packet(container: av.container.InputContainer) -> tuple[int, int]:
@@ -214,5 +214,5 @@ def test_sound_alone(tmp_path: Path) -> None:
         frame.sample_rate = 44100
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="holds no pictures"):
+    with pytest.raises(VideoError, match="holds no images"):
         VideoReader(tmp_path / "sound.mp4")

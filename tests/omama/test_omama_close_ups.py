@@ -1,26 +1,26 @@
-"""Training of close-ups: what a sample shows, the loss by loops, that it learns, and what is refused."""
+"""Training of object crops: what a sample shows, the loss by loops, that it learns, and what is refused."""
 
 import numpy as np
 import pytest
 import torch
 
 from counterview.errors import ConfigError, InputError
-from counterview.features.close_ups import cut
+from counterview.features.object_crops import cut
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.backbone_task import objects_in
-from counterview.omama.close_up_recipe import CloseUpTraining
-from counterview.omama.close_ups import ABSENT, UNKNOWN, VISIBLE, CloseUpTask, View
-from counterview.omama.pictures import mask_overlaps
+from counterview.omama.object_crop_recipe import ObjectCropTraining
+from counterview.omama.object_crops import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, View
+from counterview.omama.images import mask_overlaps
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
 from tests.omama.tiny_takes import write_takes
 
 TINY = {"widths": [8, 12, 16, 24, 32], "blocks": [0, 1, 1, 0], "channels": 16, "fine": 8, "colours": 8}
-CLOSE = {"close_ups": 24, "close_up_widths": [8, 12, 16, 24], "close_up_blocks": [0, 1, 1]}
+CLOSE = {"object_crops": 24, "crop_widths": [8, 12, 16, 24], "crop_blocks": [0, 1, 1]}
 
 
-def recipe_values(place, close_ups=(), **training):
+def recipe_values(place, object_crops=(), **training):
     root, values = place
     model = {
         "backbone": "tiny",
@@ -38,11 +38,11 @@ def recipe_values(place, close_ups=(), **training):
     }
     base = {"epochs": 1, "max_steps": 4, "batch_size": 2, "lr": 3e-3, "trackers": [], "device": "cpu", "seed": 0}
     return {
-        "method": "omama-close-ups",
+        "method": "omama-object crops",
         "training": base | training,
         "data": values["data"] | {"cache": str(root / "cache-close")},
         "model": model,
-        "close_ups": {"proposals": 4, "kept_proposals": 8} | dict(close_ups),
+        "object_crops": {"proposals": 4, "kept_proposals": 8} | dict(object_crops),
     }
 
 
@@ -63,7 +63,7 @@ def test_is_a_task_and_samples_are_functions_of_their_seed(task):
     assert not all(a.pixels.shape == b.pixels.shape and np.array_equal(a.pixels, b.pixels)
                    for a, b in zip(one, other, strict=False))  # fmt: skip
     model = task.build_model()
-    learning = {id(p) for p in model.backbone.close_ups.parameters()}
+    learning = {id(p) for p in model.backbone.object_crops.parameters()}
     assert {id(p) for p in model.parameters() if p.requires_grad} == learning
     assert {id(p) for g in task.parameter_groups(model, 1e-3, 0.1) for p in g["params"]} == learning
 
@@ -107,7 +107,7 @@ def test_the_loss_by_loops(task):
     torch.manual_seed(0)
     described = torch.nn.functional.normalize(torch.randn(10, 5), dim=1)
     total, parts = task._matching(described, batch)
-    config = task.config.close_ups
+    config = task.config.object_crops
     rows = [described[0:4], described[4:7], described[7:8], described[8:10]]
     views, takes = [*first, *second], [0, 0, 1, 1]
     sums = {name: [[], []] for name in ("matching", "foreign", "absent")}
@@ -152,7 +152,7 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
         before, after = (float(task.loss(m, batch)[1]["matching"]) for m in (fresh, model.train()))
     assert after < before - 0.2
     assert 0 <= result.metrics["top1_true_candidates"] <= 1
-    # The maps of another model are taken over, and stay; its close-ups too, where it has some.
+    # The maps of another model are taken over, and stay; its object crops too, where it has some.
     values = recipe_values(place, {"init": str(result.model_dir)}, max_steps=1)
     going_on = load_recipe(values).build_task().build_model()
     for name, value in going_on.state_dict().items():
@@ -179,8 +179,8 @@ def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
     assert task.train_length(0) == 6
     assert task.fingerprint()["takes"] == 6
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
-    pictures = {(uid, c, f) for uid in task.takes for f in task._moments(uid) for c in task.views[uid][f]}
-    assert 8 <= len(made) <= len(pictures)  # equal pictures share an entry
+    images = {(uid, c, f) for uid in task.takes for f in task._moments(uid) for c in task.views[uid][f]}
+    assert 8 <= len(made) <= len(images)  # equal images share an entry
     assert len(task.sample(0, 5, np.random.default_rng(0))) >= 2
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
     assert after == made
@@ -189,8 +189,8 @@ def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
 def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     torch.manual_seed(3)
     OMaMa(load_recipe(recipe_values(place)).build_task().config.model).save_pretrained(tmp_path / "init")
-    close_ups = {"init": str(tmp_path / "init"), "look_alikes": 5, "kept_proposals": 8}
-    task = load_recipe(recipe_values(place, close_ups)).build_task()
+    object_crops = {"init": str(tmp_path / "init"), "look_alikes": 5, "kept_proposals": 8}
+    task = load_recipe(recipe_values(place, object_crops)).build_task()
     uid = task.takes[0]
     frame = min(task.views[uid])
     camera = task.views[uid][frame][0]
@@ -199,7 +199,7 @@ def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     found = task.proposer(image, str(frame)).masks
     assert len(view.pixels) == count + 8
     # The same choice, one proposal at a time.
-    net = OMaMa.from_pretrained(tmp_path / "init").eval().backbone.close_ups
+    net = OMaMa.from_pretrained(tmp_path / "init").eval().backbone.object_crops
     shown, _ = objects_in(task.train_data.take(uid), camera, frame, image)
     with torch.autocast("cpu", torch.bfloat16):
         described = torch.nn.functional.normalize(net.describe(cut(image, [*shown.values(), *found])).float(), dim=1)
@@ -217,27 +217,27 @@ def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     plain = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny", learned_backbone=True,
                             backbone_settings=TINY)  # fmt: skip
     OMaMa(plain).save_pretrained(tmp_path / "plain")
-    with pytest.raises(ConfigError, match="init has no close-ups"):
-        load_recipe(recipe_values(place, close_ups | {"init": str(tmp_path / "plain")})).build_task()
+    with pytest.raises(ConfigError, match="init has no object crops"):
+        load_recipe(recipe_values(place, object_crops | {"init": str(tmp_path / "plain")})).build_task()
 
 
 def test_what_is_refused(place):
     values = recipe_values(place)
     values["model"]["backbone_settings"] = TINY
-    with pytest.raises(ConfigError, match="no close-ups to train"):
+    with pytest.raises(ConfigError, match="no object crops to train"):
         load_recipe(values)
     values = recipe_values(place)
     values["model"] |= {"matching_head": True, "visibility": "trained"}
     with pytest.raises(ConfigError, match="trained without a head"):
         load_recipe(values)
     with pytest.raises(ConfigError, match=r"views is 1.*proposals is 50, above kept_proposals = 40.*flip is 2"):
-        CloseUpTraining(views=1, proposals=50, flip=2)
+        ObjectCropTraining(views=1, proposals=50, flip=2)
     with pytest.raises(ConfigError, match="look_alikes is above 0 without init"):
-        CloseUpTraining(look_alikes=3)
+        ObjectCropTraining(look_alikes=3)
     with pytest.raises(ConfigError, match="look_alikes is 41, above kept_proposals = 40"):
-        CloseUpTraining(look_alikes=41, init="somewhere")
+        ObjectCropTraining(look_alikes=41, init="somewhere")
     values = recipe_values(place)
     values["data"]["more_roots"] = ["nowhere"]
     with pytest.raises(InputError, match="nowhere"):
         load_recipe(values).build_task()
-    assert CloseUpTask.config_class.__name__ == "CloseUpRecipe"
+    assert ObjectCropTask.config_class.__name__ == "ObjectCropRecipe"

@@ -73,7 +73,7 @@ def scene():
 
 @pytest.mark.parametrize("zoom", [0.5, 1.0, 1.6])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_masks_move_with_their_picture(zoom, mirrored):
+def test_masks_move_with_their_image(zoom, mirrored):
     """The oracle is colour: where a mask says red, the crop is red, whatever was done to both."""
     image, masks = scene()
     config = CropConfig(size_px=96, zoom_min=zoom, zoom_max=zoom, degrees=20, colour=0, blur=0, distractors=0)
@@ -120,12 +120,12 @@ def test_real_proposals_become_distractors_where_the_recipe_says_so(place, monke
         values["end_to_end"] = {"views": 2, "proposals": proposals}
         task = load_recipe(values).build_task()
 
-        def whole_picture(image, key):
+        def whole_image(image, key):
             asked.append(key)
             mask = ObjectMask.from_array(np.ones(image.shape[:2], dtype=bool))
             return Proposals(image.shape[:2], (mask,), np.ones(1, dtype=np.float32))
 
-        monkeypatch.setattr(task, "proposer", whole_picture)
+        monkeypatch.setattr(task, "proposer", whole_image)
         _, crops = task.sample(0, 0, np.random.default_rng(3))
         # A distractor that covers most of the crop is the only proposal; made-up ones are pieces near objects.
         covered = [crop.points[len(crop.names) :].mean((1, 2)).max() > 0.6 for crop in crops]
@@ -158,8 +158,8 @@ def test_pairs_of_a_batch():
     assert batch["overlap"][0, 1].tolist() == pytest.approx([1, 2 / 10, 0, 0, 0])
 
 
-def test_crops_are_described_as_pictures_are(task):
-    """Training pools on half-size masks of a crop; use goes through run lengths of a picture of the same size."""
+def test_crops_are_described_as_images_are(task):
+    """Training pools on half-size masks of a crop; use goes through run lengths of an image of the same size."""
     from counterview.omama.descriptors import describe_masks
 
     torch.manual_seed(0)

@@ -59,17 +59,17 @@ def test_recipe(path):
 
 
 def test_each_run_of_tiny_match_can_begin_with_the_model_of_the_one_before():
-    parts = ("", "-objects", "-close-ups", "-look-alikes", "-rooms", "-head", "-scene")
+    parts = ("", "-objects", "-object crops", "-look-alikes", "-rooms", "-head", "-scene")
     names = [f"tiny-match{part}" for part in parts]
     recipes = [load_recipe(ROOT / "tabletop" / f"{name}.yaml") for name in names]
-    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 4, "omama", "omama-scene"]
+    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-object crops"] * 4, "omama", "omama-scene"]
     shapes = [
         {name: value.shape for name, value in OMaMa(r.config.model).backbone.state_dict().items()} for r in recipes
     ]
-    close_ups = {name for name in shapes[1] if name.startswith("close_ups.")}
-    assert shapes[0] == {name: shape for name, shape in shapes[1].items() if name not in close_ups}
+    object_crops = {name for name in shapes[1] if name.startswith("object_crops.")}
+    assert shapes[0] == {name: shape for name, shape in shapes[1].items() if name not in object_crops}
     assert shapes[1] == shapes[2] == shapes[3] == shapes[4] == shapes[5] == shapes[6]
-    begins = [*(r.config.close_ups.init for r in recipes[1:5]), recipes[5].config.init, recipes[6].config.init]
+    begins = [*(r.config.object_crops.init for r in recipes[1:5]), recipes[5].config.init, recipes[6].config.init]
     assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:6]]
     # The last changes no weight of the one before, and asks it the same: similarities are as they were.
     head, scene = (r.config.model for r in recipes[5:])

@@ -78,7 +78,7 @@ def losses(out) -> list[float]:
 
 @pytest.fixture(scope="module")
 def unbroken(task, place, tmp_path_factory):
-    """A run in this process; the pictures were made by the ``task`` fixture."""
+    """A run in this process; the images were made by the ``task`` fixture."""
     out = tmp_path_factory.mktemp("run") / "out"
     recipe: Recipe = load_recipe(recipe_values(place))
     result = fit(OMaMaTask(recipe.config, progress=False), recipe.training, out, progress=False)

@@ -135,7 +135,7 @@ def test_places_and_relations():
         wanted = similarity[row] - similarity[rivals].max(0)
         assert pairs[row, row, 12] == pytest.approx(wanted[row], abs=1e-5)
     assert (pairs[np.arange(5), np.arange(5), 13] > pairs[np.arange(5), np.arange(5), 12]).all()
-    # An object that belongs left of the target picture's edge, by the homography, is not inside.
+    # An object that belongs left of the target image's edge, by the homography, is not inside.
     inverse = np.linalg.inv(VIEW)
     outside = seen(np.array([[-1.2, 0.0]]), inverse)
     assert relate(similarity[:1], boxes_at(outside), there, homography, similarity, everything)[1][0, 1] < 0
@@ -199,7 +199,7 @@ def test_an_answer_does_not_hang_on_what_else_is_asked_nor_on_the_order_of_candi
     one = answer(model, query.descriptors[2:3], Boxes(asked.xywh[2:3], asked.size_hw, np.ones(1)), query, target)
     assert np.allclose(one.rank, whole.rank[2:3], atol=1e-4)
     assert np.allclose(one.visibility, whole.visibility[2:3], atol=1e-5)
-    # Chosen masks as candidates, in another order; the picture's own proposals still say how the views lie.
+    # Chosen masks as candidates, in another order; the image's own proposals still say how the views lie.
     order = [3, 0, 2, 1]
     few = Side(target.descriptors[order], target.map,
                Boxes(target.boxes.xywh[order], target.boxes.size_hw, np.ones(4)))  # fmt: skip
@@ -207,7 +207,7 @@ def test_an_answer_does_not_hang_on_what_else_is_asked_nor_on_the_order_of_candi
     assert chosen.rank.argmax(1).tolist() == [1, 3, 2, 0]
     assert len(whole.homographies) == 8
     assert all(np.array_equal(a.matrix, b.matrix) for a, b in zip(chosen.homographies, whole.homographies, strict=True))
-    # A query picture without proposals, and one candidate alone: no homography, and still an answer.
+    # A query image without proposals, and one candidate alone: no homography, and still an answer.
     nobody = Side(query.descriptors[:0], query.map, Boxes(query.boxes.xywh[:0], query.boxes.size_hw, np.zeros(0)))
     alone = Side(few.descriptors[:1], few.map, Boxes(few.boxes.xywh[:1], few.boxes.size_hw, np.ones(1)))
     two = Boxes(asked.xywh[:2], asked.size_hw, np.ones(2))

@@ -18,7 +18,7 @@ from counterview.errors import ConfigError, InputError
 from counterview.masks.geometry import iou
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.mining import TRUTH
-from counterview.omama.pictures import PictureStore, fit_mask, mask_overlaps, prepare
+from counterview.omama.records import ImageStore, fit_mask, mask_overlaps, prepare
 from counterview.omama.recipe import OMaMaRecipe
 from counterview.omama.samples import collate, make_example
 from counterview.omama.training import OMaMaTask
@@ -41,30 +41,30 @@ def test_is_a_task(task):
 def test_store_holds_what_is_computed_directly(task):
     take = task.train_data.takes[0]
     camera, frame = take.exo_cameras[0], take.frames[0]
-    picture, objects = task.store.picture(take, camera, frame), task.store.objects(take, camera, frame)
+    record, objects = task.store.record(take, camera, frame), task.store.objects(take, camera, frame)
     image = take.frame(camera, frame)
     backbone = task.store.backbone.backbone
     features = backbone.encode(image)
-    assert np.abs(picture.map - features.tensor.numpy()).max() < 2e-3 * np.abs(picture.map).max()
+    assert np.abs(record.map - features.tensor.numpy()).max() < 2e-3 * np.abs(record.map).max()
     masks = task.store.proposer.proposer(image).masks
     described = backbone.describe(features, masks, context_px=100).numpy()
-    assert np.abs(picture.descriptors - described).max() < 5e-3
+    assert np.abs(record.descriptors - described).max() < 5e-3
     for row, name in enumerate(objects.names):
         truth = fit_mask(take.mask(name, camera, frame), image.shape[:2])
         assert np.allclose(objects.overlap[row], [iou(truth, m) for m in masks], atol=1e-6)
         assert not objects.empty[row]
-    assert picture.neighbours.shape == (len(masks), len(masks))
-    again = PictureStore(task.config.model, task.store.root)
-    kept = again.picture(take, camera, frame)
+    assert record.neighbours.shape == (len(masks), len(masks))
+    again = ImageStore(task.config.model, task.store.root)
+    kept = again.record(take, camera, frame)
     assert again.backbone.passes == 0
-    for field in dataclasses.fields(picture):
-        assert np.array_equal(getattr(picture, field.name), getattr(kept, field.name))
+    for field in dataclasses.fields(record):
+        assert np.array_equal(getattr(record, field.name), getattr(kept, field.name))
 
 
 def test_training_equals_with_and_without_a_filled_cache(task, place, tmp_path):
     values = json.loads(json.dumps(place[1]))
     values["data"]["cache"] = str(tmp_path / "fresh")
-    store = PictureStore(load_config(OMaMaConfig, values["model"]), tmp_path / "fresh")
+    store = ImageStore(load_config(OMaMaConfig, values["model"]), tmp_path / "fresh")
     for index in (0, 7, 20):
         pair = task.train_pairs[index][1]
         take = task.train_data.take(pair.take)
@@ -95,7 +95,7 @@ def test_positives_of_the_kind_asked_for(task, positive):
     sampling = dataclasses.replace(task.config.sampling, positive=positive)
     for _, pair in task.train_pairs:
         take = task.train_data.take(pair.take)
-        target = task.store.picture(take, pair.target_camera, pair.frame)
+        target = task.store.record(take, pair.target_camera, pair.frame)
         objects = task.store.objects(take, pair.target_camera, pair.frame)
         row = objects.row(pair.object)
         if row is None or objects.overlap[row].max() == 0:
@@ -203,7 +203,7 @@ def test_without_proposals_the_answer_is_not_visible(task):
 
             return Proposals.none(image.shape[:2])
 
-    store = PictureStore(task.config.model, task.store.root / "nothing", proposer=Nothing())
+    store = ImageStore(task.config.model, task.store.root / "nothing", proposer=Nothing())
     rows = list(Validator(store, task.val_data, task.val_pairs[:4]).rows(task.build_model().eval()))
     assert [r.confidence for r in rows] == [0.0] * 4
     assert all(r.proposal == -1 and (r.scores is None or r.scores[0] == 0) for r in rows)
@@ -316,10 +316,10 @@ def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
         timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    store = PictureStore(task.config.model, tmp_path / "cache")
+    store = ImageStore(task.config.model, tmp_path / "cache")
     take = open_dataset(place[0] / "data", "val").takes[0]
     for camera in take.cameras:
-        mine, theirs = (s.picture(take, camera, 0) for s in (store, task.store))
+        mine, theirs = (s.record(take, camera, 0) for s in (store, task.store))
         for field in dataclasses.fields(mine):
             assert np.array_equal(getattr(mine, field.name), getattr(theirs, field.name))
     assert store.backbone.passes == 0
@@ -342,10 +342,10 @@ def test_validation_chooses_with_the_proposers_score_where_the_model_says_so(tas
     assert [r.confidence for r in swayed] == [r.confidence for r in plain]
 
 
-def test_a_few_pictures_are_prepared_by_the_store_at_hand_whatever_the_workers(task, tmp_path):
+def test_a_few_images_are_prepared_by_the_store_at_hand_whatever_the_workers(task, tmp_path):
     """Its backbone may be one that no name leads to: a new process would have to load it by name."""
     config = dataclasses.replace(task.config.model, backbone=str(tmp_path / "nowhere"))
-    store = PictureStore(config, tmp_path / "cache", backbone=task.store.backbone.backbone)
+    store = ImageStore(config, tmp_path / "cache", backbone=task.store.backbone.backbone)
     take = next(iter(task.val_data))
     camera, frame = next((c, f) for f in take.frames for c in take.cameras if take.has_frame(c, f))
     root = task.config.data.root

@@ -1,7 +1,7 @@
 """A small prepared data set: coloured shapes on two tables, whose colours differ between the cameras.
 
 What is red for the ego camera is green for the exo cameras, and so on, so colours alone match nothing before something
-was learned. Some objects are absent from the exo picture in some frames.
+was learned. Some objects are absent from the exo image in some frames.
 """
 
 import json
@@ -24,7 +24,7 @@ def shape_mask(size_hw, centre_yx, radius, kind):
 
 
 def draw(size_hw, rng, shown, swap):
-    """Picture and mask by object: objects on a jittered grid, in their own colours or swapped ones."""
+    """Image and mask by object: objects on a jittered grid, in their own colours or swapped ones."""
     image = np.full((*size_hw, 3), 120, dtype=np.float64) + rng.normal(0, 4, (*size_hw, 1))
     spots = [(r, c) for r in range(2) for c in range(3)]
     order = rng.permutation(len(spots))

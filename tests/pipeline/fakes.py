@@ -15,7 +15,7 @@ COLOURS = {"red": (200, 20, 20), "green": (20, 180, 20), "blue": (30, 30, 220), 
 
 
 def scene(places: dict[str, tuple[int, int]], size_hw: tuple[int, int] = (80, 120), side: int = 16):
-    """A grey picture with a square of each colour at ``(x, y)``, and the squares' masks."""
+    """A grey image with a square of each colour at ``(x, y)``, and the squares' masks."""
     image = np.full((*size_hw, 3), 90, np.uint8)
     masks = {}
     for name, (x, y) in places.items():
@@ -52,7 +52,7 @@ class NoProposer(ColourProposer):
 
 
 class ColourBackbone:
-    """A map of the picture's own colours, and their mean over a mask as descriptor."""
+    """A map of the image's own colours, and their mean over a mask as descriptor."""
 
     name = "colour"
     channels = 3

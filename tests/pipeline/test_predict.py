@@ -1,4 +1,4 @@
-"""Whole-data prediction on plain scenes: right answers, one encoding a picture, nothing redone after a kill."""
+"""Whole-data prediction on plain scenes: right answers, one encoding an image, nothing redone after a kill."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_every_wanted_frame_is_answered_and_right(prepared, tmp_path):
     # A take: forwards 3 objects x 3 frames x 2 cameras; backwards what cam01 (3 x 2) and cam02 (2 x 3) see.
     assert counts["predictions"] == 2 * (3 * 3 * 2 + 3 * 2 + 2 * 3)
     assert counts["failed"] == {}
-    assert predictor.backbone.calls == 2 * 3 * 3, "each picture once, for both directions"
+    assert predictor.backbone.calls == 2 * 3 * 3, "each image once, for both directions"
     result = json.loads((tmp_path / "p.json").read_text())
     assert set(result) == {"ego-exo", "exo-ego"}
     take = dataset.take("take-a")
@@ -117,15 +117,15 @@ def test_other_settings_are_not_mixed_in(prepared, tmp_path):
         predict(FramePredictor(model()), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
 
 
-def test_no_proposals_and_lost_pictures_are_answered_empty_and_said(prepared, tmp_path):
+def test_no_proposals_and_lost_images_are_answered_empty_and_said(prepared, tmp_path):
     dataset = open_dataset(prepared, "test")
     counts = predict(FramePredictor(model(NoProposer())), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
-    assert counts["empty"] == {"the target picture has no proposals": counts["predictions"]}
+    assert counts["empty"] == {"the target image has no proposals": counts["predictions"]}
     (prepared / "take-a" / "cam01" / "30.jpg").write_bytes(b"\xff\xd8 cut")
     counts = predict(
         FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "q.json", progress=False
     )
-    assert counts["empty"] == {"the picture of cam01 cannot be had": 3}
+    assert counts["empty"] == {"the image of cam01 cannot be had": 3}
     entry = json.loads((tmp_path / "q.json").read_text())["ego-exo"]["results"]["take-a"]["masks"]["red"][
         f"{EGO}_cam01"
     ]["30"]

@@ -41,7 +41,7 @@ def test_an_absent_object_is_less_visible_than_a_present_one():
     assert by_name["blue"] < by_name["green"]
 
 
-def test_each_picture_is_encoded_once_whatever_the_number_of_objects():
+def test_each_image_is_encoded_once_whatever_the_number_of_objects():
     model = predictor()
     query = model.encode(QUERY)
     for _ in range(3):

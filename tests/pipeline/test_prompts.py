@@ -27,7 +27,7 @@ def test_a_point_on_nothing_or_outside():
     with pytest.raises(ProposalError, match="no proposal contains"):
         mask_at(Point(40, 30), FOUND)
     for point in (Point(60, 5), Point(5, 40), Point(-1, 5)):
-        with pytest.raises(InputError, match="outside the query picture"):
+        with pytest.raises(InputError, match="outside the query image"):
             mask_at(point, FOUND)
 
 

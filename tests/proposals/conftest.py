@@ -1,4 +1,4 @@
-"""Small pictures with known objects."""
+"""Small images with known objects."""
 
 import cv2
 import numpy as np

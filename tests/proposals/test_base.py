@@ -63,7 +63,7 @@ def test_mask_from_crop_equals_the_dense_way(data):
     assert mask_from_crop(crop, x0, y0, (height, width)) == ObjectMask.from_array(dense)
 
 
-def test_mask_from_crop_refuses_to_reach_out_of_the_picture():
+def test_mask_from_crop_refuses_to_reach_out_of_the_image():
     with pytest.raises(ProposalError, match="reaches out"):
         mask_from_crop(np.ones((2, 2), bool), 5, 0, (4, 6))
 
@@ -96,7 +96,7 @@ def test_window_of_a_field_gives_the_mask_of_the_field(seed):
         assert found == mask_from_field(field, 0.5, target), (size_hw, target)
 
 
-def test_mask_from_field_lies_where_its_part_of_the_picture_is():
+def test_mask_from_field_lies_where_its_part_of_the_image_is():
     field = np.full((4, 4), -1, np.float32)
     field[1:3, 1:3] = 5
     alone = mask_from_field(field, 0.0, (8, 8)).to_array()

@@ -13,7 +13,7 @@ from counterview.types import ObjectMask
 
 
 class Counting:
-    """Proposes the bright half of a picture, and counts how often it is asked."""
+    """Proposes the bright half of an image, and counts how often it is asked."""
 
     name = "counting"
 
@@ -31,23 +31,23 @@ class Counting:
         return Proposals(image.shape[:2], masks, [0.1, 1 / 3], [[0.25, 0, 1e-7, 3], [1, 2, 3, 4]])
 
 
-def _picture(seed=0):
+def _image(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
 def test_second_time_comes_from_disk_and_is_equal(tmp_path):
     proposer = Counting()
     cached = CachedProposer(proposer, tmp_path)
-    first, second = cached(_picture()), cached(_picture())
+    first, second = cached(_image()), cached(_image())
     assert proposer.calls == 1
-    assert first == second == Counting()(_picture())
+    assert first == second == Counting()(_image())
     assert cached.name == "counting"
     assert cached.settings() == {"level": 128}
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".json"]
 
 
 def test_key_knows_pixels_shape_settings_and_name(tmp_path):
-    image = _picture()
+    image = _image()
     changed = image.copy()
     changed[3, 4, 1] ^= 1
     other = Counting()
@@ -97,33 +97,33 @@ def _damage_all(text):
 def test_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog, damage):
     proposer = Counting()
     cached = CachedProposer(proposer, tmp_path)
-    first = cached(_picture())
-    path = cached.path(_picture())
+    first = cached(_image())
+    path = cached.path(_image())
     whole = path.read_text()
     path.write_text(damage(whole))
     with caplog.at_level(logging.WARNING):
-        assert cached(_picture()) == first
+        assert cached(_image()) == first
     assert proposer.calls == 2
     assert "made again" in caplog.text
     assert path.read_text() == whole
 
 
-def test_entry_of_another_picture_is_not_believed(tmp_path):
+def test_entry_of_another_image_is_not_believed(tmp_path):
     proposer = Counting()
     cached = CachedProposer(proposer, tmp_path)
-    cached(_picture(1))
-    target = cached.path(_picture(2))
+    cached(_image(1))
+    target = cached.path(_image(2))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(cached.path(_picture(1)).read_bytes())
-    assert cached(_picture(2)) == Counting()(_picture(2))
+    target.write_bytes(cached.path(_image(1)).read_bytes())
+    assert cached(_image(2)) == Counting()(_image(2))
 
 
 def test_disk_that_cannot_be_written_costs_only_a_warning(tmp_path, caplog):
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        found = CachedProposer(Counting(), blocker / "cache")(_picture())
-    assert found == Counting()(_picture())
+        found = CachedProposer(Counting(), blocker / "cache")(_image())
+    assert found == Counting()(_image())
     assert "cannot be kept" in caplog.text
 
 

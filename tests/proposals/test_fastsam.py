@@ -15,7 +15,7 @@ IMAGE[..., 0] = 200
 
 
 class _Network:
-    """Answers as ultralytics.FastSAM does: a list with one result a picture, masks and boxes in it or None."""
+    """Answers as ultralytics.FastSAM does: a list with one result an image, masks and boxes in it or None."""
 
     def __init__(self, masks, scores):
         self.masks, self.scores, self.calls = masks, scores, []
@@ -47,7 +47,7 @@ def test_masks_come_back_best_first_without_empty_ones():
     assert options["max_det"] == 10
 
 
-def test_masks_of_another_size_are_brought_to_that_of_the_picture():
+def test_masks_of_another_size_are_brought_to_that_of_the_image():
     network = _Network(np.repeat(np.repeat(_masks()[:1], 2, 1), 2, 2), [0.5])
     found = FastSamProposer(FastSamSettings(device="cpu"), build=lambda weights: network)(IMAGE)
     assert np.array_equal(found.masks[0].to_array(), _masks()[0])

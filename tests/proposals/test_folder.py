@@ -84,7 +84,7 @@ def _annotation(mask, form, **more):
 
 
 @pytest.mark.parametrize("form", ["compressed", "plain", "polygon"])
-def test_coco_of_one_picture_ordered_by_score(tmp_path, form):
+def test_coco_of_one_image_ordered_by_score(tmp_path, form):
     masks = _masks()
     listed = [_annotation(mask, form, score=score) for mask, score in zip(masks, (0.2, 0.9, 0.5), strict=True)]
     (tmp_path / "a.json").write_text(json.dumps({"annotations": listed}))
@@ -95,7 +95,7 @@ def test_coco_of_one_picture_ordered_by_score(tmp_path, form):
         assert found.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])
 
 
-def test_coco_of_several_pictures(tmp_path):
+def test_coco_of_several_images(tmp_path):
     masks = _masks(4)
     listed = [_annotation(mask, "compressed", image_id=5 + i % 2) for i, mask in enumerate(masks)]
     images = [{"id": 5, "file_name": "cam/one.jpg"}, {"id": 6, "file_name": "cam\\two.png"}]
@@ -103,12 +103,12 @@ def test_coco_of_several_pictures(tmp_path):
     proposer = load_proposer(f"folder:{tmp_path}")
     assert np.array_equal(_dense(proposer(IMAGE, "one")), masks[[0, 2]])
     assert np.array_equal(_dense(proposer(IMAGE, "two")), masks[[1, 3]])
-    with pytest.raises(ProposalError, match="no proposals for the picture 'three'"):
+    with pytest.raises(ProposalError, match="no proposals for the image 'three'"):
         proposer(IMAGE, "three")
 
 
 def test_no_name_is_refused(tmp_path):
-    with pytest.raises(ProposalError, match="found by the picture's name"):
+    with pytest.raises(ProposalError, match="found by the image's name"):
         load_proposer(f"folder:{tmp_path}")(IMAGE)
 
 

@@ -19,7 +19,7 @@ def test_objects_are_among_the_first_masks(shapes, best_iou):
     assert np.mean(list(found.values())) > 0.8, found
 
 
-def test_large_picture_gives_masks_of_its_own_size_and_the_same_objects(shapes, best_iou):
+def test_large_image_gives_masks_of_its_own_size_and_the_same_objects(shapes, best_iou):
     image, objects = shapes((900, 1200))
     proposals = load_proposer("graph", working_side_px=400, max_masks=60)(image)
     assert proposals.size_hw == (900, 1200)
@@ -27,7 +27,7 @@ def test_large_picture_gives_masks_of_its_own_size_and_the_same_objects(shapes, 
     assert min(best_iou(proposals, mask) for mask in objects.values()) > 0.7
 
 
-def test_result_is_the_same_every_time_and_does_not_touch_the_picture(shapes):
+def test_result_is_the_same_every_time_and_does_not_touch_the_image(shapes):
     image, _ = shapes(seed=4)
     before = image.copy()
     proposer = load_proposer("graph")
@@ -53,7 +53,7 @@ def test_fewer_masks_are_the_first_of_more(shapes):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 3), (64, 64)])
-def test_picture_without_anything_in_it_has_no_proposals(shape):
+def test_image_without_anything_in_it_has_no_proposals(shape):
     assert len(load_proposer("graph")(np.full((*shape, 3), 90, np.uint8))) == 0
 
 
@@ -64,7 +64,7 @@ def test_noise_does_not_break_it():
     assert np.isfinite(proposals.scores).all()
 
 
-def test_not_a_picture_is_refused():
+def test_not_an_image_is_refused():
     with pytest.raises(ImageError):
         load_proposer("graph")(np.zeros((8, 8), np.uint8))
     with pytest.raises(ImageError):

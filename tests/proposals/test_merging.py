@@ -103,7 +103,7 @@ def test_cut_counts_every_pixel_once():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1), (2, 2)])
-def test_cut_of_the_smallest_pictures(shape):
+def test_cut_of_the_smallest_images(shape):
     regions = cut(np.full((*shape, 3), 77, np.uint8), 10)
     assert regions.labels.shape == shape
     assert len(regions) == 1

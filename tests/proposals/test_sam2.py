@@ -72,14 +72,14 @@ def folder(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def random_image():
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def test_folder_goes_the_way_of_a_hub_id(tiny, folder, picture):
+def test_folder_goes_the_way_of_a_hub_id(tiny, folder, random_image):
     from_folder = load_proposer(f"sam2:{folder}", device="cpu", points_per_side=6, points_per_batch=7, **OPEN)
     built = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=6, points_per_batch=36, **OPEN), model=tiny)
-    found, expected = from_folder(picture), built(picture)
+    found, expected = from_folder(random_image), built(random_image)
     assert len(found) > 3
     assert found.size_hw == (50, 70)
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
@@ -90,14 +90,14 @@ def test_folder_goes_the_way_of_a_hub_id(tiny, folder, picture):
     assert "device" not in built.settings()
 
 
-def test_masks_are_those_of_the_models_own_forward_pass(tiny, picture):
+def test_masks_are_those_of_the_models_own_forward_pass(tiny, random_image):
     proposer = Sam2Proposer(
         Sam2Settings(device="cpu", points_per_side=3, **{**OPEN, "duplicate_box_iou": 1.0}), model=tiny
     )
-    found = proposer(picture)
+    found = proposer(random_image)
     with torch.no_grad():
         output = tiny(
-            pixel_values=prepare(picture, 64), input_points=point_grid(3, 64)[None, :, None], multimask_output=True
+            pixel_values=prepare(random_image, 64), input_points=point_grid(3, 64)[None, :, None], multimask_output=True
         )
     logits = torch.nn.functional.interpolate(output.pred_masks[0].flatten(0, 1)[None], (50, 70), mode="bilinear")[0]
     direct = {(mask.numpy() > 0).tobytes() for mask in logits}
@@ -107,39 +107,39 @@ def test_masks_are_those_of_the_models_own_forward_pass(tiny, picture):
     assert len(own) >= 0.5 * len(direct)  # equal boxes of unequal masks count as duplicates
 
 
-def test_filters_drop_what_they_should(tiny, picture):
-    every = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, **OPEN), model=tiny)(picture)
+def test_filters_drop_what_they_should(tiny, random_image):
+    every = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, **OPEN), model=tiny)(random_image)
     level = float(np.median(every.scores))
     good = Sam2Proposer(
         Sam2Settings(device="cpu", points_per_side=5, **{**OPEN, "min_predicted_iou": level}), model=tiny
-    )(picture)
+    )(random_image)
     assert 0 < len(good) <= len(every)
     assert good.scores.min() >= level
     stable = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, **{**OPEN, "min_stability": 1.01}), model=tiny)
-    assert len(stable(picture)) == 0
-    large = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, min_area_px=300, **OPEN), model=tiny)(picture)
+    assert len(stable(random_image)) == 0
+    large = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, min_area_px=300, **OPEN), model=tiny)(random_image)
     assert all(mask.area >= 300 for mask in large)
-    few = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, max_masks=2, **OPEN), model=tiny)(picture)
+    few = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, max_masks=2, **OPEN), model=tiny)(random_image)
     assert few.masks == every.masks[:2]
 
 
-def test_crops_add_masks_of_the_same_picture(tiny, picture):
+def test_crops_add_masks_of_the_same_image(tiny, random_image):
     proposer = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=6, crop_layers=1, **OPEN), model=tiny)
-    found = proposer(picture)
+    found = proposer(random_image)
     assert found.size_hw == (50, 70)
     assert len(found) > 0
 
 
-def test_other_image_size_keeps_the_weights(folder, picture):
+def test_other_image_size_keeps_the_weights(folder, random_image):
     proposer = load_proposer(f"sam2:{folder}", device="cpu", image_size=96, points_per_side=4, **OPEN)
     assert proposer.settings()["image_size"] == 96
-    assert len(proposer(picture)) > 0
+    assert len(proposer(random_image)) > 0
     with pytest.raises(ConfigError, match="keeps its image_size"):
         Sam2Proposer(Sam2Settings(device="cpu", image_size=96), model=Sam2Model(_tiny_config()))
 
 
 def test_published_configuration_of_base_plus(tmp_path):
-    """SAM 2.1 B+ with random weights, at a smaller size so that the picture takes a second."""
+    """SAM 2.1 B+ with random weights, at a smaller size so that the image takes a second."""
     backbone = Sam2HieraDetConfig(
         hidden_size=112,
         num_attention_heads=2,
@@ -154,7 +154,7 @@ def test_published_configuration_of_base_plus(tmp_path):
     torch.manual_seed(0)
     model = Sam2Model(Sam2Config(vision_config=vision))
     parameters = sum(p.numel() for p in model.parameters())
-    assert 72e6 < parameters < 75e6  # 80.85 million with the memory, which pictures do not use
+    assert 72e6 < parameters < 75e6  # 80.85 million with the memory, which images do not use
     model.save_pretrained(tmp_path / "base-plus")
     del model
     proposer = load_proposer(f"sam2:{tmp_path / 'base-plus'}", device="cpu", image_size=320, points_per_side=2, **OPEN)
@@ -164,7 +164,7 @@ def test_published_configuration_of_base_plus(tmp_path):
     assert len(found) <= 12
 
 
-def test_video_checkpoints_load_whole(tmp_path, picture):
+def test_video_checkpoints_load_whole(tmp_path, random_image):
     """The published SAM 2.1 checkpoints are those of the video model."""
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
@@ -189,7 +189,7 @@ def test_video_checkpoints_load_whole(tmp_path, picture):
     proposer = load_proposer(f"sam2:{tmp_path / 'video'}", device="cpu", points_per_side=2, **OPEN)
     own, theirs = proposer._model.state_dict(), video.state_dict()
     assert all(torch.equal(own[key], theirs[key]) for key in own)
-    assert proposer(picture).size_hw == (50, 70)
+    assert proposer(random_image).size_hw == (50, 70)
 
 
 def test_unreachable_hub_is_one_line_that_says_what_works(monkeypatch):
@@ -299,7 +299,7 @@ def test_boxes_grid_and_crops():
         assert next(crop_boxes((1, 1), 0, 0.3)) == (0, (0, 0, 1, 1))
 
 
-def test_prepared_picture_is_normalised_as_sam_2_was_trained():
+def test_prepared_image_is_normalised_as_sam_2_was_trained():
     image = np.zeros((10, 20, 3), np.uint8)
     image[..., 0] = 255
     values = prepare(image, 32)

@@ -34,7 +34,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def cut_up(shapes):
-    """A small picture's regions, with boundaries as they would be if the network made no mistake."""
+    """A small image's regions, with boundaries as they would be if the network made no mistake."""
     image, objects = shapes((90, 120))
     edge = np.zeros((90, 120), bool)
     for mask in objects.values():
@@ -103,20 +103,20 @@ def test_result_is_the_same_every_time_and_fewer_masks_are_the_first_of_more(sha
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 3), (64, 64)])
-def test_picture_without_anything_in_it_gives_masks_of_its_size_or_none(shape, tiny):
+def test_image_without_anything_in_it_gives_masks_of_its_size_or_none(shape, tiny):
     proposals = tiny(np.full((*shape, 3), 90, np.uint8))
     assert proposals.size_hw == shape
     assert len(proposals) <= 200
 
 
-def test_noise_and_large_pictures_do_not_break_it(tiny):
+def test_noise_and_large_images_do_not_break_it(tiny):
     image = np.random.default_rng(0).integers(0, 256, (97, 61, 3), dtype=np.uint8)
     assert np.isfinite(tiny(image).scores).all()
     proposals = load_proposer("tiny", working_px=60_000)(np.tile(image, (8, 12, 1)))
     assert proposals.size_hw == (776, 732)
 
 
-def test_not_a_picture_and_settings_out_of_range_are_refused(tiny):
+def test_not_an_image_and_settings_out_of_range_are_refused(tiny):
     with pytest.raises(ImageError):
         tiny(np.zeros((8, 8, 3), np.float32))
     with pytest.raises(ConfigError, match="working_px"):
@@ -125,7 +125,7 @@ def test_not_a_picture_and_settings_out_of_range_are_refused(tiny):
         load_proposer("tiny:large")
 
 
-def test_pictures_are_brought_to_one_size_and_keep_their_shape():
+def test_images_are_brought_to_one_size_and_keep_their_shape():
     settings = TinySettings(working_px=4800)
     for given, expected in (((30, 40), (60, 80)), ((60, 80), (60, 80)), ((120, 160), (60, 80)), ((1, 3), (40, 120))):
         assert at_working_size(np.zeros((*given, 3), np.uint8), settings).shape[:2] == expected
@@ -237,7 +237,7 @@ def test_basins_are_where_every_pixel_flows(seed):
     assert len({found.pop() for found in ends.values()}) == len(ends) == labels.max() + 1
 
 
-def test_cut_keeps_the_sums_of_the_picture(cut_up):
+def test_cut_keeps_the_sums_of_the_image(cut_up):
     _, seen, regions = cut_up
     assert len(regions) == 60
     assert np.array_equal(np.bincount(regions.labels.ravel()), regions.sums[:, AREA])

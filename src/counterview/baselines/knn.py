@@ -1,7 +1,7 @@
-"""The nearest neighbour among a target picture's proposals: O-MaMa's k-NN row, no training at all.
+"""The nearest neighbour among a target image's proposals: O-MaMa's k-NN row, no training at all.
 
 Matching is the cosine of object descriptors. Visibility comes from a two-way check: the answer is matched
-back to the query picture, where it should find the query object again.
+back to the query image, where it should find the query object again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CycleCheck:
 
     Attributes:
         visibility: ``(Q,)`` float64 in ``[0, 1]``, see :func:`cycle_visibility`.
-        returned: ``(Q,)`` int64, the proposal of the query picture that is nearest to the answer; -1 where
+        returned: ``(Q,)`` int64, the proposal of the query image that is nearest to the answer; -1 where
             the query object itself is.
         consistency: ``(Q,)`` float64, IoU of what was returned with the query mask; 1 for the query itself.
         lift: ``(Q,)`` float64 in ``[0, 1]``.
@@ -103,7 +103,7 @@ def cycle_visibility(
     - *lift* ``(b - m) / (1 - m)``: how far the best stands above an ordinary candidate;
     - *margin* ``(b - r) / (1 - m)``, ``r`` the best candidate that overlaps the answer by an IoU of at most
       :data:`SAME_OBJECT_IOU` (with no such rival, ``r = m``);
-    - *consistency*: the answer's nearest among the query picture's proposals and the query object itself,
+    - *consistency*: the answer's nearest among the query image's proposals and the query object itself,
       as IoU with the query mask;
     - visibility = ``sigmoid(bias + a * lift + b * margin + c * consistency)`` with the constants of this module.
 
@@ -111,7 +111,7 @@ def cycle_visibility(
         result: what :func:`match_descriptors` gave for ``query`` and ``candidates``.
         query: ``(Q, D)`` descriptors of the query objects.
         query_masks: their Q masks.
-        query_proposals: ``(P, D)`` descriptors of the query picture's proposals; P may be 0.
+        query_proposals: ``(P, D)`` descriptors of the query image's proposals; P may be 0.
         query_proposal_masks: their P masks.
         candidates: ``(N, D)`` descriptors of the target's proposals.
         candidate_masks: their N masks.

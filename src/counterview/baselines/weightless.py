@@ -1,4 +1,4 @@
-"""Rivals without weights: the same place in the other picture, and a plain colour histogram.
+"""Rivals without weights: the same place in the other image, and a plain colour histogram.
 
 They say how much of a score is due to the data: cameras that look at one table see an object in similar places, and
 rendered objects keep their colours.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def same_place(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
-    """The query mask, stretched to the target picture: the same place relative to the picture's sides."""
+    """The query mask, stretched to the target image: the same place relative to the image's sides."""
     return resize_mask(mask, size_hw)
 
 
@@ -55,7 +55,7 @@ class LabHistogram:
         return {"features": self.name, "bins": BINS, "chroma_most": CHROMA_MOST}
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """A map without content: descriptors come from the picture's pixels, kept in ``extra``."""
+        """A map without content: descriptors come from the image's pixels, kept in ``extra``."""
         import torch
 
         as_rgb(image)

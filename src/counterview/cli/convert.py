@@ -21,7 +21,7 @@ def convert(
         str | None, typer.Option(help="ego2exo or exo2ego, to be checked; read from the weights if not given.")
     ] = None,
     backbone: Annotated[str, typer.Option(help="Of lmeec: the image encoder of the weights.")] = "hiera-b+",
-    image_size: Annotated[int, typer.Option(help="Of lmeec: side of the pictures that it was trained on.")] = 480,
+    image_size: Annotated[int, typer.Option(help="Of lmeec: side of the images that it was trained on.")] = 480,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is already there.")] = False,
 ) -> None:
     """Convert released weights. Every tensor of the file is used and named, or the file is refused."""

@@ -1,4 +1,4 @@
-"""``counterview demo``: the main jobs on what comes with the package: match in pictures, match and follow in a take."""
+"""``counterview demo``: the main jobs on what comes with the package: match in images, match and follow in a take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VIDEO_FPS = 2
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for pictures and videos.")] = Path("counterview-demo"),
+    out: Annotated[Path, typer.Option(help="Folder for images and videos.")] = Path("counterview-demo"),
     model: Annotated[
         str | None,
         typer.Option(help="knn, tiny, base, a trained folder, a recipe, or a Hub id.", show_default=default_model()),
@@ -28,7 +28,7 @@ def demo(
     what: Annotated[str, typer.Option(help="pair, take or both.")] = "both",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Match the objects of a bundled pair of pictures and of a bundled take, follow them through the take, offline;
+    """Match the objects of a bundled pair of images and of a bundled take, follow them through the take, offline;
     and say how well it went."""
     import time
 
@@ -92,7 +92,7 @@ def _pair(name: str, model: Predictor, out: Path) -> list[Path]:
         paths = write(out / f"{query.name}_to_{target.name}", result, query.image, target.image, masks, matches)
         kept += [path for path in paths if path.name in ("overlay.png", "match.json")]
         scores = [iou(item.mask_rle, target.masks[item.name]) for item in matches]
-        print(f"match, two pictures, {query.name} -> {target.name}: {name}{_about(model)}")
+        print(f"match, two images, {query.name} -> {target.name}: {name}{_about(model)}")
         for text, score, item in zip(names, scores, matches, strict=True):
             print(f"  {text:<22} IoU {score:.2f}   visibility {item.visibility:.2f}")
         print(f"  {'mean':<22} IoU {sum(scores) / len(scores):.2f}")
@@ -120,9 +120,9 @@ def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path
     for label, measure in (("mean over all frames", "iou"), ("balanced accuracy", "balanced_accuracy")):
         values = [getattr(answers.totals(d), measure) for d in DIRECTIONS]
         print(f"  {label:<22} " + " ".join(f"{v:>10.2f}" for v in values))
-    pictures = list(draw_answers(answers, "ego2exo"))
+    images = list(draw_answers(answers, "ego2exo"))
     video, sheet = out / "take" / f"{job}.mp4", out / "take" / f"{job}.jpg"
-    write_video(video, pictures, VIDEO_FPS)
+    write_video(video, images, VIDEO_FPS)
     captions = [f"second {number // 30}" for number in answers.frames]
-    write_image(sheet, contact_sheet(pictures, columns=2, captions=captions, tile_height_px=220))
+    write_image(sheet, contact_sheet(images, columns=2, captions=captions, tile_height_px=220))
     return [video, sheet]

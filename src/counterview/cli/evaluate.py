@@ -56,7 +56,7 @@ def evaluate(
     ] = None,
     frames: Annotated[
         Path | None,
-        typer.Option(help="Prepared folder with the pictures for the page. The ground truth's own by default."),
+        typer.Option(help="Prepared folder with the images for the page. The ground truth's own by default."),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
@@ -116,10 +116,10 @@ def evaluate(
     if per_frame is not None:
         _write_tables(per_frame, results)
     if report is not None:
-        pictures = frames or (truth.path if truth.kind == "prepared" else None)
+        images = frames or (truth.path if truth.kind == "prepared" else None)
         for comparison, chosen in comparisons:
             stem = "index" if len(comparisons) == 1 else comparison.reports[0].direction
-            page = write_report(report, comparison, truth, chosen, frames=pictures, stem=stem)
+            page = write_report(report, comparison, truth, chosen, frames=images, stem=stem)
             print(f"wrote {page}", file=sys.stderr)
     if as_json:
         shown = [r.to_json() for r in results]

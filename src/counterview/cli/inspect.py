@@ -11,7 +11,7 @@ import typer
 def inspect(
     root: Annotated[Path, typer.Argument(help="Folder in the release layout: annotations/relations_*.json.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Also draw the distributions (.png or .jpg).")] = None,
+    image: Annotated[Path | None, typer.Option(help="Also draw the distributions (.png or .jpg).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Count takes, cameras, objects and masks, and show how large and how visible the objects are."""
@@ -20,8 +20,8 @@ def inspect(
     from counterview.data.inspect import draw_inspection, inspect_release
 
     found = inspect_release(root, split)
-    if picture is not None:
-        draw_inspection(found, picture)
+    if image is not None:
+        draw_inspection(found, image)
     if as_json:
         typer.echo(json.dumps(found.summary(), indent=2))
         return

@@ -1,4 +1,4 @@
-"""``counterview match``: one picture's object in another picture."""
+"""``counterview match``: one image's object in another image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def match(
-    query: Annotated[Path, typer.Argument(help="Picture in which the object is given.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="Picture in which it is sought.", show_default=False)],
+    query: Annotated[Path, typer.Argument(help="Image in which the object is given.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Image in which it is sought.", show_default=False)],
     mask: Annotated[
         list[Path] | None, typer.Option(help="PNG of the object in QUERY, white on black. Once per object.")
     ] = None,
@@ -53,7 +53,7 @@ def match(
         bool, typer.Option("--json", help="Print match.json to standard output and nothing else.")
     ] = False,
 ) -> None:
-    """Find the object that a mask, a point or a box shows in QUERY in the picture TARGET."""
+    """Find the object that a mask, a point or a box shows in QUERY in the image TARGET."""
     from counterview.media.images import read_image
     from counterview.pipeline.predictor import load
 
@@ -167,11 +167,11 @@ def write(
     masks: list[ObjectMask],
     matches: list[Match],
 ) -> list[Path]:
-    """Write masks and pictures, and ``match.json`` last. Returns the paths."""
+    """Write masks and images, and ``match.json`` last. Returns the paths."""
     from counterview.masks.png import write_mask_png
     from counterview.media.files import write_json
     from counterview.media.images import write_image
-    from counterview.pipeline.pictures import draw_match
+    from counterview.pipeline.images import draw_match
 
     paths = []
     for item in matches:

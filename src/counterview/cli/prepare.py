@@ -36,7 +36,7 @@ def prepare(
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality.")] = 95,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
 ) -> None:
-    """Prepare takes for training and scoring: pictures at the annotated times, masks, splits and pair lists.
+    """Prepare takes for training and scoring: images at the annotated times, masks, splits and pair lists.
 
     Exit codes: 0 everything is whole (redacted takes aside), 3 finished but something is wanting (the report says
     what), 2 bad input, 1 the folder cannot be written.
@@ -87,12 +87,12 @@ def _show(report: PrepareReport, path: Path) -> None:
     from counterview.data.prepare_report import STATUSES
 
     console = Console()
-    table = Table("split", *STATUSES, "pictures", "masks", box=None, pad_edge=False)
+    table = Table("split", *STATUSES, "images", "masks", box=None, pad_edge=False)
     for split in report.splits:
         takes = [t for t in report.takes if t.split == split]
         numbers = [sum(t.status == status for t in takes) for status in STATUSES]
-        pictures = sum(camera.frames for t in takes for camera in t.cameras.values())
-        table.add_row(split, *map(str, numbers), str(pictures), str(sum(t.masks for t in takes)))
+        images = sum(camera.frames for t in takes for camera in t.cameras.values())
+        table.add_row(split, *map(str, numbers), str(images), str(sum(t.masks for t in takes)))
     console.print(table)
     wanting = [t for t in report.takes if t.status != "prepared"]
     for take in wanting[:20]:

@@ -51,7 +51,7 @@ def reproduce(
     A run that was stopped goes on where it was; rows that are done are kept.
     """
     from counterview.media.files import write_json
-    from counterview.reproduce.plan import check_pictures, commands, make_plan
+    from counterview.reproduce.plan import check_images, commands, make_plan
     from counterview.reproduce.present import machine, notes, page
     from counterview.reproduce.run import external, results, run
     from counterview.reproduce.tables import TABLES, get_table
@@ -71,7 +71,7 @@ def reproduce(
     empty = results(plan, [], machine())
     if dry_run:
         print("\n".join(page(empty)))
-        print(f"\ndata are there: {check_pictures(plan)}")
+        print(f"\ndata are there: {check_images(plan)}")
         print("\nsteps:")
         for number, line in enumerate(commands(plan), start=1):
             print(f"{number:3d}. {line}")

@@ -66,7 +66,7 @@ def sources_of_take(
     *,
     length: int = CLIP_FRAMES,
     targets: Literal["visible", "annotated"] = "visible",
-    need_pictures: bool = True,
+    need_images: bool = True,
 ) -> Iterator[ClipSource]:
     """What clips of one take can be cut from. See :func:`clip_sources`."""
     check_direction(direction)
@@ -82,7 +82,7 @@ def sources_of_take(
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
                 known = masked[target] if targets == "visible" else take.looked_at(name, target)
                 frames = sorted(masked[query] & known)
-                if need_pictures:
+                if need_images:
                     frames = [f for f in frames if take.has_frame(query, f) and take.has_frame(target, f)]
                 visible = masked[target].intersection(frames)
                 # A clip in which the target is never seen has nothing to follow.
@@ -96,7 +96,7 @@ def clip_sources(
     *,
     length: int = CLIP_FRAMES,
     targets: Literal["visible", "annotated"] = "visible",
-    need_pictures: bool = True,
+    need_images: bool = True,
 ) -> list[ClipSource]:
     """Every object, query camera and target camera with at least ``length`` frames to cut a clip from.
 
@@ -106,7 +106,7 @@ def clip_sources(
         length: frames a clip.
         targets: ``"visible"``: frames in which both cameras have a mask, as LM-EEC has it; ``"annotated"``: the
             query has a mask and the target was looked at.
-        need_pictures: leave out frames of which a picture is missing.
+        need_images: leave out frames of which an image is missing.
 
     Raises:
         InputError: another direction or choice, or a take that cannot be read.
@@ -114,7 +114,7 @@ def clip_sources(
     return [
         source
         for take in dataset
-        for source in sources_of_take(take, direction, length=length, targets=targets, need_pictures=need_pictures)
+        for source in sources_of_take(take, direction, length=length, targets=targets, need_images=need_images)
     ]
 
 

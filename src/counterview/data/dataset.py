@@ -49,7 +49,7 @@ def check_direction(direction: str) -> Direction:
 
 
 class Take(ABC):
-    """One recording: its cameras, objects, masks and pictures.
+    """One recording: its cameras, objects, masks and images.
 
     Attributes:
         uid: the take's identifier in annotations and predictions.
@@ -89,15 +89,15 @@ class Take(ABC):
     @property
     @abstractmethod
     def frames(self) -> tuple[int, ...]:
-        """Frame numbers, ascending, for which pictures are meant to be there in every camera."""
+        """Frame numbers, ascending, for which images are meant to be there in every camera."""
 
     @abstractmethod
     def has_frame(self, camera: str, frame: int) -> bool:
-        """Whether the picture can be had, as far as can be told without decoding it."""
+        """Whether the image can be had, as far as can be told without decoding it."""
 
     @abstractmethod
     def frame(self, camera: str, frame: int) -> RgbImage:
-        """The picture of ``camera`` at ``frame``: ``(H, W, 3)`` uint8. It may be smaller than the masks.
+        """The image of ``camera`` at ``frame``: ``(H, W, 3)`` uint8. It may be smaller than the masks.
 
         Raises:
             ImageError, VideoError: it is missing or damaged.

@@ -90,13 +90,13 @@ class HandalTake(Take):
         self.folder = folder
         self.step = step
         self.target_camera = f"{QUERY_CAMERA}+{step}"
-        pictures = sorted(
+        images = sorted(
             (p for p in (folder / "rgb").iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")), key=_order
         )
-        numbers = [int(p.stem) for p in pictures if p.stem.isascii() and p.stem.isdigit()]
-        if len(numbers) < len(pictures) or len(set(numbers)) < len(numbers):
-            numbers = list(range(len(pictures)))
-        self._pictures = pictures
+        numbers = [int(p.stem) for p in images if p.stem.isascii() and p.stem.isdigit()]
+        if len(numbers) < len(images) or len(set(numbers)) < len(numbers):
+            numbers = list(range(len(images)))
+        self._images = images
         self._place = {number: place for place, number in enumerate(numbers)}
 
     @property
@@ -108,7 +108,7 @@ class HandalTake(Take):
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
-        return tuple(sorted(n for n, place in self._place.items() if place + self.step < len(self._pictures)))
+        return tuple(sorted(n for n, place in self._place.items() if place + self.step < len(self._images)))
 
     def _at(self, camera: str, frame: int) -> int | None:
         """Place in the scene of what ``camera`` shows at ``frame``."""
@@ -122,26 +122,26 @@ class HandalTake(Take):
         if place is None:
             return None
         place += 0 if camera == QUERY_CAMERA else self.step
-        return place if place < len(self._pictures) else None
+        return place if place < len(self._images) else None
 
     @cached_property
     def _seen(self) -> tuple[list[tuple[int, ...] | None], int]:
         """Values in the mask of each place (``None``: no readable mask), and the largest value count of one mask."""
 
-        def values(picture: Path) -> tuple[int, ...] | None:
+        def values(image: Path) -> tuple[int, ...] | None:
             try:
-                index = read_index_png(self._mask_path(picture))
+                index = read_index_png(self._mask_path(image))
             except CounterviewError as error:
                 self.note(f"scene {self.uid}: {error}")
                 return None
             return tuple((np.flatnonzero(np.bincount(index.ravel(), minlength=256)[1:]) + 1).tolist())
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            seen = list(pool.map(values, self._pictures))
+            seen = list(pool.map(values, self._images))
         return seen, len({v for present in seen for v in present or ()})
 
-    def _mask_path(self, picture: Path) -> Path:
-        return self.folder / "mask" / f"{picture.stem}_000000.png"
+    def _mask_path(self, image: Path) -> Path:
+        return self.folder / "mask" / f"{image.stem}_000000.png"
 
     def _object_name(self, value: int) -> str:
         return self.category if self._seen[1] == 1 else f"{self.category}_{value}"
@@ -167,7 +167,7 @@ class HandalTake(Take):
 
     def decode_mask(self, raw: Any) -> ObjectMask:
         place, value = raw
-        return ObjectMask.from_array(read_index_png(self._mask_path(self._pictures[place])) == value)
+        return ObjectMask.from_array(read_index_png(self._mask_path(self._images[place])) == value)
 
     def has_frame(self, camera: str, frame: int) -> bool:
         return self._at(camera, frame) is not None
@@ -176,4 +176,4 @@ class HandalTake(Take):
         place = self._at(camera, frame)
         if place is None:
             raise ImageError(f"scene {self.uid} has no frame {frame} in camera {camera!r}", path=self.folder)
-        return read_image(self._pictures[place])
+        return read_image(self._images[place])

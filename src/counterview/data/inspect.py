@@ -165,7 +165,7 @@ def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None
 
 
 def draw_inspection(found: Inspection, path: str | os.PathLike[str]) -> None:
-    """Draw mask areas, visible shares and track lengths as a picture (PNG or JPEG by the name)."""
+    """Draw mask areas, visible shares and track lengths as an image (PNG or JPEG by the name)."""
     from PIL import Image, ImageDraw, ImageFont
 
     from counterview.media.images import write_image

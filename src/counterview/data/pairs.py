@@ -108,7 +108,7 @@ class PairTable(Sequence[FramePair]):
 
 
 def pairs_of_take(
-    take: Take, direction: Direction, *, targets: Targets = "official", need_pictures: bool = True
+    take: Take, direction: Direction, *, targets: Targets = "official", need_images: bool = True
 ) -> Iterator[FramePair]:
     """The pairs of one take: objects and cameras in the file's order, frames ascending. See :func:`enumerate_pairs`."""
     check_direction(direction)
@@ -126,7 +126,7 @@ def pairs_of_take(
                     wanted = {"official": True, "annotated": seen is not None, "visible": seen, "absent": seen is False}
                     if not wanted[targets]:
                         continue
-                    if need_pictures and not (take.has_frame(query, frame) and take.has_frame(target, frame)):
+                    if need_images and not (take.has_frame(query, frame) and take.has_frame(target, frame)):
                         continue
                     yield FramePair(take.uid, name, query, target, frame, seen)
 
@@ -136,7 +136,7 @@ def enumerate_pairs(
     direction: Direction,
     *,
     targets: Targets = "official",
-    need_pictures: bool = True,
+    need_images: bool = True,
 ) -> PairTable:
     """All pairs of a data set, take by take in its order.
 
@@ -144,7 +144,7 @@ def enumerate_pairs(
         dataset: the data set, or some takes of it.
         direction: ``"ego2exo"`` or ``"exo2ego"``.
         targets: which pairs are wanted; see :data:`Targets`.
-        need_pictures: leave out pairs of which a picture is missing.
+        need_images: leave out pairs of which an image is missing.
 
     Raises:
         InputError: another direction or choice, or a take that cannot be read.
@@ -152,7 +152,7 @@ def enumerate_pairs(
     return PairTable.from_pairs(
         pair
         for take in dataset
-        for pair in pairs_of_take(take, direction, targets=targets, need_pictures=need_pictures)
+        for pair in pairs_of_take(take, direction, targets=targets, need_images=need_images)
     )
 
 
@@ -230,14 +230,14 @@ def _mix(*values: int) -> int:
     return state
 
 
-_PICTURE = re.compile(
+_IMAGE = re.compile(
     r"(?P<root>.*)//(?P<take>[^/]+)//(?P<camera>[^/]+)//(?P<object>(?:(?!//).)+)//(?:rgb|mask)//(?P<frame>\d{1,11})",
     re.DOTALL,
 )
 
 
 def pair_paths(root: str, pair: FramePair, direction: Direction) -> tuple[str, str, str, str] | None:
-    """The official 4-tuple of a pair: ego picture, ego mask, exo picture, exo mask, in either direction.
+    """The official 4-tuple of a pair: ego image, ego mask, exo image, exo mask, in either direction.
 
     ``None`` for an object whose name begins or ends with a slash or holds two in a row: the form, which is split
     at ``//``, cannot hold it.
@@ -270,7 +270,7 @@ def read_pair_list(path: str | Path, direction: Direction) -> PairTable:
     def pairs() -> Iterator[FramePair]:
         for number, entry in enumerate(content):
             ego, exo = (
-                _PICTURE.fullmatch(entry[i])
+                _IMAGE.fullmatch(entry[i])
                 if isinstance(entry, list) and len(entry) == 4 and isinstance(entry[i], str)
                 else None
                 for i in (0, 2)

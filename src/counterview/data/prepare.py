@@ -1,7 +1,7 @@
 """Turn an Ego-Exo4D release into the prepared layout that the methods of this field read.
 
 One take is one piece of work. It may be stopped anywhere and run again: finished takes are passed over, and a
-take that was begun goes on behind its last picture. What a run makes does not depend on how often it was stopped.
+take that was begun goes on behind its last image. What a run makes does not depend on how often it was stopped.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ def _write_pairs(out: Path, split: str, direction: Direction, report: PrepareRep
         handle.write("[")
         for take in open_prepared(out, split, kept_takes=1):
             kept = {pair.key for pair in pairs_of_take(take, direction)}
-            for pair in pairs_of_take(take, direction, need_pictures=False):
+            for pair in pairs_of_take(take, direction, need_images=False):
                 paths = pair_paths(root, pair, direction) if pair.key in kept else None
                 if paths is None:
                     left_out += 1

@@ -24,12 +24,12 @@ class CameraReport:
     Attributes:
         status: as for takes.
         side: ``"ego"`` or ``"exo"``.
-        frames: pictures written.
-        wanted: pictures wanted.
+        frames: images written.
+        wanted: images wanted.
         video_hw: height and width of the video as it is shown, in pixels.
-        picture_hw: height and width of the written pictures.
+        image_hw: height and width of the written images.
         beyond_end: wanted frames behind the end of the video.
-        damaged_frames: wanted frames that do not decode, or have no picture at their time.
+        damaged_frames: wanted frames that do not decode, or have no image at their time.
         problems: in words.
     """
 
@@ -38,7 +38,7 @@ class CameraReport:
     frames: int = 0
     wanted: int = 0
     video_hw: list[int] | None = None
-    picture_hw: list[int] | None = None
+    image_hw: list[int] | None = None
     beyond_end: list[int] = field(default_factory=list)
     damaged_frames: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -102,7 +102,7 @@ class PrepareReport:
         takes: one entry a take, in the order of the splits.
         not_annotated: names of takes that lie on disk but stand in no annotation that was read.
         pairs: number of pairs in each list written, by file name.
-        pairs_left_out: of each list, pairs of which a picture is missing or whose object's name it cannot hold.
+        pairs_left_out: of each list, pairs of which an image is missing or whose object's name it cannot hold.
         done_before: how many takes an earlier run had finished. Not part of the JSON, which is the same for a
             run in one go and one in several.
     """

@@ -1,8 +1,8 @@
-"""Prepare one take: pictures at the annotated times, masks, and a record of how far it got.
+"""Prepare one take: images at the annotated times, masks, and a record of how far it got.
 
 Beside the prepared layout, ``<out>/.counterview/takes/<take_uid>.json`` says from which files a take was made
-and, once it is whole, what became of it. The record without the outcome is written before the first picture and
-the one with it after the last, so a run that was killed anywhere goes on where it stopped, and pictures of a
+and, once it is whole, what became of it. The record without the outcome is written before the first image and
+the one with it after the last, so a run that was killed anywhere goes on where it stopped, and images of a
 video that was since replaced are not mistaken for those of the new one.
 """
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 STATE_FOLDER = ".counterview"
 RECORD_VERSION = 1
 EGO_SHORT_PX, EXO_SHORT_PX = 704, 540
-"""Shorter sides of the official pictures: half of the ego's 1408 pixels, a quarter of the exo's 2160."""
+"""Shorter sides of the official images: half of the ego's 1408 pixels, a quarter of the exo's 2160."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
         frames.update(_every_second(paths, take, job.threads))
     for camera, path in paths.items():
         report.cameras[camera] = _camera(take, camera, path, sorted(frames), folder, job)
-    ego_frames = _pictures(folder, take.ego_cameras)
-    if ego_frames and _pictures(folder, take.exo_cameras):
+    ego_frames = _images(folder, take.ego_cameras)
+    if ego_frames and _images(folder, take.exo_cameras):
         _annotate(take, report, folder, sorted(frames & ego_frames))
     else:
         report.status = "damaged"
-        report.problems.append(f"no picture of an {'exo' if ego_frames else 'ego'} camera can be read")
+        report.problems.append(f"no image of an {'exo' if ego_frames else 'ego'} camera can be read")
         (folder / ANNOTATION).unlink(missing_ok=True)
     _conclude(report)
     write_json(record_path(job.out, job.uid), {**state, "report": report.to_dict()})
@@ -190,8 +190,8 @@ def _stands(report: TakeReport, out: Path) -> bool:
     if any(camera.status == "damaged" or camera.damaged_frames for camera in report.cameras.values()):
         return False
     folder = safe_join(out, report.take_uid)
-    pictures = all(len(_pictures(folder, (name,))) == camera.frames for name, camera in report.cameras.items())
-    return pictures and (folder / ANNOTATION).is_file() == (report.status in USABLE)
+    images = all(len(_images(folder, (name,))) == camera.frames for name, camera in report.cameras.items())
+    return images and (folder / ANNOTATION).is_file() == (report.status in USABLE)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -238,12 +238,12 @@ def _missing_video(take: ReleaseTake, camera: str) -> str:
 
 
 def _clean(folder: Path, changed: list[str]) -> None:
-    """Remove what a killed run left half-written, and pictures of videos that were replaced since."""
+    """Remove what a killed run left half-written, and images of videos that were replaced since."""
     for part in [*folder.glob(".*.part"), *folder.glob("*/.*.part")]:
         part.unlink()
     for camera in changed:
-        for picture in safe_join(folder, camera).glob("*.jpg"):
-            picture.unlink()
+        for old in safe_join(folder, camera).glob("*.jpg"):
+            old.unlink()
 
 
 def _every_second(paths: dict[str, Path | None], take: ReleaseTake, threads: int) -> range:
@@ -255,12 +255,12 @@ def _every_second(paths: dict[str, Path | None], take: ReleaseTake, threads: int
     return range(0)
 
 
-def _pictures(folder: Path, cameras: tuple[str, ...]) -> set[int]:
+def _images(folder: Path, cameras: tuple[str, ...]) -> set[int]:
     return {int(p.stem) for camera in cameras for p in (folder / camera).glob("*.jpg")}
 
 
-def picture_size(size_hw: tuple[int, int], ego: bool) -> tuple[int, int]:
-    """Height and width of the pictures made from a video: ego 1408x1408 to 704x704, exo 2160x3840 to 540x960.
+def image_size(size_hw: tuple[int, int], ego: bool) -> tuple[int, int]:
+    """Height and width of the images made from a video: ego 1408x1408 to 704x704, exo 2160x3840 to 540x960.
 
     Videos are divided by the whole number that brings their shorter side nearest to the official 704 or 540 pixels;
     so those of the 448p release, and any smaller, stay as they are.
@@ -272,7 +272,7 @@ def picture_size(size_hw: tuple[int, int], ego: bool) -> tuple[int, int]:
 def _shrink(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
     if image.shape[:2] == size_hw:
         return image
-    # Bilinear without antialiasing, as the official pictures are made, on which published models were trained.
+    # Bilinear without antialiasing, as the official images are made, on which published models were trained.
     return np.asarray(cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
@@ -282,9 +282,9 @@ def _camera(
     ego = take.is_ego(camera)
     report = CameraReport(side="ego" if ego else "exo", wanted=len(frames))
     target = safe_join(folder, camera)
-    for picture in target.glob("*.jpg"):
-        if picture.stem not in {str(f) for f in frames}:
-            picture.unlink()
+    for old in target.glob("*.jpg"):
+        if old.stem not in {str(f) for f in frames}:
+            old.unlink()
     there = {p.stem for p in target.glob("*.jpg")}
     report.frames = len(there)
     if path is None:
@@ -297,8 +297,8 @@ def _camera(
         return report
     try:
         with VideoReader(path, threads=job.threads) as video:
-            size = picture_size(video.size_hw, ego)
-            report.video_hw, report.picture_hw = list(video.size_hw), list(size)
+            size = image_size(video.size_hw, ego)
+            report.video_hw, report.image_hw = list(video.size_hw), list(size)
             _check_shape(take, camera, video.size_hw, report)
             for frame, image in video.read(f for f in frames if str(f) not in there):
                 if isinstance(image, VideoError):

@@ -210,11 +210,11 @@ class PreparedTake(Take):
         return tuple(sorted(good))
 
     def frame_path(self, camera: str, frame: int) -> Path:
-        """Where the picture lies, or would lie."""
+        """Where the image lies, or would lie."""
         return self.folder / check_name(camera) / f"{int(frame)}.jpg"
 
-    def pictures(self, camera: str) -> frozenset[int]:
-        """The frames whose pictures are there."""
+    def images(self, camera: str) -> frozenset[int]:
+        """The frames whose images are there."""
         if camera not in self._listed:
             folder = self.folder / check_name(camera)
             names = [p.stem for p in folder.iterdir() if p.suffix == ".jpg"] if folder.is_dir() else []
@@ -222,13 +222,13 @@ class PreparedTake(Take):
         return self._listed[camera]
 
     def has_frame(self, camera: str, frame: int) -> bool:
-        return frame in self.pictures(camera)
+        return frame in self.images(camera)
 
     def frame(self, camera: str, frame: int) -> RgbImage:
         path = self.frame_path(camera, frame)
         if not path.is_file():
             raise ImageError(
-                f"camera {camera!r} of take {self.uid} has no picture of frame {frame}",
+                f"camera {camera!r} of take {self.uid} has no image of frame {frame}",
                 path=path,
                 fix="The report of `counterview prepare` says why.",
             )

@@ -11,7 +11,7 @@ from counterview.evaluation.scorer import Protocol, Totals, get_protocol, totals
 from counterview.evaluation.table import FrameTable
 
 SIZE_EDGES = (0.0, 0.001, 0.005, 0.02, 0.1)
-"""Lower edges of the size classes, as shares of the picture: the first holds what vanished when it was resized."""
+"""Lower edges of the size classes, as shares of the image: the first holds what vanished when it was resized."""
 TIME_PARTS = 10
 KINDS = ("size", "scenario", "camera", "visibility", "frame", "take")
 
@@ -36,7 +36,7 @@ def breakdown(table: FrameTable, kind: str, protocol: str | Protocol = "official
 
     Args:
         table: all rows.
-        kind: ``size``: pixels of the ground truth as a share of the picture, visible objects only;
+        kind: ``size``: pixels of the ground truth as a share of the image, visible objects only;
             ``scenario``: of the take; ``camera``: the exo camera; ``visibility``: truth against prediction;
             ``frame``: ten equal parts of the frame numbers; ``take``.
         protocol: how each part is averaged.

@@ -1,4 +1,4 @@
-"""The best and the worst cases of a report as pictures."""
+"""The best and the worst cases of a report as images."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def draw_case(
         return None
     if gt is None:
         return None
-    target = _paint(_picture(frames, row.take, row.target_camera, row.frame), gt, pred)
-    seen = _picture(frames, row.take, row.query_camera, row.frame)
+    target = _paint(_image(frames, row.take, row.target_camera, row.frame), gt, pred)
+    seen = _image(frames, row.take, row.query_camera, row.frame)
     return Case(row, None if query is None else _paint(seen, query, query), target)
 
 
-def _picture(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[np.uint8] | None:
+def _image(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[np.uint8] | None:
     if frames is None:
         return None
     try:
@@ -102,12 +102,12 @@ def _picture(frames: Path | None, take: str, camera: str, frame: int) -> NDArray
         return None
 
 
-def _paint(picture: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask | None) -> NDArray[np.uint8]:
+def _paint(image: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask | None) -> NDArray[np.uint8]:
     size = fit_longest_side(gt.size_hw, TILE_PX)
-    if picture is None:
+    if image is None:
         canvas = np.full((*size, 3), 225, dtype=np.uint8)
     else:
-        canvas = np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        canvas = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     truth = resize_mask(gt, size).to_array()
     said = np.zeros(size, dtype=np.bool_) if pred is None else resize_mask(pred, size).to_array()
     for where, color in ((truth & ~said, ONLY_TRUTH), (said & ~truth, ONLY_PREDICTION), (truth & said, BOTH)):
@@ -118,8 +118,8 @@ def _paint(picture: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask |
     return canvas
 
 
-def data_uri(picture: NDArray[np.uint8]) -> str:
-    """A picture as a ``data:`` address, to stand within a page."""
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """An image as a ``data:`` address, to stand within a page."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=85)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

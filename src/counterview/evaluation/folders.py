@@ -13,7 +13,7 @@ LM-EEC's inference writes one JSON a frame, ``{"size": [480, 480], "counts": "â€
 
     <root>/<take uid>/<query camera>__<target camera>/<object>/<frame>.json
 
-Confidence is 1 if the mask covers more than 0.1 % of the picture, else 0, as its ``merge_results.py`` has it.
+Confidence is 1 if the mask covers more than 0.1 % of the image, else 0, as its ``merge_results.py`` has it.
 """
 
 from __future__ import annotations

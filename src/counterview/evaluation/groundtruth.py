@@ -1,7 +1,7 @@
 """Ground truth for scoring, one take at a time: raw annotation, the official ground-truth file, a prepared folder.
 
 This reader looks only at what scoring needs and decodes a mask when it is compared, so that memory does not grow
-with the number of takes. Pictures, videos and training pairs are read by :mod:`counterview.data`.
+with the number of takes. Images, videos and training pairs are read by :mod:`counterview.data`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ IOU_EPSILON = 1e-7
 """The official evaluator adds this to the union, so a perfect mask of 100 pixels scores 1 - 1e-9."""
 
 CONTOUR_TOLERANCE = 0.008
-"""Share of the picture's diagonal by which two contours may lie apart and still match."""
+"""Share of the image's diagonal by which two contours may lie apart and still match."""
 
 
 def official_iou(gt: ObjectMask, pred: ObjectMask) -> float:
@@ -49,7 +49,7 @@ def box_centre(mask: ObjectMask, *, swap_if_empty: bool = True) -> tuple[int, in
 
 
 def mass_centre(mask: ObjectMask) -> tuple[float, float]:
-    """Mean pixel position ``(x, y)``; the middle of the picture for an empty mask."""
+    """Mean pixel position ``(x, y)``; the middle of the image for an empty mask."""
     if mask.is_empty:
         return (mask.size_hw[1] - 1) / 2, (mask.size_hw[0] - 1) / 2
     height = mask.size_hw[0]
@@ -91,7 +91,7 @@ def contour_accuracy(
 ) -> float:
     """Boundary F-measure of DAVIS (Perazzi et al., 2016), as the official evaluator takes it for shape accuracy.
 
-    A pixel is on the contour if it differs from its right, lower or lower-right neighbour within the picture.
+    A pixel is on the contour if it differs from its right, lower or lower-right neighbour within the image.
 
     Args:
         gt: ground truth.
@@ -129,8 +129,8 @@ class _Contour:
         height, width = mask.size_hw
         x, y, w, h = mask.box_xywh
         inside = crop(mask, x, y, w, h)
-        # One column and row before the box are on the contour too; at the picture's end, what lies outside
-        # counts as equal (the official code compares only within the picture) or as background (closed).
+        # One column and row before the box are on the contour too; at the image's end, what lies outside
+        # counts as equal (the official code compares only within the image) or as background (closed).
         before_x, before_y = int(closed or x > 0), int(closed or y > 0)
         field = np.zeros((w + before_x + 1, h + before_y + 1), dtype=np.uint8)
         field[before_x : before_x + w, before_y : before_y + h] = inside

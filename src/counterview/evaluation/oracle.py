@@ -37,7 +37,7 @@ MAX_ARRAY_BYTES = 2**31
 
 
 class ProposalFiles:
-    """Proposals on disk, read for one picture at a time.
+    """Proposals on disk, read for one image at a time.
 
     Raises:
         ProposalError: missing, or neither a folder nor a JSON file of the form above.
@@ -49,7 +49,7 @@ class ProposalFiles:
         self._loaded: tuple[str, Any] = ("", None)
 
     def get(self, take: str, camera: str, frame: int) -> list[ObjectMask] | None:
-        """The proposals of one picture; ``None`` if none are stored.
+        """The proposals of one image; ``None`` if none are stored.
 
         Raises:
             ProposalError: they cannot be read.
@@ -193,9 +193,9 @@ def oracle(
             progress(done, len(truth))
     totals = scorer.totals(table, rules)
     if totals.visible and without == totals.visible:
-        raise ProposalError("no proposal belongs to a picture that is scored", path=files.path)
+        raise ProposalError("no proposal belongs to an image that is scored", path=files.path)
     notes = [f"{without} visible objects have no proposal and count as an empty mask"] if without else []
-    notes += [f"{len(problems)} pictures were left out: {problems[0]}"] if problems else []
+    notes += [f"{len(problems)} images were left out: {problems[0]}"] if problems else []
     return Report(rules.name, way, files.path, truth.path, table, totals, notes)
 
 

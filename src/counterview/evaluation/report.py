@@ -28,7 +28,7 @@ TITLES = {
     "balanced_accuracy": "Balanced accuracy",
 }
 BREAKDOWN_TITLES = {
-    "size": "Size of the object in the target view (share of the picture)",
+    "size": "Size of the object in the target view (share of the image)",
     "scenario": "Scenario",
     "camera": "Exo camera",
     "visibility": "Visibility: truth, prediction",
@@ -78,7 +78,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything on the page as plain values, without the pictures."""
+    """Everything on the page as plain values, without the images."""
     systems = []
     for report, name, spread in zip(comparison.reports, comparison.names, comparison.intervals, strict=True):
         systems.append({
@@ -154,7 +154,7 @@ def write_report(
         comparison: what to show.
         truth: the ground truth that was scored against.
         sources: the predictions, in the order of the reports.
-        frames: a prepared folder with pictures, for the best and worst cases.
+        frames: a prepared folder with images, for the best and worst cases.
         cases: how many of each are shown.
         stem: name of the files.
 
@@ -277,7 +277,7 @@ def _cases(title: str, cases: Sequence[Case]) -> str:
     figures = []
     for case in cases:
         row = case.row
-        pictures = "".join(
+        images = "".join(
             f'<img src="{data_uri(p)}" alt="{alt}">'
             for p, alt in ((case.query, "query"), (case.target, "target"))
             if p is not None
@@ -286,7 +286,7 @@ def _cases(title: str, cases: Sequence[Case]) -> str:
             f"{row.object}, frame {row.frame}: IoU {_value(row.iou, 3)}, contours {_value(row.contour_accuracy, 3)}, "
             f"location {_value(row.location_error, 3)}. {row.query_camera} to {row.target_camera}, take {row.take}"
         )
-        figures.append(f"<figure>{pictures}<figcaption>{safe_text(text)}</figcaption></figure>")
+        figures.append(f"<figure>{images}<figcaption>{safe_text(text)}</figcaption></figure>")
     legend = "<p class=note>Left the query, right the target. Blue: only truth; red: only prediction; green: both.</p>"
     return f"<h2>{safe_text(title)}</h2>{legend}<div class=cases>{''.join(figures)}</div>"
 

@@ -36,7 +36,7 @@ class Protocol:
         name: as on the command line.
         title: one line for people.
         official_size: masks are compared at longer side 480; else at the prediction's own size.
-        own_diagonal: location error is a share of the picture's own diagonal; else of ``hypot(480, 480)``.
+        own_diagonal: location error is a share of the image's own diagonal; else of ``hypot(480, 480)``.
         walks: ``"query"``: every frame with a query mask that was looked at in the target camera;
             ``"prediction"``: whatever was predicted; ``"both"``: frames with pixels in both cameras.
         empty_is_absent: a ground truth without a pixel, at the size of scoring, counts as not visible.
@@ -74,7 +74,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("visible", "only frames visible in both views (D)", walks="both"),
         Protocol(
             "corrected",
-            "benchmark (A) with mass centres, registered contours and each picture's own diagonal",
+            "benchmark (A) with mass centres, registered contours and each image's own diagonal",
             own_diagonal=True,
             by_mass=True,
             register=True,
@@ -131,7 +131,7 @@ MEASURES = ("iou", "location_error", "contour_accuracy", "balanced_accuracy")
 
 
 def scored_size(gt_size_hw: tuple[int, int], protocol: str | Protocol = "official") -> tuple[int, int] | None:
-    """Height and width that predictions must have for a picture of that size; ``None`` if any will do."""
+    """Height and width that predictions must have for an image of that size; ``None`` if any will do."""
     return fit_longest_side(gt_size_hw, LONGEST_SIDE_PX) if get_protocol(protocol).official_size else None
 
 

@@ -30,7 +30,7 @@ def prediction_entry(
     Args:
         mask: the predicted mask at any size.
         confidence: probability that the object is visible.
-        native_size_hw: size of the target camera's pictures; the mask's own if not given. The mask is written at
+        native_size_hw: size of the target camera's images; the mask's own if not given. The mask is written at
             longer side 480 of that shape.
     """
     size = fit_longest_side(native_size_hw or mask.size_hw, LONGEST_SIDE_PX)

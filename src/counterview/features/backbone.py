@@ -1,4 +1,4 @@
-"""DINOv2, DINOv3 and CLIP through transformers, as dense feature maps of pictures of any size."""
+"""DINOv2, DINOv3 and CLIP through transformers, as dense feature maps of images of any size."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class BackboneConfig:
 
     dtype: str = field(default="float32", metadata={"help": "number type: float32, or float16, bfloat16 for speed"})
     longest_side_px: int | None = field(
-        default=960, metadata={"help": "larger pictures are scaled down to this longer side; null: never"}
+        default=960, metadata={"help": "larger images are scaled down to this longer side; null: never"}
     )
-    upscale: bool = field(default=False, metadata={"help": "also scale smaller pictures up to longest_side_px"})
-    batch_size: int = field(default=8, metadata={"help": "pictures of one size that go through the network at once"})
+    upscale: bool = field(default=False, metadata={"help": "also scale smaller images up to longest_side_px"})
+    batch_size: int = field(default=8, metadata={"help": "images of one size that go through the network at once"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
     mean: tuple[float, float, float] | None = field(
         default=None, metadata={"help": "mean of red, green, blue (0 to 1); null: what the family was trained with"}
@@ -144,11 +144,11 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
 def input_size(
     image_hw: tuple[int, int], patch_px: int, longest_side_px: int | None = 960, upscale: bool = False
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Sizes through which a picture goes on its way into a network.
+    """Sizes through which an image goes on its way into a network.
 
     First it is scaled, its aspect kept, to ``longest_side_px`` if it is larger; then both sides are rounded
     down to a multiple of the patch. 704x704 becomes 700x700 and 540x960 becomes 532x952, as in O-MaMa;
-    portrait pictures stay portrait.
+    portrait images stay portrait.
 
     Returns:
         The size after scaling, and the size given to the network.
@@ -161,7 +161,7 @@ def input_size(
 
 
 def resize_image(image: RgbImage, scaled_hw: tuple[int, int], input_hw: tuple[int, int]) -> RgbImage:
-    """Scale a picture in the two steps of :func:`input_size`: smoothly, then by nearest neighbour as O-MaMa does."""
+    """Scale an image in the two steps of :func:`input_size`: smoothly, then by nearest neighbour as O-MaMa does."""
     if image.shape[:2] != scaled_hw:
         smaller = scaled_hw[0] <= image.shape[0] and scaled_hw[1] <= image.shape[1]
         method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
@@ -235,11 +235,11 @@ class Network:
         return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """The map of one picture. See :meth:`Backbone.encode <counterview.features.base.Backbone.encode>`."""
+        """The map of one image. See :meth:`Backbone.encode <counterview.features.base.Backbone.encode>`."""
         return self([image])[0]
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """The maps of several pictures; those of one input size go through the network together."""
+        """The maps of several images; those of one input size go through the network together."""
         sizes = [
             input_size(as_rgb(i).shape[:2], self.stride, self.config.longest_side_px, self.config.upscale)
             for i in images
@@ -268,13 +268,13 @@ class Network:
         """Pool the map: :func:`counterview.features.pooling.describe`."""
         return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
 
-    def _forward(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """``(B, H, W, 3)`` pictures, already at the input size, to ``(B, C, h, w)`` maps."""
+    def _forward(self, images: NDArray[np.uint8]) -> Tensor:
+        """``(B, H, W, 3)`` images, already at the input size, to ``(B, C, h, w)`` maps."""
         import torch
 
         mean = np.array(self._mean, dtype=np.float32)
         std = np.array(self._std, dtype=np.float32)
-        values = (pictures.astype(np.float32) / 255.0 - mean) / std
+        values = (images.astype(np.float32) / 255.0 - mean) / std
         pixels = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
         pixels = pixels.to(self.device, resolve_dtype(self.config.dtype))
         options = {"interpolate_pos_encoding": True} if self._family.startswith("clip") else {}
@@ -282,8 +282,8 @@ class Network:
             tokens = self.model(pixel_values=pixels, **options).last_hidden_state[:, self._prefix :]
             if self._family.startswith("clip"):
                 tokens = self.model.post_layernorm(tokens)
-        height, width = pictures.shape[1] // self.stride, pictures.shape[2] // self.stride
-        return tokens.transpose(1, 2).reshape(len(pictures), self.channels, height, width)
+        height, width = images.shape[1] // self.stride, images.shape[2] // self.stride
+        return tokens.transpose(1, 2).reshape(len(images), self.channels, height, width)
 
 
 def _holds_tiny(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What every feature extractor gives: a map of channels over a picture, and how to pool it over masks."""
+"""What every feature extractor gives: a map of channels over an image, and how to pool it over masks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Fallback = Literal["zeros", "centre"]
 
 @dataclass(frozen=True)
 class PoolGrid:
-    """The sizes that tie a picture to a feature map, without the map itself.
+    """The sizes that tie an image to a feature map, without the map itself.
 
     Attributes:
-        image_hw: size of the picture in which masks are given, in pixels.
+        image_hw: size of the image in which masks are given, in pixels.
         input_hw: size at which the extractor saw it, in pixels.
         cells_hw: size of the feature map.
         reduction: pooling happens on the map upsampled bilinearly to ``input_hw // reduction``.
@@ -55,11 +55,11 @@ class PoolGrid:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Features of one picture.
+    """Features of one image.
 
     Attributes:
         tensor: ``(C, h, w)`` floating point.
-        image_hw: size of the picture, in pixels; masks to pool are of this size.
+        image_hw: size of the image, in pixels; masks to pool are of this size.
         input_hw: size at which the extractor saw it.
         reduction: see :class:`PoolGrid`.
         extra: what an extractor keeps for its own ``describe``; nobody else looks at it.
@@ -108,15 +108,15 @@ class Backbone(Protocol):
         ...
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """Features of one ``(H, W, 3)`` uint8 picture.
+        """Features of one ``(H, W, 3)`` uint8 image.
 
         Raises:
-            ImageError: no such picture.
+            ImageError: no such image.
         """
         ...
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """Features of several pictures, of any sizes, in their order."""
+        """Features of several images, of any sizes, in their order."""
         ...
 
     def describe(
@@ -131,11 +131,11 @@ class Backbone(Protocol):
         """One descriptor a mask, ``(N, D)``, to be compared by cosine.
 
         Networks pool their map (:func:`counterview.features.pooling.describe`); an extractor that can do
-        better from the picture itself does.
+        better from the image itself does.
 
         Args:
-            features: what :meth:`encode` gave for the picture.
-            masks: N masks at the size of the picture.
+            features: what :meth:`encode` gave for the image.
+            masks: N masks at the size of the image.
             kind: what is pooled.
             context_px: also append the mean over each mask's box grown by this many pixels of the input.
             fallback: for masks too small for the pooling grid.

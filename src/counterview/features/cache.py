@@ -90,7 +90,7 @@ class ArrayStore:
             return None
         try:
             note = _read_note(path, check=key not in self._checked)
-            # An empty table, of a picture without masks, cannot be mapped.
+            # An empty table, of an image without masks, cannot be mapped.
             array = np.load(path, mmap_mode="r" if note.get("size") else None, allow_pickle=False)
         except (OSError, ValueError, EOFError, struct.error) as error:
             logger.warning("%s: a damaged cache entry is made anew (%s)", path, error)
@@ -196,7 +196,7 @@ def _room(path: Path) -> Iterator[None]:
 
 
 def image_key(image: RgbImage) -> str:
-    """SHA-256 of a picture's size and pixels, in hex: its name in a cache, wherever the file lies."""
+    """SHA-256 of an image's size and pixels, in hex: its name in a cache, wherever the file lies."""
     digest = hashlib.sha256(str(as_rgb(image).shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
@@ -204,7 +204,7 @@ def image_key(image: RgbImage) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Origin:
-    """Where a cached map came from; the picture only if the backbone cannot describe masks without it."""
+    """Where a cached map came from; the image only if the backbone cannot describe masks without it."""
 
     key: str
     image: RgbImage | Callable[[], RgbImage] | None
@@ -213,8 +213,8 @@ class _Origin:
 class CachedBackbone:
     """A backbone whose maps and descriptors are made once and kept on disk.
 
-    It stands wherever a :class:`~counterview.features.base.Backbone` does. Maps are kept under the picture's
-    content, or under a key of the caller's, which saves decoding the picture (:meth:`map`).
+    It stands wherever a :class:`~counterview.features.base.Backbone` does. Maps are kept under the image's
+    content, or under a key of the caller's, which saves decoding the image (:meth:`map`).
 
     Args:
         backbone: makes what is not there yet. Its ``settings()`` are part of every key.
@@ -236,20 +236,20 @@ class CachedBackbone:
         return {**self.backbone.settings(), "storage": self.store.storage}
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """Features of one ``(H, W, 3)`` uint8 picture; see :meth:`map`."""
+        """Features of one ``(H, W, 3)`` uint8 image; see :meth:`map`."""
         return self.map(image_key(image), image)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """Features of several pictures, in their order. What is missing goes through the backbone as one batch."""
+        """Features of several images, in their order. What is missing goes through the backbone as one batch."""
         keys = [image_key(image) for image in images]
         self._make(dict(zip(keys, images, strict=True)))
         return [self.map(key, image) for key, image in zip(keys, images, strict=True)]
 
     def map(self, key: str, image: RgbImage | Callable[[], RgbImage]) -> FeatureMap:
-        """Features of a picture under a key.
+        """Features of an image under a key.
 
         Args:
-            key: whatever names the picture's content, such as the hash of its file or of the data set with the
+            key: whatever names the image's content, such as the hash of its file or of the data set with the
                 take, camera and frame.
             image: ``(H, W, 3)`` uint8, or a function that reads it, called only if the map is not there.
         """
@@ -265,21 +265,21 @@ class CachedBackbone:
             image_hw=(note["image_hw"][0], note["image_hw"][1]),
             input_hw=(note["input_hw"][0], note["input_hw"][1]),
             reduction=note["reduction"],
-            extra=_Origin(key, image if note["needs_picture"] else None),
+            extra=_Origin(key, image if note["needs_image"] else None),
         )
 
     def _make(self, images: Mapping[str, RgbImage | Callable[[], RgbImage]]) -> None:
         missing = {k: image for k, image in images.items() if self.store.get(f"map/{k}") is None}
         if not missing:
             return
-        pictures = [image() if callable(image) else image for image in missing.values()]
-        self.passes += len(pictures)
-        for key, features in zip(missing, self.backbone(pictures), strict=True):
+        decoded = [image() if callable(image) else image for image in missing.values()]
+        self.passes += len(decoded)
+        for key, features in zip(missing, self.backbone(decoded), strict=True):
             note = {
                 "image_hw": list(features.image_hw),
                 "input_hw": list(features.input_hw),
                 "reduction": features.reduction,
-                "needs_picture": features.extra is not None,
+                "needs_image": features.extra is not None,
             }
             self.store.put(f"map/{key}", features.tensor.detach().float().cpu().numpy(), note)
             if features.extra is not None:
@@ -294,7 +294,7 @@ class CachedBackbone:
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """One descriptor a mask, ``(N, D)``; the table of a picture's masks is kept like its map."""
+        """One descriptor a mask, ``(N, D)``; the table of an image's masks is kept like its map."""
         origin = features.extra
         if not isinstance(origin, _Origin):
             return self.backbone.describe(features, masks, kind, context_px=context_px, fallback=fallback)
@@ -324,12 +324,12 @@ class CachedBackbone:
         batch_size: int = 1,
         progress: bool = True,
     ) -> tuple[int, int]:
-        """Make the maps of many pictures; what is there already is passed over.
+        """Make the maps of many images; what is there already is passed over.
 
         Args:
-            items: keys as for :meth:`map`, and functions that read the pictures.
+            items: keys as for :meth:`map`, and functions that read the images.
             total: their number, for the bar.
-            batch_size: pictures that go through the backbone together.
+            batch_size: images that go through the backbone together.
 
         Returns:
             ``(made, found)``.

@@ -1,4 +1,4 @@
-"""The descriptor without weights: colour, surroundings and texture of each mask at the picture's own pixels.
+"""The descriptor without weights: colour, surroundings and texture of each mask at the image's own pixels.
 
 Blocks, each a histogram compared by the Hellinger kernel (square root, then cosine):
 
@@ -10,9 +10,9 @@ Blocks, each a histogram compared by the Hellinger kernel (square root, then cos
 - *texture*: magnitudes of the lightness gradient at three scales, logarithmic bins, away from the outline.
 - *orientation*: gradient orientations without sign at two scales, the flat share as one more bin.
 
-Colours that fill a picture (walls, table tops) count less: bins are weighted by their rarity in it.
+Colours that fill an image (walls, table tops) count less: bins are weighted by their rarity in it.
 
-Tried on 50 rendered pairs and left out, because they did not help: white balance by the picture's mean, median or
+Tried on 50 rendered pairs and left out, because they did not help: white balance by the image's mean, median or
 brightest part, lightness scaled to a common median, histograms of a mask's core and rim, shape (solidity, elongation,
 compactness), weighting pixels by their distance from the outline, orientations sorted to be free of rotation.
 """
@@ -57,7 +57,7 @@ RING = 0.25
 RIM_PX = 3.0
 """Texture is taken this far inside the outline, or half as deep as the mask goes where that is less."""
 RARITY_POWER, RARITY_FLOOR = 0.25, 1e-3
-"""Weight of a bin: ``(share of the picture + floor) ** -power``."""
+"""Weight of a bin: ``(share of the tables + floor) ** -power``."""
 _PALETTE_STEP = 2.0
 _TABLE_ENTRIES = 8_000_000
 
@@ -77,7 +77,7 @@ class ClassicalConfig:
     """
 
     longest_side_px: int = field(
-        default=960, metadata={"help": "larger pictures are scaled down to this longer side; smaller ones stay"}
+        default=960, metadata={"help": "larger images are scaled down to this longer side; smaller ones stay"}
     )
     cell_px: int = field(default=8, metadata={"help": "width of a cell of the dense map"})
     colour: float = field(default=0.5, metadata={"help": "weight of the mask's own colours"})
@@ -100,8 +100,8 @@ class ClassicalConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class _Picture:
-    """What describing masks needs of a picture; positions are column-major, like run lengths."""
+class _Tables:
+    """What describing masks needs of an image; positions are column-major, like run lengths."""
 
     size_hw: tuple[int, int]
     colour_of: NDArray[np.int32]  # (H * W,) row of the palette
@@ -113,7 +113,7 @@ class _Picture:
 class Classical:
     """Weight-free features as a :class:`~counterview.features.base.Backbone`.
 
-    ``describe`` works on the picture's pixels, not on the map: small objects keep their colours. The dense
+    ``describe`` works on the image's pixels, not on the map: small objects keep their colours. The dense
     map, for whatever needs one, holds the square-rooted histograms of cells with coarser colour bins.
     """
 
@@ -136,7 +136,7 @@ class Classical:
         }
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """The map and the tables of one picture. See :class:`~counterview.features.base.Backbone`."""
+        """The map and the tables of one image. See :class:`~counterview.features.base.Backbone`."""
         import torch
 
         rgb = as_rgb(image)
@@ -157,11 +157,11 @@ class Classical:
         for row in range(1, len(sums)):  # four times as fast as cumsum over the first axis
             sums[row] += sums[row - 1]
         cells = self._cells(size, colours, colour_of, sums)
-        picture = _Picture(size, colour_of, palette, rarity, sums)
-        return FeatureMap(torch.from_numpy(cells), (image.shape[0], image.shape[1]), size, extra=picture)
+        tables = _Tables(size, colour_of, palette, rarity, sums)
+        return FeatureMap(torch.from_numpy(cells), (image.shape[0], image.shape[1]), size, extra=tables)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """Encode several pictures, one after the other."""
+        """Encode several images, one after the other."""
         return [self.encode(image) for image in images]
 
     def describe(
@@ -175,28 +175,28 @@ class Classical:
     ) -> Tensor:
         """Descriptors ``(N, D)`` float32 of masks, of unit length; zeros for a mask without a pixel.
 
-        Kind ``mask`` without a context comes from the picture's pixels. Everything else pools the dense map
+        Kind ``mask`` without a context comes from the image's pixels. Everything else pools the dense map
         (:func:`counterview.features.pooling.describe`).
 
         Raises:
-            MaskError: a mask of another size than the picture.
+            MaskError: a mask of another size than the image.
         """
         import torch
 
-        picture = features.extra
-        if kind != "mask" or context_px is not None or not isinstance(picture, _Picture):
+        tables = features.extra
+        if kind != "mask" or context_px is not None or not isinstance(tables, _Tables):
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
-        runs = lattice_runs(masks, features.image_hw, picture.size_hw)
+        runs = lattice_runs(masks, features.image_hw, tables.size_hw)
         if fallback == "centre":
-            runs = with_centres(runs, masks, features.image_hw, picture.size_hw)
-        length = len(picture.rarity)
+            runs = with_centres(runs, masks, features.image_hw, tables.size_hw)
+        length = len(tables.rarity)
         result = np.zeros((len(masks), 2 * length + _TEXTURES), dtype=np.float32)
-        for part, rows in _chunks(runs, max(1, _TABLE_ENTRIES // picture.palette.shape[0])):
-            inside, around = _inside_and_around(part, picture.size_hw)
+        for part, rows in _chunks(runs, max(1, _TABLE_ENTRIES // tables.palette.shape[0])):
+            inside, around = _inside_and_around(part, tables.size_hw)
             weights = np.sqrt(np.array(self.config.weights) / sum(self.config.weights)).astype(np.float32)
-            result[rows, :length] = weights[0] * _colours(picture, part)
-            result[rows, length : 2 * length] = weights[1] * _colours(picture, around)
-            result[rows, 2 * length :] = _textures(picture, inside, float(weights[2]), float(weights[3]))
+            result[rows, :length] = weights[0] * _colours(tables, part)
+            result[rows, length : 2 * length] = weights[1] * _colours(tables, around)
+            result[rows, 2 * length :] = _textures(tables, inside, float(weights[2]), float(weights[3]))
         norm = np.linalg.norm(result, axis=1, keepdims=True)
         return torch.from_numpy(result / np.where(norm > 0, norm, 1))
 
@@ -229,7 +229,7 @@ _TEXTURES = len(TEXTURE_SIGMAS_PX) * len(MAGNITUDES) + _ORIENTED * (ORIENTATIONS
 
 
 def _palette(lab: F32) -> tuple[F32, NDArray[np.int32]]:
-    """The picture's colours on a fine grid, ``(K, 3)``, and which one each pixel has, column-major."""
+    """The image's colours on a fine grid, ``(K, 3)``, and which one each pixel has, column-major."""
     q = np.floor((lab + np.array([0, 128, 128], dtype=np.float32)) / _PALETTE_STEP).astype(np.int32)
     q = np.clip(q, 0, 127)
     key = ((q[..., 0] * 128 + q[..., 1]) * 128 + q[..., 2]).ravel(order="F")
@@ -299,23 +299,23 @@ def _pixels(runs: Runs, height: int) -> tuple[I64, I64]:
     return np.repeat(runs.owner, length), position
 
 
-def _colours(picture: _Picture, runs: Runs) -> F32:
+def _colours(tables: _Tables, runs: Runs) -> F32:
     """Square-rooted colour histograms ``(N, B)`` of regions, weighted by rarity, of unit length."""
-    colours = picture.palette.shape[0]
-    owner, position = _pixels(runs, picture.size_hw[0])
-    counts = np.bincount(owner * colours + picture.colour_of[position], minlength=runs.count * colours)
-    shares = sparse.csr_array(counts.reshape(runs.count, colours).astype(np.float32)) @ picture.palette
+    colours = tables.palette.shape[0]
+    owner, position = _pixels(runs, tables.size_hw[0])
+    counts = np.bincount(owner * colours + tables.colour_of[position], minlength=runs.count * colours)
+    shares = sparse.csr_array(counts.reshape(runs.count, colours).astype(np.float32)) @ tables.palette
     bins = shares.toarray().astype(np.float32)
     bins /= np.maximum(bins.sum(1, keepdims=True), 1e-12)
-    bins *= picture.rarity
+    bins *= tables.rarity
     return np.sqrt(bins / np.maximum(bins.sum(1, keepdims=True), 1e-12))
 
 
-def _textures(picture: _Picture, runs: Runs, magnitude: float, orientation: float) -> F32:
+def _textures(tables: _Tables, runs: Runs, magnitude: float, orientation: float) -> F32:
     """Square-rooted gradient histograms ``(N, T)`` of regions, the two kinds weighted."""
     sums = np.zeros((runs.count, _TEXTURES), dtype=np.float32)
     if len(runs.owner):
-        each = picture.texture[runs.bottom, runs.column] - picture.texture[runs.top, runs.column]
+        each = tables.texture[runs.bottom, runs.column] - tables.texture[runs.top, runs.column]
         first = np.flatnonzero(np.diff(runs.owner, prepend=-1))
         sums[runs.owner[first]] = np.add.reduceat(each, first, axis=0)
     return _normalised_textures(sums, magnitude, orientation)

@@ -1,6 +1,6 @@
-"""Close-ups: each mask's own square of the picture, brought to one size, and a small network that describes it.
+"""Object crops: each mask's own square of the image, brought to one size, and a small network that describes it.
 
-A map of features sees a far object as a cell or two. A close-up shows every object equally large, in the picture's own
+A map of features sees a far object as a cell or two. An object crop shows every object equally large, in the image's own
 pixels, together with its mask and a margin around it, which tells a whole object from a part of one.
 """
 
@@ -23,17 +23,17 @@ from counterview.types import ObjectMask, RgbImage
 SIZE = 64
 """Side of what the network sees, in pixels."""
 CUT = 80
-"""Side of what is cut out of a picture; training turns, shifts and scales within it, use takes its middle."""
+"""Side of what is cut out of an image; training turns, shifts and scales within it, use takes its middle."""
 REACH = 1.6
 """Side of the cut as a multiple of the longer side of the mask's box, and four pixels more."""
 NUMBERS = 2
-"""Numbers beside the pixels: how large the object is in the picture, and how much of its square it fills."""
+"""Numbers beside the pixels: how large the object is in the image, and how much of its square it fills."""
 _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Cuts:
-    """Squares around N masks of one picture.
+    """Squares around N masks of one image.
 
     Attributes:
         pixels: ``(N, CUT, CUT, 4)`` uint8: red, green, blue, and the mask from 0 to 255.
@@ -45,7 +45,7 @@ class Cuts:
 
 
 def cut(image: RgbImage, masks: Sequence[ObjectMask]) -> Cuts:
-    """Cut the squares around masks out of a picture; beyond its rim the last pixels are repeated.
+    """Cut the squares around masks out of an image; beyond its rim the last pixels are repeated.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -58,7 +58,7 @@ def cut(image: RgbImage, masks: Sequence[ObjectMask]) -> Cuts:
     numbers = np.zeros((len(masks), NUMBERS), dtype=np.float32)
     for row, mask in enumerate(masks):
         if mask.size_hw != image.shape[:2]:
-            raise MaskError("a mask is of another size than the picture", found=mask.size_hw, expected=image.shape[:2])
+            raise MaskError("a mask is of another size than the image", found=mask.size_hw, expected=image.shape[:2])
         if mask.is_empty:
             continue
         x, y, width, height = mask.box_xywh
@@ -106,8 +106,8 @@ def middle(cuts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cuts[:, rim : rim + SIZE, rim : rim + SIZE]
 
 
-class CloseUpNet(nn.Module):
-    """Describes objects by their close-ups: means of each stage over the mask, and of the last two over everything.
+class ObjectCropNet(nn.Module):
+    """Describes objects by their object crops: means of each stage over the mask, and of the last two over everything.
 
     Args:
         channels: of a description.

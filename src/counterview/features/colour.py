@@ -32,8 +32,8 @@ def histograms(bins: NDArray[np.int64], masks: Sequence[ObjectMask]) -> NDArray[
     """Square-rooted histograms ``(N, 512)`` of unit length, whose cosine is Bhattacharyya's; zeros without a pixel.
 
     Args:
-        bins: of the picture, from :func:`lab_bins`.
-        masks: N masks at the picture's size.
+        bins: of the image, from :func:`lab_bins`.
+        masks: N masks at the image's size.
     """
     rows = np.zeros((len(masks), LENGTH), dtype=np.float32)
     for row, mask in zip(rows, masks, strict=True):

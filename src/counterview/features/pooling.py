@@ -1,6 +1,6 @@
 """Object descriptors from a feature map: exact pooling over masks and boxes, without upsampling the map.
 
-O-MaMa (section "Mask-Context Encoder") upsamples the ``(C, h, w)`` map bilinearly to a quarter of the picture
+O-MaMa (section "Mask-Context Encoder") upsamples the ``(C, h, w)`` map bilinearly to a quarter of the image
 and averages it over each mask. Upsampling and averaging are linear, so the mean over mask ``m`` is
 ``<A' m, F> / |m|`` with ``A'`` the adjoint of the upsampling: spread the mask's points over the cells of the
 small map (``(N, h * w)`` weights), then one matrix product with the map. The weights come straight from run
@@ -32,7 +32,7 @@ CONTEXT_PX = 100
 """Pixels of the network's input by which O-MaMa grows a box for its context descriptor."""
 
 Masks = Sequence[ObjectMask] | NDArray[np.bool_]
-"""N masks of one picture: run lengths, or dense ``(N, H, W)`` bool."""
+"""N masks of one image: run lengths, or dense ``(N, H, W)`` bool."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def lattice_runs(masks: Sequence[ObjectMask], image_hw: tuple[int, int], points_
     for index, mask in enumerate(masks):
         if mask.size_hw != image_hw:
             raise MaskError(
-                f"mask {index} is of another size than its picture",
+                f"mask {index} is of another size than its image",
                 found=f"{mask.size_hw[0]}x{mask.size_hw[1]}",
                 expected=f"{image_hw[0]}x{image_hw[1]}",
             )
@@ -246,7 +246,7 @@ def box_weights(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int =
 def centroid_weights(grid: PoolGrid, masks: Sequence[ObjectMask]) -> NDArray[np.float64]:
     """Weights ``(N, h, w)`` of the upsampled map's value at each mask's centroid; 0 for an empty mask.
 
-    The centroid is the mean pixel position in the picture; it may lie outside of a hollow mask.
+    The centroid is the mean pixel position in the image; it may lie outside of a hollow mask.
     """
     runs = lattice_runs(masks, grid.image_hw, grid.image_hw)
     length = (runs.bottom - runs.top).astype(np.float64)
@@ -279,17 +279,17 @@ def describe(
     boxes_xywh: NDArray[np.floating] | None = None,
     fallback: Fallback = "zeros",
 ) -> Tensor:
-    """Descriptors of N objects of one picture.
+    """Descriptors of N objects of one image.
 
     Args:
-        features: the ``(C, h, w)`` map of the picture.
+        features: the ``(C, h, w)`` map of the image.
         masks: N masks at ``features.image_hw``, run lengths or dense; ``None`` if boxes alone are given
             (kinds ``box`` and ``box_max``).
         kind: ``mask`` (mean over the mask), ``box`` or ``box_max`` (mean or maximum over its box), or
             ``centroid``.
         context_px: also append the mean over the box grown by this many pixels of the network's input
             (O-MaMa: :data:`CONTEXT_PX`).
-        boxes_xywh: ``(N, 4)`` boxes in pixels of the picture; by default those of the masks
+        boxes_xywh: ``(N, 4)`` boxes in pixels of the image; by default those of the masks
             (:func:`mask_boxes`).
         fallback: for kind ``mask``, what a mask gets that holds no point of the pooling grid: ``zeros``, as
             in the released code, or ``centre``, the map's value at its centroid. A mask without a pixel gets
@@ -300,7 +300,7 @@ def describe(
         else of the map's type. Gradients flow to the map.
 
     Raises:
-        MaskError: masks of another size than the picture.
+        MaskError: masks of another size than the image.
         InputError: an unknown kind or fallback, or boxes that do not fit the masks.
     """
     grid = features.grid

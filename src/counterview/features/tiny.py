@@ -1,8 +1,8 @@
 """``tiny``: Counterview's own small convolutional features, trained for O-MaMa on rendered takes.
 
-Three maps of one picture: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
+Three maps of one image: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
 features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by its
-close-up (:mod:`counterview.features.close_ups`) where the network has them, as the one that ships has. Otherwise by
+object crop (:mod:`counterview.features.object_crops`) where the network has them, as the one that ships has. Otherwise by
 
 - the square roots of the means of its colour channels, which play the part of a histogram,
 - the means of fine features and map over the mask, and over a ring around it, a quarter of the object's size wide,
@@ -10,7 +10,7 @@ close-up (:mod:`counterview.features.close_ups`) where the network has them, as 
 - six numbers of its shape,
 
 each of them centred and scaled over the objects of training, by a batch normalisation, all from the mask sampled at
-half the input's size, the same way in training and in use. A plain colour histogram of the picture's own pixels can
+half the input's size, the same way in training and in use. A plain colour histogram of the image's own pixels can
 stand beside either (``histogram``); nothing of it is learned.
 """
 
@@ -32,7 +32,7 @@ from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
-from counterview.features.close_ups import CloseUpNet, cut
+from counterview.features.object_crops import ObjectCropNet, cut
 from counterview.features.colour import LENGTH, histograms, lab_bins
 from counterview.features.layers import ResidualBlock, conv
 from counterview.hub import weights_fingerprint
@@ -50,7 +50,7 @@ RING = 0.25
 
 @dataclass(frozen=True)
 class TinyConfig:
-    """Architecture of :class:`TinyNet` and the size at which it sees pictures.
+    """Architecture of :class:`TinyNet` and the size at which it sees images.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
@@ -69,17 +69,17 @@ class TinyConfig:
         default=0.0,
         metadata={"help": "weight of a plain colour histogram beside the learned descriptor; 0: none"},
     )
-    close_ups: int = field(
+    object_crops: int = field(
         default=0,
-        metadata={"help": "channels of an object's description by its close-up, instead of the maps' means; 0: none"},
+        metadata={"help": "channels of an object's description by its object crop, instead of the maps' means; 0: none"},
     )
-    close_up_widths: tuple[int, int, int, int] = field(
+    crop_widths: tuple[int, int, int, int] = field(
         default=(24, 48, 96, 192), metadata={"help": "its channels at strides 2, 4, 8 and 16"}
     )
-    close_up_blocks: tuple[int, int, int] = field(
+    crop_blocks: tuple[int, int, int] = field(
         default=(1, 2, 2), metadata={"help": "its residual blocks at strides 4, 8 and 16"}
     )
-    longest_side_px: int = field(default=800, metadata={"help": "larger pictures are scaled down to this longer side"})
+    longest_side_px: int = field(default=800, metadata={"help": "larger images are scaled down to this longer side"})
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, "channels", "fine", "colours", at_least=1)
@@ -87,11 +87,11 @@ class TinyConfig:
             problems.append(f"widths is {self.widths}, expected five numbers from 1")
         if len(self.blocks) != 4 or min(self.blocks) < 0:
             problems.append(f"blocks is {self.blocks}, expected four numbers from 0")
-        problems += out_of_range(self, "close_ups", at_least=0)
-        if len(self.close_up_widths) != 4 or min(self.close_up_widths) < 1:
-            problems.append(f"close_up_widths is {self.close_up_widths}, expected four numbers from 1")
-        if len(self.close_up_blocks) != 3 or min(self.close_up_blocks) < 0:
-            problems.append(f"close_up_blocks is {self.close_up_blocks}, expected three numbers from 0")
+        problems += out_of_range(self, "object_crops", at_least=0)
+        if len(self.crop_widths) != 4 or min(self.crop_widths) < 1:
+            problems.append(f"crop_widths is {self.crop_widths}, expected four numbers from 1")
+        if len(self.crop_blocks) != 3 or min(self.crop_blocks) < 0:
+            problems.append(f"crop_blocks is {self.crop_blocks}, expected three numbers from 0")
         problems += out_of_range(self, "histogram", at_least=0, below=100)
         problems += out_of_range(self, "longest_side_px", at_least=32)
         if problems:
@@ -105,7 +105,7 @@ class TinyConfig:
     @property
     def learned_channels(self) -> int:
         """Channels of an object's descriptor beside a plain histogram."""
-        return self.close_ups or self.pooled_channels
+        return self.object_crops or self.pooled_channels
 
     @property
     def object_channels(self) -> int:
@@ -115,7 +115,7 @@ class TinyConfig:
 
 @dataclass(frozen=True, eq=False)
 class TinyMaps:
-    """What :class:`TinyNet` makes of pictures; the axis B is left out for one of them.
+    """What :class:`TinyNet` makes of images; the axis B is left out for one of them.
 
     Attributes:
         colours: ``(B, K, H / 2, W / 2)``, not negative.
@@ -128,7 +128,7 @@ class TinyMaps:
     map: Tensor
 
     def each(self) -> list[TinyMaps]:
-        """Those of each picture. Taken out one by one, their gradients would be as many whole batches of zeros."""
+        """Those of each image. Taken out one by one, their gradients would be as many whole batches of zeros."""
         parts = (self.colours.unbind(), self.fine.unbind(), self.map.unbind())
         return [TinyMaps(*maps) for maps in zip(*parts, strict=True)]
 
@@ -161,16 +161,16 @@ class TinyNet(nn.Module):
         ring, shape = config.fine + config.channels, SHAPES
         with torch.no_grad():
             self.norm.weight[-ring - shape : -shape] = 0.4
-        if config.close_ups:
-            self.close_ups = CloseUpNet(
-                config.close_ups, config.close_up_widths, config.close_up_blocks, config.colours
+        if config.object_crops:
+            self.object_crops = ObjectCropNet(
+                config.object_crops, config.crop_widths, config.crop_blocks, config.colours
             )
         # Channels that begin by covering the colour cube: the usual small weights would make them nearly linear.
         nn.init.normal_(self.colours[0].weight, std=1.5)  # type: ignore[arg-type]
         nn.init.normal_(self.colours[2].weight, std=0.25)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> TinyMaps:
-        """Maps of pictures ``(B, 3, H, W)`` with values from 0 to 1; sides are multiples of 32."""
+        """Maps of images ``(B, 3, H, W)`` with values from 0 to 1; sides are multiples of 32."""
         centred = (pixels - 0.45) / 0.25
         # Not normalised to shares: a softmax over so many pixels would cost as much as all else.
         colours = functional.relu(self.colours(functional.avg_pool2d(centred, HALF)))
@@ -194,10 +194,10 @@ def _upsample(x: Tensor, like: Tensor) -> Tensor:
 
 
 def pool_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
-    """What is known of N masks of one picture, before :attr:`TinyNet.norm`.
+    """What is known of N masks of one image, before :attr:`TinyNet.norm`.
 
     Args:
-        maps: of the picture, without the axis B.
+        maps: of the image, without the axis B.
         points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
 
     Returns:
@@ -241,7 +241,7 @@ def _rings(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _shapes(points: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Shapes of masks ``(N, h, w)``: size, elongation, fill of ellipse and box, share of the picture, touch of its rim.
+    """Shapes of masks ``(N, h, w)``: size, elongation, fill of ellipse and box, share of the image, touch of its rim.
 
     Second moments as in :func:`counterview.proposals.ranking.ellipse_fill`; nothing depends on position.
     """
@@ -276,7 +276,7 @@ def _shapes(points: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_hw: tuple[int, int],
                   fallback: Fallback = "centre") -> NDArray[np.bool_]:  # fmt: skip
-    """Masks of a picture at half the size at which the network saw it, ``(N, H / 2, W / 2)``.
+    """Masks of an image at half the size at which the network saw it, ``(N, H / 2, W / 2)``.
 
     Args:
         masks: N masks of size ``image_hw``.
@@ -297,7 +297,7 @@ def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What describing masks needs of a picture: maps, and the picture or its colour bins where they are asked for."""
+    """What describing masks needs of an image: maps, and the image or its colour bins where they are asked for."""
 
     maps: TinyMaps
     image: RgbImage | None
@@ -331,13 +331,13 @@ class Tiny:
         return weights_fingerprint(self.net)
 
     def input_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """The size at which a picture is seen: not above the longest side, sides multiples of 32."""
+        """The size at which an image is seen: not above the longest side, sides multiples of 32."""
         ratio = min(1.0, self.net.config.longest_side_px / max(image_hw))
         return tuple(max(32, round(side * ratio / 32) * 32) for side in image_hw)  # type: ignore[return-value]
 
     @torch.no_grad()
     def encode(self, image: RgbImage) -> FeatureMap:
-        """The maps of one picture. See :class:`~counterview.features.base.Backbone`."""
+        """The maps of one image. See :class:`~counterview.features.base.Backbone`."""
         size = self.input_hw(as_rgb(image).shape[:2])
         if size != image.shape[:2]:
             smaller = size[0] <= image.shape[0] and size[1] <= image.shape[1]
@@ -348,11 +348,11 @@ class Tiny:
         pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
         maps = self.net(pixels[None]).each()[0]
         config = self.net.config
-        seen = _Seen(maps, image if config.close_ups else None, lab_bins(image) if config.histogram else None)
+        seen = _Seen(maps, image if config.object_crops else None, lab_bins(image) if config.histogram else None)
         return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=seen)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """The maps of several pictures, one after the other: they may differ in size."""
+        """The maps of several images, one after the other: they may differ in size."""
         return [self.encode(image) for image in images]
 
     @torch.no_grad()
@@ -368,7 +368,7 @@ class Tiny:
         """Descriptors ``(N, D)`` float32; kinds other than ``mask``, and a context, pool the map alone.
 
         Raises:
-            MaskError: a mask of another size than the picture.
+            MaskError: a mask of another size than the image.
         """
         seen, config = features.extra, self.net.config
         if kind != "mask" or context_px is not None or not isinstance(seen, _Seen):
@@ -377,7 +377,7 @@ class Tiny:
             return torch.zeros((0, config.object_channels))
         if seen.image is not None:
             there = torch.tensor([not mask.is_empty for mask in masks], device=self.device)
-            table = self.net.close_ups.describe(cut(seen.image, masks)) * there[:, None]
+            table = self.net.object_crops.describe(cut(seen.image, masks)) * there[:, None]
         else:
             points = sample_points(masks, features.image_hw, features.input_hw, fallback)
             there = torch.from_numpy(points.any((1, 2))).to(self.device)

@@ -24,12 +24,12 @@ REACH = 10.0
 
 @dataclass(frozen=True)
 class FineMaps:
-    """Fine features of B pictures as N tracks see them. A map is many times larger than what is read of it, so none is
+    """Fine features of B images as N tracks see them. A map is many times larger than what is read of it, so none is
     copied for each of its tracks: they are all read in one product.
 
     Attributes:
         maps: ``(B, width + 1, s, s)``.
-        rows: ``(N,)`` int64, the picture of each track.
+        rows: ``(N,)`` int64, the image of each track.
     """
 
     maps: Tensor
@@ -37,7 +37,7 @@ class FineMaps:
 
     @classmethod
     def of(cls, maps: Tensor) -> FineMaps:
-        """One track for each picture."""
+        """One track for each image."""
         return cls(maps, torch.arange(len(maps), device=maps.device))
 
     @classmethod
@@ -59,24 +59,24 @@ class FineMaps:
         return self.maps.shape[-1]
 
     def under(self, shares: Tensor) -> Tensor:
-        """Sums ``(N, width + 1)`` over the cells of each track's picture, weighted by ``shares`` ``(N, s, s)``."""
+        """Sums ``(N, width + 1)`` over the cells of each track's image, weighted by ``shares`` ``(N, s, s)``."""
         there = self._spots()
         return self._spread(shares.flatten(1), there).bmm(self.maps.float().flatten(2).transpose(1, 2))[there]
 
     def along(self, ways: Tensor) -> Tensor:
-        """Products of ``ways`` ``(N, K, width + 1)`` with every cell of each track's picture: ``(N, K, s, s)``."""
+        """Products of ``ways`` ``(N, K, width + 1)`` with every cell of each track's image: ``(N, K, s, s)``."""
         there, many = self._spots(), ways.shape[1]
         spread = self._spread(ways, there)
         found = spread.flatten(1, 2).bmm(self.maps.float().flatten(2))
         return found.unflatten(1, (-1, many))[there].unflatten(2, (self.side, self.side))
 
     def _spots(self) -> tuple[Tensor, Tensor]:
-        """Picture of each track, and its number among the tracks of this picture."""
+        """Image of each track, and its number among the tracks of this image."""
         same = self.rows[:, None] == self.rows
         return self.rows, same.tril(-1).sum(dim=1)
 
     def _spread(self, values: Tensor, there: tuple[Tensor, Tensor]) -> Tensor:
-        """``(N, ...)`` as ``(B, most tracks of a picture, ...)``, filled up with zeros."""
+        """``(N, ...)`` as ``(B, most tracks of a image, ...)``, filled up with zeros."""
         most = int(there[1].max()) + 1 if len(there[1]) else 0
         return values.new_zeros(len(self.maps), most, *values.shape[1:]).index_put(there, values)
 
@@ -109,12 +109,12 @@ class AppearancePrompt(nn.Module):
         return torch.cat([functional.normalize(values[:, :-1], dim=1), values[:, -1:]], dim=1)
 
     def compare(self, query: FineMaps, masks: Tensor, target: FineMaps) -> Tensor:
-        """Compare objects with pictures.
+        """Compare objects with images.
 
         Args:
-            query: fine features of the N tracks' query pictures.
+            query: fine features of the N tracks' query images.
             masks: query masks ``(N, S, S)`` of 0 and 1.
-            target: fine features of their target pictures.
+            target: fine features of their target images.
 
         Returns:
             ``(N, 2, s, s)``: how alike, and how far below the best cell by likeness and objectness together.
@@ -124,7 +124,7 @@ class AppearancePrompt(nn.Module):
         return torch.stack([SHARPNESS * alike, REACH * (score - best)], dim=1)
 
     def prompts(self, comparison: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is added at 1/16, 1/8 and 1/4 of the picture: ``(N, C, h, w)``, ``(N, C/4, ...)``, ``(N, C/8, ...)``."""
+        """What is added at 1/16, 1/8 and 1/4 of the image: ``(N, C, h, w)``, ``(N, C/4, ...)``, ``(N, C/8, ...)``."""
         return (
             self.to_top(_pooled(comparison, 4)),
             self.to_half(_pooled(comparison, 2)),

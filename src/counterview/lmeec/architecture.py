@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def sam2_config(config: LMEECConfig) -> Sam2VideoConfig:
-    """transformers' configuration of SAM 2.1 at the picture size and the widths of ``config``.
+    """transformers' configuration of SAM 2.1 at the image size and the widths of ``config``.
 
-    The picture size stands in four places there; setting only one leaves the others at 1024.
+    The image size stands in four places there; setting only one leaves the others at 1024.
     """
     from transformers import Sam2VideoConfig
 

@@ -1,11 +1,11 @@
 """SAM 2's memory attention for inference on a CPU: the same numbers with two thirds of the work.
 
-Per object, nearly all of a frame's cost is the attention from the picture's cells to the banks. Three things save work
+Per object, nearly all of a frame's cost is the attention from the image's cells to the banks. Three things save work
 and change nothing but rounding:
 
 * Values are a linear map of the 64 channels of a memory and carry no rotary position, so the attention takes its mean
   of memories, and the map to C channels (256) is applied to that mean.
-* The first self-attention sees only the picture. It is computed once a picture, for all objects and for both F_view
+* The first self-attention sees only the image. It is computed once an image, for all objects and for both F_view
   and F_mem (:func:`first_look`).
 * Rotary positions are applied as one complex product, not by turning and adding copies.
 
@@ -24,11 +24,11 @@ CHUNK = 256
 """Queries whose weights over all keys are held at a time, so that they stay in the processor's cache."""
 
 POSITION_SHARE = 0.1
-"""Share of the picture's position encoding that SAM 2 adds before the first layer."""
+"""Share of the image's position encoding that SAM 2 adds before the first layer."""
 
 
 def first_look(module: Any, top: Tensor, place: Tensor) -> Tensor:
-    """What the first layer's self-attention makes of pictures, before any memory comes in.
+    """What the first layer's self-attention makes of images, before any memory comes in.
 
     Args:
         module: ``Sam2VideoMemoryAttention``, in eval mode.
@@ -48,7 +48,7 @@ def attend(module: Any, look: Tensor, memory: Tensor, positions: Tensor, pointer
     Args:
         module: ``Sam2VideoMemoryAttention``, in eval mode.
         look: ``(N, h * w, C)``.
-        memory: ``(L, N, 64)``; the last ``pointer_tokens`` are pointers, which have no place in the picture.
+        memory: ``(L, N, 64)``; the last ``pointer_tokens`` are pointers, which have no place in the image.
         positions: ``(L, N, 64)``.
         pointer_tokens: see above.
 
@@ -84,7 +84,7 @@ def _attend_one(
 
 
 def rotations(module: Any, values: Tensor) -> Tensor:
-    """Rotary positions of the picture's cells as complex numbers ``(h * w, C / 2)``."""
+    """Rotary positions of the image's cells as complex numbers ``(h * w, C / 2)``."""
     cosine, sine = module.rotary_emb(values, module.position_ids)
     # transformers repeats each number for both halves of a pair.
     return torch.complex(cosine[0, :, ::2].float(), sine[0, :, ::2].float())

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from counterview.lmeec.recipe import AugmentConfig
 
 BACKGROUND = (124, 116, 104)
-"""Colour outside a turned picture: ImageNet's mean, which is 0 once normalised."""
+"""Colour outside a turned image: ImageNet's mean, which is 0 once normalised."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A change of all frames of a view: a 2x3 matrix in pixels of the square picture, or none."""
+    """A change of all frames of a view: a 2x3 matrix in pixels of the square image, or none."""
 
     matrix: NDArray[np.float64] | None
 
-    def pictures(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def images(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """``(T, S, S, 3)`` uint8, changed."""
         if self.matrix is None:
             return frames
@@ -45,7 +45,7 @@ class Geometry:
 
 
 def draw_geometry(config: AugmentConfig, size: int, native_hw: tuple[int, int], rng: np.random.Generator) -> Geometry:
-    """Flip, rotation and shear about the middle, as they would act on the picture before it was made square."""
+    """Flip, rotation and shear about the middle, as they would act on the image before it was made square."""
     numbers = rng.random(4)
     flip = bool(numbers[0] < config.flip)
     angle = math.radians(config.degrees * (2 * numbers[1] - 1))

@@ -30,13 +30,13 @@ class HieraConfig:
     heads: int = field(default=1, metadata={"help": "attention heads of the first stage; each stage has twice as many"})
     blocks: tuple[int, int, int, int] = field(default=(1, 2, 7, 2), metadata={"help": "blocks of each stage"})
     global_blocks: tuple[int, ...] = field(
-        default=(5, 7, 9), metadata={"help": "indices of the blocks that attend to the whole picture"}
+        default=(5, 7, 9), metadata={"help": "indices of the blocks that attend to the whole image"}
     )
     windows: tuple[int, int, int, int] = field(
         default=(8, 4, 14, 7), metadata={"help": "side of the attention windows of each stage, in tokens"}
     )
     background: tuple[int, int] = field(
-        default=(7, 7), metadata={"help": "size of the position embedding that is stretched over the picture"}
+        default=(7, 7), metadata={"help": "size of the position embedding that is stretched over the image"}
     )
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class LMEECConfig:
             "help": "image encoder: hiera-t, hiera-s, hiera-b+, hiera-l, hiera-nano, conv-tiny, or a Hiera in numbers"
         },
     )
-    image_size: int = field(default=480, metadata={"help": "side of the square picture, a multiple of 32"})
+    image_size: int = field(default=480, metadata={"help": "side of the square image, a multiple of 32"})
     channels: int = field(default=256, metadata={"help": "channels of the feature maps (C); a multiple of 64"})
     attention_layers: int = field(default=4, metadata={"help": "layers of the memory attention"})
     feed_forward: int = field(default=2048, metadata={"help": "hidden size in memory attention and mask decoder"})

@@ -1,8 +1,8 @@
 """A small convolutional image encoder in the place of Hiera, for training from scratch on a CPU.
 
-SAM 2's Hiera learns little from a few thousand pictures and its windows are slow on a CPU. This is a residual network
-(He et al. 2016) that normalises each position by itself (Ba et al. 2016), so that pictures do not depend on each other
-and the same surface gives the same numbers in both views, whatever else is in the picture. Beside it runs a palette:
+SAM 2's Hiera learns little from a few thousand images and its windows are slow on a CPU. This is a residual network
+(He et al. 2016) that normalises each position by itself (Ba et al. 2016), so that images do not depend on each other
+and the same surface gives the same numbers in both views, whatever else is in the image. Beside it runs a palette:
 soft histograms of colour, which tell things apart from the first step on and from which the rest learns. It gives the
 four maps that SAM 2's neck takes. No weights of SAM 2 fit it.
 """
@@ -43,7 +43,7 @@ class Maps:
 
 
 class ConvBackbone(nn.Module):
-    """Four stages at 1/4, 1/8, 1/16 and 1/32 of the picture, each with the palette's channels behind its own.
+    """Four stages at 1/4, 1/8, 1/16 and 1/32 of the image, each with the palette's channels behind its own.
 
     Args:
         config: channels and blocks of the stages.
@@ -65,7 +65,7 @@ class ConvBackbone(nn.Module):
             self.ends.append(len(self.blocks) - 1)
 
     def forward(self, pixel_values: Tensor, **_: Any) -> Maps:
-        """Encode normalised pictures ``(B, 3, S, S)``, S a multiple of 32."""
+        """Encode normalised images ``(B, 3, S, S)``, S a multiple of 32."""
         # Convolutions on a CPU are fastest with the channels last, which is also how the neck wants the maps.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         palette = functional.avg_pool2d(self.palette(functional.avg_pool2d(pixel_values, 2)), 2)

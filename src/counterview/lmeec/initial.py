@@ -67,7 +67,7 @@ def initialise(model: LMEEC) -> None:
 
 
 def _begin_with_colours(model: LMEEC) -> None:
-    """The maps begin as the palette's colours, with little of what the convolutions make of the picture."""
+    """The maps begin as the palette's colours, with little of what the convolutions make of the image."""
     encoder: Any = model.sam.vision_encoder
     encoder.backbone.palette.initialise()
     colours = encoder.backbone.palette.conv.out_channels
@@ -91,7 +91,7 @@ def _begin_with_likeness(model: LMEEC) -> None:
 
 
 def _compare_appearances(model: LMEEC) -> None:
-    """Memories begin as what the picture looks like, and queries and keys of the attention as the same projection."""
+    """Memories begin as what the image looks like, and queries and keys of the attention as the same projection."""
     sam: Any = model.sam
     encoder, channels = sam.memory_encoder, model.config.channels
     nn.init.dirac_(encoder.feature_projection.weight)

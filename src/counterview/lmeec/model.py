@@ -1,6 +1,6 @@
 """LM-EEC: SAM 2 with a second view, two memory banks and a fusion of both (NeurIPS 2025, arXiv 2510.11417).
 
-The model is stateless: it encodes pictures, attends to memories that it is given, and decodes masks.
+The model is stateless: it encodes images, attends to memories that it is given, and decodes masks.
 :class:`counterview.lmeec.session.Session` keeps the memories of a clip; :mod:`counterview.lmeec.training` unrolls
 clips with gradients. Both use the same methods.
 """
@@ -36,7 +36,7 @@ MASK_SCALE, MASK_BIAS = 20.0, -10.0
 
 @dataclass
 class ImageFeatures:
-    """Feature maps of B pictures, ready for attention and mask decoder. h = w = picture side / 16.
+    """Feature maps of B images, ready for attention and mask decoder. h = w = image side / 16.
 
     Attributes:
         top: ``(B, C, h, w)``.
@@ -51,14 +51,14 @@ class ImageFeatures:
     fine: FineMaps | None = None
 
     def pick(self, index: Tensor | Sequence[int]) -> ImageFeatures:
-        """The pictures of ``index`` ``(N,)``, repeated as it says."""
+        """The images of ``index`` ``(N,)``, repeated as it says."""
         index = torch.as_tensor(index, device=self.top.device)
         fine = None if self.fine is None else self.fine.pick(index)
         return ImageFeatures(self.top[index], self.half[index], self.quarter[index], fine)
 
     @staticmethod
     def join(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-        """The pictures of all ``parts``, one after the other."""
+        """The images of all ``parts``, one after the other."""
         fine = [p.fine for p in parts if p.fine is not None]
         return ImageFeatures(
             torch.cat([p.top for p in parts]),
@@ -133,7 +133,7 @@ class LMEEC(nn.Module):
             weights: a ``.pt``, ``.pth`` or ``.safetensors`` file, or a state dict, with the released names. Files
                 are read without executing anything that they contain.
             backbone: the image encoder of the weights.
-            image_size: side of the square picture that they were trained on.
+            image_size: side of the square image that they were trained on.
             settings: other fields of :class:`LMEECConfig`, for instance ``compression="merge"``.
 
         Raises:
@@ -152,7 +152,7 @@ class LMEEC(nn.Module):
 
         Args:
             source: a folder, or a Hub id such as ``facebook/sam2.1-hiera-base-plus``.
-            config: its backbone must be that of the checkpoint; the picture size may differ.
+            config: its backbone must be that of the checkpoint; the image size may differ.
 
         Raises:
             CheckpointError: the checkpoint has another architecture.
@@ -207,7 +207,7 @@ class LMEEC(nn.Module):
     def visibility(self, score: Tensor, area_fraction: Tensor | None = None) -> Tensor:
         """Probability that the object can be seen, from object scores and mask areas, both ``(N,)``.
 
-        With ``config.visibility == "area"`` it is 1 where the mask covers more than 0.1 % of the picture, else 0, as
+        With ``config.visibility == "area"`` it is 1 where the mask covers more than 0.1 % of the image, else 0, as
         the released code reports it.
         """
         if self.config.visibility == "area" and area_fraction is not None:
@@ -217,7 +217,7 @@ class LMEEC(nn.Module):
     # -- parts --------------------------------------------------------------------------------------------------
 
     def encode_images(self, pixels: Tensor) -> ImageFeatures:
-        """Encode normalised pictures ``(B, 3, S, S)``."""
+        """Encode normalised images ``(B, 3, S, S)``."""
         maps = self.sam.vision_encoder(pixels).fpn_hidden_states  # from high to low resolution, (B, C, side, side)
         decoder = self.sam.mask_decoder
         fine = None if self.appearance is None else FineMaps.of(self.appearance.features(maps[0], maps[2]))
@@ -251,7 +251,7 @@ class LMEEC(nn.Module):
         return memory.flatten(2).transpose(1, 2)
 
     def look(self, top: Tensor) -> Tensor | None:
-        """What both attentions need of target pictures ``(B, C, h, w)`` whatever the object; None where it is no gain.
+        """What both attentions need of target images ``(B, C, h, w)`` whatever the object; None where it is no gain.
 
         ``(B, h * w, C)``; its rows, picked for N tracks, may be given to :meth:`view_features` and
         :meth:`memory_features`.
@@ -340,9 +340,9 @@ class LMEEC(nn.Module):
 
         Args:
             feature: F_tar, ``(N, C, h, w)``.
-            images: the target pictures of the N tracks.
+            images: the target images of the N tracks.
             query_masks: ``(N, S, S)``, used only with ``config.dense_prompt == "mask"`` and by the appearance prompt.
-            query_fine: ``ImageFeatures.fine`` of the N tracks' query pictures, if there is an appearance prompt.
+            query_fine: ``ImageFeatures.fine`` of the N tracks' query images, if there is an appearance prompt.
         """
         count, sam = feature.shape[0], self.sam
         # As in SAM 2, an empty prompt is two points that are none.
@@ -409,7 +409,7 @@ class LMEEC(nn.Module):
         return result[0].transpose(1, 2).reshape(count, channels, height, width)
 
     def _place(self, memory: Tensor) -> Tensor:
-        """Position encoding of a stored memory, ``(h * w, 1, 64)``: where in the picture, not when."""
+        """Position encoding of a stored memory, ``(h * w, 1, 64)``: where in the image, not when."""
         if self._place_embedding is None or self._place_embedding.device != memory.device:
             grid = self.config.grid
             encoding = self.sam.memory_encoder.position_encoding(

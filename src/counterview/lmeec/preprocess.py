@@ -1,4 +1,4 @@
-"""Pictures and masks on their way into the model, and masks on their way out."""
+"""Images and masks on their way into the model, and masks on their way out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_pixels(image: RgbImage, size: int) -> Tensor:
-    """A picture ``(H, W, 3)`` uint8 as SAM 2 takes it: ``(3, size, size)`` float32.
+    """An image ``(H, W, 3)`` uint8 as SAM 2 takes it: ``(3, size, size)`` float32.
 
     It is stretched to the square with Pillow's antialiased bicubic filter on 8-bit values, then normalised with
     ImageNet's statistics, as the released code does.
@@ -59,7 +59,7 @@ def to_query_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
 
 
 def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
-    """Check a query mask: ``(H, W)`` bool (or :class:`ObjectMask`) of its picture's size; None if None or empty.
+    """Check a query mask: ``(H, W)`` bool (or :class:`ObjectMask`) of its image's size; None if None or empty.
 
     Raises:
         MaskError: another type, shape or size.
@@ -73,7 +73,7 @@ def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
         raise MaskError(f"the query mask of {name!r} is no boolean mask", found=found, expected="bool (H, W)")
     if mask.shape != tuple(size_hw):
         raise MaskError(
-            f"the query mask of {name!r} has another size than its picture",
+            f"the query mask of {name!r} has another size than its image",
             found=f"{mask.shape[0]}x{mask.shape[1]}",
             expected=f"{size_hw[0]}x{size_hw[1]} (height x width)",
             fix="Resize the mask with counterview.masks.geometry.resize_nearest.",

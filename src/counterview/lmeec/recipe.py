@@ -31,7 +31,7 @@ class DataConfig(TakesConfig):
         default=None, metadata={"help": "clips of an epoch; one for each object and pair of cameras if not given"}
     )
     cache_mb: int = field(
-        default=0, metadata={"help": "shrunken training pictures kept in memory, per process; for small data sets"}
+        default=0, metadata={"help": "shrunken training images kept in memory, per process; for small data sets"}
     )
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class LossConfig:
     match: float = field(
         default=0.0, metadata={"help": "weight of matching the top features of both views (ours, from scratch)"}
     )
-    stride: int = field(default=1, metadata={"help": "masks are compared at the picture's size divided by this"})
+    stride: int = field(default=1, metadata={"help": "masks are compared at the image's size divided by this"})
     calibration: Literal["balanced", "data", "none"] = field(
         default="balanced",
         metadata={"help": "visibility calibrated as if half of all objects were visible, as in the data, or not"},
@@ -102,13 +102,13 @@ class OptimConfig:
     recompute: bool = field(
         default=False, metadata={"help": "compute activations again in the backward pass: less memory, more time"}
     )
-    recompute_pictures: int = field(default=1, metadata={"help": "pictures encoded at a time where that is done"})
+    recompute_images: int = field(default=1, metadata={"help": "images encoded at a time where that is done"})
 
     def __post_init__(self) -> None:
         problems = [
             *out_of_range(self, "encoder_lr_scale", above=0, at_most=10),
             *out_of_range(self, "layer_decay", above=0, at_most=1),
-            *out_of_range(self, "recompute_pictures", at_least=1),
+            *out_of_range(self, "recompute_images", at_least=1),
         ]
         if problems:
             raise ConfigError("; ".join(problems))

@@ -20,12 +20,12 @@ from counterview.lmeec.recipe import AugmentConfig
 from counterview.lmeec.unroll import ClipBatch
 
 TRIES = 3
-"""Geometries that are drawn for a clip before it is left as it is, because a query object left the picture."""
+"""Geometries that are drawn for a clip before it is left as it is, because a query object left the image."""
 
 
 @dataclass(frozen=True)
 class ClipSample:
-    """One clip: pictures ``(T, S, S, 3)`` uint8 of both views and masks ``(O, T, S, S)`` bool.
+    """One clip: images ``(T, S, S, 3)`` uint8 of both views and masks ``(O, T, S, S)`` bool.
 
     ``decode`` is false where only the features of both views are to be matched.
     """
@@ -42,9 +42,9 @@ class ClipReader:
 
     Args:
         dataset: the takes.
-        size: side of the square pictures.
+        size: side of the square images.
         augment: what is changed; nothing if not given.
-        cache_mb: shrunken pictures and masks kept in memory.
+        cache_mb: shrunken images and masks kept in memory.
     """
 
     def __init__(self, dataset: Dataset, size: int, augment: AugmentConfig | None = None, cache_mb: int = 0) -> None:
@@ -61,14 +61,14 @@ class ClipReader:
         """The arrays of a clip; the same for the same clip and state of ``rng``."""
         take = self.dataset.take(clip.take)
         cameras = (clip.query_camera, clip.target_camera)
-        pictures = [np.stack([self._picture(take, c, f) for f in clip.frames]) for c in cameras]
+        shrunken = [np.stack([self._image(take, c, f) for f in clip.frames]) for c in cameras]
         soft = [
             np.stack([np.stack([self._soft(take, name, c, f) for f in clip.frames]) for name in clip.objects])
             for c in cameras
         ]
         geometries = self._geometries(take, clip, soft, rng)
         colour = None if self.augment is None else draw_colour(self.augment, rng)
-        images = [g.pictures(p) for g, p in zip(geometries, pictures, strict=True)]
+        images = [g.shrunken(p) for g, p in zip(geometries, shrunken, strict=True)]
         if self.augment is not None and colour is not None:
             other = draw_colour(self.augment, rng) if self.augment.per_view else colour
             images = [change_colour(images[0], colour), change_colour(images[1], other)]
@@ -85,13 +85,13 @@ class ClipReader:
             state = rng.bit_generator.state
             query = draw_geometry(self.augment, self.size, sizes[0], rng)
             if not self.augment.per_view:
-                rng.bit_generator.state = state  # the same numbers, in the other picture's proportions
+                rng.bit_generator.state = state  # the same numbers, in the other image's proportions
             target = draw_geometry(self.augment, self.size, sizes[1], rng)
             if query.masks(soft[0]).any(axis=(2, 3)).all():
                 return query, target
         return Geometry(None), Geometry(None)
 
-    def _picture(self, take: Take, camera: str, frame: int) -> NDArray[np.uint8]:
+    def _image(self, take: Take, camera: str, frame: int) -> NDArray[np.uint8]:
         def make() -> NDArray[np.uint8]:
             image = take.frame(camera, frame)
             return np.asarray(Image.fromarray(image).resize((self.size, self.size)))

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from counterview.lmeec.model import LMEEC
 
 ONLY_CAMERA = ""
-"""Name under which the camera is kept where the target is given as a picture alone."""
+"""Name under which the camera is kept where the target is given as an image alone."""
 
 
 @dataclass(frozen=True)
 class EncodedView:
-    """A picture that the image encoder has seen, for use in several sessions. See :meth:`Session.encode`.
+    """An image that the image encoder has seen, for use in several sessions. See :meth:`Session.encode`.
 
     Attributes:
-        features: maps of one picture.
-        size_hw: height and width of the picture in pixels.
+        features: maps of one image.
+        size_hw: height and width of the image in pixels.
         image_size: side of the square that it was stretched to.
     """
 
@@ -44,10 +44,10 @@ class EncodedView:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One object in one target picture.
+    """One object in one target image.
 
     Attributes:
-        mask_rle: the mask at the size of the target picture; empty where the object is not seen.
+        mask_rle: the mask at the size of the target image; empty where the object is not seen.
         low_res_logits: ``(size / 4, size / 4)`` float32 mask logits; all -1024 where the object is not seen.
         object_score: logit of the object's presence; ``None`` if the frame was passed over for this object.
         visibility: probability that the object can be seen, in 0..1.
@@ -62,7 +62,7 @@ class FrameResult:
 
     @property
     def mask(self) -> BoolImage:
-        """``(H, W)`` bool at the size of the target picture."""
+        """``(H, W)`` bool at the size of the target image."""
         return self.mask_rle.to_array()
 
     @property
@@ -81,7 +81,7 @@ class Track:
     last: int = field(default=-1)
 
 
-Picture = RgbImage | View | EncodedView
+ImageInput = RgbImage | View | EncodedView
 
 
 class Session:
@@ -127,10 +127,10 @@ class Session:
         """Names of the target cameras seen so far."""
         return tuple(dict.fromkeys(camera for _, camera in self.tracks))
 
-    def encode(self, images: Sequence[Picture]) -> list[EncodedView]:
-        """Run the image encoder over pictures, so that several sessions of one model can share the result.
+    def encode(self, images: Sequence[ImageInput]) -> list[EncodedView]:
+        """Run the image encoder over images, so that several sessions of one model can share the result.
 
-        Use it to go in both directions: encode the two pictures of a frame once, give them to both sessions.
+        Use it to go in both directions: encode the two images of a frame once, give them to both sessions.
         """
         size = self.model.config.image_size
         views: list[EncodedView | None] = [v if isinstance(v, EncodedView) else None for v in images]
@@ -138,7 +138,7 @@ class Session:
         arrays = {i: _array(images[i]) for i in raw}
         for view in views:
             if view is not None and view.image_size != size:
-                raise ImageError("the encoded picture is of another model", found=view.image_size, expected=size)
+                raise ImageError("the encoded image is of another model", found=view.image_size, expected=size)
         if raw:
             pixels = torch.stack([to_pixels(arrays[i], size) for i in raw]).to(self.model.device)
             with torch.inference_mode(), self._precision():
@@ -150,9 +150,9 @@ class Session:
 
     def step(
         self,
-        query_image: Picture,
+        query_image: ImageInput,
         query_masks: Mapping[str, BoolImage | ObjectMask | None],
-        target_image: Picture | Mapping[str, Picture],
+        target_image: ImageInput | Mapping[str, ImageInput],
         frame: int | None = None,
         pairs: Collection[tuple[str, str]] | None = None,
     ) -> dict[str, Any]:
@@ -160,10 +160,10 @@ class Session:
 
         Args:
             query_image: ``(H, W, 3)`` uint8, or encoded.
-            query_masks: by object name, ``(H, W)`` bool of the query picture's size. ``None`` or an empty mask: the
+            query_masks: by object name, ``(H, W)`` bool of the query image's size. ``None`` or an empty mask: the
                 object is not shown in this frame. It is then predicted from memory, or passed over
                 (``config.without_query``). Objects left out of the mapping are not predicted; their memory stays.
-            target_image: one picture, or several by the name of their camera. Sizes may differ.
+            target_image: one image, or several by the name of their camera. Sizes may differ.
             frame: frame number; the last one plus ``stride`` if not given.
             pairs: with several cameras, the pairs of object and camera to be predicted; all of them if not given.
 
@@ -171,23 +171,23 @@ class Session:
             by object name a :class:`FrameResult`; with several cameras, by object name and camera.
 
         Raises:
-            InputError: what was given does not fit (:class:`~counterview.errors.ImageError` for pictures,
+            InputError: what was given does not fit (:class:`~counterview.errors.ImageError` for images,
                 :class:`~counterview.errors.MaskError` for masks). The session is then as it was before the call.
         """
         number, index = self._number(frame)
         several = isinstance(target_image, Mapping)
-        cameras: dict[str, Picture] = (
+        cameras: dict[str, ImageInput] = (
             dict(target_image) if isinstance(target_image, Mapping) else {ONLY_CAMERA: target_image}
         )
         if not cameras:
-            raise InputError("no target picture was given", fix="Leave the frame out, or give at least one camera.")
+            raise InputError("no target image was given", fix="Leave the frame out, or give at least one camera.")
         for what in (*cameras, *query_masks):
             if not isinstance(what, str):
                 raise InputError("names of objects and cameras are texts", found=repr(what))
         size_hw = _size(query_image)
         checked = {name: as_mask(mask, size_hw, name) for name, mask in query_masks.items()}
-        for picture in cameras.values():
-            _size(picture)
+        for image in cameras.values():
+            _size(image)
         wanted = [
             (name, camera)
             for name, mask in checked.items()
@@ -195,7 +195,7 @@ class Session:
             if (pairs is None or (name, camera) in pairs)
             and (mask is not None or ((name, camera) in self.tracks and self.model.config.without_query == "track"))
         ]
-        sizes = {camera: _size(picture) for camera, picture in cameras.items()}
+        sizes = {camera: _size(image) for camera, image in cameras.items()}
         answers: dict[tuple[str, str], FrameResult] = {}
         if wanted:
             with torch.inference_mode(), self._precision():
@@ -266,9 +266,9 @@ class Session:
     def _predict(
         self,
         index: int,
-        query_image: Picture,
+        query_image: ImageInput,
         masks: Mapping[str, BoolImage | None],
-        cameras: Mapping[str, Picture],
+        cameras: Mapping[str, ImageInput],
         sizes: Mapping[str, tuple[int, int]],
         wanted: Sequence[tuple[str, str]],
     ) -> dict[tuple[str, str], FrameResult]:
@@ -295,9 +295,9 @@ class Session:
         looks = {camera: model.look(view.features.top) for camera, view in targets.items()}
         if not groups:
             return answers
-        pictures = ImageFeatures.join([view.features for view in targets.values()])
+        images = ImageFeatures.join([view.features for view in targets.values()])
         for group in groups.values():
-            features = pictures.pick([needed.index(item.key[1]) for item in group])
+            features = images.pick([needed.index(item.key[1]) for item in group])
             seen = [look for item in group if (look := looks[item.key[1]]) is not None]
             fine = views[-1].features.fine if shown else None
             decoded = self._decode_group(group, features, torch.cat(seen) if seen else None, squares, fine)
@@ -408,14 +408,14 @@ class _Item:
         return self.query_memory is None, len(self.query), len(self.target), len(self.pointers)
 
 
-def _array(picture: Picture) -> RgbImage:
-    if isinstance(picture, EncodedView):  # callers have sorted these out
-        raise ImageError("the picture is encoded already")
-    return as_rgb(picture.image if isinstance(picture, View) else picture)
+def _array(image: ImageInput) -> RgbImage:
+    if isinstance(image, EncodedView):  # callers have sorted these out
+        raise ImageError("the image is encoded already")
+    return as_rgb(image.image if isinstance(image, View) else image)
 
 
-def _size(picture: Picture) -> tuple[int, int]:
-    if isinstance(picture, EncodedView):
-        return picture.size_hw
-    array = _array(picture)
+def _size(image: ImageInput) -> tuple[int, int]:
+    if isinstance(image, EncodedView):
+        return image.size_hw
+    array = _array(image)
     return array.shape[0], array.shape[1]

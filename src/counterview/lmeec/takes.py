@@ -1,4 +1,4 @@
-"""Whole takes: what is asked of each frame, and answers from sessions that share every encoded picture."""
+"""Whole takes: what is asked of each frame, and answers from sessions that share every encoded image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer:
     Attributes:
         direction: which way.
         pair: what was asked.
-        result: what was found, at the size of the target picture; ``None`` if a picture or the query mask cannot be
+        result: what was found, at the size of the target image; ``None`` if an image or the query mask cannot be
             had, or the frame was passed over.
         note: why there is none.
     """
@@ -49,12 +49,12 @@ def predict_take(
 ) -> Iterator[tuple[int, list[Answer]]]:
     """Answer everything that is asked of a take, frame by frame.
 
-    There is a session for each direction and query camera, with all its target cameras; each picture of a frame is
+    There is a session for each direction and query camera, with all its target cameras; each image of a frame is
     decoded and encoded once for all of them. Frames in which the target is absent are answered like all others.
 
     Args:
         model: in eval mode.
-        take: where pictures and query masks come from.
+        take: where images and query masks come from.
         wanted: by frame number, what is asked.
         autocast: see :class:`Session`.
 
@@ -72,16 +72,16 @@ def predict_take(
         missing: dict[str, str] = {}
         asked = wanted[number]
         cameras = list(dict.fromkeys(c for _, p in asked for c in (p.query_camera, p.target_camera)))
-        pictures = {}
+        images = {}
         for camera in cameras:
             try:
-                pictures[camera] = take.frame(camera, number)
+                images[camera] = take.frame(camera, number)
             except (ImageError, VideoError) as error:
                 logger.warning("%s", error)
-                missing[camera] = f"the picture of {camera} cannot be had"
-        if pictures:
+                missing[camera] = f"the image of {camera} cannot be had"
+        if images:
             encoder = next(iter(sessions.values()))
-            views = dict(zip(pictures, encoder.encode(list(pictures.values())), strict=True))
+            views = dict(zip(images, encoder.encode(list(images.values())), strict=True))
         answers: dict[Asked, Answer] = {}
         for key, session in sessions.items():
             questions = [q for q in asked if (q[0], q[1].query_camera) == key]
@@ -130,7 +130,7 @@ def _query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> BoolIm
     mask = take.mask(pair.object, pair.query_camera, pair.frame)
     if mask is None:
         raise MaskError("the query mask is missing")
-    # Masks have the size of the annotations, pictures may be smaller.
+    # Masks have the size of the annotations, images may be smaller.
     array = (mask if mask.size_hw == tuple(size_hw) else resize_mask(mask, size_hw)).to_array()
     if not array.any() and mask.centroid_xy is not None:
         x, y = mask.centroid_xy

@@ -146,7 +146,7 @@ class LMEECTask:
                 cast(LMEEC, model),
                 batch,
                 recompute=optim.recompute,
-                recompute_pictures=optim.recompute_pictures,
+                recompute_images=optim.recompute_images,
                 watch=tops if weights.match else None,
             )
             losses = [

@@ -51,7 +51,7 @@ def unroll(
     batch: ClipBatch,
     *,
     recompute: bool = False,
-    recompute_pictures: int = 1,
+    recompute_images: int = 1,
     watch: list[tuple[FineMaps, FineMaps]] | None = None,
 ) -> list[Decoded]:
     """Predict every frame of the clips in turn, each from the memories of those before it.
@@ -62,7 +62,7 @@ def unroll(
         model: the model.
         batch: the clips.
         recompute: keep no activations of the encoder and of each frame; compute them again in the backward pass.
-        recompute_pictures: pictures encoded at a time where that is done.
+        recompute_images: images encoded at a time where that is done.
         watch: is given the features of query and target of each frame that are to match, see :func:`matched`.
 
     Returns:
@@ -71,8 +71,8 @@ def unroll(
     config = model.config
     frames = batch.query_images.shape[1]
     keep = _Recompute(recompute)
-    queries = _encode(model, batch.query_images, keep, recompute_pictures)
-    targets = _encode(model, batch.target_images, keep, recompute_pictures)
+    queries = _encode(model, batch.query_images, keep, recompute_images)
+    targets = _encode(model, batch.target_images, keep, recompute_images)
     # Frame t of the clip of each track.
     rows = [batch.clip_of * frames + t for t in range(frames)]
     span = min(frames, config.max_pointers) - 1
@@ -150,14 +150,14 @@ class _Recompute:
 
 
 def _encode(model: LMEEC, images: Tensor, keep: _Recompute, at_a_time: int) -> ImageFeatures:
-    pictures = images.flatten(0, 1).permute(0, 3, 1, 2)
+    flat = images.flatten(0, 1).permute(0, 3, 1, 2)
 
     def encode(part: Tensor) -> ImageFeatures:
         return model.encode_images(normalise(part.float() / 255))
 
     if not keep.on:
-        return encode(pictures)
-    return ImageFeatures.join([keep(encode, part) for part in pictures.split(at_a_time)])
+        return encode(flat)
+    return ImageFeatures.join([keep(encode, part) for part in flat.split(at_a_time)])
 
 
 def unused_parameters(model: LMEEC) -> dict[str, str]:

@@ -31,7 +31,7 @@ class Row:
     Attributes:
         direction: which way.
         key: identity of the question.
-        visible: whether the object is in the target picture.
+        visible: whether the object is in the target image.
         score: object score; ``None`` where nothing was predicted.
         visibility: probability that it is visible, as the model says.
         iou: ``None`` for all three where the object is not visible.

@@ -123,7 +123,7 @@ def convert_released(
     Args:
         weights: a ``.pt``, ``.pth`` or ``.safetensors`` file, or a state dict; names of SAM 2.1 plus ``MV_MoE.*``.
         backbone: ``hiera-t``, ``hiera-s``, ``hiera-b+`` or ``hiera-l``.
-        image_size: side of the square picture that the weights were trained on.
+        image_size: side of the square image that the weights were trained on.
         behaviour: ``released``; ``paper`` runs the released weights as the paper describes.
         settings: other fields of :class:`LMEECConfig`.
 

@@ -1,4 +1,4 @@
-"""Masks drawn on pictures, and pictures side by side, through supervision."""
+"""Masks drawn on images, and images side by side, through supervision."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def overlay(
     opacity: float = 0.35,
     thickness_px: int | None = None,
 ) -> RgbImage:
-    """Draw masks on a copy of a picture: a tint inside, a line around, a label beside.
+    """Draw masks on a copy of an image: a tint inside, a line around, a label beside.
 
     Args:
         image: ``(H, W, 3)`` uint8.
-        masks: masks of the picture's size; empty ones are passed over.
+        masks: masks of the image's size; empty ones are passed over.
         labels: a text each.
         colors: a hex colour each; :data:`PALETTE` in order if not given.
         opacity: of the tint, 0 to 1.
-        thickness_px: of the line; chosen from the picture's size if not given.
+        thickness_px: of the line; chosen from the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -51,7 +51,7 @@ def overlay(
     dense = [_array(mask) for mask in masks]
     for mask in dense:
         if mask.shape != image.shape[:2]:
-            raise MaskError("a mask does not fit its picture", found=mask.shape, expected=image.shape[:2])
+            raise MaskError("a mask does not fit its image", found=mask.shape, expected=image.shape[:2])
     colors = list(colors) if colors is not None else [PALETTE[i % len(PALETTE)] for i in range(len(dense))]
     if len(colors) != len(dense) or (labels is not None and len(labels) != len(dense)):
         raise MaskError("every mask needs its own label and colour", found=f"{len(dense)} masks, {len(colors)} colours")
@@ -85,7 +85,7 @@ def _ascii(text: str) -> str:
 
 
 def side_by_side(left: RgbImage, right: RgbImage, *, gap_px: int = 8, max_height_px: int = 960) -> RgbImage:
-    """Put two pictures beside each other, scaled to one height.
+    """Put two images beside each other, scaled to one height.
 
     Returns:
         ``(h, w, 3)`` uint8 with ``h`` the larger height, at most ``max_height_px``.
@@ -94,10 +94,10 @@ def side_by_side(left: RgbImage, right: RgbImage, *, gap_px: int = 8, max_height
 
     height = min(max(left.shape[0], right.shape[0]), max_height_px)
     parts = []
-    for picture in (as_rgb(left), as_rgb(right)):
-        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-        how = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_LINEAR
-        parts.append(cv2.resize(picture, (width, height), interpolation=how))
+    for image in (as_rgb(left), as_rgb(right)):
+        width = max(1, round(image.shape[1] * height / image.shape[0]))
+        how = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+        parts.append(cv2.resize(image, (width, height), interpolation=how))
     gap = np.full((height, gap_px, 3), 255, dtype=np.uint8)
     return np.ascontiguousarray(np.concatenate([parts[0], gap, parts[1]], axis=1))
 
@@ -110,21 +110,21 @@ def contact_sheet(
     tile_height_px: int = 180,
     gap_px: int = 4,
 ) -> RgbImage:
-    """Lay pictures out in rows of ``columns``, all ``tile_height_px`` high, with a caption under each.
+    """Lay images out in rows of ``columns``, all ``tile_height_px`` high, with a caption under each.
 
     Raises:
-        MaskError: no picture, or captions of another number.
+        MaskError: no image, or captions of another number.
     """
     import cv2
 
     if not images or columns < 1 or (captions is not None and len(captions) != len(images)):
-        raise MaskError("a sheet needs pictures, a column, and a caption for each or none")
+        raise MaskError("a sheet needs images, a column, and a caption for each or none")
     strip = 18 if captions is not None else 0
     tiles = []
-    for number, picture in enumerate(images):
-        width = max(1, round(picture.shape[1] * tile_height_px / picture.shape[0]))
-        how = cv2.INTER_AREA if tile_height_px < picture.shape[0] else cv2.INTER_LINEAR
-        tile = cv2.resize(as_rgb(picture), (width, tile_height_px), interpolation=how)
+    for number, image in enumerate(images):
+        width = max(1, round(image.shape[1] * tile_height_px / image.shape[0]))
+        how = cv2.INTER_AREA if tile_height_px < image.shape[0] else cv2.INTER_LINEAR
+        tile = cv2.resize(as_rgb(image), (width, tile_height_px), interpolation=how)
         if captions is not None:
             bar = np.full((strip, width, 3), 255, dtype=np.uint8)
             cv2.putText(

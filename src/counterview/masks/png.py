@@ -33,12 +33,12 @@ def davis_palette() -> tuple[int, ...]:
 def read_mask(path: str | os.PathLike[str]) -> BoolImage:
     """Read one object's mask: ``(H, W)`` bool.
 
-    Black is outside. A grey picture is cut at half its range; a picture with two values, at the larger;
-    a picture with an alpha channel but one colour, by its alpha.
+    Black is outside. A grey image is cut at half its range; an image with two values, at the larger;
+    an image with an alpha channel but one colour, by its alpha.
 
     Raises:
         ImageError: missing or damaged.
-        MaskError: a colour picture, or one with several indices.
+        MaskError: a colour image, or one with several indices.
     """
     image = open_image(path)
     if image.mode == "P":
@@ -62,7 +62,7 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
         colour = bands[..., :3] if image.mode in ("RGB", "RGBA") else bands[..., :1]
         if not (colour == colour[..., :1]).all():
             raise MaskError(
-                "is a colour picture, not a mask",
+                "is a colour image, not a mask",
                 path=path,
                 expected="white on black",
                 fix="Save the mask as a grey or 1-bit PNG.",
@@ -76,18 +76,18 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
 
 
 def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture of object indices as DAVIS stores them: ``(H, W)`` uint8, 0 is background.
+    """Read an image of object indices as DAVIS stores them: ``(H, W)`` uint8, 0 is background.
 
     Raises:
         ImageError: missing or damaged.
-        MaskError: no palette or grey picture of 8 bits.
+        MaskError: no palette or grey image of 8 bits.
     """
     image = open_image(path)
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode not in ("P", "L"):
         raise MaskError(
-            "is no picture of indices",
+            "is no image of indices",
             path=path,
             found=f"mode {image.mode}",
             expected="palette or 8-bit grey",
@@ -96,7 +96,7 @@ def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def read_index_masks(path: str | os.PathLike[str]) -> dict[int, ObjectMask]:
-    """The objects of an index picture, by index."""
+    """The objects of an index image, by index."""
     labels = read_index_png(path)
     return {int(i): ObjectMask.from_array(labels == i) for i in np.unique(labels) if i > 0}
 
@@ -120,7 +120,7 @@ def write_index_png(path: str | os.PathLike[str], labels: NDArray[np.integer] | 
     if not isinstance(labels, np.ndarray):
         masks = list(labels)
         if not masks or len(masks) > 255 or len({m.size_hw for m in masks}) > 1:
-            raise MaskError("an index picture takes 1 to 255 masks of one size", found=f"{len(masks)} masks")
+            raise MaskError("an index image takes 1 to 255 masks of one size", found=f"{len(masks)} masks")
         index = np.zeros(masks[0].size_hw, dtype=np.uint8)
         for number, mask in enumerate(masks, start=1):
             index[mask.to_array()] = number

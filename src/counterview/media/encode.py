@@ -1,4 +1,4 @@
-"""Pictures to video."""
+"""Images to video."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from counterview.types import RgbImage, as_rgb
 def write_video(
     path: str | os.PathLike[str], frames: Iterable[RgbImage], fps: Fraction | float = 30, *, crf: int = 20
 ) -> int:
-    """Write an MP4 (H.264, yuv420p), whole or not at all. The same pictures give the same bytes.
+    """Write an MP4 (H.264, yuv420p), whole or not at all. The same images give the same bytes.
 
     Args:
         path: the file.
         frames: ``(H, W, 3)`` uint8, all of one size; taken one by one. An odd side gets a white line more, since the
             format wants even ones.
-        fps: pictures a second.
+        fps: images a second.
         crf: 0 (best) to 51.
 
     Returns:
-        Number of pictures.
+        Number of images.
 
     Raises:
-        InputError: no picture, pictures of several sizes, a rate or quality out of range.
-        ImageError: something that is no picture.
+        InputError: no image, images of several sizes, a rate or quality out of range.
+        ImageError: something that is no image.
         CounterviewError: the video cannot be written.
     """
     rate = Fraction(fps).limit_denominator(1001)
@@ -63,14 +63,14 @@ def write_video(
                     stream.codec_context.thread_count = 1
                     stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
                 if image.shape[:2] != size:
-                    raise InputError("the pictures of a video differ in size", found=image.shape[:2], expected=size)
+                    raise InputError("the images of a video differ in size", found=image.shape[:2], expected=size)
                 even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), constant_values=255)
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
                 frame.pts = count
                 out.mux(stream.encode(frame.reformat(format="yuv420p")))
                 count += 1
             if stream is None:
-                raise InputError("a video needs a picture", path=path)
+                raise InputError("a video needs an image", path=path)
             out.mux(stream.encode())
         aside.replace(path)
     except (av.error.FFmpegError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Pictures from and to files, through Pillow, with nothing taken on trust."""
+"""Images from and to files, through Pillow, with nothing taken on trust."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 """The formats that are opened. Others, Pillow plug-ins that run external programs among them, never are."""
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is decoded, in pixels; an 8K frame has 33 million."""
+"""Largest image that is decoded, in pixels; an 8K frame has 33 million."""
 
 
 def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open and decode a picture whole, as Pillow sees it (mode untouched, EXIF rotation not applied).
+    """Open and decode an image whole, as Pillow sees it (mode untouched, EXIF rotation not applied).
 
     Args:
-        source: a path, or the bytes of an encoded picture.
-        max_pixels: larger pictures are refused before they are decoded.
+        source: a path, or the bytes of an encoded image.
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
-        ImageError: missing, not a picture of :data:`FORMATS`, damaged, or too large.
+        ImageError: missing, not an image of :data:`FORMATS`, damaged, or too large.
     """
     path = None if isinstance(source, bytes) else Path(source)
     if path is not None and path.is_dir():
-        raise ImageError("is a folder", path=path, expected="a picture")
+        raise ImageError("is a folder", path=path, expected="an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -43,10 +43,10 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     except FileNotFoundError:
         raise ImageError("no such file", path=path) from None
     except UnidentifiedImageError:
-        raise ImageError("is not a picture that can be read", path=path, expected=" or ".join(FORMATS)) from None
+        raise ImageError("is not an image that can be read", path=path, expected=" or ".join(FORMATS)) from None
     except Image.DecompressionBombError:
         raise ImageError(
-            "the picture is too large",
+            "the image is too large",
             path=path,
             expected=f"at most {max_pixels} pixels",
             fix="Scale it down first.",
@@ -57,7 +57,7 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     if width * height > max_pixels:
         image.close()
         raise ImageError(
-            "the picture is too large",
+            "the image is too large",
             path=path,
             found=f"{width} x {height} pixels",
             expected=f"at most {max_pixels} pixels",
@@ -68,7 +68,7 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         image.close()
         raise ImageError(
-            "the picture is damaged",
+            "the image is damaged",
             path=path,
             found=str(error) or type(error).__name__,
             fix="Save or copy it anew.",
@@ -77,19 +77,19 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
 
 
 def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """Read a picture as ``(H, W, 3)`` uint8 RGB, upright.
+    """Read an image as ``(H, W, 3)`` uint8 RGB, upright.
 
-    EXIF rotation is applied; 16-bit, grey, palette and CMYK pictures are converted; transparent
+    EXIF rotation is applied; 16-bit, grey, palette and CMYK images are converted; transparent
     pixels are laid over white.
 
     Raises:
-        ImageError: missing, not a picture, damaged, or larger than ``max_pixels``.
+        ImageError: missing, not an image, damaged, or larger than ``max_pixels``.
     """
     return to_rgb(open_image(source, max_pixels=max_pixels))
 
 
 def to_rgb(image: Image.Image) -> RgbImage:
-    """``(H, W, 3)`` uint8 RGB, upright, from an opened picture. See :func:`read_image`."""
+    """``(H, W, 3)`` uint8 RGB, upright, from an opened image. See :func:`read_image`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         deep = np.asarray(image).astype(np.float64)
@@ -121,7 +121,7 @@ def write_image(path: str | os.PathLike[str], image: RgbImage, *, quality: int =
     kind = formats.get(Path(path).suffix.lower())
     if kind is None:
         raise ImageError("cannot tell the format", path=path, expected=f"an ending among {', '.join(formats)}")
-    picture = Image.fromarray(as_rgb(image))
+    encoded = Image.fromarray(as_rgb(image))
     options: dict[str, Any] = {} if kind == "PNG" else {"quality": quality}
     with atomic_write(path) as handle:
-        picture.save(handle, format=kind, **options)
+        encoded.save(handle, format=kind, **options)

@@ -1,6 +1,6 @@
-"""Frames of a video by number, exact by timestamp, read by group of pictures.
+"""Frames of a video by number, exact by timestamp, read by group of images.
 
-Frame ``n`` is the picture shown ``n / fps`` seconds after the first one. For each group of pictures that holds a
+Frame ``n`` is the image shown ``n / fps`` seconds after the first one. For each group of images that holds a
 wanted frame the reader seeks once and decodes from its keyframe to the last wanted frame; nothing else is
 read or decoded. A file with an index of its own (MP4, MOV) is not read through even once.
 """
@@ -37,11 +37,11 @@ class VideoReader:
     Attributes:
         path: the file.
         fps: frames per second.
-        size_hw: height and width of the pictures as they are shown, in pixels.
+        size_hw: height and width of the images as they are shown, in pixels.
 
     Raises:
         VideoError: missing, no video, damaged beyond opening, or larger than
-            :data:`counterview.media.images.MAX_PIXELS` a picture.
+            :data:`counterview.media.images.MAX_PIXELS` an image.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
@@ -79,11 +79,11 @@ class VideoReader:
             self._origin, self._last = (times[0], times[-1]) if times else (0, -1)
             self._delay = 0
         if not self._keys:
-            raise VideoError("holds no picture", path=self.path, found="no keyframe")
+            raise VideoError("holds no image", path=self.path, found="no keyframe")
         self.fps = self._frame_rate(times)
         self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
         self.size_hw = (stream.codec_context.height, stream.codec_context.width)
-        for _, image in self.read([0]):  # how it is turned stands in the pictures
+        for _, image in self.read([0]):  # how it is turned stands in the images
             if not isinstance(image, VideoError):
                 self.size_hw = (image.shape[0], image.shape[1])
 
@@ -96,7 +96,7 @@ class VideoReader:
         if rate and step > 0 and abs(Fraction(rate) * step - 1) < Fraction(1, 25):
             return Fraction(rate)
         if step <= 0:
-            raise VideoError("its pictures have no increasing times", path=self.path)
+            raise VideoError("its images have no increasing times", path=self.path)
         return (1 / step).limit_denominator(1001)
 
     @property
@@ -120,13 +120,13 @@ class VideoReader:
         return image
 
     def read(self, frames: Iterable[int]) -> Iterator[tuple[int, RgbImage | VideoError]]:
-        """Read several frames, each group of pictures once.
+        """Read several frames, each group of images once.
 
         Args:
             frames: frame numbers, in any order.
 
         Yields:
-            every number once with its picture, or with the error that stands in its way; nearly ascending.
+            every number once with its image, or with the error that stands in its way; nearly ascending.
 
         Raises:
             InputError: a number that is no whole number from 0.
@@ -165,12 +165,12 @@ class VideoReader:
                 yield number, self._read_carefully(group, number)
             return
         if left and group > 0 and self._by_dts:
-            # With pictures that are shown before they are decoded, a keyframe's time in the file's index lies
+            # With images that are shown before they are decoded, a keyframe's time in the file's index lies
             # before what it shows: these frames may belong to the group before.
             yield from self._read_group(group - 1, list(left))
         else:
             for number in left:
-                yield number, self._absent(number, "no picture at its time")
+                yield number, self._absent(number, "no image at its time")
 
     def _read_carefully(self, group: int, number: int) -> RgbImage | VideoError:
         """One frame, with what its group may build on decoded as well.
@@ -178,14 +178,14 @@ class VideoReader:
         Where groups are open, decoders complain of references that only the group before would have set up. So
         errors count from the keyframe of the frame's own group on, and one thread tells where they come from.
         """
-        problem = self._absent(number, "no picture at its time")
+        problem = self._absent(number, "no image at its time")
         try:
             self._careful = self._careful or _Source(self.path, "SLICE", self._threads)
             for first in dict.fromkeys((group, max(0, group - 1))):
                 try:
                     for _, image in self._decode(self._careful, first, group, [number]):
                         return image
-                    problem = self._absent(number, "no picture at its time")
+                    problem = self._absent(number, "no image at its time")
                 except (av.error.FFmpegError, EOFError, ImageError) as error:
                     problem = VideoError(f"frame {number} is damaged", path=self.path, found=_text(error))
         except VideoError as error:
@@ -211,7 +211,7 @@ class VideoReader:
                 continue  # shown before the keyframe and built on the group before: not to be had from here
             number = None if pts is None else self._number(pts)
             if source.can_skip:
-                # Pictures that no other builds on need not be decoded if nobody wants them.
+                # Images that no other builds on need not be decoded if nobody wants them.
                 source.context.skip_frame = "DEFAULT" if number is None or number in to_come else "NONREF"
             try:
                 yield from self._wanted(source.context.decode(packet), members)
@@ -283,19 +283,19 @@ class _Source:
 
     def _open_decoder(self, thread_type: str, threads: int) -> VideoError | None:
         if not self.container.streams.video:
-            return VideoError("holds no pictures", path=self.path, expected="a video stream")
+            return VideoError("holds no images", path=self.path, expected="a video stream")
         self.stream: Any = self.container.streams.video[0]
         self.context: Any = self.stream.codec_context
         if self.context is None or self.stream.time_base is None:
             return VideoError("is in a format that cannot be decoded", path=self.path)
         width, height = self.context.width, self.context.height
         if width * height > MAX_PIXELS:
-            return VideoError("the pictures are too large", path=self.path, found=f"{width}x{height}")
+            return VideoError("the images are too large", path=self.path, found=f"{width}x{height}")
         self.context.thread_type = thread_type
         self.context.thread_count = threads
-        # A damaged picture must come as an error and not as grey blocks.
+        # A damaged image must come as an error and not as grey blocks.
         self.context.options = {"err_detect": "explode"}
-        # In H.264 a picture says in its header whether any other builds on it. HEVC says less: one that none of its
+        # In H.264 an image says in its header whether any other builds on it. HEVC says less: one that none of its
         # own temporal layer builds on may still carry a higher layer.
         self.can_skip = self.context.name == "h264"
         return None

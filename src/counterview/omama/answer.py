@@ -1,4 +1,4 @@
-"""What a model answers for two pictures whose masks are described: one way, in use and in validation."""
+"""What a model answers for two images whose masks are described: one way, in use and in validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One picture. N masks, C channels.
+    """One image. N masks, C channels.
 
     Attributes:
         descriptors: ``(N, D)``.
@@ -40,7 +40,7 @@ class Answer:
         rank: ``(Q, N)`` what candidates are chosen by, the largest first.
         visibility: ``(Q,)`` probability that the object can be seen.
         logit: ``(Q,)`` of it, before calibration.
-        homographies: from the query to the target picture, as :func:`counterview.omama.scene.view_homographies` gives
+        homographies: from the query to the target image, as :func:`counterview.omama.scene.view_homographies` gives
             them; none from a model that does not look at the scene.
     """
 
@@ -61,9 +61,9 @@ def answer(
         model: in evaluation mode.
         queries: ``(Q, D)`` descriptors of the query objects.
         query_boxes: their boxes.
-        query: the query picture with its proposals, which only a model with a scene looks at.
-        target: the target picture; its masks are the candidates, at least one.
-        around: the target picture with its proposals, where the candidates are other masks.
+        query: the query image with its proposals, which only a model with a scene looks at.
+        target: the target image; its masks are the candidates, at least one.
+        around: the target image with its proposals, where the candidates are other masks.
     """
     device = model.device
     count, scene = len(queries), model.config.scene.proposals

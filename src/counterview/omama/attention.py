@@ -23,8 +23,8 @@ class PositionEmbedding(nn.Module):
     def forward(self, grid_hw: tuple[int, int]) -> Tensor:
         """The embedding of a map of ``grid_hw``: ``(1, h * w, C)``, row by row.
 
-        The whole embedding is spread over the whole map, so that the corners of the picture keep theirs
-        whatever its shape; the picture itself is never stretched for it.
+        The whole embedding is spread over the whole map, so that the corners of the image keep theirs
+        whatever its shape; the image itself is never stretched for it.
         """
         weight: Tensor = self.weight
         if tuple(grid_hw) != tuple(weight.shape[:2]):
@@ -38,7 +38,7 @@ class CrossViewAttention(nn.Module):
     """Multi-head attention of descriptors over a map, followed by ``y + MLP(norm(y))``.
 
     One LayerNorm serves descriptors and map; descriptors are not added to the result. The same module
-    serves both uses: candidates look at the query picture, the query object looks at the target picture.
+    serves both uses: candidates look at the query image, the query object looks at the target image.
 
     Args:
         channels: channels C of descriptors and map.

@@ -15,7 +15,7 @@ from counterview.data.dataset import Take, open_dataset
 from counterview.errors import MaskError
 from counterview.omama.checkpoint import model_card, model_config
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import PictureStore, fit_mask
+from counterview.omama.images import ImageStore, fit_mask
 from counterview.omama.recipe import SamplingConfig
 from counterview.omama.sheet import match_sheet
 from counterview.omama.training import pairs_of, split_decay, summarise_shares
@@ -66,7 +66,7 @@ class BackboneTask:
 
     def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
         """A validator whose features are those of the weights as they are now."""
-        store = PictureStore(
+        store = ImageStore(
             self.config.model,
             Path(self._scratch.name) / "features",
             order=self._sampling.order,
@@ -102,7 +102,7 @@ def draw_cameras(take: Take, cameras: Sequence[str], number: int, rng: np.random
 
 
 def objects_in(take: Take, camera: str, frame: int, image: RgbImage) -> tuple[dict[str, ObjectMask], set[str]]:
-    """Masks of the objects that a picture shows, at its size, and names of those looked for in vain.
+    """Masks of the objects that an image shows, at its size, and names of those looked for in vain.
 
     A mask that does not decode is noted and left out: nothing is known of its object.
     """

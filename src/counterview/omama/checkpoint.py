@@ -30,7 +30,7 @@ tags: [image-segmentation, cross-view-correspondence, ego-exo4d, o-mama]
 ---
 # O-MaMa
 
-Finds an object of one picture among the masks of another (O-MaMa, ICCV 2025, arXiv 2506.06026), for
+Finds an object of one image among the masks of another (O-MaMa, ICCV 2025, arXiv 2506.06026), for
 [Counterview](https://github.com/counterview/counterview).
 
 ```python

@@ -1,4 +1,4 @@
-"""What a training recipe of close-ups says beside ``method`` and ``training``."""
+"""What a training recipe of object crops says beside ``method`` and ``training``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from counterview.omama.recipe import DataConfig
 
 
 @dataclass(frozen=True)
-class CloseUpTraining:
-    """What is particular to training close-ups.
+class ObjectCropTraining:
+    """What is particular to training object crops.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
@@ -37,13 +37,13 @@ class CloseUpTraining:
     absent_similarity: float = field(
         default=0.5, metadata={"help": "cosine of the answer 'not there', with which every candidate competes"}
     )
-    degrees: float = field(default=20.0, metadata={"help": "largest turn of a close-up either way"})
+    degrees: float = field(default=20.0, metadata={"help": "largest turn of an object crop either way"})
     zoom: float = field(default=0.18, metadata={"help": "largest change of its scale, as a logarithm"})
     shift: float = field(default=0.06, metadata={"help": "largest shift, as a share of its side"})
     flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
-    coarse: float = field(default=0.25, metadata={"help": "share of close-ups shown as if from farther away"})
+    coarse: float = field(default=0.25, metadata={"help": "share of object crops shown as if from farther away"})
     colour: float = field(default=0.25, metadata={"help": "strength of changes of a view's light and colour; 0: none"})
-    memory_mb: int = field(default=4000, metadata={"help": "close-ups kept in memory, per process"})
+    memory_mb: int = field(default=4000, metadata={"help": "object crops kept in memory, per process"})
 
     def __post_init__(self) -> None:
         problems = [
@@ -70,20 +70,20 @@ class CloseUpTraining:
 
 
 @dataclass(frozen=True)
-class CloseUpRecipe:
+class ObjectCropRecipe:
     """The keys of a recipe beside ``method`` and ``training``."""
 
     data: DataConfig
     model: OMaMaConfig
-    close_ups: CloseUpTraining = field(default_factory=CloseUpTraining)
+    object_crops: ObjectCropTraining = field(default_factory=ObjectCropTraining)
 
     def __post_init__(self) -> None:
-        if not self.model.learned_backbone or not self.model.backbone_settings.get("close_ups"):
+        if not self.model.learned_backbone or not self.model.backbone_settings.get("object_crops"):
             raise ConfigError(
-                "there are no close-ups to train",
-                fix="Set model.learned_backbone to true and model.backbone_settings.close_ups to their channels.",
+                "there are no object crops to train",
+                fix="Set model.learned_backbone to true and model.backbone_settings.object_crops to their channels.",
             )
         if self.model.matching_head:
             raise ConfigError(
-                "model.matching_head is true: close-ups are trained without a head", fix="Train it with method omama."
+                "model.matching_head is true: object crops are trained without a head", fix="Train it with method omama."
             )

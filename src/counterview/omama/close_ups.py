@@ -1,4 +1,4 @@
-"""Training of close-ups (:mod:`counterview.features.close_ups`): which of a picture's masks shows this object?
+"""Training of object crops (:mod:`counterview.features.object_crops`): which of an image's masks shows this object?
 
 A sample is a take: all cameras of one moment, and views of its other moments. Every object of every view asks every
 view of the take from another camera or moment. The candidates are what the view shows: its objects, and proposals,
@@ -24,13 +24,13 @@ from torch.nn import functional
 
 from counterview.data.dataset import Take, open_datasets
 from counterview.errors import ConfigError, InputError
-from counterview.features.close_ups import CUT, SIZE, CloseUpNet, cut
+from counterview.features.object_crops import CUT, SIZE, ObjectCropNet, cut
 from counterview.omama.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.omama.checkpoint import load_model
-from counterview.omama.close_up_recipe import CloseUpRecipe, CloseUpTraining
+from counterview.omama.object_crop_recipe import ObjectCropRecipe, ObjectCropTraining
 from counterview.omama.crops import affine, change_colours
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import mask_overlaps
+from counterview.omama.images import mask_overlaps
 from counterview.omama.recipe import SamplingConfig
 from counterview.omama.training import CACHE, pairs_fingerprint, start_from
 from counterview.omama.workers import spread
@@ -44,7 +44,7 @@ SAME = 0.5
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One camera's picture of one moment. R close-ups, the first K of them objects; the take has M objects.
+    """One camera's image of one moment. R object crops, the first K of them objects; the take has M objects.
 
     Attributes:
         pixels: ``(R, CUT, CUT, 4)`` uint8, in a sample ``(R, SIZE, SIZE, 4)``.
@@ -61,8 +61,8 @@ class View:
     states: NDArray[np.int64]
 
 
-class CloseUpTask(BackboneTask):
-    """Trains the close-ups of a ``tiny`` backbone.
+class ObjectCropTask(BackboneTask):
+    """Trains the object crops of a ``tiny`` backbone.
 
     Args:
         config: the recipe's keys.
@@ -72,11 +72,11 @@ class CloseUpTask(BackboneTask):
         ConfigError: settings that do not go together.
     """
 
-    config_class: ClassVar[type] = CloseUpRecipe
-    config: CloseUpRecipe
-    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "close_ups.memory_mb")
+    config_class: ClassVar[type] = ObjectCropRecipe
+    config: ObjectCropRecipe
+    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "object_crops.memory_mb")
 
-    def __init__(self, config: CloseUpRecipe) -> None:
+    def __init__(self, config: ObjectCropRecipe) -> None:
         data = config.data
         self.train_data = open_datasets(data.roots, data.split)
         self.views: dict[str, dict[int, tuple[str, ...]]] = {}
@@ -96,12 +96,12 @@ class CloseUpTask(BackboneTask):
         cache = Path(data.cache or Path(data.root) / CACHE)
         super().__init__(config, CachedProposer(proposer, cache / "proposals"), SamplingConfig())
         # Before training seeds anything, and not within it: what a sample is must not touch the generators.
-        self._first_net = _close_ups_of(config.close_ups.init) if config.close_ups.look_alikes else None
-        if config.close_ups.proposals:
+        self._first_net = _object_crops_of(config.object_crops.init) if config.object_crops.look_alikes else None
+        if config.object_crops.proposals:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Make the proposals of all pictures of which they are asked for, unless they are there."""
+        """Make the proposals of all images of which they are asked for, unless they are there."""
         items = [
             (uid, camera, frame)
             for uid in self.takes
@@ -124,17 +124,17 @@ class CloseUpTask(BackboneTask):
     def build_model(self) -> nn.Module:
         """See :class:`counterview.training.task.Task`, as for all below."""
         model = OMaMa(self.config.model)
-        if self.config.close_ups.init is not None:
-            start_from(model, self.config.close_ups.init, "backbone.", optional="backbone.close_ups.")
+        if self.config.object_crops.init is not None:
+            start_from(model, self.config.object_crops.init, "backbone.", optional="backbone.object_crops.")
         model.requires_grad_(False)
-        model.backbone.close_ups.requires_grad_(True)
+        model.backbone.object_crops.requires_grad_(True)
         return model.train()
 
     def train_length(self, epoch: int) -> int:
-        return len(self.takes) * self.config.close_ups.passes
+        return len(self.takes) * self.config.object_crops.passes
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> list[View]:
-        config = self.config.close_ups
+        config = self.config.object_crops
         uid = self.takes[index % len(self.takes)]
         take, seen = self.train_data.take(uid), self.views[uid]
         moments = self._moments(uid)
@@ -167,7 +167,7 @@ class CloseUpTask(BackboneTask):
             iou = mask_overlaps(found, masks)
             alike = self._look_alikes(image, masks, found, iou)
             rest = np.setdiff1d(np.arange(len(found)), alike)
-            number = self.config.close_ups.kept_proposals - len(alike)
+            number = self.config.object_crops.kept_proposals - len(alike)
             chosen = np.sort(np.concatenate([alike, rest[_hard(iou[rest], number, f"{uid} {camera} {frame}")]]))
             table = np.zeros((len(chosen), len(names)), dtype=np.float32)
             table[:, objects] = iou[chosen]
@@ -175,14 +175,14 @@ class CloseUpTask(BackboneTask):
             masks += [found[i] for i in chosen]
         cuts = cut(image, masks)
         view = View(cuts.pixels, cuts.numbers, overlap, np.array(objects, dtype=np.int64), states)
-        self._keep(key, view, cuts.pixels.nbytes, self.config.close_ups.memory_mb)
+        self._keep(key, view, cuts.pixels.nbytes, self.config.object_crops.memory_mb)
         return view
 
     def _look_alikes(
         self, image: RgbImage, objects: Sequence[ObjectMask], found: Sequence[ObjectMask], iou: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """The proposals that the network of ``init`` takes most readily for an object that they are not."""
-        number = min(self.config.close_ups.look_alikes, len(found))
+        number = min(self.config.object_crops.look_alikes, len(found))
         if self._first_net is None or number == 0 or not objects:
             return np.zeros(0, dtype=np.int64)
         # Half the digits rank as well as all, in half the time.
@@ -194,12 +194,12 @@ class CloseUpTask(BackboneTask):
         return np.argsort(-most, kind="stable")[:number].astype(np.int64)
 
     def _changed(self, view: View, mirrored: bool, rng: np.random.Generator) -> View:
-        """A view as training shows it: some of its proposals, each close-up moved, all of them in another light."""
-        config, count = self.config.close_ups, len(view.objects)
+        """A view as training shows it: some of its proposals, each object crop moved, all of them in another light."""
+        config, count = self.config.object_crops, len(view.objects)
         extra = rng.permutation(len(view.pixels) - count)[: config.proposals] + count
         rows = np.concatenate([np.arange(count), extra]).astype(np.int64)
         moved = np.stack([_moved(config, view.pixels[row], mirrored, rng) for row in rows])
-        # One change of light for all close-ups of a view, as one picture has one light.
+        # One change of light for all object crops of a view, as one image has one light.
         strip = np.ascontiguousarray(moved[..., :3]).reshape(-1, SIZE, 3)
         moved[..., :3] = change_colours(strip, config.colour, 0.0, rng).reshape(len(rows), SIZE, SIZE, 3)
         return View(moved, view.numbers[rows], view.overlap[rows], view.objects, view.states)
@@ -220,14 +220,14 @@ class CloseUpTask(BackboneTask):
         }
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        net = cast(OMaMa, model).backbone.close_ups
+        net = cast(OMaMa, model).backbone.object_crops
         pixels = batch["pixels"].permute(0, 3, 1, 2).float() / 255
         described = net(pixels, batch["numbers"])
         with torch.autocast(described.device.type, enabled=False):
             return self._matching(functional.normalize(described.float(), dim=1), batch)
 
     def _matching(self, described: Tensor, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        config = self.config.close_ups
+        config = self.config.object_crops
         takes, rows, states = batch["takes"], batch["rows"].tolist(), batch["states"]
         number = int(takes.max()) + 1
         take_of = torch.repeat_interleave(takes, batch["rows"])
@@ -280,23 +280,23 @@ class CloseUpTask(BackboneTask):
         }
 
 
-def _close_ups_of(folder: str | None) -> CloseUpNet:
+def _object_crops_of(folder: str | None) -> ObjectCropNet:
     """The network of a trained model, as it is.
 
     Raises:
         ConfigError: the model has none.
     """
     model = load_model(str(folder))
-    if not model.config.learned_backbone or not model.config.backbone_settings.get("close_ups"):
+    if not model.config.learned_backbone or not model.config.backbone_settings.get("object_crops"):
         raise ConfigError(
-            "init has no close-ups with which look-alikes could be found", path=folder,
-            fix="Set close_ups.look_alikes to 0, or init to a model of omama-close-ups.",
+            "init has no object crops with which look-alikes could be found", path=folder,
+            fix="Set object_crops.look_alikes to 0, or init to a model of omama-object crops.",
         )  # fmt: skip
-    return model.backbone.close_ups.eval()
+    return model.backbone.object_crops.eval()
 
 
 def _proposing(roots: Sequence[str], proposer: CachedProposer) -> Callable[[tuple[str, str, int]], None]:
-    """What makes the proposals of one picture, in a process of its own."""
+    """What makes the proposals of one image, in a process of its own."""
     dataset = open_datasets(roots)
 
     def propose(item: tuple[str, str, int]) -> None:
@@ -332,9 +332,9 @@ def _hard(overlap: NDArray[np.float32], number: int, name: str) -> NDArray[np.in
 
 
 def _moved(
-    config: CloseUpTraining, pixels: NDArray[np.uint8], mirrored: bool, rng: np.random.Generator
+    config: ObjectCropTraining, pixels: NDArray[np.uint8], mirrored: bool, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The close-up ``(SIZE, SIZE, 4)`` out of a cut, turned, scaled and shifted."""
+    """The object crop ``(SIZE, SIZE, 4)`` out of a cut, turned, scaled and shifted."""
     angle = np.deg2rad(rng.uniform(-config.degrees, config.degrees))
     scale = float(np.exp(rng.uniform(-config.zoom, config.zoom)))
     centre = np.array([(CUT - 1) / 2] * 2) + rng.uniform(-config.shift, config.shift, 2) * CUT

@@ -18,7 +18,7 @@ from counterview.omama.crops import BoolArray, Crop
 
 
 def describe_crops(net: TinyNet, maps: TinyMaps, points: Sequence[BoolArray], context_px: int) -> Tensor:
-    """``[object; context]`` of the masks of crops, as ``describe_masks`` makes them of a picture.
+    """``[object; context]`` of the masks of crops, as ``describe_masks`` makes them of an image.
 
     Args:
         net: whose normalisation is used, over all masks of all crops together.

@@ -1,6 +1,6 @@
-"""Crops of the pictures of one moment, changed each in its own way: what end-to-end training of O-MaMa looks at.
+"""Crops of the images of one moment, changed each in its own way: what end-to-end training of O-MaMa looks at.
 
-A sample is one moment of a take, seen by two or more cameras. Every picture is turned, scaled and cut on its own, and
+A sample is one moment of a take, seen by two or more cameras. Every image is turned, scaled and cut on its own, and
 its light and colours are changed on their own, so that nothing but the objects themselves ties the views together.
 Candidates beside the true masks are proposals where there are any, and otherwise what a proposer gets wrong: parts
 of objects, objects with some of what is around them, neighbours taken for one, and anything else.
@@ -25,14 +25,14 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class CropConfig:
-    """How a picture is cut and changed.
+    """How an image is cut and changed.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
     """
 
     size_px: int = field(default=224, metadata={"help": "side of a crop, a multiple of 32"})
-    zoom_min: float = field(default=0.6, metadata={"help": "smallest scale of a picture before it is cut"})
+    zoom_min: float = field(default=0.6, metadata={"help": "smallest scale of an image before it is cut"})
     zoom_max: float = field(default=1.7, metadata={"help": "largest scale"})
     degrees: float = field(default=15.0, metadata={"help": "largest turn either way"})
     flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
@@ -80,7 +80,7 @@ def draw_crop(
     rng: np.random.Generator,
     anchor: str | None = None,
 ) -> Crop:
-    """Cut and change one picture.
+    """Cut and change one image.
 
     Args:
         image: ``(H, W, 3)``.
@@ -129,7 +129,7 @@ def _placement(
     mirrored: bool,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], float]:
-    """The affine map from picture to crop, ``(2, 3)``, and its scale."""
+    """The affine map from image to crop, ``(2, 3)``, and its scale."""
     zoom = float(np.exp(rng.uniform(np.log(config.zoom_min), np.log(config.zoom_max))))
     window = config.size_px / zoom
     seen = [m for m in masks.values() if m.any()]
@@ -139,7 +139,7 @@ def _placement(
     else:
         middle_y, middle_x = size_hw[0] / 2, size_hw[1] / 2
     centre = np.array([middle_x, middle_y]) + rng.uniform(-0.35, 0.35, 2) * window
-    # A crop that hangs over the picture's rim is pushed inside as far as the picture goes.
+    # A crop that hangs over the image's rim is pushed inside as far as the image goes.
     for axis, side in enumerate((size_hw[1], size_hw[0])):
         half = window / 2
         centre[axis] = side / 2 if side <= window else float(np.clip(centre[axis], half, side - half))
@@ -179,7 +179,7 @@ def change_colours(
 
     Args:
         strength: 0 changes nothing.
-        blur: share of pictures that are blurred or noisy.
+        blur: share of images that are blurred or noisy.
     """
     if strength == 0:
         return pixels

@@ -22,20 +22,20 @@ VANISHED = "the query mask is smaller than a cell of the features; its centre's 
 def describe_masks(
     config: DescriptorConfig, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]
 ) -> Tensor:
-    """Descriptors ``[object; context]`` of N masks of one picture.
+    """Descriptors ``[object; context]`` of N masks of one image.
 
     Args:
         config: how to pool.
         backbone: what made the map; it describes objects its own way if it has one (``classical`` looks at the
-            picture's pixels), and pools its map otherwise.
-        features: the map of the picture, ``(C, h, w)``.
-        masks: N masks at the picture's size.
+            image's pixels), and pools its map otherwise.
+        features: the map of the image, ``(C, h, w)``.
+        masks: N masks at the image's size.
 
     Returns:
         ``(N, 2C)``, or ``(N, object channels + C)``; float32 or the map's own wider type.
 
     Raises:
-        MaskError: a mask of another size than the picture.
+        MaskError: a mask of another size than the image.
     """
     describe = backbone.describe if config.own else pooling.describe
     objects = describe(features, masks, config.pooling, fallback=config.fallback)

@@ -1,7 +1,7 @@
 """O-MaMa with a small backbone of its own, both trained together, as a task of the training engine.
 
 Beyond the paper, whose backbone is frozen: all cameras of a moment are looked at together, each through a crop of its
-own (:mod:`counterview.omama.crops`), every ordered pair of them is a pair of query and target picture, and candidates
+own (:mod:`counterview.omama.crops`), every ordered pair of them is a pair of query and target image, and candidates
 of the batch's other takes are negatives too.
 """
 
@@ -52,7 +52,7 @@ class EndToEndConfig:
     credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a candidate is right"})
     absent_weight: float = field(default=2.0, metadata={"help": "weight of absent objects in the visibility loss"})
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
-    picture_mb: int = field(default=3000, metadata={"help": "decoded pictures kept in memory, per process"})
+    image_mb: int = field(default=3000, metadata={"help": "decoded images kept in memory, per process"})
 
     def __post_init__(self) -> None:
         problems = [
@@ -110,7 +110,7 @@ class EndToEndTask(BackboneTask):
 
     config_class: ClassVar[type] = EndToEndRecipe
     config: EndToEndRecipe
-    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "end_to_end.picture_mb")
+    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "end_to_end.image_mb")
 
     def __init__(self, config: EndToEndRecipe) -> None:
         data = config.data
@@ -159,7 +159,7 @@ class EndToEndTask(BackboneTask):
         return self._groups[moment.take], crops
 
     def _view(self, take: Take, camera: str, frame: int) -> tuple[Any, ...]:
-        """Picture, masks, names of absent objects, proposals."""
+        """Image, masks, names of absent objects, proposals."""
         key = (take.uid, camera, frame)
         if key in self._kept:
             return cast(tuple[Any, ...], self._kept[key])
@@ -168,7 +168,7 @@ class EndToEndTask(BackboneTask):
         proposals = self.proposer(image, str(frame)).masks if self.config.end_to_end.proposals else ()
         value = (image, masks, frozenset(absent), proposals)
         size = image.nbytes + 4000 * (len(masks) + len(proposals))
-        self._keep(key, value, size, self.config.end_to_end.picture_mb)
+        self._keep(key, value, size, self.config.end_to_end.image_mb)
         return value
 
     def collate(self, samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class EndToEndTask(BackboneTask):
         """InfoNCE on the cosines of object descriptors alone, with the candidates of the batch's other takes.
 
         It teaches the backbone what tells objects apart. The head is kept out of it: from context and attention it
-        would learn to tell takes apart, and nothing about the objects of one picture.
+        would learn to tell takes apart, and nothing about the objects of one image.
         """
         query_of, target_of = batch["pairs"].unbind(1)
         objects = nn.functional.normalize(table[..., : self.config.model.object_width], dim=-1)

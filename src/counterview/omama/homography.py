@@ -1,6 +1,6 @@
 """How two views of a scene lie to each other: a homography between the places where its things stand.
 
-Things stand on something, a table or a floor, and a plane seen twice is the same picture up to a homography. Which
+Things stand on something, a table or a floor, and a plane seen twice is the same image up to a homography. Which
 proposal of one view is which of the other is not known, only how alike they are; so minimal samples of four pairs are
 drawn by likeness, and the homography under which most pairs agree is kept (RANSAC, Fischler and Bolles 1981, with
 uncertain matches) and fitted to the pairs that agree (locally optimised, Chum, Matas and Kittler 2003).
@@ -18,7 +18,7 @@ I64 = NDArray[np.int64]
 
 SAMPLES = 2000
 TOLERANCE = 0.13
-"""Deviation that is expected of places, in half widths of a picture: feet of boxes, and not all on one plane."""
+"""Deviation that is expected of places, in half widths of an image: feet of boxes, and not all on one plane."""
 TEMPERATURE = 0.07
 """Of the soft assignment of proposals to each other."""
 LEAST_SIMILARITY, LEAST_WEIGHT = 0.3, 0.01
@@ -35,7 +35,7 @@ LEAST_AGREEMENT = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Homography:
-    """Where places of the query picture lie in the target picture.
+    """Where places of the query image lie in the target image.
 
     Attributes:
         matrix: ``(3, 3)``, of points as :func:`places` gives them.
@@ -62,7 +62,7 @@ class Homography:
 
 
 def places(boxes_xywh: NDArray[np.floating], size_hw: tuple[int, int]) -> F64:
-    """Where boxes stand: the middles of their lower edges ``(n, 2)``, from the picture's centre in half widths."""
+    """Where boxes stand: the middles of their lower edges ``(n, 2)``, from the image's centre in half widths."""
     boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
     height, width = size_hw
     foot = boxes[:, :2] + boxes[:, 2:] * (0.5, 1.0)
@@ -80,8 +80,8 @@ def find_homography(
     """Find the homography on which proposals of two views agree best.
 
     Args:
-        query: ``(m, 2)`` places of the query picture's proposals.
-        target: ``(n, 2)`` places of the target picture's.
+        query: ``(m, 2)`` places of the query image's proposals.
+        target: ``(n, 2)`` places of the target image's.
         similarity: ``(m, n)`` how alike they are, cosines.
         scores: ``(m,)`` and ``(n,)`` how far each proposal is a thing, 0 to 1; without them all count alike. What is no
             thing, a piece of one or of the wall, has its lower edge anywhere.

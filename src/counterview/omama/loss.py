@@ -1,4 +1,4 @@
-"""Mask Matching Contrastive Loss: InfoNCE over a target picture's candidates, or over all of the batch."""
+"""Mask Matching Contrastive Loss: InfoNCE over a target image's candidates, or over all of the batch."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Draw:
     """The candidates of one training example.
 
     Attributes:
-        proposals: ``(M,)`` int64, index among the picture's proposals, or :data:`TRUTH`.
+        proposals: ``(M,)`` int64, index among the image's proposals, or :data:`TRUTH`.
         positive: place of the right one in ``proposals``; 0 where ``visible`` is false.
         visible: whether there is a right one.
     """
@@ -80,7 +80,7 @@ def draw_candidates(
 
     In the modes ``adjacent`` and ``random`` no candidate comes twice, none overlaps the truth by
     ``overlap_threshold`` or more except the positive, and of masks that repeat one another one comes at most;
-    where the picture has too few proposals for that, there are fewer candidates.
+    where the image has too few proposals for that, there are fewer candidates.
 
     Args:
         rng: the only source of randomness.

@@ -1,4 +1,4 @@
-"""O-MaMa: which of a picture's masks shows the object that another picture shows (ICCV 2025, arXiv 2506.06026)."""
+"""O-MaMa: which of an image's masks shows the object that another image shows (ICCV 2025, arXiv 2506.06026)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from counterview.omama.visibility import Calibration, VisibilityHead
 
 @dataclass(frozen=True)
 class OMaMaOutput:
-    """What :class:`OMaMa` answers for B pairs of pictures with Q query objects and N candidates each.
+    """What :class:`OMaMa` answers for B pairs of images with Q query objects and N candidates each.
 
-    With one query object a picture the axis Q is left out.
+    With one query object an image the axis Q is left out.
 
     Attributes:
         similarity: ``(B, N)`` or ``(B, Q, N)`` cosines in ``[-1, 1]``; minus infinity for padded candidates.
-        visibility: ``(B,)`` or ``(B, Q)`` probability that the object is in the target picture; 0 where there
+        visibility: ``(B,)`` or ``(B, Q)`` probability that the object is in the target image; 0 where there
             is no candidate.
         visibility_logit: ``(B,)`` or ``(B, Q)`` before calibration and sigmoid.
         query_embedding: ``(B, E)`` or ``(B, Q, E)``, of length 1.
@@ -100,7 +100,7 @@ class OMaMa(nn.Module):
         return Tiny(self.backbone, torch.device(device)) if self.config.learned_backbone else None
 
     def embed_queries(self, query_descriptors: Tensor, target_map: Tensor) -> Tensor:
-        """Embed query objects, which look at the target picture.
+        """Embed query objects, which look at the target image.
 
         Args:
             query_descriptors: ``(B, Q, 2C)``.
@@ -112,7 +112,7 @@ class OMaMa(nn.Module):
         return self._embed(query_descriptors, target_map, "target_position")
 
     def embed_candidates(self, candidate_descriptors: Tensor, query_map: Tensor) -> Tensor:
-        """Embed candidates, which look at the query picture: ``(B, N, 2C)``, ``(B, C, h, w)`` to ``(B, N, E)``."""
+        """Embed candidates, which look at the query image: ``(B, N, 2C)``, ``(B, C, h, w)`` to ``(B, N, E)``."""
         return self._embed(candidate_descriptors, query_map, "query_position")
 
     def forward(
@@ -128,10 +128,10 @@ class OMaMa(nn.Module):
         """Compare query objects with candidates.
 
         Args:
-            query_descriptors: ``(B, Q, 2C)`` of the objects in the query picture.
-            candidate_descriptors: ``(B, N, 2C)`` of the masks in the target picture.
-            query_map: ``(B, C, h, w)`` of the query picture, any grid.
-            target_map: ``(B, C, h', w')`` of the target picture, any grid.
+            query_descriptors: ``(B, Q, 2C)`` of the objects in the query image.
+            candidate_descriptors: ``(B, N, 2C)`` of the masks in the target image.
+            query_map: ``(B, C, h, w)`` of the query image, any grid.
+            target_map: ``(B, C, h', w')`` of the target image, any grid.
             candidate_mask: ``(B, N)`` bool, false for padding; all true if not given.
             keep_queries: keep the axis Q in the answer even where Q is 1.
 

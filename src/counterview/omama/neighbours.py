@@ -1,4 +1,4 @@
-"""Which masks of a picture are neighbours: Delaunay triangulation of their centroids (paper: hard negatives)."""
+"""Which masks of an image are neighbours: Delaunay triangulation of their centroids (paper: hard negatives)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that training needs of a picture, made once and kept on disk: map, proposals, their descriptors.
+"""Everything that training needs of an image, made once and kept on disk: map, proposals, their descriptors.
 
 The backbone is frozen, so after the first pass over a data set only small arrays are read.
 """
@@ -33,18 +33,18 @@ from counterview.omama.workers import FEW, spread
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.types import ObjectMask
 
-PictureName = tuple[str, str, int]
+ImageName = tuple[str, str, int]
 """A take's uid, a camera, a frame."""
 
 _LAYOUT = 1  # raised when the kept arrays change their meaning
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """What is known of a picture. N proposals, C channels, a map of ``h x w`` cells.
+class ImageRecord:
+    """What is known of an image. N proposals, C channels, a map of ``h x w`` cells.
 
     Attributes:
-        size_hw: of the picture, in pixels.
+        size_hw: of the image, in pixels.
         map: ``(C, h, w)`` float16.
         descriptors: ``(N, 2C)`` float16 of the proposals.
         boxes_xywh: ``(N, 4)`` float32, pixels.
@@ -67,12 +67,12 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The annotated objects of a picture. K objects, N proposals.
+    """The annotated objects of an image. K objects, N proposals.
 
     Attributes:
         names: K names.
         descriptors: ``(K, 2C)`` float16 of the ground-truth masks.
-        overlap: ``(K, N)`` float32, IoU of each with each proposal at the picture's size.
+        overlap: ``(K, N)`` float32, IoU of each with each proposal at the image's size.
         boxes_xywh: ``(K, 4)`` float32, pixels.
         empty: ``(K,)`` bool, whether the mask has no pixel.
     """
@@ -98,10 +98,10 @@ class Objects:
         return None if row is None or self.empty[row] else row
 
 
-class PictureStore:
-    """Makes and keeps :class:`Picture` and :class:`Objects`.
+class ImageStore:
+    """Makes and keeps :class:`ImageRecord` and :class:`Objects`.
 
-    Equal pictures (by the bytes of their files), masks and settings are made once, whatever take or data set
+    Equal images (by the bytes of their files), masks and settings are made once, whatever take or data set
     they belong to. Several processes may share the folder.
 
     Args:
@@ -141,7 +141,7 @@ class PictureStore:
         self.half = ArrayStore(self.root / "descriptors", settings)
         exact = {**settings, "order": order, "duplicate_iou": duplicate_iou}
         self.exact = ArrayStore(self.root / "layout", exact, storage="float32")
-        self._keys: dict[PictureName, str] = {}
+        self._keys: dict[ImageName, str] = {}
         self._kept: OrderedDict[Any, Any] = OrderedDict()
         self._bytes = 0
 
@@ -154,7 +154,7 @@ class PictureStore:
         return {"channels": backbone.channels, "object_channels": int(width) - backbone.channels}
 
     def key(self, take: Take, camera: str, frame: int) -> str:
-        """The picture's name in the cache: a hash of its file, or of its pixels where it comes out of a video."""
+        """The image's name in the cache: a hash of its file, or of its pixels where it comes out of a video."""
         name = (take.uid, camera, frame)
         if name not in self._keys:
             path = getattr(take, "frame_path", None)
@@ -165,26 +165,26 @@ class PictureStore:
                 self._keys[name] = image_key(take.frame(camera, frame))
         return self._keys[name]
 
-    def picture(self, take: Take, camera: str, frame: int) -> Picture:
-        """What is known of a picture, made if it was not."""
+    def record(self, take: Take, camera: str, frame: int) -> ImageRecord:
+        """What is known of an image, made if it was not."""
         key = self.key(take, camera, frame)
-        return cast(Picture, self._keep(("picture", key), lambda: self._picture(key, take, camera, frame)))
+        return cast(ImageRecord, self._keep(("image", key), lambda: self._record(key, take, camera, frame)))
 
     def objects(self, take: Take, camera: str, frame: int) -> Objects:
-        """The annotated objects of a picture, made if they were not. Masks that do not decode are left out."""
+        """The annotated objects of an image, made if they were not. Masks that do not decode are left out."""
         name, asked = self.objects_name(self.key(take, camera, frame), take, camera, frame)
         return cast(Objects, self._keep(name, lambda: self._objects(name, take, camera, frame, asked)))
 
     def objects_name(
         self, key: str, take: Take, camera: str, frame: int
     ) -> tuple[tuple[str, str, str], tuple[str, ...]]:
-        """Under what the objects of a picture with this key are kept, which hangs on their masks; and their names."""
+        """Under what the objects of an image with this key are kept, which hangs on their masks; and their names."""
         raw = {n: take.raw_masks[n][camera][frame] for n in take.objects if frame in take.raw_masks[n].get(camera, {})}
         digest = hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()
         return ("objects", key, digest), tuple(raw)
 
     def has(self, take: Take, camera: str, frame: int) -> bool:
-        """Whether everything of a picture lies on disk. Nothing is read; damage is found, and mended, at first use."""
+        """Whether everything of an image lies on disk. Nothing is read; damage is found, and mended, at first use."""
         key = self.key(take, camera, frame)
         about = "/".join(self.objects_name(key, take, camera, frame)[0])
         return (
@@ -197,7 +197,7 @@ class PictureStore:
         )
 
     def proposals(self, take: Take, camera: str, frame: int) -> Proposals:
-        """The proposals themselves, in the order of :attr:`Picture.descriptors`."""
+        """The proposals themselves, in the order of :attr:`ImageRecord.descriptors`."""
         key = ("proposals", take.uid, camera, frame)
         return cast(
             Proposals, self._keep(key, lambda: self.proposer(take.frame(camera, frame), str(frame)), size=200_000)
@@ -207,7 +207,7 @@ class PictureStore:
         """The backbone's map, from the cache if it is there."""
         return self.backbone.map(self.key(take, camera, frame), lambda: take.frame(camera, frame))
 
-    def _picture(self, key: str, take: Take, camera: str, frame: int) -> Picture:
+    def _record(self, key: str, take: Take, camera: str, frame: int) -> ImageRecord:
         features = self.backbone.map(key, lambda: take.frame(camera, frame))
         table, layout = self.half.get(f"proposals/{key}"), self.exact.get(f"layout/{key}")
         links = self.exact.get(f"neighbours/{key}")
@@ -221,7 +221,7 @@ class PictureStore:
             near = adjacency(centroids_yx(found.masks), self.order)
             links = self.exact.put(f"neighbours/{key}", np.packbits(near, axis=1))
         count = len(layout[0])
-        return Picture(
+        return ImageRecord(
             features.image_hw,
             features.tensor.half().numpy(),
             np.array(table[0]),
@@ -276,7 +276,7 @@ class PictureStore:
 
 
 def fit_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
-    """A mask at the picture's size, which may be smaller than the annotation's.
+    """A mask at the image's size, which may be smaller than the annotation's.
 
     One that vanishes on the way keeps the pixel at its centroid.
     """
@@ -304,14 +304,14 @@ def mask_overlaps(first: Sequence[ObjectMask], second: Sequence[ObjectMask]) -> 
 
 
 def prepare(
-    store: PictureStore,
+    store: ImageStore,
     takes: Iterable[tuple[tuple[str, ...], Take]],
     wanted: Mapping[tuple[tuple[str, ...], str], set[tuple[str, int]]],
     *,
     workers: int = 1,
     progress: bool = True,
 ) -> int:
-    """Make everything of many pictures that is not there yet.
+    """Make everything of many images that is not there yet.
 
     Args:
         store: where it is kept.
@@ -322,7 +322,7 @@ def prepare(
         progress: show a bar on standard error.
 
     Returns:
-        Number of pictures looked at.
+        Number of images looked at.
     """
     items = [
         (roots, take.uid, camera, frame)
@@ -343,10 +343,10 @@ def prepare(
 def _store_preparer(
     config: OMaMaConfig, root: str, order: int, duplicate_iou: float, own: Backbone | None
 ) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
-    return _preparer(PictureStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=own))
+    return _preparer(ImageStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=own))
 
 
-def _preparer(store: PictureStore) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
+def _preparer(store: ImageStore) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
     opened: dict[tuple[str, ...], Dataset] = {}
 
     def prepare_one(item: tuple[tuple[str, ...], str, str, int]) -> None:
@@ -355,7 +355,7 @@ def _preparer(store: PictureStore) -> Callable[[tuple[tuple[str, ...], str, str,
             opened[roots] = open_datasets(roots)
         take = opened[roots].take(uid)
         if not store.has(take, camera, frame):
-            store.picture(take, camera, frame)
+            store.record(take, camera, frame)
             store.objects(take, camera, frame)
 
     return prepare_one

@@ -15,7 +15,7 @@ from counterview.omama.mining import Mining
 
 @dataclass(frozen=True)
 class DataConfig(TakesConfig):
-    """Which pairs of pictures are trained and validated on."""
+    """Which pairs of images are trained and validated on."""
 
     fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
     frame_step: int = field(default=1, metadata={"help": "train on every n-th frame of each take only"})
@@ -42,7 +42,7 @@ class DataConfig(TakesConfig):
 class SamplingConfig:
     """Which candidates a training example offers. The defaults are the paper's, with the release's faults mended."""
 
-    candidates: int = field(default=32, metadata={"help": "candidates of a target picture, the right one among them"})
+    candidates: int = field(default=32, metadata={"help": "candidates of a target image, the right one among them"})
     mining: Mining = field(
         default="adjacent",
         metadata={"help": "adjacent: hard negatives; random; released: as the released code chooses"},

@@ -1,4 +1,4 @@
-"""Training examples: pairs of pictures turned into descriptors, candidates and maps, and batches of them."""
+"""Training examples: pairs of images turned into descriptors, candidates and maps, and batches of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from counterview.data.dataset import Take
 from counterview.data.pairs import FramePair
 from counterview.omama.mining import TRUTH, best_box, draw_candidates
-from counterview.omama.pictures import PictureStore
+from counterview.omama.records import ImageStore
 from counterview.omama.recipe import SamplingConfig
 
 
@@ -45,15 +45,15 @@ class Example:
 
 
 def make_example(
-    store: PictureStore, take: Take, pair: FramePair, sampling: SamplingConfig, rng: np.random.Generator, group: int = 0
+    store: ImageStore, take: Take, pair: FramePair, sampling: SamplingConfig, rng: np.random.Generator, group: int = 0
 ) -> Example:
-    """The example of one pair of pictures; all chance comes from ``rng``.
+    """The example of one pair of images; all chance comes from ``rng``.
 
     An object whose target mask is unusable (damaged, or without a pixel) is left unlearned, not called absent.
     """
-    query_picture = store.picture(take, pair.query_camera, pair.frame)
+    query_image = store.record(take, pair.query_camera, pair.frame)
     query_objects = store.objects(take, pair.query_camera, pair.frame)
-    target = store.picture(take, pair.target_camera, pair.frame)
+    target = store.record(take, pair.target_camera, pair.frame)
     objects = store.objects(take, pair.target_camera, pair.frame)
     row = query_objects.row(pair.object)
     usable = query_objects.usable(pair.object) is not None
@@ -88,7 +88,7 @@ def make_example(
     return Example(
         query,
         table[chosen],
-        query_picture.map,
+        query_image.map,
         target.map,
         credit,
         draw.positive,

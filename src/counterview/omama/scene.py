@@ -1,9 +1,9 @@
 """Which candidate stands where the object should: the scene around it, beside its looks. Beyond the paper.
 
-Of two cups of one set, descriptors cannot tell which is meant; where they stand can. The proposals of both pictures say
+Of two cups of one set, descriptors cannot tell which is meant; where they stand can. The proposals of both images say
 how the views lie to each other (:mod:`counterview.omama.homography`), which says where each query object ought to be,
 and how large. A small network weighs that against similarity, and says whether the object can be seen: one that should
-be there and is not like anything there is hidden, and one that belongs outside the picture is outside.
+be there and is not like anything there is hidden, and one that belongs outside the image is outside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RELATIONS = 14
 STANDINGS = 6
 """Numbers about a query object: see :func:`relate`."""
 _NEAR, _NEARBY = 0.12, 0.35  # half widths: as exact as a homography can be, and the right part of the table
-_SAME = 0.5  # of the smaller box inside the other: such proposals of the query picture are the object, or a part of it
+_SAME = 0.5  # of the smaller box inside the other: such proposals of the query image are the object, or a part of it
 _LEAST_SHARE = 0.9
 _POOLS = 3
 _FEW = 0.3  # of candidates near a place: so much less counts what stands where hardly anything does
@@ -43,7 +43,7 @@ class SceneConfig:
     proposals: int = field(
         default=0,
         metadata={
-            "help": "the best proposals of both pictures that say how the views lie to each other; "
+            "help": "the best proposals of both images that say how the views lie to each other; "
             "0: each candidate by itself, as in the paper"
         },
     )
@@ -66,11 +66,11 @@ class SceneConfig:
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Masks of one picture as the scene sees them.
+    """Masks of one image as the scene sees them.
 
     Attributes:
         xywh: ``(n, 4)`` pixels.
-        size_hw: of the picture.
+        size_hw: of the image.
         scores: ``(n,)`` of the proposer, its best 1; ones for masks that nobody scored.
     """
 
@@ -106,7 +106,7 @@ def relative(scores: NDArray[np.floating]) -> NDArray[np.floating]:
 def view_homographies(
     likeness: NDArray[np.floating], query: Boxes, target: Boxes, count: int
 ) -> tuple[Homography | None, ...]:
-    """Homographies between two pictures, each from another share of the proposals; ``None`` where there is none.
+    """Homographies between two images, each from another share of the proposals; ``None`` where there is none.
 
     One may be wrong, and says so only in part; several that differ say how far any is to be trusted.
 
@@ -138,16 +138,16 @@ def relate(
     Args:
         similarity: ``(Q, N)`` cosines.
         query, candidates: Q and N masks.
-        homography: from the query to the target picture, if one was found.
-        likeness: ``(M, N)`` cosines of proposals of the query picture with the candidates.
+        homography: from the query to the target image, if one was found.
+        likeness: ``(M, N)`` cosines of proposals of the query image with the candidates.
         others: these proposals. What overlaps a query object is no rival of it.
 
     Returns:
         ``(Q, N, 14)``: similarity; the candidate's score; how near it stands to where it should, strictly and
         loosely; how far right and below of there; how much wider and higher it is than the query object, and the same
         in the scale that the homography says; how many proposals agree on the homography, and their share; how much
-        more the candidate is like the object than like any other thing of the query picture, and the same with place.
-        ``(Q, 6)``: whether the object has a place in the target picture's plane; how far inside the picture that is;
+        more the candidate is like the object than like any other thing of the query image, and the same with place.
+        ``(Q, 6)``: whether the object has a place in the target image's plane; how far inside the image that is;
         the logarithms of the query object's size and of its size to be; how many agree, and their share.
     """
     count, number = similarity.shape
@@ -180,7 +180,7 @@ def relate(
 
 @dataclass(frozen=True, eq=False)
 class _Standing:
-    """Where boxes of the query picture should stand: ``to (n, 2)``, how much they grow ``(n,)``, whether that is known
+    """Where boxes of the query image should stand: ``to (n, 2)``, how much they grow ``(n,)``, whether that is known
     ``(n,)``, and how far from there N candidates stand ``(n, N, 2)``."""
 
     to: F64

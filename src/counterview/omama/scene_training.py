@@ -1,6 +1,6 @@
 """Training of the scene head (:mod:`counterview.omama.scene`) on a model that stays as it is.
 
-A sample is one pair of pictures with everything that is sought there. Similarities of all masks of both pictures, and
+A sample is one pair of images with everything that is sought there. Similarities of all masks of both images, and
 homographies from several shares of the proposals, are made once and kept on disk.
 """
 
@@ -25,11 +25,11 @@ from counterview.hub import weights_fingerprint
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.homography import Homography
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import Objects, PictureStore
+from counterview.omama.records import Objects, ImageStore
 from counterview.omama.recipe import OMaMaRecipe
 from counterview.omama.scene import RELATIONS, STANDINGS, Boxes, SceneConfig, relate, view_homographies
 from counterview.omama.training import OMaMaTask, start_from
-from counterview.omama.validation import by_pictures
+from counterview.omama.validation import by_image_pair
 
 _LAYOUT = 3  # raised when the kept arrays change their meaning
 
@@ -39,7 +39,7 @@ class SceneTraining:
     """What is particular to training the scene head."""
 
     least_share: float = field(
-        default=0.6, metadata={"help": "share of the query picture's proposals that are rivals, from here to 1"}
+        default=0.6, metadata={"help": "share of the query image's proposals that are rivals, from here to 1"}
     )
     true_candidates: float = field(
         default=0.3, metadata={"help": "how often the candidates are the true masks, not the proposals"}
@@ -50,7 +50,7 @@ class SceneTraining:
     noise: float = field(default=0.02, metadata={"help": "standard deviation added to similarities"})
     score_noise: float = field(
         default=0.0,
-        metadata={"help": "the same for the proposer's scores, whose best is 1: other pictures have other ones"},
+        metadata={"help": "the same for the proposer's scores, whose best is 1: other images have other ones"},
     )
     learnable_iou: float = field(default=0.2, metadata={"help": "best candidate's IoU below which nothing is learned"})
 
@@ -80,15 +80,15 @@ class SceneRecipe(OMaMaRecipe):
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A pair of pictures and what is sought there. K and K' objects, M and N proposals.
+    """A pair of images and what is sought there. K and K' objects, M and N proposals.
 
     Attributes:
         similarity: ``(K + M, K' + N)`` float16, objects first.
         homographies: of :func:`counterview.omama.scene.view_homographies`.
         query, target: boxes of objects and proposals.
-        owned: ``(K, M)`` and ``(K', N)`` IoU of objects with proposals of their picture.
-        asked: ``(Q,)`` the objects that are sought, by their places in the query picture.
-        truth: ``(Q,)`` their places in the target picture; -1 where they cannot be seen.
+        owned: ``(K, M)`` and ``(K', N)`` IoU of objects with proposals of their image.
+        asked: ``(Q,)`` the objects that are sought, by their places in the query image.
+        truth: ``(Q,)`` their places in the target image; -1 where they cannot be seen.
     """
 
     similarity: NDArray[np.float16]
@@ -125,16 +125,16 @@ class SceneTask(OMaMaTask):
     config_class: ClassVar[type] = SceneRecipe
     config: SceneRecipe
 
-    def __init__(self, config: SceneRecipe, *, store: PictureStore | None = None, progress: bool = True) -> None:
+    def __init__(self, config: SceneRecipe, *, store: ImageStore | None = None, progress: bool = True) -> None:
         super().__init__(config, store=store, progress=progress)
         pairs = [pair for _, pair in self.train_pairs]
-        groups = [[pairs[n] for n in numbers] for numbers in by_pictures(pairs)]
+        groups = [[pairs[n] for n in numbers] for numbers in by_image_pair(pairs)]
         # Without the head, whose weights are chance here and would be another cache each time.
         model = self._model(replace(config.model, scene=SceneConfig())).eval()
         about = {
             "layout": _LAYOUT,
             "model": weights_fingerprint(model),
-            "pictures": self.store.half.folder.name,
+            "images": self.store.half.folder.name,
             "proposals": config.model.scene.proposals,
             "homographies": config.model.scene.homographies,
         }
@@ -152,9 +152,9 @@ class SceneTask(OMaMaTask):
         """``None`` where nothing can be learned."""
         first, take = pairs[0], self.train_data.take(pairs[0].take)
         cameras = (first.query_camera, first.target_camera)
-        pictures = [self.store.picture(take, camera, first.frame) for camera in cameras]
+        records = [self.store.record(take, camera, first.frame) for camera in cameras]
         objects = [self.store.objects(take, camera, first.frame) for camera in cameras]
-        if not len(pictures[1].descriptors):
+        if not len(records[1].descriptors):
             return None
         asked, truth = [], []
         for pair in pairs:
@@ -165,16 +165,16 @@ class SceneTask(OMaMaTask):
         if not asked:
             return None
         boxes = []
-        for camera, picture, known in zip(cameras, pictures, objects, strict=True):
+        for camera, record, known in zip(cameras, records, objects, strict=True):
             scores = self.store.proposals(take, camera, first.frame).scores
-            boxes.append((Boxes.make(known.boxes_xywh, picture.size_hw),
-                          Boxes.make(picture.boxes_xywh, picture.size_hw, scores)))  # fmt: skip
+            boxes.append((Boxes.make(known.boxes_xywh, record.size_hw),
+                          Boxes.make(record.boxes_xywh, record.size_hw, scores)))  # fmt: skip
         key = " ".join(
             part
             for camera in cameras
             for part in self.store.objects_name(self.store.key(take, camera, first.frame), take, camera, first.frame)[0]
         )
-        similarity = self._similarities.get_or_make(key, lambda: _similarity(model, pictures, objects))
+        similarity = self._similarities.get_or_make(key, lambda: _similarity(model, records, objects))
         rows = self._homographies.get_or_make(key, lambda: self._shares(similarity, objects, boxes))
         found = tuple(None if row[9] == 0 else Homography(row[:9].reshape(3, 3).astype(float), *row[9:].tolist())
                       for row in rows)  # fmt: skip
@@ -263,7 +263,7 @@ def make_scene_example(scene: Scene, config: SceneTraining, around: int, rng: np
     others = proposals.at(near)
     likeness = scene.similarity[np.ix_(len(objects) + near, columns)].astype(np.float64)
     pairs, standings = relate(similarity, query, candidates, homography, likeness, others)
-    if rng.random() < 0.5:  # both pictures mirrored
+    if rng.random() < 0.5:  # both images mirrored
         pairs[..., 4] *= -1
     return SceneExample(pairs, standings, credit, there, not true)
 
@@ -294,8 +294,8 @@ def collate_scenes(examples: Sequence[SceneExample]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _similarity(model: OMaMa, pictures: Sequence[Any], objects: Sequence[Objects]) -> NDArray[np.float32]:
-    described = [np.concatenate([o.descriptors, p.descriptors]) for o, p in zip(objects, pictures, strict=True)]
-    arrays = (described[0], described[1], pictures[0].map, pictures[1].map)
+def _similarity(model: OMaMa, records: Sequence[Any], objects: Sequence[Objects]) -> NDArray[np.float32]:
+    described = [np.concatenate([o.descriptors, p.descriptors]) for o, p in zip(objects, records, strict=True)]
+    arrays = (described[0], described[1], records[0].map, records[1].map)
     out = model(*(torch.from_numpy(a)[None].float() for a in arrays), keep_queries=True)
     return np.asarray(out.similarity[0].numpy())

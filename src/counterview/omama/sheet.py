@@ -1,4 +1,4 @@
-"""A picture of what a model finds: query, answer and truth, for the same few validation pairs every time."""
+"""An image of what a model finds: query, answer and truth, for the same few validation pairs every time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from counterview.masks.draw import PALETTE, contact_sheet, overlay, side_by_side
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import fit_mask
+from counterview.omama.images import fit_mask
 from counterview.omama.validation import Row, Validator
 from counterview.types import RgbImage
 
@@ -16,7 +16,7 @@ QUERY, ANSWER, TRUTH = PALETTE[0], PALETTE[1], PALETTE[2]
 def match_sheet(validator: Validator, model: OMaMa, *, count: int = 12) -> RgbImage | None:
     """Draw matches, evenly spread over the validation pairs.
 
-    Each tile shows the query object (blue) in its picture, and in the target picture the answer (red) over the
+    Each tile shows the query object (blue) in its image, and in the target image the answer (red) over the
     truth (green).
 
     Returns:

@@ -20,7 +20,7 @@ from counterview.omama.checkpoint import load_model, model_card, model_config
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.loss import info_nce, visibility_loss, with_batch_negatives
 from counterview.omama.model import OMaMa, OMaMaOutput
-from counterview.omama.pictures import PictureStore, prepare
+from counterview.omama.images import ImageStore, prepare
 from counterview.omama.recipe import DataConfig, LossConfig, OMaMaRecipe
 from counterview.omama.samples import Example, collate, make_example
 from counterview.omama.sheet import match_sheet
@@ -36,7 +36,7 @@ CACHE = ".counterview"
 class OMaMaTask:
     """Trains the head of O-MaMa on frozen features.
 
-    Opening the task makes features and proposals of all pictures it needs, unless they are in the cache.
+    Opening the task makes features and proposals of all images it needs, unless they are in the cache.
 
     Args:
         config: the recipe's keys.
@@ -51,7 +51,7 @@ class OMaMaTask:
     config_class: ClassVar[type] = OMaMaRecipe
     config: OMaMaRecipe
 
-    def __init__(self, config: OMaMaRecipe, *, store: PictureStore | None = None, progress: bool = True) -> None:
+    def __init__(self, config: OMaMaRecipe, *, store: ImageStore | None = None, progress: bool = True) -> None:
         self.config = config
         data, model = config.data, config.model
         if not model.matching_head:
@@ -71,7 +71,7 @@ class OMaMaTask:
             )
         self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
         sampling = config.sampling
-        self.store = store or PictureStore(
+        self.store = store or ImageStore(
             model,
             data.cache or Path(data.root) / CACHE,
             order=sampling.order,
@@ -209,7 +209,7 @@ class OMaMaTask:
         return model_card(cast(OMaMa, model), metrics=metrics)
 
 
-def _check_channels(store: PictureStore, model: OMaMaConfig) -> None:
+def _check_channels(store: ImageStore, model: OMaMaConfig) -> None:
     found = store.widths()
     asked = {"channels": model.channels, "object_channels": model.object_width}
     wrong = {name: width for name, width in found.items() if asked[name] != width}

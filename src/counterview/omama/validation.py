@@ -18,7 +18,7 @@ from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.omama.answer import Side, answer
 from counterview.omama.model import OMaMa
-from counterview.omama.pictures import PictureStore
+from counterview.omama.records import ImageStore
 from counterview.omama.scene import Boxes
 from counterview.types import ObjectMask
 
@@ -31,11 +31,11 @@ class Row:
 
     Attributes:
         number: of the pair among all of the validation.
-        visible: whether the object is in the target picture.
+        visible: whether the object is in the target image.
         confidence: probability that it is, as the model says.
         logit: of it, before calibration; ``None`` where there was nothing to choose from.
         scores: IoU, location error and contour accuracy; ``None`` where the object is not visible.
-        possible: IoU of the best proposal, at the picture's size; ``None`` likewise.
+        possible: IoU of the best proposal, at the image's size; ``None`` likewise.
         proposal: which was chosen; -1 for none.
     """
 
@@ -66,16 +66,16 @@ class Validator:
     later epochs mostly cost the model alone.
 
     Args:
-        store: makes and keeps what the model needs of pictures.
+        store: makes and keeps what the model needs of images.
         dataset: the takes.
         pairs: directions and pairs; those about whose target nothing is known are left out.
     """
 
-    def __init__(self, store: PictureStore, dataset: Dataset, pairs: Sequence[tuple[Direction, FramePair]]) -> None:
+    def __init__(self, store: ImageStore, dataset: Dataset, pairs: Sequence[tuple[Direction, FramePair]]) -> None:
         self.store, self.dataset = store, dataset
         self.pairs = [(d, p) for d, p in pairs if p.target_visible is not None]
         self.protocol = get_protocol("official")
-        self.groups = by_pictures([pair for _, pair in self.pairs])
+        self.groups = by_image_pair([pair for _, pair in self.pairs])
         self._known: dict[Any, tuple[float, float, float]] = {}
 
     def rows(self, model: OMaMa, rank: int = 0, world_size: int = 1) -> Iterator[Row]:
@@ -90,7 +90,7 @@ class Validator:
         first = pairs[0]
         take = self.dataset.take(first.take)
         queries = self.store.objects(take, first.query_camera, first.frame)
-        target = self.store.picture(take, first.target_camera, first.frame)
+        target = self.store.record(take, first.target_camera, first.frame)
         places = [queries.usable(p.object) for p in pairs]
         usable = [i for i, place in enumerate(places) if place is not None]
         best = np.full(len(pairs), -1)
@@ -114,12 +114,12 @@ class Validator:
             yield Row(number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i]))
 
     def side(self, model: OMaMa, take: Take, camera: str, frame: int) -> Side:
-        """A picture with its proposals, as :func:`counterview.omama.answer.answer` takes it."""
-        picture = self.store.picture(take, camera, frame)
+        """An image with its proposals, as :func:`counterview.omama.answer.answer` takes it."""
+        record = self.store.record(take, camera, frame)
         scored = model.config.scene.proposals or model.config.proposal_prior
         scores = self.store.proposals(take, camera, frame).scores if scored else None
-        boxes = Boxes.make(picture.boxes_xywh, picture.size_hw, scores)
-        return Side(_tensor(picture.descriptors), _tensor(picture.map), boxes)
+        boxes = Boxes.make(record.boxes_xywh, record.size_hw, scores)
+        return Side(_tensor(record.descriptors), _tensor(record.map), boxes)
 
     def table(self, rows: Sequence[Row]) -> FrameTable:
         """Answers as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
@@ -186,7 +186,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
     return metrics
 
 
-def by_pictures(pairs: Sequence[FramePair]) -> list[list[int]]:
+def by_image_pair(pairs: Sequence[FramePair]) -> list[list[int]]:
     """Numbers of pairs of one time and one pair of cameras together, in order of first appearance."""
     groups: dict[tuple[str, int, str, str], list[int]] = {}
     for number, pair in enumerate(pairs):
@@ -196,7 +196,7 @@ def by_pictures(pairs: Sequence[FramePair]) -> list[list[int]]:
 
 @torch.no_grad()
 def true_candidates(validator: Validator, model: OMaMa, rank: int = 0, world_size: int = 1) -> tuple[int, int]:
-    """How often the right one is chosen among the target picture's true masks, and of how many."""
+    """How often the right one is chosen among the target image's true masks, and of how many."""
     right = total = 0
     for numbers in validator.groups[rank::world_size]:
         pairs = [validator.pairs[n][1] for n in numbers]

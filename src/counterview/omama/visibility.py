@@ -1,4 +1,4 @@
-"""How likely it is that the object can be seen in the target picture at all."""
+"""How likely it is that the object can be seen in the target image at all."""
 
 from __future__ import annotations
 

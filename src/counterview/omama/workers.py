@@ -1,4 +1,4 @@
-"""Work on many pictures that several processes share, with a progress bar."""
+"""Work on many images that several processes share, with a progress bar."""
 
 from __future__ import annotations
 

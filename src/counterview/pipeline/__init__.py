@@ -1,4 +1,4 @@
-"""What a user calls: propose, describe, match; for pictures, and for whole data sets."""
+"""What a user calls: propose, describe, match; for images, and for whole data sets."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from counterview.types import ObjectMask, RgbImage
 
 @dataclass(frozen=True)
 class BundledView:
-    """One of the two pictures.
+    """One of the two images.
 
     Attributes:
         name: ``ego`` or ``exo``.
@@ -31,7 +31,7 @@ class BundledView:
 
 @dataclass(frozen=True)
 class BundledPair:
-    """Both pictures. The same objects are annotated in both."""
+    """Both images. The same objects are annotated in both."""
 
     near: BundledView
     far: BundledView

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ClipPredictor:
-    """Follows all objects of a take through both directions, every picture encoded once.
+    """Follows all objects of a take through both directions, every image encoded once.
 
     Args:
         model: in eval mode.

@@ -1,4 +1,4 @@
-"""A picture after everything that depends on it alone."""
+"""An image after everything that depends on it alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class EncodedView:
-    """A picture after everything that depends on it alone.
+    """An image after everything that depends on it alone.
 
     Attributes:
-        size_hw: height and width of the picture in pixels.
+        size_hw: height and width of the image in pixels.
         features: its feature map.
         proposals: its N candidate masks.
         descriptors: ``(N, D)`` float, one a proposal.
-        around: the same picture with the proposals of its own, where :attr:`proposals` are chosen masks. They say how
+        around: the same image with the proposals of its own, where :attr:`proposals` are chosen masks. They say how
             the views lie to each other, and are no candidates.
     """
 

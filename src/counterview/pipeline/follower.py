@@ -1,4 +1,4 @@
-"""LM-EEC behind the interface of a :class:`~counterview.pipeline.predictor.Predictor`: one pair of pictures."""
+"""LM-EEC behind the interface of a :class:`~counterview.pipeline.predictor.Predictor`: one pair of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CANDIDATE = -1
 
 @dataclass(frozen=True, eq=False)
 class FollowView:
-    """A picture that LM-EEC's image encoder has seen.
+    """An image that LM-EEC's image encoder has seen.
 
     Attributes:
         image: ``(H, W, 3)`` uint8.
@@ -36,7 +36,7 @@ class FollowView:
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the picture in pixels."""
+        """Height and width of the image in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
     @cached_property
@@ -48,9 +48,9 @@ class FollowView:
 
 
 class Follower(Predictor):
-    """Draws the mask of an object of one picture in another, by LM-EEC.
+    """Draws the mask of an object of one image in another, by LM-EEC.
 
-    A single pair of pictures is a clip of one frame: nothing is remembered from pair to pair. :meth:`session` follows
+    A single pair of images is a clip of one frame: nothing is remembered from pair to pair. :meth:`session` follows
     objects through a clip, as does :class:`counterview.pipeline.clips.ClipPredictor` through a take.
 
     Args:
@@ -81,10 +81,10 @@ class Follower(Predictor):
     def encode(  # type: ignore[override]
         self, image: RgbImage, proposals: Proposals | None = None, *, name: str | None = None
     ) -> FollowView:
-        """Run the image encoder over a picture. Proposals are not used.
+        """Run the image encoder over an image. Proposals are not used.
 
         Raises:
-            ImageError: not such a picture.
+            ImageError: not such an image.
         """
         as_rgb(image)
         return FollowView(image, self.model.session().encode([image])[0])

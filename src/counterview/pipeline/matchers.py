@@ -25,7 +25,7 @@ class MatchScores:
 
     Attributes:
         similarity: ``(Q, N)`` float, cosine.
-        visibility: ``(Q,)`` float, probability that the object can be seen in the target picture.
+        visibility: ``(Q,)`` float, probability that the object can be seen in the target image.
         notes: for each query object, what the reader should know.
         rank: ``(Q, N)`` float, what candidates are ordered by, the largest first: the similarity, and whatever else
             speaks for a candidate.
@@ -51,7 +51,7 @@ class Matcher(Protocol):
         ...
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
-        """Descriptors of masks of one picture, ``(N, D)``, in the form that :meth:`score` compares."""
+        """Descriptors of masks of one image, ``(N, D)``, in the form that :meth:`score` compares."""
         ...
 
     def score(

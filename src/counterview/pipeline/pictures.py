@@ -1,4 +1,4 @@
-"""Matches as pictures."""
+"""Matches as images."""
 
 from __future__ import annotations
 

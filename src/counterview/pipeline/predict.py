@@ -1,8 +1,8 @@
 """Predictions for a whole data set, in the official format (Ego-Exo4D Correspondence).
 
-Every picture goes through the backbone once, whatever the number of objects, cameras and directions. What is
+Every image goes through the backbone once, whatever the number of objects, cameras and directions. What is
 done is kept beside the output, one line a frame and one file a take, so that a killed run goes on where it
-was; memory holds the pictures of one frame.
+was; memory holds the images of one frame.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ class FramePredictor:
             return self.predictor.encode(image, self._made_elsewhere(take, camera, frame, image))
         except (ImageError, VideoError) as error:
             logger.warning("%s", error)
-            return f"the picture of {camera} cannot be had"
+            return f"the image of {camera} cannot be had"
 
     def _made_elsewhere(self, take: Take, camera: str, frame: int, image: RgbImage) -> Proposals | None:
-        """Proposals of a folder lie below it as the prepared layout has pictures: ``take uid/camera/frame``."""
+        """Proposals of a folder lie below it as the prepared layout has images: ``take uid/camera/frame``."""
         proposer = self.predictor.proposer
         if proposer.name != "folder":
             return None
@@ -143,7 +143,7 @@ class FramePredictor:
             elif isinstance(target, str):
                 problem = target
             elif not target.proposals.masks:
-                problem = "the target picture has no proposals"
+                problem = "the target image has no proposals"
             else:
                 try:
                     masks.append(query_mask(take, pair, query.size_hw))
@@ -163,7 +163,7 @@ class FramePredictor:
 
 
 def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectMask:
-    """The query object's mask at the size of the picture, which may be smaller than the annotation.
+    """The query object's mask at the size of the image, which may be smaller than the annotation.
 
     A mask that vanishes when it is made smaller keeps one pixel, at its centroid.
 
@@ -182,12 +182,12 @@ def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectM
     return ObjectMask.from_array(dense)
 
 
-def prediction_size(take: Take, camera: str, picture_hw: tuple[int, int] | None) -> tuple[int, int]:
-    """The official size of a prediction for a camera: its masks' size, or its picture's, with longer side 480."""
+def prediction_size(take: Take, camera: str, image_hw: tuple[int, int] | None) -> tuple[int, int]:
+    """The official size of a prediction for a camera: its masks' size, or its image's, with longer side 480."""
     try:
         return fit_longest_side(take.native_size(camera), LONGEST_SIDE_PX)
     except AnnotationError:
-        return fit_longest_side(picture_hw or (LONGEST_SIDE_PX, LONGEST_SIDE_PX), LONGEST_SIDE_PX)
+        return fit_longest_side(image_hw or (LONGEST_SIDE_PX, LONGEST_SIDE_PX), LONGEST_SIDE_PX)
 
 
 def predict(
@@ -274,7 +274,7 @@ def _predict_take(
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in directions:
         # Frames of which nothing is known in the target are not scored, but the challenge's server wants them too.
-        for pair in pairs_of_take(take, direction, targets="official", need_pictures=False):
+        for pair in pairs_of_take(take, direction, targets="official", need_images=False):
             wanted[pair.frame].append((direction, pair))
     done, length = _read_part(part)
     if done and not predictor.restartable and len(done) < len(wanted):

@@ -1,7 +1,7 @@
 """What a user calls: propose, describe, match.
 
-Each picture is encoded once (:meth:`Predictor.encode`), whatever the number of objects sought in it and of
-pictures it is compared with.
+Each image is encoded once (:meth:`Predictor.encode`), whatever the number of objects sought in it and of
+images it is compared with.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QueryMasks = BoolImage | ObjectMask | Sequence[BoolImage | ObjectMask] | Mapping
 
 
 class Predictor:
-    """Finds objects of a query picture in a target picture.
+    """Finds objects of a query image in a target image.
 
     Args:
         proposer: makes candidate masks.
@@ -42,7 +42,7 @@ class Predictor:
         self.matcher = matcher
 
     def settings(self) -> dict[str, Any]:
-        """Everything that an answer depends on beside the pictures, as plain values."""
+        """Everything that an answer depends on beside the images, as plain values."""
         return {
             "matcher": {"name": self.matcher.name, **self.matcher.settings()},
             "proposals": {"name": self.proposer.name, **self.proposer.settings()},
@@ -50,22 +50,22 @@ class Predictor:
         }
 
     def encode(self, image: RgbImage, proposals: Proposals | None = None, *, name: str | None = None) -> EncodedView:
-        """Propose and describe, once a picture.
+        """Propose and describe, once an image.
 
         Args:
             image: ``(H, W, 3)`` uint8.
             proposals: candidate masks made elsewhere, instead of the proposer's.
-            name: of the picture, by which proposals in a folder are found: its file name without ending.
+            name: of the image, by which proposals in a folder are found: its file name without ending.
 
         Raises:
-            ImageError: not such a picture.
+            ImageError: not such an image.
             ProposalError: proposals of another size.
         """
         as_rgb(image)
         found = self.proposer(image, name) if proposals is None else proposals
         size = (image.shape[0], image.shape[1])
         if tuple(found.size_hw) != size:
-            raise ProposalError("the proposals do not fit the picture", found=found.size_hw, expected=size)
+            raise ProposalError("the proposals do not fit the image", found=found.size_hw, expected=size)
         features = self.backbone.encode(image)
         return EncodedView(size, features, found, self.matcher.describe(self.backbone, features, found.masks))
 
@@ -74,7 +74,7 @@ class Predictor:
 
         Raises:
             MaskError: a mask that is empty or of another size.
-            InputError: a point or box outside the picture.
+            InputError: a point or box outside the image.
             ProposalError: no proposal lies there.
         """
         if isinstance(prompt, ObjectMask):
@@ -91,7 +91,7 @@ class Predictor:
         names: Sequence[str] | None = None,
         top_k: int = 5,
     ) -> list[Match]:
-        """Find objects of one picture in another.
+        """Find objects of one image in another.
 
         Args:
             query_image: ``(H, W, 3)`` uint8.
@@ -105,7 +105,7 @@ class Predictor:
 
         Raises:
             ImageError, MaskError: malformed input, a mask that is empty or of another size.
-            ProposalError: the target picture has no proposals.
+            ProposalError: the target image has no proposals.
         """
         masks, names = name_masks(query_masks, names)
         as_rgb(target_image, what="target image")
@@ -122,7 +122,7 @@ class Predictor:
         names: Sequence[str] | None = None,
         top_k: int = 5,
     ) -> list[Match]:
-        """:meth:`match` for pictures that were encoded before. Costs little beside encoding.
+        """:meth:`match` for images that were encoded before. Costs little beside encoding.
 
         Raises:
             MaskError: a mask that is empty or of another size.
@@ -135,7 +135,7 @@ class Predictor:
             check_query_mask(mask, query.size_hw, name)
         if not target.proposals.masks:
             raise ProposalError(
-                "the target picture has no proposals",
+                "the target image has no proposals",
                 fix="Try another proposer, or give masks with --proposals folder:PATH.",
             )
         scores = self.matcher.score(self.backbone, query, masks, target)

@@ -1,4 +1,4 @@
-"""Pointing at an object: a mask, a point or a box in the query picture becomes a query mask."""
+"""Pointing at an object: a mask, a point or a box in the query image becomes a query mask."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask
 
 MAX_POINT_SHARE = 0.5
-"""A proposal that covers more of the picture than this is background, not what somebody points at."""
+"""A proposal that covers more of the image than this is background, not what somebody points at."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A pixel of the query picture, ``x`` to the right and ``y`` down, from the top left corner."""
+    """A pixel of the query image, ``x`` to the right and ``y`` down, from the top left corner."""
 
     x_px: float
     y_px: float
 
     def check(self, size_hw: tuple[int, int]) -> None:
-        """Raise ``InputError`` if the point lies outside a picture of ``size_hw``."""
+        """Raise ``InputError`` if the point lies outside an image of ``size_hw``."""
         height, width = size_hw
         if not (0 <= self.x_px < width and 0 <= self.y_px < height):
             raise InputError(
-                f"the point {self.x_px:g},{self.y_px:g} lies outside the query picture",
+                f"the point {self.x_px:g},{self.y_px:g} lies outside the query image",
                 expected=f"x from 0 to {width - 1} and y from 0 to {height - 1}",
             )
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box of the query picture by two corners; the second lies outside of it by one pixel."""
+    """A box of the query image by two corners; the second lies outside of it by one pixel."""
 
     x1_px: float
     y1_px: float
@@ -42,26 +42,26 @@ class Box:
     y2_px: float
 
     def check(self, size_hw: tuple[int, int]) -> None:
-        """Raise ``InputError`` if the box is empty or reaches outside a picture of ``size_hw``."""
+        """Raise ``InputError`` if the box is empty or reaches outside an image of ``size_hw``."""
         height, width = size_hw
         text = f"the box {self.x1_px:g},{self.y1_px:g},{self.x2_px:g},{self.y2_px:g}"
         if not (self.x1_px < self.x2_px and self.y1_px < self.y2_px):
             raise InputError(f"{text} is empty", expected="X1 < X2 and Y1 < Y2")
         if self.x1_px < 0 or self.y1_px < 0 or self.x2_px > width or self.y2_px > height:
             raise InputError(
-                f"{text} reaches outside the query picture",
+                f"{text} reaches outside the query image",
                 expected=f"x from 0 to {width} and y from 0 to {height}",
             )
 
 
 def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> None:
-    """Raise ``MaskError`` if a query mask is empty or of another size than its picture."""
+    """Raise ``MaskError`` if a query mask is empty or of another size than its image."""
     if mask.size_hw != tuple(size_hw):
         raise MaskError(
-            f"the mask {name!r} does not fit the query picture",
+            f"the mask {name!r} does not fit the query image",
             found=f"{mask.size_hw[1]} x {mask.size_hw[0]}",
             expected=f"{size_hw[1]} x {size_hw[0]}",
-            fix="Draw the mask on the picture at its own size.",
+            fix="Draw the mask on the image at its own size.",
         )
     if mask.is_empty:
         raise MaskError(f"the mask {name!r} is empty", expected="at least one pixel inside")
@@ -74,7 +74,7 @@ def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:
     whose own box overlaps it most, weighted by the share of the proposal that lies inside.
 
     Raises:
-        InputError: the prompt lies outside the picture.
+        InputError: the prompt lies outside the image.
         ProposalError: no proposal is there.
     """
     prompt.check(proposals.size_hw)
@@ -96,7 +96,7 @@ def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:
             )
         return masks[best]
     if not masks:
-        raise ProposalError("the query picture has no proposals", fix="Give a mask.")
+        raise ProposalError("the query image has no proposals", fix="Give a mask.")
     x1, y1, x2, y2 = prompt.x1_px, prompt.y1_px, prompt.x2_px, prompt.y2_px
     overlap = box_iou(np.array([[x1, y1, x2 - x1, y2 - y1]]), proposals.boxes_xywh)[0]
     window = np.zeros((height, width), dtype=np.bool_)

@@ -210,7 +210,7 @@ def _check_loads(method: str, folder: Path) -> None:
 
 _USE = {
     "omama": 'model = cv.load("{name}")\nmatch = model.match(query_image, query_mask, target_image)[0]',
-    "lmeec": 'model = cv.load("{name}")                 # one pair of pictures; over a clip:\n'
+    "lmeec": 'model = cv.load("{name}")                 # one pair of images; over a clip:\n'
     "session = model.session()\nresult = session.step(query_image, {{'mug': query_mask}}, target_image)['mug']",
 }
 _NOT_FOR = """It was trained on rendered tables alone, to have something that runs before real weights are fetched, and

@@ -26,7 +26,7 @@ class TakeAnswers:
     """A model's answers over one ego and one exo camera of a take.
 
     Attributes:
-        take: where pictures and masks come from.
+        take: where images and masks come from.
         ego: the ego camera.
         exo: the exo camera.
         frames: answers by frame number, both directions.

@@ -1,4 +1,4 @@
-"""Mask generators behind one protocol: a picture goes in, candidate masks come out.
+"""Mask generators behind one protocol: an image goes in, candidate masks come out.
 
 ``load_proposer("graph")`` needs no weights; ``"tiny"`` has its own in the package; ``"sam2"`` and ``"fastsam"`` need
 theirs; ``"folder:PATH"`` reads what another tool made.

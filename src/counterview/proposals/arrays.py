@@ -21,7 +21,7 @@ def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[Obj
     """The masks ``(N, H, W)`` of an ``.npz`` archive with one array, or with several of which one is ``masks``.
 
     The array's header is checked before its contents are unpacked, and these are unpacked one mask at a time, so
-    that memory stays at one picture whatever the file says of itself.
+    that memory stays at one image whatever the file says of itself.
 
     Raises:
         ProposalError: no such archive, objects inside, another shape or type, too many masks, values other
@@ -43,7 +43,7 @@ def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_m
     shape, fortran, dtype = _header(stream, path)
     if len(shape) != 3 or shape[1:] != size_hw:
         raise ProposalError(
-            "the masks are of another size than the picture", path=path, found=shape, expected=("N", *size_hw)
+            "the masks are of another size than the image", path=path, found=shape, expected=("N", *size_hw)
         )
     if shape[0] > max_masks:
         raise ProposalError("too many masks", path=path, found=shape[0], expected=f"at most {max_masks}")

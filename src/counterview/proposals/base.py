@@ -15,10 +15,10 @@ from counterview.types import BoolImage, ObjectMask, RgbImage
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Candidate masks of one picture, most promising first.
+    """Candidate masks of one image, most promising first.
 
     Attributes:
-        size_hw: height and width of the picture in pixels.
+        size_hw: height and width of the image in pixels.
         masks: N masks, each of ``size_hw`` and none empty, kept as run lengths.
         scores: ``(N,)`` float32. Comparable within one proposer, not between two.
         boxes_xywh: ``(N, 4)`` float32, pixels. The smallest boxes around the masks, unless the proposals
@@ -39,7 +39,7 @@ class Proposals:
         for index, mask in enumerate(masks):
             if mask.size_hw != size:
                 raise ProposalError(
-                    f"proposal {index} is of another size than the picture", found=mask.size_hw, expected=size
+                    f"proposal {index} is of another size than the image", found=mask.size_hw, expected=size
                 )
             if mask.is_empty:
                 raise ProposalError(f"proposal {index} has no pixel")
@@ -85,7 +85,7 @@ class Proposals:
 
     @classmethod
     def none(cls, size_hw: tuple[int, int]) -> Proposals:
-        """No proposal at all, for a picture of ``size_hw``."""
+        """No proposal at all, for an image of ``size_hw``."""
         return cls(size_hw, (), np.zeros(0, np.float32))
 
 
@@ -101,7 +101,7 @@ def _frozen_floats(values: Any, shape: tuple[int, ...], what: str) -> NDArray[np
 
 @runtime_checkable
 class Proposer(Protocol):
-    """A mask generator: called with a picture, it returns :class:`Proposals`.
+    """A mask generator: called with an image, it returns :class:`Proposals`.
 
     Attributes:
         name: as :func:`counterview.proposals.load_proposer` takes it.
@@ -114,11 +114,11 @@ class Proposer(Protocol):
         ...
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """Propose masks for a picture.
+        """Propose masks for an image.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
-            name: the picture's file name without its ending, or its frame number. Only proposers that read what
+            name: the image's file name without its ending, or its frame number. Only proposers that read what
                 was made before need it (``folder``); the others make no use of it.
 
         Raises:
@@ -130,22 +130,22 @@ class Proposer(Protocol):
 def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, int]) -> ObjectMask:
     """The mask of ``size_hw`` that equals ``crop`` at column ``x_px`` and row ``y_px`` and is zero elsewhere.
 
-    The dense picture is never built.
+    The dense image is never built.
 
     Args:
         crop: ``(h, w)`` bool.
-        x_px: first column of the crop in the picture.
-        y_px: first row of the crop in the picture.
-        size_hw: height and width of the picture.
+        x_px: first column of the crop in the image.
+        y_px: first row of the crop in the image.
+        size_hw: height and width of the image.
 
     Raises:
-        ProposalError: the crop reaches out of the picture.
+        ProposalError: the crop reaches out of the image.
     """
     height, width = size_hw
     rows, columns = crop.shape
     if x_px < 0 or y_px < 0 or x_px + columns > width or y_px + rows > height:
         raise ProposalError(
-            "a mask reaches out of its picture",
+            "a mask reaches out of its image",
             found=f"{columns}x{rows} at ({x_px}, {y_px})",
             expected=f"within {width}x{height}",
         )

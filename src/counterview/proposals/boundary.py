@@ -1,7 +1,7 @@
 """A small network that says where bodies end, which pixels are things, which belong together, and to how large a body.
 
 An encoder and decoder of 3x3 convolutions (a small U-Net, Ronneberger et al. 2015) at a half, a quarter, an eighth and
-a sixteenth of the picture's size, with boundaries and things at full size. Learned boundaries instead of colour edges,
+a sixteenth of the image's size, with boundaries and things at full size. Learned boundaries instead of colour edges,
 then regions merged along them, is the way of Arbelaez et al. (2014) and Maninis et al. (2018). For every second pixel
 the network also gives an embedding, alike within a body and different between bodies (De Brabandere et al. 2017), part
 of it relative to the pixel's own place (Neven et al. 2019): it joins what a hand or a bottle in front has cut in two.
@@ -40,7 +40,7 @@ class _Block(nn.Sequential):
 
 
 class BoundaryNet(nn.Module):
-    """Pictures to logits of boundary and thing, to embeddings and to extents.
+    """Images to logits of boundary and thing, to embeddings and to extents.
 
     Args:
         train: with batch norms, to be trained; :func:`folded` turns such a network into one without.
@@ -64,7 +64,7 @@ class BoundaryNet(nn.Module):
                 self.extent.bias.copy_(torch.tensor([0.0, 0.0, 2.5, 2.5, 6.5]))  # type: ignore[union-attr]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """From pictures to logits, embeddings and extents.
+        """From images to logits, embeddings and extents.
 
         Args:
             image: ``(B, 3, H, W)`` RGB from -1 to 1, sides multiples of :data:`STRIDE`.

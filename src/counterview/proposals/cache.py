@@ -46,12 +46,12 @@ class CachedProposer:
         return self.proposer.settings()
 
     def path(self, image: RgbImage) -> Path:
-        """Where the entry for a picture lies, or would lie."""
+        """Where the entry for an image lies, or would lie."""
         key = cache_key(image, self.proposer)
         return self.folder / key[:2] / f"{key}.json"
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """The entry for a picture, or else what the proposer makes of it, which is then kept.
+        """The entry for an image, or else what the proposer makes of it, which is then kept.
 
         A disk that cannot be written costs a warning, not the result. What was read from a folder is not kept a
         second time, since it may change there.
@@ -115,10 +115,10 @@ def _from_json(entry: Any, key: str, size_hw: tuple[int, int]) -> Proposals:
     """Rebuild an entry.
 
     Raises:
-        CounterviewError: it is damaged, of another format, or of another picture.
+        CounterviewError: it is damaged, of another format, or of another image.
     """
     if not isinstance(entry, dict) or entry.get("format") != FORMAT or entry.get("key") != key:
-        raise InputError("it is of another format or another picture")
+        raise InputError("it is of another format or another image")
     body = {name: entry.get(name) for name in ("size", "counts", "scores", "boxes_xywh")}
     if entry.get("check") != _checksum(body) or body["size"] != list(size_hw):
         raise InputError("its contents were changed")

@@ -102,7 +102,7 @@ class FastSamProposer:
             conf=settings.min_score,
             iou=settings.duplicate_box_iou,
             max_det=settings.max_masks,
-            retina_masks=True,  # masks at the size of the picture, without the padding of the network's input
+            retina_masks=True,  # masks at the size of the image, without the padding of the network's input
             verbose=False,
         )
         if result.masks is None:

@@ -1,16 +1,16 @@
 """``folder:PATH``: masks and boxes that another tool made.
 
-For a picture named ``NAME`` (its file name without ending, or its frame number) the folder is searched for, in
+For an image named ``NAME`` (its file name without ending, or its frame number) the folder is searched for, in
 this order:
 
 1. ``NAME_masks.npz`` and ``NAME_boxes.npy``, as O-MaMa keeps FastSAM's proposals: one array ``(N, H, W)`` of 0
    and 1 in the archive, and ``(N, 4)`` boxes x, y, width, height in pixels (optional);
 2. ``NAME/*.png``: one mask a file, non-zero inside, in the order of the file names;
-3. ``NAME.json``: COCO annotations of this picture: a list of them, or an object with ``annotations``;
+3. ``NAME.json``: COCO annotations of this image: a list of them, or an object with ``annotations``;
 4. any other ``*.json`` with COCO's ``images`` and ``annotations``, whose ``file_name`` is ``NAME`` plus an ending.
 
 A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders
-the masks. Everything has to be of the size of the picture. Nothing is believed of these files: sizes are checked
+the masks. Everything has to be of the size of the image. Nothing is believed of these files: sizes are checked
 before anything is allocated, and arrays with objects in them (pickles) are refused.
 """
 
@@ -46,7 +46,7 @@ class FolderSettings:
     """Settings of the ``folder`` proposer."""
 
     path: str = field(metadata={"help": "the folder"})
-    max_masks: int = field(default=10_000, metadata={"help": "more masks for one picture are refused"})
+    max_masks: int = field(default=10_000, metadata={"help": "more masks for one image are refused"})
 
 
 class FolderProposer:
@@ -73,40 +73,40 @@ class FolderProposer:
         return {"path": self._settings.path, "max_masks": self._settings.max_masks}
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """The proposals for the picture called ``name``. Masks without a pixel are left out, with a warning.
+        """The proposals for the image called ``name``. Masks without a pixel are left out, with a warning.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB; only its size counts.
-            name: the picture's file name without ending, or its frame number.
+            name: the image's file name without ending, or its frame number.
 
         Raises:
             ProposalError: no name, nothing there under that name, or what is there is damaged, too much, or of
-                another size than the picture.
+                another size than the image.
         """
         size_hw = as_rgb(image).shape[:2]
         if name is None:
             raise ProposalError(
-                "proposals in a folder are found by the picture's name, and none was given", path=self._folder
+                "proposals in a folder are found by the image's name, and none was given", path=self._folder
             )
         return self.read(name, (int(size_hw[0]), int(size_hw[1])))
 
     def read(self, name: str, size_hw: tuple[int, int]) -> Proposals:
-        """The proposals for the picture called ``name``, of ``size_hw``. Errors as for a call."""
+        """The proposals for the image called ``name``, of ``size_hw``. Errors as for a call."""
         check_name(name)
-        archive, pictures, annotations = (self._folder / f"{name}{end}" for end in ("_masks.npz", "", ".json"))
+        archive, images, annotations = (self._folder / f"{name}{end}" for end in ("_masks.npz", "", ".json"))
         if archive.is_file():
             masks = read_masks(archive, size_hw, self._settings.max_masks)
             boxes_path = self._folder / f"{name}_boxes.npy"
             boxes = read_boxes(boxes_path, len(masks)) if boxes_path.is_file() else None
             # O-MaMa's order is FastSAM's, best first, without the scores.
             return self._collect(archive, masks, np.linspace(1, 0, len(masks), endpoint=False), boxes)
-        if pictures.is_dir():
-            paths = sorted(path for path in pictures.iterdir() if path.suffix.lower() == ".png")
+        if images.is_dir():
+            paths = sorted(path for path in images.iterdir() if path.suffix.lower() == ".png")
             if not paths:
-                raise ProposalError("no PNG in this folder of proposals", path=pictures)
-            self._check_count(pictures, len(paths))
+                raise ProposalError("no PNG in this folder of proposals", path=images)
+            self._check_count(images, len(paths))
             masks = [_of_size(read_mask(path), path, size_hw) for path in paths]
-            return self._collect(pictures, masks, np.linspace(1, 0, len(masks), endpoint=False), None)
+            return self._collect(images, masks, np.linspace(1, 0, len(masks), endpoint=False), None)
         if annotations.is_file():
             content = self._read_json(annotations)
             found = content.get("annotations") if isinstance(content, dict) else content
@@ -114,7 +114,7 @@ class FolderProposer:
         if name in self._index():
             return self._from_coco(self._folder, self._index()[name], size_hw)
         raise ProposalError(
-            f"no proposals for the picture {name!r}",
+            f"no proposals for the image {name!r}",
             path=self._folder,
             expected=f"{name}_masks.npz, {name}/*.png, {name}.json, or COCO JSON that names it",
         )
@@ -122,7 +122,7 @@ class FolderProposer:
     def _check_count(self, path: Path, count: int) -> None:
         if count > self._settings.max_masks:
             raise ProposalError(
-                "too many proposals for one picture",
+                "too many proposals for one image",
                 path=path,
                 found=count,
                 expected=f"at most {self._settings.max_masks}",
@@ -156,7 +156,7 @@ class FolderProposer:
             raise ProposalError(error.problem, path=path, found=error.found) from None
 
     def _index(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Annotations of the COCO files that describe several pictures, by picture name; read once."""
+        """Annotations of the COCO files that describe several images, by image name; read once."""
         if self._collections is None:
             index: dict[str, list[Mapping[str, Any]]] = {}
             for path in sorted(self._folder.glob("*.json")):
@@ -210,7 +210,7 @@ def _add_collection(index: dict[str, list[Mapping[str, Any]]], path: Path, conte
 def _of_size(mask: Any, path: Path, size_hw: tuple[int, int]) -> ObjectMask:
     if mask.shape != size_hw:
         raise ProposalError(
-            "the mask is of another size than the picture", path=path, found=mask.shape, expected=size_hw
+            "the mask is of another size than the image", path=path, found=mask.shape, expected=size_hw
         )
     return ObjectMask.from_array(mask)
 
@@ -223,7 +223,7 @@ def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
     """
     if isinstance(value, Mapping):
         if value.get("size") != list(size_hw):  # before decoding: a size may be a lie to make one allocate
-            raise MaskError("the mask is of another size than the picture", found=value.get("size"), expected=size_hw)
+            raise MaskError("the mask is of another size than the image", found=value.get("size"), expected=size_hw)
         return from_coco(value)
     if not isinstance(value, list) or not value:
         raise MaskError("there is no segmentation", expected="run lengths or polygons")

@@ -1,6 +1,6 @@
 """``graph``: proposals without weights, from regions merged in several ways.
 
-The picture is cut into small regions, neighbours are merged into trees by several ideas of what belongs
+The image is cut into small regions, neighbours are merged into trees by several ideas of what belongs
 together (colour, texture, contact, compactness), and every node of every tree is a candidate, as in
 selective search (Uijlings et al. 2013) and multiscale combinatorial grouping (Arbelaez et al. 2014). All
 trees stand on the same small regions, so that candidates of different trees are compared exactly and
@@ -50,11 +50,11 @@ class GraphSettings:
     """Settings of the ``graph`` proposer."""
 
     max_masks: int = field(default=300, metadata={"help": "masks kept at most"})
-    working_side_px: int = field(default=832, metadata={"help": "longer side of the picture that is cut up"})
-    regions: int = field(default=1500, metadata={"help": "small regions that the picture is cut into"})
+    working_side_px: int = field(default=832, metadata={"help": "longer side of the image that is cut up"})
+    regions: int = field(default=1500, metadata={"help": "small regions that the image is cut into"})
     candidates: int = field(default=2000, metadata={"help": "candidates among which the choice is made"})
     min_area_px: int = field(default=20, metadata={"help": "smallest mask, in pixels at working size"})
-    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the picture"})
+    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the image"})
     duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
 
     def __post_init__(self) -> None:
@@ -108,13 +108,13 @@ def varied_proposals(
     duplicate_iou: float,
     size_hw: tuple[int, int],
 ) -> Proposals:
-    """A varied choice among candidates, as masks of the picture itself.
+    """A varied choice among candidates, as masks of the image itself.
 
     Args:
         members: ``(m, n)`` which regions make up each candidate.
         weight: ``(m,)`` how much each counts in the choice, :func:`counterview.proposals.ranking.choose_varied`.
         score: ``(m,)`` what is said of each beside its mask.
-        size_hw: of the picture.
+        size_hw: of the image.
     """
     iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
     chosen = ranking.choose_varied(iou, weight, max_masks, duplicate_iou)
@@ -129,7 +129,7 @@ def varied_proposals(
 
 
 def at_working_size(image: RgbImage, side_px: int) -> RgbImage:
-    """The picture, reduced if its longer side is above ``side_px``."""
+    """The image, reduced if its longer side is above ``side_px``."""
     height, width = image.shape[:2]
     scale = side_px / max(height, width)
     if scale >= 1:
@@ -202,7 +202,7 @@ COSTS: tuple[Cost, ...] = (
 )
 """The ideas of what belongs together, one tree each. Those by contact join parts that look nothing alike, such as
 a bottle and its label. Chosen one by one, out of twenty, for what each added to the best IoU among all nodes, on
-rendered tables and on two photographs; so scores on those are not those of unseen pictures."""
+rendered tables and on two photographs; so scores on those are not those of unseen images."""
 
 
 def _candidates(regions: Regions, settings: GraphSettings) -> tuple[NDArray[np.float32], F64]:
@@ -238,9 +238,9 @@ def region_boxes(labels: I64) -> I64:
 
 
 def mask_at(members: NDArray[np.bool_], labels: I64, boxes: I64, size_hw: tuple[int, int]) -> ObjectMask:
-    """The union of some regions as a mask of the picture itself.
+    """The union of some regions as a mask of the image itself.
 
-    Where the picture was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
+    Where the image was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
     """
     own = boxes[members]
     y0, x0 = own[:, 0].min(), own[:, 2].min()

@@ -26,7 +26,7 @@ class MergeTree:
         children: ``(m, 2)`` the two regions of each join; both have smaller numbers than the result.
         costs: ``(m,)`` the price of each join.
         sums: ``(n + m, d)`` sums over every region.
-        outlines: ``(n + m, k)`` border sums along every region's outline, the picture's rim left out.
+        outlines: ``(n + m, k)`` border sums along every region's outline, the image's rim left out.
     """
 
     leaves: int

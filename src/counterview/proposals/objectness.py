@@ -1,6 +1,6 @@
 """How object-like a node of a merging tree is: cheap features of it, and a small network that was fitted to overlap.
 
-The network predicts the best IoU of a node with any body of a rendered picture, as a ranking by learned regression in
+The network predicts the best IoU of a node with any body of a rendered image, as a ranking by learned regression in
 multiscale combinatorial grouping (Arbelaez et al. 2014) with other features, and how likely the node is the best there
 is for some body, so that of small bodies, of which no node is good, the best ones are tried as well.
 """
@@ -37,12 +37,12 @@ EDGE, OPEN, JUMP = STRONG + 1, STRONG + 2, STRONG + 3
 
 FEATURES = (
     "ellipse fill",
-    "outline along which the picture changes",
+    "outline along which the image changes",
     "mean learned boundary along the outline",
     "share of the outline without learned boundary",
     "log mean gradient along the outline",
     "log outline squared over area",
-    "share of the outline on the picture's rim",
+    "share of the outline on the image's rim",
     "mean learned boundary of all pixels",
     "learned boundary between its two parts",
     "the most that was joined across anywhere within",
@@ -64,7 +64,7 @@ FEATURES = (
     "log spread of the learned middles, by the root of its area",
 )
 """What the network sees of a node, in this order. Neither colour nor size, place or the learned probability of thing is
-among it: with them the ranking of rendered pictures is better and that of photographs much worse."""
+among it: with them the ranking of rendered images is better and that of photographs much worse."""
 
 
 def spread(sums: F64) -> F64:
@@ -194,7 +194,7 @@ def predict(weights: Mapping[str, F32], features: F32) -> tuple[F32, F32]:
 
     Returns:
         quality ``(m,)``, the predicted best IoU with any object, 0 to 1; promise ``(m,)``, the logarithm, up to a
-        summand that is the picture's, of how likely this is the best node for some object.
+        summand that is the image's, of how likely this is the best node for some object.
     """
     x = np.clip((features - weights["mean"]) / weights["scale"], -5, 5)
     layers = sum(name.startswith("w") for name in weights)

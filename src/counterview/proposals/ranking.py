@@ -27,9 +27,9 @@ def ellipse_fill(sums: F64) -> F64:
 
 
 def closedness(sums: F64, outlines: F64) -> F64:
-    """Share of a region's outline along which the picture changes, ``(n,)``.
+    """Share of a region's outline along which the image changes, ``(n,)``.
 
-    Where the picture ends nothing is known of the outline: it counts as if it were not there.
+    Where the image ends nothing is known of the outline: it counts as if it were not there.
     """
     return outlines[:, STRONG] / np.maximum(outlines[:, LENGTH], 1)
 
@@ -59,7 +59,7 @@ def surround_contrast(members: NDArray[np.float32], sums: F64, regions: Regions)
 
 
 def rim_share(sums: F64, outlines: F64) -> F64:
-    """Share of a region's outline that lies on the rim of the picture, ``(n,)``."""
+    """Share of a region's outline that lies on the rim of the image, ``(n,)``."""
     return sums[:, FRAME] / np.maximum(sums[:, FRAME] + outlines[:, LENGTH], 1)
 
 

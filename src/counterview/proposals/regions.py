@@ -1,4 +1,4 @@
-"""A picture cut into small regions, with everything that merging and ranking need to know of them.
+"""An image cut into small regions, with everything that merging and ranking need to know of them.
 
 Watershed basins of the colour gradient are merged until a fixed number of regions is left. Whatever is
 known of a region is a sum over its pixels, and whatever is known of a border is a sum over its pixel pairs,
@@ -27,7 +27,7 @@ LAB = slice(1, 4)
 MOMENTS = slice(4, 9)
 """Columns: x, y, x*x, y*y, x*y."""
 FRAME = 9
-"""Column: pixels on the rim of the picture."""
+"""Column: pixels on the rim of the image."""
 HISTOGRAMS = slice(10, 62)
 """Columns: histograms of L, a, b and gradient strength, one after the other; each sums to the area."""
 
@@ -46,7 +46,7 @@ BINS = (12, 16, 16, 8)
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """A picture as a graph of small regions.
+    """An image as a graph of small regions.
 
     Attributes:
         labels: ``(h, w)`` int64, region of every pixel, ``0 … n-1``.
@@ -65,11 +65,11 @@ class Regions:
 
 
 def cut(image: RgbImage, regions: int, smoothing_px: float = 0.8) -> Regions:
-    """Cut a picture into at most ``regions`` regions of even colour.
+    """Cut an image into at most ``regions`` regions of even colour.
 
     Args:
         image: ``(h, w, 3)`` uint8, RGB, at working size.
-        regions: number of regions to stop at; a picture of one colour has one.
+        regions: number of regions to stop at; an image of one colour has one.
         smoothing_px: standard deviation of the Gaussian before the gradient.
     """
     lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)

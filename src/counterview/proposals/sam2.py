@@ -1,6 +1,6 @@
 """``sam2``: every mask that SAM 2 makes of a grid of points, filtered (Ravi et al. 2024, automatic masks).
 
-Works with transformers' ``Sam2Model`` and without torchvision: pictures are prepared here as SAM 2 was
+Works with transformers' ``Sam2Model`` and without torchvision: images are prepared here as SAM 2 was
 trained (a square, ImageNet's mean and deviation), and boxes are suppressed here, on tensors.
 """
 
@@ -48,7 +48,7 @@ class Sam2Settings:
     duplicate_box_iou: float = field(default=0.7, metadata={"help": "of boxes that overlap more, the best stays"})
     crop_layers: int = field(default=0, metadata={"help": "1: also a 2x2 grid of crops; 2: and a 4x4 grid; …"})
     crop_overlap: float = field(default=512 / 1500, metadata={"help": "overlap of crops, as a share of their side"})
-    min_area_px: int = field(default=1, metadata={"help": "smallest mask, in pixels of the picture"})
+    min_area_px: int = field(default=1, metadata={"help": "smallest mask, in pixels of the image"})
     max_masks: int = field(default=0, metadata={"help": "masks kept at most; 0: all"})
 
     def __post_init__(self) -> None:
@@ -169,7 +169,7 @@ class Sam2Proposer:
 
 
 def prepare(image: RgbImage, side_px: int) -> torch.Tensor:
-    """A picture as SAM 2 wants it: ``(H, W, 3)`` uint8 to ``(1, 3, side, side)`` float32, stretched to a square."""
+    """An image as SAM 2 wants it: ``(H, W, 3)`` uint8 to ``(1, 3, side, side)`` float32, stretched to a square."""
     values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     values = torch.nn.functional.interpolate(
         values, size=(side_px, side_px), mode="bilinear", align_corners=False, antialias=True
@@ -236,7 +236,7 @@ def suppress_boxes(boxes_xyxy: torch.Tensor, scores: torch.Tensor, max_iou: floa
 def crop_boxes(
     size_hw: tuple[int, int], layers: int, overlap: float
 ) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Layer and (x0, y0, x1, y1): the whole picture, then for each layer ``l`` its ``2^l x 2^l`` overlapping crops."""
+    """Layer and (x0, y0, x1, y1): the whole image, then for each layer ``l`` its ``2^l x 2^l`` overlapping crops."""
     height, width = size_hw
     yield 0, (0, 0, width, height)
     for layer in range(1, layers + 1):
@@ -252,7 +252,7 @@ def crop_boxes(
 
 
 def _cut_off(mask: ObjectMask, offset_yx: tuple[int, int], crop_hw: tuple[int, int], size_hw: tuple[int, int]) -> bool:
-    """Whether a mask touches a side of its crop that is no side of the picture: it probably goes on beyond."""
+    """Whether a mask touches a side of its crop that is no side of the image: it probably goes on beyond."""
     x, y, width, height = mask.box_xywh
     (top, left), (crop_height, crop_width) = offset_yx, crop_hw
     bottom, right = top + crop_height, left + crop_width

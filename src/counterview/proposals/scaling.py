@@ -1,4 +1,4 @@
-"""Masks at the size of the picture from maps of another size, without building the whole picture."""
+"""Masks at the size of the image from maps of another size, without building the whole image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def mask_from_field(
     within_hw: tuple[int, int] | None = None,
     offset_yx: tuple[int, int] = (0, 0),
 ) -> ObjectMask:
-    """Where a map, resized bilinearly to a picture, exceeds a level.
+    """Where a map, resized bilinearly to an image, exceeds a level.
 
     Pixel centres lie at halves and the rim is repeated, as with torch's ``interpolate(mode="bilinear",
     align_corners=False)`` without antialiasing. Only the part that can exceed the level is resized.
@@ -26,8 +26,8 @@ def mask_from_field(
         field: ``(h, w)`` float.
         level: what to exceed.
         size_hw: size that the map is resized to, in pixels.
-        within_hw: size of the picture, if the map covers only a part of it.
-        offset_yx: row and column of that part in the picture.
+        within_hw: size of the image, if the map covers only a part of it.
+        offset_yx: row and column of that part in the image.
     """
     within_hw = size_hw if within_hw is None else within_hw
     above: NDArray[np.bool_] = field > level

@@ -31,7 +31,7 @@ def folder() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the boundary network says of every pixel of a picture.
+    """What the boundary network says of every pixel of an image.
 
     Attributes:
         edge: ``(h, w)`` uint8, 255 times the probability that a body ends here.
@@ -58,7 +58,7 @@ class Boundary:
     digest: str
 
     def __call__(self, image: RgbImage) -> Seen:
-        """What is seen in a picture ``(h, w, 3)`` uint8."""
+        """What is seen in an image ``(h, w, 3)`` uint8."""
         height, width = image.shape[:2]
         # The rim is repeated until the sides are multiples of the stride.
         padded = np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")

@@ -1,6 +1,6 @@
 """``tiny``: the proposals of ``graph`` with two small networks that ship with the package.
 
-One network sees the picture and says where bodies end, which pixels belong together and how large their body is
+One network sees the image and says where bodies end, which pixels belong together and how large their body is
 (:mod:`counterview.proposals.boundary`): small regions are cut and merged by that, not along edges of colour alone. The
 other sees what is known of a node of the merging trees and says how well it covers some object
 (:mod:`counterview.proposals.objectness`): that ranks the candidates. Both were fitted to rendered rooms; the choice
@@ -70,12 +70,12 @@ class TinySettings:
 
     max_masks: int = field(default=200, metadata={"help": "masks kept at most"})
     working_px: int = field(
-        default=500_000, metadata={"help": "pixels of the picture that is cut up: others are enlarged or reduced to it"}
+        default=500_000, metadata={"help": "pixels of the image that is cut up: others are enlarged or reduced to it"}
     )
-    regions: int = field(default=1000, metadata={"help": "small regions that the picture is cut into"})
+    regions: int = field(default=1000, metadata={"help": "small regions that the image is cut into"})
     candidates: int = field(default=1500, metadata={"help": "candidates among which the choice is made"})
     min_area_px: int = field(default=16, metadata={"help": "smallest mask, in pixels at working size"})
-    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the picture"})
+    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the image"})
     duplicate_iou: float = field(default=0.95, metadata={"help": "masks that overlap more are kept once"})
 
     def __post_init__(self) -> None:
@@ -84,9 +84,9 @@ class TinySettings:
 
 
 def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
-    """The picture, reduced or enlarged until it has as many pixels as the settings say.
+    """The image, reduced or enlarged until it has as many pixels as the settings say.
 
-    A far object is a few pixels of a small picture; what ends where is decided better with more of them.
+    A far object is a few pixels of a small image; what ends where is decided better with more of them.
     """
     height, width = image.shape[:2]
     scale = math.sqrt(settings.working_px / (height * width))
@@ -98,7 +98,7 @@ def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
 
 
 def cut_along(image: RgbImage, seen: Seen, regions: int) -> Regions:
-    """Cut a picture into at most ``regions`` regions along learned boundaries and edges of colour.
+    """Cut an image into at most ``regions`` regions along learned boundaries and edges of colour.
 
     Args:
         image: ``(h, w, 3)`` uint8, RGB, at working size.
@@ -238,7 +238,7 @@ def _candidates(regions: Regions, settings: TinySettings, ranker: Ranker) -> tup
     trees, area = grow(regions), regions.labels.size
     nodes = gather(trees, settings.min_area_px, settings.max_area * area)
     quality, promise = ranker(nodes.features)
-    # The learned part alone is best on rendered pictures and poor on photographs; the rule keeps it on the ground.
+    # The learned part alone is best on rendered images and poor on photographs; the rule keeps it on the ground.
     weight = (1 - RULE_SHARE) * promise + RULE_SHARE * np.log(np.maximum(nodes.rule, 1e-9))
     weight += QUALITY_SHARE * np.log(quality + 0.02)
     # Contrast costs most, so it is found only for those that may still be chosen.

@@ -246,18 +246,18 @@ def commands(plan: Plan) -> list[str]:
     return lines
 
 
-def check_pictures(plan: Plan) -> str:
-    """Open the first take and one picture of each of its cameras; a line that says what was seen.
+def check_images(plan: Plan) -> str:
+    """Open the first take and one image of each of its cameras; a line that says what was seen.
 
     Raises:
-        InputError: the take or a picture cannot be read.
+        InputError: the take or an image cannot be read.
     """
     take = plan.dataset.takes[0]
     sizes = []
     for camera in take.cameras:
         frames = [f for f in take.frames if take.has_frame(camera, f)]
         if not frames:
-            raise InputError(f"camera {camera} has no picture", path=take.path)
+            raise InputError(f"camera {camera} has no image", path=take.path)
         height, width = take.frame(camera, frames[0]).shape[:2]
         sizes.append(f"{camera} {width}x{height}")
     return f"{take.name}: {len(take.objects)} objects, {len(take.frames)} frames, {', '.join(sizes)}"

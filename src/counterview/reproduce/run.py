@@ -230,7 +230,7 @@ def ground_truth(plan: Plan) -> GroundTruth:
 def _share(plan: Plan, table: FrameTable, direction: Direction) -> FrameTable:
     """The rows of a share of the pairs, the same on every machine."""
     pairs = subset(
-        enumerate_pairs(plan.dataset, direction, targets="annotated", need_pictures=False),
+        enumerate_pairs(plan.dataset, direction, targets="annotated", need_images=False),
         plan.table.fraction,
         PAIRS_SEED,
     )

@@ -23,7 +23,7 @@ from counterview.training.task import Task
 
 _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training:OMaMaTask",
-    "omama-close-ups": "counterview.omama.close_ups:CloseUpTask",
+    "omama-object crops": "counterview.omama.object_crops:ObjectCropTask",
     "omama-end-to-end": "counterview.omama.end_to_end:EndToEndTask",
     "omama-scene": "counterview.omama.scene_training:SceneTask",
     "lmeec": "counterview.lmeec.training:LMEECTask",

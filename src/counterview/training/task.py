@@ -108,7 +108,7 @@ class Task(Protocol):
         """
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
-        """A picture ``(H, W, 3)`` uint8 of a few validation matches, always of the same ones; ``None`` for none."""
+        """An image ``(H, W, 3)`` uint8 of a few validation matches, always of the same ones; ``None`` for none."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Identity of the data set as flat JSON: counts, hashes of indices. Equal data gives equal values.

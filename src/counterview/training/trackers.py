@@ -18,13 +18,13 @@ Row = Mapping[str, float | int]
 
 
 class Tracker(Protocol):
-    """Something that takes the numbers and pictures of a run, in the main process."""
+    """Something that takes the numbers and images of a run, in the main process."""
 
     def log(self, kind: str, step: int, row: Row) -> None:
         """Values after optimizer step ``step``; ``kind`` is ``"train"`` or ``"validation"``."""
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
-        """A picture ``(H, W, 3)`` uint8."""
+        """An image ``(H, W, 3)`` uint8."""
 
     def close(self) -> None:
         """Write what is still in memory."""

@@ -1,4 +1,4 @@
-"""All textures of a scene in one picture with mip levels, so that a whole frame is sampled by one ``cv2.remap``."""
+"""All textures of a scene in one image with mip levels, so that a whole frame is sampled by one ``cv2.remap``."""
 
 from __future__ import annotations
 

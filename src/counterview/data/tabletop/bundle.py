@@ -1,4 +1,4 @@
-"""Make the pictures that ship inside the package: ``python -m counterview.data.tabletop.bundle [pair] [take]``.
+"""Make the images that ship inside the package: ``python -m counterview.data.tabletop.bundle [pair] [take]``.
 
 ``assets/pair``: one instant of a table from a near and from a far standpoint, with the masks of a few objects.
 ``assets/take``: a short take in the release layout. Both use objects of the ``test`` split.
@@ -62,10 +62,10 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
     )
     labels = []
     for camera, sensor in zip(cameras, sensors, strict=True):
-        picture = renderer.picture(camera)
-        image, _ = develop(picture, sensor, seeded(seed, "pair", camera.name))
+        rendered = renderer.rendered(camera)
+        image, _ = develop(rendered, sensor, seeded(seed, "pair", camera.name))
         write_image(folder / f"{camera.name}.jpg", image, quality=88)
-        labels.append(picture.labels)
+        labels.append(rendered.labels)
     share = [min(float((view == i).mean()) for view in labels) for i in range(len(scene.things))]
     chosen = sorted(sorted(range(len(share)), key=lambda i: -share[i])[:objects])
     entries = []

@@ -100,7 +100,7 @@ def _emblem(
     r: float,
     colours: Sequence[Colour],
 ) -> None:
-    """A picture on the label: sun, leaf, mountain, star or drop."""
+    """An image on the label: sun, leaf, mountain, star or drop."""
     x, y = middle
     kind = int(rng.integers(5))
     a, b = _rgb(colours[0]), _rgb(colours[1])
@@ -205,7 +205,7 @@ def book_cover(rng: np.random.Generator, brand: Brand, hw: tuple[int, int] = (25
 
 
 def poster(rng: np.random.Generator, hw: tuple[int, int] = (256, 192)) -> np.ndarray:
-    """Abstract picture for a wall."""
+    """Abstract image for a wall."""
     _h, w = hw
     field = noise(rng, hw, (2, 2), 3)
     stops = np.array([hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.4, 0.95)) for _ in range(4)])

@@ -21,7 +21,7 @@ from counterview.data.tabletop.materials import Material
 from counterview.data.tabletop.shapes import Mesh
 from counterview.errors import MissingExtraError
 
-__all__ = ["BACKGROUND", "OUTSIDE", "Body", "Lighting", "Picture", "Renderer"]
+__all__ = ["BACKGROUND", "OUTSIDE", "Body", "Lighting", "Image", "Renderer"]
 
 BACKGROUND, OUTSIDE = -1, -2
 _BLOCK = 12000  # rays worked on at a time: their arrays stay in the cache
@@ -48,7 +48,7 @@ class Lighting:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedImage:
     """What a camera receives.
 
     Attributes:
@@ -76,7 +76,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Renderer:
-    """A scene of rigid bodies. Call :meth:`pose` for an instant, then :meth:`picture` per camera."""
+    """A scene of rigid bodies. Call :meth:`pose` for an instant, then :meth:`rendered` per camera."""
 
     def __init__(self, bodies: Sequence[Body], lighting: Lighting) -> None:
         self.bodies, self._lighting = tuple(bodies), lighting
@@ -125,7 +125,7 @@ class Renderer:
         self._scene = self._scene_type()
         self._mesh = self._mesh_type(self._scene, vertices, self._faces)
 
-    def picture(self, camera: Camera, before: tuple[Poses, Camera] | None = None, keep: bool = False) -> Picture:
+    def rendered(self, camera: Camera, before: tuple[Poses, Camera] | None = None, keep: bool = False) -> RenderedImage:
         """Trace one frame.
 
         Args:
@@ -169,7 +169,7 @@ class Renderer:
             for at, hit in zip(blocks, hits, strict=True):
                 film.light[at] = self._shade(hit, film.dirs[at], flat_soft[at], 1 / camera.focal_px)
             self._smooth_edges(camera, film, todo, flat_soft)
-        return Picture(
+        return RenderedImage(
             film.light.reshape(h, w, 3).copy(),
             film.labels.reshape(h, w).copy(),
             None if flow is None else flow.reshape(h, w, 2),

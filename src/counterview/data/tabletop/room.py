@@ -193,7 +193,7 @@ def _chair(rng: np.random.Generator) -> tuple[Mesh, tuple[Material, ...]]:
 
 
 def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
-    """Walls, floor, ceiling, a window, pictures, cupboards, shelves, chairs and a floor lamp."""
+    """Walls, floor, ceiling, a window, images, cupboards, shelves, chairs and a floor lamp."""
     x, back, front = rng.uniform(2.8, 3.5), rng.uniform(2.7, 3.4), -rng.uniform(2.6, 3.2)
     top, low = 1.75, FLOOR_M
     wall_colour = paint.hsv(rng.random(), rng.uniform(0.02, 0.3), rng.uniform(0.62, 0.93))
@@ -234,7 +234,7 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
     window = merge([quad([(-ww / 2, 0, wh), (ww / 2, 0, wh), (ww / 2, 0, 0), (-ww / 2, 0, 0)], 0), *frame])
     bodies.append(Body(_at(window, wx, back - 0.03, 0.25), (view, board)))
     for _ in range(int(rng.integers(1, 4))):
-        picture = Material(poster(rng), 0.1, 20)
+        rendered = Material(poster(rng), 0.1, 20)
         size = rng.uniform(0.3, 0.6)
         mesh = transform(box((size * 0.8, 0.02, size), 0.002, (0, 1, 1, 1, 1, 1)), None, (0, 0, 0))
         side = int(rng.integers(4))
@@ -245,7 +245,7 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
             (along, front + 0.02, np.pi),
             (wx + ww / 2 + 0.5, back - 0.02, 0.0),
         )[side]
-        bodies.append(Body(_at(mesh, place[0], place[1], rng.uniform(0.3, 0.7), place[2]), (picture, wooden(rng))))
+        bodies.append(Body(_at(mesh, place[0], place[1], rng.uniform(0.3, 0.7), place[2]), (rendered, wooden(rng))))
     w = rng.uniform(1.2, 2.2)
     mesh, materials = _cabinet(rng, w, 0.45, rng.uniform(0.75, 0.95))
     at = rng.uniform(-0.6, 0.6)

@@ -1,4 +1,4 @@
-"""From light to a camera's picture: blur, exposure, white balance, tone, vignetting, noise, sharpening, JPEG."""
+"""From light to a camera's image: blur, exposure, white balance, tone, vignetting, noise, sharpening, JPEG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from counterview.data.tabletop.render import OUTSIDE, Picture
+from counterview.data.tabletop.render import OUTSIDE, RenderedImage
 
 __all__ = ["Sensor", "develop", "draw_sensor", "measure_gain"]
 
@@ -77,9 +77,9 @@ def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
     return total / taps
 
 
-def measure_gain(picture: Picture, sensor: Sensor) -> float:
-    """Exposure gain that brings the picture to the sensor's brightness."""
-    light = picture.light[::2, ::2][picture.labels[::2, ::2] != OUTSIDE]
+def measure_gain(rendered: RenderedImage, sensor: Sensor) -> float:
+    """Exposure gain that brings the image to the sensor's brightness."""
+    light = rendered.light[::2, ::2][rendered.labels[::2, ::2] != OUTSIDE]
     grey = (light[:, 0] + light[:, 1] + light[:, 2]) / 3
     # The mean of the lower 90 %: a window in view must not turn the room black.
     level = float(np.minimum(grey, np.quantile(grey, 0.9)).mean())
@@ -87,20 +87,20 @@ def measure_gain(picture: Picture, sensor: Sensor) -> float:
 
 
 def develop(
-    picture: Picture, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
+    rendered: RenderedImage, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
 ) -> tuple[np.ndarray, float]:
-    """Make the (H, W, 3) uint8 sRGB picture.
+    """Make the (H, W, 3) uint8 sRGB image.
 
     Args:
         gain: exposure gain; None measures it (auto exposure). It is returned, so that a static camera can hold it.
     """
-    light = np.minimum(picture.light, 6.0)
+    light = np.minimum(rendered.light, 6.0)
     h, w = light.shape[:2]
-    seen = picture.labels != OUTSIDE
+    seen = rendered.labels != OUTSIDE
     if gain is None:
-        gain = measure_gain(picture, sensor)
-    if picture.flow_px is not None:
-        light = _motion_blur(light, picture.flow_px)
+        gain = measure_gain(rendered, sensor)
+    if rendered.flow_px is not None:
+        light = _motion_blur(light, rendered.flow_px)
     if sensor.blur_px > 0.2:
         light = cv2.GaussianBlur(light, (0, 0), sensor.blur_px)
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)

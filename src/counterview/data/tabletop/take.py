@@ -92,7 +92,7 @@ class Stage:
 def film(
     stage: Stage, config: TabletopConfig, seed: int, split: str, index: int
 ) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
-    """Pictures and, at whole seconds, labels of every camera."""
+    """Images and, at whole seconds, labels of every camera."""
     rig, names = stage.rig, [stage.rig.ego_name, *(c.name for c in stage.rig.exo)]
     images: dict[str, list[np.ndarray]] = {n: [] for n in names}
     labels: dict[str, list[np.ndarray]] = {n: [] for n in names}
@@ -105,15 +105,15 @@ def film(
         for camera, sensor in views:
             ego = camera.name == rig.ego_name
             before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier)) if ego else None
-            picture = stage.renderer.picture(camera, before, keep=not ego)
+            rendered = stage.renderer.rendered(camera, before, keep=not ego)
             image, gain = develop(
-                picture, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name)
+                rendered, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name)
             )
             # A static camera holds its exposure; the ego camera follows the light, slowly.
-            gains[camera.name] = gain if not ego else gain * (measure_gain(picture, sensor) / gain) ** 0.3
+            gains[camera.name] = gain if not ego else gain * (measure_gain(rendered, sensor) / gain) ** 0.3
             images[camera.name].append(image)
             if k % config.rendered_fps == 0:
-                labels[camera.name].append(picture.labels)
+                labels[camera.name].append(rendered.labels)
     return images, labels
 
 
@@ -125,11 +125,11 @@ def _sheet(
     tiles, captions = [], []
     for i, second in enumerate(rows):
         for name in images:
-            picture = images[name][second * config.rendered_fps]
+            rendered = images[name][second * config.rendered_fps]
             if i >= 2:
                 view = labels[name][second]
-                picture = overlay(picture, [view == k for k in range(int(view.max()) + 1)])
-            tiles.append(picture)
+                rendered = overlay(rendered, [view == k for k in range(int(view.max()) + 1)])
+            tiles.append(rendered)
             captions.append(f"{name}  {second} s")
     return contact_sheet(tiles, columns=len(images), captions=captions, tile_height_px=240)
 

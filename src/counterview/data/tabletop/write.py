@@ -2,7 +2,7 @@
 
 Videos run at 30 frames a second as frame-aligned videos do. A rendered frame is held until the next one, so frame
 ``30 * k`` is exactly what was annotated at second ``k``; each rendered frame is a key frame, so that seeking is
-cheap. One encoder thread and fixed settings: the same pictures give the same bytes.
+cheap. One encoder thread and fixed settings: the same images give the same bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
 
 
 def shrink(image: np.ndarray, height: int) -> np.ndarray:
-    """The picture at another height, its width even."""
+    """The image at another height, its width even."""
     h, w = image.shape[:2]
     wide = max(2, round(w * height / h / 2) * 2)
     return np.asarray(cv2.resize(image, (wide, height), interpolation=cv2.INTER_AREA))
@@ -72,7 +72,7 @@ def annotate(
 
     Args:
         names: object names by label.
-        labels: per camera one (H, W) label picture a second.
+        labels: per camera one (H, W) label image a second.
         unknown: share of object-frames that nobody looked at; they come in short runs.
         smallest_px: masks of fewer pixels count as not visible, per camera.
 
@@ -84,11 +84,11 @@ def annotate(
     for number, name in enumerate(names):
         cameras: dict[str, Any] = {}
         seen = False
-        for camera, pictures in labels.items():
-            looked = _looked(rng, len(pictures), unknown)
+        for camera, images in labels.items():
+            looked = _looked(rng, len(images), unknown)
             masks: dict[str, Any] = {}
             for second in np.flatnonzero(looked).tolist():
-                mask = pictures[second] == number
+                mask = images[second] == number
                 if int(mask.sum()) >= smallest_px[camera]:
                     h, w = mask.shape
                     masks[str(second * FPS)] = {
