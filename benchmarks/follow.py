@@ -26,10 +26,10 @@ from counterview.evaluation.protocol import evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameTable
-from counterview.lmeec.initial import initialise
+from counterview.inference.clips import ClipPredictor
+from counterview.inference.dataset import Prediction, TakePredictor, predict, prediction_size
 from counterview.lmeec.model import LMEEC
-from counterview.pipeline.clips import ClipPredictor
-from counterview.pipeline.predict import Prediction, TakePredictor, predict, prediction_size
+from counterview.tiny.initial import initialise
 
 SAME_PLACE, UNTRAINED, TRAINED = "same place", "untrained", "trained"
 SEED = 123
@@ -47,7 +47,7 @@ class SamePlace:
     def predict(
         self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """See :class:`counterview.pipeline.predict.TakePredictor`."""
+        """See :class:`counterview.inference.dataset.TakePredictor`."""
         for frame in sorted(wanted):
             answers = []
             for direction, pair in wanted[frame]:

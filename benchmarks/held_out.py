@@ -51,7 +51,7 @@ from benchmarks.held_out_systems import (
     answer,
 )
 from counterview.data.dataset import DIRECTIONS, Dataset, open_dataset
-from counterview.data.prepared import read_splits
+from counterview.data.formats.prepared import read_splits
 from counterview.errors import CounterviewError, InputError
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import differences, intervals

@@ -22,14 +22,14 @@ from counterview.errors import CounterviewError, MaskError
 from counterview.evaluation.scorer import Scorer
 from counterview.evaluation.table import FrameScore
 from counterview.features import Backbone, FeatureMap, load_backbone
+from counterview.inference import load
+from counterview.inference.clips import ClipPredictor
+from counterview.inference.dataset import prediction_size, query_mask
+from counterview.inference.encoded import EncodedView
+from counterview.inference.mask_tracker import Follower
+from counterview.inference.matchers import KnnMatcher, Matcher
 from counterview.masks.geometry import iou, resize_mask
-from counterview.omama.records import fit_mask
-from counterview.pipeline import load
-from counterview.pipeline.clips import ClipPredictor
-from counterview.pipeline.encoded import EncodedView
-from counterview.pipeline.follower import Follower
-from counterview.pipeline.matchers import KnnMatcher, Matcher
-from counterview.pipeline.predict import prediction_size, query_mask
+from counterview.omama.training.image_store import fit_mask
 from counterview.proposals import CachedProposer, Proposals, load_proposer
 from counterview.proposals.base import Proposer
 from counterview.types import ObjectMask

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.common import record, show
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.training import LMEECTask
+from counterview.lmeec.training.task import LMEECTask
 from counterview.lmeec.weights import with_settings
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from benchmarks.common import record, show, timed
-from counterview.pipeline.bundled import load_pair
-from counterview.pipeline.predictor import load
+from counterview.inference.examples import load_pair
+from counterview.inference.predictor import load
 
 COUNTS = (1, 4, 16)
 

@@ -27,15 +27,15 @@ from counterview.config import load_config
 from counterview.data.dataset import DIRECTIONS, open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.features import FeatureMap, load_backbone
+from counterview.inference.dataset import FramePredictor, predict
+from counterview.inference.matchers import OMaMaMatcher
+from counterview.inference.predictor import Predictor
 from counterview.masks.rle import to_coco
 from counterview.media.images import write_image
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.descriptors import describe_masks
-from counterview.omama.recipe import OMaMaRecipe
-from counterview.omama.training import OMaMaTask
-from counterview.pipeline.matchers import OMaMaMatcher
-from counterview.pipeline.predict import FramePredictor, predict
-from counterview.pipeline.predictor import Predictor
+from counterview.omama.training.recipe import OMaMaRecipe
+from counterview.omama.training.task import OMaMaTask
 from counterview.proposals import CachedProposer, load_proposer
 from counterview.types import ObjectMask, RgbImage
 

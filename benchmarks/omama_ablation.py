@@ -25,8 +25,8 @@ from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameTable
 from counterview.media.files import read_json, write_json
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.training import OMaMaTask
-from counterview.omama.validation import Row, summarise
+from counterview.omama.training.task import OMaMaTask
+from counterview.omama.training.validation import Row, summarise
 from counterview.training.fit import fit
 from counterview.training.recipe import Recipe, load_recipe
 

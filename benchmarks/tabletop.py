@@ -16,12 +16,12 @@ from typing import Any
 import cv2
 
 from benchmarks.common import record, show
-from counterview.data.tabletop.catalogue import seeded
-from counterview.data.tabletop.config import preset
-from counterview.data.tabletop.generate import generate
-from counterview.data.tabletop.rig import ego_camera
-from counterview.data.tabletop.sensor import develop
-from counterview.data.tabletop.take import Stage
+from counterview.tabletop.camera.rig import ego_camera
+from counterview.tabletop.camera.sensor import develop
+from counterview.tabletop.config import preset
+from counterview.tabletop.generate import generate
+from counterview.tabletop.objects.catalogue import seeded
+from counterview.tabletop.take import Stage
 
 
 def clock(samples: dict[str, list[tuple[float, float]]], name: str, function: Any, *arguments: Any, **more: Any) -> Any:

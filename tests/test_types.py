@@ -109,7 +109,7 @@ def test_a_track_tells_absent_from_unknown():
         track.masks[5] = mask
     again = pickle.loads(pickle.dumps(track))
     assert dict(again.masks) == dict(track.masks)
-    assert again.looked_at == track.looked_at
+    assert again.annotated_frames == track.annotated_frames
     with pytest.raises(MaskError):
         Track("mug", "cam01", {0: mask, 30: ObjectMask.empty((3, 2))})
     with pytest.raises(InputError):

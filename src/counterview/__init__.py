@@ -25,9 +25,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from counterview.errors import CounterviewError
+    from counterview.inference.predictor import Predictor, load
     from counterview.masks.png import read_mask
     from counterview.media.images import read_image
-    from counterview.pipeline.predictor import Predictor, load
     from counterview.types import Candidate, Match, ObjectMask, Track, View, Visibility
 
 __getattr__, __dir__ = exports(
@@ -37,11 +37,11 @@ __getattr__, __dir__ = exports(
         "CounterviewError": "counterview.errors",
         "Match": "counterview.types",
         "ObjectMask": "counterview.types",
-        "Predictor": "counterview.pipeline.predictor",
+        "Predictor": "counterview.inference.predictor",
         "Track": "counterview.types",
         "View": "counterview.types",
         "Visibility": "counterview.types",
-        "load": "counterview.pipeline.predictor",
+        "load": "counterview.inference.predictor",
         "read_image": "counterview.media.images",
         "read_mask": "counterview.masks.png",
     },

@@ -2,7 +2,8 @@
 
 A configuration is a dataclass whose fields are numbers, texts, truth values, lists or tuples of these,
 mappings with text keys, ``Literal`` choices, optional ones, or other dataclasses. A field's help text stands
-in its metadata (``field(default=…, metadata={"help": "…"})``); the command line shows it. A dataclass checks
+in its metadata (``field(default=…, metadata={"help": "…"})``); the command line shows it. A field that was renamed
+lists its earlier names there (``"formerly": ("…",)``), so that files of earlier versions load. A dataclass checks
 its values in ``__post_init__`` by raising ``ConfigError`` or ``ValueError``. All problems of a file are
 reported together.
 """
@@ -168,15 +169,20 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str
     before = len(problems)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    renamed = {old: f.name for f in fields.values() for old in f.metadata.get("formerly", ())}
     arguments = {}
-    for key, value in values.items():
+    for given, value in values.items():
+        key = renamed.get(given, given)
+        if key != given and key in values:
+            problems.append(f"{prefix}{given} is the earlier name of {prefix}{key}, which is given too")
+            continue
         if key not in fields:
             problems.append(f"unknown key {f'{prefix}{key}'!r} ({nearest(str(key), list(fields))})")
             continue
         arguments[key] = _convert(hints[key], value, f"{prefix}{key}", problems)
     for name, item in fields.items():
         no_default = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if no_default and name not in values:
+        if no_default and name not in values and not any(old in values for old in item.metadata.get("formerly", ())):
             problems.append(f"{prefix}{name} is missing")
     if len(problems) > before:
         return None

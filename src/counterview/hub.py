@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from counterview.errors import WeightsError
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 ADVICE = "Check the name and the network, or give the folder of a model."
 """What to do about a model that is neither a folder nor to be had."""
@@ -101,15 +96,3 @@ def quiet_transformers() -> Iterator[None]:
         messages.set_verbosity(level)
         if bars:
             messages.enable_progress_bar()
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of all weights, in hex: the same on every device."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().to("cpu").contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -283,16 +283,16 @@ class Track:
         name: the object's name.
         camera: the camera's name.
         masks: frame number to mask, for the frames in which it is visible.
-        looked_at: the frames that were looked at; those with a mask are always among them.
+        annotated_frames: the frames that were looked at; those with a mask are always among them.
     """
 
     name: str
     camera: str
     masks: Mapping[int, ObjectMask] = field(default_factory=dict)
-    looked_at: frozenset[int] = frozenset()
+    annotated_frames: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        for frame in (*self.masks, *self.looked_at):
+        for frame in (*self.masks, *self.annotated_frames):
             if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
                 raise InputError(f"track {self.name!r}: a frame number is a whole number from 0", found=repr(frame))
         sizes = {mask.size_hw for mask in self.masks.values()}
@@ -303,21 +303,23 @@ class Track:
             )
         masks = {int(k): v for k, v in sorted(self.masks.items())}
         object.__setattr__(self, "masks", MappingProxyType(masks))
-        object.__setattr__(self, "looked_at", frozenset(int(f) for f in self.looked_at) | frozenset(masks))
+        object.__setattr__(
+            self, "annotated_frames", frozenset(int(f) for f in self.annotated_frames) | frozenset(masks)
+        )
 
     def visibility(self, frame: int) -> Visibility:
         """What is known of the object in ``frame``."""
         if frame in self.masks:
             return Visibility.VISIBLE
-        return Visibility.NOT_VISIBLE if frame in self.looked_at else Visibility.UNKNOWN
+        return Visibility.NOT_VISIBLE if frame in self.annotated_frames else Visibility.UNKNOWN
 
     def __iter__(self) -> Iterator[int]:
         """The frames that were looked at, in order."""
-        return iter(sorted(self.looked_at))
+        return iter(sorted(self.annotated_frames))
 
     def __len__(self) -> int:
-        return len(self.looked_at)
+        return len(self.annotated_frames)
 
     def __reduce__(self) -> tuple[object, ...]:
         # A mapping proxy cannot be pickled, and worker processes send tracks.
-        return (Track, (self.name, self.camera, dict(self.masks), self.looked_at))
+        return (Track, (self.name, self.camera, dict(self.masks), self.annotated_frames))

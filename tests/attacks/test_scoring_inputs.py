@@ -134,9 +134,9 @@ def test_hostile_names_stay_names(tmp_path, fixture_data, name):
     for take in (gt["annotations"], pred["ego-exo"]["results"]):
         take[name] = take.pop(TAKE)
         take[name]["masks"][name] = take[name]["masks"].pop("stainless bowl_0")
-    looked_at = gt["annotations"][name]["annotated_frames"]
-    looked_at[name] = looked_at.pop("stainless bowl_0")
-    looked_at[name][name] = looked_at[name].pop("cam01")
+    annotated_frames = gt["annotations"][name]["annotated_frames"]
+    annotated_frames[name] = annotated_frames.pop("stainless bowl_0")
+    annotated_frames[name][name] = annotated_frames[name].pop("cam01")
     cameras = gt["annotations"][name]["masks"][name]
     cameras[name] = cameras.pop("cam01")
     pairs = pred["ego-exo"]["results"][name]["masks"][name]

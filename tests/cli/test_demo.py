@@ -5,10 +5,10 @@ import json
 import pytest
 
 from counterview.cli.main import main
+from counterview.inference import bundled as shipped
 from counterview.media.images import read_image
 from counterview.media.video import VideoReader
-from counterview.pipeline import shipped
-from tests.pipeline.small_models import small_lmeec
+from tests.inference.small_models import small_lmeec
 
 
 def run(capsys, *arguments):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from counterview.cli.main import main
-from counterview.pipeline import shipped
+from counterview.inference import bundled as shipped
 from tests.omama.tiny_takes import write_takes
 
 PAIR = Path(str(files("counterview") / "assets" / "pair"))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from counterview.data.dataset import open_dataset
-from counterview.data.handal import open_handal
+from counterview.data.formats.handal import open_handal
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, ImageError, InputError
 from counterview.types import Visibility
@@ -63,8 +63,8 @@ def test_several_objects_and_another_step(tmp_path: Path) -> None:
     take = dataset.takes[0]
     assert take.objects == ("hammers_1", "hammers_7")
     assert take.mask_frames("hammers_1", "rgb+2") == (100, 103, 106)
-    assert take.looked_at("hammers_1", "rgb+2") == {100, 103, 106, 109}
-    assert take.looked_at("hammers_1", "rgb") == {100, 106, 109}  # the damaged mask says nothing
+    assert take.annotated_frames("hammers_1", "rgb+2") == {100, 103, 106, 109}
+    assert take.annotated_frames("hammers_1", "rgb") == {100, 106, 109}  # the damaged mask says nothing
     assert "000103_000000.png" in take.problems[0]
     assert take.native_size("rgb") == (8, 160)
 

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from counterview.data import prepare_take
 from counterview.data.dataset import open_dataset
+from counterview.data.formats.release import TakeFacts
 from counterview.data.pairs import enumerate_pairs
-from counterview.data.prepare import _run, prepare_release
-from counterview.data.prepare_take import Settings, TakeJob, WriteError, image_size
-from counterview.data.release import TakeFacts
+from counterview.data.prepare import take as prepare_take
+from counterview.data.prepare.prepare import _run, prepare_release
+from counterview.data.prepare.take import Settings, TakeJob, WriteError, image_size
 from counterview.errors import ConfigError, InputError, VideoError
 from counterview.media.jsonstream import index_object
 from counterview.media.video import VideoReader
@@ -196,7 +196,8 @@ def test_killed_at_random_moments(release: Path, tmp_path: Path, monkeypatch: py
     expected = contents(tmp_path / "out")
     (tmp_path / "again").mkdir()
     code = (
-        "import sys; from counterview.data.prepare import prepare_release; import cv2, av; print('on', flush=True);"
+        "import sys; from counterview.data.prepare.prepare import prepare_release; import cv2, av\n"
+        "print('on', flush=True);"
         "prepare_release(sys.argv[1], 'out', splits=['val', 'test'])"
     )
     draw = random.Random(11)
@@ -217,7 +218,7 @@ def test_killed_at_random_moments(release: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks up child processes in /proc")
 def test_workers_end_with_a_killed_run(release: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from counterview.data.prepare import _run, prepare_release\n"
+        "import sys; from counterview.data.prepare.prepare import _run, prepare_release\n"
         "def tell(total, report):\n    if report: print('on', flush=True)\n"
         "if __name__ == '__main__': prepare_release(sys.argv[1], sys.argv[2], splits=['val'], workers=2, progress=tell)"
     )

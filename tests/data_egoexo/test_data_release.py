@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from counterview.data.dataset import Dataset, open_dataset
+from counterview.data.formats.prepared import PreparedTake
+from counterview.data.formats.release import ReleaseTake, TakeFacts, video_candidates
 from counterview.data.pairs import enumerate_pairs
-from counterview.data.prepared import PreparedTake
-from counterview.data.release import ReleaseTake, TakeFacts, video_candidates
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
 from counterview.masks import rle
 from counterview.types import ObjectMask, Visibility
@@ -151,14 +151,14 @@ def test_official_folders_are_read_too(tmp_path: Path) -> None:
     (folder / "annotation.json").write_text(json.dumps(content))
     (tmp_path / "processed" / "split.json").write_text(json.dumps({"train": [], "val": [["t"]], "test": []}))
     take = open_dataset(tmp_path, "val").takes[0]
-    assert take.looked_at("o", EGO) == {30}  # frame 0 is unknown, not "not visible"
+    assert take.annotated_frames("o", EGO) == {30}  # frame 0 is unknown, not "not visible"
     assert "frame 0: the mask is null" in take.problems[0]
     pairs = enumerate_pairs([take], "exo2ego", need_images=False)
     assert [(p.frame, p.target_visible) for p in pairs] == [(0, None), (30, True)]
     with pytest.raises(MaskError, match="object 'o', camera 'cam01', frame 0"):
         take.mask("o", EXO, 0)
     track = take.track("o", EXO)
-    assert (list(track.masks), track.looked_at) == ([30], {30})
+    assert (list(track.masks), track.annotated_frames) == ([30], {30})
     with pytest.raises(ImageError, match="has no image of frame 30"):
         take.frame(EXO, 30)
 
@@ -223,7 +223,7 @@ def test_spoilt_annotations_raise_or_are_noted(tmp_path: Path, spoil: list[tuple
         for name in take.objects:
             for camera in take.cameras_of(name):
                 track = take.track(name, camera)
-                assert set(track.masks) <= track.looked_at
+                assert set(track.masks) <= track.annotated_frames
                 assert not take.has_frame(camera, 0)
         for direction in ("ego2exo", "exo2ego"):
             list(enumerate_pairs([take], direction))

@@ -17,8 +17,8 @@ pytest.importorskip("embreex")
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory) -> Path:
-    from counterview.data.tabletop.config import preset
-    from counterview.data.tabletop.generate import generate
+    from counterview.tabletop.config import preset
+    from counterview.tabletop.generate import generate
 
     root = tmp_path_factory.mktemp("release")
     generate(root, {"test": 2, "test_novel": 1}, preset("standard", size=224, seconds=4, cameras=2), seed=3)

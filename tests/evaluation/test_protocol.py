@@ -91,7 +91,7 @@ def test_what_nobody_asks_for_changes_nothing_and_is_said(content, score):
     assert "1 query frames that are not scored have no prediction" in text
 
 
-def test_the_mask_is_not_looked_at_where_the_target_is_absent(content, score):
+def test_the_mask_is_not_read_where_the_target_is_absent(content, score):
     before = score(content).totals
     bowl(content)["60"]["pred_mask"] = {"size": [3, 3], "counts": "nonsense"}
     assert score(content).totals == before
@@ -132,12 +132,12 @@ def test_visible_counts_only_frames_seen_in_both_views(content, score):
     assert report.totals.frames == expected
 
 
-def make_prepared(folder, truth, looked_at=True):
+def make_prepared(folder, truth, annotated_frames=True):
     """A prepared folder with the official ground truth's own masks."""
     official = json.loads((FOLDER / "correspondence-gt.json").read_text())["annotations"]
     for uid, take in official.items():
         (folder / uid).mkdir(parents=True)
-        if not looked_at:
+        if not annotated_frames:
             take = {k: v for k, v in take.items() if k != "annotated_frames"}
         (folder / uid / "annotation.json").write_text(json.dumps(take))
     (folder / "split.json").write_text((FOLDER / "split.json").read_text())
@@ -147,7 +147,7 @@ def make_prepared(folder, truth, looked_at=True):
 
 def test_a_prepared_folder(tmp_path):
     make_prepared(tmp_path / "a", GroundTruth(RAW))
-    make_prepared(tmp_path / "b", GroundTruth(RAW), looked_at=False)
+    make_prepared(tmp_path / "b", GroundTruth(RAW), annotated_frames=False)
     expected = evaluate(RAW, PRED)
     same = evaluate(tmp_path / "a", PRED)
     assert same.totals == expected.totals

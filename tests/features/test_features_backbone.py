@@ -125,7 +125,13 @@ def test_any_size_in_any_batch_always_the_same(tiny, family):
     backbone = load_backbone(str(tiny[family]), "cpu", batch_size=2)
     assert isinstance(backbone, Backbone)
     assert backbone.channels == 32
-    images = [random_image(60, 90, 1), random_image(90, 60, 2), random_image(60, 90, 3), random_image(5, 9, 4), random_image(60, 90, 5)]
+    images = [
+        random_image(60, 90, 1),
+        random_image(90, 60, 2),
+        random_image(60, 90, 3),
+        random_image(5, 9, 4),
+        random_image(60, 90, 5),
+    ]
     together = backbone(images)
     for image, features in zip(images, together, strict=True):
         stride = backbone.stride

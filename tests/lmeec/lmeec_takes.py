@@ -42,7 +42,7 @@ class DiscTake(Take):
     def raw_masks(self):
         return self._masks
 
-    def looked_at(self, name, camera):
+    def annotated_frames(self, name, camera):
         return frozenset(self._frames)
 
     def decode_mask(self, raw):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from counterview.lmeec.loss import dice_loss, focal_loss, frame_loss, mean_over_clips, true_iou
 from counterview.lmeec.model import Decoded
-from counterview.lmeec.recipe import DataConfig, LMEECRecipe, OptimConfig
-from counterview.lmeec.training import LMEECTask
-from counterview.lmeec.unroll import ClipBatch, unroll, unused_parameters
+from counterview.lmeec.training.loss import dice_loss, focal_loss, frame_loss, mean_over_clips, true_iou
+from counterview.lmeec.training.recipe import DataConfig, LMEECRecipe, OptimConfig
+from counterview.lmeec.training.task import LMEECTask
+from counterview.lmeec.training.unroll import ClipBatch, unroll, unused_parameters
 from tests.lmeec.lmeec_fill import disc, fill, random_images, small_model
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"

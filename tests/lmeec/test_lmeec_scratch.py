@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from counterview.errors import ConfigError
-from counterview.lmeec import training
-from counterview.lmeec.appearance import AppearancePrompt, FineMaps, likeness, mean_under
 from counterview.lmeec.config import BACKBONES, ConvConfig, LMEECConfig
-from counterview.lmeec.convnet import OPPONENT, PALETTE_WIDTH
-from counterview.lmeec.initial import initialise
-from counterview.lmeec.loss import match_loss, shrink_truth, tell_apart_loss, true_iou
 from counterview.lmeec.model import LMEEC, ImageFeatures
-from counterview.lmeec.recipe import AugmentConfig, DataConfig, LMEECRecipe, LossConfig, OptimConfig
-from counterview.lmeec.training import LMEECTask
-from counterview.lmeec.unroll import ClipBatch, unroll, unused_parameters
+from counterview.lmeec.training import task as training
+from counterview.lmeec.training.loss import match_loss, shrink_truth, tell_apart_loss, true_iou
+from counterview.lmeec.training.recipe import AugmentConfig, DataConfig, LMEECRecipe, LossConfig, OptimConfig
+from counterview.lmeec.training.task import LMEECTask
+from counterview.lmeec.training.unroll import ClipBatch, unroll, unused_parameters
+from counterview.tiny.appearance import AppearancePrompt, FineMaps, likeness, mean_under
+from counterview.tiny.conv_encoder import OPPONENT, PALETTE_WIDTH
+from counterview.tiny.initial import initialise
 from tests.lmeec.lmeec_fill import disc, fill, random_images, small_config
 from tests.lmeec.lmeec_takes import disc_dataset
 

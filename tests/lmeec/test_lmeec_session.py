@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from counterview.errors import CheckpointError, ImageError, InputError, MaskError
-from counterview.lmeec.saved import saved_config
 from counterview.lmeec.session import Session
+from counterview.lmeec.session_file import saved_config
 from counterview.types import View
 from tests.lmeec.lmeec_fill import disc, random_images, small_model
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from counterview.errors import ConfigError, InputError
-from counterview.lmeec import training
-from counterview.lmeec.augment import Geometry, change_colour, draw_geometry
-from counterview.lmeec.calibration import fit_visibility
+from counterview.lmeec.inference import predict_take
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.recipe import AugmentConfig, DataConfig, LMEECRecipe, LossConfig, OptimConfig
-from counterview.lmeec.samples import ClipReader
-from counterview.lmeec.takes import predict_take
-from counterview.lmeec.training import LMEECTask
+from counterview.lmeec.training import task as training
+from counterview.lmeec.training.augment import Geometry, change_colour, draw_geometry
+from counterview.lmeec.training.calibration import fit_visibility
+from counterview.lmeec.training.recipe import AugmentConfig, DataConfig, LMEECRecipe, LossConfig, OptimConfig
+from counterview.lmeec.training.samples import ClipReader
+from counterview.lmeec.training.task import LMEECTask
 from counterview.training.fit import fit
 from counterview.training.recipe import TrainingConfig, load_recipe
 from counterview.training.task import Task
@@ -32,7 +32,7 @@ def test_a_flip_moves_images_and_masks_alike():
     config = AugmentConfig(flip=1.0, degrees=0, shear=0)
     geometry = draw_geometry(config, 32, (32, 32), np.random.default_rng(0))
     image = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(geometry.random_images(image)[0], image[0, :, ::-1])
+    assert np.array_equal(geometry.images(image)[0], image[0, :, ::-1])
     mask = disc((32, 32), 8, 10, 5)
     assert np.array_equal(geometry.masks(mask[None].astype(np.float32))[0], mask[:, ::-1])
 

@@ -3,8 +3,8 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from counterview.config import load_config
-from counterview.omama.recipe import OMaMaRecipe
-from counterview.omama.training import OMaMaTask
+from counterview.omama.training.recipe import OMaMaRecipe
+from counterview.omama.training.task import OMaMaTask
 from tests.omama.omama_fill import released_state
 from tests.omama.tiny_takes import write_takes
 

@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from counterview.errors import InputError
 from counterview.omama import info_nce
-from counterview.omama.loss import visibility_loss, with_batch_negatives
+from counterview.omama.training.loss import visibility_loss, with_batch_negatives
 
 
 def random_case(batch=5, number=9):

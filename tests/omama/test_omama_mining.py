@@ -5,8 +5,8 @@ import pytest
 
 from counterview.errors import InputError
 from counterview.masks.geometry import iou
-from counterview.omama.mining import TRUTH, best_box, draw_candidates, representatives
-from counterview.omama.neighbours import adjacency
+from counterview.omama.training.mining import TRUTH, best_box, draw_candidates, representatives
+from counterview.omama.training.neighbours import adjacency
 
 
 def scene(number, seed=0):

@@ -8,7 +8,7 @@ from scipy.ndimage import center_of_mass
 
 from counterview.errors import InputError
 from counterview.omama import adjacency
-from counterview.omama.neighbours import centroids_yx
+from counterview.omama.training.neighbours import centroids_yx
 from counterview.types import ObjectMask
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from counterview.config import load_config
 from counterview.omama import OMaMa
-from counterview.omama.training import OMaMaTask
+from counterview.omama.training.task import OMaMaTask
 from counterview.training.fit import fit
 from counterview.training.recipe import Recipe, load_recipe
 

@@ -17,12 +17,12 @@ from counterview.data.dataset import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.masks.geometry import iou
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.mining import TRUTH
-from counterview.omama.records import ImageStore, fit_mask, mask_overlaps, prepare
-from counterview.omama.recipe import OMaMaRecipe
-from counterview.omama.samples import collate, make_example
-from counterview.omama.training import OMaMaTask
-from counterview.omama.validation import Validator, summarise
+from counterview.omama.training.image_store import ImageStore, fit_mask, mask_overlaps, prepare
+from counterview.omama.training.mining import TRUTH
+from counterview.omama.training.recipe import OMaMaRecipe
+from counterview.omama.training.samples import collate, make_example
+from counterview.omama.training.task import OMaMaTask
+from counterview.omama.training.validation import Validator, summarise
 from counterview.training.task import Task
 from counterview.types import ObjectMask
 
@@ -303,8 +303,8 @@ def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
     code = (
         "import json, sys\n"
         "from counterview.config import load_config\n"
-        "from counterview.omama.recipe import OMaMaRecipe\n"
-        "from counterview.omama.training import OMaMaTask\n"
+        "from counterview.omama.training.recipe import OMaMaRecipe\n"
+        "from counterview.omama.training.task import OMaMaTask\n"
         "if __name__ == '__main__':\n"
         "    OMaMaTask(load_config(OMaMaRecipe, json.loads(sys.argv[1])), progress=False)\n"
     )

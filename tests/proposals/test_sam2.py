@@ -117,7 +117,9 @@ def test_filters_drop_what_they_should(tiny, random_image):
     assert good.scores.min() >= level
     stable = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, **{**OPEN, "min_stability": 1.01}), model=tiny)
     assert len(stable(random_image)) == 0
-    large = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, min_area_px=300, **OPEN), model=tiny)(random_image)
+    large = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, min_area_px=300, **OPEN), model=tiny)(
+        random_image
+    )
     assert all(mask.area >= 300 for mask in large)
     few = Sam2Proposer(Sam2Settings(device="cpu", points_per_side=5, max_masks=2, **OPEN), model=tiny)(random_image)
     assert few.masks == every.masks[:2]

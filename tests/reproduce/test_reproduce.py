@@ -153,7 +153,7 @@ def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, trained, c
         raise AssertionError("done again")
 
     monkeypatch.setattr("counterview.training.fit.fit", fail)
-    monkeypatch.setattr("counterview.pipeline.predict.predict", fail)
+    monkeypatch.setattr("counterview.inference.dataset.predict", fail)
     code, again, _ = reproduce(capsys, *arguments)
     assert code == 0
     assert again.split("results in")[0] == out.split("results in")[0]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from counterview.pipeline.shipped import default_model
+from counterview.inference.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.pipeline.predict import TakePredictor
-    from counterview.pipeline.predictor import Predictor
+    from counterview.inference.dataset import TakePredictor
+    from counterview.inference.predictor import Predictor
 
 FOLLOWER = "tiny-follow"
 VIDEO_FPS = 2
@@ -33,11 +33,11 @@ def demo(
     import time
 
     from counterview.errors import InputError
-    from counterview.pipeline.clips import ClipPredictor
-    from counterview.pipeline.follower import Follower
-    from counterview.pipeline.predict import FramePredictor
-    from counterview.pipeline.predictor import load
-    from counterview.pipeline.shipped import available
+    from counterview.inference.bundled import available
+    from counterview.inference.clips import ClipPredictor
+    from counterview.inference.dataset import FramePredictor
+    from counterview.inference.mask_tracker import Follower
+    from counterview.inference.predictor import load
 
     if what not in ("pair", "take", "both"):
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
@@ -77,8 +77,8 @@ def _about(model: Predictor) -> str:
 def _pair(name: str, model: Predictor, out: Path) -> list[Path]:
     """Both directions of the bundled pair."""
     from counterview.cli.match import describe, write
+    from counterview.inference.examples import load_pair
     from counterview.masks.geometry import iou
-    from counterview.pipeline.bundled import load_pair
 
     pair = load_pair()
     kept: list[Path] = []
@@ -102,11 +102,11 @@ def _pair(name: str, model: Predictor, out: Path) -> list[Path]:
 def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path]:
     """Both directions between the ego camera and one exo camera of the bundled take."""
     from counterview.data.dataset import DIRECTIONS
+    from counterview.inference.examples import load_take
+    from counterview.inference.take_overlay import answer_take, draw_answers
     from counterview.masks.draw import contact_sheet
     from counterview.media.encode import write_video
     from counterview.media.images import write_image
-    from counterview.pipeline.bundled import load_take
-    from counterview.pipeline.showing import answer_take, draw_answers
 
     take = load_take()
     answers = answer_take(predictor, take)

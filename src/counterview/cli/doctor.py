@@ -100,7 +100,7 @@ def examine() -> dict[str, Any]:
 def _shipped() -> dict[str, str]:
     """What became of each model that may come with the package; every file is checked against its hash."""
     from counterview.errors import CounterviewError
-    from counterview.pipeline.shipped import SHIPPED, available, shipped_folder
+    from counterview.inference.bundled import SHIPPED, available, shipped_folder
 
     states = {}
     for name in SHIPPED:

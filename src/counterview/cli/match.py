@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterview.errors import InputError
-from counterview.pipeline.shipped import default_model
+from counterview.inference.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.pipeline.prompts import Box, Point
+    from counterview.inference.prompts import Box, Point
     from counterview.types import Match, ObjectMask, RgbImage
 
 
@@ -54,8 +54,8 @@ def match(
     ] = False,
 ) -> None:
     """Find the object that a mask, a point or a box shows in QUERY in the image TARGET."""
+    from counterview.inference.predictor import load
     from counterview.media.images import read_image
-    from counterview.pipeline.predictor import load
 
     prompts = read_prompts(mask or [], point or [], box or [])
     query_image, target_image = read_image(query), read_image(target)
@@ -85,8 +85,8 @@ def match(
 
 def read_prompts(masks: list[Path], points: list[str], boxes: list[str]) -> dict[str, ObjectMask | Point | Box]:
     """Query objects by name, in the order masks, points, boxes. A mask is named after its file."""
+    from counterview.inference.prompts import Box, Point
     from counterview.masks.png import read_mask
-    from counterview.pipeline.prompts import Box, Point
     from counterview.types import ObjectMask
 
     prompts: dict[str, Any] = {}
@@ -168,10 +168,10 @@ def write(
     matches: list[Match],
 ) -> list[Path]:
     """Write masks and images, and ``match.json`` last. Returns the paths."""
+    from counterview.inference.drawing import draw_match
     from counterview.masks.png import write_mask_png
     from counterview.media.files import write_json
     from counterview.media.images import write_image
-    from counterview.pipeline.images import draw_match
 
     paths = []
     for item in matches:

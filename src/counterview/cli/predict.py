@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from counterview.errors import InputError
-from counterview.pipeline.shipped import default_model
+from counterview.inference.bundled import default_model
 
 
 def predict(
@@ -36,8 +36,8 @@ def predict(
 ) -> int:
     """Predict every frame that the official evaluation asks for. A killed run goes on where it was."""
     from counterview.data.dataset import DIRECTIONS, check_direction, open_dataset
-    from counterview.pipeline.predict import predict as run
-    from counterview.pipeline.resolve import load_take_predictor
+    from counterview.inference.dataset import predict as run
+    from counterview.inference.zoo import load_take_predictor
 
     if len(places) > 2:
         raise InputError("too many arguments", found=" ".join(places), expected="[MODEL] DATA")

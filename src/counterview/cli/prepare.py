@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from counterview.data.prepare_report import PrepareReport
+    from counterview.data.prepare.report import PrepareReport
 
 NOT_WHOLE = 3
 """Exit code when the run came to its end but something is wanting."""
@@ -44,9 +44,9 @@ def prepare(
     from tqdm import tqdm
 
     from counterview.data.dataset import OFFICIAL_SPLITS, SPLITS
-    from counterview.data.prepare import REPORT_FILE, prepare_release
-    from counterview.data.prepare_report import TakeReport
-    from counterview.data.release import annotation_path
+    from counterview.data.formats.release import annotation_path
+    from counterview.data.prepare.prepare import REPORT_FILE, prepare_release
+    from counterview.data.prepare.report import TakeReport
 
     bar = tqdm(total=0, unit="take", file=sys.stderr, disable=None)
 
@@ -84,7 +84,7 @@ def _show(report: PrepareReport, path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from counterview.data.prepare_report import STATUSES
+    from counterview.data.prepare.report import STATUSES
 
     console = Console()
     table = Table("split", *STATUSES, "images", "masks", box=None, pad_edge=False)

@@ -32,9 +32,9 @@ def tabletop(
     workers: Annotated[int, typer.Option(help="Processes. The takes are the same for any number.")] = 1,
 ) -> None:
     """Render takes of a table with objects, hands and cameras, annotated as Ego-Exo4D is."""
-    from counterview.data.tabletop.config import preset as choose
-    from counterview.data.tabletop.generate import generate, share_out
     from counterview.errors import InputError
+    from counterview.tabletop.config import preset as choose
+    from counterview.tabletop.generate import generate, share_out
 
     if seed < 0 or workers < 1:
         raise InputError("out of range", found=f"seed {seed}, workers {workers}", expected="seed >= 0, workers >= 1")

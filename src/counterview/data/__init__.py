@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from counterview.data.clips import Clip, ClipSampler
     from counterview.data.dataset import Dataset, Take, open_dataset, open_datasets
     from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
-    from counterview.data.prepare import prepare_release
+    from counterview.data.prepare.prepare import prepare_release
 
 __getattr__, __dir__ = exports(
     __name__,
@@ -38,7 +38,7 @@ __getattr__, __dir__ = exports(
         "enumerate_pairs": "counterview.data.pairs",
         "open_dataset": "counterview.data.dataset",
         "open_datasets": "counterview.data.dataset",
-        "prepare_release": "counterview.data.prepare",
+        "prepare_release": "counterview.data.prepare.prepare",
         "subset": "counterview.data.pairs",
     },
 )

@@ -80,7 +80,7 @@ def sources_of_take(
         for ego in (c for c in cameras if take.is_ego(c)):
             for exo in (c for c in cameras if not take.is_ego(c)):
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
-                known = masked[target] if targets == "visible" else take.looked_at(name, target)
+                known = masked[target] if targets == "visible" else take.annotated_frames(name, target)
                 frames = sorted(masked[query] & known)
                 if need_images:
                     frames = [f for f in frames if take.has_frame(query, f) and take.has_frame(target, f)]

@@ -75,7 +75,7 @@ class Take(ABC):
         """Undecoded masks: object to camera to frame, in the file's order of objects and cameras."""
 
     @abstractmethod
-    def looked_at(self, name: str, camera: str) -> frozenset[int]:
+    def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
         """Frames of ``camera`` in which an annotator looked for the object, those with a mask among them."""
 
     @abstractmethod
@@ -196,7 +196,7 @@ class Take(ABC):
             bad.add(frame)
             where = f"take {self.uid}, object {name!r}, camera {camera!r}, frame {frame}"
             self.note(f"{where}: the mask has the size {size}, the others {sizes[0][0]}")
-        return Track(name, camera, masks, self.looked_at(name, camera) - bad)
+        return Track(name, camera, masks, self.annotated_frames(name, camera) - bad)
 
     def native_size(self, camera: str) -> tuple[int, int]:
         """Height and width of the camera's masks, in pixels.
@@ -384,7 +384,7 @@ def open_dataset(
     Raises:
         InputError: no such folder, none of these, or no such split.
     """
-    from counterview.data import handal, prepared, release
+    from counterview.data.formats import handal, prepared, release
 
     folder = Path(root)
     if not folder.is_dir():

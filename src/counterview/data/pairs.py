@@ -117,7 +117,7 @@ def pairs_of_take(
     for name in take.objects:
         cameras = take.cameras_of(name)
         masked = {camera: frozenset(take.mask_frames(name, camera)) for camera in cameras}
-        looked = {camera: take.looked_at(name, camera) for camera in cameras}
+        looked = {camera: take.annotated_frames(name, camera) for camera in cameras}
         for ego in (c for c in cameras if take.is_ego(c)):
             for exo in (c for c in cameras if not take.is_ego(c)):
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
@@ -150,9 +150,7 @@ def enumerate_pairs(
         InputError: another direction or choice, or a take that cannot be read.
     """
     return PairTable.from_pairs(
-        pair
-        for take in dataset
-        for pair in pairs_of_take(take, direction, targets=targets, need_images=need_images)
+        pair for take in dataset for pair in pairs_of_take(take, direction, targets=targets, need_images=need_images)
     )
 
 

@@ -28,11 +28,11 @@ class Track:
 
     Attributes:
         masks: frame number to stored mask, not decoded.
-        looked_at: the frames that the annotator looked at; ``None`` if the file does not say.
+        annotated_frames: the frames that the annotator looked at; ``None`` if the file does not say.
     """
 
     masks: Mapping[int, Any]
-    looked_at: frozenset[int] | None
+    annotated_frames: frozenset[int] | None
 
 
 @dataclass
@@ -54,7 +54,7 @@ class GroundTruthTake:
     objects: dict[str, dict[str, Track]] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
-    has_looked_at: bool = True
+    has_annotated_frames: bool = True
 
     def pairs(self, direction: Direction) -> Iterator[tuple[str, str, str]]:
         """``(object, query camera, target camera)`` in the file's order.
@@ -210,17 +210,19 @@ class GroundTruth:
         masks = content.get("masks")
         if not isinstance(masks, dict):
             raise AnnotationError(f"take {uid} has no masks", path=self.path)
-        looked_at = content.get("annotated_frames")
-        take.has_looked_at = isinstance(looked_at, dict)
+        annotated_frames = content.get("annotated_frames")
+        take.has_annotated_frames = isinstance(annotated_frames, dict)
         take.listed = tuple(masks)
         for name, cameras in masks.items():
             if not isinstance(cameras, dict):
                 take.problems.append(f"object {name!r}: no cameras")
                 continue
-            listed = looked_at.get(name) if isinstance(looked_at, dict) else None
+            listed = annotated_frames.get(name) if isinstance(annotated_frames, dict) else None
             tracks = take.objects.setdefault(name, {})
             for camera, frames in cameras.items():
-                seen = (listed.get(camera, ()) if isinstance(listed, dict) else ()) if take.has_looked_at else None
+                seen = (
+                    (listed.get(camera, ()) if isinstance(listed, dict) else ()) if take.has_annotated_frames else None
+                )
                 tracks[camera] = self._track(take, name, camera, frames, seen)
         self._check_cameras(take)
         return take
@@ -250,7 +252,7 @@ class GroundTruth:
         return GroundTruthTake(uid, str(content.get("take_name") or ""), str(content.get("scenario") or ""))
 
     @staticmethod
-    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, looked_at: Any) -> Track:
+    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, annotated_frames: Any) -> Track:
         where = f"object {name!r}, camera {camera!r}"
         masks: dict[int, Any] = {}
         for text, raw in frames.items() if isinstance(frames, dict) else ():
@@ -260,10 +262,10 @@ class GroundTruth:
                 take.problems.append(f"{where}: {error}")
         if frames is not None and not isinstance(frames, dict):
             take.problems.append(f"{where}: no frames")
-        if looked_at is None:
+        if annotated_frames is None:
             return Track(masks, None)
         good: set[int] = set()
-        for value in looked_at if isinstance(looked_at, (list, tuple)) else ():
+        for value in annotated_frames if isinstance(annotated_frames, (list, tuple)) else ():
             try:
                 good.add(frame_number(value))
             except ValueError as error:

@@ -83,7 +83,7 @@ class _TakeResult:
     missing_frames: int = 0
     unscored_missing: int = 0
     surplus: int = 0
-    assumed_looked_at: bool = False
+    assumed_annotated: bool = False
 
 
 def evaluate(
@@ -173,7 +173,7 @@ class _Job:
         found = self.source.load(self.direction, uid)
         accumulator = Scorer(self.protocol)
         result = _TakeResult(accumulator.table, skipped=[f"take {uid}: {p}" for p in take.problems])
-        result.assumed_looked_at = not take.has_looked_at
+        result.assumed_annotated = not take.has_annotated_frames
         known: set[tuple[str, str]] = set()
         for name, query, target in take.pairs(self.direction):
             known.update({(name, f"{query}_{target}"), (name, f"{query}__{target}")})
@@ -231,14 +231,14 @@ def _frames(
         yield from ((frame, True) for frame in (found.frames(name, query, target) if found is not None else ()))
         return
     tracks = take.objects[name]
-    looked_at = tracks[target].looked_at
+    annotated_frames = tracks[target].annotated_frames
     for frame in tracks[query].masks:
         if walks == "both":
             # A mask in both views is what this protocol is about, whether or not the frame is listed as annotated.
             if frame in tracks[target].masks:
                 yield frame, True
         else:
-            yield frame, looked_at is None or frame in looked_at
+            yield frame, annotated_frames is None or frame in annotated_frames
 
 
 def _both_visible(take: GroundTruthTake, name: str, query: str, frame: int, gt: ObjectMask | None) -> bool:
@@ -299,7 +299,7 @@ class _Lines:
         self.frames += result.missing_frames
         self.unscored += result.unscored_missing
         self.surplus += result.surplus
-        self.assumed |= result.assumed_looked_at
+        self.assumed |= result.assumed_annotated
 
     def raise_if_incomplete(self, path: Path, missing: Missing) -> None:
         lost = self.missing if missing == "error" else []

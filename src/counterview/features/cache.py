@@ -265,7 +265,7 @@ class CachedBackbone:
             image_hw=(note["image_hw"][0], note["image_hw"][1]),
             input_hw=(note["input_hw"][0], note["input_hw"][1]),
             reduction=note["reduction"],
-            extra=_Origin(key, image if note["needs_image"] else None),
+            extra=_Origin(key, image if note.get("needs_image", note.get("needs_picture")) else None),
         )
 
     def _make(self, images: Mapping[str, RgbImage | Callable[[], RgbImage]]) -> None:

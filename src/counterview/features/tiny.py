@@ -2,7 +2,7 @@
 
 Three maps of one image: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
 features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by its
-object crop (:mod:`counterview.features.object_crops`) where the network has them, as the one that ships has. Otherwise by
+object crop (:mod:`counterview.features.object_crops`) where the network has them, as the bundled one has. Otherwise by
 
 - the square roots of the means of its colour channels, which play the part of a histogram,
 - the means of fine features and map over the mask, and over a ring around it, a quarter of the object's size wide,
@@ -32,10 +32,10 @@ from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
-from counterview.features.object_crops import ObjectCropNet, cut
 from counterview.features.colour import LENGTH, histograms, lab_bins
-from counterview.features.layers import ResidualBlock, conv
-from counterview.hub import weights_fingerprint
+from counterview.features.object_crops import ObjectCropNet, cut
+from counterview.nn.checkpoint import weights_fingerprint
+from counterview.nn.layers import ResidualBlock, conv
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 STRIDE = 8
@@ -71,13 +71,18 @@ class TinyConfig:
     )
     object_crops: int = field(
         default=0,
-        metadata={"help": "channels of an object's description by its object crop, instead of the maps' means; 0: none"},
+        metadata={
+            "help": "channels of the object-crop descriptor, which replaces the means over the maps; 0: none",
+            "formerly": ("close_ups",),
+        },
     )
     crop_widths: tuple[int, int, int, int] = field(
-        default=(24, 48, 96, 192), metadata={"help": "its channels at strides 2, 4, 8 and 16"}
+        default=(24, 48, 96, 192),
+        metadata={"help": "its channels at strides 2, 4, 8 and 16", "formerly": ("close_up_widths",)},
     )
     crop_blocks: tuple[int, int, int] = field(
-        default=(1, 2, 2), metadata={"help": "its residual blocks at strides 4, 8 and 16"}
+        default=(1, 2, 2),
+        metadata={"help": "its residual blocks at strides 4, 8 and 16", "formerly": ("close_up_blocks",)},
     )
     longest_side_px: int = field(default=800, metadata={"help": "larger images are scaled down to this longer side"})
 

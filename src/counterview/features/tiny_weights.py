@@ -19,6 +19,16 @@ PREFIX = "backbone."
 SHIPPED = "tiny-match"
 """The shipped model whose network is ``load_backbone("tiny")``."""
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_RENAMED = {"backbone.close_ups.": "backbone.object_crops."}
+"""Earlier beginnings of the names of weights."""
+
+
+def current_name(name: str) -> str:
+    """The name of a weight today, from that in a file of any version."""
+    for old, new in _RENAMED.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "tiny") -> Tiny:
@@ -48,7 +58,7 @@ def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> 
         ) from None
     net = TinyNet(config)
     try:
-        state = {k.removeprefix(PREFIX): v.float() for k, v in load(data).items() if k.startswith(PREFIX)}
+        state = {current_name(k).removeprefix(PREFIX): v.float() for k, v in load(data).items() if k.startswith(PREFIX)}
         net.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(

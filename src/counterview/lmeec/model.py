@@ -1,7 +1,7 @@
 """LM-EEC: SAM 2 with a second view, two memory banks and a fusion of both (NeurIPS 2025, arXiv 2510.11417).
 
 The model is stateless: it encodes images, attends to memories that it is given, and decodes masks.
-:class:`counterview.lmeec.session.Session` keeps the memories of a clip; :mod:`counterview.lmeec.training` unrolls
+:class:`counterview.lmeec.session.Session` keeps the memories of a clip; :mod:`counterview.lmeec.training.task` unrolls
 clips with gradients. Both use the same methods.
 """
 
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.lmeec import attention
-from counterview.lmeec.appearance import AppearancePrompt, FineMaps
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.config import ConvConfig, LMEECConfig
-from counterview.lmeec.convnet import ConvBackbone
 from counterview.lmeec.fusion import build_fusion
+from counterview.tiny.appearance import AppearancePrompt, FineMaps
+from counterview.tiny.conv_encoder import ConvBackbone
 
 if TYPE_CHECKING:
     from counterview.lmeec.session import Session

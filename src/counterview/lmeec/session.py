@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from counterview.errors import ImageError, InputError
-from counterview.lmeec.appearance import FineMaps
 from counterview.lmeec.memory import MemoryBank, PointerBank
 from counterview.lmeec.model import NO_OBJECT_LOGIT, Decoded, ImageFeatures
 from counterview.lmeec.preprocess import as_mask, to_native, to_pixels, to_query_mask
+from counterview.tiny.appearance import FineMaps
 from counterview.types import BoolImage, ObjectMask, RgbImage, View, as_rgb
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Session:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session to one ``.safetensors`` file; :meth:`load` goes on from there."""
-        from counterview.lmeec.saved import save_session
+        from counterview.lmeec.session_file import save_session
 
         save_session(self, path)
 
@@ -226,7 +226,7 @@ class Session:
         Raises:
             CheckpointError: no saved session, a damaged one, or one of another model.
         """
-        from counterview.lmeec.saved import load_session
+        from counterview.lmeec.session_file import load_session
 
         return load_session(model, path)
 

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
-from counterview.hub import ADVICE, fetch_folder, weights_fingerprint
+from counterview.hub import ADVICE, fetch_folder
 from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig, governed_settings
 from counterview.media.files import atomic_write, read_json, write_json
+from counterview.nn.checkpoint import weights_fingerprint
 
 if TYPE_CHECKING:
     from counterview.lmeec.model import LMEEC

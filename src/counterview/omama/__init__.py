@@ -10,10 +10,10 @@ __all__ = ["DescriptorConfig", "OMaMa", "OMaMaConfig", "OMaMaOutput", "adjacency
 
 if TYPE_CHECKING:
     from counterview.omama.config import DescriptorConfig, OMaMaConfig
-    from counterview.omama.loss import info_nce
-    from counterview.omama.mining import draw_candidates
     from counterview.omama.model import OMaMa, OMaMaOutput
-    from counterview.omama.neighbours import adjacency
+    from counterview.omama.training.loss import info_nce
+    from counterview.omama.training.mining import draw_candidates
+    from counterview.omama.training.neighbours import adjacency
 
 __getattr__, __dir__ = exports(
     __name__,
@@ -22,8 +22,8 @@ __getattr__, __dir__ = exports(
         "OMaMa": "counterview.omama.model",
         "OMaMaConfig": "counterview.omama.config",
         "OMaMaOutput": "counterview.omama.model",
-        "adjacency": "counterview.omama.neighbours",
-        "draw_candidates": "counterview.omama.mining",
-        "info_nce": "counterview.omama.loss",
+        "adjacency": "counterview.omama.training.neighbours",
+        "draw_candidates": "counterview.omama.training.mining",
+        "info_nce": "counterview.omama.training.loss",
     },
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.features.tiny_weights import current_name
 from counterview.hub import ADVICE, fetch_folder
 from counterview.media.files import atomic_write, read_json, write_json
 from counterview.omama.config import OMaMaConfig
@@ -144,6 +145,7 @@ def load_state(model: OMaMa, state: Mapping[str, Tensor], *, path: str | os.Path
     Raises:
         CheckpointError: names every tensor that is missing, unknown or of another shape.
     """
+    state = {current_name(name): value for name, value in state.items()}
     ours = model.state_dict()
     problems = [f"{name} is missing" for name in ours if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in ours]

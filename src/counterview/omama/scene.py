@@ -1,9 +1,9 @@
 """Which candidate stands where the object should: the scene around it, beside its looks. Beyond the paper.
 
 Of two cups of one set, descriptors cannot tell which is meant; where they stand can. The proposals of both images say
-how the views lie to each other (:mod:`counterview.omama.homography`), which says where each query object ought to be,
-and how large. A small network weighs that against similarity, and says whether the object can be seen: one that should
-be there and is not like anything there is hidden, and one that belongs outside the image is outside.
+how the views lie to each other (:mod:`counterview.geometry.homography`), which says where each query object ought
+to be, and how large. A small network weighs that against similarity, and says whether the object can be seen: one that
+should be there and is not like anything there is hidden, and one that belongs outside the image is outside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
-from counterview.omama.homography import Homography, find_homography, places
+from counterview.geometry.homography import Homography, find_homography, places
 from counterview.omama.visibility import STATISTICS, Calibration, similarity_statistics
 
 F32 = NDArray[np.float32]

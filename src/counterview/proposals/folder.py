@@ -209,9 +209,7 @@ def _add_collection(index: dict[str, list[Mapping[str, Any]]], path: Path, conte
 
 def _of_size(mask: Any, path: Path, size_hw: tuple[int, int]) -> ObjectMask:
     if mask.shape != size_hw:
-        raise ProposalError(
-            "the mask is of another size than the image", path=path, found=mask.shape, expected=size_hw
-        )
+        raise ProposalError("the mask is of another size than the image", path=path, found=mask.shape, expected=size_hw)
     return ObjectMask.from_array(mask)
 
 

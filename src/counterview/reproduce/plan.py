@@ -10,8 +10,8 @@ from pathlib import Path
 
 from counterview.data.dataset import Dataset, Direction, open_dataset
 from counterview.errors import ConfigError, InputError
-from counterview.pipeline import shipped
-from counterview.pipeline.resolve import find_recipe
+from counterview.inference import bundled as shipped
+from counterview.inference.zoo import find_recipe
 from counterview.reproduce.tables import Model, Row, Table
 from counterview.training.recipe import Recipe, load_recipe
 

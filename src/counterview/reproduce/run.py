@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from counterview.data.dataset import Direction
+from counterview.data.formats.release import annotation_path, is_release
 from counterview.data.pairs import enumerate_pairs, subset
-from counterview.data.release import annotation_path, is_release
 from counterview.errors import InputError
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.predictions import PredictionSource, open_predictions
@@ -20,9 +20,9 @@ from counterview.evaluation.protocol import Missing, evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import intervals
 from counterview.evaluation.table import KEY, FrameTable
+from counterview.inference import bundled as shipped
+from counterview.inference.zoo import load_take_predictor, method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
-from counterview.pipeline import shipped
-from counterview.pipeline.resolve import load_take_predictor, method_of
 from counterview.reproduce.plan import Plan, Unit
 from counterview.training.recipe import FREE_TO_CHANGE
 
@@ -152,7 +152,7 @@ def _source(unit: Unit) -> Path:
 
 def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> float | None:
     """Predict, unless that is done; seconds, or ``None`` if they are not known."""
-    from counterview.pipeline.predict import predict
+    from counterview.inference.dataset import predict
 
     source = _source(unit)
     weights = source if source.is_file() else source / "model.safetensors"

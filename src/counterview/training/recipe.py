@@ -22,11 +22,11 @@ from counterview.errors import ConfigError
 from counterview.training.task import Task
 
 _METHODS: dict[str, str] = {
-    "omama": "counterview.omama.training:OMaMaTask",
-    "omama-object crops": "counterview.omama.object_crops:ObjectCropTask",
-    "omama-end-to-end": "counterview.omama.end_to_end:EndToEndTask",
-    "omama-scene": "counterview.omama.scene_training:SceneTask",
-    "lmeec": "counterview.lmeec.training:LMEECTask",
+    "omama": "counterview.omama.training.task:OMaMaTask",
+    "omama-close-ups": "counterview.tiny.training.object_crops:ObjectCropTask",
+    "omama-end-to-end": "counterview.tiny.training.end_to_end:EndToEndTask",
+    "omama-scene": "counterview.tiny.training.reranker:SceneTask",
+    "lmeec": "counterview.lmeec.training.task:LMEECTask",
 }
 _OTHERS: dict[str, type[Any]] = {}
 

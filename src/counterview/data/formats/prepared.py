@@ -1,0 +1,235 @@
+"""The prepared layout of the official Ego-Exo4D baselines, which O-MaMa, XSegTx, XView-XMem and LM-EEC read.
+
+``<root>/<take_uid>/<camera>/<frame>.jpg`` (frame number without padding), ``<root>/<take_uid>/annotation.json``
+with ``{"masks": {object: {camera: {frame: {"size": [h, w], "counts": "…"}}}}, "subsample_idx": [0, 30, …]}`` at
+native size, ``<root>/split.json`` and ``<root>/<split>_{egoexo,exoego}_pairs.json``.
+
+Counterview adds to ``annotation.json`` the key ``annotated_frames`` (object to camera to list), as the official
+evaluation's own ground-truth file has it: without it "not visible" and "nobody looked" cannot be told apart.
+Its ``takes.json`` beside ``split.json`` holds the takes' names and scenarios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, decode_coco, frame_number
+from counterview.errors import AnnotationError, ImageError, InputError, PathError
+from counterview.media.files import check_name, read_json
+from counterview.media.images import read_image
+from counterview.types import ObjectMask, RgbImage
+
+ANNOTATION = "annotation.json"
+SPLIT_FILE = "split.json"
+TAKES_FILE = "takes.json"
+
+
+def find_prepared(folder: Path) -> Path | None:
+    """The folder with the takes: ``folder`` itself, or ``processed/`` below it as O-MaMa has it."""
+    for place in (folder, folder / "processed"):
+        if (place / SPLIT_FILE).is_file() or next(_take_folders(place), None) is not None:
+            return place
+    return None
+
+
+def open_prepared(root: Path, split: str | None = None, *, kept_takes: int = KEPT_TAKES) -> Dataset:
+    """Open a prepared folder. See :func:`counterview.data.dataset.open_dataset`.
+
+    A take that stands in ``split.json`` but was not prepared raises when it is opened.
+    """
+    splits = read_splits(root)
+    if splits is None:
+        if split is not None:
+            raise InputError(f"has no {SPLIT_FILE}, so no split {split!r}", path=root)
+        uids = sorted(p.name for p in _take_folders(root))
+    elif split is None:
+        uids = [uid for takes in splits.values() for uid in takes]
+    elif split in splits:
+        uids = list(splits[split])
+    else:
+        raise InputError(f"no split {split!r}", path=root / SPLIT_FILE, expected=" or ".join(splits) or "a split")
+    facts = _read_facts(root)
+    return Dataset(root, "prepared", split, uids, partial(_open_take, root, facts), kept_takes=kept_takes)
+
+
+def read_splits(root: Path, name: str = SPLIT_FILE) -> dict[str, tuple[str, ...]] | None:
+    """Take uids by split from ``split.json``; ``None`` if there is no such file.
+
+    Raises:
+        AnnotationError: the file is not of its form.
+    """
+    path = root / name
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("split_to_take_uids"), dict):
+        content = content["split_to_take_uids"]  # the release's own splits file
+    if not isinstance(content, dict):
+        raise AnnotationError("is no split file", path=path, expected='{"train": [take_uid, …], "val": …, "test": …}')
+    result: dict[str, tuple[str, ...]] = {}
+    for split in (*(s for s in SPLITS if s in content), *(s for s in content if s not in SPLITS)):
+        takes = content[split]
+        if not isinstance(takes, list):
+            raise AnnotationError(f"split {split!r} is no list", path=path, found=type(takes).__name__)
+        # Some copies in circulation hold [uid, …] for each take.
+        uids = [t[0] if isinstance(t, list) and t else t for t in takes]
+        if not all(isinstance(uid, str) for uid in uids):
+            raise AnnotationError(f"split {split!r} holds something that is no take uid", path=path)
+        result[split] = tuple(uids)
+    return result
+
+
+def _read_facts(root: Path) -> dict[str, tuple[str, str]]:
+    path = root / TAKES_FILE
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise AnnotationError("is no list of takes", path=path, found=type(content).__name__)
+    return {
+        take["take_uid"]: (str(take.get("take_name") or ""), str(take.get("scenario") or ""))
+        for take in content
+        if isinstance(take, dict) and isinstance(take.get("take_uid"), str)
+    }
+
+
+def _take_folders(root: Path) -> Iterator[Path]:
+    if root.is_dir():
+        yield from (p for p in root.iterdir() if (p / ANNOTATION).is_file())
+
+
+def _open_take(root: Path, facts: Mapping[str, tuple[str, str]], uid: str) -> PreparedTake:
+    try:
+        folder = root / check_name(uid)
+    except PathError as error:
+        raise AnnotationError(error.problem, path=root / SPLIT_FILE) from None
+    if not folder.is_dir():
+        for split in SPLITS:  # XView-XMem keeps the takes of each split in a folder of their own
+            if (root / split / uid / ANNOTATION).is_file():
+                folder = root / split / uid
+    name, scenario = facts.get(uid, ("", ""))
+    return PreparedTake(folder, uid, name=name, scenario=scenario)
+
+
+class PreparedTake(Take):
+    """One folder of the prepared layout.
+
+    Raises:
+        InputError: ``annotation.json`` is missing or no JSON.
+        AnnotationError: it is not of its form. Single bad entries are left out and noted in ``problems``.
+    """
+
+    def __init__(self, folder: Path, uid: str, *, name: str | None = None, scenario: str = "") -> None:
+        super().__init__(uid, name, scenario)
+        self.folder = folder
+        if not (folder / ANNOTATION).is_file():
+            raise InputError(
+                f"take {uid} was not prepared",
+                path=folder / ANNOTATION,
+                found="no such file",
+                fix="Run `counterview prepare` again, or take the uid out of split.json.",
+            )
+        content = read_json(folder / ANNOTATION)
+        if not isinstance(content, dict) or not isinstance(content.get("masks"), dict):
+            raise AnnotationError("has no masks", path=self.path, expected='{"masks": {…}, "subsample_idx": […]}')
+        self._masks: dict[str, dict[str, dict[int, Any]]] = {}
+        self._bad: dict[tuple[str, str], set[int]] = {}
+        for object_name, cameras in content["masks"].items():
+            self._masks[object_name] = {}
+            for camera, frames in self._mapping(cameras, f"object {object_name!r}").items():
+                where = f"object {object_name!r}, camera {camera!r}"
+                if not self._good_name(camera, where):
+                    continue
+                self._masks[object_name][camera] = self._read_masks(frames, object_name, camera, where)
+        annotated = content.get("annotated_frames")
+        self._annotated = annotated if isinstance(annotated, dict) else {}
+        self._subsample = content.get("subsample_idx")
+        self._listed: dict[str, frozenset[int]] = {}
+
+    def _mapping(self, value: Any, where: str) -> Mapping[str, Any]:
+        if isinstance(value, dict):
+            return value
+        self.note(f"take {self.uid}, {where}: left out, found {type(value).__name__} instead of a mapping")
+        return {}
+
+    def _good_name(self, camera: str, where: str) -> bool:
+        try:
+            check_name(camera)
+        except PathError as error:
+            self.note(f"take {self.uid}, {where}: left out, {error.problem}")
+            return False
+        return True
+
+    def _read_masks(self, frames: Any, name: str, camera: str, where: str) -> dict[int, Any]:
+        masks: dict[int, Any] = {}
+        for key, raw in self._mapping(frames, where).items():
+            try:
+                frame = frame_number(key)
+            except ValueError as error:
+                self.note(f"take {self.uid}, {where}: {error}")
+                continue
+            if isinstance(raw, dict):
+                masks[frame] = raw
+            else:  # the official preparation stores a mask that it could not decode as null
+                self._bad.setdefault((name, camera), set()).add(frame)
+                found = "null" if raw is None else type(raw).__name__
+                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {found}, no run lengths")
+        return masks
+
+    @property
+    def path(self) -> Path:
+        return self.folder / ANNOTATION
+
+    @property
+    def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
+        return self._masks
+
+    def decode_mask(self, raw: Any) -> ObjectMask:
+        return decode_coco(raw)
+
+    def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
+        listed = self._annotated.get(name)
+        numbers = listed.get(camera, ()) if isinstance(listed, dict) else ()
+        frames = set(self._frames_of(name, camera))
+        for number in numbers if isinstance(numbers, list) else ():
+            try:
+                frames.add(frame_number(number))
+            except ValueError as error:
+                self.note(f"take {self.uid}, object {name!r}, camera {camera!r}, annotated_frames: {error}")
+        return frozenset(frames - self._bad.get((name, camera), set()))
+
+    @cached_property
+    def frames(self) -> tuple[int, ...]:
+        found = self._subsample if isinstance(self._subsample, list) else []
+        good = {n for n in found if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
+        if len(good) < len(found):
+            self.note(f"take {self.uid}: subsample_idx holds what are no frame numbers, or numbers twice")
+        return tuple(sorted(good))
+
+    def frame_path(self, camera: str, frame: int) -> Path:
+        """Where the image lies, or would lie."""
+        return self.folder / check_name(camera) / f"{int(frame)}.jpg"
+
+    def images(self, camera: str) -> frozenset[int]:
+        """The frames whose images are there."""
+        if camera not in self._listed:
+            folder = self.folder / check_name(camera)
+            names = [p.stem for p in folder.iterdir() if p.suffix == ".jpg"] if folder.is_dir() else []
+            self._listed[camera] = frozenset(int(n) for n in names if n.isascii() and n.isdigit())
+        return self._listed[camera]
+
+    def has_frame(self, camera: str, frame: int) -> bool:
+        return frame in self.images(camera)
+
+    def frame(self, camera: str, frame: int) -> RgbImage:
+        path = self.frame_path(camera, frame)
+        if not path.is_file():
+            raise ImageError(
+                f"camera {camera!r} of take {self.uid} has no image of frame {frame}",
+                path=path,
+                fix="The report of `counterview prepare` says why.",
+            )
+        return read_image(path)

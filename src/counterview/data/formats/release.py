@@ -1,0 +1,342 @@
+"""The Ego-Exo4D release as it is downloaded, in full size or as 448p, version 1 or 2.
+
+``takes.json``, ``takes/<take_name>/frame_aligned_videos/<camera>.mp4`` (full size),
+``…/frame_aligned_videos/downscaled/448/<camera>.mp4`` (shorter side 448) and
+``annotations/relations_{train,val,test}.json``. Annotations go by take uid, videos by take name.
+
+An annotation file is never held in memory: it is searched once for where each take lies, and a take is parsed
+when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_number
+from counterview.errors import AnnotationError, InputError, PathError, VideoError
+from counterview.masks import rle
+from counterview.media.files import check_name, read_json
+from counterview.media.jsonstream import Span, index_object, read_span
+from counterview.media.video import VideoReader
+from counterview.types import ObjectMask, RgbImage
+
+Height = Literal["full", "448"]
+HEIGHTS: tuple[Height, ...] = ("full", "448")
+RGB_STREAMS = ("214-1", "rgb")
+"""The colour stream of an Aria camera: ``214-1`` in file names and annotations, ``rgb`` in ``takes.json``."""
+
+OPEN_VIDEOS = 6
+
+
+def annotation_path(root: Path, split: str) -> Path:
+    """Where the annotation of a split lies."""
+    return root / "annotations" / f"relations_{check_name(split)}.json"
+
+
+def is_release(folder: Path) -> bool:
+    """Whether ``folder`` holds the annotation of at least one split."""
+    return any(annotation_path(folder, split).is_file() for split in SPLITS)
+
+
+@dataclass(frozen=True)
+class TakeFacts:
+    """What ``takes.json`` says of a take.
+
+    Attributes:
+        name: the take's name, which is also its folder's.
+        folder: its folder relative to the release, ``takes/<name>`` unless told otherwise.
+        videos: path of each stream relative to ``folder``, by ``<camera>_<stream>`` and, for fixed cameras, by name.
+    """
+
+    name: str
+    folder: str
+    videos: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_takes_json(root: Path) -> dict[str, TakeFacts] | None:
+    """Facts of every take by uid; ``None`` if the release has no ``takes.json``.
+
+    Raises:
+        AnnotationError: the file is no list of takes. Entries without uid or name are passed over.
+    """
+    path = root / "takes.json"
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise AnnotationError("is no list of takes", path=path, found=type(content).__name__, expected="a list")
+    facts = {}
+    for entry in content:
+        if not isinstance(entry, dict):
+            continue
+        uid, name = entry.get("take_uid"), entry.get("take_name")
+        if not isinstance(uid, str) or not isinstance(name, str):
+            continue
+        folder = entry.get("root_dir")
+        facts[uid] = TakeFacts(name, folder if isinstance(folder, str) else f"takes/{name}", _videos(entry))
+    return facts
+
+
+def _videos(entry: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    cameras = entry.get("frame_aligned_videos")
+    for camera, streams in cameras.items() if isinstance(cameras, dict) else ():
+        for stream, facts in streams.items() if isinstance(streams, dict) else ():
+            path = facts.get("relative_path") if isinstance(facts, dict) else None
+            if isinstance(path, str):
+                found[f"{camera}_{stream}"] = path
+                if stream == "0":
+                    found[camera] = path
+    return found
+
+
+def _inside(root: Path, relative: str) -> Path:
+    """Join a path out of a file below ``root``. Links are followed: releases are often spread over several disks."""
+    path = root
+    for piece in relative.strip("/").split("/"):
+        path = path / check_name(piece)
+    return path
+
+
+def video_candidates(root: Path, facts: TakeFacts, camera: str, height: Height) -> list[Path]:
+    """Where a camera's video may lie, likeliest first: by the camera's name, then by ``takes.json``.
+
+    Raises:
+        PathError: a name that is none of ours to use.
+    """
+    check_name(camera)
+    device, _, stream = camera.partition("_")
+    names = [camera]
+    if stream in ("", *RGB_STREAMS) and "aria" in camera.lower():
+        names += [f"{device}_{other}" for other in RGB_STREAMS if other != stream]
+    try:
+        folder = _inside(root, facts.folder)
+    except PathError:
+        folder = root / "takes" / check_name(facts.name)
+    places = [folder, root / "takes" / check_name(facts.name)]
+    relative = [f"frame_aligned_videos/{name}.mp4" for name in names]
+    relative += [facts.videos[name] for name in names if name in facts.videos]
+    found = []
+    for place in dict.fromkeys(places):
+        for text in relative:
+            path = _inside(place, text)
+            found.append(path if height == "full" else path.parent / "downscaled" / "448" / path.name)
+    return list(dict.fromkeys(found))
+
+
+def detect_height(root: Path) -> Height:
+    """``"448"`` if only downscaled videos are there, else ``"full"``."""
+    takes = root / "takes"
+    small = False
+    for take in sorted(takes.iterdir()) if takes.is_dir() else ():
+        videos = take / "frame_aligned_videos"
+        if next(videos.glob("*.mp4"), None) is not None:
+            return "full"
+        small = small or next((videos / "downscaled" / "448").glob("*.mp4"), None) is not None
+    return "448" if small else "full"
+
+
+def check_height(height: str | None, root: Path) -> Height:
+    """``height`` if it is ``"full"`` or ``"448"``; what the release holds if it is ``None``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if height is None:
+        return detect_height(root)
+    if height not in HEIGHTS:
+        raise InputError("no such video size", found=repr(height), expected=" or ".join(HEIGHTS))
+    return height
+
+
+def open_release(
+    root: Path, split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
+) -> Dataset:
+    """Open the annotated takes of a release. See :func:`counterview.data.dataset.open_dataset`.
+
+    Raises:
+        InputError: the annotation of the split is missing or no JSON, or no such size.
+    """
+    known = [s for s in SPLITS if annotation_path(root, s).is_file()]
+    wanted = known if split is None else [split]
+    if split is not None and split not in known:
+        path = annotation_path(root, split) if split in SPLITS else root / "annotations"
+        raise InputError(f"has no annotation of split {split!r}", path=path, found=" and ".join(known) or "none")
+    size = check_height(height, root)
+    places: dict[str, tuple[Path, Span]] = {}
+    for name in wanted:
+        path = annotation_path(root, name)
+        for uid, span in index_object(path, error=AnnotationError).items():
+            places.setdefault(uid, (path, span))
+    facts = read_takes_json(root) or {}
+    opener = partial(_open_take, root, size, places, facts)
+    return Dataset(root, "release", split, list(places), opener, kept_takes=kept_takes)
+
+
+def _open_take(
+    root: Path, height: Height, places: Mapping[str, tuple[Path, Span]], facts: Mapping[str, TakeFacts], uid: str
+) -> ReleaseTake:
+    path, span = places[uid]
+    content = read_span(path, span, uid, error=AnnotationError)
+    return ReleaseTake(root, path, uid, content, facts.get(uid), height=height)
+
+
+class ReleaseTake(Take):
+    """One take of a release.
+
+    Args:
+        root: the release.
+        source: the annotation file, for messages.
+        uid: the take's uid.
+        content: its annotation.
+        facts: its entry of ``takes.json``, if there is one.
+        height: which videos to read.
+
+    Raises:
+        AnnotationError: the annotation is not of its form. Single bad entries are left out and noted in
+            ``problems``.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        source: str | os.PathLike[str],
+        uid: str,
+        content: Any,
+        facts: TakeFacts | None = None,
+        *,
+        height: Height = "full",
+    ) -> None:
+        self._source = Path(source)
+        if not isinstance(content, dict) or not isinstance(content.get("object_masks"), dict):
+            raise AnnotationError(f"take {uid} has no object_masks", path=source, found=str(content)[:60])
+        name = content.get("take_name")
+        name = name if isinstance(name, str) and name else facts.name if facts else None
+        super().__init__(uid, name, str(content.get("scenario") or ""))
+        if name is None:
+            self.note(f"take {uid}: neither the annotation nor takes.json gives its name")
+        self.root = root
+        self.height: Height = height
+        self.facts = facts if facts and facts.name == self.name else TakeFacts(self.name, f"takes/{self.name}")
+        self._masks: dict[str, dict[str, dict[int, Any]]] = {}
+        self._looked: dict[tuple[str, str], frozenset[int]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        for object_name, cameras in content["object_masks"].items():
+            self._masks[object_name] = {}
+            for camera, entry in self._items(cameras, f"object {object_name!r}"):
+                self._read_track(object_name, camera, entry)
+        self._videos: OrderedDict[str, VideoReader] = OrderedDict()
+
+    def _items(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            yield from value.items()
+        else:
+            self.note(f"take {self.uid}, {where}: left out, found {type(value).__name__} instead of a mapping")
+
+    def _read_track(self, name: str, camera: str, entry: Any) -> None:
+        where = f"object {name!r}, camera {camera!r}"
+        try:
+            check_name(camera)
+        except PathError as error:
+            self.note(f"take {self.uid}, {where}: left out, {error.problem}")
+            return
+        if not isinstance(entry, dict):
+            self.note(f"take {self.uid}, {where}: left out, found {type(entry).__name__} instead of a mapping")
+            return
+        masks: dict[int, Any] = {}
+        bad: set[int] = set()
+        for key, raw in self._items(entry.get("annotation", {}), where):
+            try:
+                frame = frame_number(key)
+            except ValueError as error:
+                self.note(f"take {self.uid}, {where}: {error}")
+                continue
+            text = raw.get("encodedMask") if isinstance(raw, dict) else raw
+            if isinstance(raw, dict) and isinstance(text, str):
+                masks[frame] = (raw.get("height"), raw.get("width"), text)
+            else:
+                bad.add(frame)
+                found = "null" if text is None else type(text).__name__
+                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {found}, no text")
+        looked = set(masks)
+        listed = entry.get("annotated_frames")
+        for number in listed if isinstance(listed, list) else ():
+            try:
+                looked.add(frame_number(number))
+            except ValueError as error:
+                self.note(f"take {self.uid}, {where}, annotated_frames: {error}")
+        self._masks[name][camera] = masks
+        self._looked[name, camera] = frozenset(looked - bad)
+        self._counts[name, camera] = len(masks) + len(bad)
+
+    def mask_count(self, name: str, camera: str) -> int:
+        """Number of masks in the annotation, those among them that are none."""
+        self._frames_of(name, camera)
+        return self._counts[name, camera]
+
+    @property
+    def path(self) -> Path:
+        return self._source
+
+    @property
+    def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
+        return self._masks
+
+    def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
+        self._frames_of(name, camera)
+        return self._looked[name, camera]
+
+    def decode_mask(self, raw: Any) -> ObjectMask:
+        height, width, text = raw
+        return rle.from_lzstring(text, (height, width))
+
+    @cached_property
+    def frames(self) -> tuple[int, ...]:
+        return tuple(sorted(frozenset().union(*self._looked.values())))
+
+    def video_path(self, camera: str) -> Path | None:
+        """The camera's video; ``None`` if it is not there.
+
+        Raises:
+            PathError: a name that is none of ours to use.
+        """
+        paths = video_candidates(self.root, self.facts, camera, self.height)
+        return next((path for path in paths if path.is_file()), None)
+
+    def video(self, camera: str) -> VideoReader:
+        """The camera's video, opened. The last few stay open.
+
+        Raises:
+            VideoError: missing or damaged.
+        """
+        if camera in self._videos:
+            self._videos.move_to_end(camera)
+            return self._videos[camera]
+        path = self.video_path(camera)
+        if path is None:
+            other = HEIGHTS[1 - HEIGHTS.index(self.height)]
+            there = any(p.is_file() for p in video_candidates(self.root, self.facts, camera, other))
+            raise VideoError(
+                f"no {self.height} video of camera {camera!r}",
+                path=video_candidates(self.root, self.facts, camera, self.height)[0],
+                fix=f"It is there at the other size: use height {other}." if there else "Download it.",
+            )
+        self._videos[camera] = VideoReader(path)
+        while len(self._videos) > OPEN_VIDEOS:
+            self._videos.popitem(last=False)[1].close()
+        return self._videos[camera]
+
+    def has_frame(self, camera: str, frame: int) -> bool:
+        try:
+            return frame in self.video(camera)
+        except VideoError:
+            return False
+
+    def frame(self, camera: str, frame: int) -> RgbImage:
+        return self.video(camera).frame(frame)

@@ -1,0 +1,137 @@
+"""What a training recipe of LM-EEC says beside ``method`` and ``training``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from counterview.config import out_of_range
+from counterview.data.clips import CLIP_FRAMES, MAX_OBJECTS
+from counterview.data.recipe import TakesConfig
+from counterview.errors import ConfigError
+from counterview.lmeec.config import LMEECConfig
+
+
+@dataclass(frozen=True)
+class DataConfig(TakesConfig):
+    """Which clips are trained and which takes are validated on."""
+
+    val_takes: int | None = field(default=None, metadata={"help": "takes of it that are used; all if not given"})
+    val_frames: int | None = field(default=None, metadata={"help": "frames of each that are used; all if not given"})
+    clip_frames: int = field(default=CLIP_FRAMES, metadata={"help": "frames of a training clip"})
+    short_epochs: int = field(
+        default=0, metadata={"help": "first epochs, in which clips have one frame: no memory yet (ours, from scratch)"}
+    )
+    match_epochs: int = field(
+        default=0, metadata={"help": "first epochs, in which features are matched and no mask is decoded (ours)"}
+    )
+    match_times: int = field(default=1, metadata={"help": "times as many clips in those, which are cheap"})
+    max_objects: int = field(default=MAX_OBJECTS, metadata={"help": "most objects of a training clip"})
+    clips_per_epoch: int | None = field(
+        default=None, metadata={"help": "clips of an epoch; one for each object and pair of cameras if not given"}
+    )
+    cache_mb: int = field(
+        default=0, metadata={"help": "shrunken training images kept in memory, per process; for small data sets"}
+    )
+
+    def __post_init__(self) -> None:
+        one_or_more = ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames", "match_times")
+        problems = [
+            *self.problems(),
+            *out_of_range(self, *one_or_more, at_least=1),
+            *out_of_range(self, "cache_mb", "short_epochs", "match_epochs", at_least=0),
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation, drawn once for a clip and the same for all its frames. The defaults are the paper's."""
+
+    flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
+    degrees: float = field(default=25.0, metadata={"help": "largest rotation"})
+    shear: float = field(default=20.0, metadata={"help": "largest shear, in degrees"})
+    brightness: float = field(default=0.1, metadata={"help": "largest relative change of brightness"})
+    contrast: float = field(default=0.03, metadata={"help": "largest relative change of contrast"})
+    saturation: float = field(default=0.03, metadata={"help": "largest relative change of saturation"})
+    grey: float = field(default=0.05, metadata={"help": "probability of a grey clip"})
+    per_view: bool = field(default=False, metadata={"help": "draw anew for the second camera"})
+
+    def __post_init__(self) -> None:
+        problems = [
+            *out_of_range(self, "flip", "brightness", "contrast", "saturation", "grey", at_least=0, at_most=1),
+            *out_of_range(self, "degrees", at_least=0, at_most=180),
+            *out_of_range(self, "shear", at_least=0, below=90),
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the four losses. The defaults are the paper's."""
+
+    focal: float = field(default=20.0, metadata={"help": "weight of the focal loss"})
+    dice: float = field(default=1.0, metadata={"help": "weight of the dice loss"})
+    iou: float = field(default=1.0, metadata={"help": "weight of the error of the predicted IoU"})
+    score: float = field(default=1.0, metadata={"help": "weight of the object score's cross-entropy"})
+    match: float = field(
+        default=0.0, metadata={"help": "weight of matching the top features of both views (ours, from scratch)"}
+    )
+    stride: int = field(default=1, metadata={"help": "masks are compared at the image's size divided by this"})
+    calibration: Literal["balanced", "data", "none"] = field(
+        default="balanced",
+        metadata={"help": "visibility calibrated as if half of all objects were visible, as in the data, or not"},
+    )
+
+    def __post_init__(self) -> None:
+        problems = out_of_range(self, "focal", "dice", "iou", "score", "match", at_least=0, below=1e6)
+        if self.stride not in (1, 2, 4):
+            problems.append(f"stride is {self.stride}, expected 1, 2 or 4")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """What the method adds to the engine's optimiser. The defaults are the paper's."""
+
+    encoder_lr_scale: float = field(default=0.6, metadata={"help": "learning rate of the image encoder over the rest"})
+    layer_decay: float = field(default=0.9, metadata={"help": "factor from each block of the encoder to the one below"})
+    recompute: bool = field(
+        default=False, metadata={"help": "compute activations again in the backward pass: less memory, more time"}
+    )
+    recompute_images: int = field(
+        default=1, metadata={"help": "images encoded at a time where that is done", "formerly": ("recompute_pictures",)}
+    )
+
+    def __post_init__(self) -> None:
+        problems = [
+            *out_of_range(self, "encoder_lr_scale", above=0, at_most=10),
+            *out_of_range(self, "layer_decay", above=0, at_most=1),
+            *out_of_range(self, "recompute_images", at_least=1),
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class LMEECRecipe:
+    """The keys of a recipe beside ``method`` and ``training``."""
+
+    data: DataConfig
+    model: LMEECConfig = field(default_factory=LMEECConfig)
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "weights to begin with: a Hub id or folder of SAM 2.1, a folder of LM-EEC; random if not given"
+        },
+    )
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.match_epochs and not self.loss.match:
+            raise ConfigError("data.match_epochs needs loss.match above 0", found=self.data.match_epochs)

@@ -1,0 +1,317 @@
+"""O-MaMa as a task of the training engine (:mod:`counterview.training.task`)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from counterview.data.dataset import Dataset, Direction, Take, open_dataset, open_datasets
+from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
+from counterview.errors import ConfigError, InputError
+from counterview.omama.checkpoint import load_model, model_card, model_config
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.model import OMaMa, OMaMaOutput
+from counterview.omama.training.image_store import ImageStore, prepare
+from counterview.omama.training.loss import info_nce, visibility_loss, with_batch_negatives
+from counterview.omama.training.recipe import DataConfig, LossConfig, OMaMaRecipe
+from counterview.omama.training.samples import Example, collate, make_example
+from counterview.omama.training.sheet import match_sheet
+from counterview.omama.training.validation import Row, Validator, summarise
+from counterview.types import RgbImage
+
+logger = logging.getLogger(__name__)
+
+CACHE = ".counterview"
+"""Folder below a data set for what was made of it, where the recipe names no other."""
+
+
+class OMaMaTask:
+    """Trains the head of O-MaMa on frozen features.
+
+    Opening the task makes features and proposals of all images it needs, unless they are in the cache.
+
+    Args:
+        config: the recipe's keys.
+        store: where features and proposals are made and kept; by the recipe if not given.
+        progress: show a bar while they are made.
+
+    Raises:
+        InputError: the data set is missing, of the wrong kind, or without pairs.
+        ConfigError: settings that do not fit the data or the backbone.
+    """
+
+    config_class: ClassVar[type] = OMaMaRecipe
+    config: OMaMaRecipe
+
+    def __init__(self, config: OMaMaRecipe, *, store: ImageStore | None = None, progress: bool = True) -> None:
+        self.config = config
+        data, model = config.data, config.model
+        if not model.matching_head:
+            raise ConfigError(
+                "model.matching_head is false: the k-NN baseline has nothing to train",
+                fix="Predict with it: counterview predict knn.",
+            )
+        self.train_data = open_datasets(data.roots, data.split)
+        self.val_data = open_dataset(data.val_root or data.root, data.val_split)
+        self.train_pairs = pairs_of(self.train_data, data, data.fraction, data.frame_step)
+        if not any(pair.target_visible for _, pair in self.train_pairs):
+            raise InputError(
+                "there are no training pairs",
+                path=data.root,
+                found=f"{len(self.train_data)} takes, none with an object that is visible in both cameras",
+                fix="Check data.split, data.directions and the masks.",
+            )
+        self.val_pairs = pairs_of(self.val_data, data, data.val_fraction, data.val_frame_step)
+        sampling = config.sampling
+        self.store = store or ImageStore(
+            model,
+            data.cache or Path(data.root) / CACHE,
+            order=sampling.order,
+            duplicate_iou=sampling.duplicate_iou,
+            memory_mb=data.memory_mb,
+            backbone=self._initial().own_backbone() if model.learned_backbone else None,
+        )
+        _check_channels(self.store, model)
+        self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
+        seen = sum(bool(pair.target_visible) for _, pair in self.train_pairs)
+        self.visible_share = seen / len(self.train_pairs)
+        self.validator = Validator(self.store, self.val_data, self.val_pairs)
+        self._prepare(progress)
+
+    def _prepare(self, progress: bool) -> None:
+        wanted: dict[tuple[tuple[str, ...], str], set[tuple[str, int]]] = {}
+        takes: list[tuple[tuple[str, ...], Take]] = []
+        data = self.config.data
+        for roots, dataset, pairs in (
+            (data.roots, self.train_data, self.train_pairs),
+            ((data.val_root or data.root,), self.val_data, self.val_pairs),
+        ):
+            for _, pair in pairs:
+                if (roots, pair.take) not in wanted:
+                    takes.append((roots, dataset.take(pair.take)))
+                place = wanted.setdefault((roots, pair.take), set())
+                place |= {(pair.query_camera, pair.frame), (pair.target_camera, pair.frame)}
+        # Processes that share the work begin at different places; what another has made is only read.
+        rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
+        start = len(takes) * rank // world_size
+        takes = takes[start:] + takes[:start]
+        prepare(self.store, takes, wanted, workers=data.workers, progress=progress and rank == 0)
+
+    def _initial(self) -> OMaMa:
+        model = OMaMa(self.config.model)
+        start_from(model, str(self.config.init), "backbone.", rounded=True)
+        return model.eval()
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def build_model(self) -> nn.Module:
+        """See :class:`counterview.training.task.Task`, as for all below."""
+        model = OMaMa(self.config.model)
+        if self.config.init is not None:
+            frozen = self.config.model.learned_backbone
+            start_from(model, self.config.init, "" if self.config.init_head else "backbone.", rounded=frozen)
+        if self.config.model.learned_backbone:
+            model.backbone.requires_grad_(False)  # its maps are read from the cache
+        if self.config.model.visibility == "released" or self.config.loss.visibility == 0:
+            model.visibility_head.requires_grad_(False)
+        return model
+
+    def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        return split_decay(model, base_lr, weight_decay)
+
+    def train_length(self, epoch: int) -> int:
+        return len(self.train_pairs)
+
+    def sample(self, epoch: int, index: int, rng: np.random.Generator) -> Example:
+        pair = self.train_pairs[index][1]
+        take = self.train_data.take(pair.take)
+        return make_example(self.store, take, pair, self.config.sampling, rng, self._groups[pair.take])
+
+    def collate(self, samples: Sequence[Example]) -> list[dict[str, Tensor]]:
+        return collate(samples)
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        config = self.config.loss
+        answers = [
+            model(p["query"], p["candidates"], p["query_map"], p["target_map"], p["candidate_mask"]) for p in batch
+        ]
+        joined = {name: torch.cat([p[name] for p in batch]) for name in batch[0] if not name.endswith("map")}
+        similarity = torch.cat([a.similarity for a in answers])
+        weight = joined["weight"].to(similarity.dtype)
+        seen = joined["visible"] & (weight > 0)
+        counts = joined["candidate_mask"]
+        right = (_best(answers) == joined["positive"]) & seen
+        overlap = joined["overlap"] if config.graded else None
+        if config.batch_negatives:
+            queries = torch.cat([a.query_embedding for a in answers])
+            candidates = torch.cat([a.candidate_embeddings for a in answers])
+            similarity, counts = with_batch_negatives(queries, candidates, counts, joined["group"])
+            if overlap is not None:
+                overlap = nn.functional.pad(overlap, (0, similarity.shape[1] - overlap.shape[1]))
+        matching = info_nce(
+            similarity,
+            joined["positive"],
+            visible=seen,
+            candidate_mask=counts,
+            overlap=overlap,
+            temperature=config.temperature,
+        ).mean()
+        parts = {"matching": matching.detach(), "right": right.float().mean()}
+        if self.config.model.visibility == "released" or config.visibility == 0:
+            return matching, parts
+        logits = torch.cat([a.visibility_logit for a in answers])
+        if config.visibility_balance and 0 < self.visible_share < 1:
+            share = torch.where(joined["visible"], self.visible_share, 1 - self.visible_share)
+            weight = weight * 0.5 / share.to(weight.dtype)
+        visibility = visibility_loss(logits, joined["visible"], weight).mean()
+        parts["visibility"] = visibility.detach()
+        return matching + config.visibility * visibility, parts
+
+    # ----------------------------------------------------------------------------------------- validation
+
+    def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
+        return [row.to_json() for row in self.validator.rows(cast(OMaMa, model), rank, world_size)]
+
+    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
+        return summarise_shares(shares, self.validator.pairs, self.config.data.directions)
+
+    def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
+        return match_sheet(self.validator, cast(OMaMa, model))
+
+    def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        return calibrate(self.validator, cast(OMaMa, model), self.config.loss)
+
+    # -------------------------------------------------------------------------------------------- identity
+
+    def fingerprint(self) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for group, settings in (
+            ("features", self.store.backbone.settings()),
+            ("proposals", self.store.proposer.settings()),
+        ):
+            # A folder of weights may lie elsewhere next time; what it is called there says enough.
+            result |= {f"{group}.{k}": Path(v).name if isinstance(v, str) else v for k, v in settings.items()}
+        result |= pairs_fingerprint("train", self.train_pairs)
+        return result | pairs_fingerprint("validation", self.val_pairs)
+
+    def model_config(self, model: nn.Module) -> dict[str, Any]:
+        return model_config(cast(OMaMa, model))
+
+    def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
+        return model_card(cast(OMaMa, model), metrics=metrics)
+
+
+def _check_channels(store: ImageStore, model: OMaMaConfig) -> None:
+    found = store.widths()
+    asked = {"channels": model.channels, "object_channels": model.object_width}
+    wrong = {name: width for name, width in found.items() if asked[name] != width}
+    if wrong:
+        raise ConfigError(
+            f"the features {model.backbone!r} have another number of channels than the model",
+            found=", ".join(f"model.{name} = {asked[name]}" for name in wrong),
+            expected=", ".join(f"{name}: {width}" for name, width in wrong.items()),
+        )
+
+
+def _best(answers: Sequence[OMaMaOutput]) -> Tensor:
+    return torch.cat([a.best for a in answers])
+
+
+def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> list[tuple[Direction, FramePair]]:
+    """The pairs of all directions; each direction's share is chosen by itself."""
+    result: list[tuple[Direction, FramePair]] = []
+    kept = {take.uid: frozenset(take.frames[::step]) for take in dataset} if step > 1 else {}
+    for direction in data.directions:
+        table = enumerate_pairs(dataset, direction, targets="annotated" if data.absent else "visible")
+        if step > 1:
+            table = PairTable.from_pairs(pair for pair in table if pair.frame in kept[pair.take])
+        result += [(direction, pair) for pair in subset(table, fraction, data.seed)]
+    return result
+
+
+def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = False, optional: str = "-") -> None:
+    """Give a model the weights of another, those whose names begin with ``prefix``.
+
+    Args:
+        optional: weights whose names begin so may be missing in the other.
+        rounded: to half precision, as models ship: what is frozen then stays what it was while the rest was trained.
+
+    Raises:
+        CheckpointError: no such model.
+        ConfigError: it is of another architecture.
+    """
+    state = {k: v for k, v in load_model(folder).state_dict().items() if k.startswith(prefix)}
+    wanted = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    wrong = sorted(
+        k
+        for k in {*state, *wanted}
+        if (k not in state and not k.startswith(optional))
+        or k not in wanted
+        or (k in state and state[k].shape != wanted[k].shape)
+    )
+    if wrong or not state:
+        raise ConfigError(
+            "training cannot begin with a model of another architecture", path=folder,
+            found=f"{len(wrong)} weights differ, {wrong[0]} among them" if wrong else "no backbone of its own",
+        )  # fmt: skip
+    if rounded:
+        state = {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in state.items()}
+    model.load_state_dict(state, strict=False)
+
+
+def split_decay(model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: biases, norms and positions do not decay."""
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 or "position" in name else decay).append(parameter)
+    groups = [
+        {"name": "weights", "params": decay, "lr": base_lr, "weight_decay": weight_decay},
+        {"name": "biases, norms, positions", "params": plain, "lr": base_lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def summarise_shares(
+    shares: Sequence[Any], pairs: Sequence[tuple[Direction, FramePair]], directions: Sequence[Direction]
+) -> dict[str, float]:
+    """Metrics of all processes' rows, of each direction too where there are two."""
+    rows = sorted((Row.from_json(r) for share in shares for r in share), key=lambda row: row.number)
+    metrics = summarise(rows)
+    if len(directions) > 1:
+        known = [(d, p) for d, p in pairs if p.target_visible is not None]
+        for direction in directions:
+            part = [row for row in rows if known[row.number][0] == direction]
+            metrics |= {f"{name}_{direction}": value for name, value in summarise(part).items() if name != "pairs"}
+    return metrics
+
+
+def calibrate(validator: Validator, model: OMaMa, config: LossConfig) -> dict[str, float]:
+    """Fit the visibility's calibration to validation data, in place; return it for the log."""
+    if model.config.visibility == "released" or config.visibility == 0 or config.calibration == "none":
+        return {}
+    known = [row for row in validator.rows(model) if row.logit is not None]
+    truths = np.array([row.visible for row in known], dtype=bool)
+    if len(set(truths.tolist())) < 2:
+        logger.warning("visibility is not calibrated: validation has not both visible and absent objects")
+        return {}
+    calibration = model.calibration
+    calibration.fit(np.array([row.logit for row in known]), truths, kind=config.calibration, prior=config.prior)
+    return {"calibration_scale": float(calibration.scale), "calibration_offset": float(calibration.offset)}
+
+
+def pairs_fingerprint(name: str, pairs: Sequence[tuple[Direction, FramePair]], extra: str = "") -> dict[str, Any]:
+    """Number and hash of pairs, in their order."""
+    digest = hashlib.sha256(extra.encode("utf-8", "surrogatepass"))
+    for direction, pair in pairs:
+        digest.update(f"{direction}\0{pair.key}\0{pair.target_visible}\n".encode("utf-8", "surrogatepass"))
+    return {f"{name}_pairs": len(pairs), f"{name}_hash": digest.hexdigest()[:16]}

@@ -1,0 +1,222 @@
+"""Scores on validation pairs by the official protocol, with all proposals offered as at test time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from counterview.data.dataset import Dataset, Direction, Take
+from counterview.data.pairs import FramePair
+from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, LONGEST_SIDE_PX, get_protocol, score_frame
+from counterview.evaluation.table import FrameScore, FrameTable
+from counterview.masks.geometry import fit_longest_side, resize_mask
+from counterview.omama.inference import Side, answer
+from counterview.omama.model import OMaMa
+from counterview.omama.scene import Boxes
+from counterview.omama.training.image_store import ImageStore
+from counterview.types import ObjectMask
+
+MEASURES = ("iou", "location_error", "contour_accuracy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The answer for one pair.
+
+    Attributes:
+        number: of the pair among all of the validation.
+        visible: whether the object is in the target image.
+        confidence: probability that it is, as the model says.
+        logit: of it, before calibration; ``None`` where there was nothing to choose from.
+        scores: IoU, location error and contour accuracy; ``None`` where the object is not visible.
+        possible: IoU of the best proposal, at the image's size; ``None`` likewise.
+        proposal: which was chosen; -1 for none.
+    """
+
+    number: int
+    visible: bool
+    confidence: float
+    logit: float | None
+    scores: tuple[float, float, float] | None
+    possible: float | None
+    proposal: int
+
+    def to_json(self) -> list[Any]:
+        """For :meth:`from_json`."""
+        scores = None if self.scores is None else list(self.scores)
+        return [self.number, self.visible, self.confidence, self.logit, scores, self.possible, self.proposal]
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> Row:
+        """Back from :meth:`to_json`."""
+        number, visible, confidence, logit, scores, possible, proposal = values
+        return cls(number, visible, confidence, logit, None if scores is None else tuple(scores), possible, proposal)
+
+
+class Validator:
+    """Answers validation pairs with a model, and scores the answers.
+
+    Pairs of one time and one pair of cameras go through the model together. Scores of a proposal are kept, so
+    later epochs mostly cost the model alone.
+
+    Args:
+        store: makes and keeps what the model needs of images.
+        dataset: the takes.
+        pairs: directions and pairs; those about whose target nothing is known are left out.
+    """
+
+    def __init__(self, store: ImageStore, dataset: Dataset, pairs: Sequence[tuple[Direction, FramePair]]) -> None:
+        self.store, self.dataset = store, dataset
+        self.pairs = [(d, p) for d, p in pairs if p.target_visible is not None]
+        self.protocol = get_protocol("official")
+        self.groups = by_image_pair([pair for _, pair in self.pairs])
+        self._known: dict[Any, tuple[float, float, float]] = {}
+
+    def rows(self, model: OMaMa, rank: int = 0, world_size: int = 1) -> Iterator[Row]:
+        """The answers to this process's share of the pairs."""
+        for numbers in self.groups[rank::world_size]:
+            yield from self.answer(model, numbers)
+
+    @torch.no_grad()
+    def answer(self, model: OMaMa, numbers: Sequence[int]) -> Iterator[Row]:
+        """The answers to pairs of one time and one pair of cameras, by their numbers."""
+        pairs = [self.pairs[n][1] for n in numbers]
+        first = pairs[0]
+        take = self.dataset.take(first.take)
+        queries = self.store.objects(take, first.query_camera, first.frame)
+        target = self.store.record(take, first.target_camera, first.frame)
+        places = [queries.usable(p.object) for p in pairs]
+        usable = [i for i, place in enumerate(places) if place is not None]
+        best = np.full(len(pairs), -1)
+        confidence = np.zeros(len(pairs))
+        logit = np.full(len(pairs), -math.inf)
+        if usable and len(target.descriptors):
+            rows = np.array([places[i] for i in usable], dtype=np.int64)
+            sides = [self.side(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
+            asked = Boxes.make(queries.boxes_xywh[rows], sides[0].boxes.size_hw)
+            out = answer(model, _tensor(queries.descriptors[rows]), asked, *sides)
+            best[usable] = out.rank.argmax(axis=1)
+            confidence[usable], logit[usable] = out.visibility, out.logit
+        objects = self.store.objects(take, first.target_camera, first.frame)
+        for i, (number, pair) in enumerate(zip(numbers, pairs, strict=True)):
+            scores, possible = None, None
+            if pair.target_visible:
+                place = objects.row(pair.object)
+                possible = float(objects.overlap[place].max(initial=0.0)) if place is not None else 0.0
+                scores = self._score(take, pair, int(best[i]))
+            known = float(logit[i]) if math.isfinite(logit[i]) else None
+            yield Row(number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i]))
+
+    def side(self, model: OMaMa, take: Take, camera: str, frame: int) -> Side:
+        """An image with its proposals, as :func:`counterview.omama.inference.answer` takes it."""
+        record = self.store.record(take, camera, frame)
+        scored = model.config.scene.proposals or model.config.proposal_prior
+        scores = self.store.proposals(take, camera, frame).scores if scored else None
+        boxes = Boxes.make(record.boxes_xywh, record.size_hw, scores)
+        return Side(_tensor(record.descriptors), _tensor(record.map), boxes)
+
+    def table(self, rows: Sequence[Row]) -> FrameTable:
+        """Answers as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
+        table = FrameTable()
+        for row in rows:
+            pair = self.pairs[row.number][1]
+            iou, distance, contour = row.scores or (math.nan, math.nan, math.nan)
+            table.append(
+                FrameScore(
+                    pair.take,
+                    pair.object,
+                    pair.query_camera,
+                    pair.target_camera,
+                    pair.frame,
+                    gt_visible=row.scores is not None,
+                    pred_visible=row.confidence > CONFIDENCE_THRESHOLD,
+                    confidence=row.confidence,
+                    iou=iou,
+                    location_error=distance,
+                    contour_accuracy=contour,
+                )
+            )
+        return table
+
+    def _score(self, take: Take, pair: FramePair, proposal: int) -> tuple[float, float, float] | None:
+        key = (pair.take, pair.object, pair.target_camera, pair.frame, proposal)
+        if key not in self._known:
+            truth = take.mask(pair.object, pair.target_camera, pair.frame)
+            if truth is None:
+                return None
+            size = fit_longest_side(truth.size_hw, LONGEST_SIDE_PX)
+            answer = ObjectMask.empty(size)
+            if proposal >= 0:
+                masks = self.store.proposals(take, pair.target_camera, pair.frame).masks
+                answer = resize_mask(masks[proposal], size)
+            values = score_frame(self.protocol, truth, answer)
+            if values is None:
+                return None
+            self._known[key] = tuple(float(values[name]) for name in MEASURES)  # type: ignore[assignment]
+        return self._known[key]
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, float]:
+    """Metrics over all rows, as the official evaluation has them; undefined ones are left out.
+
+    ``iou``, ``location_error``, ``contour_accuracy`` over visible objects; ``balanced_accuracy``;
+    ``possible_iou``: what the best choice among the proposals would get; ``pairs``.
+    """
+    seen = [row for row in rows if row.scores is not None]
+    metrics: dict[str, float] = {"pairs": float(len(rows))}
+    for index, name in enumerate(MEASURES):
+        if seen:
+            metrics[name] = math.fsum(row.scores[index] for row in seen if row.scores) / len(seen)
+    possible = [row.possible for row in seen if row.possible is not None]
+    if possible:
+        metrics["possible_iou"] = math.fsum(possible) / len(possible)
+    recalls = [
+        np.mean([(row.confidence > CONFIDENCE_THRESHOLD) == truth for row in rows if row.visible == truth])
+        for truth in (False, True)
+        if any(row.visible == truth for row in rows)
+    ]
+    if recalls:
+        metrics["balanced_accuracy"] = float(np.mean(recalls))
+    return metrics
+
+
+def by_image_pair(pairs: Sequence[FramePair]) -> list[list[int]]:
+    """Numbers of pairs of one time and one pair of cameras together, in order of first appearance."""
+    groups: dict[tuple[str, int, str, str], list[int]] = {}
+    for number, pair in enumerate(pairs):
+        groups.setdefault((pair.take, pair.frame, pair.query_camera, pair.target_camera), []).append(number)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def true_candidates(validator: Validator, model: OMaMa, rank: int = 0, world_size: int = 1) -> tuple[int, int]:
+    """How often the right one is chosen among the target image's true masks, and of how many."""
+    right = total = 0
+    for numbers in validator.groups[rank::world_size]:
+        pairs = [validator.pairs[n][1] for n in numbers]
+        first, take = pairs[0], validator.dataset.take(pairs[0].take)
+        places = (first.query_camera, first.target_camera)
+        objects = [validator.store.objects(take, camera, first.frame) for camera in places]
+        rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
+        usable = [(q, t) for q, t in rows if q is not None and t is not None]
+        if not usable:
+            continue
+        asked = np.array([q for q, _ in usable], dtype=np.int64)
+        query, around = (validator.side(model, take, camera, first.frame) for camera in places)
+        boxes = Boxes.make(objects[0].boxes_xywh[asked], query.boxes.size_hw)
+        true = Boxes.make(objects[1].boxes_xywh, around.boxes.size_hw)
+        target = Side(_tensor(objects[1].descriptors), around.map, true)
+        out = answer(model, _tensor(objects[0].descriptors[asked]), boxes, query, target, around)
+        right += int((out.rank.argmax(axis=1) == np.array([t for _, t in usable])).sum())
+        total += len(usable)
+    return right, total
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array).float()

@@ -1,0 +1,82 @@
+"""Which cameras film a take, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from counterview.tabletop.camera.cameras import Camera, look_at
+from counterview.tabletop.camera.sensor import Sensor, draw_sensor
+from counterview.tabletop.config import TabletopConfig
+from counterview.tabletop.scene.action import Story
+from counterview.tabletop.scene.scene import Scene
+
+__all__ = ["Rig", "draw_rig", "ego_camera"]
+
+_EGO_FOCAL, _EGO_CIRCLE = 0.52, 0.517
+
+
+@dataclass(frozen=True)
+class Rig:
+    """The cameras of a take: the ego camera's name, size and sensor; the exo cameras as they stand."""
+
+    ego_name: str
+    ego_size_hw: tuple[int, int]
+    ego_sensor: Sensor
+    exposure_s: float
+    exo: tuple[Camera, ...]
+    exo_sensors: tuple[Sensor, ...]
+
+
+def _even(x: float) -> int:
+    return max(2, round(x / 2) * 2)
+
+
+def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Rig:
+    """Exo cameras around the table, mostly before and beside the person, now and then behind."""
+    h, w = config.size, _even(config.size * 16 / 9)
+    aria = f"aria0{int(rng.integers(1, 7))}_214-1"
+    word = str(rng.choice(["cam", "gp"]))
+    tall = int(rng.integers(config.cameras)) if rng.random() < config.portrait else -1
+    exo: list[Camera] = []
+    angles: list[float] = []
+    while len(exo) < config.cameras:
+        # 0 looks at the person's face, +-180 over the shoulder.
+        angle = float(rng.uniform(-150, 150))
+        if any(abs(angle - a) < 35 for a in angles) and len(angles) < 4 and rng.random() < 0.95:
+            continue
+        angles.append(angle)
+        far = float(rng.uniform(config.exo_near_m, config.exo_far_m))
+        high = float(rng.uniform(config.exo_low_m, config.exo_high_m))
+        flat = far * np.cos(np.arctan2(high, far))
+        at = np.array([flat * np.sin(np.radians(angle)), flat * np.cos(np.radians(angle)), high])
+        target = np.array([rng.normal(0, 0.12), rng.normal(-0.05, 0.06), rng.normal(0.04, 0.05)])
+        size = (w, h) if len(exo) == tall else (h, w)
+        across = 2.0 * scene.table.half_x * float(rng.uniform(0.85, 1.25))
+        focal = size[1] * np.linalg.norm(at - target) / across
+        if size[0] > size[1]:
+            focal *= 1.25
+        exo.append(
+            Camera(f"{word}0{len(exo) + 1}", size, float(focal), look_at(at, target, float(rng.normal(0, 0.015))), at)
+        )
+    return Rig(
+        aria,
+        (h, h),
+        draw_sensor(rng, True, config.harshness),
+        float(rng.uniform(0.008, 0.022)),
+        tuple(exo),
+        tuple(draw_sensor(rng, False, config.harshness) for _ in exo),
+    )
+
+
+def ego_camera(rig: Rig, story: Story, t: float) -> Camera:
+    """The head camera at ``t`` seconds: on the brow, tipped down as glasses are."""
+    turn, at = story.person(t).head
+    right, forward, up = turn.T
+    eye = at + forward * 0.12 + up * 0.05
+    tip = 0.10
+    ahead = forward * np.cos(tip) - up * np.sin(tip)
+    down = np.cross(ahead, right)
+    h = rig.ego_size_hw[0]
+    return Camera(rig.ego_name, rig.ego_size_hw, _EGO_FOCAL * h, np.stack([right, down, ahead]), eye, _EGO_CIRCLE * h)

@@ -1,0 +1,126 @@
+"""From light to a camera's image: blur, exposure, white balance, tone, vignetting, noise, sharpening, JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from counterview.tabletop.camera.render import OUTSIDE, RenderedImage
+
+__all__ = ["Sensor", "develop", "draw_sensor", "measure_gain"]
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """How one camera renders light.
+
+    Attributes:
+        exposure: mean brightness it aims at. gains: white balance (r, g, b).
+        contrast, saturation: of the tone curve. noise: of a mid grey, in 1/255.
+        vignette: darkening at the corners. blur_px: softness of the lens. sharpen: unsharp mask strength.
+        jpeg: quality of a JPEG pass before the video, 100 for none. crf: H.264 rate factor.
+    """
+
+    exposure: float
+    gains: tuple[float, float, float]
+    contrast: float
+    saturation: float
+    noise: float
+    vignette: float
+    blur_px: float
+    sharpen: float
+    jpeg: int
+    crf: int
+
+
+def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0) -> Sensor:
+    """A camera's own character; ``harshness`` scales noise, blur, colour cast and compression."""
+    cast = rng.normal(0, 0.05 * harshness, 2)
+    return Sensor(
+        exposure=float(rng.uniform(0.44, 0.56)),
+        gains=(float(np.exp(cast[0])), 1.0, float(np.exp(cast[1]))),
+        contrast=float(rng.uniform(0.9, 1.15)),
+        saturation=float(rng.uniform(0.8, 1.1)) * (0.9 if ego else 1.0),
+        noise=float(rng.uniform(1.5, 4.0)) * harshness * (1.4 if ego else 1.0),
+        vignette=float(rng.uniform(0.15, 0.35) if ego else rng.uniform(0.02, 0.15)),
+        blur_px=float(rng.uniform(0.25, 0.55)) * (harshness if harshness > 1 else 1.0),
+        sharpen=float(rng.uniform(0.0, 0.25) if ego else rng.uniform(0.2, 0.7)),
+        jpeg=int(rng.integers(80, 96) - 8 * (harshness > 1)),
+        crf=int(rng.integers(20, 25) + (3 if harshness > 1 else 0)),
+    )
+
+
+def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
+    """Average along each pixel's motion during the exposure."""
+    # Longer streaks than this would need more taps than they are worth.
+    limit = light.shape[0] / 32
+    speed = np.maximum(np.abs(flow_px).max(2, keepdims=True), 1e-6)
+    flow_px = flow_px * np.minimum(1, limit / speed)
+    longest = float(np.abs(flow_px).max(initial=0))
+    if longest < 0.7:
+        return light
+    h, w = light.shape[:2]
+    flow = cv2.blur(flow_px, (5, 5))
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    taps = int(np.clip(np.ceil(longest), 3, 9))
+    total = np.zeros_like(light)
+    for t in np.linspace(-0.5, 0.5, taps):
+        total += cv2.remap(
+            light,
+            x + flow[..., 0] * np.float32(t),
+            y + flow[..., 1] * np.float32(t),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    return total / taps
+
+
+def measure_gain(rendered: RenderedImage, sensor: Sensor) -> float:
+    """Exposure gain that brings the image to the sensor's brightness."""
+    light = rendered.light[::2, ::2][rendered.labels[::2, ::2] != OUTSIDE]
+    grey = (light[:, 0] + light[:, 1] + light[:, 2]) / 3
+    # The mean of the lower 90 %: a window in view must not turn the room black.
+    level = float(np.minimum(grey, np.quantile(grey, 0.9)).mean())
+    return float(sensor.exposure**2.2 / max(level, 1e-4))
+
+
+def develop(
+    rendered: RenderedImage, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Make the (H, W, 3) uint8 sRGB image.
+
+    Args:
+        gain: exposure gain; None measures it (auto exposure). It is returned, so that a static camera can hold it.
+    """
+    light = np.minimum(rendered.light, 6.0)
+    h, w = light.shape[:2]
+    seen = rendered.labels != OUTSIDE
+    if gain is None:
+        gain = measure_gain(rendered, sensor)
+    if rendered.flow_px is not None:
+        light = _motion_blur(light, rendered.flow_px)
+    if sensor.blur_px > 0.2:
+        light = cv2.GaussianBlur(light, (0, 0), sensor.blur_px)
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    r2 = ((x - w / 2) ** 2 + (y - h / 2) ** 2) / ((h * h + w * w) / 4)
+    light = light * (gain * np.asarray(sensor.gains, np.float32)) * (1 - sensor.vignette * r2)[..., None]
+    # Noise before the tone curve: shot noise grows with the root of the light, read noise does not.
+    grain = rng.standard_normal(light.shape, np.float32)
+    sigma = np.float32(sensor.noise / 255) * np.sqrt(np.maximum(light, 0) * 0.8 + 0.02)
+    light = np.maximum(light + grain * sigma, 0)
+    value = light * (1 + light / 6.0) / (1 + light)
+    value = value ** np.float32(1 / 2.0)
+    value = 0.5 + (value - 0.5) * sensor.contrast + 0.04 * (sensor.contrast - 1)
+    grey = value @ np.array([0.299, 0.587, 0.114], np.float32)
+    value = grey[..., None] + (value - grey[..., None]) * sensor.saturation
+    if sensor.sharpen > 0:
+        value = value + sensor.sharpen * (value - cv2.GaussianBlur(value, (0, 0), 1.0))
+    value[~seen] = 0.012
+    image = np.clip(value * 255 + 0.5, 0, 255).astype(np.uint8)
+    if sensor.jpeg < 100:
+        ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg])
+        if ok:
+            image = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
+    return image, gain

@@ -1,0 +1,211 @@
+"""A whole synthetic data set: takes in parallel, resumed where a run was cut off, then the release's index files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import platform
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from counterview.errors import InputError
+from counterview.media.files import read_json, sha256_file, write_json
+from counterview.tabletop.config import TabletopConfig
+from counterview.tabletop.objects.catalogue import SPLITS
+from counterview.tabletop.take import FORMAT, RECORD, digest, make_take, take_name
+
+__all__ = ["generate", "index_takes", "share_out"]
+
+MANIFEST = "manifest.json"
+_SHARES = {"train": 0.7, "val": 0.1, "test": 0.15, "test_novel": 0.05}
+
+
+def share_out(takes: int, split: str | None) -> dict[str, int]:
+    """How many takes each split gets.
+
+    Args:
+        takes: number of takes in all.
+        split: a split's name; ``"train=20,val=4"`` (the numbers must add up to ``takes``); or None for 70 % train,
+            10 % val, 15 % test and 5 % test_novel, remainders to the largest first.
+
+    Raises:
+        InputError: an unknown split, or numbers that do not add up.
+    """
+    if takes < 1:
+        raise InputError("the number of takes is at least 1", found=takes)
+    if split is None or split == "all":
+        exact = {s: takes * share for s, share in _SHARES.items()}
+        counts = {s: int(x) for s, x in exact.items()}
+        for s in sorted(exact, key=lambda s: counts[s] - exact[s])[: takes - sum(counts.values())]:
+            counts[s] += 1
+        return {s: n for s, n in counts.items() if n}
+    counts = {}
+    for part in split.split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in SPLITS or (number and not number.isdecimal()) or name in counts:
+            raise InputError(
+                "no such split", found=repr(part), expected=f"one of {', '.join(SPLITS)}, or e.g. train=20,val=4"
+            )
+        counts[name] = int(number) if number else takes
+    if sum(counts.values()) != takes:
+        raise InputError("the takes of the splits do not add up", found=sum(counts.values()), expected=takes)
+    return {s: n for s, n in counts.items() if n}
+
+
+def _versions() -> dict[str, str]:
+    names = (
+        "counterview",
+        "numpy",
+        "scipy",
+        "opencv-python-headless",
+        "pillow",
+        "embreex",
+        "av",
+        "pycocotools",
+        "lzstring",
+    )
+    out = {"python": platform.python_version()}
+    for name in names:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = "unknown"
+    return out
+
+
+def _work(job: tuple[Path, TabletopConfig, int, str, int]) -> tuple[str, int]:
+    import cv2
+
+    cv2.setNumThreads(1)
+    make_take(*job)
+    return job[3], job[4]
+
+
+def _progress(total: int, show: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="take", disable=not show)
+
+
+def generate(
+    out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int = 1, progress: bool = False
+) -> Path:
+    """Make takes and index them.
+
+    Finished takes are kept, so a run that was killed continues where it was; the result has the same bytes as an
+    unbroken one, for any number of workers. More takes can be added by a later call with larger ``counts``.
+
+    Args:
+        out: folder of the data set.
+        counts: takes per split, see :func:`share_out`.
+        workers: processes.
+        progress: show a bar on stderr.
+
+    Returns:
+        The manifest's path; it is written last.
+
+    Raises:
+        InputError: the folder holds a data set of other settings or another seed.
+        MissingExtraError: ``embreex`` is not installed.
+    """
+    config.check()
+    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": asdict(config)}
+    start = out / "tabletop.json"
+    if start.exists():
+        old = read_json(start)
+        changed = [k for k in request["settings"] if old.get("settings", {}).get(k) != request["settings"][k]]  # type: ignore[attr-defined,index]
+        if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
+            raise InputError(
+                "holds a data set made with other settings",
+                path=out,
+                found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
+                fix="Choose another output folder, or the settings of the first run.",
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise InputError("is not empty and holds no synthetic data set", path=out, fix="Choose an empty folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(start, request)
+    (out / MANIFEST).unlink(missing_ok=True)
+    jobs = [(out, config, seed, split, index) for split in SPLITS for index in range(counts.get(split, 0))]
+    with _progress(len(jobs), progress) as bar:
+        for _ in _run(jobs, workers):
+            bar.update()
+    shutil.rmtree(out / ".partial", ignore_errors=True)
+    return index_takes(out, config, seed, [(job[3], job[4]) for job in jobs])
+
+
+def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -> Iterable[tuple[str, int]]:
+    if workers <= 1:
+        yield from map(_work, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_work, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[tuple[str, int]]) -> Path:
+    """Write ``takes.json``, the annotations, ``split.json`` and, last, the manifest of takes that are there.
+
+    Args:
+        members: (split, index) of each take, in the order to list them.
+    """
+    takes: list[dict[str, Any]] = []
+    uids: dict[str, list[str]] = {s: [] for s in SPLITS}
+    relations: dict[str, dict[str, Any]] = {s: {} for s in SPLITS}
+    listing = []
+    for split, index in members:
+        name = take_name(seed, split, index)
+        record = read_json(out / "takes" / name / RECORD)
+        takes.append(record["take"])
+        uids[split].append(record["take_uid"])
+        relations[split][record["take_uid"]] = record["annotation"]
+        listing.append(
+            {
+                "take_uid": record["take_uid"],
+                "take_name": name,
+                "split": split,
+                "instances": record["instances"],
+                "files": record["files"],
+            }
+        )
+    write_json(out / "takes.json", takes, indent=1)
+    (out / "annotations").mkdir(exist_ok=True)
+    filled = [split for split in SPLITS if relations[split]]
+    for split in filled:
+        write_json(
+            out / "annotations" / f"relations_{split}.json",
+            {
+                "version": f"tabletop-{FORMAT}",
+                "date": "",
+                "description": "synthetic takes of Counterview",
+                "metadata": {"seed": seed},
+                "annotations": relations[split],
+            },
+            indent=None,
+        )
+    write_json(out / "split.json", uids, indent=1)
+    indices = ["takes.json", "split.json", *(f"annotations/relations_{s}.json" for s in filled)]
+    write_json(
+        out / MANIFEST,
+        {
+            "generator": "counterview.tabletop",
+            "format": FORMAT,
+            "seed": seed,
+            "digest": digest(config),
+            "settings": asdict(config),
+            "versions": _versions(),
+            "files": {name: sha256_file(out / name) for name in indices},
+            "takes": listing,
+        },
+        indent=1,
+    )
+    return out / MANIFEST

@@ -1,0 +1,393 @@
+"""What happens in a take: which thing is picked up when, where it goes, and where hands and head are at any time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from counterview.tabletop.config import TabletopConfig
+from counterview.tabletop.objects.shapes import rotation
+from counterview.tabletop.scene.grasp import Grasp, box_distance, grasps, relaxed
+from counterview.tabletop.scene.hands import PersonPose, Pose, elbow_of, reach_limit
+from counterview.tabletop.scene.scene import Rest, Scene, Spot, fits, footprints_touch, spot_of
+
+__all__ = ["Action", "Story", "plan"]
+
+
+def _ease(u: float) -> float:
+    """Minimum-jerk blend from 0 to 1."""
+    u = min(max(u, 0.0), 1.0)
+    return min(1.0, u * u * u * (10 + u * (6 * u - 15)))
+
+
+def _place(rest: Rest) -> Pose:
+    return rotation((0, 0, 1), rest.yaw), np.array([rest.x, rest.y, rest.z])
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing picked up at ``start_s`` and put down elsewhere.
+
+    The phases are: reach, close, lift, carry (by way of ``via``, where it is looked at and turned), lower, open,
+    withdraw. ``times_s`` are their ends, counted from ``start_s``.
+    """
+
+    start_s: float
+    times_s: tuple[float, ...]
+    thing: int
+    source: Rest
+    goal: Rest
+    via: np.ndarray
+    via_yaw: float
+    tilt: float
+    lift_m: float
+    hands: tuple[Grasp, ...]
+    clear_m: tuple[float, float]
+
+    @property
+    def end_s(self) -> float:
+        """When the hand is back."""
+        return self.start_s + self.times_s[-1]
+
+    def thing_pose(self, t: float) -> Pose:
+        """Pose of the thing at time ``t`` (seconds, absolute)."""
+        s = t - self.start_s
+        _, close, lift, carry, lower, _, _ = self.times_s
+        a, b = self.source, self.goal
+        rise = _ease((s - close) / (lift - close))
+        sink = _ease((s - carry) / (lower - carry))
+        go = (s - lift) / (carry - lift)
+        first, second = _ease(go / 0.42), _ease((go - 0.58) / 0.42)
+        start, end = np.array([a.x, a.y]), np.array([b.x, b.y])
+        xy = start + (self.via[:2] - start) * first + (end - self.via[:2]) * second
+        yaw = a.yaw + self.via_yaw * first + (b.yaw - a.yaw - self.via_yaw) * second
+        high = self.lift_m + (self.via[2] - self.lift_m) * first * (1 - second)
+        ground = a.z + (b.z - a.z) * second
+        z = ground + (high - 0.0) * min(rise, 1 - sink)
+        lean = self.tilt * first * (1 - second)
+        return rotation((0, 0, 1), yaw) @ rotation((1, 0, 0), lean), np.array([xy[0], xy[1], z])
+
+    def wrist(self, grasp: Grasp, home: Pose, t: float) -> tuple[Pose, float]:
+        """Wrist pose and how far the hand is closed (0 to 1) at ``t``."""
+        s = t - self.start_s
+        reach, close, _, _, lower, release, back = self.times_s
+        held = _place(self.source)
+        local = (held[0].T @ grasp.wrist[0], held[0].T @ (grasp.wrist[1] - held[1]))
+        if s < reach:
+            goal = (grasp.wrist[0], grasp.wrist[1] + grasp.retreat)
+            return _travel(home, goal, s / reach, self.clear_m[0]), 0.0
+        if s < close:
+            u = _ease((s - reach) / (close - reach) / 0.75)
+            shut = _ease(((s - reach) / (close - reach) - 0.6) / 0.4)
+            return (grasp.wrist[0], grasp.wrist[1] + grasp.retreat * (1 - u)), shut
+        turn, at = self.thing_pose(min(t, self.start_s + lower))
+        wrist = (turn @ local[0], at + turn @ local[1])
+        if s <= lower:
+            return wrist, 1.0
+        swing = wrist[0] @ grasp.wrist[0].T @ grasp.retreat
+        if s < release:
+            u = (s - lower) / (release - lower)
+            return (wrist[0], wrist[1] + swing * _ease((u - 0.25) / 0.75)), 1 - _ease(u / 0.4)
+        return _travel((wrist[0], wrist[1] + swing), home, (s - release) / (back - release), self.clear_m[1]), 0.0
+
+
+def _travel(a: Pose, b: Pose, u: float, clear_m: float) -> Pose:
+    """Free movement of a hand from a to b, over whatever is lower than ``clear_m``."""
+    s = _ease(u)
+    turns = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack([a[0], b[0]])))
+    at = a[1] + (b[1] - a[1]) * s
+    bump = max(0.0, clear_m - float(min(a[1][2], b[1][2])))
+    at = at + np.array([0, 0, bump * np.sin(np.pi * min(max(u, 0.0), 1.0)) ** 2 * (0.6 if bump < 0.1 else 0.9)])
+    return np.asarray(turns(s).as_matrix()), at
+
+
+class Story:
+    """All that moves: evaluate it at any time.
+
+    Attributes:
+        actions: in order of time, never overlapping.
+        seat: middle of the shoulders when upright, (3,) metres.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        actions: list[Action],
+        gaze: list[tuple[float, np.ndarray]],
+        seat: np.ndarray,
+        homes: tuple[Grasp, Grasp],
+        sway: np.ndarray,
+    ) -> None:
+        self.scene, self.actions = scene, actions
+        self.seat, self._gaze, self._homes, self._sway = seat, gaze, homes, sway
+
+    def things(self, t: float) -> list[Pose]:
+        """World poses of the things at ``t`` seconds."""
+        out = [_place(r) for r in self.scene.rests]
+        for action in self.actions:
+            if t >= action.start_s:
+                out[action.thing] = action.thing_pose(t)
+        return out
+
+    def person(self, t: float) -> PersonPose:
+        """Pose of the person at ``t`` seconds."""
+        wrists, angles, opposed = [], [], []
+        for home in self._homes:
+            wrist, joint, thumb = home.wrist, home.angles, home.opposed
+            for action in self.actions:
+                for grasp in action.hands:
+                    if grasp.hand == home.hand and action.start_s <= t < action.end_s:
+                        wrist, shut = action.wrist(grasp, home.wrist, t)
+                        near = _ease(2.5 * min(t - action.start_s, action.end_s - t))
+                        loose = home.angles + (np.minimum(grasp.angles, home.angles * 0.8) - home.angles) * near
+                        joint = loose + (grasp.angles - loose) * shut
+                        thumb = home.opposed + (grasp.opposed - home.opposed) * near
+            wrists.append(wrist)
+            angles.append(joint)
+            opposed.append(float(thumb))
+        shoulders, lean = shoulders_for(self.seat, [w[1] for w in wrists])
+        wave = np.sin(self._sway[:, 1] * t + self._sway[:, 2]) * self._sway[:, 0]
+        hips = self.seat + np.array([0, -0.03, -0.5])
+        spine = (self.seat + lean - hips) / np.linalg.norm(self.seat + lean - hips)
+        head = self.seat + lean + spine * 0.24 + np.array([0, 0.10, 0.0]) + wave
+        target = self._look(t)
+        forward = target - head
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, (0, 0, 1.0))
+        right /= np.linalg.norm(right)
+        turn = np.stack([right, forward, np.cross(right, forward)], -1)
+        return PersonPose(
+            (turn, head),
+            (wrists[0], wrists[1]),
+            (angles[0], angles[1]),
+            (opposed[0], opposed[1]),
+            (shoulders[0], shoulders[1]),
+            hips,
+        )
+
+    def _look(self, t: float) -> np.ndarray:
+        times = [g[0] for g in self._gaze]
+        k = int(np.clip(np.searchsorted(times, t) - 1, 0, len(times) - 2))
+        a, b = self._gaze[k], self._gaze[k + 1]
+        return a[1] + (b[1] - a[1]) * _ease((t - a[0]) / max(b[0] - a[0], 1e-3))
+
+
+def shoulders_for(seat: np.ndarray, wrists: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Both shoulders (3,) after leaning as far as the wrists need, and the lean (3,), metres."""
+    lean = np.zeros(3)
+    base = [seat + np.array([s * 0.185, 0.0, 0.0]) for s in (1.0, -1.0)]
+    for shoulder, wrist in zip(base, wrists, strict=True):
+        way = wrist - shoulder
+        far = float(np.linalg.norm(way))
+        lean = lean + way / far * max(0.0, far - 0.47)
+    lean[2] *= 0.5
+    return [b + lean for b in base], lean
+
+
+def _spots(scene: Scene, rests: list[Rest], but: int) -> list[Spot]:
+    return [spot_of(t, r) for i, (t, r) in enumerate(zip(scene.things, rests, strict=True)) if i != but] + list(
+        scene.clutter
+    )
+
+
+def _height_along(spots: list[Spot], a: np.ndarray, b: np.ndarray, radius: float) -> float:
+    """Height of the tallest thing within ``radius`` of the way from a to b (seen from above)."""
+    tallest = 0.0
+    for s in spots:
+        way = b[:2] - a[:2]
+        u = float(np.clip(((np.array([s.x, s.y]) - a[:2]) @ way) / max(float(way @ way), 1e-9), 0, 1))
+        gap = float(np.linalg.norm(a[:2] + u * way - (s.x, s.y)))
+        if gap < radius + max(s.half_x, s.half_y):
+            tallest = max(tallest, s.height)
+    return tallest
+
+
+def _arms_free(action: Action, story: Story, spots: list[Spot]) -> bool:
+    """Whether hands and forearms keep out of other things while one is held or fetched."""
+    reach, close, lift, carry, lower, release, _ = action.times_s
+    moments = [reach, close, lift, (lift + carry) / 2, carry, lower, release]
+    for moment in moments:
+        pose = story.person(action.start_s + moment)
+        for grasp in action.hands:
+            turn, at = pose.wrists[grasp.hand]
+            side = 1.0 if grasp.hand == 0 else -1.0
+            shoulder = pose.shoulders[grasp.hand]
+            lean = np.linalg.norm((pose.shoulders[0] + pose.shoulders[1]) / 2 - story.seat)
+            if np.linalg.norm(at - shoulder) > reach_limit() or lean > 0.24:
+                return False
+            elbow = elbow_of(shoulder, at, side)
+            fore = at + (elbow - at) * np.linspace(0, 0.9, 7)[:, None]
+            palm = at + turn[:, 0] * np.linspace(0.02, 0.11, 4)[:, None]
+            edge = palm - turn[:, 1] * 0.03 * side
+            if (fore[:, 2] < 0.03).any() or (np.concatenate([palm, edge])[:, 2] < 0.008).any():
+                return False
+            points = np.concatenate([palm, edge, fore])
+            room = np.concatenate([np.full(8, 0.014), np.full(7, 0.032)])
+            for s in spots:
+                c, n = np.cos(s.yaw), np.sin(s.yaw)
+                local = (points - (s.x, s.y, s.height / 2)) @ np.array([[c, -n, 0], [n, c, 0], [0, 0, 1]])
+                if (box_distance(local, np.array([s.half_x, s.half_y, s.height / 2])) < room).any():
+                    return False
+    return True
+
+
+def _draw_goal(
+    rng: np.random.Generator, scene: Scene, rests: list[Rest], k: int, used: set[int]
+) -> tuple[Rest, int | None]:
+    """A free spot on the table or, now and then, in a bowl or on a board; and what it then stands on."""
+    thing, table = scene.things[k], scene.table
+    if rng.random() < 0.3:
+        for j in rng.permutation(len(rests)).tolist():
+            other = scene.things[j]
+            room = other.hollow[0] if other.hollow else min(other.half_xy) if other.kind in ("board", "book") else 0.0
+            odd = other.kind == "bowl" and thing.kind != "fruit"  # nobody stands a bottle in a bowl
+            if j == k or j in used or odd or max(thing.half_xy) > room or rests[j].z > 0:
+                continue
+            floor = other.hollow[1] if other.hollow else other.height
+            return Rest(rests[j].x, rests[j].y, floor, float(rng.uniform(-np.pi, np.pi))), j
+    reach = scene.table.half_y
+    yaw = rests[k].yaw + float(rng.normal(0, 0.9))
+    return Rest(
+        float(rng.uniform(-0.75, 0.75) * table.half_x), float(rng.uniform(-reach + 0.06, reach * 0.45)), 0.0, yaw
+    ), None
+
+
+def _draw_action(
+    rng: np.random.Generator,
+    scene: Scene,
+    rests: list[Rest],
+    used: set[int],
+    start_s: float,
+    seat: np.ndarray,
+    homes: tuple[Grasp, Grasp],
+) -> tuple[Action, int | None] | None:
+    """One candidate, or None where it is impossible on the face of it."""
+    k = int(rng.integers(len(rests)))
+    if k in used or rests[k].z > 0:
+        return None
+    thing, source = scene.things[k], rests[k]
+    spots = _spots(scene, rests, k)
+    for _ in range(8):
+        goal, support = _draw_goal(rng, scene, rests, k, used)
+        spot = spot_of(thing, goal)
+        if support is not None or (fits(spot, scene.table) and not any(footprints_touch(spot, s, 0.02) for s in spots)):
+            break
+    else:
+        return None
+    way = np.hypot(goal.x - source.x, goal.y - source.y)
+    if way < 0.12:
+        return None
+    hand = 0 if source.x + goal.x > rng.normal(0, 0.15) else 1
+    shoulder = seat + np.array([0.185 * (1 if hand == 0 else -1), 0, 0])
+    taken = grasps(thing, _place(source), hand, shoulder)
+    a, b = np.array([source.x, source.y, 0]), np.array([goal.x, goal.y, 0])
+    look = rng.random() < 0.55
+    via = (a + b) / 2 + rng.normal(0, 0.04, 3)
+    if look:
+        via = np.array([0.5 * via[0] + rng.normal(0, 0.05), -scene.table.half_y + rng.uniform(0.08, 0.24), 0])
+    others = [s for i, s in enumerate(spots) if support is None or (s.x, s.y) != (rests[support].x, rests[support].y)]
+    lift = 0.045 + max(
+        _height_along(others, a, via, thing.radius + 0.06),
+        _height_along(others, via, b, thing.radius + 0.06),
+        0.09 if support is not None else 0.0,
+    )
+    if lift > 0.23:
+        return None
+    via[2] = max(lift, rng.uniform(0.1, 0.22)) if look else lift
+    pace = rng.uniform(0.85, 1.3)
+    lengths = np.array([0.9, 0.5, 0.5 + lift, 1.1 + 1.2 * way + (1.3 if look else 0.0), 0.5 + lift, 0.5, 0.8]) * pace
+    tall = [max(_height_along(spots, homes[g.hand].wrist[1], x, 0.1) for g in taken) for x in (a, b)]
+    clear = (tall[0] + 0.09, tall[1] + 0.09)
+    upright = thing.hollow is None and not thing.two_handed
+    return Action(
+        start_s,
+        tuple(np.cumsum(lengths).tolist()),
+        k,
+        source,
+        goal,
+        via,
+        float(rng.normal(0, 0.5)) if look else 0.0,
+        float(rng.uniform(-0.5, 0.5)) if look and upright else 0.0,
+        float(lift),
+        tuple(taken),
+        clear,
+    ), support
+
+
+def _draw_gaze(
+    rng: np.random.Generator, scene: Scene, actions: list[Action], seconds: float, motion: float
+) -> list[tuple[float, np.ndarray]]:
+    """Where the head points: mostly at the work, now and then at another part of the table or away from it."""
+    keys: list[tuple[float, np.ndarray]] = []
+    t, head = -1.0, np.array([0.0, -scene.table.half_y - 0.05, 0.55])
+    away = [
+        np.array([2.2, 0.6, 0.2]),
+        np.array([-2.2, 0.6, 0.2]),
+        np.array([1.6, 2.0, 0.4]),
+        np.array([-1.5, 2.0, 0.3]),
+        np.array([1.2, -0.3, -0.6]),
+        np.array([-1.2, -0.3, -0.6]),
+    ]
+    while t < seconds + 2:
+        current = next((a for a in actions if a.start_s - 0.5 <= t <= a.end_s), None)
+        roll = rng.random()
+        if roll < 0.22 * motion:
+            target = away[int(rng.integers(len(away)))] + rng.normal(0, 0.2, 3)
+            hold = rng.uniform(1.0, 2.6)
+        elif current is not None and roll < 0.85:
+            target = current.thing_pose(t + 0.5)[1] * (1.25, 1, 0.5) + rng.normal(0, 0.05, 3)
+            hold = rng.uniform(0.7, 1.5)
+        else:
+            target = np.array(
+                [rng.uniform(-1.1, 1.1) * scene.table.half_x, rng.uniform(-0.6, 0.5) * scene.table.half_y, 0.0]
+            )
+            hold = rng.uniform(0.8, 2.0)
+        if keys:
+            old, new = keys[-1][1] - head, target - head
+            angle = np.arccos(np.clip(old @ new / np.linalg.norm(old) / np.linalg.norm(new), -1, 1))
+            t += 0.3 + float(angle) / 1.9  # a head turns by about 110 degrees a second
+        keys.append((t, target))
+        t += hold
+        keys.append((t, target + rng.normal(0, 0.012 * motion, 3)))
+    return keys
+
+
+def plan(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Story:
+    """Fill a take with actions: draw candidates, keep the first that is reachable and free of collisions."""
+    seat = np.array([rng.normal(0, 0.05), -scene.table.half_y - rng.uniform(0.10, 0.16), rng.uniform(0.25, 0.34)])
+    homes = []
+    for hand, side in ((0, 1.0), (1, -1.0)):
+        yaw = side * rng.uniform(0.15, 0.5)
+        turn = rotation((0, 0, 1), np.pi / 2 + yaw)
+        homes.append(relaxed(hand, (turn, np.array([seat[0] + side * 0.19, -scene.table.half_y + 0.015, 0.03]))))
+    both = (homes[0], homes[1])
+    sway = np.stack(
+        [rng.uniform(0.004, 0.014, 3) * config.motion, rng.uniform(0.6, 1.6, 3), rng.uniform(0, 6.28, 3)], -1
+    )
+    rests, used = list(scene.rests), set[int]()
+    actions: list[Action] = []
+    clock = float(rng.uniform(0.2, 1.0))
+    idle = [(0.0, np.zeros(3)), (1.0, np.array([0, 0.1, 0]))]
+    while clock < config.seconds - 4.0:
+        found = None
+        for _ in range(60):
+            drawn = _draw_action(rng, scene, rests, used, clock, seat, both)
+            if drawn is None:
+                continue
+            trial = Story(scene, [drawn[0]], idle, seat, both, sway)
+            if _arms_free(drawn[0], trial, _spots(scene, rests, drawn[0].thing)):
+                found = drawn
+                break
+        if found is None:
+            clock += 1.0
+            continue
+        action, support = found
+        actions.append(action)
+        rests[action.thing] = replace(action.goal)
+        if support is not None:
+            used |= {action.thing, support}
+        clock = action.end_s + float(rng.uniform(0.0, 0.8))
+    gaze = _draw_gaze(rng, scene, actions, config.seconds, config.motion)
+    return Story(scene, actions, gaze, seat, both, sway)

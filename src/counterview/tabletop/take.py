@@ -1,0 +1,210 @@
+"""One take, from its number to its files: a pure function of (settings, seed, split, index)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from counterview.errors import InputError
+from counterview.masks.draw import contact_sheet, overlay
+from counterview.media.files import read_json, sha256_file, write_json
+from counterview.media.images import write_image
+from counterview.tabletop.camera.film import Poses
+from counterview.tabletop.camera.render import Body, Renderer
+from counterview.tabletop.camera.rig import draw_rig, ego_camera
+from counterview.tabletop.camera.sensor import develop, measure_gain
+from counterview.tabletop.config import TabletopConfig
+from counterview.tabletop.objects.catalogue import seeded
+from counterview.tabletop.scene.action import Story, plan
+from counterview.tabletop.scene.hands import make_person, person_poses
+from counterview.tabletop.scene.scene import build_scene
+from counterview.tabletop.write import FPS, annotate, shrink, take_entry, write_video
+
+__all__ = ["FORMAT", "Stage", "film", "make_take", "save_take", "take_is_whole", "take_name", "take_uid"]
+
+FORMAT = 2
+"""Raised whenever the same settings would give other takes than before."""
+
+RECORD = "tabletop.json"
+_SCENARIOS = ("Cooking", "Repair", "Tidying up", "Packing")
+
+
+def take_name(seed: int, split: str, index: int) -> str:
+    """Name of a take, unique among seeds and splits."""
+    return f"tabletop_{split}_{seed:04d}_{index:04d}"
+
+
+def take_uid(seed: int, split: str, index: int) -> str:
+    """UUID of a take, the same wherever it is made."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"counterview/tabletop/{FORMAT}/{take_name(seed, split, index)}"))
+
+
+def digest(config: TabletopConfig) -> str:
+    """Fingerprint of the settings and of the generator's format."""
+    return hashlib.sha256(json.dumps([FORMAT, asdict(config)], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def take_is_whole(folder: Path, config: TabletopConfig) -> bool:
+    """Whether a take is there, complete and undamaged.
+
+    Raises:
+        InputError: it is there but was made with other settings.
+    """
+    record = folder / RECORD
+    if not record.exists():
+        return False
+    entry = read_json(record)
+    if entry.get("digest") != digest(config):
+        raise InputError(
+            "holds a take made with other settings",
+            path=folder,
+            fix="Choose another output folder, or the settings of the first run.",
+        )
+    return all(
+        (folder / name).is_file() and sha256_file(folder / name) == value for name, value in entry["files"].items()
+    )
+
+
+class Stage:
+    """Scene and story of a take, posed at any time."""
+
+    def __init__(self, config: TabletopConfig, seed: int, split: str, index: int) -> None:
+        self.scene = build_scene(config, seed, split, index)
+        self.story: Story = plan(seeded(seed, split, index, "action"), self.scene, config)
+        self.rig = draw_rig(seeded(seed, split, index, "rig"), self.scene, config)
+        things = [Body(t.mesh, t.materials, i) for i, t in enumerate(self.scene.things)]
+        person = make_person(seeded(seed, split, index, "person"))
+        self.renderer = Renderer([*self.scene.fixed, *things, *person], self.scene.lighting)
+
+    def poses(self, t: float) -> Poses:
+        still = [(np.eye(3), np.zeros(3))] * len(self.scene.fixed)
+        moving = self.story.things(t) + person_poses(self.story.person(t))
+        every = still + moving
+        return Poses(np.array([p[0] for p in every], np.float32), np.array([p[1] for p in every], np.float32))
+
+
+def film(
+    stage: Stage, config: TabletopConfig, seed: int, split: str, index: int
+) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
+    """Images and, at whole seconds, labels of every camera."""
+    rig, names = stage.rig, [stage.rig.ego_name, *(c.name for c in stage.rig.exo)]
+    images: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    labels: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    gains: dict[str, float] = {}
+    for k in range(config.seconds * config.rendered_fps):
+        t = k / config.rendered_fps
+        stage.renderer.pose(stage.poses(t))
+        earlier = t - rig.exposure_s * config.motion
+        views = [(ego_camera(rig, stage.story, t), rig.ego_sensor), *list(zip(rig.exo, rig.exo_sensors, strict=True))]
+        for camera, sensor in views:
+            ego = camera.name == rig.ego_name
+            before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier)) if ego else None
+            rendered = stage.renderer.render(camera, before, keep=not ego)
+            image, gain = develop(
+                rendered, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name)
+            )
+            # A static camera holds its exposure; the ego camera follows the light, slowly.
+            gains[camera.name] = gain if not ego else gain * (measure_gain(rendered, sensor) / gain) ** 0.3
+            images[camera.name].append(image)
+            if k % config.rendered_fps == 0:
+                labels[camera.name].append(rendered.labels)
+    return images, labels
+
+
+def _sheet(
+    images: dict[str, list[np.ndarray]], labels: dict[str, list[np.ndarray]], config: TabletopConfig
+) -> np.ndarray:
+    """Contact sheet: four moments, one a row, every camera, with outlines of the masks in the last two."""
+    rows = np.linspace(0, config.seconds - 1, 4).round().astype(int).tolist()
+    tiles, captions = [], []
+    for i, second in enumerate(rows):
+        for name in images:
+            rendered = images[name][second * config.rendered_fps]
+            if i >= 2:
+                view = labels[name][second]
+                rendered = overlay(rendered, [view == k for k in range(int(view.max()) + 1)])
+            tiles.append(rendered)
+            captions.append(f"{name}  {second} s")
+    return contact_sheet(tiles, columns=len(images), captions=captions, tile_height_px=240)
+
+
+def save_take(
+    folder: Path, config: TabletopConfig, seed: int, split: str, index: int, crf: int | None = None, extras: bool = True
+) -> None:
+    """Render a take into an existing, empty folder.
+
+    Args:
+        crf: H.264 rate factor of all videos; None for each camera's own.
+        extras: write the 448p copies and the contact sheet too.
+    """
+    name = take_name(seed, split, index)
+    stage = Stage(config, seed, split, index)
+    images, labels = film(stage, config, seed, split, index)
+    hold = FPS // config.rendered_fps
+    sensors = [stage.rig.ego_sensor, *stage.rig.exo_sensors]
+    for (camera, frames), sensor in zip(images.items(), sensors, strict=True):
+        full = folder / "frame_aligned_videos" / f"{camera}.mp4"
+        write_video(full, frames, hold, sensor.crf if crf is None else crf)
+        if not extras:
+            continue
+        small = folder / "frame_aligned_videos" / "downscaled" / "448" / f"{camera}.mp4"
+        small.parent.mkdir(parents=True, exist_ok=True)
+        if frames[0].shape[0] <= 448:
+            shutil.copyfile(full, small)
+        else:
+            write_video(small, [shrink(f, 448) for f in frames], hold, sensor.crf)
+    if extras:
+        write_image(folder / "contact_sheet.jpg", _sheet(images, labels, config), quality=85)
+    sizes = {c: (int(f[0].shape[0]), int(f[0].shape[1])) for c, f in images.items()}
+    rng = seeded(seed, split, index, "annotator")
+    least = {c: max(6, round(16 * (min(hw) / 448) ** 2)) for c, hw in sizes.items()}
+    masks = annotate(stage.scene.names, labels, rng, config.unknown, least)
+    scenario = str(rng.choice(_SCENARIOS))
+    uid = take_uid(seed, split, index)
+    files = {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    write_json(
+        folder / RECORD,
+        {
+            "digest": digest(config),
+            "seed": seed,
+            "split": split,
+            "index": index,
+            "take_uid": uid,
+            "files": files,
+            "instances": {n: t.instance for n, t in zip(stage.scene.names, stage.scene.things, strict=True)},
+            "actions": [
+                {"object": stage.scene.names[a.thing], "start_s": round(a.start_s, 3), "end_s": round(a.end_s, 3)}
+                for a in stage.story.actions
+            ],
+            "take": take_entry(uid, name, split, scenario, config.seconds, sizes),
+            "annotation": {"scenario": scenario, "take_name": name, "object_masks": masks},
+        },
+        indent=None,
+    )
+
+
+def make_take(out: Path, config: TabletopConfig, seed: int, split: str, index: int) -> Path:
+    """Render one take into ``out/takes/<name>``, whole or not at all; a whole one is left as it is.
+
+    Returns:
+        The take's folder.
+    """
+    name = take_name(seed, split, index)
+    folder = out / "takes" / name
+    if take_is_whole(folder, config):
+        return folder
+    aside = out / ".partial" / name
+    for stale in (aside, folder):
+        if stale.exists():
+            shutil.rmtree(stale)
+    aside.mkdir(parents=True)
+    save_take(aside, config, seed, split, index)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(folder)
+    return folder

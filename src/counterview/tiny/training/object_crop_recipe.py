@@ -1,0 +1,90 @@
+"""What a training recipe of object crops says beside ``method`` and ``training``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from counterview.config import out_of_range
+from counterview.errors import ConfigError
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.training.recipe import DataConfig
+
+
+@dataclass(frozen=True)
+class ObjectCropTraining:
+    """What is particular to training object crops.
+
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
+
+    init: str | None = field(
+        default=None, metadata={"help": "folder of a model whose backbone training begins with; its maps stay"}
+    )
+    passes: int = field(default=1, metadata={"help": "how often an epoch goes through all takes"})
+    views: int = field(default=3, metadata={"help": "cameras of a moment, one of them ego; 2 or more"})
+    other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})
+    proposals: int = field(default=0, metadata={"help": "proposals of each view that stand beside its objects"})
+    kept_proposals: int = field(default=40, metadata={"help": "proposals of a view of which these are drawn"})
+    look_alikes: int = field(
+        default=0,
+        metadata={"help": "of the kept ones, so many that init finds most like an object of the view, and are not it"},
+    )
+    temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
+    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal is right"})
+    foreign: float = field(default=0.5, metadata={"help": "weight of the same loss with the batch's other takes"})
+    absent: float = field(default=0.5, metadata={"help": "weight of objects that the view does not show"})
+    absent_similarity: float = field(
+        default=0.5, metadata={"help": "cosine of the answer 'not there', with which every candidate competes"}
+    )
+    degrees: float = field(default=20.0, metadata={"help": "largest turn of an object crop either way"})
+    zoom: float = field(default=0.18, metadata={"help": "largest change of its scale, as a logarithm"})
+    shift: float = field(default=0.06, metadata={"help": "largest shift, as a share of its side"})
+    flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
+    coarse: float = field(default=0.25, metadata={"help": "share of object crops shown as if from farther away"})
+    colour: float = field(default=0.25, metadata={"help": "strength of changes of a view's light and colour; 0: none"})
+    memory_mb: int = field(default=4000, metadata={"help": "object crops kept in memory, per process"})
+
+    def __post_init__(self) -> None:
+        problems = [
+            *out_of_range(self, "passes", at_least=1),
+            *out_of_range(self, "views", at_least=2),
+            *out_of_range(self, "other_views", "proposals", "look_alikes", "memory_mb", at_least=0),
+        ]
+        if self.proposals > self.kept_proposals:
+            problems.append(f"proposals is {self.proposals}, above kept_proposals = {self.kept_proposals}")
+        if self.look_alikes > self.kept_proposals:
+            problems.append(f"look_alikes is {self.look_alikes}, above kept_proposals = {self.kept_proposals}")
+        if self.look_alikes and self.init is None:
+            problems.append("look_alikes is above 0 without init, which finds them")
+        problems += [
+            *out_of_range(self, "temperature", above=0),
+            *out_of_range(
+                self, "credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour", at_least=0, below=100
+            ),
+            *out_of_range(self, "flip", "coarse", at_least=0, at_most=1),
+            *out_of_range(self, "absent_similarity", at_least=-1, at_most=1),
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class ObjectCropRecipe:
+    """The keys of a recipe beside ``method`` and ``training``."""
+
+    data: DataConfig
+    model: OMaMaConfig
+    object_crops: ObjectCropTraining = field(default_factory=ObjectCropTraining)
+
+    def __post_init__(self) -> None:
+        if not self.model.learned_backbone or not self.model.backbone_settings.get("object_crops"):
+            raise ConfigError(
+                "there are no object crops to train",
+                fix="Set model.learned_backbone to true and model.backbone_settings.object_crops to their channels.",
+            )
+        if self.model.matching_head:
+            raise ConfigError(
+                "model.matching_head is true: object crops are trained without a head",
+                fix="Train it with method omama.",
+            )

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from counterview.inference import bundled as shipped
+from tests.inference.small_models import small_lmeec, small_omama
+from tools import ship_model as shipping
+
+
+@pytest.fixture(scope="session")
+def shipped_models(tmp_path_factory):
+    """A folder of shipped models, made the way real ones are."""
+    place = tmp_path_factory.mktemp("models")
+    root = place / "assets"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(shipped, "models_root", lambda: root)
+    shipping.add("tiny-match", small_omama(place / "omama"), data="random", recipe="none")
+    shipping.add("tiny-follow", small_lmeec(place / "lmeec"))
+    patch.undo()
+    return root
+
+
+@pytest.fixture
+def with_shipped(shipped_models, monkeypatch):
+    """The package holds both models."""
+    monkeypatch.setattr(shipped, "models_root", lambda: shipped_models)
+    return shipped_models
+
+
+@pytest.fixture
+def own_shipped(shipped_models, tmp_path, monkeypatch):
+    """The same in a copy that a test may damage."""
+    import shutil
+
+    root = tmp_path / "models"
+    shutil.copytree(shipped_models, root)
+    monkeypatch.setattr(shipped, "models_root", lambda: root)
+    assert json.loads((root / shipped.HASHES).read_text())
+    return root
+
+
+@pytest.fixture
+def without_shipped(tmp_path, monkeypatch):
+    """An installation without shipped models."""
+    monkeypatch.setattr(shipped, "models_root", lambda: tmp_path / "nothing")

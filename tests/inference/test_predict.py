@@ -1,0 +1,151 @@
+"""Whole-data prediction on plain scenes: right answers, one encoding an image, nothing redone after a kill."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from counterview.data.dataset import open_dataset
+from counterview.errors import InputError
+from counterview.inference.dataset import FramePredictor, predict
+from counterview.inference.matchers import KnnMatcher
+from counterview.inference.predictor import Predictor
+from counterview.masks.geometry import iou, resize_mask
+from counterview.masks.rle import from_coco, to_coco
+from counterview.media.files import write_json
+from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene
+
+EGO, EXOS = "aria01_214-1", ("cam01", "cam02")
+SIZES = {EGO: (96, 96), "cam01": (54, 96), "cam02": (96, 54)}
+PLACES = {"red": (5, 5), "green": (30, 30), "blue/cup_0": (60, 40)}
+
+
+@pytest.fixture
+def prepared(tmp_path) -> Path:
+    """Two takes in the prepared layout; the blue cup is never seen by cam02, and nobody looked in cam01 at frame 60."""
+    root = tmp_path / "data"
+    for uid in ("take-a", "take-b"):
+        masks, looked = {}, {}
+        for number, frame in enumerate((0, 30, 60)):
+            for camera, size in SIZES.items():
+                shown = {n: (min(x, size[1] - 14) - number, min(y, size[0] - 14)) for n, (x, y) in PLACES.items()}
+                if camera == "cam02":
+                    shown.pop("blue/cup_0")
+                image, truth = scene({n.split("/")[0]: xy for n, xy in shown.items()}, size, 12)
+                path = root / uid / camera / f"{frame}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path, format="PNG")
+                for name in PLACES:
+                    if (camera, frame) != ("cam01", 60):
+                        looked.setdefault(name, {}).setdefault(camera, []).append(frame)
+                        masks.setdefault(name, {}).setdefault(camera, {})
+                        if name in shown:
+                            masks[name][camera][str(frame)] = to_coco(truth[name.split("/")[0]])
+        write_json(
+            root / uid / "annotation.json", {"masks": masks, "subsample_idx": [0, 30, 60], "annotated_frames": looked}
+        )
+    write_json(root / "split.json", {"train": [], "val": [], "test": ["take-a", "take-b"]})
+    return root
+
+
+def model(proposer=None):
+    return Predictor(proposer or ColourProposer(), ColourBackbone(), KnnMatcher())
+
+
+def test_every_wanted_frame_is_answered_and_right(prepared, tmp_path):
+    dataset = open_dataset(prepared, "test")
+    predictor = model()
+    counts = predict(FramePredictor(predictor), dataset, ["ego2exo", "exo2ego"], tmp_path / "p.json", progress=False)
+    # A take: forwards 3 objects x 3 frames x 2 cameras; backwards what cam01 (3 x 2) and cam02 (2 x 3) see.
+    assert counts["predictions"] == 2 * (3 * 3 * 2 + 3 * 2 + 2 * 3)
+    assert counts["failed"] == {}
+    assert predictor.backbone.calls == 2 * 3 * 3, "each image once, for both directions"
+    result = json.loads((tmp_path / "p.json").read_text())
+    assert set(result) == {"ego-exo", "exo-ego"}
+    take = dataset.take("take-a")
+    for way in result.values():
+        assert {"version", "challenge", "results"} <= set(way)
+        assert sorted(way["results"]) == ["take-a", "take-b"]
+        for name, cameras in way["results"]["take-a"]["masks"].items():
+            for cameras_key, frames in cameras.items():
+                target = cameras_key.replace(f"{EGO}_", "") if cameras_key.startswith(EGO) else EGO
+                for frame, entry in frames.items():
+                    mask = from_coco(entry["pred_mask"])
+                    assert max(mask.size_hw) == 480
+                    truth = take.mask(name, target, int(frame))
+                    if truth is None:
+                        assert name == "blue/cup_0" or (target, frame) == ("cam01", "60")
+                        continue
+                    assert iou(mask, resize_mask(truth, mask.size_hw)) > 0.99
+                    assert entry["confidence"] > 0.5
+    assert not (tmp_path / "p.json.parts").exists()
+
+
+def test_a_killed_run_goes_on_where_it_was(prepared, tmp_path):
+    dataset = open_dataset(prepared, "test")
+    whole = tmp_path / "whole.json"
+    predict(FramePredictor(model()), dataset, ["ego2exo"], whole, progress=False)
+
+    class Killed(FramePredictor):
+        left = 4
+
+        def predict(self, take, wanted):
+            for item in super().predict(take, wanted):
+                yield item
+                Killed.left -= 1
+                if Killed.left == 0:
+                    raise KeyboardInterrupt
+
+    out = tmp_path / "p.json"
+    with pytest.raises(KeyboardInterrupt):
+        predict(Killed(model()), dataset, ["ego2exo"], out, progress=False)
+    assert not out.exists()
+    for part in (tmp_path / "p.json.parts").glob("*.jsonl"):  # a kill can also cut a line off
+        part.write_bytes(part.read_bytes() + b'{"frame": 60, "predi')
+    resumed = model()
+    predict(FramePredictor(resumed), dataset, ["ego2exo"], out, progress=False)
+    assert out.read_bytes() == whole.read_bytes()
+    assert resumed.backbone.calls == 2 * 3 * 3 - 4 * 3, "nothing that was done is done again"
+
+
+def test_other_settings_are_not_mixed_in(prepared, tmp_path):
+    dataset = open_dataset(prepared, "test")
+    parts = tmp_path / "p.json.parts"
+    write_json(parts / "run.json", {"format": 0})
+    with pytest.raises(InputError, match="other settings"):
+        predict(FramePredictor(model()), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
+
+
+def test_no_proposals_and_lost_images_are_answered_empty_and_said(prepared, tmp_path):
+    dataset = open_dataset(prepared, "test")
+    counts = predict(FramePredictor(model(NoProposer())), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
+    assert counts["empty"] == {"the target image has no proposals": counts["predictions"]}
+    (prepared / "take-a" / "cam01" / "30.jpg").write_bytes(b"\xff\xd8 cut")
+    counts = predict(
+        FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "q.json", progress=False
+    )
+    assert counts["empty"] == {"the image of cam01 cannot be had": 3}
+    entry = json.loads((tmp_path / "q.json").read_text())["ego-exo"]["results"]["take-a"]["masks"]["red"][
+        f"{EGO}_cam01"
+    ]["30"]
+    assert from_coco(entry["pred_mask"]).is_empty
+    assert entry["confidence"] == 0.0
+
+
+def test_a_damaged_take_does_not_stop_the_rest(prepared, tmp_path):
+    (prepared / "take-a" / "annotation.json").write_text("{")
+    counts = predict(
+        FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "p.json", progress=False
+    )
+    assert list(counts["failed"]) == ["take-a"]
+    assert list(json.loads((tmp_path / "p.json").read_text())["ego-exo"]["results"]) == ["take-b"]
+
+
+def test_nothing_to_predict(prepared, tmp_path):
+    for uid in ("take-a", "take-b"):
+        (prepared / uid / "annotation.json").write_text('{"masks": {}, "subsample_idx": []}')
+    with pytest.raises(InputError, match="nothing to predict"):
+        predict(
+            FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "p.json", progress=False
+        )

@@ -1,0 +1,199 @@
+"""The released layout, read back without Counterview; the same bytes for any number of workers and after a kill."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from tests.tabletop.tabletop_lz import decompress
+
+pytest.importorskip("embreex")
+
+from counterview.errors import ConfigError, InputError
+from counterview.masks.rle import to_lzstring
+from counterview.tabletop import take as takes
+from counterview.tabletop.config import preset
+from counterview.tabletop.generate import generate, share_out
+from counterview.tabletop.objects.catalogue import KINDS, NOVEL_KINDS, draw_things, seeded
+from counterview.tabletop.write import _looked
+from counterview.types import ObjectMask
+
+TINY = {"size": 96, "seconds": 3, "cameras": 2}
+COUNTS = {"train": 1, "test": 1, "test_novel": 1}
+
+
+def tiny():
+    return preset("standard", **TINY)
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("tabletop") / "data"
+    generate(out, COUNTS, tiny(), seed=5)
+    return out
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+
+
+def test_the_release_layout_reads_back_without_our_code(data_set):
+    listed = {t["take_uid"]: t for t in json.loads((data_set / "takes.json").read_text())}
+    split = json.loads((data_set / "split.json").read_text())
+    masks = hidden = 0
+    assert {p.name for p in (data_set / "annotations").iterdir()} == {f"relations_{s}.json" for s in COUNTS}
+    for name, uids in ((n, u) for n, u in split.items() if u):
+        relations = json.loads((data_set / "annotations" / f"relations_{name}.json").read_text())["annotations"]
+        assert list(relations) == uids
+        for uid in uids:
+            uuid.UUID(uid)
+            folder = data_set / "takes" / listed[uid]["take_name"]
+            assert relations[uid]["take_name"] == listed[uid]["take_name"]
+            videos = {p.stem: frames_of(p) for p in (folder / "frame_aligned_videos").glob("*.mp4")}
+            assert sum("aria" in v for v in videos) == 1
+            for camera, frames in videos.items():
+                small = folder / "frame_aligned_videos" / "downscaled" / "448" / f"{camera}.mp4"
+                assert len(frames) == len(frames_of(small)) == 90
+                # Held between annotated seconds: what is encoded as unchanged decodes as nearly unchanged.
+                assert np.abs(frames[30].astype(int) - frames[59]).mean() < 1.5
+            for cameras in relations[uid]["object_masks"].values():
+                assert set(cameras) == set(videos)
+                for camera, view in cameras.items():
+                    assert set(view["annotated_frames"]) <= {0, 30, 60}
+                    assert {int(f) for f in view["annotation"]} <= set(view["annotated_frames"])
+                    hidden += len(view["annotated_frames"]) - len(view["annotation"])
+                    for frame, entry in view["annotation"].items():
+                        height, width = videos[camera][int(frame)].shape[:2]
+                        assert (entry["height"], entry["width"]) == (height, width)
+                        counts = decompress(entry["encodedMask"]).encode()
+                        mask = coco.decode({"size": [height, width], "counts": counts})
+                        assert mask.shape == (height, width)
+                        assert mask.sum() == coco.area({"size": [height, width], "counts": counts}) >= 6
+                        masks += 1
+    assert masks > 50
+    assert hidden > 0
+
+
+def test_masks_are_the_renderers_labels(data_set):
+    """Modal masks of one second are disjoint, and equal a fresh rendering of that second."""
+    record = json.loads(next((data_set / "takes").glob("tabletop_train*/tabletop.json")).read_text())
+    stage = takes.Stage(tiny(), 5, "train", 0)
+    stage.renderer.pose(stage.poses(1.0))
+    for camera in stage.rig.exo:
+        labels = stage.renderer.render(camera).labels
+        for number, name in enumerate(stage.scene.names):
+            entry = (
+                record["annotation"]["object_masks"].get(name, {}).get(camera.name, {"annotation": {}})["annotation"]
+            )
+            if "30" in entry:
+                assert entry["30"]["encodedMask"] == to_lzstring(ObjectMask.from_array(labels == number))
+
+
+def test_frames_show_what_was_rendered(data_set):
+    """The decoded frame 30 * k is the image of second k: nearer to it than to that of any other second."""
+    folder = next((data_set / "takes").glob("tabletop_train*"))
+    ego = next((folder / "frame_aligned_videos").glob("aria*.mp4"))
+    frames = frames_of(ego)
+    images, _ = takes.film(takes.Stage(tiny(), 5, "train", 0), tiny(), 5, "train", 0)
+    for second in range(3):
+        gaps = [np.abs(frames[30 * second].astype(int) - image).mean() for image in images[ego.stem]]
+        assert int(np.argmin(gaps)) == second
+        assert gaps[second] < 6
+
+
+def test_two_workers_give_the_same_bytes(data_set, tmp_path):
+    generate(tmp_path / "two", COUNTS, tiny(), seed=5, workers=2)
+    assert (tmp_path / "two" / "manifest.json").read_bytes() == (data_set / "manifest.json").read_bytes()
+    for path in sorted(p for p in data_set.rglob("*") if p.is_file()):
+        assert (tmp_path / "two" / path.relative_to(data_set)).read_bytes() == path.read_bytes(), path
+
+
+def test_a_killed_run_continues_to_the_same_bytes(data_set, tmp_path):
+    out = tmp_path / "cut"
+    code = (
+        "import sys; from pathlib import Path; from counterview.tabletop.generate import generate;"
+        "from counterview.tabletop.config import preset;"
+        f"generate(Path(sys.argv[1]), {COUNTS!r}, preset('standard', **{TINY!r}), seed=5)"
+    )
+    paths = os.pathsep.join(p for p in sys.path if p)
+    process = subprocess.Popen([sys.executable, "-c", code, str(out)], env={**os.environ, "PYTHONPATH": paths})
+    finished = out / "takes" / takes.take_name(5, "train", 0)
+    deadline = time.monotonic() + 120
+    while not finished.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()  # SIGKILL where there is one
+    process.wait()
+    assert finished.exists()
+    assert not (out / "manifest.json").exists()
+    before = (finished / "tabletop.json").stat().st_mtime_ns
+    damaged = next((finished / "frame_aligned_videos").glob("*.mp4"))
+    generate(out, COUNTS, tiny(), seed=5)
+    assert (out / "manifest.json").read_bytes() == (data_set / "manifest.json").read_bytes()
+    assert (finished / "tabletop.json").stat().st_mtime_ns == before, "a finished take was made again"
+    assert not (out / ".partial").exists()
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    generate(out, COUNTS, tiny(), seed=5)
+    whole = data_set / damaged.relative_to(out)
+    assert damaged.read_bytes() == whole.read_bytes()
+
+
+def test_instances_of_val_and_test_never_occur_in_train_and_novel_kinds_nowhere_else(data_set):
+    manifest = json.loads((data_set / "manifest.json").read_text())
+    assert {t["split"] for t in manifest["takes"]} == set(COUNTS)
+    pools = {s: set() for s in ("train", "val", "test", "test_novel")}
+    kinds = {s: set() for s in pools}
+    looks = {s: set() for s in pools}
+    for split in pools:
+        for number in range(9):
+            for thing in draw_things(seeded(number, split), 0, split, 12):
+                pools[split].add(thing.instance)
+                kinds[split].add(thing.kind)
+                looks[split].add((thing.mesh.vertices.tobytes(), thing.materials[0].texture.tobytes()))
+    for a in pools:
+        for b in pools:
+            assert a == b or not pools[a] & pools[b]
+            assert a == b or not looks[a] & looks[b]
+    assert kinds["train"] == set(KINDS)
+    assert kinds["test_novel"] == set(NOVEL_KINDS)
+    assert not set(KINDS) & set(NOVEL_KINDS)
+
+
+def test_other_settings_are_refused_and_more_takes_are_added(data_set, tmp_path):
+    with pytest.raises(InputError, match="other settings"):
+        generate(data_set, COUNTS, preset("standard", **{**TINY, "seconds": 4}), seed=5)
+    with pytest.raises(InputError, match="other settings"):
+        generate(data_set, COUNTS, tiny(), seed=6)
+    (tmp_path / "theirs.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        generate(tmp_path, COUNTS, tiny(), seed=5)
+    with pytest.raises(ConfigError, match="cameras=9"):
+        preset("standard", cameras=9)
+    with pytest.raises(ConfigError, match="unknown preset"):
+        preset("harder")
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 4, 20])
+@pytest.mark.parametrize("unknown", [0.0, 0.06, 0.3])
+def test_the_annotator_misses_the_share_that_was_asked_for_however_short_the_take(seconds, unknown):
+    drawn = [_looked(np.random.default_rng([seconds, i]), seconds, unknown) for i in range(20000)]
+    assert all(len(looked) == seconds for looked in drawn)
+    assert np.mean([1 - looked.mean() for looked in drawn]) == pytest.approx(unknown, rel=0.12)
+
+
+def test_takes_are_shared_out():
+    assert share_out(30, None) == {"train": 21, "val": 3, "test": 5, "test_novel": 1}
+    assert sum(share_out(1, None).values()) == 1
+    assert share_out(7, "val") == {"val": 7}
+    assert share_out(24, "train=20,val=4") == {"train": 20, "val": 4}
+    for takes_, text in ((5, "nonsense"), (5, "train=2,val=2"), (0, None), (5, "train=x")):
+        with pytest.raises(InputError):
+            share_out(takes_, text)

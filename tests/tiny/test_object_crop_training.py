@@ -1,0 +1,243 @@
+"""Training of object crops: what a sample shows, the loss by loops, that it learns, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from counterview.errors import ConfigError, InputError
+from counterview.features.object_crops import cut
+from counterview.omama import OMaMa, OMaMaConfig
+from counterview.omama.training.image_store import mask_overlaps
+from counterview.tiny.training.backbone_task import objects_in
+from counterview.tiny.training.object_crop_recipe import ObjectCropTraining
+from counterview.tiny.training.object_crops import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, View
+from counterview.training.fit import fit
+from counterview.training.recipe import load_recipe
+from counterview.training.task import Task
+from tests.omama.tiny_takes import write_takes
+
+TINY = {"widths": [8, 12, 16, 24, 32], "blocks": [0, 1, 1, 0], "channels": 16, "fine": 8, "colours": 8}
+CLOSE = {"object_crops": 24, "crop_widths": [8, 12, 16, 24], "crop_blocks": [0, 1, 1]}
+
+
+def recipe_values(place, object_crops=(), **training):
+    root, values = place
+    model = {
+        "backbone": "tiny",
+        "learned_backbone": True,
+        "backbone_settings": TINY | CLOSE,
+        "channels": 16,
+        "object_channels": 24,
+        "matching_head": False,
+        "context": False,
+        "cross_attention": False,
+        "visibility": "released",
+        "descriptor": {"context_px": 20},
+        "proposer": "graph",
+        "proposer_settings": values["model"]["proposer_settings"],
+    }
+    base = {"epochs": 1, "max_steps": 4, "batch_size": 2, "lr": 3e-3, "trackers": [], "device": "cpu", "seed": 0}
+    return {
+        "method": "omama-close-ups",
+        "training": base | training,
+        "data": values["data"] | {"cache": str(root / "cache-close")},
+        "model": model,
+        "object_crops": {"proposals": 4, "kept_proposals": 8} | dict(object_crops),
+    }
+
+
+@pytest.fixture(scope="module")
+def task(place):
+    torch.set_num_threads(1)
+    return load_recipe(recipe_values(place)).build_task()
+
+
+def test_is_a_task_and_samples_are_functions_of_their_seed(task):
+    assert isinstance(task, Task)
+    assert task.train_length(0) == len(task.takes) == 4
+    one, two = (task.sample(0, 1, np.random.default_rng(5)) for _ in range(2))
+    other = task.sample(0, 1, np.random.default_rng(6))
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a.pixels, b.pixels)
+        assert np.array_equal(a.overlap, b.overlap)
+    assert not all(a.pixels.shape == b.pixels.shape and np.array_equal(a.pixels, b.pixels)
+                   for a, b in zip(one, other, strict=False))  # fmt: skip
+    model = task.build_model()
+    learning = {id(p) for p in model.backbone.object_crops.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == learning
+    assert {id(p) for g in task.parameter_groups(model, 1e-3, 0.1) for p in g["params"]} == learning
+
+
+def test_a_sample_holds_objects_then_proposals(task):
+    views = task.sample(0, 0, np.random.default_rng(0))
+    assert len(views) >= 2
+    proposals = [len(view.pixels) - len(view.objects) for view in views]
+    assert max(proposals) <= 4
+    assert any(proposals)
+    for view in views:
+        count = len(view.objects)
+        assert view.pixels.shape[1:] == (64, 64, 4)
+        assert np.array_equal(view.overlap[np.arange(count), view.objects], np.ones(count))
+        assert view.overlap[:count].sum() == count
+        assert (view.states[view.objects] == VISIBLE).all()
+        assert set(view.states.tolist()) <= {UNKNOWN, ABSENT, VISIBLE}
+    # What is made before any change is made once.
+    key = (task.takes[0], views_camera(task), min(task.views[task.takes[0]]))
+    assert task._view(*key, True) is task._view(*key, True)
+
+
+def views_camera(task):
+    return task.views[task.takes[0]][min(task.views[task.takes[0]])][0]
+
+
+def view_of(objects, states, overlap):
+    rows = len(overlap)
+    return View(np.zeros((rows, 64, 64, 4), np.uint8), np.zeros((rows, 2), np.float32),
+                np.array(overlap, np.float32), np.array(objects), np.array(states))  # fmt: skip
+
+
+def test_the_loss_by_loops(task):
+    """Two takes; the first has an object that the second view does not show, and one of which nobody knows."""
+    first = [
+        view_of([0, 1, 2], [1, 1, 1], [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0, 0]]),
+        view_of([0], [1, 0, -1], [[1, 0, 0], [0.8, 0, 0], [0.1, 0, 0]]),
+    ]
+    second = [view_of([0], [1], [[1]]), view_of([0], [1], [[1], [0.5]])]
+    batch = task.collate([first, second])
+    torch.manual_seed(0)
+    described = torch.nn.functional.normalize(torch.randn(10, 5), dim=1)
+    total, parts = task._matching(described, batch)
+    config = task.config.object_crops
+    rows = [described[0:4], described[4:7], described[7:8], described[8:10]]
+    views, takes = [*first, *second], [0, 0, 1, 1]
+    sums = {name: [[], []] for name in ("matching", "foreign", "absent")}
+    for a in range(4):
+        for b in range(4):
+            if a == b or takes[a] != takes[b]:
+                continue
+            for row, name in enumerate(views[a].objects):
+                query = rows[a][row]
+                own = [float(query @ r) / config.temperature for r in rows[b]]
+                none = config.absent_similarity / config.temperature
+                whole = np.log(np.exp([*own, none]).sum())
+                rest = [
+                    float(query @ r) / config.temperature for v in range(4) if takes[v] != takes[a] for r in rows[v]
+                ]
+                if views[b].states[name] == VISIBLE:
+                    gained = np.log(sum(np.exp(s) * views[b].overlap[i, name] ** 2 for i, s in enumerate(own)))
+                    sums["matching"][takes[a]].append(whole - gained)
+                    sums["foreign"][takes[a]].append(np.log(np.exp([*own, none, *rest]).sum()) - gained)
+                elif views[b].states[name] == ABSENT:
+                    sums["absent"][takes[a]].append(whole - none)
+    expected = {name: np.mean([np.mean(v) if v else 0.0 for v in values]) for name, values in sums.items()}
+    for name, value in expected.items():
+        assert float(parts[name]) == pytest.approx(value, rel=1e-4), name
+    assert len(sums["absent"][0]) == 1
+    assert float(total) == pytest.approx(
+        expected["matching"] + config.foreign * expected["foreign"] + config.absent * expected["absent"], rel=1e-4
+    )
+
+
+def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
+    values = recipe_values(place, {"passes": 12}, max_steps=24)
+    recipe = load_recipe(values)
+    task = recipe.build_task()
+    batch = task.collate([task.sample(0, i, np.random.default_rng([9, i])) for i in range(4)])
+    result = fit(task, recipe.training, tmp_path / "run", progress=False)
+    model = OMaMa.from_pretrained(result.model_dir)
+    torch.manual_seed(recipe.training.seed)
+    fresh = task.build_model().train()
+    with torch.no_grad():
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        before, after = (float(task.loss(m, batch)[1]["matching"]) for m in (fresh, model.train()))
+    assert after < before - 0.2
+    assert 0 <= result.metrics["top1_true_candidates"] <= 1
+    # The maps of another model are taken over, and stay; its object crops too, where it has some.
+    values = recipe_values(place, {"init": str(result.model_dir)}, max_steps=1)
+    going_on = load_recipe(values).build_task().build_model()
+    for name, value in going_on.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+    torch.manual_seed(1)
+    plain = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny", learned_backbone=True,
+                            backbone_settings=TINY)  # fmt: skip
+    OMaMa(plain).save_pretrained(tmp_path / "plain")
+    values = recipe_values(place, {"init": str(tmp_path / "plain")}, max_steps=2)
+    recipe = load_recipe(values)
+    started = OMaMa.from_pretrained(
+        fit(recipe.build_task(), recipe.training, tmp_path / "on", progress=False).model_dir
+    )
+    source = OMaMa.from_pretrained(tmp_path / "plain").state_dict()
+    for name, value in source.items():
+        assert torch.equal(started.state_dict()[name], value), name
+
+
+def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
+    write_takes(tmp_path / "more", frames=2, splits={"train": 2}, seed=5, prefix="more")
+    values = recipe_values(place)
+    values["data"] |= {"cache": str(tmp_path / "cache"), "workers": 2, "more_roots": [str(tmp_path / "more")]}
+    task = load_recipe(values).build_task()
+    assert task.train_length(0) == 6
+    assert task.fingerprint()["takes"] == 6
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
+    images = {(uid, c, f) for uid in task.takes for f in task._moments(uid) for c in task.views[uid][f]}
+    assert 8 <= len(made) <= len(images)  # equal images share an entry
+    assert len(task.sample(0, 5, np.random.default_rng(0))) >= 2
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
+    assert after == made
+
+
+def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
+    torch.manual_seed(3)
+    OMaMa(load_recipe(recipe_values(place)).build_task().config.model).save_pretrained(tmp_path / "init")
+    object_crops = {"init": str(tmp_path / "init"), "look_alikes": 5, "kept_proposals": 8}
+    task = load_recipe(recipe_values(place, object_crops)).build_task()
+    uid = task.takes[0]
+    frame = min(task.views[uid])
+    camera = task.views[uid][frame][0]
+    view = task._view(uid, camera, frame, True)
+    image, count = task.train_data.take(uid).frame(camera, frame), len(view.objects)
+    found = task.proposer(image, str(frame)).masks
+    assert len(view.pixels) == count + 8
+    # The same choice, one proposal at a time.
+    net = OMaMa.from_pretrained(tmp_path / "init").eval().backbone.object_crops
+    shown, _ = objects_in(task.train_data.take(uid), camera, frame, image)
+    with torch.autocast("cpu", torch.bfloat16):
+        described = torch.nn.functional.normalize(net.describe(cut(image, [*shown.values(), *found])).float(), dim=1)
+    overlap = mask_overlaps(found, list(shown.values()))
+    most = [
+        max(float(described[count + i] @ described[k]) if overlap[i, k] < 0.5 else -1.0 for k in range(count))
+        for i in range(len(found))
+    ]
+    kept = {view.pixels[count + i].tobytes() for i in range(8)}
+    cuts = cut(image, found).pixels
+    best = sorted(range(len(found)), key=lambda i: -most[i])[:5]
+    assert {cuts[i].tobytes() for i in best} <= kept
+    assert task._view(uid, camera, frame, True) is view
+    # Maps alone find none.
+    plain = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny", learned_backbone=True,
+                            backbone_settings=TINY)  # fmt: skip
+    OMaMa(plain).save_pretrained(tmp_path / "plain")
+    with pytest.raises(ConfigError, match="init has no object crops"):
+        load_recipe(recipe_values(place, object_crops | {"init": str(tmp_path / "plain")})).build_task()
+
+
+def test_what_is_refused(place):
+    values = recipe_values(place)
+    values["model"]["backbone_settings"] = TINY
+    with pytest.raises(ConfigError, match="no object crops to train"):
+        load_recipe(values)
+    values = recipe_values(place)
+    values["model"] |= {"matching_head": True, "visibility": "trained"}
+    with pytest.raises(ConfigError, match="trained without a head"):
+        load_recipe(values)
+    with pytest.raises(ConfigError, match=r"views is 1.*proposals is 50, above kept_proposals = 40.*flip is 2"):
+        ObjectCropTraining(views=1, proposals=50, flip=2)
+    with pytest.raises(ConfigError, match="look_alikes is above 0 without init"):
+        ObjectCropTraining(look_alikes=3)
+    with pytest.raises(ConfigError, match="look_alikes is 41, above kept_proposals = 40"):
+        ObjectCropTraining(look_alikes=41, init="somewhere")
+    values = recipe_values(place)
+    values["data"]["more_roots"] = ["nowhere"]
+    with pytest.raises(InputError, match="nowhere"):
+        load_recipe(values).build_task()
+    assert ObjectCropTask.config_class.__name__ == "ObjectCropRecipe"
