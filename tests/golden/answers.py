@@ -74,7 +74,8 @@ def match_pair(**options: Any) -> dict[str, Any]:
             for m in matches
         }
     settings = json.loads(json.dumps(model.settings()))
-    settings["matcher"].pop("weights", None)  # hashes names too
+    for part in ("matcher", "features"):
+        settings.get(part, {}).pop("weights", None)  # a hash of names too
     return {"answers": found, "settings": leaves(settings)}
 
 

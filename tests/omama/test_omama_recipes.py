@@ -59,7 +59,7 @@ def test_recipe(path):
 
 
 def test_each_run_of_tiny_match_can_begin_with_the_model_of_the_one_before():
-    parts = ("", "-objects", "-object crops", "-look-alikes", "-rooms", "-head", "-scene")
+    parts = ("", "-objects", "-object-crops", "-look-alikes", "-rooms", "-head", "-reranker")
     names = [f"tiny-match{part}" for part in parts]
     recipes = [load_recipe(ROOT / "tabletop" / f"{name}.yaml") for name in names]
     assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 4, "omama", "omama-scene"]

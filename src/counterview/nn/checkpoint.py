@@ -269,8 +269,8 @@ def weights_fingerprint(model: nn.Module) -> str:
 class Pretrained:
     """The checkpoint side of a model: mixed into an ``nn.Module`` that is built from one dataclass.
 
-    A class that mixes it in sets :attr:`method`, :attr:`config_class`, :attr:`about` and :attr:`usage`, takes the configuration as its only
-    argument, and keeps it as ``self.config``.
+    A class that mixes it in sets :attr:`method`, :attr:`config_class`, :attr:`about` and :attr:`usage`, takes the
+    configuration as its only argument, and keeps it as ``self.config``.
     """
 
     method: ClassVar[str]
