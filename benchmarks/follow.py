@@ -26,8 +26,8 @@ from counterview.evaluation.protocol import evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameTable
-from counterview.inference.clips import ClipPredictor
-from counterview.inference.dataset import Prediction, TakePredictor, predict, prediction_size
+from counterview.inference.dataset import predict
+from counterview.inference.takes import ClipPredictor, Prediction, TakePredictor, prediction_size
 from counterview.lmeec.model import LMEEC
 from counterview.tiny.initial import initialise
 

@@ -23,11 +23,10 @@ from counterview.evaluation.scorer import Scorer
 from counterview.evaluation.table import FrameScore
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.inference import load
-from counterview.inference.clips import ClipPredictor
-from counterview.inference.dataset import prediction_size, query_mask
-from counterview.inference.encoded import EncodedView
-from counterview.inference.mask_tracker import Follower
+from counterview.inference.encoded import ImageEncoding
+from counterview.inference.mask_tracker import MaskTracker
 from counterview.inference.matchers import KnnMatcher, Matcher
+from counterview.inference.takes import ClipPredictor, prediction_size, query_mask
 from counterview.masks.geometry import iou, resize_mask
 from counterview.omama.training.image_store import fit_mask
 from counterview.proposals import CachedProposer, Proposals, load_proposer
@@ -99,7 +98,7 @@ class Systems:
         follower = None
         try:
             found = load(follow or FOLLOW, device=device)
-            if not isinstance(found, Follower):
+            if not isinstance(found, MaskTracker):
                 raise MaskError(f"{follow} is no LM-EEC")
             follower = ClipPredictor(found.model)
         except CounterviewError as error:
@@ -131,8 +130,8 @@ class ImageRecord:
     size_hw: tuple[int, int]
     proposals: Proposals
     truth: dict[str, ObjectMask]
-    views: dict[str, EncodedView] = field(default_factory=dict)
-    true_views: dict[str, EncodedView] = field(default_factory=dict)
+    views: dict[str, ImageEncoding] = field(default_factory=dict)
+    true_views: dict[str, ImageEncoding] = field(default_factory=dict)
 
 
 @dataclass
@@ -215,8 +214,8 @@ def _record(systems: Systems, take: Take, camera: str, frame: int) -> ImageRecor
         if key not in tables:
             described = system.matcher.describe(system.backbone, features, [*record.proposals.masks, *true.masks])
             tables[key] = described[: len(record.proposals)], described[len(record.proposals) :]
-        view = record.views[name] = EncodedView(size, features, record.proposals, tables[key][0])
-        record.true_views[name] = EncodedView(size, features, true, tables[key][1], around=view)
+        view = record.views[name] = ImageEncoding(size, features, record.proposals, tables[key][0])
+        record.true_views[name] = ImageEncoding(size, features, true, tables[key][1], context=view)
     return record
 
 
@@ -262,7 +261,7 @@ def _answer_pairs(
         if masks and proposals:
             scores = system.matcher.score(system.backbone, query.views[name], masks, target.views[name])
             for i, pair in enumerate(asked):
-                chosen = proposals[int(scores.rank[i].argmax())]
+                chosen = proposals[int(scores.score[i].argmax())]
                 say(name, pair, chosen, float(scores.visibility[i]))
                 if i in overlaps:
                     result.kinds[name][kind(chosen, pair.object, target.truth, max(overlaps[i]))] += 1
@@ -271,7 +270,7 @@ def _answer_pairs(
                 say(name, pair, None, 0.0)
         if masks and names:
             scores = system.matcher.score(system.backbone, query.true_views[name], masks, target.true_views[name])
-            order = scores.rank.argmax(axis=1)
+            order = scores.score.argmax(axis=1)
             for i in there:
                 right[name][i] = float(names[int(order[i])] == asked[i].object)
             if name == systems.chooser:

@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.common import record, show, timed
 from counterview.inference.examples import load_pair
-from counterview.inference.predictor import load
+from counterview.inference.loading import load
 
 COUNTS = (1, 4, 16)
 

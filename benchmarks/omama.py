@@ -27,9 +27,10 @@ from counterview.config import load_config
 from counterview.data.dataset import DIRECTIONS, open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.features import FeatureMap, load_backbone
-from counterview.inference.dataset import FramePredictor, predict
+from counterview.inference.dataset import predict
 from counterview.inference.matchers import OMaMaMatcher
 from counterview.inference.predictor import Predictor
+from counterview.inference.takes import FramePredictor
 from counterview.masks.rle import to_coco
 from counterview.media.images import write_image
 from counterview.omama import OMaMa, OMaMaConfig

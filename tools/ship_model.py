@@ -22,7 +22,7 @@ from typing import Any
 
 from counterview.config import nearest
 from counterview.errors import CheckpointError, ConfigError, CounterviewError, InputError
-from counterview.inference import bundled as shipped
+from counterview.inference import bundled
 from counterview.inference.zoo import method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 
@@ -39,7 +39,7 @@ def add(
     """Convert a trained folder and put it among the shipped models.
 
     Args:
-        name: one of :data:`counterview.inference.bundled.SHIPPED`.
+        name: one of :data:`counterview.inference.bundled.BUNDLED`.
         folder: of a training run, or of the model itself.
         data: what it was trained on, as the commands that make the data.
         recipe: the recipe's file, for the card.
@@ -55,11 +55,11 @@ def add(
             into half precision.
         InputError: the models would not fit into :data:`BUDGET_BYTES`; nothing is changed then.
     """
-    if name not in shipped.SHIPPED:
-        raise ConfigError(f"no model of the name {name!r} ships", fix=nearest(name, list(shipped.SHIPPED)).capitalize())
+    if name not in bundled.BUNDLED:
+        raise ConfigError(f"no model of the name {name!r} ships", fix=nearest(name, list(bundled.BUNDLED)).capitalize())
     run, model = (folder, folder / "model") if (folder / "model" / "config.json").is_file() else (None, folder)
     method = method_of(model)
-    root = shipped.models_root()
+    root = bundled.models_root()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}.") as temporary:
         aside = Path(temporary)
@@ -70,7 +70,7 @@ def add(
         write_json(aside / CARD, facts)
         write_card(aside / README, facts)
         _check_loads(method, aside)
-        others = sum(p.stat().st_size for n in shipped.SHIPPED if n != name for p in (root / n).glob("*"))
+        others = sum(p.stat().st_size for n in bundled.BUNDLED if n != name for p in (root / n).glob("*"))
         size = sum(p.stat().st_size for p in aside.iterdir())
         if others + size > BUDGET_BYTES:
             raise InputError(
@@ -184,14 +184,14 @@ def held_out_scores(path: Path, name: str) -> dict[str, Any]:
 
 def refresh_hashes() -> dict[str, str]:
     """Write ``hashes.json`` anew from the files that are there."""
-    root = shipped.models_root()
+    root = bundled.models_root()
     listed = {
         f"{name}/{path.name}": sha256_file(path)
-        for name in shipped.SHIPPED
+        for name in bundled.BUNDLED
         for path in sorted((root / name).glob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
-    write_json(root / shipped.HASHES, listed)
+    write_json(root / bundled.HASHES, listed)
     return listed
 
 
@@ -237,7 +237,7 @@ def write_card(path: Path, facts: Mapping[str, Any]) -> None:
     parts = [
         f"---\nlibrary_name: counterview\nlicense: apache-2.0\ntags: [image-segmentation, cross-view-correspondence]\n"
         f"---\n# {facts['name']}\n\nShips inside [Counterview](https://github.com/counterview/counterview): "
-        f"{shipped.SHIPPED[facts['name']]}, trained from scratch on rendered takes.",
+        f"{bundled.BUNDLED[facts['name']]}, trained from scratch on rendered takes.",
         "```python\nimport counterview as cv\n"
         + _USE[facts["method"]].format(name=facts["name"]).replace("{{", "{").replace("}}", "}")
         + "\n```",
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def renew_card(name: str, scores: Path | None, note: str | None) -> Path:
     """Write ``README.md`` and ``card.json`` of a shipped model anew, with held-out scores if given."""
-    folder = shipped.shipped_folder(name)
+    folder = bundled.bundled_folder(name)
     facts = read_json(folder / CARD)
     if scores is not None:
         facts["held_out"] = held_out_scores(scores, name)
@@ -343,12 +343,12 @@ def check(name: str | None = None, folder: Path | None = None) -> str:
     Raises:
         CheckpointError: a file is missing, damaged, or not what the folder gives.
     """
-    for each in shipped.available():
-        shipped.shipped_folder(each)
+    for each in bundled.available():
+        bundled.bundled_folder(each)
     if name is None or folder is None:
-        total = sum((shipped.models_root() / file).stat().st_size for file in shipped.read_hashes())
-        return f"{', '.join(shipped.available()) or 'nothing shipped'}: {total / 1e6:.2f} MB, every hash is right"
-    place = shipped.shipped_folder(name)
+        total = sum((bundled.models_root() / file).stat().st_size for file in bundled.read_hashes())
+        return f"{', '.join(bundled.available()) or 'nothing shipped'}: {total / 1e6:.2f} MB, every hash is right"
+    place = bundled.bundled_folder(name)
     model = folder / "model" if (folder / "model" / "config.json").is_file() else folder
     with tempfile.TemporaryDirectory() as temporary:
         made = convert(model, Path(temporary))["shipped_sha256"]

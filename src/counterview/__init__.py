@@ -25,7 +25,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from counterview.errors import CounterviewError
-    from counterview.inference.predictor import Predictor, load
+    from counterview.inference.loading import load
+    from counterview.inference.predictor import Predictor
     from counterview.masks.png import read_mask
     from counterview.media.images import read_image
     from counterview.types import Candidate, Match, ObjectMask, Track, View, Visibility
@@ -41,7 +42,7 @@ __getattr__, __dir__ = exports(
         "Track": "counterview.types",
         "View": "counterview.types",
         "Visibility": "counterview.types",
-        "load": "counterview.inference.predictor",
+        "load": "counterview.inference.loading",
         "read_image": "counterview.media.images",
         "read_mask": "counterview.masks.png",
     },

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from counterview.cli.main import main
-from counterview.inference import bundled as shipped
+from counterview.inference import bundled
 from counterview.media.images import read_image
 from counterview.media.video import VideoReader
 from tests.inference.small_models import small_lmeec
@@ -18,7 +18,7 @@ def run(capsys, *arguments):
 
 
 def test_the_whole_demo_with_both_models(with_shipped, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny")
     code, out, err = run(capsys, "--out", tmp_path)
     assert (code, err) == (0, "")
     for part in ("ego -> exo: tiny (graph, classical)", "exo -> ego", "match, a rendered take", "follow, a rendered",
@@ -51,7 +51,7 @@ def test_what_cannot_be_followed_is_said(without_shipped, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_without_any_weights(without_shipped, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "knn")
+    monkeypatch.setattr(bundled, "DEFAULT_MODEL", "knn")
     code, out, err = run(capsys, "--out", tmp_path)
     assert code == 0
     assert "follow: skipped" in err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from counterview.cli.main import main
-from counterview.inference import bundled as shipped
+from counterview.inference import bundled
 from tests.omama.tiny_takes import write_takes
 
 PAIR = Path(str(files("counterview") / "assets" / "pair"))
@@ -16,7 +16,7 @@ ARGUMENTS = ["match", str(PAIR / "ego.jpg"), str(PAIR / "exo.jpg"), "--mask", st
 
 @pytest.mark.parametrize(("model", "name"), [("tiny", "omama"), ("tiny-follow", "lmeec"), (None, "omama")])
 def test_match_by_shipped_models(with_shipped, tmp_path, capsys, monkeypatch, model, name):
-    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny-match")
+    monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
     option = [] if model is None else ["--model", model]
     assert main([*ARGUMENTS, *option, "--out", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -25,7 +25,7 @@ def test_match_by_shipped_models(with_shipped, tmp_path, capsys, monkeypatch, mo
 
 
 def test_features_alone_mean_nearest_neighbour(with_shipped, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny-match")
+    monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
     assert main([*ARGUMENTS, "--features", "classical", "--out", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["matcher"]["name"] == "knn"
 
@@ -47,7 +47,7 @@ def test_doctor_tells_which_models_are_whole(own_shipped, capsys):
     assert json.loads(capsys.readouterr().out)["shipped"] == {
         "tiny-match": "whole", "tiny-follow": "a shipped file is damaged or was replaced"
     }  # fmt: skip
-    (own_shipped / shipped.HASHES).unlink()
+    (own_shipped / bundled.HASHES).unlink()
     assert main(["doctor", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["shipped"].values()) == {"not here"}
 
@@ -65,7 +65,7 @@ def test_predict_takes_a_model_or_the_default(with_shipped, tmp_path, capsys, mo
     data = write_takes(tmp_path / "data", frames=1, splits={"test": 1})
     results = {}
     for name, arguments in {"tiny": ["tiny"], "tiny-follow": ["tiny-follow"], "default": []}.items():
-        monkeypatch.setattr(shipped, "DEFAULT_MODEL", "tiny-match")
+        monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
         out = tmp_path / f"{name}.json"
         assert main(["predict", *arguments, str(data), "--out", str(out)]) == 0
         results[name] = json.loads(out.read_text())

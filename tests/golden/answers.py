@@ -44,12 +44,12 @@ def mask_digest(mask: Any) -> str:
 
 
 def leaves(value: Any) -> list[str]:
-    """Every plain value below, without the keys that lead to it."""
+    """Every number and text below, without the keys that lead to it. A flag may become a group of settings."""
     if isinstance(value, dict):
         return sorted(leaf for part in value.values() for leaf in leaves(part))
     if isinstance(value, (list, tuple)):
         return sorted(leaf for part in value for leaf in leaves(part))
-    return [json.dumps(value)]
+    return [] if value is None or isinstance(value, bool) else [json.dumps(value)]
 
 
 def match_pair(**options: Any) -> dict[str, Any]:
@@ -74,8 +74,10 @@ def match_pair(**options: Any) -> dict[str, Any]:
             for m in matches
         }
     settings = json.loads(json.dumps(model.settings()))
-    for part in ("matcher", "features"):
-        settings.get(part, {}).pop("weights", None)  # a hash of names too
+    for part in (settings["matcher"], settings.get("features", {})):
+        if isinstance(part.get("weights"), str):
+            del part["weights"]  # a hash of names too
+    settings["matcher"].pop("name")  # tiny-match was called omama
     return {"answers": found, "settings": leaves(settings)}
 
 
@@ -84,7 +86,7 @@ def take_answers(name: str, frames: int) -> dict[str, Any]:
     from counterview.data.dataset import DIRECTIONS
     from counterview.data.pairs import pairs_of_take
     from counterview.inference.examples import load_take
-    from counterview.inference.zoo import load_take_predictor
+    from counterview.inference.loading import load_take_predictor
 
     take, predictor = load_take(), load_take_predictor(name, device="cpu")
     wanted: dict[int, list[Any]] = defaultdict(list)
@@ -108,7 +110,7 @@ def prediction_file() -> dict[str, Any]:
     from counterview.data.dataset import DIRECTIONS, open_dataset
     from counterview.evaluation import GroundTruth, evaluate, open_predictions
     from counterview.inference.dataset import predict
-    from counterview.inference.zoo import load_take_predictor
+    from counterview.inference.loading import load_take_predictor
 
     root = Path(str(files("counterview"))) / "assets" / "take"
     with tempfile.TemporaryDirectory() as folder:

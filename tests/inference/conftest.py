@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from counterview.inference import bundled as shipped
+from counterview.inference import bundled
 from tests.inference.small_models import small_lmeec, small_omama
-from tools import ship_model as shipping
+from tools import ship_model
 
 
 @pytest.fixture(scope="session")
@@ -13,9 +13,9 @@ def shipped_models(tmp_path_factory):
     place = tmp_path_factory.mktemp("models")
     root = place / "assets"
     patch = pytest.MonkeyPatch()
-    patch.setattr(shipped, "models_root", lambda: root)
-    shipping.add("tiny-match", small_omama(place / "omama"), data="random", recipe="none")
-    shipping.add("tiny-follow", small_lmeec(place / "lmeec"))
+    patch.setattr(bundled, "models_root", lambda: root)
+    ship_model.add("tiny-match", small_omama(place / "omama"), data="random", recipe="none")
+    ship_model.add("tiny-follow", small_lmeec(place / "lmeec"))
     patch.undo()
     return root
 
@@ -23,7 +23,7 @@ def shipped_models(tmp_path_factory):
 @pytest.fixture
 def with_shipped(shipped_models, monkeypatch):
     """The package holds both models."""
-    monkeypatch.setattr(shipped, "models_root", lambda: shipped_models)
+    monkeypatch.setattr(bundled, "models_root", lambda: shipped_models)
     return shipped_models
 
 
@@ -34,12 +34,12 @@ def own_shipped(shipped_models, tmp_path, monkeypatch):
 
     root = tmp_path / "models"
     shutil.copytree(shipped_models, root)
-    monkeypatch.setattr(shipped, "models_root", lambda: root)
-    assert json.loads((root / shipped.HASHES).read_text())
+    monkeypatch.setattr(bundled, "models_root", lambda: root)
+    assert json.loads((root / bundled.HASHES).read_text())
     return root
 
 
 @pytest.fixture
 def without_shipped(tmp_path, monkeypatch):
     """An installation without shipped models."""
-    monkeypatch.setattr(shipped, "models_root", lambda: tmp_path / "nothing")
+    monkeypatch.setattr(bundled, "models_root", lambda: tmp_path / "nothing")

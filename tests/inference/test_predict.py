@@ -8,9 +8,10 @@ from PIL import Image
 
 from counterview.data.dataset import open_dataset
 from counterview.errors import InputError
-from counterview.inference.dataset import FramePredictor, predict
+from counterview.inference.dataset import predict
 from counterview.inference.matchers import KnnMatcher
 from counterview.inference.predictor import Predictor
+from counterview.inference.takes import FramePredictor
 from counterview.masks.geometry import iou, resize_mask
 from counterview.masks.rle import from_coco, to_coco
 from counterview.media.files import write_json

@@ -4,8 +4,9 @@ import pytest
 
 from counterview import load
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
-from counterview.inference.dataset import FramePredictor
-from counterview.inference.zoo import load_take_predictor, method_of, recipes_root, resolve
+from counterview.inference.loading import load_take_predictor
+from counterview.inference.takes import FramePredictor
+from counterview.inference.zoo import method_of, recipes_root, resolve
 from counterview.masks.geometry import iou
 from counterview.media.files import write_json
 from tests.inference.fakes import scene

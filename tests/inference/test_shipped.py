@@ -9,16 +9,15 @@ from safetensors.torch import load_file
 
 import counterview
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
-from counterview.inference import bundled as shipped
-from counterview.inference.clips import ClipPredictor
-from counterview.inference.dataset import FramePredictor
-from counterview.inference.mask_tracker import Follower
-from counterview.inference.zoo import load_take_predictor
+from counterview.inference import bundled
+from counterview.inference.loading import load_take_predictor
+from counterview.inference.mask_tracker import MaskTracker
+from counterview.inference.takes import ClipPredictor, FramePredictor
 from counterview.media.files import write_json
 from counterview.types import ObjectMask
 from tests.inference.fakes import scene
 from tests.inference.small_models import as_run, small_lmeec, small_omama
-from tools import ship_model as shipping
+from tools import ship_model
 
 IMAGE, MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
 
@@ -36,7 +35,7 @@ def test_shipped_models_load_by_every_name_and_find_something(with_shipped):
 
 def test_lmeec_stands_where_a_predictor_stands(with_shipped):
     model = counterview.load("tiny-follow")
-    assert isinstance(model, Follower)
+    assert isinstance(model, MaskTracker)
     matches = model.match(IMAGE, dict(MASKS), IMAGE)
     assert [m.name for m in matches] == list(MASKS)
     for match in matches:
@@ -58,7 +57,7 @@ def test_what_is_not_shipped_is_said(without_shipped):
         with pytest.raises(WeightsError, match="not part of this installation") as caught:
             counterview.load(name)
         assert "knn" in str(caught.value)
-    assert shipped.available() == ()
+    assert bundled.available() == ()
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "README.md", "card.json"])
@@ -75,16 +74,16 @@ def test_a_damaged_or_missing_file_is_one_line_that_says_what_to_do(own_shipped,
     path.unlink()
     with pytest.raises(CheckpointError, match="missing"):
         counterview.load("tiny")
-    assert isinstance(counterview.load("tiny-follow"), Follower), "the other one is whole"
+    assert isinstance(counterview.load("tiny-follow"), MaskTracker), "the other one is whole"
 
 
 def test_damaged_list_of_hashes(own_shipped):
     for content in ("{", "[]", '{"tiny-match/config.json": 3}'):
-        (own_shipped / shipped.HASHES).write_text(content)
+        (own_shipped / bundled.HASHES).write_text(content)
         with pytest.raises(CheckpointError, match="list of shipped files is damaged"):
             counterview.load("tiny")
-        assert shipped.available() == ()
-    (own_shipped / shipped.HASHES).write_text('{"tiny-match/../../x": "00"}')
+        assert bundled.available() == ()
+    (own_shipped / bundled.HASHES).write_text('{"tiny-match/../../x": "00"}')
     with pytest.raises(InputError):
         counterview.load("tiny")
 
@@ -97,7 +96,7 @@ def test_adding_halves_weights_and_keeps_what_the_model_says(with_shipped, tmp_p
     assert matrices
     assert all(after[k].dtype == torch.float16 for k in matrices)
     assert all(torch.equal(before[k], after[k]) for k, v in before.items() if v.ndim < 2 and v.numel() <= 512)
-    assert shipping.check("tiny-match", tmp_path / "m") == f"tiny-match is what {tmp_path / 'm'} left"
+    assert ship_model.check("tiny-match", tmp_path / "m") == f"tiny-match is what {tmp_path / 'm'} left"
     full, half = counterview.load(tmp_path / "m"), counterview.load("tiny")
     a, b = (m.match(IMAGE, MASKS["red"], IMAGE)[0].similarity for m in (full, half))
     assert a == pytest.approx(b, abs=5e-3)
@@ -111,7 +110,7 @@ def test_card_and_hashes_follow_a_training_run(own_shipped, tmp_path, capsys):
     write_json(tmp_path / "scores.json", {"sets": {"hard": parts}})
     arguments = ["add", "tiny-match", str(run), "--data", "thousands of takes", "--recipe", "recipes/x.yaml",
                  "--scores", str(tmp_path / "scores.json")]  # fmt: skip
-    assert shipping.main(arguments) == 0
+    assert ship_model.main(arguments) == 0
     facts = json.loads((own_shipped / "tiny-match" / "card.json").read_text())
     assert (facts["seed"], facts["steps"], facts["best_step"]) == (7, 10, 8)
     assert facts["seconds"] == 2 * 3600 + 3600, "a logged step stands for log_every steps"
@@ -122,25 +121,25 @@ def test_card_and_hashes_follow_a_training_run(own_shipped, tmp_path, capsys):
         assert part in card, part
     assert "/somewhere" not in card + json.dumps(facts)
     counterview.load("tiny")
-    assert shipping.main(["card", "tiny-match", "--note", "Seen it."]) == 0
+    assert ship_model.main(["card", "tiny-match", "--note", "Seen it."]) == 0
     assert "Seen it." in (own_shipped / "tiny-match" / "README.md").read_text()
-    assert shipping.main(["check"]) == 0
+    assert ship_model.main(["check"]) == 0
     assert "every hash is right" in capsys.readouterr().out
 
 
 def test_what_cannot_be_added(own_shipped, tmp_path, monkeypatch, capsys):
-    kept = (own_shipped / shipped.HASHES).read_bytes()
+    kept = (own_shipped / bundled.HASHES).read_bytes()
     folder = small_omama(tmp_path / "m", dropout=0.1)
     with pytest.raises(ConfigError, match="tiny-match"):
-        shipping.add("tiny-mach", folder)
+        ship_model.add("tiny-mach", folder)
     with pytest.raises(InputError, match="no scores of"):
         write_json(tmp_path / "s.json", {"sets": {}})
-        shipping.add("tiny-match", folder, scores=tmp_path / "s.json")
-    monkeypatch.setattr(shipping, "BUDGET_BYTES", 50_000)
-    assert shipping.main(["add", "tiny-match", str(folder)]) == 2
+        ship_model.add("tiny-match", folder, scores=tmp_path / "s.json")
+    monkeypatch.setattr(ship_model, "BUDGET_BYTES", 50_000)
+    assert ship_model.main(["add", "tiny-match", str(folder)]) == 2
     assert "too large" in capsys.readouterr().out
     monkeypatch.undo()
-    assert (own_shipped / shipped.HASHES).read_bytes() == kept, "nothing was changed"
+    assert (own_shipped / bundled.HASHES).read_bytes() == kept, "nothing was changed"
     assert not list(own_shipped.glob(".*"))
 
 
@@ -153,31 +152,31 @@ def test_weights_that_half_precision_cannot_hold(own_shipped, tmp_path):
     state[name] = state[name] + 1e6
     save_file(state, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="not finite in half precision"):
-        shipping.add("tiny-follow", folder)
+        ship_model.add("tiny-follow", folder)
 
 
 def test_a_run_that_is_not_the_shipped_one_is_told(own_shipped, tmp_path):
     torch.manual_seed(5)
     other = small_lmeec(tmp_path / "m")
     state = load_file(other / "model.safetensors")
-    assert shipping.check("tiny-follow", other)
+    assert ship_model.check("tiny-follow", other)
     from safetensors.torch import save_file
 
     name = next(k for k, v in state.items() if v.ndim > 1)
     state[name] = torch.from_numpy(np.ones(state[name].shape, np.float32))
     save_file(state, other / "model.safetensors")
     with pytest.raises(CheckpointError, match="not what the run left"):
-        shipping.check("tiny-follow", other)
+        ship_model.check("tiny-follow", other)
 
 
 def test_what_this_package_ships_is_whole():
     """The package's own files, whichever models it holds."""
     total = 0
-    for name in shipped.available():
-        folder = shipped.shipped_folder(name)
+    for name in bundled.available():
+        folder = bundled.bundled_folder(name)
         assert (folder / "README.md").is_file()
         total += sum(p.stat().st_size for p in folder.iterdir())
-    assert total <= shipping.BUDGET_BYTES
-    assert shipped.DEFAULT_MODEL in ("knn", *shipped.SHIPPED, *shipped.ALIASES)
-    if shipped.DEFAULT_MODEL != "knn":
-        assert shipped.ALIASES.get(shipped.DEFAULT_MODEL, shipped.DEFAULT_MODEL) in shipped.available()
+    assert total <= ship_model.BUDGET_BYTES
+    assert bundled.DEFAULT_MODEL in ("knn", *bundled.BUNDLED, *bundled.ALIASES)
+    if bundled.DEFAULT_MODEL != "knn":
+        assert bundled.ALIASES.get(bundled.DEFAULT_MODEL, bundled.DEFAULT_MODEL) in bundled.available()

@@ -4,8 +4,8 @@ import json
 
 from counterview.data.dataset import DIRECTIONS
 from counterview.data.pairs import enumerate_pairs
-from counterview.inference.clips import ClipPredictor
 from counterview.inference.dataset import predict
+from counterview.inference.takes import ClipPredictor
 from tests.lmeec.lmeec_fill import small_model
 from tests.lmeec.lmeec_takes import disc_dataset
 

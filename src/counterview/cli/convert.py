@@ -36,16 +36,17 @@ def convert(
 
 
 def _omama(file: Path, out: Path, direction: str | None) -> None:
-    from counterview.omama.released import load_released, released_names
+    from counterview.omama.model import OMaMa
+    from counterview.omama.released import released_names
 
-    model = load_released(file, direction)  # type: ignore[arg-type]
+    model = OMaMa.from_released(file, direction)  # type: ignore[arg-type]
     state = model.state_dict()
-    for old, new in released_names().items():
+    for old, new in released_names(OMaMa).items():
         typer.echo(f"{old:42s} -> {new:42s} {'x'.join(map(str, state[new].shape))}")
     model.save_pretrained(out)
     typer.echo(
-        f"\nWrote {out}. visibility_head.mlp is in the file but unused by the released code; this model answers "
-        "visibility as that code does, with the sigmoid of the best cosine."
+        f"\nWrote {out}. visibility_head.mlp is in the file but unused by the released code; the visibility of "
+        "this model is that code's, the sigmoid of the best cosine."
     )
 
 

@@ -11,8 +11,8 @@ import typer
 from counterview.inference.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.inference.dataset import TakePredictor
     from counterview.inference.predictor import Predictor
+    from counterview.inference.takes import TakePredictor
 
 FOLLOWER = "tiny-follow"
 VIDEO_FPS = 2
@@ -34,10 +34,9 @@ def demo(
 
     from counterview.errors import InputError
     from counterview.inference.bundled import available
-    from counterview.inference.clips import ClipPredictor
-    from counterview.inference.dataset import FramePredictor
-    from counterview.inference.mask_tracker import Follower
-    from counterview.inference.predictor import load
+    from counterview.inference.loading import load
+    from counterview.inference.mask_tracker import MaskTracker
+    from counterview.inference.takes import ClipPredictor, FramePredictor
 
     if what not in ("pair", "take", "both"):
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
@@ -48,14 +47,14 @@ def demo(
     if what in ("pair", "both"):
         written += _pair(name, predictor, out)
     if what in ("take", "both"):
-        follows = isinstance(predictor, Follower)
+        follows = isinstance(predictor, MaskTracker)
         answering: TakePredictor = (
-            ClipPredictor(predictor.model) if isinstance(predictor, Follower) else FramePredictor(predictor)
+            ClipPredictor(predictor.model) if isinstance(predictor, MaskTracker) else FramePredictor(predictor)
         )
         written += _take("follow" if follows else "match", name, answering, out)
         if not follows and FOLLOWER in available():
             follower = load(FOLLOWER, device=device)
-            assert isinstance(follower, Follower)
+            assert isinstance(follower, MaskTracker)
             written += _take("follow", FOLLOWER, ClipPredictor(follower.model), out)
         elif not follows:
             print(

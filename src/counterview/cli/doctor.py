@@ -100,15 +100,15 @@ def examine() -> dict[str, Any]:
 def _shipped() -> dict[str, str]:
     """What became of each model that may come with the package; every file is checked against its hash."""
     from counterview.errors import CounterviewError
-    from counterview.inference.bundled import SHIPPED, available, shipped_folder
+    from counterview.inference.bundled import BUNDLED, available, bundled_folder
 
     states = {}
-    for name in SHIPPED:
+    for name in BUNDLED:
         if name not in available():
             states[name] = "not here"
             continue
         try:
-            shipped_folder(name)
+            bundled_folder(name)
             states[name] = "whole"
         except CounterviewError as error:
             states[name] = error.problem

@@ -54,7 +54,7 @@ def match(
     ] = False,
 ) -> None:
     """Find the object that a mask, a point or a box shows in QUERY in the image TARGET."""
-    from counterview.inference.predictor import load
+    from counterview.inference.loading import load
     from counterview.media.images import read_image
 
     prompts = read_prompts(mask or [], point or [], box or [])

@@ -37,7 +37,7 @@ def predict(
     """Predict every frame that the official evaluation asks for. A killed run goes on where it was."""
     from counterview.data.dataset import DIRECTIONS, check_direction, open_dataset
     from counterview.inference.dataset import predict as run
-    from counterview.inference.zoo import load_take_predictor
+    from counterview.inference.loading import load_take_predictor
 
     if len(places) > 2:
         raise InputError("too many arguments", found=" ".join(places), expected="[MODEL] DATA")

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from counterview.config import load_config, nearest
 from counterview.devices import resolve_device, resolve_dtype
-from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features import pooling
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.hub import check_access, quiet_transformers
 from counterview.masks.geometry import resize_nearest
-from counterview.media.files import read_json, sha256_file
+from counterview.media.files import sha256_file
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
 
         return Classical(load_config(ClassicalConfig, settings))
     if name == "tiny" or (_is_folder(name) and _holds_tiny(Path(name))):
-        from counterview.features.tiny_weights import load_shipped_tiny, load_tiny
+        from counterview.features.tiny_weights import load_bundled_tiny, load_tiny
 
         place = resolve_device(device)
         if settings:
             raise ConfigError("the features 'tiny' have no settings", found=", ".join(sorted(settings)))
-        return load_shipped_tiny(place) if name == "tiny" else load_tiny(Path(name), place, name=name)
+        return load_bundled_tiny(place) if name == "tiny" else load_tiny(Path(name), place, name=name)
     config = load_config(BackboneConfig, settings)
     source = HUB_IDS.get(ALIASES.get(name, name), name)
     place = resolve_device(device)
@@ -287,13 +287,14 @@ class Network:
 
 
 def _holds_tiny(folder: Path) -> bool:
-    """Whether a folder is an O-MaMa model with a backbone of its own."""
+    """Whether a folder is a model with a ``tiny`` network of its own."""
+    from counterview.errors import CheckpointError
+    from counterview.features.tiny_weights import network_settings
+
     try:
-        values = read_json(folder / "config.json")
-    except InputError:
+        return network_settings(folder) is not None
+    except CheckpointError:
         return False
-    inner = values.get("model") if isinstance(values, dict) else None
-    return isinstance(inner, dict) and inner.get("learned_backbone") is True
 
 
 def _is_folder(source: str) -> bool:

@@ -1,84 +1,87 @@
-"""Where the weights of ``tiny`` features come from: the model that holds them, shipped or trained."""
+"""Where the weights of ``tiny`` features come from: the ``tiny-match`` that holds them, bundled or trained."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from counterview.config import load_config
-from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
-from counterview.media.files import read_json, read_shipped
+from counterview.media.files import read_shipped
+from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, decode_tensors, load_strictly, read_header, renamed
 
-PREFIX = "backbone."
-"""Of the network's weights among those of an O-MaMa model."""
-SHIPPED = "tiny-match"
-"""The shipped model whose network is ``load_backbone("tiny")``."""
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-_RENAMED = {"backbone.close_ups.": "backbone.object_crops."}
-"""Earlier beginnings of the names of weights."""
+BUNDLED = "tiny-match"
+"""The bundled model whose network is ``load_backbone("tiny")``."""
+
+_PREFIX = "network."
+"""Of the network's weights among those of the model."""
+_FIRST_VERSION = {"backbone.close_ups.": "network.object_crops.", "backbone.": _PREFIX}
 
 
-def current_name(name: str) -> str:
-    """The name of a weight today, from that in a file of any version."""
-    for old, new in _RENAMED.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
+def network_settings(folder: Path) -> Mapping[str, Any] | None:
+    """The configuration of the network in a model's folder, of any version; ``None`` if the model has none.
+
+    Raises:
+        CheckpointError: not a checkpoint.
+    """
+    header = read_header(folder)
+    if header.version == 1 and header.method == "omama":
+        found = header.model.get("backbone_settings") if header.model.get("learned_backbone") else None
+    else:
+        found = header.model.get("network")
+    return found if isinstance(found, Mapping) else None
 
 
 def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "tiny") -> Tiny:
-    """The network out of an O-MaMa model's folder.
+    """The network out of a model's folder.
 
     Raises:
-        CheckpointError: no such model, or damaged weights.
+        CheckpointError: not a model with a network of its own, or damaged weights.
     """
+    path = folder / WEIGHTS_NAME
     try:
-        data = (folder / _WEIGHTS).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise CheckpointError("has no weights that can be read", path=folder / _WEIGHTS, found=str(error)) from None
+        raise CheckpointError("the weights cannot be read", path=path, found=error.strerror) from None
     return _build(folder, data, device, name)
 
 
-def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> Tiny:
-    """The network that a folder's configuration describes, with the weights in ``data``."""
-    try:
-        values = read_json(folder / _CONFIG)["model"]
-        config = load_config(TinyConfig, values["backbone_settings"])
-    except (InputError, ConfigError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            "holds no backbone of its own",
-            path=folder,
-            found=str(error)[:120],
-            expected="an O-MaMa model trained end to end",
-        ) from None
-    net = TinyNet(config)
-    try:
-        state = {current_name(k).removeprefix(PREFIX): v.float() for k, v in load(data).items() if k.startswith(PREFIX)}
-        net.load_state_dict({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in state.items()})
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            "the weights do not fit the backbone", path=folder / _WEIGHTS, found=str(error).splitlines()[0][:120]
-        ) from None
-    return Tiny(net, device, name)
-
-
-def load_shipped_tiny(device: torch.device | str = "cpu") -> Tiny:
-    """The network of the shipped model, its file checked.
+def load_bundled_tiny(device: torch.device | str = "cpu") -> Tiny:
+    """The network of the bundled model, its file checked.
 
     Raises:
         WeightsError: this installation does not hold it.
         CheckpointError: it is damaged.
     """
     root = Path(str(files("counterview"))) / "assets" / "models"
-    if not (root / SHIPPED).is_dir():
+    if not (root / BUNDLED).is_dir():
         raise WeightsError(
             "the features 'tiny' are not part of this installation", fix="`--features classical` runs without weights."
         )
-    read_shipped(root, f"{SHIPPED}/{_CONFIG}")
-    data, _ = read_shipped(root, f"{SHIPPED}/{_WEIGHTS}")
-    return _build(root / SHIPPED, data, device, "tiny")
+    read_shipped(root, f"{BUNDLED}/{CONFIG_NAME}")
+    data, _ = read_shipped(root, f"{BUNDLED}/{WEIGHTS_NAME}")
+    return _build(root / BUNDLED, data, device, "tiny")
+
+
+def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> Tiny:
+    """The network that a folder's configuration describes, with the weights in ``data``."""
+    try:
+        settings = network_settings(folder)
+        config = None if settings is None else load_config(TinyConfig, settings)
+    except ConfigError as error:
+        raise CheckpointError(f"has a network that cannot be built: {error.problem}", path=folder) from None
+    if config is None:
+        raise CheckpointError("holds no network of its own", path=folder, expected="a tiny-match model")
+    net, path = TinyNet(config), folder / WEIGHTS_NAME
+    state = {
+        key.removeprefix(_PREFIX): value.float() if value.is_floating_point() else value
+        for key, value in renamed(decode_tensors(data, path), _FIRST_VERSION).items()
+        if key.startswith(_PREFIX)
+    }
+    load_strictly(net, state, path)
+    return Tiny(net, device, name)

@@ -1,72 +1,142 @@
-"""How two views of a scene lie to each other: a homography between the places where its things stand.
+"""The homography between two views of a scene, from points at which its objects stand.
 
-Things stand on something, a table or a floor, and a plane seen twice is the same image up to a homography. Which
-proposal of one view is which of the other is not known, only how alike they are; so minimal samples of four pairs are
-drawn by likeness, and the homography under which most pairs agree is kept (RANSAC, Fischler and Bolles 1981, with
-uncertain matches) and fitted to the pairs that agree (locally optimised, Chum, Matas and Kittler 2003).
+Objects stand on a table or a floor, and two images of a plane differ by a homography. Which proposal of one view
+corresponds to which of the other is not known, only how similar they are. So minimal samples of four pairs are drawn by
+similarity, the homography with the largest inlier weight is kept (RANSAC, Fischler and Bolles 1981, with uncertain
+matches), and it is refined on its inliers (locally optimised RANSAC, Chum, Matas and Kittler 2003).
+
+Ours; neither paper has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from counterview.config import out_of_range
+from counterview.errors import ConfigError
+from counterview.geometry.boxes import ScoredBoxes, ground_points
+
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-SAMPLES = 2000
-TOLERANCE = 0.13
-"""Deviation that is expected of places, in half widths of an image: feet of boxes, and not all on one plane."""
-TEMPERATURE = 0.07
-"""Of the soft assignment of proposals to each other."""
-LEAST_SIMILARITY, LEAST_WEIGHT = 0.3, 0.01
-"""Pairs below are not looked at."""
-LEAST_SCORE = 1e-3
-"""What a proposal counts at least, whatever its score."""
-AREA_RANGE = (0.02, 60.0)
-"""How much smaller or larger a patch of the plane may become."""
-FITTED, FITS = 20, 3
-"""So many of the best samples are fitted, so often."""
-LEAST_AGREEMENT = 0.02
-"""Pairs that agree less have no part in that."""
+_SMALLEST_SAMPLE = 5
+"""Pairs that a fit needs: four determine a homography, and one must confirm it."""
+
+
+@dataclass(frozen=True)
+class HomographyConfig:
+    """How homographies are estimated. The defaults are what the bundled model was trained with.
+
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
+
+    samples: int = field(default=2000, metadata={"help": "minimal samples of four pairs that are drawn"})
+    tolerance: float = field(
+        default=0.13,
+        metadata={"help": "expected deviation of points, in halves of the image width: not all lie on one plane"},
+    )
+    temperature: float = field(default=0.07, metadata={"help": "of the soft assignment of proposals to each other"})
+    min_similarity: float = field(default=0.3, metadata={"help": "cosine below which a pair is left out"})
+    min_pair_weight: float = field(default=0.01, metadata={"help": "assignment weight below which a pair is left out"})
+    min_score: float = field(default=1e-3, metadata={"help": "smallest weight of a proposal, whatever its score"})
+    min_area_scale: float = field(default=0.02, metadata={"help": "how much smaller a patch of the plane may become"})
+    max_area_scale: float = field(default=60.0, metadata={"help": "how much larger a patch of the plane may become"})
+    refined: int = field(default=20, metadata={"help": "best samples that are refined"})
+    refinements: int = field(default=3, metadata={"help": "rounds of refinement"})
+    min_inlier_weight: float = field(
+        default=0.02, metadata={"help": "weight under a homography below which a pair has no part in its refinement"}
+    )
+    kept_fraction: float = field(
+        default=0.9,
+        metadata={"help": "each of several homographies sees a random fraction of the proposals, from here to 1"},
+    )
+
+    def __post_init__(self) -> None:
+        problems = [
+            *out_of_range(self, "samples", "refined", at_least=1, at_most=1_000_000),
+            *out_of_range(self, "refinements", at_least=0, at_most=100),
+            *out_of_range(self, "tolerance", "temperature", "min_area_scale", "max_area_scale", above=0),
+            *out_of_range(self, "min_similarity", at_least=-1, at_most=1),
+            *out_of_range(self, "min_pair_weight", "min_score", "min_inlier_weight", at_least=0, at_most=1),
+            *out_of_range(self, "kept_fraction", above=0, at_most=1),
+        ]
+        if self.min_area_scale >= self.max_area_scale:
+            problems.append(f"min_area_scale is {self.min_area_scale}, above max_area_scale = {self.max_area_scale}")
+        if problems:
+            raise ConfigError("; ".join(problems))
 
 
 @dataclass(frozen=True, eq=False)
 class Homography:
-    """Where places of the query image lie in the target image.
+    """Where points of the query image lie in the target image.
 
     Attributes:
-        matrix: ``(3, 3)``, of points as :func:`places` gives them.
-        support: weight of the pairs that agree: about how many proposals.
-        share: the same, of all that could have agreed; 0 to 1.
+        query_to_target: ``(3, 3)``, of points as :func:`~counterview.geometry.boxes.ground_points` gives them.
+        inlier_weight: summed weight of the inliers: about how many proposals agree.
+        inlier_fraction: the same as a fraction of the weight of all pairs; 0 to 1.
     """
 
-    matrix: F64
-    support: float
-    share: float
+    query_to_target: F64
+    inlier_weight: float
+    inlier_fraction: float
 
     def map(self, points: NDArray[np.floating]) -> tuple[F64, F64, NDArray[np.bool_]]:
-        """Map ``(n, 2)`` points.
+        """Map points.
+
+        Args:
+            points: ``(N, 2)``.
 
         Returns:
-            ``(n, 2)`` where they lie; ``(n,)`` logarithm of how much lengths grow there; ``(n,)`` whether they can be
-            seen at all: what lies beyond the horizon has no place, and its numbers mean nothing.
+            ``(N, 2)`` points in the target image; ``(N,)`` the logarithm of how much lengths grow there; ``(N,)``
+            whether the points lie before the horizon. The first two are 0 and meaningless where they do not.
         """
-        to, depth = _map(self.matrix[None], points)
-        # A homography has no sign; it is chosen at estimation so that depths are positive.
-        ahead = depth[0] > 1e-6
-        deep = np.where(ahead, depth[0], 1.0)
-        return np.where(ahead[:, None], to[0], 0.0), np.log(abs(np.linalg.det(self.matrix)) / deep**3) / 2, ahead
+        mapped, depth = _map(self.query_to_target[None], points)
+        # A homography has no sign; the estimation chooses it so that depths are positive.
+        before_horizon = depth[0] > 1e-6
+        safe_depth = np.where(before_horizon, depth[0], 1.0)
+        growth = np.log(abs(np.linalg.det(self.query_to_target)) / safe_depth**3) / 2
+        return np.where(before_horizon[:, None], mapped[0], 0.0), growth, before_horizon
 
 
-def places(boxes_xywh: NDArray[np.floating], size_hw: tuple[int, int]) -> F64:
-    """Where boxes stand: the middles of their lower edges ``(n, 2)``, from the image's centre in half widths."""
-    boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-    height, width = size_hw
-    foot = boxes[:, :2] + boxes[:, 2:] * (0.5, 1.0)
-    return (foot - (width / 2, height / 2)) / (width / 2)
+def view_homographies(
+    similarity: NDArray[np.floating],
+    query: ScoredBoxes,
+    target: ScoredBoxes,
+    count: int,
+    config: HomographyConfig | None = None,
+) -> tuple[Homography | None, ...]:
+    """Several homographies between two images, each from another random subset of the proposals.
+
+    A single one may be wrong without notice; where several differ, none is to be trusted far.
+
+    Args:
+        similarity: ``(M, N)`` cosines of query and target proposals.
+        query: the M proposals of the query image; each counts by its score.
+        target: the N proposals of the target image, likewise.
+        count: how many homographies.
+        config: the estimation; the defaults if not given.
+
+    Returns:
+        ``count`` homographies; ``None`` in place of one that was not found.
+    """
+    config = config or HomographyConfig()
+    points, target_points = (ground_points(boxes.xywh, boxes.size_hw) for boxes in (query, target))
+    homographies = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        rows, columns = (
+            np.flatnonzero(rng.random(len(p)) < rng.uniform(config.kept_fraction, 1)) for p in (points, target_points)
+        )
+        scores = query.scores[rows], target.scores[columns]
+        subset = similarity[np.ix_(rows, columns)]
+        homographies.append(
+            find_homography(points[rows], target_points[columns], subset, scores, seed=seed, config=config)
+        )
+    return tuple(homographies)
 
 
 def find_homography(
@@ -76,112 +146,119 @@ def find_homography(
     scores: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
     *,
     seed: int = 0,
+    config: HomographyConfig | None = None,
 ) -> Homography | None:
-    """Find the homography on which proposals of two views agree best.
+    """Find the homography on which most proposals of two views agree.
 
     Args:
-        query: ``(m, 2)`` places of the query image's proposals.
-        target: ``(n, 2)`` places of the target image's.
-        similarity: ``(m, n)`` how alike they are, cosines.
-        scores: ``(m,)`` and ``(n,)`` how far each proposal is a thing, 0 to 1; without them all count alike. What is no
-            thing, a piece of one or of the wall, has its lower edge anywhere.
+        query: ``(M, 2)`` points at which the query image's proposals stand.
+        target: ``(N, 2)`` likewise of the target image.
+        similarity: ``(M, N)`` cosines.
+        scores: ``(M,)`` and ``(N,)`` how likely each proposal is an object, 0 to 1; all alike if not given. The lower
+            edge of a proposal that is not an object, such as a piece of a wall, may lie anywhere.
         seed: of the samples.
+        config: the estimation; the defaults if not given.
 
     Returns:
-        ``None`` where there are not four pairs, or none of the samples is one that two cameras could see.
+        ``None`` where there are too few pairs, or no sample that two cameras could see.
     """
+    config = config or HomographyConfig()
     if min(similarity.shape) < 4:
         return None
-    weights = _assignment(np.asarray(similarity, dtype=np.float64))
+    weights = _soft_assignment(np.asarray(similarity, dtype=np.float64), config.temperature)
     if scores is not None:
-        here, there = (np.clip(np.asarray(part, dtype=np.float64), LEAST_SCORE, 1) for part in scores)
-        weights = weights * here[:, None] * there[None]
-    one, other = np.nonzero((weights > LEAST_WEIGHT) & (similarity > LEAST_SIMILARITY))
-    if len(one) < 5:
+        row_scores, column_scores = (np.clip(np.asarray(s, dtype=np.float64), config.min_score, 1) for s in scores)
+        weights = weights * row_scores[:, None] * column_scores[None]
+    rows, columns = np.nonzero((weights > config.min_pair_weight) & (similarity > config.min_similarity))
+    if len(rows) < _SMALLEST_SAMPLE:
         return None
-    pairs = _Pairs(np.asarray(query, np.float64)[one], np.asarray(target, np.float64)[other], one, other,
-                   weights[one, other])  # fmt: skip
-    chance = pairs.weight**2
-    drawn = np.random.default_rng(seed).choice(len(one), (SAMPLES, 4), p=chance / chance.sum())
-    drawn = drawn[_distinct(one[drawn]) & _distinct(other[drawn])]
-    matrices = _through(pairs.query[drawn], pairs.target[drawn])
-    whole = np.isfinite(matrices).all((1, 2))
-    matrices = _sensible(matrices[whole], pairs.query[drawn[whole]])
+    pairs = _Pairs(
+        np.asarray(query, np.float64)[rows], np.asarray(target, np.float64)[columns], rows, columns,
+        weights[rows, columns], config.tolerance,
+    )  # fmt: skip
+    probability = pairs.weight**2
+    samples = np.random.default_rng(seed).choice(len(rows), (config.samples, 4), p=probability / probability.sum())
+    samples = samples[_distinct(rows[samples]) & _distinct(columns[samples])]
+    matrices = _through(pairs.query[samples], pairs.target[samples])
+    finite = np.isfinite(matrices).all((1, 2))
+    area_range = (config.min_area_scale, config.max_area_scale)
+    matrices = _plausible(matrices[finite], pairs.query[samples[finite]], area_range)
     if not len(matrices):
         return None
     agreement = pairs.agreement(matrices)
-    support = pairs.support(agreement)
-    best = int(support.argmax())
-    matrix, most = matrices[best], float(support[best])
-    agreement = agreement[np.argsort(-support, kind="stable")[:FITTED]]
-    for _ in range(FITS):
-        fitted = pairs.fit(agreement)
-        if not len(fitted):
+    inlier_weight = pairs.inlier_weight(agreement)
+    best = int(inlier_weight.argmax())
+    matrix, largest = matrices[best], float(inlier_weight[best])
+    agreement = agreement[np.argsort(-inlier_weight, kind="stable")[: config.refined]]
+    for _ in range(config.refinements):
+        refined = pairs.fit(agreement, config.min_inlier_weight)
+        if not len(refined):
             break
-        agreement = pairs.agreement(fitted)
-        support = pairs.support(agreement)
-        best = int(support.argmax())
-        if support[best] > most:
-            matrix, most = fitted[best], float(support[best])
-    possible = pairs.support(pairs.weight[None])
-    return Homography(matrix, most, most / max(float(possible[0]), 1e-9))
+        agreement = pairs.agreement(refined)
+        inlier_weight = pairs.inlier_weight(agreement)
+        best = int(inlier_weight.argmax())
+        if inlier_weight[best] > largest:
+            matrix, largest = refined[best], float(inlier_weight[best])
+    possible = pairs.inlier_weight(pairs.weight[None])
+    return Homography(matrix, largest, largest / max(float(possible[0]), 1e-9))
 
 
 class _Pairs:
-    """P pairs of proposals that may be the same: where they stand, which they are, and how likely they are a pair.
+    """P pairs of proposals that may correspond: their points, their numbers, and how likely they are.
 
     Args:
-        query, target: ``(P, 2)`` places.
-        one, other: ``(P,)`` numbers of the proposals, ``one`` in order.
+        query, target: ``(P, 2)`` points.
+        rows, columns: ``(P,)`` numbers of the proposals; ``rows`` is sorted.
         weight: ``(P,)``.
+        tolerance: see :class:`HomographyConfig`.
     """
 
-    def __init__(self, query: F64, target: F64, one: I64, other: I64, weight: F64) -> None:
-        self.query, self.target, self.weight = query, target, weight
-        begins = np.diff(one, prepend=-1) > 0
-        self._first, self._group = np.flatnonzero(begins), np.cumsum(begins) - 1
-        self._order = np.argsort(other, kind="stable")
-        self._others = np.flatnonzero(np.diff(other[self._order], prepend=-1))
-        rows, right = _equations(query, target)
-        whole = np.concatenate([rows, right[:, None]], 1)
-        # The least squares of weighted pairs are sums over pairs of what is made of each here, once.
-        products = (whole[:, :8, None] * whole[:, None, :]).reshape(2, len(query), 72)
+    def __init__(self, query: F64, target: F64, rows: I64, columns: I64, weight: F64, tolerance: float) -> None:
+        self.query, self.target, self.weight, self._tolerance = query, target, weight, tolerance
+        starts = np.diff(rows, prepend=-1) > 0
+        self._row_starts, self._row_group = np.flatnonzero(starts), np.cumsum(starts) - 1
+        self._column_order = np.argsort(columns, kind="stable")
+        self._column_starts = np.flatnonzero(np.diff(columns[self._column_order], prepend=-1))
+        equations, right = _equations(query, target)
+        augmented = np.concatenate([equations, right[:, None]], 1)
+        # Weighted least squares sums these products over pairs; they are computed once.
+        products = (augmented[:, :8, None] * augmented[:, None, :]).reshape(2, len(query), 72)
         self._products = products.sum(0)
 
     def agreement(self, matrices: F64) -> F64:
-        """``(k, P)``: a pair's weight, less the further its places are from each other under a homography."""
-        to, depth = _map(matrices, self.query)
+        """``(K, P)``: a pair's weight, reduced by how far apart its points are under a homography."""
+        mapped, depth = _map(matrices, self.query)
         with np.errstate(over="ignore", invalid="ignore"):
-            square = ((to - self.target) ** 2).sum(-1)
-            agreement = self.weight * np.exp(-square / (2 * TOLERANCE**2))
+            squared_distance = ((mapped - self.target) ** 2).sum(-1)
+            agreement = self.weight * np.exp(-squared_distance / (2 * self._tolerance**2))
         return np.where(depth > 0, agreement, 0.0)
 
-    def support(self, agreement: F64) -> F64:
-        """``(k,)``: every proposal counts once, with its best pair; of the two views, the one that agrees less."""
-        here = np.maximum.reduceat(agreement, self._first, axis=1).sum(1)
-        there = np.maximum.reduceat(agreement[:, self._order], self._others, axis=1).sum(1)
-        return np.minimum(here, there)
+    def inlier_weight(self, agreement: F64) -> F64:
+        """``(K,)``: each proposal counts once, with its best pair; of the two views, the one with the smaller sum."""
+        query_sum = np.maximum.reduceat(agreement, self._row_starts, axis=1).sum(1)
+        target_sum = np.maximum.reduceat(agreement[:, self._column_order], self._column_starts, axis=1).sum(1)
+        return np.minimum(query_sum, target_sum)
 
-    def fit(self, agreement: F64) -> F64:
-        """The homographies that fit each row's pairs best, ``(up to k, 3, 3)``: of a proposal's pairs its best counts.
+    def fit(self, agreement: F64, min_weight: float) -> F64:
+        """Least-squares homographies of each row's inliers, ``(up to K, 3, 3)``; each proposal's best pair counts.
 
-        Rows with which fewer than five pairs agree have none.
+        Rows with fewer than five inliers have none.
         """
-        best = np.maximum.reduceat(agreement, self._first, axis=1)[:, self._group]
-        used = np.where((agreement == best) & (agreement > LEAST_AGREEMENT), agreement, 0.0)
-        used = used[(used > 0).sum(1) >= 5]
+        best = np.maximum.reduceat(agreement, self._row_starts, axis=1)[:, self._row_group]
+        used = np.where((agreement == best) & (agreement > min_weight), agreement, 0.0)
+        used = used[(used > 0).sum(1) >= _SMALLEST_SAMPLE]
         systems = (used @ self._products).reshape(-1, 8, 9)
         left = systems[..., :8] + 1e-9 * np.eye(8)
         matrices = _matrix(np.linalg.solve(left, systems[..., 8:])[..., 0])
         return matrices[np.isfinite(matrices).all((1, 2))]
 
 
-def _assignment(similarity: F64) -> F64:
-    """How likely two proposals are each other's, from 0 to 1: what is like many is no evidence."""
-    power = np.exp((similarity - similarity.max()) / TEMPERATURE)
-    least = np.finfo(np.float64).tiny
+def _soft_assignment(similarity: F64, temperature: float) -> F64:
+    """How likely two proposals correspond, 0 to 1: a proposal that is similar to many is weak evidence."""
+    power = np.exp((similarity - similarity.max()) / temperature)
+    smallest = np.finfo(np.float64).tiny
     rows, columns = power.sum(1, keepdims=True), power.sum(0, keepdims=True)
-    return np.asarray(power / np.sqrt(np.maximum(rows * columns, least)))
+    return np.asarray(power / np.sqrt(np.maximum(rows * columns, smallest)))
 
 
 def _distinct(numbers: I64) -> NDArray[np.bool_]:
@@ -189,15 +266,15 @@ def _distinct(numbers: I64) -> NDArray[np.bool_]:
 
 
 def _map(matrices: F64, points: NDArray[np.floating]) -> tuple[F64, F64]:
-    """Points ``(n, 2)``, or ``(k, n, 2)`` of each one's own, to ``(k, n, 2)`` and the depths ``(k, n)``."""
+    """Points ``(N, 2)``, or ``(K, N, 2)`` of each matrix's own, to ``(K, N, 2)`` and depths ``(K, N)``."""
     points = np.asarray(points, dtype=np.float64)
-    to = np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1) @ matrices.transpose(0, 2, 1)
+    mapped = np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1) @ matrices.transpose(0, 2, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return to[..., :2] / to[..., 2:], to[..., 2]
+        return mapped[..., :2] / mapped[..., 2:], mapped[..., 2]
 
 
 def _equations(query: F64, target: F64) -> tuple[F64, F64]:
-    """Rows ``(…, 2n, 8)`` and right sides ``(…, 2n)`` of the direct linear transformation; the last element is 1."""
+    """Rows ``(…, 2N, 8)`` and right sides ``(…, 2N)`` of the direct linear transformation; the last element is 1."""
     (x, y), (u, v) = np.moveaxis(query, -1, 0), np.moveaxis(target, -1, 0)
     zero, one = np.zeros_like(x), np.ones_like(x)
     rows = np.concatenate([
@@ -212,23 +289,24 @@ def _matrix(values: F64) -> F64:
 
 
 def _through(query: F64, target: F64) -> F64:
-    """Homographies through four pairs each: ``(k, 4, 2)`` twice to ``(k, 3, 3)``, not a number where there is none."""
+    """Homographies through four pairs each: ``(K, 4, 2)`` twice to ``(K, 3, 3)``, NaN where there is none."""
     rows, right = _equations(query, target)
-    good = np.abs(np.linalg.det(rows)) > 1e-9
+    solvable = np.abs(np.linalg.det(rows)) > 1e-9
     values = np.full((len(rows), 8), np.nan)
-    values[good] = np.linalg.solve(rows[good], right[good][..., None])[..., 0]
+    values[solvable] = np.linalg.solve(rows[solvable], right[solvable][..., None])[..., 0]
     return _matrix(values)
 
 
-def _sensible(matrices: F64, samples: F64) -> F64:
-    """Those that two cameras could see: nothing mirrored or behind, no patch out of all proportion.
+def _plausible(matrices: F64, samples: F64, area_range: tuple[float, float]) -> F64:
+    """Those that two cameras could see: nothing mirrored or behind, and no patch out of proportion.
 
     Args:
-        matrices: ``(k, 3, 3)``.
-        samples: ``(k, 4, 2)`` the points that each was drawn through.
+        matrices: ``(K, 3, 3)``.
+        samples: ``(K, 4, 2)`` the points that each was drawn through.
+        area_range: smallest and largest growth of areas.
     """
     _, depth = _map(matrices, samples)
     growth = np.linalg.det(matrices)[:, None] / np.where(depth == 0, np.nan, depth) ** 3
     sign = np.sign(depth[:, :1])
-    good = (np.sign(depth) == sign).all(1) & ((growth > AREA_RANGE[0]) & (growth < AREA_RANGE[1])).all(1)
-    return matrices[good] * sign[good][..., None]
+    plausible = (np.sign(depth) == sign).all(1) & ((growth > area_range[0]) & (growth < area_range[1])).all(1)
+    return matrices[plausible] * sign[plausible][..., None]

@@ -1,4 +1,4 @@
-"""What a user calls: propose, describe, match; for images, and for whole data sets."""
+"""What a user calls: load a model by name, match images, predict takes and data sets."""
 
 from __future__ import annotations
 
@@ -7,26 +7,39 @@ from typing import TYPE_CHECKING
 from counterview.lazy import exports
 
 __all__ = [
+    "Box",
     "ClipPredictor",
-    "EncodedView",
     "FramePredictor",
+    "ImageEncoding",
+    "MaskTracker",
+    "Point",
     "Predictor",
+    "ProposalMatcher",
     "load",
+    "load_take_predictor",
 ]
 
 if TYPE_CHECKING:
-    from counterview.inference.clips import ClipPredictor
-    from counterview.inference.dataset import FramePredictor
-    from counterview.inference.encoded import EncodedView
-    from counterview.inference.predictor import Predictor, load
+    from counterview.inference.encoded import ImageEncoding
+    from counterview.inference.loading import load, load_take_predictor
+    from counterview.inference.mask_tracker import MaskTracker
+    from counterview.inference.predictor import Predictor
+    from counterview.inference.prompts import Box, Point
+    from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.takes import ClipPredictor, FramePredictor
 
 __getattr__, __dir__ = exports(
     __name__,
     {
-        "ClipPredictor": "counterview.inference.clips",
-        "EncodedView": "counterview.inference.encoded",
-        "FramePredictor": "counterview.inference.dataset",
+        "Box": "counterview.inference.prompts",
+        "ClipPredictor": "counterview.inference.takes",
+        "FramePredictor": "counterview.inference.takes",
+        "ImageEncoding": "counterview.inference.encoded",
+        "MaskTracker": "counterview.inference.mask_tracker",
+        "Point": "counterview.inference.prompts",
         "Predictor": "counterview.inference.predictor",
-        "load": "counterview.inference.predictor",
+        "ProposalMatcher": "counterview.inference.proposal_matcher",
+        "load": "counterview.inference.loading",
+        "load_take_predictor": "counterview.inference.loading",
     },
 )

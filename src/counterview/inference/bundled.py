@@ -1,24 +1,21 @@
-"""Models that come with the package: their names, their folders, and the check that they are what was shipped.
+"""Models that come with the package: their names, their folders, and the check of their hashes.
 
 ``assets/models/NAME/`` holds ``config.json``, ``model.safetensors`` (half precision), ``README.md`` (the model card)
-and ``card.json`` (what the card says, as values); ``assets/models/hashes.json`` holds the SHA-256 of every file.
-
-``python -m counterview.inference.bundled add NAME FOLDER`` puts a trained model there, ``card NAME`` writes its card
-anew, ``check`` verifies everything; see :mod:`tools.ship_model`.
+and ``card.json`` (the card's values); ``assets/models/hashes.json`` holds the SHA-256 of every file. Maintainers put a
+trained model there with ``python -m tools.ship_model``.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib.resources import files
 from pathlib import Path
 
 from counterview.errors import CheckpointError, InputError, WeightsError
 from counterview.media.files import HASHES, REINSTALL, read_json, read_shipped
 
-SHIPPED = {
-    "tiny-match": "a small O-MaMa",
-    "tiny-follow": "a small LM-EEC",
+BUNDLED = {
+    "tiny-match": "Counterview's own matcher: an O-MaMa head on object crops, with a geometric re-ranker",
+    "tiny-follow": "a small LM-EEC with an appearance prompt",
 }
 """Names of the models that the package may hold, and what they are."""
 
@@ -35,12 +32,12 @@ def default_model(features: str | None = None) -> str:
 
 
 def models_root() -> Path:
-    """The folder of shipped models. It may be absent."""
+    """The folder of bundled models. It may be absent."""
     return Path(str(files("counterview"))) / "assets" / "models"
 
 
 def read_hashes(root: Path | None = None) -> dict[str, str]:
-    """SHA-256 by file, as ``NAME/FILE``; empty if nothing is shipped.
+    """SHA-256 by file, as ``NAME/FILE``; empty if nothing is bundled.
 
     Raises:
         CheckpointError: the list is damaged.
@@ -52,10 +49,10 @@ def read_hashes(root: Path | None = None) -> dict[str, str]:
         values = read_json(path)
     except InputError as error:
         raise CheckpointError(
-            f"the list of shipped files is damaged: {error.problem}", path=path, fix=REINSTALL
+            f"the list of bundled files is damaged: {error.problem}", path=path, fix=REINSTALL
         ) from None
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
-        raise CheckpointError("the list of shipped files is damaged", path=path, fix=REINSTALL)
+        raise CheckpointError("the list of bundled files is damaged", path=path, fix=REINSTALL)
     return values
 
 
@@ -65,14 +62,14 @@ def available() -> tuple[str, ...]:
         listed = {name.partition("/")[0] for name in read_hashes()}
     except CheckpointError:
         return ()
-    return tuple(name for name in SHIPPED if name in listed)
+    return tuple(name for name in BUNDLED if name in listed)
 
 
-def shipped_folder(name: str) -> Path:
-    """The folder of a shipped model, every file of it checked against its hash.
+def bundled_folder(name: str) -> Path:
+    """The folder of a bundled model, every file of it checked against its hash.
 
     Args:
-        name: one of :data:`SHIPPED` or :data:`ALIASES`.
+        name: one of :data:`BUNDLED` or :data:`ALIASES`.
 
     Raises:
         WeightsError: this installation does not hold it.
@@ -84,7 +81,7 @@ def shipped_folder(name: str) -> Path:
     if not listed:
         raise WeightsError(
             f"the model {full!r} is not part of this installation",
-            found=", ".join(available()) or "no shipped model",
+            found=", ".join(available()) or "no bundled model",
             fix="`--model knn` needs no weights; or give the folder of a model that you trained.",
         )
     verify(root, listed)
@@ -99,9 +96,3 @@ def verify(root: Path, listed: dict[str, str]) -> None:
     """
     for name in sorted(listed):
         read_shipped(root, name)
-
-
-if __name__ == "__main__":
-    from tools.ship_model import main
-
-    sys.exit(main())

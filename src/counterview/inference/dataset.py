@@ -13,181 +13,22 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
 from counterview.data.pairs import FramePair, pairs_of_take
-from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
-from counterview.evaluation.scorer import LONGEST_SIDE_PX
+from counterview.errors import CounterviewError, InputError
 from counterview.evaluation.submission import PredictionWriter, prediction_entry
-from counterview.inference.encoded import EncodedView
-from counterview.inference.predictor import Predictor
-from counterview.masks.geometry import fit_longest_side, resize_mask
-from counterview.media.files import safe_join, write_json
-from counterview.proposals import load_proposer
-from counterview.proposals.base import Proposals
-from counterview.types import ObjectMask, RgbImage
+from counterview.inference.takes import Prediction, TakePredictor
+from counterview.media.files import write_json
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one object, camera pair and frame.
-
-    Attributes:
-        direction: which way.
-        pair: what was asked.
-        mask: at the official size.
-        confidence: probability that the object is visible; above 0.5 counts as visible.
-        note: why the answer is empty, where it had to be.
-    """
-
-    direction: Direction
-    pair: FramePair
-    mask: ObjectMask
-    confidence: float
-    note: str | None = None
-
-
-class TakePredictor(Protocol):
-    """Predicts one take. :class:`FramePredictor` goes frame by frame; others may need the frames in order."""
-
-    restartable: bool
-    """Whether a take can go on in its middle; if not, an interrupted take is predicted from its beginning."""
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that predictions depend on beside the data."""
-        ...
-
-    def predict(
-        self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
-    ) -> Iterator[tuple[int, list[Prediction]]]:
-        """Yield the predictions of each frame of ``wanted``, in order, one for each pair."""
-        ...
-
-
-class FramePredictor:
-    """A per-frame method over a take: k-NN, O-MaMa.
-
-    Args:
-        predictor: encodes and matches.
-    """
-
-    restartable = True
-
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-
-    def settings(self) -> dict[str, Any]:
-        """Settings of the predictor."""
-        return self.predictor.settings()
-
-    def predict(
-        self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
-    ) -> Iterator[tuple[int, list[Prediction]]]:
-        """See :class:`TakePredictor`."""
-        for frame in sorted(wanted):
-            views: dict[str, EncodedView | str] = {}
-            groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
-            for direction, pair in wanted[frame]:
-                groups[direction, pair.query_camera, pair.target_camera].append(pair)
-            results: list[Prediction] = []
-            for (direction, query_camera, target_camera), pairs in groups.items():
-                for camera in (query_camera, target_camera):
-                    if camera not in views:
-                        views[camera] = self._encode(take, camera, frame)
-                results += self._match(take, direction, pairs, views[query_camera], views[target_camera])
-            yield frame, results
-
-    def _encode(self, take: Take, camera: str, frame: int) -> EncodedView | str:
-        try:
-            image = take.frame(camera, frame)
-            return self.predictor.encode(image, self._made_elsewhere(take, camera, frame, image))
-        except (ImageError, VideoError) as error:
-            logger.warning("%s", error)
-            return f"the image of {camera} cannot be had"
-
-    def _made_elsewhere(self, take: Take, camera: str, frame: int, image: RgbImage) -> Proposals | None:
-        """Proposals of a folder lie below it as the prepared layout has images: ``take uid/camera/frame``."""
-        proposer = self.predictor.proposer
-        if proposer.name != "folder":
-            return None
-        folder = safe_join(proposer.settings()["path"], take.uid, camera)
-        return load_proposer(f"folder:{folder}")(image, str(frame))
-
-    def _match(
-        self,
-        take: Take,
-        direction: Direction,
-        pairs: Sequence[FramePair],
-        query: EncodedView | str,
-        target: EncodedView | str,
-    ) -> list[Prediction]:
-        size = prediction_size(take, pairs[0].target_camera, None if isinstance(target, str) else target.size_hw)
-        results = []
-        masks: list[ObjectMask] = []
-        asked: list[FramePair] = []
-        for pair in pairs:
-            problem: str | None = None
-            if isinstance(query, str):
-                problem = query
-            elif isinstance(target, str):
-                problem = target
-            elif not target.proposals.masks:
-                problem = "the target image has no proposals"
-            else:
-                try:
-                    masks.append(query_mask(take, pair, query.size_hw))
-                    asked.append(pair)
-                except MaskError as error:
-                    problem = error.problem
-            if problem is not None:
-                results.append(Prediction(direction, pair, ObjectMask.empty(size), 0.0, problem))
-        if asked and isinstance(query, EncodedView) and isinstance(target, EncodedView):
-            names = [str(i) for i in range(len(asked))]
-            for pair, match in zip(
-                asked, self.predictor.match_encoded(query, masks, target, names=names, top_k=1), strict=True
-            ):
-                note = "; ".join(match.notes) or None
-                results.append(Prediction(direction, pair, resize_mask(match.mask_rle, size), match.visibility, note))
-        return results
-
-
-def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectMask:
-    """The query object's mask at the size of the image, which may be smaller than the annotation.
-
-    A mask that vanishes when it is made smaller keeps one pixel, at its centroid.
-
-    Raises:
-        MaskError: there is none, it is malformed, or it has no pixel.
-    """
-    mask = take.mask(pair.object, pair.query_camera, pair.frame)
-    if mask is None or mask.is_empty:
-        raise MaskError("the query mask has no pixel")
-    small = resize_mask(mask, size_hw)
-    if not small.is_empty or mask.centroid_xy is None:
-        return small
-    x, y = mask.centroid_xy
-    dense = np.zeros(size_hw, dtype=np.bool_)
-    dense[int(y * size_hw[0] / mask.size_hw[0]), int(x * size_hw[1] / mask.size_hw[1])] = True
-    return ObjectMask.from_array(dense)
-
-
-def prediction_size(take: Take, camera: str, image_hw: tuple[int, int] | None) -> tuple[int, int]:
-    """The official size of a prediction for a camera: its masks' size, or its image's, with longer side 480."""
-    try:
-        return fit_longest_side(take.native_size(camera), LONGEST_SIDE_PX)
-    except AnnotationError:
-        return fit_longest_side(image_hw or (LONGEST_SIDE_PX, LONGEST_SIDE_PX), LONGEST_SIDE_PX)
 
 
 def predict(

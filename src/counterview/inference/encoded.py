@@ -1,4 +1,4 @@
-"""An image after everything that depends on it alone."""
+"""An image after everything that depends on it alone, for predictors that choose among proposals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedView:
-    """An image after everything that depends on it alone.
+class ImageEncoding:
+    """An image with its feature map and its described proposals.
 
     Attributes:
         size_hw: height and width of the image in pixels.
         features: its feature map.
         proposals: its N candidate masks.
         descriptors: ``(N, D)`` float, one a proposal.
-        around: the same image with the proposals of its own, where :attr:`proposals` are chosen masks. They say how
-            the views lie to each other, and are no candidates.
+        context: the same image with its own proposals, where :attr:`proposals` are chosen masks. They give the
+            homographies between the views, and are not candidates.
     """
 
     size_hw: tuple[int, int]
     features: FeatureMap
     proposals: Proposals
     descriptors: Tensor
-    around: EncodedView | None = None
+    context: ImageEncoding | None = None

@@ -1,4 +1,4 @@
-"""LM-EEC behind the interface of a :class:`~counterview.inference.predictor.Predictor`: one pair of images."""
+"""LM-EEC as a predictor: it draws the mask of an object of one image in another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from counterview.inference.predictor import Predictor, name_masks
+from counterview.inference.predictor import QueryMasks, match_images, name_masks
 from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
-from counterview.types import Candidate, Match, ObjectMask, RgbImage, as_rgb
+from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
 
 if TYPE_CHECKING:
     import torch
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from counterview.lmeec.session import EncodedView, Session
     from counterview.proposals.base import Proposals
 
-CANDIDATE = -1
-"""Stands for the index of a proposal: the mask was drawn by the model and is none of a set."""
+NOT_A_PROPOSAL = -1
+"""Index of a candidate that the model drew, instead of one of a set."""
 
 
 @dataclass(frozen=True, eq=False)
-class FollowView:
+class TrackerImage:
     """An image that LM-EEC's image encoder has seen.
 
     Attributes:
         image: ``(H, W, 3)`` uint8.
-        encoded: what the encoder made of it.
+        encoded: the encoder's result.
     """
 
     image: RgbImage
@@ -41,20 +41,20 @@ class FollowView:
 
     @cached_property
     def proposals(self) -> Proposals:
-        """Proposals that a point or a box chooses from; made when they are first asked for."""
+        """Proposals that a point or a box chooses from; made when they are first needed."""
         from counterview.proposals import load_proposer
 
         return load_proposer("graph")(self.image)
 
 
-class Follower(Predictor):
+class MaskTracker:
     """Draws the mask of an object of one image in another, by LM-EEC.
 
     A single pair of images is a clip of one frame: nothing is remembered from pair to pair. :meth:`session` follows
-    objects through a clip, as does :class:`counterview.inference.clips.ClipPredictor` through a take.
+    objects through a clip, :class:`counterview.inference.takes.ClipPredictor` through a take.
 
     Args:
-        model: in eval mode.
+        model: an LM-EEC.
         source: where it came from, for the settings.
     """
 
@@ -67,7 +67,7 @@ class Follower(Predictor):
 
         return {
             "matcher": {
-                "name": "lmeec",
+                "name": getattr(self.model, "method", "lmeec"),
                 "source": self.source,
                 "weights": self.model.fingerprint()[:16],
                 "config": to_dict(self.model.config),
@@ -75,51 +75,63 @@ class Follower(Predictor):
         }
 
     def session(self, frames: int | None = None, stride: int = 1, autocast: torch.dtype | None = None) -> Session:
-        """Begin to follow objects through a clip: see :class:`counterview.lmeec.session.Session`."""
-        return self.model.session(frames, stride, autocast)
+        """Follow objects through a clip: see :class:`counterview.lmeec.session.Session`."""
+        from counterview.lmeec.session import Session
 
-    def encode(  # type: ignore[override]
-        self, image: RgbImage, proposals: Proposals | None = None, *, name: str | None = None
-    ) -> FollowView:
-        """Run the image encoder over an image. Proposals are not used.
+        return Session(self.model, frames, stride, autocast)
 
-        Raises:
-            ImageError: not such an image.
+    def encode(
+        self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
+    ) -> TrackerImage:
+        """Run the image encoder over an image ``(H, W, 3)``. Proposals are not used.
+
+        See :meth:`counterview.Predictor.encode`.
         """
-        as_rgb(image)
-        return FollowView(image, self.model.session().encode([image])[0])
+        rgb = as_rgb(image)
+        return TrackerImage(rgb, self.session().encode([rgb])[0])
 
-    def resolve(  # type: ignore[override]
-        self, query: FollowView, prompt: ObjectMask | Point | Box, name: str = "object"
-    ) -> ObjectMask:
-        """See :meth:`Predictor.resolve`; a point or a box chooses among ``graph`` proposals."""
+    def resolve(self, query: TrackerImage, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
+        """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among ``graph`` proposals."""
         if isinstance(prompt, ObjectMask):
             check_query_mask(prompt, query.size_hw, name)
             return prompt
         prompt.check(query.size_hw)
         return mask_at(prompt, query.proposals)
 
-    def match_encoded(  # type: ignore[override]
+    def match(
         self,
-        query: FollowView,
-        query_masks: Sequence[ObjectMask],
-        target: FollowView,
+        query_image: RgbImage | View,
+        query_masks: QueryMasks,
+        target_image: RgbImage | View,
         *,
         names: Sequence[str] | None = None,
         top_k: int = 5,
     ) -> list[Match]:
-        """See :meth:`Predictor.match_encoded`. There is one candidate, and its similarity is the IoU that the model
-        expects of its mask.
+        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
+        return match_images(self, query_image, query_masks, target_image, names, top_k)
+
+    def match_encoded(
+        self,
+        query: TrackerImage,
+        query_masks: Sequence[ObjectMask],
+        target: TrackerImage,
+        *,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[Match]:
+        """See :meth:`counterview.Predictor.match_encoded`.
+
+        There is one candidate, and its similarity is the IoU that the model expects of its mask.
         """
         masks, names = name_masks(list(query_masks), names)
         for mask, name in zip(masks, names, strict=True):
             check_query_mask(mask, query.size_hw, name)
-        shown = {name: mask.to_array() for name, mask in zip(names, masks, strict=True)}
-        results = self.session(frames=1).step(query.encoded, shown, target.encoded)
+        arrays = {name: mask.to_array() for name, mask in zip(names, masks, strict=True)}
+        results = self.session(frames=1).step(query.encoded, arrays, target.encoded)
         matches = []
         for name in names:
             result = results[name]
-            expected = min(1.0, max(0.0, result.predicted_iou or 0.0))
-            candidate = Candidate(result.mask_rle, expected, CANDIDATE)
-            matches.append(Match(name, result.mask_rle, expected, result.visibility, (candidate,)))
+            expected_iou = min(1.0, max(0.0, result.predicted_iou or 0.0))
+            candidate = Candidate(result.mask_rle, expected_iou, NOT_A_PROPOSAL)
+            matches.append(Match(name, result.mask_rle, expected_iou, result.visibility, (candidate,)))
         return matches

@@ -9,36 +9,38 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from counterview.omama.config import OMaMaConfig
 from counterview.types import ObjectMask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from counterview.features.base import Backbone, FeatureMap, PoolingKind
-    from counterview.inference.encoded import EncodedView
+    from counterview.inference.encoded import ImageEncoding
     from counterview.omama.model import OMaMa
+    from counterview.tiny.model import TinyMatch
 
 
 @dataclass(frozen=True, eq=False)
 class MatchScores:
-    """How Q query objects fit N candidates.
+    """How Q query objects match N candidates.
 
     Attributes:
         similarity: ``(Q, N)`` float, cosine.
         visibility: ``(Q,)`` float, probability that the object can be seen in the target image.
         notes: for each query object, what the reader should know.
-        rank: ``(Q, N)`` float, what candidates are ordered by, the largest first: the similarity, and whatever else
-            speaks for a candidate.
+        score: ``(Q, N)`` float by which candidates are ordered, the largest first: the similarity, or what a re-ranker
+            makes of it.
     """
 
     similarity: NDArray[np.floating]
     visibility: NDArray[np.floating]
     notes: tuple[tuple[str, ...], ...]
-    rank: NDArray[np.floating]
+    score: NDArray[np.floating]
 
 
 class Matcher(Protocol):
-    """A method that tells which candidate is the query object.
+    """A method that scores which candidate is the query object.
 
     Attributes:
         name: as :func:`counterview.load` takes it.
@@ -55,7 +57,7 @@ class Matcher(Protocol):
         ...
 
     def score(
-        self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
+        self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
         """Compare query objects with the target's proposals, of which there is at least one."""
         ...
@@ -65,7 +67,7 @@ class KnnMatcher:
     """The nearest neighbour by the cosine of object descriptors (O-MaMa's k-NN row), checked both ways.
 
     Args:
-        pooling: what of the map describes an object.
+        pooling: how a mask becomes an object descriptor.
     """
 
     name = "knn"
@@ -82,15 +84,15 @@ class KnnMatcher:
         return backbone.describe(features, masks, self.pooling)
 
     def score(
-        self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
+        self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
         """See :class:`Matcher`; visibility by :func:`counterview.baselines.knn.cycle_visibility`."""
         from counterview.baselines.knn import cycle_visibility, match_descriptors
 
         queries = self.describe(backbone, query.features, query_masks)
-        found = match_descriptors(queries, target.descriptors, top_k=len(target.proposals.masks))
+        matches = match_descriptors(queries, target.descriptors, top_k=len(target.proposals.masks))
         check = cycle_visibility(
-            found,
+            matches,
             queries,
             query_masks,
             query.descriptors,
@@ -98,23 +100,27 @@ class KnnMatcher:
             target.descriptors,
             target.proposals.masks,
         )
-        return MatchScores(found.similarity, check.visibility, ((),) * len(query_masks), found.similarity)
+        return MatchScores(matches.similarity, check.visibility, ((),) * len(query_masks), matches.similarity)
 
 
-class OMaMaMatcher:
-    """O-MaMa's learned head (ICCV 2025) over the backbone's map.
+class HeadMatcher:
+    """A learned head over the backbone's map: O-MaMa's (ICCV 2025), or tiny-match around one.
 
     Args:
         model: the head; it knows the backbone and the pooling that it was trained with.
         source: where it came from, for the settings.
-        device: where it runs; beside its own weights if not given.
+        device: where it runs; where its weights are if not given.
     """
 
-    name = "omama"
-
-    def __init__(self, model: OMaMa, *, source: str = "", device: str | None = None) -> None:
+    def __init__(self, model: OMaMa | TinyMatch, *, source: str = "", device: str | None = None) -> None:
         self.model = model.eval() if device is None else model.eval().to(device)
-        self.source = source
+        self.source, self.name = source, model.method
+
+    @property
+    def omama(self) -> OMaMaConfig:
+        """The configuration of the head."""
+        config = self.model.config
+        return config if isinstance(config, OMaMaConfig) else config.omama
 
     def settings(self) -> dict[str, Any]:
         """The model's configuration, and a hash of its weights."""
@@ -124,34 +130,32 @@ class OMaMaMatcher:
 
     def fingerprint(self) -> str:
         """SHA-256 over all weights, 16 hex digits."""
-        from counterview.nn.checkpoint import weights_fingerprint
-
-        return weights_fingerprint(self.model)[:16]
+        return self.model.fingerprint()[:16]
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
         """``(N, D + C)``: the object, and its context (paper: Mask-Context Encoder)."""
         from counterview.omama.descriptors import describe_masks
 
-        return describe_masks(self.model.config.descriptor, backbone, features, masks)
+        return describe_masks(self.omama.descriptor, backbone, features, masks)
 
     def score(
-        self, backbone: Backbone, query: EncodedView, query_masks: Sequence[ObjectMask], target: EncodedView
+        self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
         """See :class:`Matcher`."""
         from counterview.omama.descriptors import notes_on
-        from counterview.omama.inference import Side, answer
-        from counterview.omama.scene import Boxes
+        from counterview.omama.model import ImageInput
 
-        def side(view: EncodedView) -> Side:
-            found = view.proposals
-            boxes = Boxes.make(found.boxes_xywh, view.size_hw, found.scores)
-            return Side(view.descriptors, view.features.tensor, boxes)
+        def image_input(image: ImageEncoding) -> ImageInput:
+            proposals = image.proposals
+            return ImageInput(
+                image.descriptors, image.features.tensor, proposals.boxes_xywh, image.size_hw, proposals.scores
+            )
 
         queries = self.describe(backbone, query.features, query_masks)
-        asked = Boxes.make(np.array([m.box_xywh for m in query_masks]), query.size_hw)
-        around = None if target.around is None else side(target.around)
-        out = answer(self.model, queries, asked, side(query.around or query), side(target), around)
+        boxes = np.array([mask.box_xywh for mask in query_masks])
+        context = None if target.context is None else image_input(target.context)
+        output = self.model.match(queries, boxes, image_input(query.context or query), image_input(target), context)
         notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)
-        if self.model.config.object_channels is None:  # otherwise objects are described from pixels, not from cells
-            notes = tuple(notes_on(self.model.config.descriptor, query.features, query_masks))
-        return MatchScores(out.similarity, out.visibility, notes, out.rank)
+        if self.omama.object_channels is None:  # otherwise objects are described from pixels, not from cells
+            notes = tuple(notes_on(self.omama.descriptor, query.features, query_masks))
+        return MatchScores(output.similarity, output.visibility, notes, output.score)

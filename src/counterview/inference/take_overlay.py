@@ -12,7 +12,7 @@ import numpy as np
 from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, Scorer, Totals
-from counterview.inference.dataset import Prediction, TakePredictor
+from counterview.inference.takes import Prediction, TakePredictor
 from counterview.masks.draw import FAINT, PALETTE, overlay, side_by_side
 from counterview.masks.geometry import resize_mask
 from counterview.types import ObjectMask, RgbImage

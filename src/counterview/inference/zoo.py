@@ -1,4 +1,4 @@
-"""From the name of a model to the thing that predicts: the same names in Python and in every command.
+"""From the name of a model to its source: the same names in Python and in every command.
 
 =======================  =======================================================================================
 ``knn``                  nearest neighbour, no weights
@@ -10,7 +10,7 @@ a recipe                 its file, or its name below ``recipes/`` such as ``omam
 ``owner/name``           a repository on the Hub
 =======================  =======================================================================================
 
-They are tried in this order; a folder that is called like a shipped model is given as ``./tiny``.
+They are tried in this order; a folder with the name of a bundled model is given as ``./tiny``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from counterview.config import nearest, read_yaml
 from counterview.errors import CheckpointError, ConfigError, PathError
-from counterview.inference import bundled as shipped
-from counterview.media.files import read_json, safe_join
+from counterview.inference import bundled
+from counterview.media.files import safe_join
 
-if TYPE_CHECKING:
-    from counterview.inference.dataset import TakePredictor
-
-Method = Literal["knn", "omama", "lmeec"]
+Method = Literal["knn", "omama", "tiny-match", "lmeec", "tiny-follow"]
+"""What a model is; the names of its ``config.json``."""
+TRACKERS = ("lmeec", "tiny-follow")
+"""Methods that draw masks; the others choose among proposals."""
 
 BASE = {"features": "dinov2-base-reg", "proposals": "sam2"}
-"""What ``base`` stands for: these features and proposals for nearest neighbour."""
+"""The features and proposals of ``base``."""
 RUNS = Path("runs")
 """Where ``counterview train`` puts runs if it is not told."""
-WITHOUT_NETWORK = "Without a network `--model knn` runs, and so do shipped models and folders."
+WITHOUT_NETWORK = "Without a network `--model knn` runs, and so do bundled models and folders."
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Source:
     """Where a model comes from.
 
     Attributes:
-        name: as it was asked for, or its full name for a shipped one.
-        method: ``knn``, ``omama`` or ``lmeec``.
+        name: as it was asked for, or its full name for a bundled one.
+        method: what it is.
         folder: of the weights; ``None`` where there are none.
-        options: features and proposals that the name stands for.
+        options: features and proposals that the name implies.
         settings: the ``model`` part of a recipe that needs no training.
     """
 
@@ -62,17 +62,17 @@ def resolve(model: str | os.PathLike[str]) -> Source:
 
     Raises:
         ConfigError: nothing of that name; the nearest known one is named.
-        CheckpointError: a folder without a model, a damaged shipped file, or a recipe that was not trained.
-        WeightsError: a shipped model that this installation lacks, or a repository that cannot be fetched.
+        CheckpointError: a folder without a model, a damaged bundled file, or a recipe that was not trained.
+        WeightsError: a bundled model that this installation lacks, or a repository that cannot be fetched.
     """
     name = os.fspath(model)
     if name == "knn":
         return Source(name, "knn")
     if name == "base":
         return Source(name, "knn", options=BASE)
-    if name in shipped.SHIPPED or name in shipped.ALIASES:
-        folder = shipped.shipped_folder(name)
-        return Source(shipped.ALIASES.get(name, name), method_of(folder), folder)
+    if name in bundled.BUNDLED or name in bundled.ALIASES:
+        folder = bundled.bundled_folder(name)
+        return Source(bundled.ALIASES.get(name, name), method_of(folder), folder)
     path = Path(name)
     if path.is_dir():
         return _folder(name, path)
@@ -84,9 +84,9 @@ def resolve(model: str | os.PathLike[str]) -> Source:
     if name.count("/") == 1 and not path.is_absolute() and not name.startswith((".", "~")):
         from counterview.hub import fetch_folder
 
-        found = fetch_folder(name, ("config.json", "*.safetensors", "README.md"), WITHOUT_NETWORK)
-        return Source(name, method_of(found), found)
-    known = ["knn", "base", *shipped.ALIASES, *shipped.SHIPPED]
+        fetched = fetch_folder(name, ("config.json", "*.safetensors", "README.md"), WITHOUT_NETWORK)
+        return Source(name, method_of(fetched), fetched)
+    known = ["knn", "base", *bundled.ALIASES, *bundled.BUNDLED]
     raise ConfigError(
         f"there is no model {name!r}",
         expected="knn, base, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
@@ -94,21 +94,20 @@ def resolve(model: str | os.PathLike[str]) -> Source:
     )
 
 
-def method_of(folder: str | os.PathLike[str]) -> Literal["omama", "lmeec"]:
-    """Which method a checkpoint folder holds: ``omama`` or ``lmeec``.
+def method_of(folder: str | os.PathLike[str]) -> Method:
+    """Which method a checkpoint folder holds, whatever version wrote it.
 
     Raises:
-        CheckpointError: it holds none.
-        InputError: its ``config.json`` is missing or no JSON.
+        CheckpointError: not a checkpoint, or of a method that this version does not know.
     """
-    path = Path(folder) / "config.json"
-    values = read_json(path)
-    if isinstance(values, dict):
-        if values.get("method") == "omama":
-            return "omama"
-        if "lmeec" in str(values.get("format", "")) or values.get("method") == "lmeec":
-            return "lmeec"
-    raise CheckpointError("is no checkpoint of a method that is known", path=path, expected="omama or lmeec")
+    from counterview.nn.checkpoint import read_header
+    from counterview.tiny.legacy import current_header
+
+    header = current_header(read_header(folder))
+    if header.method not in get_args(Method) or header.method == "knn":
+        expected = ", ".join(name for name in get_args(Method) if name != "knn")
+        raise CheckpointError("is of an unknown method", path=header.path, found=header.method, expected=expected)
+    return cast(Method, header.method)
 
 
 def _folder(name: str, path: Path) -> Source:
@@ -158,10 +157,14 @@ def run_folder(recipe: Path) -> Path:
 
 
 def _trained(name: str, recipe: Path) -> Source:
-    values = read_yaml(recipe)
+    from counterview.tiny.legacy import upgrade_recipe
+
+    values = upgrade_recipe(read_yaml(recipe))
     model = values.get("model")
-    if values.get("method") == "omama" and isinstance(model, dict) and model.get("matching_head") is False:
-        return Source(name, "omama", settings=model)
+    if isinstance(model, dict):
+        head = model.get("omama", model)
+        if isinstance(head, dict) and head.get("matching_head") is False and model.get("network") is None:
+            return Source(name, "tiny-match" if "omama" in model else "omama", settings=model)
     run = run_folder(recipe)
     if not (run / "model" / "config.json").is_file():
         raise CheckpointError(
@@ -171,42 +174,3 @@ def _trained(name: str, recipe: Path) -> Source:
             fix=f"Run `counterview train {recipe}`, or give the folder that it was trained to.",
         )
     return Source(name, method_of(run / "model"), run / "model")
-
-
-# ------------------------------------------------------------------------------------------------- whole takes
-
-
-def refuse_options(method: str, **given: object) -> None:
-    """Raise ``ConfigError`` for options that an LM-EEC has no use for."""
-    surplus = [f"--{name}" for name, value in given.items() if value is not None]
-    if method == "lmeec" and surplus:
-        raise ConfigError(
-            f"LM-EEC takes no {' and no '.join(surplus)}", fix="It has no proposals and features of its own to choose."
-        )
-
-
-def load_take_predictor(
-    model: str | os.PathLike[str] | None = None,
-    *,
-    proposals: str | None = None,
-    features: str | None = None,
-    device: str = "auto",
-    cache: str | os.PathLike[str] | None = None,
-) -> TakePredictor:
-    """What predicts whole takes, by name. Arguments and errors as :func:`counterview.load`.
-
-    An LM-EEC makes a :class:`~counterview.inference.clips.ClipPredictor`, everything else a
-    :class:`~counterview.inference.dataset.FramePredictor`.
-    """
-    from counterview.devices import resolve_device
-    from counterview.inference.clips import ClipPredictor
-    from counterview.inference.dataset import FramePredictor
-    from counterview.inference.predictor import load_source
-
-    source = resolve(shipped.default_model(features) if model is None else model)
-    if source.method == "lmeec" and source.folder is not None:
-        from counterview.lmeec.model import LMEEC
-
-        refuse_options(source.method, proposals=proposals, features=features, cache=cache)
-        return ClipPredictor(LMEEC.from_pretrained(source.folder).to(resolve_device(device)))
-    return FramePredictor(load_source(source, proposals=proposals, features=features, device=device, cache=cache))

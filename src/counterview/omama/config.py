@@ -1,4 +1,4 @@
-"""What an O-MaMa model is made of; every row of the paper's ablation and descriptor tables is one setting."""
+"""The architecture of O-MaMa: every row of the paper's ablation and descriptor tables is one setting of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
-from counterview.omama.scene import SceneConfig
 
 Pooling = Literal["mask", "box", "box_max", "centroid"]
 """How a mask becomes an object descriptor: the rows of the paper's descriptor table."""
@@ -20,9 +19,12 @@ class DescriptorConfig:
     pooling: Pooling = field(
         default="mask", metadata={"help": "mean over the mask, mean or maximum over its box, or the cell at its centre"}
     )
-    own: bool = field(
+    backbone_pooling: bool = field(
         default=True,
-        metadata={"help": "let the backbone describe objects its own way if it has one; else its map is pooled"},
+        metadata={
+            "help": "let the backbone describe objects in its own way if it has one; false: pool its map",
+            "formerly": ("own",),
+        },
     )
     context_px: int = field(
         default=100,
@@ -55,24 +57,11 @@ class OMaMaConfig:
         default=True,
         metadata={"help": "false: the k-NN baseline, which compares object descriptors and learns nothing"},
     )
-    residual: bool = field(
-        default=False,
-        metadata={
-            "help": "compare object descriptors too: similarity is a learned mean of their cosine and the head's"
-        },
-    )
-    residual_share: float | None = field(
-        default=None,
-        metadata={"help": "share of the descriptors' own cosine in that mean; learned if not given"},
-    )
     context: bool = field(default=True, metadata={"help": "use the context descriptor"})
-    cross_attention: bool = field(default=True, metadata={"help": "look at the other view's map"})
+    cross_attention: bool = field(default=True, metadata={"help": "attend to the other view's map"})
     dropout: float = field(
         default=0.0,
-        metadata={"help": "share of the head's inputs and hidden units left out in training; 0 in the paper"},
-    )
-    attention_pooling: int = field(
-        default=1, metadata={"help": "the attention sees the map in blocks of so many cells a side; 1 in the paper"}
+        metadata={"help": "fraction of the head's inputs and hidden units left out in training; 0 in the paper"},
     )
     query_grid_hw: tuple[int, int] = field(
         default=(38, 68), metadata={"help": "grid of the query view's position embedding; other grids interpolate"}
@@ -86,66 +75,40 @@ class OMaMaConfig:
     )
     visibility_agreement: bool = field(
         default=True,
-        metadata={"help": "the visibility head looks at each channel of query and answer, not at similarities alone"},
+        metadata={"help": "the visibility head compares query and match channel by channel, not by similarities alone"},
     )
     visibility_gradient: bool = field(
         default=False, metadata={"help": "let the visibility loss change the embeddings too, not its head alone"}
     )
     backbone: str = field(
-        default="dinov2-base-reg", metadata={"help": "what makes the maps: a name, a folder or a Hub id"}
+        default="dinov2-base-reg", metadata={"help": "the feature extractor: a name, a folder or a Hub id"}
     )
     backbone_settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "its settings, as load_backbone takes them"}
     )
-    learned_backbone: bool = field(
-        default=False,
-        metadata={"help": "the model holds a `tiny` network of its own, which backbone_settings describe"},
-    )
-    proposer: str = field(
-        default="fastsam", metadata={"help": "what makes the candidate masks, as load_proposer has it"}
-    )
+    proposer: str = field(default="fastsam", metadata={"help": "the mask proposer, a name that load_proposer knows"})
     proposer_settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "its settings, as load_proposer takes them"}
     )
-    proposal_prior: float = field(
-        default=0.0,
-        metadata={
-            "help": "weight of the proposer's score (its best: 1), added to the similarity to choose a candidate"
-        },
-    )
     descriptor: DescriptorConfig = field(default_factory=DescriptorConfig)
-    scene: SceneConfig = field(default_factory=SceneConfig)
 
     def __post_init__(self) -> None:
-        one_or_more = ("object_channels", "channels", "hidden", "embedding", "heads", "attention_pooling")
+        one_or_more = ("object_channels", "channels", "hidden", "embedding", "heads")
         problems = [
             *out_of_range(self, *one_or_more, at_least=1),
             *out_of_range(self, "dropout", at_least=0, below=1),
-            *out_of_range(self, "proposal_prior", at_least=0, below=100),
         ]
-        problems += out_of_range(self, "residual_share", above=0, below=1)
-        if self.residual_share is not None and not self.residual:
-            problems.append("residual_share is given without residual, and would change nothing")
         for name in ("query_grid_hw", "target_grid_hw"):
             if min(getattr(self, name)) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, expected two numbers from 1")
         if self.cross_attention and self.heads > 0 and self.channels % self.heads:
             problems.append(f"heads is {self.heads}, which does not divide channels = {self.channels}")
         if not self.matching_head:
-            for name in ("context", "cross_attention", "residual"):
+            for name in ("context", "cross_attention"):
                 if getattr(self, name):
                     problems.append(f"{name} is true without matching_head: the k-NN baseline has none of it")
             if self.visibility == "trained":
                 problems.append("visibility is 'trained' without matching_head: the k-NN baseline learns nothing")
-        if self.scene.proposals:
-            if self.proposal_prior:
-                problems.append(
-                    "proposal_prior is given beside scene.proposals, which weighs the proposer's score itself"
-                )
-            if self.visibility != "trained":
-                problems.append("visibility is 'released' beside scene.proposals, which is trained")
-        if self.learned_backbone and self.backbone != "tiny":
-            problems.append(f"backbone is {self.backbone!r}: the only one that learns is 'tiny'")
         for name in ("backbone", "proposer"):
             if not getattr(self, name):
                 problems.append(f"{name} is empty")

@@ -37,7 +37,7 @@ def describe_masks(
     Raises:
         MaskError: a mask of another size than the image.
     """
-    describe = backbone.describe if config.own else pooling.describe
+    describe = backbone.describe if config.backbone_pooling else pooling.describe
     objects = describe(features, masks, config.pooling, fallback=config.fallback)
     context = pooling.describe(features, masks, "box", context_px=config.context_px)[:, features.channels :]
     return torch.cat([objects.to(context.device), context], dim=1)

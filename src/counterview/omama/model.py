@@ -1,12 +1,11 @@
-"""O-MaMa: which of an image's masks shows the object that another image shows (ICCV 2025, arXiv 2506.06026)."""
+"""O-MaMa: which mask of the target image shows the query object (ICCV 2025, arXiv 2506.06026)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,19 +13,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from counterview.config import load_config
-from counterview.errors import InputError
-from counterview.features.base import Backbone
-from counterview.features.tiny import Tiny, TinyConfig, TinyNet
+from counterview.errors import CheckpointError, InputError
+from counterview.nn.calibration import Calibration
+from counterview.nn.checkpoint import Header, Pretrained
 from counterview.omama.attention import CrossViewAttention, PositionEmbedding
 from counterview.omama.config import OMaMaConfig
-from counterview.omama.scene import SceneHead, relative
-from counterview.omama.visibility import Calibration, VisibilityHead
+from counterview.omama.visibility import VisibilityHead
+
+F64 = NDArray[np.float64]
+
+_NOT_OF_THE_PAPER: dict[str, Any] = {
+    "residual": False,
+    "residual_share": None,
+    "attention_pooling": 1,
+    "learned_backbone": False,
+    "proposal_prior": 0.0,
+    "scene": {"proposals": 0, "homographies": 8, "hidden": 32},
+}
+"""Settings that the first version kept in this configuration, with the values that leave them off. They are of
+``tiny-match`` (:mod:`counterview.tiny`)."""
 
 
 @dataclass(frozen=True)
 class OMaMaOutput:
-    """What :class:`OMaMa` answers for B pairs of images with Q query objects and N candidates each.
+    """Result of :class:`OMaMa` for B pairs of images with Q query objects and N candidates each.
 
     With one query object an image the axis Q is left out.
 
@@ -48,18 +58,67 @@ class OMaMaOutput:
     best: Tensor
 
 
-class OMaMa(nn.Module):
-    """Mask-Context Encoder's descriptors in, similarities and visibility out.
+@dataclass(frozen=True, eq=False)
+class ImageInput:
+    """One image with N described masks, as :meth:`OMaMa.match` takes it. C channels of the map.
+
+    Attributes:
+        descriptors: ``(N, D)``.
+        map: ``(C, h, w)``.
+        boxes_xywh: ``(N, 4)`` of the masks, in pixels.
+        size_hw: height and width of the image in pixels.
+        scores: ``(N,)`` of the proposer, on any scale; ``None`` for masks without scores.
+    """
+
+    descriptors: Tensor
+    map: Tensor
+    boxes_xywh: NDArray[np.floating]
+    size_hw: tuple[int, int]
+    scores: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MatchOutput:
+    """How Q query objects match N candidates.
+
+    Attributes:
+        similarity: ``(Q, N)`` cosines in ``[-1, 1]``.
+        score: ``(Q, N)`` by which candidates are chosen, the largest first; the similarity in O-MaMa.
+        visibility: ``(Q,)`` probability that the object is in the target image.
+        visibility_logit: ``(Q,)`` before calibration and sigmoid.
+    """
+
+    similarity: F64
+    score: F64
+    visibility: F64
+    visibility_logit: F64
+
+
+class OMaMa(Pretrained, nn.Module):
+    """Maps descriptors of the Mask-Context Encoder to similarities and visibility.
 
     Args:
-        config: what it is made of; that of the released weights if not given.
+        config: its architecture; that of the released weights if not given.
 
-    A descriptor is ``[object; context]``: the mean of a backbone's map over the mask, then over the grown
-    box (:func:`counterview.omama.descriptors.describe_masks` makes them). Sizes below: B pairs, Q query
-    objects, N candidates, C channels of the map, E of the embedding. Where a backbone describes objects in
-    ``object_channels`` other than C, read ``object_channels + C`` for 2C. With ``residual`` the embedding has
-    ``object_channels + E`` channels.
+    A descriptor is ``[object; context]``: the mean of a backbone's map over the mask, then over the grown box
+    (:func:`counterview.omama.descriptors.describe_masks` makes them). Sizes below: B pairs, Q query objects, N
+    candidates, C channels of the map, E of the embedding. Where a backbone describes objects in ``object_channels``
+    other than C, read ``object_channels + C`` for 2C.
     """
+
+    method: ClassVar[str] = "omama"
+    config_class: ClassVar[type] = OMaMaConfig
+    about: ClassVar[tuple[str, str, str]] = (
+        "O-MaMa",
+        "O-MaMa (ICCV 2025, arXiv 2506.06026)",
+        "Finds an object of one image among the masks of another, for "
+        "[Counterview](https://github.com/counterview/counterview).",
+    )
+    usage: ClassVar[str] = (
+        'model = counterview.load("{name}")\nmatch = model.match(query_image, query_mask, target_image)[0]'
+    )
+
+    config: OMaMaConfig
 
     def __init__(self, config: OMaMaConfig | None = None) -> None:
         super().__init__()
@@ -78,12 +137,6 @@ class OMaMa(nn.Module):
                 nn.Linear(config.hidden, config.embedding),
             )
             self.visibility_head = VisibilityHead(config.embedding, config.visibility_agreement)
-        if config.residual:
-            self.object_share = nn.Parameter(torch.zeros(()), requires_grad=config.residual_share is None)
-        if config.scene.proposals:
-            self.scene_head = SceneHead(config.scene)
-        if config.learned_backbone:
-            self.backbone = TinyNet(load_config(TinyConfig, config.backbone_settings))
 
     @property
     def device(self) -> torch.device:
@@ -91,16 +144,17 @@ class OMaMa(nn.Module):
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
-    def calibration(self) -> Calibration:
-        """Of the visibility: the scene's where the model looks at the scene."""
-        return self.scene_head.calibration if self.config.scene.proposals else self.visibility_head.calibration
+    def calibration(self) -> Calibration | None:
+        """Calibration of a trained visibility; ``None`` where it is the released code's."""
+        return self.visibility_head.calibration if self.config.visibility == "trained" else None
 
-    def own_backbone(self, device: str | torch.device = "cpu") -> Backbone | None:
-        """The backbone whose weights the model holds; ``None`` if it was trained on frozen features."""
-        return Tiny(self.backbone, torch.device(device)) if self.config.learned_backbone else None
+    @property
+    def uses_proposal_scores(self) -> bool:
+        """Whether :meth:`match` reads the proposer's scores."""
+        return False
 
     def embed_queries(self, query_descriptors: Tensor, target_map: Tensor) -> Tensor:
-        """Embed query objects, which look at the target image.
+        """Embed query objects, which attend to the target image.
 
         Args:
             query_descriptors: ``(B, Q, 2C)``.
@@ -112,7 +166,7 @@ class OMaMa(nn.Module):
         return self._embed(query_descriptors, target_map, "target_position")
 
     def embed_candidates(self, candidate_descriptors: Tensor, query_map: Tensor) -> Tensor:
-        """Embed candidates, which look at the query image: ``(B, N, 2C)``, ``(B, C, h, w)`` to ``(B, N, E)``."""
+        """Embed candidates, which attend to the query image: ``(B, N, 2C)``, ``(B, C, h, w)`` to ``(B, N, E)``."""
         return self._embed(candidate_descriptors, query_map, "query_position")
 
     def forward(
@@ -138,7 +192,7 @@ class OMaMa(nn.Module):
         Raises:
             InputError: shapes that do not belong together.
         """
-        self._check(query_descriptors, candidate_descriptors, query_map, target_map, candidate_mask)
+        self.check_inputs(query_descriptors, candidate_descriptors, query_map, target_map, candidate_mask)
         queries = self.embed_queries(query_descriptors, target_map)
         candidates = self.embed_candidates(candidate_descriptors, query_map)
         return self.compare(queries, candidates, candidate_mask, keep_queries=keep_queries)
@@ -150,9 +204,18 @@ class OMaMa(nn.Module):
         candidate_mask: Tensor | None = None,
         *,
         keep_queries: bool = False,
+        similarity: Tensor | None = None,
     ) -> OMaMaOutput:
-        """Compare embeddings: queries ``(B, Q, E)`` with candidates ``(B, N, E)``."""
-        similarity = queries @ candidates.transpose(1, 2)
+        """Compare embeddings.
+
+        Args:
+            queries: ``(B, Q, E)`` of length 1.
+            candidates: ``(B, N, E)`` of length 1.
+            candidate_mask: ``(B, N)`` bool, false for padding; all true if not given.
+            keep_queries: keep the axis Q in the output even where Q is 1.
+            similarity: ``(B, Q, N)`` to choose by, if it is not the embeddings' own.
+        """
+        similarity = queries @ candidates.transpose(1, 2) if similarity is None else similarity
         if candidate_mask is not None:
             similarity = similarity.masked_fill(~candidate_mask[:, None, :], -torch.inf)
         if similarity.shape[-1] == 0:
@@ -165,17 +228,45 @@ class OMaMa(nn.Module):
             logit = top
             visibility = torch.sigmoid(top)
         else:
-            learned: tuple[Tensor, ...] = (queries, candidates)
-            if self.config.residual:
-                learned = tuple(functional.normalize(e[..., -self.config.embedding :], dim=-1) for e in learned)
-            logit = self.visibility_head(*learned, similarity, detach=not self.config.visibility_gradient)
+            detach = not self.config.visibility_gradient
+            logit = self.visibility_head(queries, candidates, similarity, detach=detach)
             visibility = self.visibility_head.probability(logit)
         visibility = torch.where(best >= 0, visibility, 0.0)
-        answer = (similarity, visibility, logit, queries, best)
+        parts = (similarity, visibility, logit, queries, best)
         if queries.shape[1] == 1 and not keep_queries:
-            answer = tuple(part[:, 0] for part in answer)  # type: ignore[assignment]
-        similarity, visibility, logit, embedding, best = answer
+            parts = tuple(part[:, 0] for part in parts)  # type: ignore[assignment]
+        similarity, visibility, logit, embedding, best = parts
         return OMaMaOutput(similarity, visibility, logit, embedding, candidates, best)
+
+    @torch.inference_mode()
+    def match(
+        self,
+        query_descriptors: Tensor,
+        query_boxes_xywh: NDArray[np.floating],
+        query: ImageInput,
+        target: ImageInput,
+        context: ImageInput | None = None,
+    ) -> MatchOutput:
+        """Match query objects with the masks of the target image.
+
+        Args:
+            query_descriptors: ``(Q, D)``.
+            query_boxes_xywh: ``(Q, 4)`` of the query objects, in pixels.
+            query: the query image with its proposals, of which O-MaMa reads the map alone.
+            target: the target image; its masks are the candidates, at least one.
+            context: the target image with its proposals, where the candidates are other masks; not read by O-MaMa.
+        """
+        device = self.device
+        output = self(
+            query_descriptors[None].to(device),
+            target.descriptors[None].to(device),
+            query.map[None].to(device),
+            target.map[None].to(device),
+            keep_queries=True,
+        )
+        similarity = to_float64(output.similarity[0].clamp(-1.0, 1.0))
+        visibility = to_float64(output.visibility[0])
+        return MatchOutput(similarity, similarity, visibility, to_float64(output.visibility_logit[0]))
 
     def _embed(self, descriptors: Tensor, other_map: Tensor, position: str) -> Tensor:
         config = self.config
@@ -184,10 +275,6 @@ class OMaMa(nn.Module):
             return functional.normalize(objects, dim=-1)
         parts = [objects]
         if config.cross_attention:
-            if config.attention_pooling > 1:
-                other_map = functional.avg_pool2d(
-                    other_map, config.attention_pooling, ceil_mode=True, count_include_pad=False
-                )
             tokens = other_map.flatten(2).transpose(1, 2)
             tokens = tokens + getattr(self, position)(other_map.shape[-2:])
             parts.insert(0, self.attention(objects, tokens))
@@ -195,20 +282,19 @@ class OMaMa(nn.Module):
             parts.append(context)
         hidden = torch.cat(parts, dim=-1)
         for layer in self.head:
-            if isinstance(layer, nn.Linear):  # its input is the descriptor, or what a ReLU let through
+            if isinstance(layer, nn.Linear):  # its input is the descriptor, or the output of a ReLU
                 hidden = functional.dropout(hidden, config.dropout, self.training)
             hidden = layer(hidden)
-        embedding = functional.normalize(hidden, dim=-1)
-        if not config.residual:
-            return embedding
-        # Of two unit vectors side by side the cosine is the mean of their cosines, weighted by their shares.
-        fixed = config.residual_share
-        share = torch.sigmoid(self.object_share) if fixed is None else torch.full_like(self.object_share, fixed)
-        return torch.cat([share.sqrt() * functional.normalize(objects, dim=-1), (1 - share).sqrt() * embedding], dim=-1)
+        return functional.normalize(hidden, dim=-1)
 
-    def _check(
-        self, queries: Tensor, candidates: Tensor, query_map: Tensor, target_map: Tensor, mask: Tensor | None
+    def check_inputs(
+        self, queries: Tensor, candidates: Tensor, query_map: Tensor, target_map: Tensor, mask: Tensor | None = None
     ) -> None:
+        """Check the shapes of the inputs of :meth:`forward`.
+
+        Raises:
+            InputError: shapes that do not belong together.
+        """
         channels, width = self.config.channels, self.config.descriptor_width
         batch = queries.shape[0] if queries.ndim else -1
         for name, tensor, shape in (
@@ -237,44 +323,59 @@ class OMaMa(nn.Module):
         source: str | os.PathLike[str] | Mapping[str, Tensor],
         direction: Literal["ego2exo", "exo2ego"] | None = None,
     ) -> OMaMa:
-        """Load the authors' released weights, strictly. See :func:`counterview.omama.released.load_released`."""
-        from counterview.omama.released import load_released
+        """Load the authors' released weights, strictly.
 
-        return load_released(source, direction)
-
-    @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], **options: str | None) -> OMaMa:
-        """Load a folder or a repository of the Hub. See :func:`counterview.omama.checkpoint.load_model`."""
-        from counterview.omama.checkpoint import load_model
-
-        return load_model(source, **options)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``config.json``, ``model.safetensors`` and ``README.md``; return the folder."""
-        from counterview.omama.checkpoint import save_model
-
-        return save_model(self, folder)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload to a repository of the Hugging Face Hub; return its address.
+        Args:
+            source: the file (``.pt`` or ``.safetensors``), or its state dict. A leading ``module.`` is dropped.
+            direction: the direction that they were trained for; read from their position embeddings if not given.
 
         Raises:
-            WeightsError: the Hub cannot be reached or refuses.
+            CheckpointError: tensors are missing, unknown, of another shape, not finite, or of the other direction.
         """
-        from counterview.omama.checkpoint import push_model
+        from counterview.omama.released import load_released
 
-        return push_model(self, repo_id, private=private, token=token)
+        return load_released(cls, source, direction)
+
+    def card_rows(self) -> dict[str, object]:
+        """See :meth:`counterview.nn.checkpoint.Pretrained.card_rows`."""
+        config = self.config
+        return {
+            "backbone": config.backbone,
+            "proposals": config.proposer,
+            **super().card_rows(),
+            "object descriptor": config.descriptor.pooling,
+            "context": config.context,
+            "cross-attention": config.cross_attention,
+            "visibility": config.visibility,
+        }
+
+    @classmethod
+    def upgraded(cls, header: Header) -> Header:
+        """See :meth:`counterview.nn.checkpoint.Pretrained.upgraded`; the first version kept settings of ours here."""
+        header = super().upgraded(header)
+        if header.version > 1:
+            return header
+        extra = {k: v for k, v in header.model.items() if k in _NOT_OF_THE_PAPER}
+        used = settings_of_ours(header.model)
+        if used:
+            raise CheckpointError(
+                "is a tiny-match, not a plain O-MaMa", path=header.path, found=", ".join(sorted(used)),
+                fix="Load it with counterview.load or counterview.tiny.TinyMatch.from_pretrained.",
+            )  # fmt: skip
+        return header.with_model(cls.method, {k: v for k, v in header.model.items() if k not in extra})
 
 
-def choice_rank(similarity: NDArray[np.floating], scores: NDArray[np.floating], prior: float) -> NDArray[np.floating]:
-    """What the best candidate is chosen by: its similarity, and how much the proposer thinks of it.
+def settings_of_ours(model: Mapping[str, Any]) -> list[str]:
+    """Names of the settings in a first-version configuration that O-MaMa does not have and that are switched on."""
+    return [key for key, value in model.items() if key in _NOT_OF_THE_PAPER and not _is_off(key, value)]
 
-    Args:
-        similarity: ``(Q, N)``.
-        scores: ``(N,)`` of the proposer; their scale does not matter.
-        prior: :attr:`OMaMaConfig.proposal_prior`.
 
-    Returns:
-        ``(Q, N)``.
-    """
-    return similarity if prior == 0 or not scores.any() else similarity + prior * relative(scores)
+def _is_off(key: str, value: Any) -> bool:
+    if key == "scene":
+        return not (isinstance(value, Mapping) and value.get("proposals"))
+    return bool(value == _NOT_OF_THE_PAPER[key])
+
+
+def to_float64(tensor: Tensor) -> F64:
+    """A tensor of any shape as a NumPy array. It leaves its device first: MPS has no float64."""
+    return np.asarray(tensor.cpu().double().numpy())

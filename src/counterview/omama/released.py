@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from counterview.config import nearest
 from counterview.errors import CheckpointError
+from counterview.nn.checkpoint import read_released, shortened
 from counterview.omama.config import RELEASED_GRIDS_HW, OMaMaConfig
-from counterview.omama.model import OMaMa
+
+if TYPE_CHECKING:
+    from counterview.omama.model import OMaMa
 
 _MODULES = {
     "mlp.mlp.": "head.",
@@ -29,14 +31,13 @@ _MODULES = {
     "CROSS_context_attn.mlp.": "attention.mlp.",
 }
 _POSITIONS = {"pos_embed_Q": "query_position.weight", "pos_embed_T": "target_position.weight"}
-_WRAPPERS = ("model_state_dict", "state_dict", "model")
 _OURS = ("visibility_head.statistics.", "visibility_head.calibration.")
 
 
-def released_names() -> dict[str, str]:
+def released_names(model_class: type[OMaMa]) -> dict[str, str]:
     """Released tensor name to the name of the same parameter in :class:`OMaMa`, for all of them."""
     with torch.device("meta"):
-        ours = OMaMa(OMaMaConfig.released("ego2exo")).state_dict()
+        ours = model_class(OMaMaConfig.released("ego2exo")).state_dict()
     back = {new: old for old, new in _MODULES.items()}
     names = dict(_POSITIONS)
     for name in ours:
@@ -46,68 +47,37 @@ def released_names() -> dict[str, str]:
     return names
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a file of tensors, ``.safetensors`` or torch's, without running code from it.
-
-    A dictionary that holds the tensors under ``model_state_dict``, ``state_dict`` or ``model`` is unwrapped.
-
-    Raises:
-        CheckpointError: missing, damaged, or something that is not tensors under names.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError("no such file", path=path, expected="a file of weights")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        values: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            "holds more than tensors, and is not read because that could run code",
-            path=path,
-            expected="a state dict",
-            fix="Save its state_dict() alone, or convert it to .safetensors.",
-        ) from None
-    except Exception as error:  # the readers raise whatever their parsers stumble over
-        raise CheckpointError("is not a readable file of weights", path=path, found=type(error).__name__) from None
-    for wrapper in _WRAPPERS:
-        if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
-            values = values[wrapper]
-    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise CheckpointError("is no state dict", path=path, expected="tensors under names")
-    return {str(name): tensor for name, tensor in values.items()}
-
-
 def load_released(
-    source: str | os.PathLike[str] | Mapping[str, Tensor], direction: Literal["ego2exo", "exo2ego"] | None = None
+    model_class: type[OMaMa],
+    source: str | os.PathLike[str] | Mapping[str, Tensor],
+    direction: Literal["ego2exo", "exo2ego"] | None = None,
 ) -> OMaMa:
-    """Load released weights.
+    """Load released weights; see :meth:`OMaMa.from_released`.
 
     Args:
+        model_class: :class:`OMaMa`.
         source: the file, or its state dict. A leading ``module.`` of every name is dropped.
         direction: the one that the weights were trained for; read from their grids if not given.
 
     Returns:
-        The model in evaluation mode, answering visibility as the released code does. Its visibility network
+        The model in evaluation mode, with visibility as in the released code. Its visibility network
         (1.4 of 11.8 million parameters) is loaded and, as in the released code, not used.
 
     Raises:
         CheckpointError: tensors are missing, unknown, of another shape, not finite, or of the other direction.
     """
     path = None if isinstance(source, Mapping) else Path(source)
-    tensors = dict(source) if isinstance(source, Mapping) else read_state_dict(source)
+    tensors = dict(source) if isinstance(source, Mapping) else _tensors(read_released(source), path)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    names = released_names()
+    names = released_names(model_class)
     problems = [f"{name} is missing" for name in names if name not in tensors]
     problems += [f"{name} is unknown ({nearest(name, list(names))})" for name in tensors if name not in names]
     if problems:
-        raise CheckpointError(f"is no released O-MaMa checkpoint: {_few(problems)}", path=path)
+        raise CheckpointError(f"is not a released O-MaMa checkpoint: {shortened(problems)}", path=path)
     config = OMaMaConfig.released(_direction(tensors, direction, path))
     with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in OMaMa(config).state_dict().items()}
+        shapes = {name: tuple(value.shape) for name, value in model_class(config).state_dict().items()}
     state = {}
     for old, new in names.items():
         tensor, shape = tensors[old], shapes[new]
@@ -119,12 +89,12 @@ def load_released(
         else:
             state[new] = tensor.detach().to(torch.float32).reshape(shape)
     if problems:
-        raise CheckpointError(f"cannot be used: {_few(problems)}", path=path)
-    model = OMaMa(config)
+        raise CheckpointError(f"cannot be used: {shortened(problems)}", path=path)
+    model = model_class(config)
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(_OURS)}
     for name, value in kept.items():
         if name.startswith("visibility_head.statistics."):
-            value = torch.zeros_like(value)  # ours, not theirs: the same bytes at every conversion
+            value = torch.zeros_like(value)  # not in the release: the same bytes at every conversion
         state[name] = value
     model.load_state_dict(state, strict=True)
     return model.eval()
@@ -157,6 +127,7 @@ def _direction(tensors: Mapping[str, Tensor], asked: str | None, path: Path | No
     return inferred
 
 
-def _few(problems: list[str], limit: int = 12) -> str:
-    rest = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
-    return "; ".join(problems[:limit]) + rest
+def _tensors(values: Mapping[str, Any], path: Path | None) -> dict[str, Tensor]:
+    if not all(isinstance(value, Tensor) for value in values.values()):
+        raise CheckpointError("is not a state dict", path=path, expected="tensors under names")
+    return dict(values)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from counterview.data.dataset import Dataset, Direction, open_dataset
 from counterview.errors import ConfigError, InputError
-from counterview.inference import bundled as shipped
+from counterview.inference import bundled
 from counterview.inference.zoo import find_recipe
 from counterview.reproduce.tables import Model, Row, Table
 from counterview.training.recipe import Recipe, load_recipe
@@ -52,7 +52,10 @@ class Unit:
     @property
     def is_trained(self) -> bool:
         """Whether there is anything to train: nearest neighbour and shipped models have nothing."""
-        return self.recipe is not None and getattr(self.recipe[1].config.model, "matching_head", True)
+        if self.recipe is None:
+            return False
+        model = self.recipe[1].config.model
+        return bool(getattr(getattr(model, "omama", model), "matching_head", True))
 
     def predictions(self, split: str, takes: int | None) -> Path:
         """The prediction file."""
@@ -155,7 +158,7 @@ def make_plan(
             if tabletop:
                 skipped[row.title] = row.why_not
             continue
-        if model.shipped and model.shipped not in shipped.available():
+        if model.shipped and model.shipped not in bundled.available():
             skipped[row.title] = "this installation does not hold it"
             continue
         units += _units(table, row, model, folder, out, overrides)

@@ -20,8 +20,9 @@ from counterview.evaluation.protocol import Missing, evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import intervals
 from counterview.evaluation.table import KEY, FrameTable
-from counterview.inference import bundled as shipped
-from counterview.inference.zoo import load_take_predictor, method_of
+from counterview.inference import bundled
+from counterview.inference.loading import load_take_predictor
+from counterview.inference.zoo import TRACKERS, method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 from counterview.reproduce.plan import Plan, Unit
 from counterview.training.recipe import FREE_TO_CHANGE
@@ -144,7 +145,7 @@ def _keep(path: Path, text: str) -> None:
 
 def _source(unit: Unit) -> Path:
     if unit.recipe is None:
-        return shipped.shipped_folder(unit.model.shipped)
+        return bundled.bundled_folder(unit.model.shipped)
     if not unit.is_trained:
         return unit.folder / "recipe.yaml"
     return unit.folder / "model" if unit.model.settings else unit.base / "model"
@@ -167,7 +168,7 @@ def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> 
         if found.get("key") == key:
             return found.get("seconds")
     cache = None
-    if source.is_file() or method_of(source) == "omama":
+    if source.is_file() or method_of(source) not in TRACKERS:
         cache = plan.out / "proposals"
     predictor = load_take_predictor(source, device=device, cache=cache)
     start = time.perf_counter()

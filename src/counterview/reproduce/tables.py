@@ -69,10 +69,10 @@ class Table:
     fraction: float = 1.0
 
 
-_NEAREST = ("model.matching_head=false", "model.context=false", "model.cross_attention=false", "model.residual=false",
-            "model.visibility=released")  # fmt: skip
-"""What makes nearest neighbour of a recipe of O-MaMa."""
-_MAP = ("model.descriptor.own=false", "model.object_channels=null")
+_NEAREST = ("model.omama.matching_head=false", "model.omama.context=false", "model.omama.cross_attention=false",
+            "model.descriptor_weight=0", "model.omama.visibility=released")  # fmt: skip
+"""What makes nearest neighbour of a recipe of tiny-match-head."""
+_MAP = ("model.omama.descriptor.backbone_pooling=false", "model.omama.object_channels=null")
 """Descriptors pooled from the map, as a network's are, and not taken from the image's pixels."""
 _CLIP = "CLIP's weights come from the Hub"
 _OMAMA, _LMEEC = "tabletop/omama", "tabletop/lmeec"
@@ -84,16 +84,16 @@ def _omama(recipe: str) -> Model:
 
 def _modules(context: bool, adjacent: bool, cross: bool) -> Model:
     mining = "adjacent" if adjacent else "random"
-    return Model(_OMAMA, (f"model.context={str(context).lower()}", f"model.cross_attention={str(cross).lower()}",
-                          f"sampling.mining={mining}"))  # fmt: skip
+    return Model(_OMAMA, (f"model.omama.context={str(context).lower()}",
+                          f"model.omama.cross_attention={str(cross).lower()}", f"sampling.mining={mining}"))  # fmt: skip
 
 
 def _described(pooling: str, *, learned: bool) -> Model:
-    common = (*_MAP, f"model.descriptor.pooling={pooling}")
+    common = (*_MAP, f"model.omama.descriptor.pooling={pooling}")
     return Model(_OMAMA, (*common, *((*_ROW_A,) if learned else _NEAREST)))
 
 
-_ROW_A = ("model.context=false", "model.cross_attention=false", "sampling.mining=random")
+_ROW_A = ("model.omama.context=false", "model.omama.cross_attention=false", "sampling.mining=random")
 
 _MAIN = Table(
     "omama-main",

@@ -23,11 +23,14 @@ from counterview.training.task import Task
 
 _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training.task:OMaMaTask",
-    "omama-close-ups": "counterview.tiny.training.object_crops:ObjectCropTask",
-    "omama-end-to-end": "counterview.tiny.training.end_to_end:EndToEndTask",
-    "omama-scene": "counterview.tiny.training.reranker:SceneTask",
+    "tiny-match-maps": "counterview.tiny.training.end_to_end:EndToEndTask",
+    "tiny-match-crops": "counterview.tiny.training.object_crops:ObjectCropTask",
+    "tiny-match-head": "counterview.tiny.training.head:TinyMatchHeadTask",
+    "tiny-match-reranker": "counterview.tiny.training.reranker:RerankerTask",
     "lmeec": "counterview.lmeec.training.task:LMEECTask",
 }
+_UPGRADES = ("counterview.tiny.legacy:upgrade_recipe",)
+"""What turns the values of an older recipe into those of a current one."""
 _OTHERS: dict[str, type[Any]] = {}
 
 FREE_TO_CHANGE = frozenset(
@@ -157,8 +160,7 @@ def task_class_of(method: str) -> type[Any]:
         return _OTHERS[method]
     if method not in _METHODS:
         raise ConfigError(f"method is {method!r} ({nearest(method, methods())})")
-    module, _, name = _METHODS[method].partition(":")
-    return cast("type[Any]", getattr(importlib.import_module(module), name))
+    return cast("type[Any]", _imported(_METHODS[method]))
 
 
 def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -173,6 +175,8 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     """
     path = None if isinstance(source, Mapping) else source
     values = copy.deepcopy(dict(source) if isinstance(source, Mapping) else read_yaml(source))
+    for place in _UPGRADES:
+        values = _imported(place)(values)
     groups: dict[str, list[str]] = {"method": [], "training": [], "": []}
     for text in overrides:
         key = text.partition("=")[0].partition(".")[0]
@@ -200,6 +204,12 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     if problems:
         raise ConfigError("; ".join(problems), path=path)
     return Recipe(str(method), parts[0].training, parts[1])
+
+
+def _imported(place: str) -> Any:
+    """The object at ``module:name``."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @dataclass

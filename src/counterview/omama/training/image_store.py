@@ -127,6 +127,7 @@ class ImageStore:
     ) -> None:
         self.config, self.root = config, Path(root)
         self.order, self.duplicate_iou, self.memory = order, duplicate_iou, memory_mb * 1_000_000
+        self.given_backbone = backbone  # one that the model itself holds cannot be loaded by name
         backbone = backbone or load_backbone(config.backbone, device=device, **config.backbone_settings)
         self.proposer: Proposer = CachedProposer(
             proposer or load_proposer(config.proposer, **config.proposer_settings), self.root / "proposals"
@@ -332,9 +333,8 @@ def prepare(
     if workers <= 1 or len(items) < FEW:
         spread(_preparer, (store,), items, workers=1, label="features", progress=progress)
     else:
-        # A network that the model itself holds cannot be found by name: it goes along.
-        own = store.backbone.backbone if store.config.learned_backbone else None
-        arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, own)
+        given = store.given_backbone
+        arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, given)
         spread(_store_preparer, arguments, items, workers=workers, label="features", progress=progress)
     store.forget()
     return len(items)

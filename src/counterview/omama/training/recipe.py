@@ -110,13 +110,3 @@ class OMaMaRecipe:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
-    init_head: bool = field(
-        default=True, metadata={"help": "false: only its backbone, which stays as it is; the head begins anew"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.model.learned_backbone and self.init is None:
-            raise ConfigError(
-                "model.learned_backbone is true, and nothing says whose",
-                fix="Set init to the folder of a model that was trained end to end.",
-            )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from counterview.masks.draw import PALETTE, contact_sheet, overlay, side_by_side
-from counterview.omama.model import OMaMa
 from counterview.omama.training.image_store import fit_mask
-from counterview.omama.training.validation import Row, Validator
+from counterview.omama.training.validation import MatchingModel, OMaMaValidator, ScoredMatch
 from counterview.types import RgbImage
 
 QUERY, ANSWER, TRUTH = PALETTE[0], PALETTE[1], PALETTE[2]
 
 
-def match_sheet(validator: Validator, model: OMaMa, *, count: int = 12) -> RgbImage | None:
+def match_sheet(validator: OMaMaValidator, model: MatchingModel, *, count: int = 12) -> RgbImage | None:
     """Draw matches, evenly spread over the validation pairs.
 
     Each tile shows the query object (blue) in its image, and in the target image the answer (red) over the
@@ -36,7 +35,7 @@ def match_sheet(validator: Validator, model: OMaMa, *, count: int = 12) -> RgbIm
     return contact_sheet(tiles, columns=3, captions=captions, tile_height_px=200)
 
 
-def _tile(validator: Validator, row: Row) -> tuple[RgbImage, str]:
+def _tile(validator: OMaMaValidator, row: ScoredMatch) -> tuple[RgbImage, str]:
     pair = validator.pairs[row.number][1]
     take = validator.dataset.take(pair.take)
     query = take.frame(pair.query_camera, pair.frame)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from counterview.data.dataset import Dataset, Direction, Take, open_dataset, open_datasets
 from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
 from counterview.errors import ConfigError, InputError
-from counterview.omama.checkpoint import load_model, model_card, model_config
+from counterview.features import Backbone
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.model import OMaMa, OMaMaOutput
 from counterview.omama.training.image_store import ImageStore, prepare
@@ -24,7 +24,7 @@ from counterview.omama.training.loss import info_nce, visibility_loss, with_batc
 from counterview.omama.training.recipe import DataConfig, LossConfig, OMaMaRecipe
 from counterview.omama.training.samples import Example, collate, make_example
 from counterview.omama.training.sheet import match_sheet
-from counterview.omama.training.validation import Row, Validator, summarise
+from counterview.omama.training.validation import OMaMaValidator, ScoredMatch, summarise
 from counterview.types import RgbImage
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ CACHE = ".counterview"
 
 
 class OMaMaTask:
-    """Trains the head of O-MaMa on frozen features.
+    """Trains O-MaMa on frozen features (paper: Training; ``docs/methods`` names the published settings).
 
-    Opening the task makes features and proposals of all images it needs, unless they are in the cache.
+    Opening the task computes features and proposals of all images that it needs, unless they are in the cache.
 
     Args:
         config: the recipe's keys.
@@ -49,11 +49,11 @@ class OMaMaTask:
     """
 
     config_class: ClassVar[type] = OMaMaRecipe
-    config: OMaMaRecipe
+    config: Any
 
-    def __init__(self, config: OMaMaRecipe, *, store: ImageStore | None = None, progress: bool = True) -> None:
+    def __init__(self, config: Any, *, store: ImageStore | None = None, progress: bool = True) -> None:
         self.config = config
-        data, model = config.data, config.model
+        data, model = config.data, self.omama
         if not model.matching_head:
             raise ConfigError(
                 "model.matching_head is false: the k-NN baseline has nothing to train",
@@ -77,13 +77,13 @@ class OMaMaTask:
             order=sampling.order,
             duplicate_iou=sampling.duplicate_iou,
             memory_mb=data.memory_mb,
-            backbone=self._initial().own_backbone() if model.learned_backbone else None,
+            backbone=self.initial_backbone(),
         )
         _check_channels(self.store, model)
         self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
         seen = sum(bool(pair.target_visible) for _, pair in self.train_pairs)
         self.visible_share = seen / len(self.train_pairs)
-        self.validator = Validator(self.store, self.val_data, self.val_pairs)
+        self.validator = OMaMaValidator(self.store, self.val_data, self.val_pairs)
         self._prepare(progress)
 
     def _prepare(self, progress: bool) -> None:
@@ -105,24 +105,31 @@ class OMaMaTask:
         takes = takes[start:] + takes[:start]
         prepare(self.store, takes, wanted, workers=data.workers, progress=progress and rank == 0)
 
-    def _initial(self) -> OMaMa:
-        model = OMaMa(self.config.model)
-        start_from(model, str(self.config.init), "backbone.", rounded=True)
-        return model.eval()
+    # ------------------------------------------------------------------- what a model around O-MaMa overrides
+
+    @property
+    def omama(self) -> OMaMaConfig:
+        """The configuration of O-MaMa itself."""
+        return cast(OMaMaConfig, self.config.model)
+
+    def new_model(self) -> Any:
+        """A model with random weights."""
+        return OMaMa(self.config.model)
+
+    def initial_backbone(self) -> Backbone | None:
+        """The features, where they are not those that the configuration names."""
+        return None
 
     # ------------------------------------------------------------------------------------------- training
 
     def build_model(self) -> nn.Module:
         """See :class:`counterview.training.task.Task`, as for all below."""
-        model = OMaMa(self.config.model)
+        model = self.new_model()
         if self.config.init is not None:
-            frozen = self.config.model.learned_backbone
-            start_from(model, self.config.init, "" if self.config.init_head else "backbone.", rounded=frozen)
-        if self.config.model.learned_backbone:
-            model.backbone.requires_grad_(False)  # its maps are read from the cache
-        if self.config.model.visibility == "released" or self.config.loss.visibility == 0:
+            start_from(model, self.config.init)
+        if self.omama.visibility == "released" or self.config.loss.visibility == 0:
             model.visibility_head.requires_grad_(False)
-        return model
+        return cast(nn.Module, model)
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         return split_decay(model, base_lr, weight_decay)
@@ -165,7 +172,7 @@ class OMaMaTask:
             temperature=config.temperature,
         ).mean()
         parts = {"matching": matching.detach(), "right": right.float().mean()}
-        if self.config.model.visibility == "released" or config.visibility == 0:
+        if self.omama.visibility == "released" or config.visibility == 0:
             return matching, parts
         logits = torch.cat([a.visibility_logit for a in answers])
         if config.visibility_balance and 0 < self.visible_share < 1:
@@ -178,16 +185,16 @@ class OMaMaTask:
     # ----------------------------------------------------------------------------------------- validation
 
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
-        return [row.to_json() for row in self.validator.rows(cast(OMaMa, model), rank, world_size)]
+        return [row.to_json() for row in self.validator.rows(cast(Any, model), rank, world_size)]
 
     def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
         return summarise_shares(shares, self.validator.pairs, self.config.data.directions)
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
-        return match_sheet(self.validator, cast(OMaMa, model))
+        return match_sheet(self.validator, cast(Any, model))
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        return calibrate(self.validator, cast(OMaMa, model), self.config.loss)
+        return calibrate(self.validator, cast(Any, model), self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity
 
@@ -203,10 +210,10 @@ class OMaMaTask:
         return result | pairs_fingerprint("validation", self.val_pairs)
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
-        return model_config(cast(OMaMa, model))
+        return cast(OMaMa, model).header()
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
-        return model_card(cast(OMaMa, model), metrics=metrics)
+        return cast(OMaMa, model).card(metrics=metrics)
 
 
 def _check_channels(store: ImageStore, model: OMaMaConfig) -> None:
@@ -237,18 +244,23 @@ def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> 
     return result
 
 
-def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = False, optional: str = "-") -> None:
-    """Give a model the weights of another, those whose names begin with ``prefix``.
+def start_from(model: nn.Module, folder: str, prefix: str = "", *, rounded: bool = False, optional: str = "-") -> None:
+    """Give a model the weights of a saved one of its class, those whose names begin with ``prefix``.
 
     Args:
-        optional: weights whose names begin so may be missing in the other.
-        rounded: to half precision, as models ship: what is frozen then stays what it was while the rest was trained.
+        model: with ``from_pretrained``.
+        folder: the saved model.
+        prefix: of the weights that are taken.
+        rounded: to half precision, in which models ship, so that what is frozen then stays exactly what it was while
+            the rest was trained.
+        optional: weights whose names begin so may be missing in the saved model.
 
     Raises:
-        CheckpointError: no such model.
+        CheckpointError: not a model of that class.
         ConfigError: it is of another architecture.
     """
-    state = {k: v for k, v in load_model(folder).state_dict().items() if k.startswith(prefix)}
+    saved = cast(Any, type(model)).from_pretrained(folder)
+    state = {k: v for k, v in saved.state_dict().items() if k.startswith(prefix)}
     wanted = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
     wrong = sorted(
         k
@@ -260,7 +272,7 @@ def start_from(model: OMaMa, folder: str, prefix: str = "", *, rounded: bool = F
     if wrong or not state:
         raise ConfigError(
             "training cannot begin with a model of another architecture", path=folder,
-            found=f"{len(wrong)} weights differ, {wrong[0]} among them" if wrong else "no backbone of its own",
+            found=f"{len(wrong)} weights differ, {wrong[0]} among them" if wrong else f"no weights of {prefix!r}",
         )  # fmt: skip
     if rounded:
         state = {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in state.items()}
@@ -285,7 +297,7 @@ def summarise_shares(
     shares: Sequence[Any], pairs: Sequence[tuple[Direction, FramePair]], directions: Sequence[Direction]
 ) -> dict[str, float]:
     """Metrics of all processes' rows, of each direction too where there are two."""
-    rows = sorted((Row.from_json(r) for share in shares for r in share), key=lambda row: row.number)
+    rows = sorted((ScoredMatch.from_json(r) for share in shares for r in share), key=lambda row: row.number)
     metrics = summarise(rows)
     if len(directions) > 1:
         known = [(d, p) for d, p in pairs if p.target_visible is not None]
@@ -295,17 +307,17 @@ def summarise_shares(
     return metrics
 
 
-def calibrate(validator: Validator, model: OMaMa, config: LossConfig) -> dict[str, float]:
-    """Fit the visibility's calibration to validation data, in place; return it for the log."""
-    if model.config.visibility == "released" or config.visibility == 0 or config.calibration == "none":
+def calibrate(validator: OMaMaValidator, model: Any, config: LossConfig) -> dict[str, float]:
+    """Fit the calibration of a model's visibility to validation data, in place; return it for the log."""
+    calibration = model.calibration
+    if calibration is None or config.visibility == 0 or config.calibration == "none":
         return {}
-    known = [row for row in validator.rows(model) if row.logit is not None]
-    truths = np.array([row.visible for row in known], dtype=bool)
-    if len(set(truths.tolist())) < 2:
+    rows = [row for row in validator.rows(model) if row.logit is not None]
+    visible = np.array([row.visible for row in rows], dtype=bool)
+    if len(set(visible.tolist())) < 2:
         logger.warning("visibility is not calibrated: validation has not both visible and absent objects")
         return {}
-    calibration = model.calibration
-    calibration.fit(np.array([row.logit for row in known]), truths, kind=config.calibration, prior=config.prior)
+    calibration.fit(np.array([row.logit for row in rows]), visible, kind=config.calibration, prior=config.prior)
     return {"calibration_scale": float(calibration.scale), "calibration_offset": float(calibration.offset)}
 
 

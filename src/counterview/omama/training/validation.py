@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,18 +16,36 @@ from counterview.data.pairs import FramePair
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, LONGEST_SIDE_PX, get_protocol, score_frame
 from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks.geometry import fit_longest_side, resize_mask
-from counterview.omama.inference import Side, answer
-from counterview.omama.model import OMaMa
-from counterview.omama.scene import Boxes
+from counterview.omama.model import ImageInput, MatchOutput
 from counterview.omama.training.image_store import ImageStore
 from counterview.types import ObjectMask
 
 MEASURES = ("iou", "location_error", "contour_accuracy")
 
 
+class MatchingModel(Protocol):
+    """What is validated: an O-MaMa, or a model around one."""
+
+    @property
+    def uses_proposal_scores(self) -> bool:
+        """Whether :meth:`match` reads the proposer's scores."""
+        ...
+
+    def match(
+        self,
+        query_descriptors: torch.Tensor,
+        query_boxes_xywh: NDArray[np.floating],
+        query: ImageInput,
+        target: ImageInput,
+        context: ImageInput | None = None,
+    ) -> MatchOutput:
+        """See :meth:`counterview.omama.OMaMa.match`."""
+        ...
+
+
 @dataclass(frozen=True)
-class Row:
-    """The answer for one pair.
+class ScoredMatch:
+    """The scored match of one pair.
 
     Attributes:
         number: of the pair among all of the validation.
@@ -53,13 +71,13 @@ class Row:
         return [self.number, self.visible, self.confidence, self.logit, scores, self.possible, self.proposal]
 
     @classmethod
-    def from_json(cls, values: Sequence[Any]) -> Row:
+    def from_json(cls, values: Sequence[Any]) -> ScoredMatch:
         """Back from :meth:`to_json`."""
         number, visible, confidence, logit, scores, possible, proposal = values
         return cls(number, visible, confidence, logit, None if scores is None else tuple(scores), possible, proposal)
 
 
-class Validator:
+class OMaMaValidator:
     """Answers validation pairs with a model, and scores the answers.
 
     Pairs of one time and one pair of cameras go through the model together. Scores of a proposal are kept, so
@@ -78,13 +96,13 @@ class Validator:
         self.groups = by_image_pair([pair for _, pair in self.pairs])
         self._known: dict[Any, tuple[float, float, float]] = {}
 
-    def rows(self, model: OMaMa, rank: int = 0, world_size: int = 1) -> Iterator[Row]:
+    def rows(self, model: MatchingModel, rank: int = 0, world_size: int = 1) -> Iterator[ScoredMatch]:
         """The answers to this process's share of the pairs."""
         for numbers in self.groups[rank::world_size]:
             yield from self.answer(model, numbers)
 
     @torch.no_grad()
-    def answer(self, model: OMaMa, numbers: Sequence[int]) -> Iterator[Row]:
+    def answer(self, model: MatchingModel, numbers: Sequence[int]) -> Iterator[ScoredMatch]:
         """The answers to pairs of one time and one pair of cameras, by their numbers."""
         pairs = [self.pairs[n][1] for n in numbers]
         first = pairs[0]
@@ -98,11 +116,10 @@ class Validator:
         logit = np.full(len(pairs), -math.inf)
         if usable and len(target.descriptors):
             rows = np.array([places[i] for i in usable], dtype=np.int64)
-            sides = [self.side(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
-            asked = Boxes.make(queries.boxes_xywh[rows], sides[0].boxes.size_hw)
-            out = answer(model, _tensor(queries.descriptors[rows]), asked, *sides)
-            best[usable] = out.rank.argmax(axis=1)
-            confidence[usable], logit[usable] = out.visibility, out.logit
+            images = [self.image_input(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
+            output = model.match(_tensor(queries.descriptors[rows]), queries.boxes_xywh[rows], *images)
+            best[usable] = output.score.argmax(axis=1)
+            confidence[usable], logit[usable] = output.visibility, output.visibility_logit
         objects = self.store.objects(take, first.target_camera, first.frame)
         for i, (number, pair) in enumerate(zip(numbers, pairs, strict=True)):
             scores, possible = None, None
@@ -111,17 +128,17 @@ class Validator:
                 possible = float(objects.overlap[place].max(initial=0.0)) if place is not None else 0.0
                 scores = self._score(take, pair, int(best[i]))
             known = float(logit[i]) if math.isfinite(logit[i]) else None
-            yield Row(number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i]))
+            yield ScoredMatch(
+                number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i])
+            )
 
-    def side(self, model: OMaMa, take: Take, camera: str, frame: int) -> Side:
-        """An image with its proposals, as :func:`counterview.omama.inference.answer` takes it."""
+    def image_input(self, model: MatchingModel, take: Take, camera: str, frame: int) -> ImageInput:
+        """An image with its proposals, as :meth:`MatchingModel.match` takes it."""
         record = self.store.record(take, camera, frame)
-        scored = model.config.scene.proposals or model.config.proposal_prior
-        scores = self.store.proposals(take, camera, frame).scores if scored else None
-        boxes = Boxes.make(record.boxes_xywh, record.size_hw, scores)
-        return Side(_tensor(record.descriptors), _tensor(record.map), boxes)
+        scores = self.store.proposals(take, camera, frame).scores if model.uses_proposal_scores else None
+        return ImageInput(_tensor(record.descriptors), _tensor(record.map), record.boxes_xywh, record.size_hw, scores)
 
-    def table(self, rows: Sequence[Row]) -> FrameTable:
+    def table(self, rows: Sequence[ScoredMatch]) -> FrameTable:
         """Answers as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
         table = FrameTable()
         for row in rows:
@@ -162,7 +179,7 @@ class Validator:
         return self._known[key]
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, float]:
+def summarise(rows: Sequence[ScoredMatch]) -> dict[str, float]:
     """Metrics over all rows, as the official evaluation has them; undefined ones are left out.
 
     ``iou``, ``location_error``, ``contour_accuracy`` over visible objects; ``balanced_accuracy``;
@@ -195,7 +212,9 @@ def by_image_pair(pairs: Sequence[FramePair]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def true_candidates(validator: Validator, model: OMaMa, rank: int = 0, world_size: int = 1) -> tuple[int, int]:
+def true_candidates(
+    validator: OMaMaValidator, model: MatchingModel, rank: int = 0, world_size: int = 1
+) -> tuple[int, int]:
     """How often the right one is chosen among the target image's true masks, and of how many."""
     right = total = 0
     for numbers in validator.groups[rank::world_size]:
@@ -208,12 +227,11 @@ def true_candidates(validator: Validator, model: OMaMa, rank: int = 0, world_siz
         if not usable:
             continue
         asked = np.array([q for q, _ in usable], dtype=np.int64)
-        query, around = (validator.side(model, take, camera, first.frame) for camera in places)
-        boxes = Boxes.make(objects[0].boxes_xywh[asked], query.boxes.size_hw)
-        true = Boxes.make(objects[1].boxes_xywh, around.boxes.size_hw)
-        target = Side(_tensor(objects[1].descriptors), around.map, true)
-        out = answer(model, _tensor(objects[0].descriptors[asked]), boxes, query, target, around)
-        right += int((out.rank.argmax(axis=1) == np.array([t for _, t in usable])).sum())
+        query, context = (validator.image_input(model, take, camera, first.frame) for camera in places)
+        target = ImageInput(_tensor(objects[1].descriptors), context.map, objects[1].boxes_xywh, context.size_hw)
+        boxes = objects[0].boxes_xywh[asked]
+        output = model.match(_tensor(objects[0].descriptors[asked]), boxes, query, target, context)
+        right += int((output.score.argmax(axis=1) == np.array([t for _, t in usable])).sum())
         total += len(usable)
     return right, total
 

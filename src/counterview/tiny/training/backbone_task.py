@@ -13,14 +13,13 @@ from torch import nn
 
 from counterview.data.dataset import Take, open_dataset
 from counterview.errors import MaskError
-from counterview.omama.checkpoint import model_card, model_config
-from counterview.omama.model import OMaMa
 from counterview.omama.training.image_store import ImageStore, fit_mask
 from counterview.omama.training.recipe import SamplingConfig
 from counterview.omama.training.sheet import match_sheet
 from counterview.omama.training.task import pairs_of, split_decay, summarise_shares
-from counterview.omama.training.validation import Validator, true_candidates
+from counterview.omama.training.validation import OMaMaValidator, true_candidates
 from counterview.proposals import CachedProposer
+from counterview.tiny.model import TinyMatch
 from counterview.types import ObjectMask, RgbImage
 
 
@@ -43,7 +42,7 @@ class BackboneTask:
         self._kept: dict[Any, Any] = {}
         self._bytes = 0
         self._scratch = tempfile.TemporaryDirectory(prefix="counterview-")
-        self._validator: Validator | None = None
+        self._validator: OMaMaValidator | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()  # for workers, which start with nothing kept and never validate
@@ -59,15 +58,15 @@ class BackboneTask:
         return split_decay(model, base_lr, weight_decay)
 
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
-        model = cast(OMaMa, model)
+        model = cast(TinyMatch, model)
         validator = self._validate_with(model, device)
         rows = [row.to_json() for row in validator.rows(model, rank, world_size)]
         return {"rows": rows, "truth": true_candidates(validator, model, rank, world_size)}
 
-    def _validate_with(self, model: OMaMa, device: torch.device) -> Validator:
+    def _validate_with(self, model: TinyMatch, device: torch.device) -> OMaMaValidator:
         """A validator whose features are those of the weights as they are now."""
         store = ImageStore(
-            self.config.model,
+            self.config.model.omama,
             Path(self._scratch.name) / "features",
             order=self._sampling.order,
             duplicate_iou=self._sampling.duplicate_iou,
@@ -75,7 +74,7 @@ class BackboneTask:
             backbone=model.own_backbone(device),
             proposer=self.proposer,
         )
-        self._validator = Validator(store, self.val_data, self.val_pairs)
+        self._validator = OMaMaValidator(store, self.val_data, self.val_pairs)
         return self._validator
 
     def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
@@ -84,14 +83,14 @@ class BackboneTask:
         return metrics | ({"top1_true_candidates": right / total} if total else {})
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
-        model = cast(OMaMa, model)
+        model = cast(TinyMatch, model)
         return match_sheet(self._validator or self._validate_with(model, device), model)
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
-        return model_config(cast(OMaMa, model))
+        return cast(TinyMatch, model).header()
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
-        return model_card(cast(OMaMa, model), metrics=metrics)
+        return cast(TinyMatch, model).card(metrics=metrics)
 
 
 def draw_cameras(take: Take, cameras: Sequence[str], number: int, rng: np.random.Generator) -> list[str]:

@@ -20,8 +20,6 @@ from counterview.config import out_of_range
 from counterview.data.dataset import Dataset, Take, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.tiny import TinyMaps
-from counterview.omama.config import OMaMaConfig
-from counterview.omama.model import OMaMa
 from counterview.omama.training.loss import info_nce, visibility_loss
 from counterview.omama.training.recipe import DataConfig, LossConfig, SamplingConfig
 from counterview.omama.training.task import (
@@ -31,6 +29,8 @@ from counterview.omama.training.task import (
     start_from,
 )
 from counterview.proposals import CachedProposer, load_proposer
+from counterview.tiny.config import TinyMatchConfig
+from counterview.tiny.model import TinyMatch
 from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.tiny.training.crop_batches import collate_crops, describe_crops
 from counterview.tiny.training.image_crops import BoolArray, Crop, CropConfig, draw_crop
@@ -45,10 +45,13 @@ class EndToEndConfig:
     proposals: bool = field(
         default=False, metadata={"help": "real proposals as distractors, made once; false: made-up ones"}
     )
-    direct: float = field(
-        default=1.0, metadata={"help": "weight of the loss on object descriptors alone, without the head"}
+    descriptor_loss: float = field(
+        default=1.0,
+        metadata={"help": "weight of the loss on object descriptors alone, without the head", "formerly": ("direct",)},
     )
-    direct_temperature: float = field(default=0.1, metadata={"help": "its temperature"})
+    descriptor_temperature: float = field(
+        default=0.1, metadata={"help": "its temperature", "formerly": ("direct_temperature",)}
+    )
     credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a candidate is right"})
     absent_weight: float = field(default=2.0, metadata={"help": "weight of absent objects in the visibility loss"})
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
@@ -60,8 +63,8 @@ class EndToEndConfig:
         problems = [
             *out_of_range(self, "views", at_least=2),
             *out_of_range(self, "passes", at_least=1),
-            *out_of_range(self, "direct_temperature", above=0),
-            *out_of_range(self, "credit_power", "absent_weight", "direct", at_least=0, below=100),
+            *out_of_range(self, "descriptor_temperature", above=0),
+            *out_of_range(self, "credit_power", "absent_weight", "descriptor_loss", at_least=0, below=100),
         ]
         if problems:
             raise ConfigError("; ".join(problems))
@@ -72,15 +75,15 @@ class EndToEndRecipe:
     """The keys of a recipe beside ``method`` and ``training``."""
 
     data: DataConfig
-    model: OMaMaConfig
+    model: TinyMatchConfig
     end_to_end: EndToEndConfig = field(default_factory=EndToEndConfig)
     crops: CropConfig = field(default_factory=CropConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        if not self.model.learned_backbone:
-            raise ConfigError("model.learned_backbone is false: there is nothing to train end to end")
+        if self.model.network is None:
+            raise ConfigError("model.network is not given: there is nothing to train end to end")
         # Its candidates are always graded, its own loss has the other takes, and absent objects have their weight.
         idle = [n for n, d in (("graded", False), ("batch_negatives", False), ("visibility_balance", True))
                 if getattr(self.loss, n) != d]  # fmt: skip
@@ -126,7 +129,7 @@ class EndToEndTask(BackboneTask):
                 fix="Check data.split and the masks.",
             )
         cache = Path(data.cache or Path(data.root) / CACHE)
-        proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
+        proposer = load_proposer(config.model.omama.proposer, **config.model.omama.proposer_settings)
         super().__init__(config, CachedProposer(proposer, cache / "proposals"), config.sampling)
         self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
 
@@ -134,7 +137,7 @@ class EndToEndTask(BackboneTask):
 
     def build_model(self) -> nn.Module:
         """See :class:`counterview.training.task.Task`, as for all below."""
-        model = OMaMa(self.config.model)
+        model = TinyMatch(self.config.model)
         if self.config.end_to_end.init is not None:
             start_from(model, self.config.end_to_end.init)
         return model.train()
@@ -177,16 +180,16 @@ class EndToEndTask(BackboneTask):
         return collate_crops(samples)
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        model = cast(OMaMa, model)
-        maps = model.backbone(batch["pixels"].float() / 255)
+        model = cast(TinyMatch, model)
+        maps = model.network(batch["pixels"].float() / 255)
         with torch.autocast(batch["pixels"].device.type, enabled=False):
             return self._head_loss(model, maps, batch)
 
-    def _head_loss(self, model: OMaMa, maps: TinyMaps, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _head_loss(self, model: TinyMatch, maps: TinyMaps, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         config, loss = self.config.end_to_end, self.config.loss
         maps = TinyMaps(maps.colours.float(), maps.fine.float(), maps.map.float())
         points = [part.cpu().numpy() for part in batch["points"]]
-        table = describe_crops(model.backbone, maps, points, model.config.descriptor.context_px)
+        table = describe_crops(model.network, maps, points, model.config.omama.descriptor.context_px)
         query_of, target_of = batch["pairs"].unbind(1)
         rows = batch["query"][..., None].expand(-1, -1, table.shape[-1])
         out = model(
@@ -209,26 +212,26 @@ class EndToEndTask(BackboneTask):
         )
         share = batch["share"].flatten()  # a sample counts as one, however many objects it has
         matching = (each * share).sum()
-        direct = matching.new_zeros(())
-        if config.direct > 0:
-            direct = (self._direct_loss(table, batch) * share).sum()
+        descriptor = matching.new_zeros(())
+        if config.descriptor_loss > 0:
+            descriptor = (self._descriptor_loss(table, batch) * share).sum()
         right = ((own.argmax(1) == positive) & seen).float().sum() / seen.float().sum().clamp(min=1)
         absent = torch.where(batch["visible"].flatten(), 1.0, config.absent_weight)
         visibility = (
             visibility_loss(out.visibility_logit.flatten(), batch["visible"].flatten(), absent * weight) * share
         ).sum()
-        parts = {"matching": matching, "direct": direct, "visibility": visibility, "right": right}
-        total = matching + config.direct * direct + loss.visibility * visibility
+        parts = {"matching": matching, "descriptor": descriptor, "visibility": visibility, "right": right}
+        total = matching + config.descriptor_loss * descriptor + loss.visibility * visibility
         return total, {name: value.detach() for name, value in parts.items()}
 
-    def _direct_loss(self, table: Tensor, batch: Any) -> Tensor:
+    def _descriptor_loss(self, table: Tensor, batch: Any) -> Tensor:
         """InfoNCE on the cosines of object descriptors alone, with the candidates of the batch's other takes.
 
         It teaches the backbone what tells objects apart. The head is kept out of it: from context and attention it
         would learn to tell takes apart, and nothing about the objects of one image.
         """
         query_of, target_of = batch["pairs"].unbind(1)
-        objects = nn.functional.normalize(table[..., : self.config.model.object_width], dim=-1)
+        objects = nn.functional.normalize(table[..., : self.config.model.omama.object_width], dim=-1)
         rows = batch["query"][..., None].expand(-1, -1, objects.shape[-1])
         queries = objects[query_of].gather(1, rows)
         number, most = batch["query"].shape
@@ -247,11 +250,11 @@ class EndToEndTask(BackboneTask):
             positive.flatten(),
             visible=batch["visible"].flatten() & (batch["weight"].flatten() > 0),
             candidate_mask=counts.expand(number, most, -1, -1).reshape(number * most, -1),
-            temperature=self.config.end_to_end.direct_temperature,
+            temperature=self.config.end_to_end.descriptor_temperature,
         )
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        model = cast(OMaMa, model)
+        model = cast(TinyMatch, model)
         return calibrate(self._validate_with(model, device), model, self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
-from counterview.omama.config import OMaMaConfig
 from counterview.omama.training.recipe import DataConfig
+from counterview.tiny.config import TinyMatchConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class ObjectCropTraining:
     )
     temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
     credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal is right"})
-    foreign: float = field(default=0.5, metadata={"help": "weight of the same loss with the batch's other takes"})
+    cross_take_weight: float = field(
+        default=0.5,
+        metadata={"help": "weight of the same loss with the batch's other takes", "formerly": ("foreign",)},
+    )
     absent: float = field(default=0.5, metadata={"help": "weight of objects that the view does not show"})
     absent_similarity: float = field(
         default=0.5, metadata={"help": "cosine of the answer 'not there', with which every candidate competes"}
@@ -41,7 +44,10 @@ class ObjectCropTraining:
     zoom: float = field(default=0.18, metadata={"help": "largest change of its scale, as a logarithm"})
     shift: float = field(default=0.06, metadata={"help": "largest shift, as a share of its side"})
     flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
-    coarse: float = field(default=0.25, metadata={"help": "share of object crops shown as if from farther away"})
+    downscale_prob: float = field(
+        default=0.25,
+        metadata={"help": "fraction of object crops shown as if from farther away", "formerly": ("coarse",)},
+    )
     colour: float = field(default=0.25, metadata={"help": "strength of changes of a view's light and colour; 0: none"})
     memory_mb: int = field(default=4000, metadata={"help": "object crops kept in memory, per process"})
 
@@ -60,9 +66,18 @@ class ObjectCropTraining:
         problems += [
             *out_of_range(self, "temperature", above=0),
             *out_of_range(
-                self, "credit_power", "foreign", "absent", "degrees", "zoom", "shift", "colour", at_least=0, below=100
+                self,
+                "credit_power",
+                "cross_take_weight",
+                "absent",
+                "degrees",
+                "zoom",
+                "shift",
+                "colour",
+                at_least=0,
+                below=100,
             ),
-            *out_of_range(self, "flip", "coarse", at_least=0, at_most=1),
+            *out_of_range(self, "flip", "downscale_prob", at_least=0, at_most=1),
             *out_of_range(self, "absent_similarity", at_least=-1, at_most=1),
         ]
         if problems:
@@ -74,17 +89,17 @@ class ObjectCropRecipe:
     """The keys of a recipe beside ``method`` and ``training``."""
 
     data: DataConfig
-    model: OMaMaConfig
+    model: TinyMatchConfig
     object_crops: ObjectCropTraining = field(default_factory=ObjectCropTraining)
 
     def __post_init__(self) -> None:
-        if not self.model.learned_backbone or not self.model.backbone_settings.get("object_crops"):
+        if self.model.network is None or not self.model.network.object_crops:
             raise ConfigError(
                 "there are no object crops to train",
-                fix="Set model.learned_backbone to true and model.backbone_settings.object_crops to their channels.",
+                fix="Set model.network.object_crops to the channels of their descriptor.",
             )
-        if self.model.matching_head:
+        if self.model.omama.matching_head:
             raise ConfigError(
-                "model.matching_head is true: object crops are trained without a head",
-                fix="Train it with method omama.",
+                "model.omama.matching_head is true: object crops are trained without a head",
+                fix="Train it with method tiny-match-head.",
             )

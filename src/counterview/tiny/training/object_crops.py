@@ -25,12 +25,11 @@ from torch.nn import functional
 from counterview.data.dataset import Take, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.object_crops import CUT, SIZE, ObjectCropNet, cut
-from counterview.omama.checkpoint import load_model
-from counterview.omama.model import OMaMa
 from counterview.omama.training.image_store import mask_overlaps
 from counterview.omama.training.recipe import SamplingConfig
 from counterview.omama.training.task import CACHE, pairs_fingerprint, start_from
 from counterview.proposals import CachedProposer, load_proposer
+from counterview.tiny.model import TinyMatch
 from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.tiny.training.image_crops import affine, change_colours
 from counterview.tiny.training.object_crop_recipe import ObjectCropRecipe, ObjectCropTraining
@@ -43,7 +42,7 @@ SAME = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class TakeView:
     """One camera's image of one moment. R object crops, the first K of them objects; the take has M objects.
 
     Attributes:
@@ -92,7 +91,7 @@ class ObjectCropTask(BackboneTask):
                 found=f"{len(self.train_data)} takes, no frame with an object in each of two cameras",
                 fix="Check data.split and the masks.",
             )
-        proposer = load_proposer(config.model.proposer, **config.model.proposer_settings)
+        proposer = load_proposer(config.model.omama.proposer, **config.model.omama.proposer_settings)
         cache = Path(data.cache or Path(data.root) / CACHE)
         super().__init__(config, CachedProposer(proposer, cache / "proposals"), SamplingConfig())
         # Before training seeds anything, and not within it: what a sample is must not touch the generators.
@@ -123,17 +122,17 @@ class ObjectCropTask(BackboneTask):
 
     def build_model(self) -> nn.Module:
         """See :class:`counterview.training.task.Task`, as for all below."""
-        model = OMaMa(self.config.model)
+        model = TinyMatch(self.config.model)
         if self.config.object_crops.init is not None:
-            start_from(model, self.config.object_crops.init, "backbone.", optional="backbone.object_crops.")
+            start_from(model, self.config.object_crops.init, "network.", optional="network.object_crops.")
         model.requires_grad_(False)
-        model.backbone.object_crops.requires_grad_(True)
+        model.network.object_crops.requires_grad_(True)
         return model.train()
 
     def train_length(self, epoch: int) -> int:
         return len(self.takes) * self.config.object_crops.passes
 
-    def sample(self, epoch: int, index: int, rng: np.random.Generator) -> list[View]:
+    def sample(self, epoch: int, index: int, rng: np.random.Generator) -> list[TakeView]:
         config = self.config.object_crops
         uid = self.takes[index % len(self.takes)]
         take, seen = self.train_data.take(uid), self.views[uid]
@@ -146,11 +145,11 @@ class ObjectCropTask(BackboneTask):
         views = [self._changed(self._view(uid, c, frame, config.proposals > 0), mirrored, rng) for c in cameras]
         return views + [self._changed(self._view(uid, c, f, False), mirrored, rng) for c, f in others]
 
-    def _view(self, uid: str, camera: str, frame: int, proposals: bool) -> View:
+    def _view(self, uid: str, camera: str, frame: int, proposals: bool) -> TakeView:
         """A view before any change, from memory if it was made before."""
         key = (uid, camera, frame, proposals)
         if key in self._kept:
-            return cast(View, self._kept[key])
+            return cast(TakeView, self._kept[key])
         take = self.train_data.take(uid)
         image = take.frame(camera, frame)
         names = list(take.objects)
@@ -174,7 +173,7 @@ class ObjectCropTask(BackboneTask):
             overlap = np.concatenate([overlap, table])
             masks += [found[i] for i in chosen]
         cuts = cut(image, masks)
-        view = View(cuts.pixels, cuts.numbers, overlap, np.array(objects, dtype=np.int64), states)
+        view = TakeView(cuts.pixels, cuts.numbers, overlap, np.array(objects, dtype=np.int64), states)
         self._keep(key, view, cuts.pixels.nbytes, self.config.object_crops.memory_mb)
         return view
 
@@ -193,7 +192,7 @@ class ObjectCropTask(BackboneTask):
         most = np.where(iou < SAME, similarity, -1.0).max(1)
         return np.argsort(-most, kind="stable")[:number].astype(np.int64)
 
-    def _changed(self, view: View, mirrored: bool, rng: np.random.Generator) -> View:
+    def _changed(self, view: TakeView, mirrored: bool, rng: np.random.Generator) -> TakeView:
         """A view as training shows it: some of its proposals, each object crop moved, all of them in another light."""
         config, count = self.config.object_crops, len(view.objects)
         extra = rng.permutation(len(view.pixels) - count)[: config.proposals] + count
@@ -202,9 +201,9 @@ class ObjectCropTask(BackboneTask):
         # One change of light for all object crops of a view, as one image has one light.
         strip = np.ascontiguousarray(moved[..., :3]).reshape(-1, SIZE, 3)
         moved[..., :3] = change_colours(strip, config.colour, 0.0, rng).reshape(len(rows), SIZE, SIZE, 3)
-        return View(moved, view.numbers[rows], view.overlap[rows], view.objects, view.states)
+        return TakeView(moved, view.numbers[rows], view.overlap[rows], view.objects, view.states)
 
-    def collate(self, samples: Sequence[list[View]]) -> dict[str, Any]:
+    def collate(self, samples: Sequence[list[TakeView]]) -> dict[str, Any]:
         views = [view for sample in samples for view in sample]
         most = max(len(view.states) for view in views)
         overlap = [np.pad(v.overlap, ((0, 0), (0, most - v.overlap.shape[1]))) for v in views]
@@ -220,7 +219,7 @@ class ObjectCropTask(BackboneTask):
         }
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        net = cast(OMaMa, model).backbone.object_crops
+        net = cast(TinyMatch, model).network.object_crops
         pixels = batch["pixels"].permute(0, 3, 1, 2).float() / 255
         described = net(pixels, batch["numbers"])
         with torch.autocast(described.device.type, enabled=False):
@@ -262,7 +261,7 @@ class ObjectCropTask(BackboneTask):
                     gone[take].append((total - nothing[:, 0])[missing])
         sums = {"matching": losses, "foreign": foreign, "absent": gone, "right": right}
         parts = {name: _mean_of_means(values, described) for name, values in sums.items()}
-        total = parts["matching"] + config.foreign * parts["foreign"] + config.absent * parts["absent"]
+        total = parts["matching"] + config.cross_take_weight * parts["foreign"] + config.absent * parts["absent"]
         return total, {name: value.detach() for name, value in parts.items()}
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -286,13 +285,13 @@ def _object_crops_of(folder: str | None) -> ObjectCropNet:
     Raises:
         ConfigError: the model has none.
     """
-    model = load_model(str(folder))
-    if not model.config.learned_backbone or not model.config.backbone_settings.get("object_crops"):
+    model = TinyMatch.from_pretrained(str(folder))
+    if model.config.network is None or not model.config.network.object_crops:
         raise ConfigError(
             "init has no object crops with which look-alikes could be found", path=folder,
-            fix="Set object_crops.look_alikes to 0, or init to a model of omama-close-ups.",
+            fix="Set object_crops.look_alikes to 0, or init to a model of tiny-match-crops.",
         )  # fmt: skip
-    return model.backbone.object_crops.eval()
+    return model.network.object_crops.eval()
 
 
 def _proposing(roots: Sequence[str], proposer: CachedProposer) -> Callable[[tuple[str, str, int]], None]:
@@ -340,7 +339,7 @@ def _moved(
     centre = np.array([(CUT - 1) / 2] * 2) + rng.uniform(-config.shift, config.shift, 2) * CUT
     matrix = affine(angle, scale, mirrored, centre, SIZE)
     moved = cv2.warpAffine(pixels, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if rng.random() < config.coarse:
+    if rng.random() < config.downscale_prob:
         side = int(rng.integers(SIZE // 4, SIZE * 5 // 8))
         far = cv2.resize(moved[..., :3], (side, side), interpolation=cv2.INTER_AREA)
         moved[..., :3] = cv2.resize(far, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,187 @@
+"""Models by name: a predictor for images, or one for whole takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from counterview.errors import ConfigError
+from counterview.inference.bundled import default_model
+from counterview.inference.zoo import TRACKERS, Source, resolve
+
+if TYPE_CHECKING:
+    from counterview.inference.mask_tracker import MaskTracker
+    from counterview.inference.predictor import Predictor
+    from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.takes import TakePredictor
+    from counterview.lmeec.model import LMEEC
+    from counterview.omama.model import OMaMa
+    from counterview.proposals.base import Proposer
+    from counterview.tiny.model import TinyMatch
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> Predictor[Any]:
+    """Load a predictor by name.
+
+    Args:
+        model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); ``base``, the same on
+            DINOv2-B and SAM 2.1; ``tiny`` and other models that come with the package; a trained folder, a recipe,
+            or the id ``owner/name`` of a repository on the Hub: see :mod:`counterview.inference.zoo`. Not given:
+            :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are.
+        proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph``
+            for ``knn``, and what it was trained with for a checkpoint.
+        features: of ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``,
+            ``dinov3``, a Hub id, or a folder. A checkpoint has its own and takes no other.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        cache: a folder in which proposals are kept, and found again.
+
+    Returns:
+        A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
+        :class:`~counterview.inference.mask_tracker.MaskTracker`.
+
+    Raises:
+        ConfigError: an unknown name; the nearest known one is named.
+        CheckpointError: a folder that holds no checkpoint, a damaged one, or a recipe that was not trained.
+        WeightsError: weights that cannot be fetched, or a bundled model that this installation lacks.
+        MissingExtraError: an extra that is not installed.
+
+    >>> import counterview
+    >>> model = counterview.load("knn")
+    >>> model.settings()["proposals"]["name"], model.settings()["features"]["name"]
+    ('graph', 'classical')
+    """
+    source = resolve(default_model(features) if model is None else model)
+    return load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+
+
+def load_source(
+    source: Source,
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> Predictor[Any]:
+    """:func:`load` for a model that was found by :func:`counterview.inference.zoo.resolve`."""
+    if source.method in TRACKERS:
+        refuse_options(source.method, proposals=proposals, features=features, cache=cache)
+        return load_tracker(source, device)
+    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache)
+
+
+def load_take_predictor(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> TakePredictor:
+    """Load what predicts whole takes, by name. Arguments and errors as :func:`load`.
+
+    Returns:
+        A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, a
+        :class:`~counterview.inference.takes.FramePredictor` for everything else.
+    """
+    from counterview.inference.takes import ClipPredictor, FramePredictor
+
+    source = resolve(default_model(features) if model is None else model)
+    if source.method in TRACKERS:
+        refuse_options(source.method, proposals=proposals, features=features, cache=cache)
+        return ClipPredictor(load_tracker(source, device).model)
+    return FramePredictor(load_matcher(source, proposals=proposals, features=features, device=device, cache=cache))
+
+
+def load_tracker(source: Source, device: str = "auto") -> MaskTracker:
+    """An LM-EEC by its source."""
+    from counterview.devices import resolve_device
+    from counterview.inference.mask_tracker import MaskTracker
+
+    return MaskTracker(_lmeec(source).to(resolve_device(device)), source=source.name)
+
+
+def load_matcher(
+    source: Source,
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> ProposalMatcher:
+    """A predictor that chooses among proposals, by its source. Arguments and errors as :func:`load`."""
+    from counterview.devices import resolve_device
+    from counterview.features import load_backbone
+    from counterview.inference.matchers import HeadMatcher, KnnMatcher
+    from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.tiny.model import TinyMatch
+
+    if source.method == "knn":
+        backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
+        chosen = proposals or source.options.get("proposals", "graph")
+        return ProposalMatcher(_proposer(chosen, {}, device, cache), backbone, KnnMatcher())
+    head = _head(source)
+    matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
+    config = matcher.omama
+    if features is not None and features != config.backbone:
+        raise ConfigError(
+            f"the model {source.name} was trained on other features", found=features, expected=config.backbone,
+            fix="Leave --features out.",
+        )  # fmt: skip
+    is_own = proposals is None or proposals == config.proposer
+    proposer = _proposer(proposals or config.proposer, config.proposer_settings if is_own else {}, device, cache)
+    own = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
+    backbone = own or load_backbone(config.backbone, device=device, **config.backbone_settings)
+    return ProposalMatcher(proposer, backbone, matcher)
+
+
+def refuse_options(method: str, **given: object) -> None:
+    """Raise ``ConfigError`` for options that an LM-EEC has no use for."""
+    surplus = [f"--{name}" for name, value in given.items() if value is not None]
+    if method in TRACKERS and surplus:
+        raise ConfigError(
+            f"LM-EEC takes no {' and no '.join(surplus)}", fix="It has no proposals and features of its own to choose."
+        )
+
+
+def _lmeec(source: Source) -> LMEEC:
+    from counterview.lmeec.model import LMEEC
+
+    return LMEEC.from_pretrained(_folder(source))
+
+
+def _head(source: Source) -> OMaMa | TinyMatch:
+    """The model of a folder, or the untrained nearest neighbour that a recipe describes."""
+    from counterview.config import load_config
+    from counterview.omama.config import OMaMaConfig
+    from counterview.omama.model import OMaMa
+    from counterview.tiny.config import TinyMatchConfig
+    from counterview.tiny.model import TinyMatch
+
+    is_tiny = source.method == "tiny-match"
+    if source.folder is not None:
+        return TinyMatch.from_pretrained(source.folder) if is_tiny else OMaMa.from_pretrained(source.folder)
+    settings = dict(source.settings or {})
+    return TinyMatch(load_config(TinyMatchConfig, settings)) if is_tiny else OMaMa(load_config(OMaMaConfig, settings))
+
+
+def _folder(source: Source) -> os.PathLike[str]:
+    if source.folder is None:
+        raise ConfigError(f"the model {source.name} has no weights")
+    return source.folder
+
+
+def _proposer(name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None) -> Proposer:
+    from counterview.proposals import load_proposer
+    from counterview.proposals.cache import CachedProposer
+
+    placement = {"device": device} if name.partition(":")[0] in ("sam2", "fastsam") else {}
+    proposer = load_proposer(name, **placement, **settings)
+    return proposer if cache is None else CachedProposer(proposer, cache)

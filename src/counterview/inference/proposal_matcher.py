@@ -1,0 +1,103 @@
+"""Propose, describe, match: a predictor that chooses among candidate masks (k-NN, O-MaMa, tiny-match)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from counterview.errors import InputError, ProposalError
+from counterview.inference.encoded import ImageEncoding
+from counterview.inference.predictor import QueryMasks, match_images, name_masks
+from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
+from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
+
+if TYPE_CHECKING:
+    from counterview.features.base import Backbone
+    from counterview.inference.matchers import Matcher
+    from counterview.proposals.base import Proposals, Proposer
+
+
+class ProposalMatcher:
+    """Finds objects of a query image among the proposals of a target image.
+
+    Args:
+        proposer: makes candidate masks.
+        backbone: makes feature maps and descriptors.
+        matcher: compares query objects with candidates.
+    """
+
+    def __init__(self, proposer: Proposer, backbone: Backbone, matcher: Matcher) -> None:
+        self.proposer = proposer
+        self.backbone = backbone
+        self.matcher = matcher
+
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`counterview.Predictor.settings`."""
+        return {
+            "matcher": {"name": self.matcher.name, **self.matcher.settings()},
+            "proposals": {"name": self.proposer.name, **self.proposer.settings()},
+            "features": {"name": self.backbone.name, **self.backbone.settings()},
+        }
+
+    def encode(
+        self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
+    ) -> ImageEncoding:
+        """Propose and describe, once an image ``(H, W, 3)``. See :meth:`counterview.Predictor.encode`."""
+        rgb = as_rgb(image)
+        candidates = self.proposer(rgb, name) if proposals is None else proposals
+        size = (rgb.shape[0], rgb.shape[1])
+        if tuple(candidates.size_hw) != size:
+            raise ProposalError("the proposals do not fit the image", found=candidates.size_hw, expected=size)
+        features = self.backbone.encode(rgb)
+        descriptors = self.matcher.describe(self.backbone, features, candidates.masks)
+        return ImageEncoding(size, features, candidates, descriptors)
+
+    def resolve(self, query: ImageEncoding, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
+        """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among the image's proposals."""
+        if isinstance(prompt, ObjectMask):
+            check_query_mask(prompt, query.size_hw, name)
+            return prompt
+        return mask_at(prompt, query.proposals)
+
+    def match(
+        self,
+        query_image: RgbImage | View,
+        query_masks: QueryMasks,
+        target_image: RgbImage | View,
+        *,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[Match]:
+        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
+        return match_images(self, query_image, query_masks, target_image, names, top_k)
+
+    def match_encoded(
+        self,
+        query: ImageEncoding,
+        query_masks: Sequence[ObjectMask],
+        target: ImageEncoding,
+        *,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[Match]:
+        """See :meth:`counterview.Predictor.match_encoded`."""
+        masks, names = name_masks(list(query_masks), names)
+        if top_k < 1:
+            raise InputError("at least one candidate must be asked for", found=top_k)
+        for mask, name in zip(masks, names, strict=True):
+            check_query_mask(mask, query.size_hw, name)
+        if not target.proposals.masks:
+            raise ProposalError(
+                "the target image has no proposals",
+                fix="Try another proposer, or give masks with --proposals folder:PATH.",
+            )
+        scores = self.matcher.score(self.backbone, query, masks, target)
+        order = (-scores.score).argsort(axis=1, kind="stable")[:, :top_k]
+        matches = []
+        for row, name in enumerate(names):
+            candidates = tuple(
+                Candidate(target.proposals.masks[i], float(scores.similarity[row, i]), int(i)) for i in order[row]
+            )
+            best, visibility = candidates[0], float(scores.visibility[row])
+            matches.append(Match(name, best.mask_rle, best.similarity, visibility, candidates, scores.notes[row]))
+        return matches

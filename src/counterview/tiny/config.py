@@ -1,0 +1,65 @@
+"""The architecture of ``tiny-match``: what is O-MaMa's stands below ``omama``, everything beside it is ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from counterview.config import out_of_range
+from counterview.errors import ConfigError
+from counterview.features.tiny import TinyConfig
+from counterview.omama.config import OMaMaConfig
+from counterview.tiny.reranker import RerankerConfig
+
+
+@dataclass(frozen=True)
+class TinyMatchConfig:
+    """Architecture of :class:`counterview.tiny.TinyMatch`.
+
+    Raises:
+        ConfigError: settings that do not go together; all problems at once.
+    """
+
+    omama: OMaMaConfig = field(default_factory=OMaMaConfig)
+    network: TinyConfig | None = field(
+        default=None,
+        metadata={"help": "the model's own feature network; null: the frozen features that omama.backbone names"},
+    )
+    descriptor_weight: float | Literal["learned"] = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the descriptors' own cosine in the similarity, beside the head's: 0 to 1, or learned"
+        },
+    )
+    attention_downscale: int = field(
+        default=1, metadata={"help": "the attention sees the map in blocks of so many cells a side"}
+    )
+    proposal_prior: float = field(
+        default=0.0,
+        metadata={"help": "weight of the proposer's score (the best 1), added to the similarity to choose a candidate"},
+    )
+    reranker: RerankerConfig | None = field(
+        default=None, metadata={"help": "the geometric re-ranker; null: each candidate by itself, as in the paper"}
+    )
+
+    def __post_init__(self) -> None:
+        problems = [
+            *out_of_range(self, "attention_downscale", at_least=1),
+            *out_of_range(self, "proposal_prior", at_least=0, below=100),
+        ]
+        if self.descriptor_weight != "learned":
+            problems += out_of_range(self, "descriptor_weight", at_least=0, below=1)
+        if self.descriptor_weight and not self.omama.matching_head:
+            problems.append("descriptor_weight is given without omama.matching_head, and would change nothing")
+        if self.reranker is not None:
+            if self.proposal_prior:
+                problems.append("proposal_prior is given beside reranker, which weighs the proposer's score itself")
+            if self.omama.visibility != "trained":
+                problems.append("omama.visibility is 'released' beside reranker, whose visibility is trained")
+        if self.network is not None:
+            if self.omama.backbone != "tiny":
+                problems.append(f"omama.backbone is {self.omama.backbone!r} beside network, which is 'tiny'")
+            if self.omama.backbone_settings:
+                problems.append("omama.backbone_settings are given beside network, which has settings of its own")
+        if problems:
+            raise ConfigError("; ".join(problems))
