@@ -1,11 +1,11 @@
-"""Put a trained model among the shipped ones: half precision, hashes, model card.
+"""Put a trained model among the bundled ones: half precision, hashes, model card.
 
 ::
 
-    python -m counterview.inference.bundled add tiny-follow runs/lmeec --recipe recipes/tabletop/lmeec.yaml \\
+    python -m tools.ship_model add tiny-follow runs/lmeec --recipe recipes/tabletop/lmeec.yaml \\
         --data "counterview tabletop …; counterview prepare …" --scores benchmarks/results/held_out.json
-    python -m counterview.inference.bundled card tiny-follow --scores benchmarks/results/held_out.json
-    python -m counterview.inference.bundled check [tiny-follow runs/lmeec]
+    python -m tools.ship_model card tiny-follow --scores benchmarks/results/held_out.json
+    python -m tools.ship_model check [tiny-follow runs/lmeec]
 
 ``check NAME FOLDER`` tells whether the shipped files are what the training run in FOLDER left.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from counterview.config import nearest
 from counterview.errors import CheckpointError, ConfigError, CounterviewError, InputError
 from counterview.inference import bundled
-from counterview.inference.zoo import method_of
+from counterview.inference.zoo import TRACKERS, method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 
 BUDGET_BYTES = 20_000_000
@@ -69,7 +70,7 @@ def add(
         facts["held_out"] = held_out_scores(scores, name) if scores is not None else {}
         write_json(aside / CARD, facts)
         write_card(aside / README, facts)
-        _check_loads(method, aside)
+        _check_loads(aside)
         others = sum(p.stat().st_size for n in bundled.BUNDLED if n != name for p in (root / n).glob("*"))
         size = sum(p.stat().st_size for p in aside.iterdir())
         if others + size > BUDGET_BYTES:
@@ -98,8 +99,8 @@ def convert(model: Path, out: Path) -> dict[str, Any]:
         CheckpointError: weights that cannot be read, or are not finite in half precision.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
+
+    from counterview.nn.checkpoint import read_tensors, write_tensors
 
     write_json(out / "config.json", read_json(model / "config.json"))
     weights = sorted(model.glob("*.safetensors"))
@@ -107,10 +108,7 @@ def convert(model: Path, out: Path) -> dict[str, Any]:
         raise CheckpointError("the weights are missing", path=model, expected="model.safetensors")
     count, before, after = 0, {}, {}
     for path in weights:
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError("is no safetensors file", path=path, found=type(error).__name__) from None
+        state = read_tensors(path)
         small = {}
         for key, value in sorted(state.items()):
             half = value
@@ -120,8 +118,7 @@ def convert(model: Path, out: Path) -> dict[str, Any]:
                 raise CheckpointError(f"{key!r} is not finite in half precision", path=path)
             small[key] = half.contiguous()
             count += value.numel() if value.is_floating_point() else 0
-        with atomic_write(out / path.name) as handle:
-            handle.write(save(small, metadata={"format": "pt"}))
+        write_tensors(out / path.name, small)
         before[path.name], after[path.name] = sha256_file(path), sha256_file(out / path.name)
     size = sum((out / name).stat().st_size for name in after)
     return {"parameters": count, "bytes": size, "trained_sha256": before, "shipped_sha256": after}
@@ -195,22 +192,42 @@ def refresh_hashes() -> dict[str, str]:
     return listed
 
 
-def _check_loads(method: str, folder: Path) -> None:
-    if method == "omama":
-        from counterview.omama.checkpoint import load_model
+def _check_loads(folder: Path) -> None:
+    from counterview.inference.loading import load_source
+    from counterview.inference.zoo import resolve
 
-        load_model(folder)
-    else:
-        from counterview.lmeec.model import LMEEC
-
-        LMEEC.from_pretrained(folder)
+    load_source(resolve(folder), device="cpu")
 
 
 # ------------------------------------------------------------------------------------------------------- card
 
+_METHODS = {
+    "omama": "O-MaMa (ICCV 2025, arXiv 2506.06026)",
+    "tiny-match": "Counterview's own, around an O-MaMa head (ICCV 2025, arXiv 2506.06026)",
+    "lmeec": "LM-EEC (NeurIPS 2025, arXiv 2510.11417)",
+    "tiny-follow": "LM-EEC (NeurIPS 2025, arXiv 2510.11417) with Counterview's appearance prompt and convolutional "
+    "image encoder",
+}
+_PARTS = {
+    "tiny-match": """| part | whose |
+|---|---|
+| matching head: context descriptor, cross-attention, contrastive embedding | O-MaMa |
+| features: object crops of 64 px beside a small map | Counterview |
+| a plain colour histogram beside them | Counterview |
+| descriptor weight 0.75: three quarters of the similarity is the descriptors' own cosine | Counterview |
+| homographies between the views, from proposals of both images | Counterview |
+| geometric re-ranker: weighs place against similarity, gives the visibility | Counterview |
+| proposals: the `tiny` proposer | Counterview |""",
+    "tiny-follow": """| part | whose |
+|---|---|
+| SAM 2's memory attention, mask decoder and memory encoder | SAM 2.1 (architecture; weights from scratch) |
+| two memory banks, cross-view prompt, MV-MoE fusion, compression | LM-EEC |
+| appearance prompt: fine features of the query object compared with every cell of the target | Counterview |
+| convolutional image encoder, from-scratch initial weights, feature matching as a first loss | Counterview |""",
+}
 _USE = {
-    "omama": 'model = cv.load("{name}")\nmatch = model.match(query_image, query_mask, target_image)[0]',
-    "lmeec": 'model = cv.load("{name}")                 # one pair of images; over a clip:\n'
+    "match": 'model = counterview.load("{name}")\nmatch = model.match(query_image, query_mask, target_image)[0]',
+    "track": 'model = counterview.load("{name}")        # one pair of images; over a clip:\n'
     "session = model.session()\nresult = session.step(query_image, {{'mug': query_mask}}, target_image)['mug']",
 }
 _NOT_FOR = """It was trained on rendered tables alone, to have something that runs before real weights are fetched, and
@@ -222,9 +239,7 @@ Ego-Exo4D. On photographs expect less."""
 def write_card(path: Path, facts: Mapping[str, Any]) -> None:
     """Write the model card."""
     rows = {
-        "method": "O-MaMa (ICCV 2025, arXiv 2506.06026)"
-        if facts["method"] == "omama"
-        else "LM-EEC (NeurIPS 2025, arXiv 2510.11417)",
+        "method": _METHODS[facts["method"]],
         "weights": f"{facts['parameters']:,}, half precision, {facts['bytes'] / 1e6:.1f} MB",
         "data": facts.get("data"),
         "recipe": facts.get("recipe"),
@@ -234,15 +249,18 @@ def write_card(path: Path, facts: Mapping[str, Any]) -> None:
         "machine": _machine(facts.get("environment") or {}),
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items() if value not in (None, ""))
+    use = "track" if facts["method"] in TRACKERS else "match"
     parts = [
         f"---\nlibrary_name: counterview\nlicense: apache-2.0\ntags: [image-segmentation, cross-view-correspondence]\n"
         f"---\n# {facts['name']}\n\nShips inside [Counterview](https://github.com/counterview/counterview): "
         f"{bundled.BUNDLED[facts['name']]}, trained from scratch on rendered takes.",
-        "```python\nimport counterview as cv\n"
-        + _USE[facts["method"]].format(name=facts["name"]).replace("{{", "{").replace("}}", "}")
-        + "\n```",
+        "```python\nimport counterview\n\n" + _USE[use].format(name=facts["name"]) + "\n```",
         f"| | |\n|---|---|\n{table}",
     ]
+    if facts["method"] in _PARTS:
+        parts.append(f"## Whose is what\n\n{_PARTS[facts['method']]}")
+    if facts.get("ablation"):
+        parts.append(_ablation(facts["ablation"]))
     if facts.get("note"):
         parts.append(str(facts["note"]))
     if facts.get("validation"):
@@ -271,6 +289,24 @@ def _held_out(scores: Mapping[str, Any]) -> str:
     return "Rendered held-out takes, both directions (`python -m benchmarks.held_out`):\n\n" + "\n".join(lines)
 
 
+def _ablation(sets: Mapping[str, Any]) -> str:
+    text = (
+        "## What each part is worth\n\nThe model without one part at a time, not trained again, on rendered held-out "
+        "takes, official protocol, both directions, 95 % intervals over takes "
+        "(`python -m benchmarks.tiny_match_ablation`):"
+    )
+    for title, part in sets.items():
+        lines = [f"| {title}, {part['takes']} takes | IoU | IoU lost | balanced accuracy |", "|---|---|---|---|"]
+        for row, values in part["rows"].items():
+            cells = [
+                "-" if None in values[m] else "{:.3f} ({:.3f}..{:.3f})".format(*values[m])
+                for m in ("iou", "iou_lost", "balanced_accuracy")
+            ]
+            lines.append("| " + " | ".join([row, *cells]) + " |")
+        text += "\n\n" + "\n".join(lines)
+    return text
+
+
 def _duration(seconds: Any) -> str | None:
     if not seconds:
         return None
@@ -287,9 +323,9 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m counterview.inference.bundled``."""
+    """``python -m tools.ship_model``."""
     parser = argparse.ArgumentParser(
-        "counterview.inference.bundled", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "tools.ship_model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     adding = commands.add_parser("add", help="put a trained folder among the shipped models")
@@ -302,6 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     card.add_argument("name")
     card.add_argument("--scores", type=Path)
     card.add_argument("--note")
+    card.add_argument("--ablation", type=Path)
     checking = commands.add_parser("check", help="verify hashes; with NAME FOLDER, that it was made from there")
     checking.add_argument("name", nargs="?")
     checking.add_argument("folder", type=Path, nargs="?")
@@ -314,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             _say(f"{options.name}: {facts['parameters']:,} weights, {facts['bytes'] / 1e6:.2f} MB")
         elif options.command == "card":
-            _say(f"wrote {renew_card(options.name, options.scores, options.note)}")
+            _say(f"wrote {renew_card(options.name, options.scores, options.note, options.ablation)}")
         else:
             _say(check(options.name, options.folder))
     except CounterviewError as error:
@@ -323,10 +360,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def renew_card(name: str, scores: Path | None, note: str | None) -> Path:
-    """Write ``README.md`` and ``card.json`` of a shipped model anew, with held-out scores if given."""
+def renew_card(name: str, scores: Path | None = None, note: str | None = None, ablation: Path | None = None) -> Path:
+    """Write ``config.json``, ``README.md`` and ``card.json`` of a bundled model again, in the current format.
+
+    Args:
+        name: of the model; its weights are not touched.
+        scores: results file of the held-out benchmark.
+        note: a line for the card.
+        ablation: results file of ``benchmarks.tiny_match_ablation``.
+    """
     folder = bundled.bundled_folder(name)
     facts = read_json(folder / CARD)
+    facts["method"] = method_of(folder)
+    write_json(folder / "config.json", current_config(folder))
+    if ablation is not None:
+        facts["ablation"] = read_json(ablation)["sets"]
     if scores is not None:
         facts["held_out"] = held_out_scores(scores, name)
     if note is not None:
@@ -335,6 +383,17 @@ def renew_card(name: str, scores: Path | None, note: str | None) -> Path:
     write_card(folder / README, facts)
     refresh_hashes()
     return folder / README
+
+
+def current_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a model in the current format, every value spelled out."""
+    from counterview.inference.loading import load_source
+    from counterview.inference.zoo import Source
+
+    predictor: Any = load_source(Source(folder.name, method_of(folder), folder), device="cpu")
+    model = predictor.model if hasattr(predictor, "model") else predictor.matcher.model
+    header: dict[str, Any] = model.header()
+    return header
 
 
 def check(name: str | None = None, folder: Path | None = None) -> str:
@@ -360,6 +419,8 @@ def check(name: str | None = None, folder: Path | None = None) -> str:
 
 
 def _say(text: str) -> None:
-    import sys
-
     sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

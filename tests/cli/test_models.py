@@ -14,7 +14,7 @@ PAIR = Path(str(files("counterview") / "assets" / "pair"))
 ARGUMENTS = ["match", str(PAIR / "ego.jpg"), str(PAIR / "exo.jpg"), "--mask", str(sorted(PAIR.glob("ego_*.png"))[0])]
 
 
-@pytest.mark.parametrize(("model", "name"), [("tiny", "omama"), ("tiny-follow", "lmeec"), (None, "omama")])
+@pytest.mark.parametrize(("model", "name"), [("tiny", "tiny-match"), ("tiny-follow", "lmeec"), (None, "tiny-match")])
 def test_match_by_shipped_models(with_shipped, tmp_path, capsys, monkeypatch, model, name):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
     option = [] if model is None else ["--model", model]

@@ -6,10 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from counterview.config import load_config
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features import load_backbone, tiny_weights
+from counterview.features.tiny import TinyConfig
 from counterview.media.files import sha256_file
-from counterview.omama import OMaMa, OMaMaConfig
+from counterview.omama import OMaMaConfig
+from counterview.tiny import TinyMatch, TinyMatchConfig
 
 BACKBONE = {"widths": [8, 8, 8, 8, 8], "blocks": [0, 0, 0, 0], "channels": 8, "fine": 4, "colours": 4}
 
@@ -17,10 +20,8 @@ BACKBONE = {"widths": [8, 8, 8, 8, 8], "blocks": [0, 0, 0, 0], "channels": 8, "f
 @pytest.fixture
 def folder(tmp_path):
     torch.manual_seed(0)
-    config = OMaMaConfig(
+    omama = OMaMaConfig(
         backbone="tiny",
-        learned_backbone=True,
-        backbone_settings=BACKBONE,
         channels=8,
         object_channels=4 + 2 * 12 + 6,
         hidden=8,
@@ -29,12 +30,14 @@ def folder(tmp_path):
         query_grid_hw=(2, 2),
         target_grid_hw=(2, 2),
     )
-    OMaMa(config).save_pretrained(tmp_path / "model")
+    TinyMatch(TinyMatchConfig(omama=omama, network=load_config(TinyConfig, BACKBONE))).save_pretrained(
+        tmp_path / "model"
+    )
     return tmp_path / "model"
 
 
 def test_a_models_network_is_a_backbone(folder):
-    model = OMaMa.from_pretrained(folder)
+    model = TinyMatch.from_pretrained(folder)
     loaded = load_backbone(str(folder))
     assert loaded.settings() == model.own_backbone().settings()
     assert loaded.channels == 8
@@ -50,17 +53,17 @@ def test_half_precision_keeps_counters_whole(folder):
 
 def test_damage_is_named(folder):
     path = folder / "model.safetensors"
-    state = {k: v for k, v in load_file(path).items() if k != "backbone.norm.bias"}
+    state = {k: v for k, v in load_file(path).items() if k != "network.norm.bias"}
     save_file(state, path)
-    with pytest.raises(CheckpointError, match="do not fit the backbone"):
+    with pytest.raises(CheckpointError, match=r"norm\.bias is missing"):
         load_backbone(str(folder))
     path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="do not fit the backbone"):
+    with pytest.raises(CheckpointError, match="not a readable file of weights"):
         load_backbone(str(folder))
     values = json.loads((folder / "config.json").read_text())
-    values["model"]["backbone_settings"] = {"widths": 3}
+    values["model"]["network"] = {"widths": 3}
     (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="no backbone of its own"):
+    with pytest.raises(CheckpointError, match="a network that cannot be built"):
         load_backbone(str(folder))
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from counterview.inference import bundled
-from tests.inference.small_models import small_lmeec, small_omama
+from tests.inference.small_models import small_lmeec, small_tiny_match
 from tools import ship_model
 
 
@@ -14,7 +14,7 @@ def shipped_models(tmp_path_factory):
     root = place / "assets"
     patch = pytest.MonkeyPatch()
     patch.setattr(bundled, "models_root", lambda: root)
-    ship_model.add("tiny-match", small_omama(place / "omama"), data="random", recipe="none")
+    ship_model.add("tiny-match", small_tiny_match(place / "omama"), data="random", recipe="none")
     ship_model.add("tiny-follow", small_lmeec(place / "lmeec"))
     patch.undo()
     return root

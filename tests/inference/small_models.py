@@ -1,4 +1,4 @@
-"""Model folders with random weights, as small as the code allows: an O-MaMa on `classical`, and an LM-EEC."""
+"""Model folders with random weights, as small as the code allows: a tiny-match on `classical`, and an LM-EEC."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from counterview.lmeec.config import HieraConfig, LMEECConfig
 from counterview.lmeec.model import LMEEC
 from counterview.media.files import write_json
-from counterview.omama import OMaMa, OMaMaConfig
+from counterview.omama import OMaMaConfig
+from counterview.tiny import TinyMatch, TinyMatchConfig
 
 
-def small_omama(folder: Path, **values: object) -> Path:
-    """An O-MaMa that works on the features and proposals which need no weights."""
+def small_tiny_match(folder: Path, **values: object) -> Path:
+    """A tiny-match on the features and proposals which need no weights."""
     torch.manual_seed(0)
     config = OMaMaConfig(
         channels=282,
@@ -21,8 +22,6 @@ def small_omama(folder: Path, **values: object) -> Path:
         hidden=16,
         embedding=8,
         heads=2,
-        residual=True,
-        attention_pooling=4,
         query_grid_hw=(4, 4),
         target_grid_hw=(4, 4),
         backbone="classical",
@@ -31,7 +30,9 @@ def small_omama(folder: Path, **values: object) -> Path:
         proposer_settings={"max_masks": 30, "working_side_px": 160, "regions": 150, "candidates": 150},
         **values,  # type: ignore[arg-type]
     )
-    return OMaMa(config).save_pretrained(folder)
+    return TinyMatch(TinyMatchConfig(omama=config, descriptor_weight="learned", attention_downscale=4)).save_pretrained(
+        folder
+    )
 
 
 def small_lmeec(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from counterview.data.dataset import open_dataset
 from counterview.errors import InputError
 from counterview.inference.dataset import predict
 from counterview.inference.matchers import KnnMatcher
-from counterview.inference.predictor import Predictor
+from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.inference.takes import FramePredictor
 from counterview.masks.geometry import iou, resize_mask
 from counterview.masks.rle import from_coco, to_coco
@@ -51,7 +51,7 @@ def prepared(tmp_path) -> Path:
 
 
 def model(proposer=None):
-    return Predictor(proposer or ColourProposer(), ColourBackbone(), KnnMatcher())
+    return ProposalMatcher(proposer or ColourProposer(), ColourBackbone(), KnnMatcher())
 
 
 def test_every_wanted_frame_is_answered_and_right(prepared, tmp_path):
@@ -126,7 +126,7 @@ def test_no_proposals_and_lost_images_are_answered_empty_and_said(prepared, tmp_
     counts = predict(
         FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "q.json", progress=False
     )
-    assert counts["empty"] == {"the image of cam01 cannot be had": 3}
+    assert counts["empty"] == {"the image of cam01 is not available": 3}
     entry = json.loads((tmp_path / "q.json").read_text())["ego-exo"]["results"]["take-a"]["masks"]["red"][
         f"{EGO}_cam01"
     ]["30"]

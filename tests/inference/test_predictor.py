@@ -8,8 +8,8 @@ import pytest
 import counterview
 from counterview.errors import ConfigError, ImageError, InputError, MaskError, ProposalError
 from counterview.inference.matchers import KnnMatcher
-from counterview.inference.predictor import Predictor, name_masks
 from counterview.inference.prompts import Point
+from counterview.inference.proposal_matcher import ProposalMatcher, name_masks
 from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene
 
 QUERY, QUERY_MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
@@ -17,7 +17,7 @@ TARGET, TARGET_MASKS = scene({"green": (2, 60), "yellow": (30, 10), "red": (100,
 
 
 def predictor(proposer=None):
-    return Predictor(proposer or ColourProposer(), ColourBackbone(), KnnMatcher())
+    return ProposalMatcher(proposer or ColourProposer(), ColourBackbone(), KnnMatcher())
 
 
 def test_every_object_is_found():
@@ -78,9 +78,9 @@ def test_candidates_are_ordered_by_what_the_matcher_says_not_by_similarity_alone
     class Contrary(KnnMatcher):
         def score(self, *arguments):
             found = super().score(*arguments)
-            return dataclasses.replace(found, rank=-found.similarity)
+            return dataclasses.replace(found, score=-found.similarity)
 
-    match = Predictor(ColourProposer(), ColourBackbone(), Contrary()).match(QUERY, QUERY_MASKS["red"], TARGET)[0]
+    match = ProposalMatcher(ColourProposer(), ColourBackbone(), Contrary()).match(QUERY, QUERY_MASKS["red"], TARGET)[0]
     similarities = [c.similarity for c in match.candidates]
     assert similarities == sorted(similarities)
     assert match.similarity == similarities[0] < similarities[-1]

@@ -3,25 +3,32 @@
 import pytest
 
 from counterview import load
-from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.inference.loading import load_take_predictor
 from counterview.inference.takes import FramePredictor
 from counterview.inference.zoo import method_of, recipes_root, resolve
 from counterview.masks.geometry import iou
 from counterview.media.files import write_json
 from tests.inference.fakes import scene
-from tests.inference.small_models import as_run, small_omama
+from tests.inference.small_models import as_run, small_tiny_match
 
 
 def test_the_method_of_a_folder(tmp_path):
-    write_json(tmp_path / "a" / "config.json", {"method": "omama"})
-    write_json(tmp_path / "b" / "config.json", {"format": "counterview-lmeec", "version": 1})
+    write_json(tmp_path / "a" / "config.json", {"method": "omama", "format_version": 1, "model": {}})
+    write_json(tmp_path / "b" / "config.json", {"format": "counterview-lmeec", "version": 1, "model": {}})
+    new = {"format": "counterview", "format_version": 2, "model": {}}
+    for method in ("omama", "tiny-match", "lmeec", "tiny-follow"):
+        write_json(tmp_path / method / "config.json", {**new, "method": method})
+        assert method_of(tmp_path / method) == method
+    write_json(tmp_path / "d" / "config.json", {**new, "method": "knn"})
+    with pytest.raises(CheckpointError, match="unknown method; found knn"):
+        method_of(tmp_path / "d")
     write_json(tmp_path / "c" / "config.json", {"model_type": "bert"})
     assert method_of(tmp_path / "a") == "omama"
     assert method_of(tmp_path / "b") == "lmeec"
-    with pytest.raises(CheckpointError, match="no checkpoint of a method"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of Counterview"):
         method_of(tmp_path / "c")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(CheckpointError, match="no such file"):
         method_of(tmp_path)
 
 
@@ -29,13 +36,13 @@ def test_names_and_options_that_do_not_fit(tmp_path):
     assert isinstance(load_take_predictor("knn"), FramePredictor)
     with pytest.raises(ConfigError, match="no model"):
         load_take_predictor("kn")
-    write_json(tmp_path / "config.json", {"format": "counterview-lmeec", "version": 1})
+    write_json(tmp_path / "config.json", {"format": "counterview-lmeec", "version": 1, "model": {}})
     with pytest.raises(ConfigError, match="takes no --features"):
         load_take_predictor(tmp_path, features="classical")
 
 
 def test_the_same_names_in_python_and_for_whole_takes(with_shipped, tmp_path, monkeypatch):
-    run = as_run(small_omama(tmp_path / "m"), tmp_path / "run")
+    run = as_run(small_tiny_match(tmp_path / "m"), tmp_path / "run")
     assert resolve("knn").method == "knn"
     assert resolve("base").options == {"features": "dinov2-base-reg", "proposals": "sam2"}
     assert resolve("tiny").name == resolve("tiny-match").name == "tiny-match"
@@ -44,7 +51,7 @@ def test_the_same_names_in_python_and_for_whole_takes(with_shipped, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
     assert resolve("tiny").folder == with_shipped / "tiny-match", "a shipped name comes first"
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(CheckpointError, match="no such file"):
         resolve("./tiny")
     for bad, near in (("tyny", "tiny"), ("knnn", "knn")):
         with pytest.raises(ConfigError, match=f"'{near}'"):
@@ -59,9 +66,9 @@ def test_recipes_stand_for_the_folder_they_were_trained_to(tmp_path, monkeypatch
         with pytest.raises(CheckpointError, match="has not been trained here") as caught:
             load(name)
         assert "counterview train" in str(caught.value)
-    small_omama(tmp_path / "runs" / "main-ego2exo" / "model")
+    small_tiny_match(tmp_path / "runs" / "main-ego2exo" / "model")
     for name in ("omama/main-ego2exo", str(recipes_root() / "omama" / "main-ego2exo.yaml")):
-        assert load(name).settings()["matcher"]["name"] == "omama"
+        assert load(name).settings()["matcher"]["name"] == "tiny-match"
     with pytest.raises(ConfigError, match="no such recipe"):
         load("omama/man-ego2exo.yaml")
     with pytest.raises(ConfigError, match="omama/main-ego2exo"):
@@ -94,7 +101,7 @@ def test_a_hub_id_without_network_says_what_runs(name, tmp_path, monkeypatch):
 
 
 def test_a_hub_repository_that_lies_here_is_a_folder(tmp_path, monkeypatch):
-    folder = small_omama(tmp_path / "m")
+    folder = small_tiny_match(tmp_path / "m")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
     assert resolve("somebody/something").folder == folder
     assert load("somebody/something").matcher.source == "somebody/something"

@@ -22,7 +22,7 @@ def test_convert_names_every_tensor(released, tmp_path):
     torch.save(released["exo2ego"], tmp_path / "best.pt")
     result = run("omama", tmp_path / "best.pt", tmp_path / "out", "--direction", "exo2ego")
     assert result.exit_code == 0, result.output
-    assert all(name in result.output for name in released_names())
+    assert all(name in result.output for name in released_names(OMaMa))
     model = OMaMa.from_pretrained(tmp_path / "out")
     expected = OMaMa.from_released(released["exo2ego"]).state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())

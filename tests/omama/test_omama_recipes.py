@@ -7,6 +7,7 @@ import pytest
 
 from counterview.errors import ConfigError
 from counterview.omama import OMaMa, OMaMaConfig
+from counterview.tiny import TinyMatch
 from counterview.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2] / "recipes"
@@ -34,11 +35,12 @@ def test_every_published_row_has_a_recipe_for_each_direction():
 @pytest.mark.parametrize("path", PAPER + TABLETOP, ids=lambda p: p.stem)
 def test_recipe(path):
     recipe = load_recipe(path)
-    assert recipe.method == "omama"
     model, training = recipe.config.model, recipe.training
     if path in TABLETOP:
-        assert model.backbone == ("classical" if "classical" in path.stem else "tiny")
+        assert recipe.method == "tiny-match-head"
+        assert model.omama.backbone == ("classical" if "classical" in path.stem else "tiny")
         return
+    assert recipe.method == "omama"
     row, _, direction = path.stem.rpartition("-")
     assert recipe.config.data.directions == (direction,)
     assert (training.batch_size, training.lr, training.min_lr, training.epochs) == (24, 8e-5, 1e-6, 3)
@@ -62,22 +64,27 @@ def test_each_run_of_tiny_match_can_begin_with_the_model_of_the_one_before():
     parts = ("", "-objects", "-object-crops", "-look-alikes", "-rooms", "-head", "-reranker")
     names = [f"tiny-match{part}" for part in parts]
     recipes = [load_recipe(ROOT / "tabletop" / f"{name}.yaml") for name in names]
-    assert [r.method for r in recipes] == ["omama-end-to-end", *["omama-close-ups"] * 4, "omama", "omama-scene"]
+    assert [r.method for r in recipes] == [
+        "tiny-match-maps",
+        *["tiny-match-crops"] * 4,
+        "tiny-match-head",
+        "tiny-match-reranker",
+    ]
     shapes = [
-        {name: value.shape for name, value in OMaMa(r.config.model).backbone.state_dict().items()} for r in recipes
+        {name: value.shape for name, value in TinyMatch(r.config.model).network.state_dict().items()} for r in recipes
     ]
     object_crops = {name for name in shapes[1] if name.startswith("object_crops.")}
     assert shapes[0] == {name: shape for name, shape in shapes[1].items() if name not in object_crops}
     assert shapes[1] == shapes[2] == shapes[3] == shapes[4] == shapes[5] == shapes[6]
     begins = [*(r.config.object_crops.init for r in recipes[1:5]), recipes[5].config.init, recipes[6].config.init]
     assert [Path(begin).parts[:2] for begin in begins] == [("runs", name) for name in names[:6]]
-    # The last changes no weight of the one before, and asks it the same: similarities are as they were.
-    head, scene = (r.config.model for r in recipes[5:])
-    changed = {f.name for f in fields(head) if getattr(head, f.name) != getattr(scene, f.name)}
-    assert changed == {"scene", "proposal_prior", "residual_share"}
-    assert 2e6 < sum(p.numel() for p in OMaMa(recipes[5].config.model).backbone.parameters()) < 6e6
-    frozen = load_recipe(ROOT / "tabletop" / "omama.yaml").config.model
-    last = recipes[5].config.model
+    # The last changes no weight of the one before.
+    head, reranker = (r.config.model for r in recipes[5:])
+    changed = {f.name for f in fields(head) if getattr(head, f.name) != getattr(reranker, f.name)}
+    assert changed == {"reranker", "proposal_prior", "descriptor_weight"}
+    assert 2e6 < sum(p.numel() for p in TinyMatch(recipes[5].config.model).network.parameters()) < 6e6
+    frozen = load_recipe(ROOT / "tabletop" / "omama.yaml").config.model.omama
+    last = recipes[5].config.model.omama
     assert (frozen.channels, frozen.object_channels) == (last.channels, last.object_channels)
 
 

@@ -22,7 +22,7 @@ from counterview.omama.training.mining import TRUTH
 from counterview.omama.training.recipe import OMaMaRecipe
 from counterview.omama.training.samples import collate, make_example
 from counterview.omama.training.task import OMaMaTask
-from counterview.omama.training.validation import Validator, summarise
+from counterview.omama.training.validation import OMaMaValidator, summarise
 from counterview.training.task import Task
 from counterview.types import ObjectMask
 
@@ -204,7 +204,7 @@ def test_without_proposals_the_answer_is_not_visible(task):
             return Proposals.none(image.shape[:2])
 
     store = ImageStore(task.config.model, task.store.root / "nothing", proposer=Nothing())
-    rows = list(Validator(store, task.val_data, task.val_pairs[:4]).rows(task.build_model().eval()))
+    rows = list(OMaMaValidator(store, task.val_data, task.val_pairs[:4]).rows(task.build_model().eval()))
     assert [r.confidence for r in rows] == [0.0] * 4
     assert all(r.proposal == -1 and (r.scores is None or r.scores[0] == 0) for r in rows)
     take = task.train_data.takes[0]
@@ -325,21 +325,6 @@ def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
     assert store.backbone.passes == 0
     assert TRUTH == -1
     assert Path(store.root).is_dir()
-
-
-def test_validation_chooses_with_the_proposers_score_where_the_model_says_so(task):
-    model = task.build_model().eval()
-    validator = Validator(task.store, task.val_data, task.val_pairs[:6])
-    plain = list(validator.rows(model))
-    model.config = dataclasses.replace(model.config, proposal_prior=50.0)
-    swayed = list(validator.rows(model))
-    for row in swayed:
-        pair = validator.pairs[row.number][1]
-        scores = task.store.proposals(task.val_data.take(pair.take), pair.target_camera, pair.frame).scores
-        if row.proposal >= 0:
-            assert scores[row.proposal] == scores.max()
-    assert [r.proposal for r in swayed] != [r.proposal for r in plain]
-    assert [r.confidence for r in swayed] == [r.confidence for r in plain]
 
 
 def test_a_few_images_are_prepared_by_the_store_at_hand_whatever_the_workers(task, tmp_path):

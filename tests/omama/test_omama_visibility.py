@@ -7,7 +7,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from counterview.errors import InputError
-from counterview.omama.visibility import Calibration, VisibilityHead, similarity_statistics
+from counterview.nn.calibration import Calibration
+from counterview.omama.visibility import VisibilityHead, similarity_statistics
 
 
 def data(scale=0.3, shift=2.0, size=20000):

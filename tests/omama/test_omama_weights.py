@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from counterview.errors import CheckpointError, WeightsError
+from counterview.nn.checkpoint import read_released
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.checkpoint import load_model
-from counterview.omama.released import load_released, read_state_dict, released_names
+from counterview.omama.released import released_names
 
 TINY = OMaMaConfig(channels=8, hidden=6, embedding=4, heads=2, query_grid_hw=(2, 3), target_grid_hw=(3, 2))
 
 
 def test_every_released_tensor_is_used_and_named(head, released):
-    names = released_names()
+    names = released_names(OMaMa)
     for direction, key in (("exo2ego", "reverse_true"), ("ego2exo", "reverse_false")):
         listed = {p["name"] for p in head["parameters"][key]}
         assert set(names) == listed
@@ -44,9 +44,9 @@ def test_files_of_every_kind_load_equal(released, tmp_path):
     torch.save({"epoch": 1, "model_state_dict": state}, tmp_path / "wrapped.pt")
     torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "parallel.pth")
     save_file(state, tmp_path / "weights.safetensors")
-    expected = load_released(state).state_dict()
+    expected = OMaMa.from_released(state).state_dict()
     for name in ("plain.pt", "wrapped.pt", "parallel.pth", "weights.safetensors"):
-        found = load_released(tmp_path / name, "ego2exo").state_dict()
+        found = OMaMa.from_released(tmp_path / name, "ego2exo").state_dict()
         assert all(torch.equal(found[k], v) for k, v in expected.items())
         (tmp_path / name).unlink()
 
@@ -56,18 +56,18 @@ def test_what_is_wrong_is_named(released, tmp_path):
     weight = state.pop("mlp.mlp.2.bias")
     state["mlp.mlp.2.bais"] = weight
     with pytest.raises(CheckpointError, match=r"mlp\.mlp\.2\.bias is missing; mlp\.mlp\.2\.bais is unknown"):
-        load_released(state)
+        OMaMa.from_released(state)
     state = dict(released["ego2exo"]) | {"mlp.mlp.0.weight": torch.zeros(768, 1536)}
     with pytest.raises(CheckpointError, match=r"mlp\.mlp\.0\.weight is \(768, 1536\), expected \(768, 2304\)"):
-        load_released(state)
+        OMaMa.from_released(state)
     state = dict(released["ego2exo"]) | {"mlp.mlp.0.bias": torch.full((768,), torch.nan)}
     with pytest.raises(CheckpointError, match="finite"):
-        load_released(state)
+        OMaMa.from_released(state)
     state = dict(released["ego2exo"]) | {"pos_embed_T": torch.zeros(1, 100, 768)}
     with pytest.raises(CheckpointError, match="100 cells"):
-        load_released(state)
+        OMaMa.from_released(state)
     with pytest.raises(CheckpointError, match="missing"):
-        load_released({})
+        OMaMa.from_released({})
 
 
 class Evil:
@@ -82,7 +82,7 @@ def test_files_that_are_no_weights(tmp_path, capsys):
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("text.pt", "text.safetensors", "evil.pt", "list.pt", "none.pt"):
         with pytest.raises(CheckpointError, match=name):
-            read_state_dict(tmp_path / name)
+            read_released(tmp_path / name)
     assert capsys.readouterr().out == ""
 
 
@@ -110,13 +110,13 @@ def test_checkpoints_of_another_kind(tmp_path):
         save_file(tensors or state, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(values or config))
         with pytest.raises(CheckpointError, match=match):
-            load_model(folder)
+            OMaMa.from_pretrained(folder)
 
     broken(r"head\.0\.bias is missing", tensors={k: v for k, v in state.items() if k != "head.0.bias"})
     broken(r"more\.weight is unknown", tensors={**state, "more.weight": torch.zeros(1)})
     broken(r"head\.0\.bias is \(9,\), expected \(6,\)", tensors={**state, "head.0.bias": torch.zeros(9)})
     broken("another method", values={**config, "method": "lmeec"})
-    broken("another format", values={**config, "format_version": 7})
+    broken("another version of Counterview; found format 7", values={**config, "format_version": 7})
     broken("hiden", values={**config, "model": {**config["model"], "hiden": 3}})
     broken(
         r"query_position\.weight is \(2, 3, 8\), expected \(5, 5, 8\)",
@@ -124,21 +124,21 @@ def test_checkpoints_of_another_kind(tmp_path):
     )
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not JSON"):
-        load_model(folder)
+        OMaMa.from_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"123")
     with pytest.raises(CheckpointError, match="readable"):
-        load_model(folder)
+        OMaMa.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="missing"):
-        load_model(folder)
+        OMaMa.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="no such folder"):
-        load_model(tmp_path / "nowhere")
+        OMaMa.from_pretrained(tmp_path / "nowhere")
 
 
 def test_hub_without_network(monkeypatch):
-    with pytest.raises(WeightsError, match=r"cannot be had|cannot be reached"):
-        load_model("someone/omama")
+    with pytest.raises(WeightsError, match=r"not available|cannot be had|cannot be reached"):
+        OMaMa.from_pretrained("someone/omama")
 
 
 def test_push_uploads_the_folder(monkeypatch):
@@ -154,7 +154,7 @@ def test_push_uploads_the_folder(monkeypatch):
             uploads.append((repo_id, private, exist_ok))
 
         def upload_folder(self, repo_id, folder_path, commit_message):
-            uploads.append((repo_id, load_model(folder_path).config))
+            uploads.append((repo_id, OMaMa.from_pretrained(folder_path).config))
             return type("Commit", (), {"repo_url": f"https://huggingface.co/{repo_id}"})()
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)

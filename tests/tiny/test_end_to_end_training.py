@@ -9,11 +9,11 @@ import torch
 from counterview.config import load_config
 from counterview.errors import ConfigError
 from counterview.features.tiny import TinyMaps
-from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.training.recipe import OMaMaRecipe
 from counterview.proposals import Proposals
+from counterview.tiny import TinyMatch, TinyMatchConfig
 from counterview.tiny.training.crop_batches import collate_crops, describe_crops
 from counterview.tiny.training.end_to_end import EndToEndRecipe, EndToEndTask, moments
+from counterview.tiny.training.head import TinyMatchHeadRecipe, TinyMatchHeadTask
 from counterview.tiny.training.image_crops import Crop, CropConfig, draw_crop
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
@@ -28,14 +28,11 @@ def recipe_values(place, **training) -> dict:
     backbone = {"widths": [8, 12, 16, 24, 32], "blocks": [1, 1, 1, 1], "channels": 16, "fine": 8, "colours": 8}
     model = {
         "backbone": "tiny",
-        "learned_backbone": True,
-        "backbone_settings": backbone,
         "channels": 16,
         "object_channels": 8 + 2 * 24 + 6,
         "hidden": 32,
         "embedding": 16,
         "heads": 2,
-        "attention_pooling": 2,
         "query_grid_hw": [6, 6],
         "target_grid_hw": [6, 6],
         "descriptor": {"context_px": 20},
@@ -44,10 +41,10 @@ def recipe_values(place, **training) -> dict:
     }
     base = {"epochs": 1, "max_steps": 4, "batch_size": 2, "lr": 3e-3, "trackers": [], "device": "cpu", "seed": 0}
     return {
-        "method": "omama-end-to-end",
+        "method": "tiny-match-maps",
         "training": base | training,
         "data": values["data"] | {"cache": str(root / "cache-e2e")},
-        "model": model,
+        "model": {"omama": model, "network": backbone, "attention_downscale": 2},
         "end_to_end": {"views": 2},
         "crops": {"size_px": 96, "zoom_min": 0.7, "zoom_max": 1.2, "distractors": 4},
         "loss": {"visibility": 0.5},
@@ -169,7 +166,7 @@ def test_crops_are_described_as_images_are(task):
     backbone = model.own_backbone()
     features = backbone.encode(image)
     used = describe_masks(
-        model.config.descriptor, backbone, features, [ObjectMask.from_array(m) for m in masks.values()]
+        model.config.omama.descriptor, backbone, features, [ObjectMask.from_array(m) for m in masks.values()]
     )
     # Sampling at half size takes the lower right pixel of each four.
     points = np.stack([m[1::2, 1::2] for m in masks.values()])
@@ -177,7 +174,7 @@ def test_crops_are_described_as_images_are(task):
         *(m[None] for m in (features.extra.maps.colours, features.extra.maps.fine, features.extra.maps.map))
     )
     with torch.no_grad():
-        trained = describe_crops(model.backbone, maps, [points], model.config.descriptor.context_px)[0]
+        trained = describe_crops(model.network, maps, [points], model.config.omama.descriptor.context_px)[0]
     close = (used - trained).abs() / trained.abs().clamp(min=0.05)
     assert close.quantile(0.95) < 0.05
 
@@ -202,8 +199,8 @@ def test_a_whole_run_learns_exports_and_goes_on(task, place, tmp_path):
     trained = recipe.build_task()
     first = trained.collate([trained.sample(0, i, np.random.default_rng([9, i])) for i in range(6)])
     result = fit(trained, recipe.training, tmp_path / "run", progress=False)
-    model = OMaMa.from_pretrained(result.model_dir)
-    assert model.config.learned_backbone
+    model = TinyMatch.from_pretrained(result.model_dir)
+    assert model.config.network is not None
     assert not next(iter(model.parameters())).isnan().any()
     fresh = trained.build_model().train()
     with torch.no_grad():
@@ -221,12 +218,12 @@ def test_a_whole_run_learns_exports_and_goes_on(task, place, tmp_path):
 
 def test_configuration_errors(place, tmp_path):
     values = recipe_values(place)
-    values["model"]["learned_backbone"] = False
-    with pytest.raises(ConfigError, match="learned_backbone is false"):
+    values["model"]["network"] = None
+    with pytest.raises(ConfigError, match="network is not given"):
         load_recipe(values)
-    with pytest.raises(ConfigError, match="the only one that learns is 'tiny'"):
+    with pytest.raises(ConfigError, match="beside network, which is 'tiny'"):
         load_config(EndToEndRecipe, json.loads(json.dumps(recipe_values(place) | {
-            "model": recipe_values(place)["model"] | {"backbone": "classical"}})) | {})  # fmt: skip
+            "model": recipe_values(place)["model"] | {"omama": {"backbone": "classical"}}})) | {})  # fmt: skip
     with pytest.raises(ConfigError, match=r"loss.graded and loss.batch_negatives changes nothing"):
         load_recipe(recipe_values(place) | {"loss": {"graded": True, "batch_negatives": True}})
     with pytest.raises(ConfigError, match=r"size_px is 100.*zoom_min"):
@@ -236,47 +233,47 @@ def test_configuration_errors(place, tmp_path):
 
 def test_the_head_goes_on_over_a_frozen_backbone(place, tmp_path):
     """A second run begins with the model of a first, reads its maps from a cache, and leaves its network as it was."""
-    from counterview.omama.training.task import OMaMaTask
-
     torch.manual_seed(0)
     values = recipe_values(place)
-    first = OMaMa(load_config(OMaMaConfig, values["model"])).eval()
+    first = TinyMatch(load_config(TinyMatchConfig, values["model"])).eval()
     first.save_pretrained(tmp_path / "first")
     data = values["data"] | {"cache": str(tmp_path / "cache"), "fraction": 0.2, "val_fraction": 0.2}
     recipe = {"data": data, "model": values["model"]}
-    with pytest.raises(ConfigError, match="nothing says whose"):
-        load_config(OMaMaRecipe, recipe)
-    task = OMaMaTask(load_config(OMaMaRecipe, recipe | {"init": str(tmp_path / "first")}), progress=False)
+    with pytest.raises(ConfigError, match="its weights are not"):
+        load_config(TinyMatchHeadRecipe, recipe)
+    task = TinyMatchHeadTask(
+        load_config(TinyMatchHeadRecipe, recipe | {"init": str(tmp_path / "first")}), progress=False
+    )
     model = task.build_model()
     for name, value in model.state_dict().items():
         kept = first.state_dict()[name]
         assert torch.equal(value, kept.half().to(kept.dtype) if kept.is_floating_point() else kept), name
     assert task.store.backbone.settings()["weights"] == model.own_backbone().settings()["weights"]
-    assert not any(p.requires_grad for p in model.backbone.parameters())
+    assert not any(p.requires_grad for p in model.network.parameters())
     batch = task.collate([task.sample(0, i, np.random.default_rng(i)) for i in range(4)])
     task.loss(model.train(), batch)[0].backward()
-    assert model.head[0].weight.grad is not None
-    anew = OMaMaTask(
-        load_config(OMaMaRecipe, recipe | {"init": str(tmp_path / "first"), "init_head": False})
+    assert model.omama.head[0].weight.grad is not None
+    anew = TinyMatchHeadTask(
+        load_config(TinyMatchHeadRecipe, recipe | {"init": str(tmp_path / "first"), "init_head": False})
     ).build_model()
-    assert torch.equal(anew.backbone.stem[0].weight, first.backbone.stem[0].weight.half().float())
-    assert not torch.equal(anew.head[0].weight, first.head[0].weight)
+    assert torch.equal(anew.network.stem[0].weight, first.network.stem[0].weight.half().float())
+    assert not torch.equal(anew.omama.head[0].weight, first.omama.head[0].weight)
     other = values["model"] | {"hidden": 16}
     wrong = {"data": data, "model": other, "init": str(tmp_path / "first")}
     with pytest.raises(ConfigError, match="another architecture"):
-        OMaMaTask(load_config(OMaMaRecipe, wrong), progress=False).build_model()
+        TinyMatchHeadTask(load_config(TinyMatchHeadRecipe, wrong), progress=False).build_model()
 
 
-def test_the_direct_loss_by_loops(task):
+def test_the_descriptor_loss_by_loops(task):
     """Own candidates that do not overlap the truth, and all candidates of other takes, are what is told apart."""
     samples = [task.sample(0, i, np.random.default_rng([3, i])) for i in range(3)]
     samples = [(number, views) for number, (_, views) in enumerate(samples)]  # as if each were of another take
     batch = collate_crops(samples)
     torch.manual_seed(1)
     crops, most = batch["candidates"].shape
-    table = torch.randn(crops, most, task.config.model.object_width + 16)
-    found = task._direct_loss(table, batch).view(batch["query"].shape)
-    objects = torch.nn.functional.normalize(table[..., : task.config.model.object_width], dim=-1)
+    table = torch.randn(crops, most, task.config.model.omama.object_width + 16)
+    found = task._descriptor_loss(table, batch).view(batch["query"].shape)
+    objects = torch.nn.functional.normalize(table[..., : task.config.model.omama.object_width], dim=-1)
     checked = 0
     for p, (query_crop, target_crop) in enumerate(batch["pairs"].tolist()):
         for q in range(batch["query"].shape[1]):
@@ -291,7 +288,7 @@ def test_the_direct_loss_by_loops(task):
                     apart = crop == target_crop and (n == right or batch["overlap"][p, q, n] < 0.3)
                     if other_take or apart:
                         rivals.append((crop == target_crop and n == right, objects[query_crop, row] @ objects[crop, n]))
-            logits = torch.stack([value for _, value in rivals]) / task.config.end_to_end.direct_temperature
+            logits = torch.stack([value for _, value in rivals]) / task.config.end_to_end.descriptor_temperature
             place = [is_right for is_right, _ in rivals].index(True)
             assert found[p, q] == pytest.approx(float(torch.logsumexp(logits, 0) - logits[place]), rel=1e-4)
             checked += 1

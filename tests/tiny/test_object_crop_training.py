@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from counterview.config import load_config
 from counterview.errors import ConfigError, InputError
 from counterview.features.object_crops import cut
-from counterview.omama import OMaMa, OMaMaConfig
+from counterview.features.tiny import TinyConfig
+from counterview.omama import OMaMaConfig
 from counterview.omama.training.image_store import mask_overlaps
+from counterview.tiny import TinyMatch, TinyMatchConfig
 from counterview.tiny.training.backbone_task import objects_in
 from counterview.tiny.training.object_crop_recipe import ObjectCropTraining
-from counterview.tiny.training.object_crops import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, View
+from counterview.tiny.training.object_crops import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, TakeView
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
@@ -24,8 +27,6 @@ def recipe_values(place, object_crops=(), **training):
     root, values = place
     model = {
         "backbone": "tiny",
-        "learned_backbone": True,
-        "backbone_settings": TINY | CLOSE,
         "channels": 16,
         "object_channels": 24,
         "matching_head": False,
@@ -38,12 +39,18 @@ def recipe_values(place, object_crops=(), **training):
     }
     base = {"epochs": 1, "max_steps": 4, "batch_size": 2, "lr": 3e-3, "trackers": [], "device": "cpu", "seed": 0}
     return {
-        "method": "omama-close-ups",
+        "method": "tiny-match-crops",
         "training": base | training,
         "data": values["data"] | {"cache": str(root / "cache-close")},
-        "model": model,
+        "model": {"omama": model, "network": TINY | CLOSE},
         "object_crops": {"proposals": 4, "kept_proposals": 8} | dict(object_crops),
     }
+
+
+def maps_alone():
+    """A model whose network has no object crops."""
+    omama = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny")
+    return TinyMatchConfig(omama=omama, network=load_config(TinyConfig, TINY))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def test_is_a_task_and_samples_are_functions_of_their_seed(task):
     assert not all(a.pixels.shape == b.pixels.shape and np.array_equal(a.pixels, b.pixels)
                    for a, b in zip(one, other, strict=False))  # fmt: skip
     model = task.build_model()
-    learning = {id(p) for p in model.backbone.object_crops.parameters()}
+    learning = {id(p) for p in model.network.object_crops.parameters()}
     assert {id(p) for p in model.parameters() if p.requires_grad} == learning
     assert {id(p) for g in task.parameter_groups(model, 1e-3, 0.1) for p in g["params"]} == learning
 
@@ -92,7 +99,7 @@ def views_camera(task):
 
 def view_of(objects, states, overlap):
     rows = len(overlap)
-    return View(np.zeros((rows, 64, 64, 4), np.uint8), np.zeros((rows, 2), np.float32),
+    return TakeView(np.zeros((rows, 64, 64, 4), np.uint8), np.zeros((rows, 2), np.float32),
                 np.array(overlap, np.float32), np.array(objects), np.array(states))  # fmt: skip
 
 
@@ -110,7 +117,7 @@ def test_the_loss_by_loops(task):
     config = task.config.object_crops
     rows = [described[0:4], described[4:7], described[7:8], described[8:10]]
     views, takes = [*first, *second], [0, 0, 1, 1]
-    sums = {name: [[], []] for name in ("matching", "foreign", "absent")}
+    sums = {name: [[], []] for name in ("matching", "cross_take", "absent")}
     for a in range(4):
         for b in range(4):
             if a == b or takes[a] != takes[b]:
@@ -126,7 +133,7 @@ def test_the_loss_by_loops(task):
                 if views[b].states[name] == VISIBLE:
                     gained = np.log(sum(np.exp(s) * views[b].overlap[i, name] ** 2 for i, s in enumerate(own)))
                     sums["matching"][takes[a]].append(whole - gained)
-                    sums["foreign"][takes[a]].append(np.log(np.exp([*own, none, *rest]).sum()) - gained)
+                    sums["cross_take"][takes[a]].append(np.log(np.exp([*own, none, *rest]).sum()) - gained)
                 elif views[b].states[name] == ABSENT:
                     sums["absent"][takes[a]].append(whole - none)
     expected = {name: np.mean([np.mean(v) if v else 0.0 for v in values]) for name, values in sums.items()}
@@ -134,7 +141,8 @@ def test_the_loss_by_loops(task):
         assert float(parts[name]) == pytest.approx(value, rel=1e-4), name
     assert len(sums["absent"][0]) == 1
     assert float(total) == pytest.approx(
-        expected["matching"] + config.foreign * expected["foreign"] + config.absent * expected["absent"], rel=1e-4
+        expected["matching"] + config.cross_take_weight * expected["cross_take"] + config.absent * expected["absent"],
+        rel=1e-4,
     )
 
 
@@ -144,7 +152,7 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
     task = recipe.build_task()
     batch = task.collate([task.sample(0, i, np.random.default_rng([9, i])) for i in range(4)])
     result = fit(task, recipe.training, tmp_path / "run", progress=False)
-    model = OMaMa.from_pretrained(result.model_dir)
+    model = TinyMatch.from_pretrained(result.model_dir)
     torch.manual_seed(recipe.training.seed)
     fresh = task.build_model().train()
     with torch.no_grad():
@@ -158,15 +166,13 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
     for name, value in going_on.state_dict().items():
         assert torch.equal(value, kept[name]), name
     torch.manual_seed(1)
-    plain = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny", learned_backbone=True,
-                            backbone_settings=TINY)  # fmt: skip
-    OMaMa(plain).save_pretrained(tmp_path / "plain")
+    TinyMatch(maps_alone()).save_pretrained(tmp_path / "plain")
     values = recipe_values(place, {"init": str(tmp_path / "plain")}, max_steps=2)
     recipe = load_recipe(values)
-    started = OMaMa.from_pretrained(
+    started = TinyMatch.from_pretrained(
         fit(recipe.build_task(), recipe.training, tmp_path / "on", progress=False).model_dir
     )
-    source = OMaMa.from_pretrained(tmp_path / "plain").state_dict()
+    source = TinyMatch.from_pretrained(tmp_path / "plain").state_dict()
     for name, value in source.items():
         assert torch.equal(started.state_dict()[name], value), name
 
@@ -188,7 +194,7 @@ def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
 
 def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     torch.manual_seed(3)
-    OMaMa(load_recipe(recipe_values(place)).build_task().config.model).save_pretrained(tmp_path / "init")
+    TinyMatch(load_recipe(recipe_values(place)).build_task().config.model).save_pretrained(tmp_path / "init")
     object_crops = {"init": str(tmp_path / "init"), "look_alikes": 5, "kept_proposals": 8}
     task = load_recipe(recipe_values(place, object_crops)).build_task()
     uid = task.takes[0]
@@ -199,7 +205,7 @@ def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     found = task.proposer(image, str(frame)).masks
     assert len(view.pixels) == count + 8
     # The same choice, one proposal at a time.
-    net = OMaMa.from_pretrained(tmp_path / "init").eval().backbone.object_crops
+    net = TinyMatch.from_pretrained(tmp_path / "init").eval().network.object_crops
     shown, _ = objects_in(task.train_data.take(uid), camera, frame, image)
     with torch.autocast("cpu", torch.bfloat16):
         described = torch.nn.functional.normalize(net.describe(cut(image, [*shown.values(), *found])).float(), dim=1)
@@ -214,20 +220,18 @@ def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     assert {cuts[i].tobytes() for i in best} <= kept
     assert task._view(uid, camera, frame, True) is view
     # Maps alone find none.
-    plain = OMaMaConfig.knn(16, object_channels=8 + 2 * 24 + 6, backbone="tiny", learned_backbone=True,
-                            backbone_settings=TINY)  # fmt: skip
-    OMaMa(plain).save_pretrained(tmp_path / "plain")
+    TinyMatch(maps_alone()).save_pretrained(tmp_path / "plain")
     with pytest.raises(ConfigError, match="init has no object crops"):
         load_recipe(recipe_values(place, object_crops | {"init": str(tmp_path / "plain")})).build_task()
 
 
 def test_what_is_refused(place):
     values = recipe_values(place)
-    values["model"]["backbone_settings"] = TINY
+    values["model"]["network"] = TINY
     with pytest.raises(ConfigError, match="no object crops to train"):
         load_recipe(values)
     values = recipe_values(place)
-    values["model"] |= {"matching_head": True, "visibility": "trained"}
+    values["model"]["omama"] |= {"matching_head": True, "visibility": "trained"}
     with pytest.raises(ConfigError, match="trained without a head"):
         load_recipe(values)
     with pytest.raises(ConfigError, match=r"views is 1.*proposals is 50, above kept_proposals = 40.*flip is 2"):

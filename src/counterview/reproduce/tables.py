@@ -84,8 +84,14 @@ def _omama(recipe: str) -> Model:
 
 def _modules(context: bool, adjacent: bool, cross: bool) -> Model:
     mining = "adjacent" if adjacent else "random"
-    return Model(_OMAMA, (f"model.omama.context={str(context).lower()}",
-                          f"model.omama.cross_attention={str(cross).lower()}", f"sampling.mining={mining}"))  # fmt: skip
+    return Model(
+        _OMAMA,
+        (
+            f"model.omama.context={str(context).lower()}",
+            f"model.omama.cross_attention={str(cross).lower()}",
+            f"sampling.mining={mining}",
+        ),
+    )
 
 
 def _described(pooling: str, *, learned: bool) -> Model:

@@ -232,7 +232,7 @@ class ObjectCropTask(BackboneTask):
         take_of = torch.repeat_interleave(takes, batch["rows"])
         tables = list(described.split(rows))
         overlaps = list(batch["overlap"].split(rows))
-        losses, foreign, gone, right = ([[] for _ in range(number)] for _ in range(4))  # type: ignore[var-annotated]
+        losses, cross_take, gone, right = ([[] for _ in range(number)] for _ in range(4))  # type: ignore[var-annotated]
         for query_view, objects in enumerate(batch["objects"]):
             if len(objects) == 0:
                 continue
@@ -254,14 +254,14 @@ class ObjectCropTask(BackboneTask):
                     # The smallest number instead of 0: minus infinity throughout has no gradient.
                     gained = torch.logsumexp(logits + credit.clamp(min=1e-30).log(), dim=1)
                     losses[take].append((total - gained)[shown])
-                    foreign[take].append((torch.logaddexp(total, elsewhere) - gained)[shown])
+                    cross_take[take].append((torch.logaddexp(total, elsewhere) - gained)[shown])
                     best = logits.argmax(1, keepdim=True)
                     right[take].append(credit.gather(1, best)[shown, 0])
                 if bool(missing.any()):
                     gone[take].append((total - nothing[:, 0])[missing])
-        sums = {"matching": losses, "foreign": foreign, "absent": gone, "right": right}
+        sums = {"matching": losses, "cross_take": cross_take, "absent": gone, "right": right}
         parts = {name: _mean_of_means(values, described) for name, values in sums.items()}
-        total = parts["matching"] + config.cross_take_weight * parts["foreign"] + config.absent * parts["absent"]
+        total = parts["matching"] + config.cross_take_weight * parts["cross_take"] + config.absent * parts["absent"]
         return total, {name: value.detach() for name, value in parts.items()}
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:

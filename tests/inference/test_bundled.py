@@ -16,7 +16,7 @@ from counterview.inference.takes import ClipPredictor, FramePredictor
 from counterview.media.files import write_json
 from counterview.types import ObjectMask
 from tests.inference.fakes import scene
-from tests.inference.small_models import as_run, small_lmeec, small_omama
+from tests.inference.small_models import as_run, small_lmeec, small_tiny_match
 from tools import ship_model
 
 IMAGE, MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
@@ -25,7 +25,7 @@ IMAGE, MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
 def test_shipped_models_load_by_every_name_and_find_something(with_shipped):
     for name in ("tiny", "tiny-match"):
         model = counterview.load(name)
-        assert model.matcher.name == "omama"
+        assert model.matcher.name == "tiny-match"
         assert model.settings()["matcher"]["source"] == "tiny-match", "no path of this machine in the settings"
     found = model.match(IMAGE, {"red": MASKS["red"]}, IMAGE)[0]
     assert found.mask.shape == IMAGE.shape[:2]
@@ -80,7 +80,7 @@ def test_a_damaged_or_missing_file_is_one_line_that_says_what_to_do(own_shipped,
 def test_damaged_list_of_hashes(own_shipped):
     for content in ("{", "[]", '{"tiny-match/config.json": 3}'):
         (own_shipped / bundled.HASHES).write_text(content)
-        with pytest.raises(CheckpointError, match="list of shipped files is damaged"):
+        with pytest.raises(CheckpointError, match="list of bundled files is damaged"):
             counterview.load("tiny")
         assert bundled.available() == ()
     (own_shipped / bundled.HASHES).write_text('{"tiny-match/../../x": "00"}')
@@ -89,7 +89,7 @@ def test_damaged_list_of_hashes(own_shipped):
 
 
 def test_adding_halves_weights_and_keeps_what_the_model_says(with_shipped, tmp_path):
-    small_omama(tmp_path / "m")
+    small_tiny_match(tmp_path / "m")
     before, after = (load_file(p / "model.safetensors") for p in (tmp_path / "m", with_shipped / "tiny-match"))
     assert before.keys() == after.keys()
     matrices = [k for k, v in before.items() if v.ndim > 1]
@@ -103,7 +103,7 @@ def test_adding_halves_weights_and_keeps_what_the_model_says(with_shipped, tmp_p
 
 
 def test_card_and_hashes_follow_a_training_run(own_shipped, tmp_path, capsys):
-    run = as_run(small_omama(tmp_path / "m"), tmp_path / "run")
+    run = as_run(small_tiny_match(tmp_path / "m"), tmp_path / "run")
     row = {"accuracy": {"value": 0.8}, "iou": {"value": 0.6}, "location_error": {"value": 0.1},
            "contour_accuracy": {"value": 0.7}, "balanced_accuracy": {"value": 0.9}}  # fmt: skip
     parts = {table: {"rows": {"tiny-match": row}} for table in ("candidates", "proposals")}
@@ -129,7 +129,7 @@ def test_card_and_hashes_follow_a_training_run(own_shipped, tmp_path, capsys):
 
 def test_what_cannot_be_added(own_shipped, tmp_path, monkeypatch, capsys):
     kept = (own_shipped / bundled.HASHES).read_bytes()
-    folder = small_omama(tmp_path / "m", dropout=0.1)
+    folder = small_tiny_match(tmp_path / "m", dropout=0.1)
     with pytest.raises(ConfigError, match="tiny-match"):
         ship_model.add("tiny-mach", folder)
     with pytest.raises(InputError, match="no scores of"):
