@@ -62,13 +62,13 @@ def test_the_graph_holds_imports_in_functions(graph):
 
 
 def test_no_modules_import_each_other(graph):
-    found = circles(graph)
-    assert found == [], "modules that all reach one another:\n" + "\n".join(" ".join(names) for names in found)
+    groups = circles(graph)
+    assert groups == [], "modules that all reach one another:\n" + "\n".join(" ".join(names) for names in groups)
 
 
 def test_no_packages_import_each_other(graph, packages):
-    found = package_circles(graph, packages)
-    assert found == [], "packages that all reach one another:\n" + "\n".join(" ".join(names) for names in found)
+    groups = package_circles(graph, packages)
+    assert groups == [], "packages that all reach one another:\n" + "\n".join(" ".join(names) for names in groups)
 
 
 def test_a_circle_would_be_found(graph, packages):
@@ -98,7 +98,7 @@ def test_every_package_has_a_folder_of_tests_and_every_folder_a_package():
     folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
     assert len(rooms) > 12
     assert {room for room in rooms if TESTS_OF.get(room, room) not in folders} == set(), "packages without tests"
-    assert folders - NOT_OF_A_PACKAGE == {TESTS_OF.get(room, room) for room in rooms}, "tests of no package"
+    assert folders - NOT_OF_A_PACKAGE == {TESTS_OF.get(room, room) for room in rooms}, "tests without a package"
 
 
 def test_every_folder_with_modules_is_a_package():

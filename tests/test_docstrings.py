@@ -68,15 +68,15 @@ def test_a_wrong_example_fails():
 def blocks() -> list[tuple[str, str]]:
     """Every Python block of README and pages: where it is and its code, what is typed at a prompt taken out."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    found = []
+    listed = []
     for page in sorted(pages):
         text = page.read_text(encoding="utf-8")
         for match in FENCE.finditer(text):
             code = textwrap.dedent(match["code"])
             if ">>>" in code:
                 code = "".join(example.source for example in doctest.DocTestParser().get_examples(code))
-            found.append((f"{page.relative_to(ROOT).as_posix()}:{text.count(chr(10), 0, match.start()) + 1}", code))
-    return found
+            listed.append((f"{page.relative_to(ROOT).as_posix()}:{text.count(chr(10), 0, match.start()) + 1}", code))
+    return listed
 
 
 @pytest.mark.parametrize(("where", "code"), blocks(), ids=lambda value: value if "\n" not in value else "code")

@@ -54,8 +54,8 @@ def test_the_workflow_runs_the_lines_of_the_pages(workflow):
     pages = [
         line for page in ("README.md", "CONTRIBUTING.md") for line in (ROOT / page).read_text("utf-8").splitlines()
     ]
-    told = [line.partition("  #")[0].rstrip() for line in pages]
-    assert [line for line in lines if line not in told] == []
+    documented = [line.partition("  #")[0].rstrip() for line in pages]
+    assert [line for line in lines if line not in documented] == []
     assert lines[-1] == ".venv/bin/python -m pytest -n auto"
 
 
@@ -134,9 +134,11 @@ def test_issue_forms(path):
 def test_forms_and_templates_name_commands_that_exist():
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     files = [*FORMS, ROOT / ".github" / "pull_request_template.md"]
-    named = {word for path in files for word in re.findall(r"`counterview (\w+)", path.read_text(encoding="utf-8"))}
-    assert "doctor" in named
-    assert named <= commands
+    commands_named = {
+        word for path in files for word in re.findall(r"`counterview (\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert "doctor" in commands_named
+    assert commands_named <= commands
     options = next(i for i in read(".github/ISSUE_TEMPLATE/bug.yml")["body"] if i.get("id") == "part")["attributes"][
         "options"
     ]

@@ -130,8 +130,8 @@ class Metrics:
         }
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part} ({100 * part / whole:.1f} %)" if whole else "0"
+def _share(part: int, total: int) -> str:
+    return f"{part} ({100 * part / total:.1f} %)" if total else "0"
 
 
 def _circles(circles: Sequence[Sequence[str]]) -> str:
@@ -209,7 +209,7 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _public(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, _Function | ast.ClassDef, bool]]:
     """Public classes, functions and methods of a module: full name, definition, whether it is a method."""
-    seen = set()
+    functions = set()
     for node in _statements(body):
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield f"{prefix}.{node.name}", node, False
@@ -218,8 +218,8 @@ def _public(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, _Funct
                 if _counts(item) and item.name not in methods:
                     methods.add(item.name)
                     yield f"{prefix}.{node.name}.{item.name}", item, True
-        elif _counts(node) and node.name not in seen:
-            seen.add(node.name)
+        elif _counts(node) and node.name not in functions:
+            functions.add(node.name)
             yield f"{prefix}.{node.name}", node, False
 
 

@@ -199,7 +199,7 @@ def test_shapes(text):
         "``a`` () ``b``",
     ],
 )
-def test_what_is_no_shape(text):
+def test_what_is_not_a_shape(text):
     assert not has_shape(text)
 
 
@@ -339,7 +339,7 @@ def test_the_table_compares_two_trees(tmp_path, capsys):
     assert values["module_circles"] == [["house.b", "house.c"]]
 
 
-def test_a_folder_that_is_no_package_is_an_error(tmp_path, capsys):
+def test_a_folder_without_init_is_an_error(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "not a package" in capsys.readouterr().err
     assert main([str(tree(tmp_path, a="def"))]) == 2
