@@ -22,7 +22,7 @@ from counterview.errors import CounterviewError, MaskError
 from counterview.evaluation.scorer import Scorer
 from counterview.evaluation.table import FrameScore
 from counterview.features import Backbone, FeatureMap, load_backbone
-from counterview.inference import load
+from counterview.inference import ProposalMatcher, load
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.mask_tracker import MaskTracker
 from counterview.inference.matchers import KnnMatcher, Matcher
@@ -88,6 +88,8 @@ class Systems:
         proposer: Proposer | None = load_proposer(proposals) if proposals else None
         try:
             model = load(match or MATCH, device=device)
+            if not isinstance(model, ProposalMatcher):
+                raise MaskError(f"{match} chooses among no proposals")
             matchers[TINY] = System(model.backbone, KnnMatcher())
             matchers[MATCH] = System(model.backbone, model.matcher)
             proposer = proposer or model.proposer
@@ -99,7 +101,7 @@ class Systems:
         try:
             found = load(follow or FOLLOW, device=device)
             if not isinstance(found, MaskTracker):
-                raise MaskError(f"{follow} is no LM-EEC")
+                raise MaskError(f"{follow} is not an LM-EEC")
             follower = ClipPredictor(found.model)
         except CounterviewError as error:
             if follow:

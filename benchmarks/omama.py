@@ -28,8 +28,8 @@ from counterview.data.dataset import DIRECTIONS, open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.features import FeatureMap, load_backbone
 from counterview.inference.dataset import predict
-from counterview.inference.matchers import OMaMaMatcher
-from counterview.inference.predictor import Predictor
+from counterview.inference.matchers import HeadMatcher
+from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.inference.takes import FramePredictor
 from counterview.masks.rle import to_coco
 from counterview.media.images import write_image
@@ -99,7 +99,7 @@ def passes(folder: Path) -> dict[str, Any]:
     )
     torch.manual_seed(0)
     proposer = CachedProposer(load_proposer("graph", **GRAPH), folder / "proposals")
-    predictor = Predictor(proposer, backbone, OMaMaMatcher(OMaMa(config)))  # type: ignore[arg-type]
+    predictor = ProposalMatcher(proposer, backbone, HeadMatcher(OMaMa(config)))
     dataset = open_dataset(root)
     for camera in dataset.takes[0].cameras:
         for frame in dataset.takes[0].frames:

@@ -24,11 +24,12 @@ from counterview.data.dataset import open_dataset
 from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameTable
 from counterview.media.files import read_json, write_json
+from counterview.nn.checkpoint import Pretrained
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.training.task import OMaMaTask
-from counterview.omama.training.validation import Row, summarise
+from counterview.omama.training.validation import ScoredMatch, summarise
 from counterview.training.fit import fit
-from counterview.training.recipe import Recipe, load_recipe
+from counterview.training.recipe import Recipe, load_recipe, task_class_of
 
 ROWS: dict[str, tuple[bool, bool, bool]] = {
     "A loss": (False, False, False),
@@ -44,29 +45,35 @@ BASELINE = "nearest neighbour"
 def variant(recipe: Recipe, modules: tuple[bool, bool, bool], seed: int) -> Recipe:
     """The recipe with modules switched."""
     context, adjacent, cross = modules
-    config = recipe.config
+    config, model = recipe.config, recipe.config.model
+    head = dataclasses.replace(head_of(model), context=context, cross_attention=cross)
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, context=context, cross_attention=cross),
+        model=head if isinstance(model, OMaMaConfig) else dataclasses.replace(model, omama=head),
         sampling=dataclasses.replace(config.sampling, mining="adjacent" if adjacent else "random"),
     )
     return dataclasses.replace(recipe, config=config, training=dataclasses.replace(recipe.training, seed=seed))
 
 
-def scored(task: OMaMaTask, model: OMaMa, out: Path, key: dict[str, Any]) -> list[Row]:
+def head_of(model: Any) -> OMaMaConfig:
+    """The configuration of O-MaMa in that of a model, which may be a tiny-match around it."""
+    return model if isinstance(model, OMaMaConfig) else model.omama
+
+
+def scored(task: OMaMaTask, model: Any, out: Path, key: dict[str, Any]) -> list[ScoredMatch]:
     """Answers on the held-out pairs, kept in ``out``."""
     rows = list(task.validator.rows(model.eval()))
     write_json(out, {"key": key, "rows": [row.to_json() for row in rows]}, indent=None)
     return rows
 
 
-def known(out: Path, key: dict[str, Any]) -> list[Row] | None:
+def known(out: Path, key: dict[str, Any]) -> list[ScoredMatch] | None:
     """Answers of an earlier run of the same settings."""
     if not out.is_file():
         return None
     values = read_json(out)
     same = values.get("key") == json.loads(json.dumps(key))
-    return [Row.from_json(row) for row in values["rows"]] if same else None
+    return [ScoredMatch.from_json(row) for row in values["rows"]] if same else None
 
 
 def average(tables: list[FrameTable]) -> FrameTable:
@@ -99,10 +106,12 @@ def main() -> None:
     held_out = dataclasses.replace(
         recipe.config, data=dataclasses.replace(recipe.config.data, val_split=options.test_split)
     )
-    test = OMaMaTask(held_out)
-    config = recipe.config.model
+    task_class = task_class_of(recipe.method)
+    test: OMaMaTask = task_class(held_out)
+    config = head_of(recipe.config.model)
+    model_class: type[Pretrained] = type(test.new_model())
 
-    systems: dict[str, list[list[Row]]] = {}
+    systems: dict[str, list[list[ScoredMatch]]] = {}
     knn = OMaMa(OMaMaConfig.knn(config.channels, object_channels=config.object_channels))
     key = {"features": test.fingerprint()}
     place = options.out / "knn.json"
@@ -116,8 +125,8 @@ def main() -> None:
             rows = known(place, key)
             if rows is None:
                 folder = options.out / f"{name[0]}-{seed}"
-                result = fit(OMaMaTask(row.config), row.training, folder, resume=True)
-                rows = scored(test, OMaMa.from_pretrained(result.model_dir), place, key)
+                result = fit(task_class(row.config), row.training, folder, resume=True)
+                rows = scored(test, model_class.from_pretrained(result.model_dir), place, key)
             systems[name].append(rows)
 
     lines, report = [], {}

@@ -258,7 +258,7 @@ def test_the_head_goes_on_over_a_frozen_backbone(place, tmp_path):
     ).build_model()
     assert torch.equal(anew.network.stem[0].weight, first.network.stem[0].weight.half().float())
     assert not torch.equal(anew.omama.head[0].weight, first.omama.head[0].weight)
-    other = values["model"] | {"hidden": 16}
+    other = values["model"] | {"omama": values["model"]["omama"] | {"hidden": 16}}
     wrong = {"data": data, "model": other, "init": str(tmp_path / "first")}
     with pytest.raises(ConfigError, match="another architecture"):
         TinyMatchHeadTask(load_config(TinyMatchHeadRecipe, wrong), progress=False).build_model()

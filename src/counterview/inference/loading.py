@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
 from counterview.inference.bundled import default_model
@@ -19,6 +19,32 @@ if TYPE_CHECKING:
     from counterview.omama.model import OMaMa
     from counterview.proposals.base import Proposer
     from counterview.tiny.model import TinyMatch
+
+
+@overload
+def load(
+    model: Literal["knn", "base", "tiny", "tiny-match"] | None = None,
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> ProposalMatcher: ...
+
+
+@overload
+def load(model: Literal["tiny-follow"], *, device: str = "auto") -> MaskTracker: ...
+
+
+@overload
+def load(
+    model: str | os.PathLike[str],
+    *,
+    proposals: str | None = None,
+    features: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> Predictor[Any]: ...
 
 
 def load(
