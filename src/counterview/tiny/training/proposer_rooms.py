@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from counterview.media.images import write_image
-from counterview.tabletop.camera.render import Body, Renderer
-from counterview.tabletop.camera.rig import ego_camera
+from counterview.tabletop.camera.render import Renderer
+from counterview.tabletop.camera.world import RigidBody
 from counterview.tabletop.camera.sensor import develop
 from counterview.tabletop.config import preset
 from counterview.tabletop.objects.catalogue import seeded
@@ -39,7 +39,7 @@ def render(out: Path, seed: int, index: int, size: int) -> None:
         return
     stage = Stage(config, seed, "train", index)
     rng = seeded(seed, "train", index, "instances")
-    bodies = [Body(b.mesh, b.materials, number) for number, b in enumerate(stage.renderer.bodies)]
+    bodies = [RigidBody(b.mesh, b.materials, number) for number, b in enumerate(stage.renderer.bodies)]
     renderer = Renderer(bodies, stage.scene.lighting)
     things, clutter = len(stage.scene.things), len(stage.scene.clutter)
     first_thing = len(stage.scene.fixed)
@@ -55,8 +55,8 @@ def render(out: Path, seed: int, index: int, size: int) -> None:
             posed = t
         if camera is None:
             earlier = t - rig.exposure_s * config.motion
-            before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier))
-            rendered = renderer.render(ego_camera(rig, stage.story, t), before)
+            before = (stage.poses(earlier), stage.ego_camera(earlier))
+            rendered = renderer.render(stage.ego_camera(t), before)
         else:
             rendered = renderer.render(camera)
         image, _ = develop(rendered, sensor, seeded(seed, "train", index, "noise", number))
