@@ -125,7 +125,7 @@ def _emblem(
 
 
 def label(rng: np.random.Generator, brand: Brand, product: str, hw: tuple[int, int] = (256, 512)) -> np.ndarray:
-    """Label that goes round a vessel, ``(H, W, 3)`` uint8 sRGB: front panel twice, small print and a barcode between."""
+    """Label that goes round a vessel, ``(H, W, 3)`` uint8 sRGB: front panel twice, small print, barcode."""
     h, w = hw
     image = Image.new("RGB", (w, h), _rgb(brand.paper))
     draw = ImageDraw.Draw(image)

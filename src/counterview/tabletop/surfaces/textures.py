@@ -1,6 +1,7 @@
 """Procedural surface textures: wood, cloth, glaze, peel, brushed metal, plaster, tiles.
 
-The same state of the generator gives the same bytes. Printed matter (labels, covers, posters) is in :mod:`counterview.tabletop.surfaces.labels`.
+The same state of the generator gives the same bytes. Printed matter (labels, covers, posters) is in
+:mod:`counterview.tabletop.surfaces.labels`.
 """
 
 from __future__ import annotations
