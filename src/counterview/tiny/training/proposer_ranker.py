@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from counterview.media.files import HASHES, write_json
 from counterview.media.images import read_image
-from counterview.proposals.objectness import FEATURES, gather, predict
+from counterview.proposals.objectness import FEATURES, collect_nodes, predict
 from counterview.proposals.regions import AREA
-from counterview.proposals.shipped import BOUNDARY, RANKER, Boundary, boundary_from, folder
-from counterview.proposals.tiny import TinySettings, at_working_size, cut_along, grow
+from counterview.proposals.bundled import BOUNDARY, RANKER, BoundaryModel, read_boundary, folder
+from counterview.proposals.tiny import TinySettings, at_working_size, oversegment_along, build_trees
 from counterview.tiny.training.proposer_rooms import OUTSIDE
 
 OTHER = 0.85
@@ -74,7 +74,7 @@ class ImageRecord:
         return (self.iou * self.worth).max(1)
 
 
-def examples(rooms: Path, boundary: Boundary, first: int, every: int) -> list[ImageRecord]:
+def examples(rooms: Path, boundary: BoundaryModel, first: int, every: int) -> list[ImageRecord]:
     """The nodes of the images of rooms from ``first`` on."""
     settings, found = TinySettings(), []
     paths = [p for p in sorted(rooms.glob("room_*.json")) if int(p.stem.split("_")[2]) >= first][::every]
@@ -83,9 +83,9 @@ def examples(rooms: Path, boundary: Boundary, first: int, every: int) -> list[Im
         image = at_working_size(read_image(path.with_suffix(".jpg")), settings)
         body = cv2.imread(str(path.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
         body = cv2.resize(body, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        regions = cut_along(image, boundary(image), settings.regions)
-        trees = grow(regions)
-        nodes = gather(trees, settings.min_area_px, settings.max_area * body.size)
+        regions = oversegment_along(image, boundary(image), settings.regions)
+        trees = build_trees(regions)
+        nodes = collect_nodes(trees, settings.min_area_px, settings.max_area * body.size)
         inside = np.zeros((len(regions), 256))
         np.add.at(inside, (regions.labels.ravel(), body.ravel()), 1)
         inside = inside[:, :OUTSIDE]
@@ -152,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started = time.process_time()
     data = options.boundary.read_bytes()
-    boundary = boundary_from(data, hashlib.sha256(data).hexdigest(), options.boundary)
+    boundary = read_boundary(data, hashlib.sha256(data).hexdigest(), options.boundary)
     found = examples(options.rooms, boundary, options.first, options.every)
     held = [record for record in found if record.room % 5 == 4]
     train = [record for record in found if record.room % 5 != 4]
