@@ -149,7 +149,8 @@ def load_ranker(root: Path | None = None) -> NodeRanker:
 
 def _ranker_problems(weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
     """What keeps weights from being a network from the features of a node to its two outputs."""
-    shapes, width = dict.fromkeys(("mean", "scale"), (len(FEATURES),)), len(FEATURES)
+    width = len(FEATURES)
+    shapes: dict[str, tuple[int, ...]] = {"mean": (width,), "scale": (width,)}
     for layer in range(sum(name.startswith("w") for name in weights)):
         outputs = weights[f"b{layer}"].shape[-1] if f"b{layer}" in weights else 0
         shapes |= {f"w{layer}": (width, outputs), f"b{layer}": (outputs,)}
