@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 
 from benchmarks.common import record, show
-from counterview.tabletop.camera.rig import ego_camera
 from counterview.tabletop.camera.sensor import develop
 from counterview.tabletop.config import preset
 from counterview.tabletop.generate import generate
@@ -40,15 +39,15 @@ def frames(count: int) -> list[dict[str, Any]]:
     for k in range(count):
         t = float(k)
         clock(samples, "poses and Embree scene, once a second", lambda t=t: stage.renderer.pose(stage.poses(t)))
-        camera, before = ego_camera(stage.rig, stage.story, t), ego_camera(stage.rig, stage.story, t - 0.015)
+        camera, before = stage.ego_camera(t), stage.ego_camera(t - 0.015)
         earlier = stage.poses(t - 0.015)
-        rendered = clock(samples, "ego 448x448 with motion", stage.renderer.rendered, camera, (earlier, before))
+        rendered = clock(samples, "ego 448x448 with motion", stage.renderer.render, camera, (earlier, before))
         clock(samples, "ego 448x448 sensor", develop, rendered, stage.rig.ego_sensor, seeded(0))
         for exo, sensor in zip(stage.rig.exo, stage.rig.exo_sensors, strict=True):
             name = "x".join(str(n) for n in sorted(exo.size_hw, reverse=True))
             first = "first" if k == 0 else "next, only what changed"
-            rendered = clock(samples, f"exo {name} {first}", stage.renderer.rendered, exo, keep=True)
-            clock(samples, f"exo {name} whole", stage.renderer.rendered, exo)
+            rendered = clock(samples, f"exo {name} {first}", stage.renderer.render, exo, keep=True)
+            clock(samples, f"exo {name} whole", stage.renderer.render, exo)
             clock(samples, f"exo {name} sensor", develop, rendered, sensor, seeded(0))
     return [
         {

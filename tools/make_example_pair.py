@@ -1,6 +1,6 @@
-"""Make the images that ship inside the package: ``python -m tools.make_example_pair [pair] [take]``.
+"""Make the images that come with the package: ``python -m tools.make_example_pair [pair] [take]``.
 
-``assets/pair``: one instant of a table from a near and from a far standpoint, with the masks of a few objects.
+``assets/pair``: one instant of a table from a near and from a far viewpoint, with the masks of a few objects.
 ``assets/take``: a short take in the release layout. Both use objects of the ``test`` split.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import logging
 import shutil
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,20 @@ from counterview.masks.png import write_mask_png
 from counterview.media.files import write_json
 from counterview.media.images import write_image
 from counterview.tabletop.camera.cameras import Camera, look_at
-from counterview.tabletop.camera.film import Poses
-from counterview.tabletop.camera.render import Body, Renderer
+from counterview.tabletop.camera.render import Renderer
 from counterview.tabletop.camera.sensor import Sensor, develop
+from counterview.tabletop.camera.world import BodyPoses, RigidBody
 from counterview.tabletop.config import preset
 from counterview.tabletop.generate import index_takes
 from counterview.tabletop.objects.catalogue import seeded
-from counterview.tabletop.objects.shapes import rotation
-from counterview.tabletop.scene.scene import build_scene
+from counterview.tabletop.scene.layout import build_scene
 from counterview.tabletop.take import save_take, take_name
 
 __all__ = ["make_bundled_take", "make_pair"]
 
 PAIR_SEED = 4
 FAR_M = (1.2, -0.7, 0.66)
-"""Where the far camera stands, from the middle of the table top: a good 60 degrees round from the near one."""
+"""Where the far camera stands, from the middle of the table's top: a good 60 degrees round from the near one."""
 TAKE_SEED = 19
 _LOGGER = logging.getLogger(__name__)
 
@@ -40,16 +40,18 @@ _LOGGER = logging.getLogger(__name__)
 def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str]:
     """Write ``ego.jpg``, ``exo.jpg``, masks and ``pair.json``; return the objects' names.
 
-    The objects are those with the largest smaller mask of the two views; masks hold visible pixels only.
+    Chosen are the objects whose smaller mask of the two is largest; masks hold visible pixels only.
+
+    Args:
+        folder: exists.
+        seed: of the scene.
+        objects: number of objects.
     """
     scene = build_scene(preset("easy", objects_min=10, objects_max=11), seed, "test", 0)
-    bodies = [*scene.fixed, *(Body(t.mesh, t.materials, i) for i, t in enumerate(scene.things))]
-    turn, shift = np.zeros((len(bodies), 3, 3), np.float32), np.zeros((len(bodies), 3), np.float32)
-    turn[:] = np.eye(3)
-    for i, rest in enumerate(scene.rests, len(scene.fixed)):
-        turn[i], shift[i] = rotation((0, 0, 1), rest.yaw), (rest.x, rest.y, rest.z)
+    bodies = [*scene.fixed, *(RigidBody(t.mesh, t.materials, i) for i, t in enumerate(scene.things))]
+    fixed = [(np.eye(3), np.zeros(3))] * len(scene.fixed)
     renderer = Renderer(bodies, scene.lighting)
-    renderer.pose(Poses(turn, shift))
+    renderer.pose(BodyPoses.stack([*fixed, *(placement.pose() for placement in scene.placements)]))
     near = np.array([0.08, -scene.table.half_y - 0.02, 0.36])
     far = np.array(FAR_M)
     cameras = (
@@ -62,20 +64,20 @@ def make_pair(folder: Path, seed: int = PAIR_SEED, objects: int = 6) -> list[str
     )
     labels = []
     for camera, sensor in zip(cameras, sensors, strict=True):
-        rendered = renderer.rendered(camera)
+        rendered = renderer.render(camera)
         image, _ = develop(rendered, sensor, seeded(seed, "pair", camera.name))
         write_image(folder / f"{camera.name}.jpg", image, quality=88)
         labels.append(rendered.labels)
-    share = [min(float((view == i).mean()) for view in labels) for i in range(len(scene.things))]
-    chosen = sorted(sorted(range(len(share)), key=lambda i: -share[i])[:objects])
+    area = [min(float((view == i).mean()) for view in labels) for i in range(len(scene.things))]
+    chosen = sorted(sorted(range(len(area)), key=lambda i: -area[i])[:objects])
     entries = []
     for i in chosen:
         word = scene.names[i].replace(" ", "_").replace("/", "_")
-        files = {}
+        masks = {}
         for camera, view in zip(cameras, labels, strict=True):
-            files[camera.name] = f"{camera.name}_{word}.png"
-            write_mask_png(folder / files[camera.name], view == i)
-        entries.append({"name": scene.names[i], "ego_mask": files["ego"], "exo_mask": files["exo"]})
+            masks[camera.name] = f"{camera.name}_{word}.png"
+            write_mask_png(folder / masks[camera.name], view == i)
+        entries.append({"name": scene.names[i], "ego_mask": masks["ego"], "exo_mask": masks["exo"]})
     write_json(
         folder / "pair.json",
         {
@@ -113,12 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Rebuild the bundled assets in place (or below ``--to``)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("what", nargs="*", help="pair or take; both if not given")
-    parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parents[2] / "assets")
+    parser.add_argument("--to", type=Path, default=Path(str(files("counterview"))) / "assets")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     unknown = set(options.what) - {"pair", "take"}
     if unknown:
-        parser.error(f"no such asset: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown asset: {', '.join(sorted(unknown))}")
     for what in options.what or ["pair", "take"]:
         folder = options.to / what
         if folder.exists():

@@ -93,7 +93,7 @@ def test_settings_and_keys_name_the_content(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "flip note", "cut", "empty", "garbage", "pickle"])
-def test_damaged_entries_are_made_anew_aloud(tmp_path, damage, caplog):
+def test_damaged_entries_are_made_again_and_logged(tmp_path, damage, caplog):
     store = ArrayStore(tmp_path, {})
     array = np.arange(300, dtype=np.float32)
     store.put("k", array)
@@ -118,7 +118,7 @@ def test_damaged_entries_are_made_anew_aloud(tmp_path, damage, caplog):
     result = again.get_or_make("k", lambda: made.append(1) or array)
     np.testing.assert_array_equal(result, array)
     assert made == [1]
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text
     np.testing.assert_array_equal(ArrayStore(tmp_path, {}).get("k")[0], array)
 
 
@@ -214,7 +214,7 @@ def test_backbone_that_describes_from_the_image_still_can(tmp_path, image, masks
     assert again.backbone.images == 0
 
 
-def test_fill_goes_on_where_it_was(tmp_path, image):
+def test_fill_resumes_where_it_was(tmp_path, image):
     images = {str(i): np.roll(image, i, axis=0) for i in range(7)}
     items = [(key, lambda p=value: p) for key, value in images.items()]
     cached = CachedBackbone(CellMeans(), tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from counterview.errors import ConfigError, ProposalError
 from counterview.proposals import PROPOSERS, Proposals, Proposer, load_proposer
 from counterview.proposals.base import mask_from_crop
-from counterview.proposals.scaling import mask_from_field, mask_from_window
+from counterview.proposals.scaling import mask_from_score_map, mask_from_window
 from counterview.types import ObjectMask
 
 
@@ -39,9 +39,9 @@ def test_boxes_are_those_of_the_masks_unless_given():
         ((_mask((0, 0), size=(4, 5)),), [1], None, "another size"),
         ((ObjectMask.empty((4, 6)),), [1], None, "no pixel"),
         ((_mask((0, 0)),), [1, 2], None, "scores do not fit"),
-        ((_mask((0, 0)),), [np.nan], None, "no finite number"),
+        ((_mask((0, 0)),), [np.nan], None, "not a finite number"),
         ((_mask((0, 0)),), [1], [[0, 0, 1]], "boxes do not fit"),
-        ((_mask((0, 0)),), [1], [[0, 0, 1, np.inf]], "no finite number"),
+        ((_mask((0, 0)),), [1], [[0, 0, 1, np.inf]], "not a finite number"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(masks, scores, boxes, words):
@@ -63,8 +63,8 @@ def test_mask_from_crop_equals_the_dense_way(data):
     assert mask_from_crop(crop, x0, y0, (height, width)) == ObjectMask.from_array(dense)
 
 
-def test_mask_from_crop_refuses_to_reach_out_of_the_image():
-    with pytest.raises(ProposalError, match="reaches out"):
+def test_mask_from_crop_refuses_to_extend_beyond_the_image():
+    with pytest.raises(ProposalError, match="extends beyond"):
         mask_from_crop(np.ones((2, 2), bool), 5, 0, (4, 6))
 
 
@@ -75,7 +75,7 @@ def test_mask_from_field_equals_torch_interpolation(target):
         field = rng.normal(size=(16, 16)).astype(np.float32)
         field[rng.random((16, 16)) > share] = -2.0
         whole = torch.nn.functional.interpolate(torch.from_numpy(field)[None, None], target, mode="bilinear")[0, 0]
-        found = mask_from_field(field, 0.1, target).to_array()
+        found = mask_from_score_map(field, 0.1, target).to_array()
         # Where the two may round to different sides of the level, neither is wrong.
         clear = (whole - 0.1).abs().numpy() > 1e-5
         assert np.array_equal(found[clear], (whole > 0.1).numpy()[clear])
@@ -93,18 +93,18 @@ def test_window_of_a_field_gives_the_mask_of_the_field(seed):
         field[y0:y1, x0:x1] = rng.random((y1 - y0, x1 - x0)) < 0.6
         size_hw = (int(field_hw[0]), int(field_hw[1]))
         found = mask_from_window(field[y0:y1, x0:x1], (y0, x0), size_hw, 0.5, target)
-        assert found == mask_from_field(field, 0.5, target), (size_hw, target)
+        assert found == mask_from_score_map(field, 0.5, target), (size_hw, target)
 
 
 def test_mask_from_field_lies_where_its_part_of_the_image_is():
     field = np.full((4, 4), -1, np.float32)
     field[1:3, 1:3] = 5
-    alone = mask_from_field(field, 0.0, (8, 8)).to_array()
-    placed = mask_from_field(field, 0.0, (8, 8), within_hw=(20, 30), offset_yx=(3, 7)).to_array()
+    alone = mask_from_score_map(field, 0.0, (8, 8)).to_array()
+    placed = mask_from_score_map(field, 0.0, (8, 8), within_hw=(20, 30), offset_yx=(3, 7)).to_array()
     assert alone.any()
     assert np.array_equal(placed[3:11, 7:15], alone)
     assert placed.sum() == alone.sum()
-    assert mask_from_field(field, 9.0, (8, 8), within_hw=(20, 30)).is_empty
+    assert mask_from_score_map(field, 9.0, (8, 8), within_hw=(20, 30)).is_empty
 
 
 def test_proposers_are_found_by_name(tmp_path):

@@ -13,7 +13,7 @@ from counterview.types import ObjectMask
 
 
 class Counting:
-    """Proposes the bright half of an image, and counts how often it is asked."""
+    """Proposes the bright half of an image, and counts how often it is called."""
 
     name = "counting"
 
@@ -108,7 +108,7 @@ def test_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog, damage):
     assert path.read_text() == whole
 
 
-def test_entry_of_another_image_is_not_believed(tmp_path):
+def test_entry_of_another_image_is_not_used(tmp_path):
     proposer = Counting()
     cached = CachedProposer(proposer, tmp_path)
     cached(_image(1))
@@ -124,7 +124,7 @@ def test_disk_that_cannot_be_written_costs_only_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = CachedProposer(Counting(), blocker / "cache")(_image())
     assert found == Counting()(_image())
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 _WORKER = """
@@ -167,7 +167,7 @@ def test_graph_through_the_cache_is_compact(tmp_path, shapes):
     assert size < 1000 * len(proposals)
 
 
-def test_folders_are_read_anew(tmp_path, shapes):
+def test_folders_are_read_again(tmp_path, shapes):
     image, _ = shapes()
     masks = np.zeros((1, *image.shape[:2]), bool)
     masks[0, 3:9, 4:20] = True

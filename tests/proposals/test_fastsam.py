@@ -15,7 +15,7 @@ IMAGE[..., 0] = 200
 
 
 class _Network:
-    """Answers as ultralytics.FastSAM does: a list with one result an image, masks and boxes in it or None."""
+    """Returns what ultralytics.FastSAM does: a list with one result an image, masks and boxes in it or None."""
 
     def __init__(self, masks, scores):
         self.masks, self.scores, self.calls = masks, scores, []
@@ -64,7 +64,7 @@ def test_absent_package_says_what_to_install(monkeypatch):
         load_proposer("fastsam")
 
 
-def test_licence_is_said_aloud_and_the_weights_are_asked_for_by_name(monkeypatch, caplog, tmp_path):
+def test_the_licence_is_logged_and_the_weights_are_loaded_by_name(monkeypatch, caplog, tmp_path):
     asked = []
     module = types.ModuleType("ultralytics")
     module.FastSAM = lambda weights: asked.append(weights) or _Network(None, [])

@@ -59,7 +59,7 @@ def test_empty_masks_are_left_out_and_the_boxes_follow(tmp_path, caplog):
         found = load_proposer(f"folder:{tmp_path}")(IMAGE, "a")
     assert np.array_equal(_dense(found), masks[[0, 2]])
     assert found.boxes_xywh[1].tolist() == [8, 9, 10, 11]
-    assert "1 masks without a pixel" in caplog.text
+    assert "1 empty masks are left out" in caplog.text
 
 
 def test_png_folder(tmp_path):
@@ -139,32 +139,35 @@ def _header(shape, descr="|b1"):
 
 
 BAD_ARCHIVES = {
-    "not a zip": (lambda p: p.write_bytes(b"hello"), "no NumPy archive"),
+    "not a zip": (lambda p: p.write_bytes(b"hello"), "not a readable NumPy archive"),
     "cut off": (
         lambda p: (np.savez(p, _masks()), p.write_bytes(p.read_bytes()[:300])),
-        "no NumPy archive",
+        "not a readable NumPy archive",
     ),
     "no array": (lambda p: _npz(p, b"", "readme.txt"), "no array of masks"),
     "two arrays": (lambda p: np.savez(p, a=_masks(), b=_masks()), "no array of masks"),
-    "not npy": (lambda p: _npz(p, b"x" * 400), "no NumPy array"),
+    "not npy": (lambda p: _npz(p, b"x" * 400), "not a readable NumPy array"),
     "objects": (lambda p: _npz(p, _npy(np.array([{}], dtype=object), allow_pickle=True)), "another size|objects"),
     "objects of the right shape": (
         lambda p: _npz(p, _header((1, *SIZE), "|O") + b"cos\nsystem\n" * 500),
-        "no numbers|objects",
+        "not numeric|objects",
     ),
     "records": (lambda p: _npz(p, _npy(np.zeros((1, *SIZE), [("a", "u1")]))), "objects"),
-    "text": (lambda p: _npz(p, _npy(np.full((1, *SIZE), "a"))), "no numbers"),
+    "text": (lambda p: _npz(p, _npy(np.full((1, *SIZE), "a"))), "not numeric"),
     "other size": (lambda p: np.savez(p, np.zeros((2, 24, 33), bool)), "another size"),
     "two dimensions": (lambda p: np.savez(p, np.zeros(SIZE, bool)), "another size"),
     "too many": (lambda p: _npz(p, _header((10**9, *SIZE))), "too many masks"),
     "too short": (lambda p: _npz(p, _header((5, *SIZE)) + b"\1" * 2000), "ends too early"),
-    "negative": (lambda p: _npz(p, _header((-1, *SIZE))), "no NumPy array"),
+    "negative": (lambda p: _npz(p, _header((-1, *SIZE))), "not a readable NumPy array"),
     "values": (lambda p: np.savez(p, _masks().astype(np.uint8) * 255), "other than 0 and 1"),
     "nan": (lambda p: np.savez(p, np.full((1, *SIZE), np.nan)), "other than 0 and 1"),
     "fortran": (lambda p: np.savez(p, np.asfortranarray(_masks())), "Fortran"),
-    "all empty": (lambda p: np.savez(p, np.zeros((2, *SIZE), bool)), "has a pixel"),
-    "none": (lambda p: np.savez(p, np.zeros((0, *SIZE), bool)), "has a pixel"),
-    "header bomb": (lambda p: _npz(p, b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b"(" * 70_000), "no NumPy array"),
+    "all empty": (lambda p: np.savez(p, np.zeros((2, *SIZE), bool)), "are empty"),
+    "none": (lambda p: np.savez(p, np.zeros((0, *SIZE), bool)), "are empty"),
+    "header bomb": (
+        lambda p: _npz(p, b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b"(" * 70_000),
+        "not a readable NumPy array",
+    ),
 }
 
 
@@ -202,8 +205,8 @@ def test_zip_bomb_is_not_unpacked(tmp_path):
     [
         (np.zeros((2, 4)), "do not fit the masks"),
         (np.zeros((3, 5)), "do not fit the masks"),
-        (np.full((3, 4), np.nan), "values that no box has"),
-        (np.full((3, 4), -1.0), "values that no box has"),
+        (np.full((3, 4), np.nan), "values that are not valid"),
+        (np.full((3, 4), -1.0), "values that are not valid"),
         (np.array([[{}] * 4] * 3, dtype=object), "do not fit|objects"),
         (np.full((3, 4), "a"), "do not fit"),
     ],
@@ -219,7 +222,7 @@ BAD_JSON = {
     "not json": ("{", "not JSON"),
     "a number": ("3", "no annotations"),
     "empty": ("[]", "no annotations"),
-    "no object": ("[7]", "is no object"),
+    "no object": ("[7]", "is not an object"),
     "no segmentation": ("[{}]", "no segmentation"),
     "other size": ('[{"segmentation": {"size": [24, 33], "counts": "0"}}]', "another size"),
     "huge size": ('[{"segmentation": {"size": [1000000, 1000000], "counts": "0"}}]', "another size"),
@@ -249,8 +252,14 @@ def test_bad_annotations_are_refused_in_one_line(tmp_path, case):
         ({"images": [3], "annotations": []}, "file_name"),
         ({"images": [{"file_name": "x.png"}], "annotations": []}, "no id"),
         ({"images": [{"file_name": "x.png", "id": 1}]}, "no annotations"),
-        ({"images": [{"file_name": "x.png", "id": 1}], "annotations": [{"image_id": 2}]}, "no image of the file"),
-        ({"images": [{"file_name": "x.png", "id": 1}], "annotations": [{"image_id": []}]}, "no image of the file"),
+        (
+            {"images": [{"file_name": "x.png", "id": 1}], "annotations": [{"image_id": 2}]},
+            "not of an image of the file",
+        ),
+        (
+            {"images": [{"file_name": "x.png", "id": 1}], "annotations": [{"image_id": []}]},
+            "not of an image of the file",
+        ),
     ],
 )
 def test_bad_collections_are_refused(tmp_path, content, words):

@@ -6,17 +6,17 @@ import pytest
 
 from counterview.errors import ImageError
 from counterview.proposals import load_proposer
-from counterview.proposals.ranking import choose_varied, ellipse_fill, pairwise_iou
-from counterview.proposals.regions import cut
+from counterview.proposals.ranking import ellipse_fill, pairwise_iou, select_diverse
+from counterview.proposals.regions import oversegment
 
 
 def test_objects_are_among_the_first_masks(shapes, best_iou):
     image, objects = shapes()
     proposals = load_proposer("graph", max_masks=60)(image)
     assert 0 < len(proposals) <= 60
-    found = {name: best_iou(proposals, mask) for name, mask in objects.items()}
-    assert min(found.values()) > 0.7, found
-    assert np.mean(list(found.values())) > 0.8, found
+    best = {name: best_iou(proposals, mask) for name, mask in objects.items()}
+    assert min(best.values()) > 0.7, best
+    assert np.mean(list(best.values())) > 0.8, best
 
 
 def test_large_image_gives_masks_of_its_own_size_and_the_same_objects(shapes, best_iou):
@@ -93,7 +93,7 @@ def test_ellipse_fill_knows_ellipses_rectangles_and_rings():
         assert ellipse_fill(sums)[0] == pytest.approx(1 / expected if expected > 1 else expected, rel=0.02)
 
 
-def test_choice_is_the_greedy_optimum_of_coverage():
+def test_selection_is_the_greedy_optimum_of_coverage():
     rng = np.random.default_rng(5)
     members = (rng.random((40, 25)) < 0.3).astype(np.float32)
     area = rng.integers(1, 30, 25).astype(float)
@@ -103,21 +103,21 @@ def test_choice_is_the_greedy_optimum_of_coverage():
         either = (members[a] > 0) | (members[b] > 0)
         assert iou[a, b] == pytest.approx(area[both].sum() / area[either].sum(), abs=1e-6)
     weight = rng.random(40)
-    chosen = choose_varied(iou, weight, 10, duplicate_iou=1.0)
-    # Oracle: every gain computed anew at every step.
+    chosen = select_diverse(iou, weight, 10, duplicate_iou=1.0)
+    # Oracle: every gain computed again at every step.
     covered, plain = np.zeros(40), []
     for _ in range(10):
         gains = [(np.maximum(iou[i], covered) - covered) @ weight if i not in plain else -1 for i in range(40)]
         plain.append(int(np.argmax(gains)))
         covered = np.maximum(covered, iou[plain[-1]])
     assert chosen.tolist() == plain
-    kept = choose_varied(iou, weight, 40, duplicate_iou=0.4)
+    kept = select_diverse(iou, weight, 40, duplicate_iou=0.4)
     assert all(iou[a, b] <= 0.4 for a, b in itertools.combinations(kept.tolist(), 2))
 
 
 def test_regions_follow_the_objects(shapes):
     image, objects = shapes()
-    regions = cut(image, 300)
+    regions = oversegment(image, 300)
     for name, mask in objects.items():
         inside = np.bincount(regions.labels.ravel(), mask.ravel(), len(regions))
         own = inside > regions.sums[:, 0] / 2

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from counterview.proposals.merging import merge_tree, sum_by_pair
-from counterview.proposals.regions import cut, ward_cost
+from counterview.proposals.regions import oversegment, ward_cost
 
 
 def _chain(values):
@@ -35,7 +35,7 @@ def _one_at_a_time(sums, pairs, borders):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_tree_is_that_of_one_join_at_a_time(seed):
+def test_tree_is_that_of_one_merge_at_a_time(seed):
     # The mean border strength is reducible: joining two regions never brings a third nearer than both were.
     rng = np.random.default_rng(seed)
     side = 6
@@ -70,7 +70,7 @@ def test_sums_outlines_and_keys_agree_with_the_members():
     assert len(set(zip(sets, keys, strict=True))) == len(set(sets)) == len(set(keys))
 
 
-def test_stopping_leaves_the_number_asked_for():
+def test_stopping_leaves_that_many_regions():
     sums, pairs, borders = _chain([0, 0.1, 5, 5.1, 9, 9.2])
     labels = merge_tree(sums, pairs, borders, ward_cost, stop_at=3).final_labels()
     assert labels.tolist() == [labels[0]] * 2 + [labels[2]] * 2 + [labels[4]] * 2
@@ -88,9 +88,9 @@ def test_sum_by_pair_adds_both_directions():
     assert empty[1].shape == (0, 3)
 
 
-def test_cut_counts_every_pixel_once():
+def test_over_segmentation_counts_every_pixel_once():
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    regions = cut(image, 50)
+    regions = oversegment(image, 50)
     assert len(regions) == 50
     assert regions.labels.shape == (40, 60)
     assert np.array_equal(np.bincount(regions.labels.ravel()), regions.sums[:, 0])
@@ -103,8 +103,8 @@ def test_cut_counts_every_pixel_once():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1), (2, 2)])
-def test_cut_of_the_smallest_images(shape):
-    regions = cut(np.full((*shape, 3), 77, np.uint8), 10)
+def test_over_segmentation_of_the_smallest_images(shape):
+    regions = oversegment(np.full((*shape, 3), 77, np.uint8), 10)
     assert regions.labels.shape == shape
     assert len(regions) == 1
     assert len(regions.pairs) == 0

@@ -4,12 +4,14 @@ from importlib.resources import as_file, files
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.proposals import of_folder
 from counterview.errors import CheckpointError, ConfigError, ImageError
 from counterview.masks.geometry import iou
-from counterview.media.files import HASHES, read_json
-from counterview.proposals import load_proposer, shipped
+from counterview.media.files import HASHES, read_json, sha256_file, write_json
+from counterview.nn.checkpoint import write_tensors
+from counterview.proposals import bundled, load_proposer
 from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX, BoundaryNet, folded, placed
 from counterview.proposals.merging import merge_tree
 from counterview.proposals.objectness import (
@@ -19,12 +21,20 @@ from counterview.proposals.objectness import (
     INNER,
     JUMP,
     SQUARE,
-    gather,
+    collect_nodes,
     predict,
     spread,
 )
 from counterview.proposals.regions import AREA, LENGTH
-from counterview.proposals.tiny import COSTS, TinySettings, at_working_size, basins, cut_along, grow, members_at
+from counterview.proposals.tiny import (
+    COSTS,
+    TinySettings,
+    at_working_size,
+    basins,
+    build_trees,
+    node_members,
+    oversegment_along,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +43,8 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def cut_up(shapes):
-    """A small image's regions, with boundaries as they would be if the network made no mistake."""
+def segmented(shapes):
+    """A small image, the prediction of a perfect boundary network, and the regions of both."""
     image, objects = shapes((90, 120))
     edge = np.zeros((90, 120), bool)
     for mask in objects.values():
@@ -47,12 +57,12 @@ def cut_up(shapes):
     extent = np.zeros((90, 120, EXTENT), np.float32)
     for mask in (*objects.values(), ~np.any(list(objects.values()), axis=0)):
         extent[mask] = extent_of(mask)
-    seen = shipped.Seen(edge.astype(np.uint8) * 255, embedding, extent)
-    return image, seen, cut_along(image, seen, 60)
+    prediction = bundled.DensePrediction(edge.astype(np.uint8) * 255, embedding, extent)
+    return image, prediction, oversegment_along(image, prediction, 60)
 
 
 def extent_of(mask):
-    """What a network that makes no mistake says of each of a body's pixels."""
+    """The extent ``(5,)`` of an instance."""
     y, x = np.nonzero(mask)
     deviations = [np.log(np.sqrt(v.var() + 1 / 12)) for v in (x, y)]
     return np.float32([x.mean(), y.mean(), *deviations, np.log(len(x))])
@@ -62,9 +72,9 @@ def test_objects_are_among_the_first_masks(shapes, best_iou):
     image, objects = shapes()
     proposals = load_proposer("tiny", max_masks=60)(image)
     assert 0 < len(proposals) <= 60
-    found = {name: best_iou(proposals, mask) for name, mask in objects.items()}
-    assert min(found.values()) > 0.7, found
-    assert np.mean(list(found.values())) > 0.85, found
+    best = {name: best_iou(proposals, mask) for name, mask in objects.items()}
+    assert min(best.values()) > 0.7, best
+    assert np.mean(list(best.values())) > 0.85, best
 
 
 def test_bundled_pair_is_covered_as_measured_and_better_than_without_learning():
@@ -127,22 +137,22 @@ def test_not_an_image_and_settings_out_of_range_are_refused(tiny):
 
 def test_images_are_brought_to_one_size_and_keep_their_shape():
     settings = TinySettings(working_px=4800)
-    for given, expected in (((30, 40), (60, 80)), ((60, 80), (60, 80)), ((120, 160), (60, 80)), ((1, 3), (40, 120))):
-        assert at_working_size(np.zeros((*given, 3), np.uint8), settings).shape[:2] == expected
+    for size, expected in (((30, 40), (60, 80)), ((60, 80), (60, 80)), ((120, 160), (60, 80)), ((1, 3), (40, 120))):
+        assert at_working_size(np.zeros((*size, 3), np.uint8), settings).shape[:2] == expected
     assert at_working_size(np.zeros((1, 90000, 3), np.uint8), settings).shape[0] == 1
 
 
 def test_caches_notice_other_weights(tiny):
     settings = tiny.settings()
-    listed = read_json(shipped.folder() / HASHES)
-    assert settings["boundary"] == listed[shipped.BOUNDARY][:16]
-    assert settings["ranker"] == listed[shipped.RANKER][:16]
+    listed = read_json(bundled.bundled_folder() / HASHES)
+    assert settings["boundary"] == listed[bundled.BOUNDARY][:16]
+    assert settings["ranker"] == listed[bundled.RANKER][:16]
 
 
-@pytest.mark.parametrize("name", [shipped.BOUNDARY, shipped.RANKER, HASHES])
+@pytest.mark.parametrize("name", [bundled.BOUNDARY, bundled.RANKER, HASHES])
 @pytest.mark.parametrize("harm", ["flip", "cut", "missing"])
-def test_damaged_file_is_told(name, harm, tmp_path):
-    for path in shipped.folder().iterdir():
+def test_damaged_files_are_refused(name, harm, tmp_path):
+    for path in bundled.bundled_folder().iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     data = bytearray((tmp_path / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -150,42 +160,66 @@ def test_damaged_file_is_told(name, harm, tmp_path):
         (tmp_path / name).unlink()
     else:
         (tmp_path / name).write_bytes(bytes(data) if harm == "flip" else bytes(data[: len(data) // 2]))
-    with pytest.raises(CheckpointError, match=r"shipped file") as caught:
-        shipped.load_boundary(tmp_path)
-        shipped.load_ranker(tmp_path)
+    with pytest.raises(CheckpointError, match=r"(shipped|bundled) file") as caught:
+        bundled.load_boundary(tmp_path)
+        bundled.load_ranker(tmp_path)
     assert "\n" not in str(caught.value)
     assert "Install the package again" in str(caught.value)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    data = (shipped.folder() / shipped.RANKER).read_bytes()
-    with pytest.raises(CheckpointError, match="no boundary network"):
-        shipped.boundary_from(data, "0" * 64, tmp_path / "x")
+    with pytest.raises(CheckpointError, match=r"another architecture: .*is missing"):
+        bundled.read_boundary(bundled.bundled_folder() / bundled.RANKER)
+    bundle(tmp_path, bundled.RANKER, {"mean": torch.zeros(5), "w0": torch.zeros(26, 2), "b0": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"scale is missing.*mean is \(5,\), expected \(26,\)"):
+        bundled.load_ranker(tmp_path)
+    bundle(tmp_path, bundled.RANKER, {"mean": torch.zeros(26), "scale": torch.ones(26)})
+    with pytest.raises(CheckpointError, match="26 outputs, expected 2"):
+        bundled.load_ranker(tmp_path)
 
 
-def test_boundary_network_takes_any_size_and_sees_a_square():
+def bundle(folder, name, tensors):
+    """A file of weights with its hash, as it would come with the package."""
+    write_tensors(folder / name, tensors)
+    write_json(folder / HASHES, {name: sha256_file(folder / name)})
+
+
+def test_bundled_networks_are_those_of_their_files():
+    path = bundled.bundled_folder() / bundled.BOUNDARY
+    bare, loaded = bundled.read_boundary(path), bundled.load_boundary()
+    assert bare.digest == loaded.digest == sha256_file(path)
+    stored = load_file(path)
+    state = loaded.net.state_dict()
+    assert set(stored) == set(state)
+    assert all(torch.equal(state[name], value.float()) for name, value in stored.items())
+    ranker, stored = bundled.load_ranker(), load_file(bundled.bundled_folder() / bundled.RANKER)
+    assert set(ranker.weights) == set(stored)
+    assert all(np.array_equal(ranker.weights[name], value.numpy()) for name, value in stored.items())
+
+
+def test_boundary_network_takes_any_size_and_finds_a_square():
     image = np.full((70, 101, 3), 90, np.uint8)
     image[20:50, 30:70] = (220, 210, 60)
-    seen = shipped.load_boundary()(image)
-    assert seen.edge.shape == (70, 101)
-    assert seen.edge.dtype == np.uint8
-    assert seen.embedding.shape == (70, 101, EMBEDDING)
-    assert seen.extent.shape == (70, 101, EXTENT)
+    prediction = bundled.load_boundary()(image)
+    assert prediction.edge.shape == (70, 101)
+    assert prediction.edge.dtype == np.uint8
+    assert prediction.embedding.shape == (70, 101, EMBEDDING)
+    assert prediction.extent.shape == (70, 101, EXTENT)
     on = np.zeros((70, 101), bool)
     on[19:51, 29:71] = True
     on[21:49, 31:69] = False
     away = np.zeros((70, 101), bool)
     away[25:45, 35:65] = True
-    assert seen.edge[on].mean() > 3 * seen.edge[away].mean() + 50
+    assert prediction.edge[on].mean() > 3 * prediction.edge[away].mean() + 50
     # The square's pixels are alike, and unlike those around it.
     outside = np.ones((70, 101), bool)
     outside[15:55, 25:75] = False
-    centre = seen.embedding[away].mean(0)
-    distance = np.linalg.norm(seen.embedding - centre, axis=2)
+    centre = prediction.embedding[away].mean(0)
+    distance = np.linalg.norm(prediction.embedding - centre, axis=2)
     assert np.quantile(distance[away], 0.9) < np.quantile(distance[outside], 0.1)
 
 
-def test_folded_network_answers_as_the_trained_one():
+def test_folded_network_equals_the_trained_one():
     torch.manual_seed(0)
     trained = BoundaryNet(train=True, widths=(4, 6, 8, 10))
     for _ in range(3):  # running means and variances other than those of a new norm
@@ -199,13 +233,13 @@ def test_folded_network_answers_as_the_trained_one():
             assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_places_are_those_of_the_pixels():
+def test_positions_are_those_of_the_pixels():
     embedding = torch.randn(2, EMBEDDING, 3, 5)
-    given = placed(embedding)
-    assert torch.equal(given[:, 2:], embedding[:, 2:])
+    positioned = placed(embedding)
+    assert torch.equal(positioned[:, 2:], embedding[:, 2:])
     for y, x in itertools.product(range(3), range(5)):
         expected = embedding[:, :2, y, x] + torch.tensor([2 * x, 2 * y]) / PLACE_PX
-        assert torch.allclose(given[:, :2, y, x], expected)
+        assert torch.allclose(positioned[:, :2, y, x], expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -237,13 +271,13 @@ def test_basins_are_where_every_pixel_flows(seed):
     assert len({found.pop() for found in ends.values()}) == len(ends) == labels.max() + 1
 
 
-def test_cut_keeps_the_sums_of_the_image(cut_up):
-    _, seen, regions = cut_up
+def test_over_segmentation_keeps_the_sums_of_the_image(segmented):
+    _, prediction, regions = segmented
     assert len(regions) == 60
     assert np.array_equal(np.bincount(regions.labels.ravel()), regions.sums[:, AREA])
-    assert regions.sums[:, INNER].sum() == pytest.approx(seen.edge.sum() / 255)
+    assert regions.sums[:, INNER].sum() == pytest.approx(prediction.edge.sum() / 255)
     for number in range(len(regions)):
-        inside = seen.embedding[regions.labels == number].astype(np.float64)
+        inside = prediction.embedding[regions.labels == number].astype(np.float64)
         assert np.allclose(regions.sums[number, EMBEDDED], inside.sum(0), rtol=1e-4, atol=1e-3)
         assert regions.sums[number, SQUARE] == pytest.approx((inside**2).sum(), rel=1e-4)
         around = np.sqrt(((inside - inside.mean(0)) ** 2).sum(1).mean())
@@ -251,9 +285,10 @@ def test_cut_keeps_the_sums_of_the_image(cut_up):
     # Borders, counted again on the finished labels.
     labels, total = regions.labels, {}
     for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-        jumps = np.linalg.norm(seen.embedding[near] - seen.embedding[far], axis=2)
+        jumps = np.linalg.norm(prediction.embedding[near] - prediction.embedding[far], axis=2)
         for a, b, p, q, d in zip(
-            *(part.ravel() for part in (labels[near], labels[far], seen.edge[near], seen.edge[far], jumps)), strict=True
+            *(part.ravel() for part in (labels[near], labels[far], prediction.edge[near], prediction.edge[far], jumps)),
+            strict=True,
         ):
             if a != b:
                 length, edge, jump = total.get((min(a, b), max(a, b)), (0, 0.0, 0.0))
@@ -263,23 +298,23 @@ def test_cut_keeps_the_sums_of_the_image(cut_up):
         assert border[[LENGTH, EDGE, JUMP]] == pytest.approx(np.array(total[tuple(pair)]), rel=1e-4, abs=1e-3)
 
 
-def test_what_something_in_front_has_cut_in_two_is_joined_by_its_embedding():
+def test_the_two_parts_of_an_occluded_object_are_merged_by_their_embedding():
     image = np.full((60, 90, 3), 120, np.uint8)
     image[20:40, 10:80] = (200, 60, 60)
     image[10:50, 40:50] = (60, 60, 200)
-    body = np.zeros((60, 90), np.int64)
-    body[20:40, 10:80] = 1
-    body[10:50, 40:50] = 2
+    instance = np.zeros((60, 90), np.int64)
+    instance[20:40, 10:80] = 1
+    instance[10:50, 40:50] = 2
     edge = np.zeros((60, 90), np.uint8)
-    edge[1:] |= (body[1:] != body[:-1]).astype(np.uint8)
-    edge[:, 1:] |= (body[:, 1:] != body[:, :-1]).astype(np.uint8)
-    embedding = np.eye(EMBEDDING, dtype=np.float32)[body] * 4
+    edge[1:] |= (instance[1:] != instance[:-1]).astype(np.uint8)
+    edge[:, 1:] |= (instance[:, 1:] != instance[:, :-1]).astype(np.uint8)
+    embedding = np.eye(EMBEDDING, dtype=np.float32)[instance] * 4
     embedding += np.random.default_rng(1).normal(0, 0.05, embedding.shape).astype(np.float32)
-    extent = np.stack([extent_of(body == number) for number in range(3)])[body]
-    regions = cut_along(image, shipped.Seen(edge * 255, embedding, extent), 40)
-    nodes = gather(grow(regions), 10, 4000)
-    members = members_at(grow(regions), nodes.at)
-    inside = np.bincount(regions.labels.ravel(), (body == 1).ravel(), len(regions))
+    extent = np.stack([extent_of(instance == number) for number in range(3)])[instance]
+    regions = oversegment_along(image, bundled.DensePrediction(edge * 255, embedding, extent), 40)
+    nodes = collect_nodes(build_trees(regions), 10, 4000)
+    members = node_members(build_trees(regions), nodes.at)
+    inside = np.bincount(regions.labels.ravel(), (instance == 1).ravel(), len(regions))
     common = members @ inside
     overlap = common / (nodes.sums[:, AREA] + inside.sum() - common)
     assert overlap.max() > 0.85
@@ -287,29 +322,29 @@ def test_what_something_in_front_has_cut_in_two_is_joined_by_its_embedding():
     name = "spread of its embeddings"
     assert value[name] < 0.5
     assert nodes.features[:, FEATURES.index(name)].max() > 1
-    name = "log distance of its mean embedding from that of what it is joined with"
+    name = "log embedding distance to its sibling"
     assert value[name] > np.log(2)
-    # Of the whole the extent is told right, of a part it is too large.
+    # The predicted extent is that of the object, and too large for a part of it.
     parts = (nodes.sums[:, AREA] < 0.6 * inside.sum()) & (common > 0.95 * nodes.sums[:, AREA])
     assert parts.any()
-    sizes = [FEATURES.index(f"log learned {what} over its own") for what in ("area", "deviation along x")]
+    sizes = [FEATURES.index(f"log predicted {what} over its own") for what in ("area", "deviation along x")]
     assert np.abs(nodes.features[overlap.argmax(), sizes]).max() < 0.25
     assert nodes.features[parts][:, sizes].mean(0).min() > 0.4
 
 
-def test_members_are_those_of_the_trees(cut_up):
-    trees = grow(cut_up[2])
+def test_members_are_those_of_the_trees(segmented):
+    trees = build_trees(segmented[2])
     every = np.concatenate([tree.members() for tree in trees])
     at = np.random.default_rng(0).permutation(len(every))
-    assert np.array_equal(members_at(trees, at) > 0, every[at])
-    parts = merge_tree(cut_up[2].sums, cut_up[2].pairs, cut_up[2].borders, COSTS[0], stop_at=5)
-    assert np.array_equal(members_at([parts], np.arange(len(parts.sums))) > 0, parts.members())
+    assert np.array_equal(node_members(trees, at) > 0, every[at])
+    parts = merge_tree(segmented[2].sums, segmented[2].pairs, segmented[2].borders, COSTS[0], stop_at=5)
+    assert np.array_equal(node_members([parts], np.arange(len(parts.sums))) > 0, parts.members())
 
 
-def test_features_agree_with_what_is_counted_from_the_members(cut_up):
-    regions = cut_up[2]
-    trees = grow(regions)
-    nodes = gather(trees, 10, 4000)
+def test_features_agree_with_what_is_counted_from_the_members(segmented):
+    regions = segmented[2]
+    trees = build_trees(regions)
+    nodes = collect_nodes(trees, 10, 4000)
     every = [tree.members() for tree in trees]
     members = np.concatenate(every)[nodes.at]
     sets = [{row.tobytes() for row in part} for part in every]
@@ -318,11 +353,11 @@ def test_features_agree_with_what_is_counted_from_the_members(cut_up):
     value = dict(zip(FEATURES, nodes.features.T, strict=True))
     crossing = members[:, regions.pairs[:, 0]] != members[:, regions.pairs[:, 1]]
     length, edge = crossing @ regions.borders[:, LENGTH], crossing @ regions.borders[:, EDGE]
-    assert np.allclose(value["mean learned boundary along the outline"], edge / np.maximum(length, 1), atol=1e-5)
+    assert np.allclose(value["mean boundary probability along the outline"], edge / np.maximum(length, 1), atol=1e-5)
     often = [np.mean([row.tobytes() in part for part in sets]) for row in members]
-    assert np.allclose(value["share of the trees that have it"], often)
-    born = value["learned boundary between its two parts"]
-    assert (value["the most that was joined across anywhere within"] >= born - 1e-6).all()
+    assert np.allclose(value["fraction of the trees that contain it"], often)
+    born = value["boundary probability between its children"]
+    assert (value["highest boundary probability between any merged regions inside"] >= born - 1e-6).all()
     only = np.flatnonzero(np.isclose(often, 1 / len(trees)))
     assert len(only)
     for index in only[:40]:
@@ -333,9 +368,9 @@ def test_features_agree_with_what_is_counted_from_the_members(cut_up):
         sibling = own[parent] & ~own[node]
         u, v = regions.pairs.T
         between = (own[node][u] & sibling[v]) | (own[node][v] & sibling[u])
-        # Of two that do not touch there is no boundary to speak of.
+        # Nodes that do not touch have no boundary between them.
         mean = regions.borders[between, EDGE].sum() / max(regions.borders[between, LENGTH].sum(), 1)
-        assert value["learned boundary to what it is joined with"][index] == pytest.approx(mean, abs=1e-4)
+        assert value["boundary probability towards its sibling"][index] == pytest.approx(mean, abs=1e-4)
 
 
 def test_prediction_is_that_of_the_layers():
@@ -350,7 +385,7 @@ def test_prediction_is_that_of_the_layers():
         for layer, number in ((first, 0), (last, 1)):
             layer.weight.copy_(torch.from_numpy(weights[f"w{number}"].T))
             layer.bias.copy_(torch.from_numpy(weights[f"b{number}"]))
-        quality, promise = last(torch.relu(first(scaled))).unbind(1)
-    given = predict(weights, x)
-    assert np.allclose(given[0], torch.sigmoid(quality).numpy(), atol=1e-6)
-    assert np.allclose(given[1], promise.numpy(), atol=1e-5)
+        logit, selection = last(torch.relu(first(scaled))).unbind(1)
+    output = predict(weights, x)
+    assert np.allclose(output[0], torch.sigmoid(logit).numpy(), atol=1e-6)
+    assert np.allclose(output[1], selection.numpy(), atol=1e-5)

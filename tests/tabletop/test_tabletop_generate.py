@@ -23,7 +23,7 @@ from counterview.tabletop import take as takes
 from counterview.tabletop.config import preset
 from counterview.tabletop.generate import generate, share_out
 from counterview.tabletop.objects.catalogue import KINDS, NOVEL_KINDS, draw_things, seeded
-from counterview.tabletop.write import _looked
+from counterview.tabletop.write import _annotated_seconds
 from counterview.types import ObjectMask
 
 TINY = {"size": 96, "seconds": 3, "cameras": 2}
@@ -103,7 +103,7 @@ def test_frames_show_what_was_rendered(data_set):
     folder = next((data_set / "takes").glob("tabletop_train*"))
     ego = next((folder / "frame_aligned_videos").glob("aria*.mp4"))
     frames = frames_of(ego)
-    images, _ = takes.film(takes.Stage(tiny(), 5, "train", 0), tiny(), 5, "train", 0)
+    images, _ = takes.render_take(takes.Stage(tiny(), 5, "train", 0), tiny(), 5, "train", 0)
     for second in range(3):
         gaps = [np.abs(frames[30 * second].astype(int) - image).mean() for image in images[ego.stem]]
         assert int(np.argmin(gaps)) == second
@@ -183,10 +183,10 @@ def test_other_settings_are_refused_and_more_takes_are_added(data_set, tmp_path)
 
 @pytest.mark.parametrize("seconds", [1, 2, 4, 20])
 @pytest.mark.parametrize("unknown", [0.0, 0.06, 0.3])
-def test_the_annotator_misses_the_share_that_was_asked_for_however_short_the_take(seconds, unknown):
-    drawn = [_looked(np.random.default_rng([seconds, i]), seconds, unknown) for i in range(20000)]
-    assert all(len(looked) == seconds for looked in drawn)
-    assert np.mean([1 - looked.mean() for looked in drawn]) == pytest.approx(unknown, rel=0.12)
+def test_the_fraction_of_unknown_frames_is_the_one_of_the_settings_however_short_the_take(seconds, unknown):
+    drawn = [_annotated_seconds(np.random.default_rng([seconds, i]), seconds, unknown) for i in range(20000)]
+    assert all(len(annotated) == seconds for annotated in drawn)
+    assert np.mean([1 - annotated.mean() for annotated in drawn]) == pytest.approx(unknown, rel=0.12)
 
 
 def test_takes_are_shared_out():

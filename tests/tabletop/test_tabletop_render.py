@@ -9,9 +9,8 @@ pytest.importorskip("embreex")
 
 from counterview.tabletop import take as takes
 from counterview.tabletop.camera.cameras import Camera, look_at
-from counterview.tabletop.camera.film import Lamp, Poses
-from counterview.tabletop.camera.render import BACKGROUND, OUTSIDE, Body, Lighting, Renderer
-from counterview.tabletop.camera.rig import ego_camera
+from counterview.tabletop.camera.render import OUTSIDE, Renderer
+from counterview.tabletop.camera.world import BACKGROUND, AreaLight, BodyPoses, Lighting, RigidBody
 from counterview.tabletop.config import preset
 from counterview.tabletop.objects.shapes import ellipsoid, quad
 from counterview.tabletop.surfaces.materials import Material
@@ -21,16 +20,20 @@ DARK = np.zeros(3)
 
 
 def lighting(ambient: float = 0.0) -> Lighting:
-    key = Lamp(np.array([0.0, 0.0, 3.0]), np.array([0.05, 0, 0]), np.array([0, 0.05, 0]), np.full(3, 9.0))
-    return Lighting(key, Lamp(np.array([0.0, 0.0, 3.0]), DARK, DARK, DARK), np.full(3, ambient), np.full(3, ambient))
+    key = AreaLight(np.array([0.0, 0.0, 3.0]), np.array([0.05, 0, 0]), np.array([0, 0.05, 0]), np.full(3, 9.0))
+    return Lighting(
+        key, AreaLight(np.array([0.0, 0.0, 3.0]), DARK, DARK, DARK), np.full(3, ambient), np.full(3, ambient)
+    )
 
 
 def two_balls() -> Renderer:
     floor = quad([(-9, 9, 0), (9, 9, 0), (9, -9, 0), (-9, -9, 0)])
     ball = ellipsoid((0.2, 0.2, 0.2), segments=96)
-    renderer = Renderer([Body(floor, (GREY,)), Body(ball, (GREY,), 0), Body(ball, (GREY,), 1)], lighting())
-    shift = np.array([[0, 0, 0], [0, 0, 0.5], [0, 1.0, 0.5]], np.float32)
-    renderer.pose(Poses(np.tile(np.eye(3, dtype=np.float32), (3, 1, 1)), shift))
+    renderer = Renderer(
+        [RigidBody(floor, (GREY,)), RigidBody(ball, (GREY,), 0), RigidBody(ball, (GREY,), 1)], lighting()
+    )
+    translation = np.array([[0, 0, 0], [0, 0, 0.5], [0, 1.0, 0.5]], np.float32)
+    renderer.pose(BodyPoses(np.tile(np.eye(3, dtype=np.float32), (3, 1, 1)), translation))
     return renderer
 
 
@@ -104,12 +107,12 @@ def test_every_label_lies_on_its_own_objects_pixels(stage):
         replace(b, materials=(paint[b.label],) * len(b.materials)) if b.label != BACKGROUND else b
         for b in stage.renderer.bodies
     ]
-    night = Lamp(np.array([0.0, 0.0, 3.0]), DARK, DARK, DARK)
+    night = AreaLight(np.array([0.0, 0.0, 3.0]), DARK, DARK, DARK)
     renderer = Renderer(bodies, Lighting(night, night, DARK, DARK))
     seen = set()
     for t in (0.0, 4.0, 8.0):
         renderer.pose(stage.poses(t))
-        for camera in (ego_camera(stage.rig, stage.story, t), *stage.rig.exo):
+        for camera in (stage.ego_camera(t), *stage.rig.exo):
             rendered = renderer.render(camera)
             for i, colour in enumerate(colours):
                 mask = rendered.labels == i

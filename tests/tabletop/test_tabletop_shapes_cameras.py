@@ -5,7 +5,7 @@ import pytest
 
 from counterview.tabletop.camera.cameras import Camera, look_at
 from counterview.tabletop.objects.catalogue import KINDS, NOVEL_KINDS, make_thing
-from counterview.tabletop.objects.shapes import Mesh, box, ellipsoid, loft, revolve, rotation, transform
+from counterview.tabletop.objects.shapes import Mesh, box, ellipsoid, loft, revolve, rotation_matrix, transform
 
 
 def volume(mesh: Mesh) -> float:
@@ -24,7 +24,7 @@ def test_solids_enclose_the_volume_of_their_formula():
     x = np.linspace(0, 0.3, 9)
     bar = loft(np.stack([x, 0 * x, 0 * x], -1), np.full(9, 0.02), np.full(9, 0.01), segments=96)
     assert volume(bar) == pytest.approx(np.pi * 0.02 * 0.01 * 0.3, rel=5e-3)
-    assert volume(transform(bar, rotation((1, 2, 3), 0.7), (1, 2, 3))) == pytest.approx(volume(bar), rel=1e-3)
+    assert volume(transform(bar, rotation_matrix((1, 2, 3), 0.7), (1, 2, 3))) == pytest.approx(volume(bar), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *NOVEL_KINDS])

@@ -1,4 +1,4 @@
-"""Features: networks and weight-free descriptors behind one protocol, and exact pooling over masks."""
+"""Image features: networks and weight-free descriptors behind one protocol, and exact pooling over masks."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from counterview.config import load_config, nearest
 from counterview.devices import resolve_device, resolve_dtype
 from counterview.errors import CheckpointError, ConfigError, WeightsError
-from counterview.features import pooling
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
+from counterview.features.pooling import describe
 from counterview.hub import check_access, quiet_transformers
 from counterview.masks.geometry import resize_nearest
 from counterview.media.files import sha256_file
@@ -40,7 +40,7 @@ HUB_IDS: dict[str, str] = {
     "clip-base-32": "openai/clip-vit-base-patch32",
     "clip-large": "openai/clip-vit-large-patch14",
 }
-"""Short names and the Hub repositories that they stand for."""
+"""Hub repositories by short name."""
 
 ALIASES = {
     "dinov2": "dinov2-base",
@@ -50,12 +50,12 @@ ALIASES = {
 }
 
 NAMES = ("classical", "tiny", *ALIASES, *HUB_IDS)
-"""Every name that :func:`load_backbone` knows, Hub ids and folders aside."""
+"""Names of :func:`load_backbone`, beside Hub ids and folders."""
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
-# model_type of a config.json: class in transformers, mean and deviation of its training
+# model_type of config.json: class in transformers, mean and standard deviation of its training images
 _FAMILIES = {
     "dinov2": ("Dinov2Model", IMAGENET),
     "dinov2_with_registers": ("Dinov2WithRegistersModel", IMAGENET),
@@ -74,18 +74,18 @@ class BackboneConfig:
         ConfigError: a value out of range.
     """
 
-    dtype: str = field(default="float32", metadata={"help": "number type: float32, or float16, bfloat16 for speed"})
+    dtype: str = field(default="float32", metadata={"help": "dtype: float32, or float16, bfloat16 for speed"})
     longest_side_px: int | None = field(
         default=960, metadata={"help": "larger images are scaled down to this longer side; null: never"}
     )
     upscale: bool = field(default=False, metadata={"help": "also scale smaller images up to longest_side_px"})
-    batch_size: int = field(default=8, metadata={"help": "images of one size that go through the network at once"})
+    batch_size: int = field(default=8, metadata={"help": "images of one size in a batch"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
     mean: tuple[float, float, float] | None = field(
-        default=None, metadata={"help": "mean of red, green, blue (0 to 1); null: what the family was trained with"}
+        default=None, metadata={"help": "mean of red, green, blue (0 to 1); null: that of the family's training"}
     )
     std: tuple[float, float, float] | None = field(
-        default=None, metadata={"help": "deviation of red, green, blue; null: what the family was trained with"}
+        default=None, metadata={"help": "standard deviation of red, green, blue; null: that of the family's training"}
     )
 
     def __post_init__(self) -> None:
@@ -113,6 +113,18 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
         ConfigError: an unknown name (the nearest one is named), setting, device or kind of model.
         WeightsError: the weights are not on this machine and cannot be fetched.
         CheckpointError: a folder whose weights are damaged or do not fit its configuration.
+
+    Example:
+        >>> import numpy as np
+        >>> from counterview.features import load_backbone
+        >>> from counterview.types import ObjectMask
+        >>> backbone = load_backbone("classical")
+        >>> image = np.zeros((32, 48, 3), np.uint8)
+        >>> features = backbone.encode(image)
+        >>> features.tensor.shape
+        torch.Size([282, 4, 6])
+        >>> backbone.describe(features, [ObjectMask.from_array(image[..., 0] == 0)]).shape
+        torch.Size([1, 2929])
     """
     if name == "classical":
         from counterview.features.classical import Classical, ClassicalConfig
@@ -138,20 +150,30 @@ def load_backbone(name: str, device: str = "auto", **settings: Any) -> Backbone:
             check_access(source, what, _WITHOUT_WEIGHTS)
     model, family = _load(name, source, config.dtype, options)
     snapshot = None if _is_folder(source) else _cached(source, config.revision)
-    return Network(name, source, config, model, family, place, commit=snapshot.name if snapshot else None)
+    return TransformerBackbone(name, source, config, model, family, place, commit=snapshot.name if snapshot else None)
 
 
 def input_size(
     image_hw: tuple[int, int], patch_px: int, longest_side_px: int | None = 960, upscale: bool = False
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Sizes through which an image goes on its way into a network.
+    """Sizes of an image after the two steps of preprocessing.
 
-    First it is scaled, its aspect kept, to ``longest_side_px`` if it is larger; then both sides are rounded
-    down to a multiple of the patch. 704x704 becomes 700x700 and 540x960 becomes 532x952, as in O-MaMa;
-    portrait images stay portrait.
+    It is scaled to ``longest_side_px`` if it is larger, keeping its aspect ratio; then both sides are rounded down to a
+    multiple of the patch. 704x704 becomes 700x700 and 540x960 becomes 532x952, as in O-MaMa; portrait images stay
+    portrait.
+
+    Args:
+        image_hw: height and width of the image, px.
+        patch_px: patch size of the network.
+        longest_side_px: limit; None for none.
+        upscale: also scale smaller images up to it.
 
     Returns:
-        The size after scaling, and the size given to the network.
+        the size after scaling, and the size of the network's input.
+
+    Example:
+        >>> input_size((2160, 3840), patch_px=14)
+        ((540, 960), (532, 952))
     """
     height, width = image_hw
     ratio = 1.0 if longest_side_px is None else longest_side_px / max(height, width)
@@ -161,7 +183,10 @@ def input_size(
 
 
 def resize_image(image: RgbImage, scaled_hw: tuple[int, int], input_hw: tuple[int, int]) -> RgbImage:
-    """Scale an image in the two steps of :func:`input_size`: smoothly, then by nearest neighbour as O-MaMa does."""
+    """Resize an image ``(H, W, 3)`` in the two steps of :func:`input_size`: smoothly, then by nearest neighbour.
+
+    The second step is that of O-MaMa's released code.
+    """
     if image.shape[:2] != scaled_hw:
         smaller = scaled_hw[0] <= image.shape[0] and scaled_hw[1] <= image.shape[1]
         method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
@@ -169,15 +194,15 @@ def resize_image(image: RgbImage, scaled_hw: tuple[int, int], input_hw: tuple[in
     return np.asarray(resize_nearest(image, input_hw), dtype=np.uint8)
 
 
-class Network:
+class TransformerBackbone:
     """A frozen vision transformer of transformers, as a :class:`~counterview.features.base.Backbone`.
 
     Maps hold the patch tokens after the network's last normalisation (for CLIP: the one in front of its
-    projection), ``(C, h, w)`` in the network's number type. Position embeddings are interpolated to each size.
+    projection), ``(C, h, w)`` in the network's dtype. Position embeddings are interpolated to each size.
 
     Args:
-        name: the name that the user gave.
-        source: Hub id or folder that the model came from.
+        name: under which it was loaded.
+        source: Hub id or folder of the model.
         config: settings.
         model: the network.
         family: its ``model_type`` in transformers.
@@ -228,18 +253,18 @@ class Network:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these weights from others: the commit on the Hub, or a SHA-256 over a folder's weights."""
+        """Identity of the weights: the commit on the Hub, or a SHA-256 over a folder's weights."""
         if self._commit is not None:
             return self._commit
         files = sorted(Path(self._source).glob("model*.safetensors"))
         return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """The map of one image. See :meth:`Backbone.encode <counterview.features.base.Backbone.encode>`."""
+        """The map of an image ``(H, W, 3)``, see :meth:`~counterview.features.base.Backbone.encode`."""
         return self([image])[0]
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """The maps of several images; those of one input size go through the network together."""
+        """The maps of several images ``(H, W, 3)``; those of one input size are batched."""
         sizes = [
             input_size(as_rgb(i).shape[:2], self.stride, self.config.longest_side_px, self.config.upscale)
             for i in images
@@ -265,8 +290,8 @@ class Network:
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """Pool the map: :func:`counterview.features.pooling.describe`."""
-        return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
+        """Descriptors ``(N, C)``, pooled from the map by :func:`counterview.features.pooling.describe`."""
+        return describe(features, masks, kind, context_px=context_px, fallback=fallback)
 
     def _forward(self, images: NDArray[np.uint8]) -> Tensor:
         """``(B, H, W, 3)`` images, already at the input size, to ``(B, C, h, w)`` maps."""
@@ -288,7 +313,6 @@ class Network:
 
 def _holds_tiny(folder: Path) -> bool:
     """Whether a folder is a model with a ``tiny`` network of its own."""
-    from counterview.errors import CheckpointError
     from counterview.features.tiny_weights import network_settings
 
     try:
@@ -332,39 +356,42 @@ def _cached(source: str, revision: str | None) -> Path | None:
         folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    whole = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
-    return folder if whole else None
+    complete = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+    return folder if complete else None
 
 
 def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[Any, str]:
     """The network, with every weight from its checkpoint, and its family."""
     import transformers
 
+    from counterview.nn.checkpoint import shortened
+
     is_folder = _is_folder(source)
     try:
         family = str(transformers.AutoConfig.from_pretrained(source, **options).model_type)
     except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(name, source, is_folder, "has no readable config.json", error) from None
+        raise _unreadable(name, source, is_folder, "config.json is missing or cannot be read", error) from None
     if family not in _FAMILIES:
         raise ConfigError(
-            f"features {name!r} are of the kind {family!r}", expected=f"one of {', '.join(sorted(_FAMILIES))}"
+            f"features {name!r} are of the unsupported kind {family!r}",
+            expected=f"one of {', '.join(sorted(_FAMILIES))}",
         )
     cls = getattr(transformers, _FAMILIES[family][0])
     try:
-        # Without safetensors there would be pickles to read, which may run code.
+        # Only safetensors: pickles can run code.
         with quiet_transformers():
             model, report = cls.from_pretrained(
                 source, dtype=resolve_dtype(dtype), output_loading_info=True, use_safetensors=True, **options
             )
     except Exception as error:
-        raise _unreadable(name, source, is_folder, "holds no weights that can be read", error) from None
-    # transformers fills missing weights with random numbers and only warns.
-    wrong = sorted({*report["missing_keys"], *(str(k[0]) for k in report.get("mismatched_keys", ()))})
-    if wrong:
+        raise _unreadable(name, source, is_folder, "the weights cannot be read", error) from None
+    # transformers initialises missing weights at random and only warns.
+    problems = sorted({*report["missing_keys"], *(str(k[0]) for k in report.get("mismatched_keys", ()))})
+    if problems:
         raise CheckpointError(
             f"the weights do not fit {cls.__name__}",
             path=source,
-            found=f"{len(wrong)} weights missing or of another shape, {wrong[0]} among them",
+            found=f"{len(problems)} weights missing or of another shape: {shortened(problems)}",
         )
     return model.eval().requires_grad_(False), family
 
@@ -373,4 +400,4 @@ def _unreadable(name: str, source: str, is_folder: bool, problem: str, error: Ex
     detail = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     if is_folder:
         return CheckpointError(problem, path=source, found=detail, expected="a folder made by save_pretrained")
-    return WeightsError(f"the weights of {name} ({source}) cannot be had", found=detail, fix=_WITHOUT_WEIGHTS)
+    return WeightsError(f"the weights of {name} ({source}) are not available", found=detail, fix=_WITHOUT_WEIGHTS)

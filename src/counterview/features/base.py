@@ -1,4 +1,4 @@
-"""What every feature extractor gives: a map of channels over an image, and how to pool it over masks."""
+"""The protocol of feature extractors: a feature map of an image, and descriptors of masks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PoolingKind = Literal["mask", "box", "box_max", "centroid"]
 """Mean over the mask, mean or maximum over its box, value at its centroid (the rows of O-MaMa's Table 4)."""
 
 Fallback = Literal["zeros", "centre"]
-"""What stands in for a mask that holds no point of the pooling grid: zeros, as released, or its centre's value."""
+"""Descriptor of a mask without a point of the pooling grid: zeros, as released, or the value at its centroid."""
 
 
 @dataclass(frozen=True)
 class PoolGrid:
-    """The sizes that tie an image to a feature map, without the map itself.
+    """The sizes that relate an image to a feature map, without the map itself.
 
     Attributes:
         image_hw: size of the image in which masks are given, in pixels.
-        input_hw: size at which the extractor saw it, in pixels.
+        input_hw: size of the extractor's input, in pixels.
         cells_hw: size of the feature map.
         reduction: pooling happens on the map upsampled bilinearly to ``input_hw // reduction``.
 
@@ -60,9 +60,12 @@ class FeatureMap:
     Attributes:
         tensor: ``(C, h, w)`` floating point.
         image_hw: size of the image, in pixels; masks to pool are of this size.
-        input_hw: size at which the extractor saw it.
+        input_hw: size of the extractor's input, in pixels.
         reduction: see :class:`PoolGrid`.
-        extra: what an extractor keeps for its own ``describe``; nobody else looks at it.
+        extra: private to the extractor, for its ``describe``.
+
+    Raises:
+        InputError: a tensor of another rank or dtype, or a size below 1.
     """
 
     tensor: Tensor
@@ -80,7 +83,7 @@ class FeatureMap:
 
     @property
     def grid(self) -> PoolGrid:
-        """The sizes alone."""
+        """The sizes, without the map."""
         return PoolGrid(self.image_hw, self.input_hw, (self.tensor.shape[1], self.tensor.shape[2]), self.reduction)
 
     @property
@@ -94,7 +97,7 @@ class Backbone(Protocol):
     """A feature extractor.
 
     Attributes:
-        name: the name it was loaded by.
+        name: under which it was loaded.
         channels: channels ``C`` of its maps.
         stride: pixels of the extractor's input from one cell to the next.
     """
@@ -104,19 +107,22 @@ class Backbone(Protocol):
     stride: int
 
     def settings(self) -> dict[str, Any]:
-        """Everything that its output depends on, as plain values: what a cache key is made of."""
+        """Everything that its output depends on, as JSON values: part of cache keys."""
         ...
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """Features of one ``(H, W, 3)`` uint8 image.
+        """The feature map of an image.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
 
         Raises:
-            ImageError: no such image.
+            ImageError: another shape or dtype.
         """
         ...
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """Features of several images, of any sizes, in their order."""
+        """The feature maps of several images ``(H, W, 3)`` of any sizes, in their order."""
         ...
 
     def describe(
@@ -128,16 +134,22 @@ class Backbone(Protocol):
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """One descriptor a mask, ``(N, D)``, to be compared by cosine.
+        """Descriptors of masks, to be compared by cosine.
 
-        Networks pool their map (:func:`counterview.features.pooling.describe`); an extractor that can do
-        better from the image itself does.
+        Networks pool their map (:func:`counterview.features.pooling.describe`); others may describe masks from the
+        image itself.
 
         Args:
-            features: what :meth:`encode` gave for the image.
+            features: of the image, from :meth:`encode`.
             masks: N masks at the size of the image.
             kind: what is pooled.
             context_px: also append the mean over each mask's box grown by this many pixels of the input.
             fallback: for masks too small for the pooling grid.
+
+        Returns:
+            ``(N, D)``, one row a mask.
+
+        Raises:
+            MaskError: a mask of another size than the image.
         """
         ...

@@ -1,8 +1,8 @@
-"""Frozen features, made once: arrays on disk, found again by what they were made from.
+"""Frozen features cached on disk, under a hash of everything that they depend on.
 
-A half-precision store rounds to 11 significant bits: values come back within a relative ``2**-11`` (absolute
-``2**-25`` near zero) of what was computed. A ``float32`` store gives back the very bits, at twice the room. The first
-call returns the stored array as well, so that a run gives the same numbers whether it found the cache empty or full.
+A half-precision store rounds to 11 significant bits: values come back within a relative ``2**-11`` (absolute ``2**-25``
+near zero) of what was computed. A ``float32`` store is exact, at twice the space. The first call returns the stored
+array as well, so that a run gives the same numbers with an empty and with a full cache.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Storage = Literal["float16", "float32"]
-Made = tuple[np.ndarray, Mapping[str, Any]]
+Entry = tuple[np.ndarray, Mapping[str, Any]]
+"""An array of any shape, and its JSON note."""
 _MAGIC = b"cvarray1"
 _TAIL = struct.Struct("<QI8s")  # length of the JSON note, CRC-32 of all before the tail, magic
 
 
 class ArrayStore:
-    """Arrays on disk under text keys, memory-mapped, each in one file that is whole or not there.
+    """Arrays on disk under text keys, memory-mapped, each in one file that is written completely or not at all.
 
-    A file is a ``.npy`` (NumPy reads it), then a JSON note, then a checksum. It is checked when this object first
-    opens it; a damaged one is said in the log and made anew. Several processes may use one store at the same
-    time: equal keys give equal content, and the last writer wins.
+    A file is a ``.npy`` (NumPy reads it), then a JSON note, then a checksum. It is checked when this object first opens
+    it; a damaged one is logged and made again. Several processes may use one store at the same time: equal keys give
+    equal content, and the last writer wins.
 
     Args:
         root: folder of all stores.
-        settings: JSON values on which the arrays depend beside their keys; another setting is another store.
-        storage: type in which floating-point arrays are kept; other arrays are kept as they are.
+        settings: JSON values on which the arrays depend beside their keys; other settings are another store.
+        storage: dtype in which floating-point arrays are stored; other arrays keep theirs.
 
     Raises:
-        InputError: the settings are not JSON, or ``storage`` is none of the two.
+        InputError: the settings are not JSON, or ``storage`` is neither of the two.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class ArrayStore:
         if storage not in ("float16", "float32"):
             raise InputError("arrays are stored as float16 or float32", found=repr(storage))
         self.storage = storage
-        whole = {"settings": dict(settings), "storage": storage}
+        content = {"settings": dict(settings), "storage": storage}
         try:
-            text = json.dumps(whole, sort_keys=True, allow_nan=False)
+            text = json.dumps(content, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError("the settings of a cache must be JSON", found=str(error)) from None
         self.folder = Path(root) / hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -83,29 +84,29 @@ class ArrayStore:
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("??/*.npy"))
 
-    def get(self, key: str) -> Made | None:
-        """The array of a key, read-only and memory-mapped, and its note; ``None`` if absent or damaged."""
+    def get(self, key: str) -> Entry | None:
+        """The array of a key, of any shape, read-only and memory-mapped, and its note; ``None`` if there is none."""
         path = self.path(key)
         if not path.is_file():
             return None
         try:
             note = _read_note(path, check=key not in self._checked)
-            # An empty table, of an image without masks, cannot be mapped.
+            # An empty array, of an image without masks, cannot be mapped.
             array = np.load(path, mmap_mode="r" if note.get("size") else None, allow_pickle=False)
         except (OSError, ValueError, EOFError, struct.error) as error:
-            logger.warning("%s: a damaged cache entry is made anew (%s)", path, error)
+            logger.warning("%s: a damaged cache entry is made again (%s)", path, error)
             return None
         if note.get("key") != key:
-            logger.warning("%s: a cache entry of another key is made anew", path)
+            logger.warning("%s: a cache entry of another key is made again", path)
             return None
         self._checked.add(key)
         return array, note["note"]
 
-    def put(self, key: str, array: np.ndarray, note: Mapping[str, Any] | None = None) -> Made:
-        """Store an array, and return it as :meth:`get` gives it.
+    def put(self, key: str, array: np.ndarray, note: Mapping[str, Any] | None = None) -> Entry:
+        """Store an array of any shape, and return it as :meth:`get` does.
 
         Raises:
-            InputError: a value is no finite number, or too large for half precision.
+            InputError: a value is not finite, or too large for half precision.
             CounterviewError: the disk is full.
         """
         array = np.asarray(array)
@@ -115,15 +116,15 @@ class ArrayStore:
             if not np.isfinite(array).all():
                 raise InputError("features with NaN or infinity are not cached", path=self.path(key), found=key)
             with np.errstate(over="ignore"):
-                kept = array.astype(self.storage)
-            if not np.isfinite(kept).all():
+                stored = array.astype(self.storage)
+            if not np.isfinite(stored).all():
                 raise InputError(
                     "features are too large for half precision",
                     found=f"{np.abs(array).max():.3g}",
                     expected="at most 65504",
                     fix="Store them as float32.",
                 )
-            array = kept
+            array = stored
         text = json.dumps({"key": key, "size": int(array.size), "note": dict(note or {})}, sort_keys=True).encode()
         path = self.path(key)
         with _room(path), atomic_write(path) as handle:
@@ -132,15 +133,15 @@ class ArrayStore:
             counted.write(text)
             handle.write(_TAIL.pack(len(text), counted.crc, _MAGIC))
         self._checked.discard(key)
-        found = self.get(key)
-        if found is None:
+        entry = self.get(key)
+        if entry is None:
             raise CounterviewError("a cache entry cannot be read back", path=path, fix="Check the disk.")
-        return found
+        return entry
 
     def get_or_make(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array of a key: from disk, or made, stored and then read from disk; read-only."""
-        found = self.get(key)
-        return (found if found is not None else self.put(key, make()))[0]
+        """The array of a key, read-only: from disk, or made, stored and read back."""
+        entry = self.get(key)
+        return (entry if entry is not None else self.put(key, make()))[0]
 
 
 class _Checksum:
@@ -166,14 +167,14 @@ def _read_note(path: Path, *, check: bool) -> dict[str, Any]:
             raise ValueError("cut short")
         if check:
             handle.seek(0)
-            left, seen = size - _TAIL.size, 0
+            left, checksum = size - _TAIL.size, 0
             while left:
                 chunk = handle.read(min(left, 1 << 20))
                 if not chunk:
                     raise ValueError("cut short")
-                seen = zlib.crc32(chunk, seen)
+                checksum = zlib.crc32(chunk, checksum)
                 left -= len(chunk)
-            if seen != crc:
+            if checksum != crc:
                 raise ValueError("its checksum differs")
         handle.seek(size - _TAIL.size - length)
         note = json.loads(handle.read(length))
@@ -191,12 +192,12 @@ def _room(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
         raise CounterviewError(
-            "the disk is full", path=path, fix="Entries written so far are whole; make room and run again."
+            "the disk is full", path=path, fix="Entries written so far are complete; free some space and run again."
         ) from None
 
 
 def image_key(image: RgbImage) -> str:
-    """SHA-256 of an image's size and pixels, in hex: its name in a cache, wherever the file lies."""
+    """SHA-256, in hex, of an image's size and pixels ``(H, W, 3)``: its name in a cache, wherever its file is."""
     digest = hashlib.sha256(str(as_rgb(image).shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
@@ -204,22 +205,22 @@ def image_key(image: RgbImage) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Origin:
-    """Where a cached map came from; the image only if the backbone cannot describe masks without it."""
+    """Origin of a cached map, with the image if the backbone cannot describe masks without it."""
 
     key: str
     image: RgbImage | Callable[[], RgbImage] | None
 
 
 class CachedBackbone:
-    """A backbone whose maps and descriptors are made once and kept on disk.
+    """A backbone whose maps and descriptors are cached on disk.
 
-    It stands wherever a :class:`~counterview.features.base.Backbone` does. Maps are kept under the image's
-    content, or under a key of the caller's, which saves decoding the image (:meth:`map`).
+    It is a :class:`~counterview.features.base.Backbone` itself. Maps are stored under a hash of the image, or under a
+    key of the caller's, which saves decoding the image (:meth:`map`).
 
     Args:
-        backbone: makes what is not there yet. Its ``settings()`` are part of every key.
+        backbone: computes missing entries. Its ``settings()`` are part of every key.
         root: folder of the cache.
-        storage: ``"float16"``, or ``"float32"`` for the very bits of the backbone.
+        storage: ``"float16"``, or ``"float32"`` for exact values.
 
     Maps and descriptors come back as float32 tensors on the CPU.
     """
@@ -236,30 +237,30 @@ class CachedBackbone:
         return {**self.backbone.settings(), "storage": self.store.storage}
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """Features of one ``(H, W, 3)`` uint8 image; see :meth:`map`."""
+        """The feature map of an image ``(H, W, 3)`` uint8, see :meth:`map`."""
         return self.map(image_key(image), image)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """Features of several images, in their order. What is missing goes through the backbone as one batch."""
+        """The feature maps of several images ``(H, W, 3)``, in their order; missing ones are computed as one batch."""
         keys = [image_key(image) for image in images]
         self._make(dict(zip(keys, images, strict=True)))
         return [self.map(key, image) for key, image in zip(keys, images, strict=True)]
 
     def map(self, key: str, image: RgbImage | Callable[[], RgbImage]) -> FeatureMap:
-        """Features of an image under a key.
+        """The feature map of an image under a key.
 
         Args:
-            key: whatever names the image's content, such as the hash of its file or of the data set with the
-                take, camera and frame.
-            image: ``(H, W, 3)`` uint8, or a function that reads it, called only if the map is not there.
+            key: identifies the image's content, such as a hash of its file, or of the data set with take, camera and
+                frame.
+            image: ``(H, W, 3)`` uint8, or a function that reads it, called only if the map is missing.
         """
-        found = self.store.get(f"map/{key}")
-        if found is None:
+        entry = self.store.get(f"map/{key}")
+        if entry is None:
             self._make({key: image})
-            found = self.store.get(f"map/{key}")
-        if found is None:
+            entry = self.store.get(f"map/{key}")
+        if entry is None:
             raise CounterviewError("a cache entry cannot be read back", path=self.store.path(f"map/{key}"))
-        array, note = found
+        array, note = entry
         return FeatureMap(
             tensor=_tensor(array),
             image_hw=(note["image_hw"][0], note["image_hw"][1]),
@@ -283,7 +284,7 @@ class CachedBackbone:
             }
             self.store.put(f"map/{key}", features.tensor.detach().float().cpu().numpy(), note)
             if features.extra is not None:
-                self._last = (key, features)  # its masks are described next, which needs more than the map
+                self._last = (key, features)  # its masks come next, and need more than the map
 
     def describe(
         self,
@@ -294,7 +295,10 @@ class CachedBackbone:
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """One descriptor a mask, ``(N, D)``; the table of an image's masks is kept like its map."""
+        """Descriptors ``(N, D)`` of masks, cached for each image and set of masks.
+
+        Arguments and errors as for :meth:`~counterview.features.base.Backbone.describe`.
+        """
         origin = features.extra
         if not isinstance(origin, _Origin):
             return self.backbone.describe(features, masks, kind, context_px=context_px, fallback=fallback)
@@ -324,29 +328,30 @@ class CachedBackbone:
         batch_size: int = 1,
         progress: bool = True,
     ) -> tuple[int, int]:
-        """Make the maps of many images; what is there already is passed over.
+        """Compute the maps of many images; cached ones are skipped.
 
         Args:
-            items: keys as for :meth:`map`, and functions that read the images.
-            total: their number, for the bar.
+            items: keys as for :meth:`map`, and functions that read the images ``(H, W, 3)``.
+            total: their number, for the progress bar.
             batch_size: images that go through the backbone together.
+            progress: show a bar on stderr.
 
         Returns:
-            ``(made, found)``.
+            number of maps computed, and number of maps that were cached.
         """
-        made = found = 0
+        computed = cached = 0
         waiting: dict[str, RgbImage | Callable[[], RgbImage]] = {}
         for key, read in tqdm(items, total=total, desc="features", unit="image", disable=not progress):
             if key in waiting or self.store.get(f"map/{key}") is not None:
-                found += 1
+                cached += 1
                 continue
             waiting[key] = read
             if len(waiting) >= batch_size:
                 self._make(waiting)
-                made += len(waiting)
+                computed += len(waiting)
                 waiting = {}
         self._make(waiting)
-        return made + len(waiting), found
+        return computed + len(waiting), cached
 
 
 def _tensor(array: np.ndarray) -> Tensor:

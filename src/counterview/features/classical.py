@@ -1,20 +1,20 @@
-"""The descriptor without weights: colour, surroundings and texture of each mask at the image's own pixels.
+"""A descriptor without learned weights: colour, surroundings and texture of each mask at the image's own resolution.
 
 Blocks, each a histogram compared by the Hellinger kernel (square root, then cosine):
 
-- *colour*: joint L, a, b histogram over the mask, trilinearly soft-binned. Bins of a and b lie on an inverse
-  hyperbolic sine, fine near grey and coarse where colours are strong, because the light between two cameras
-  scales chroma. Lightness has few bins, because exposure differs.
-- *surroundings*: the same over a ring around the mask, a quarter of the object's size wide. It tells a whole
-  object from a part of it.
+- *colour*: joint L, a, b histogram over the mask, trilinearly soft-binned. Bins of a and b are spaced by an inverse
+  hyperbolic sine, fine near grey and coarse where colours are strong, because the light between two cameras scales
+  chroma. Lightness has few bins, because exposure differs.
+- *surroundings*: the same over a ring around the mask, a quarter of the object's size wide. It distinguishes an object
+  from a part of it.
 - *texture*: magnitudes of the lightness gradient at three scales, logarithmic bins, away from the outline.
-- *orientation*: gradient orientations without sign at two scales, the flat share as one more bin.
+- *orientation*: unsigned gradient orientations at two scales, with one more bin for flat pixels.
 
 Colours that fill an image (walls, table tops) count less: bins are weighted by their rarity in it.
 
-Tried on 50 rendered pairs and left out, because they did not help: white balance by the image's mean, median or
-brightest part, lightness scaled to a common median, histograms of a mask's core and rim, shape (solidity, elongation,
-compactness), weighting pixels by their distance from the outline, orientations sorted to be free of rotation.
+Tried on 50 rendered pairs without gain: white balance by the image's mean, median or brightest part, lightness scaled
+to a common median, separate histograms of a mask's core and outline, shape (solidity, elongation, compactness),
+weighting pixels by their distance from the outline, orientations sorted for rotation invariance.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from counterview.errors import ConfigError
-from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.pooling import Runs, lattice_runs, with_centres
+from counterview.features.pooling import describe as pool_map
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -48,22 +48,28 @@ CHROMA_KNEE, CHROMA_MOST = 6.0, 80.0
 TEXTURE_SIGMAS_PX = (1.0, 2.0, 4.0)
 """Scales at which gradients are taken; orientations at the first two."""
 ORIENTATIONS = 8
+"""Bins of unsigned orientation, over 180 degrees."""
 MAGNITUDES = np.log([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
 """Centres of the gradient magnitude bins: logarithm of lightness units per sigma."""
 EDGE = 2.0
-"""A gradient this strong counts half as oriented, half as flat."""
+"""A gradient of this strength counts half as oriented, half as flat."""
 RING = 0.25
-"""Width of the surroundings as a share of the square root of the mask's area; at least three pixels."""
+"""Width of the surroundings as a fraction of the square root of the mask's area; at least three pixels."""
 RIM_PX = 3.0
-"""Texture is taken this far inside the outline, or half as deep as the mask goes where that is less."""
+"""Texture is measured this far inside the outline, or half as deep as the mask is where that is less."""
 RARITY_POWER, RARITY_FLOOR = 0.25, 1e-3
-"""Weight of a bin: ``(share of the tables + floor) ** -power``."""
+"""Weight of a bin: ``(fraction of the image + floor) ** -power``."""
 _PALETTE_STEP = 2.0
 _TABLE_ENTRIES = 8_000_000
 
 
 def chroma_centres(count: int) -> NDArray[np.float64]:
-    """Centres of ``2 * count - 1`` bins of a or b."""
+    """Centres ``(2 * count - 1,)`` of the bins of a or b.
+
+    Example:
+        >>> chroma_centres(3).round(1).tolist()
+        [-80.0, -14.9, 0.0, 14.9, 80.0]
+    """
     positive = CHROMA_KNEE * np.sinh(np.linspace(0.0, np.arcsinh(CHROMA_MOST / CHROMA_KNEE), count))
     return np.concatenate([-positive[:0:-1], positive])
 
@@ -101,11 +107,11 @@ class ClassicalConfig:
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """What describing masks needs of an image; positions are column-major, like run lengths."""
+    """What the description of masks needs of an image; positions are column-major, like run lengths."""
 
     size_hw: tuple[int, int]
     colour_of: NDArray[np.int32]  # (H * W,) row of the palette
-    palette: Any  # sparse (K, B): share of each palette colour in each bin
+    palette: Any  # sparse (K, B): weight of each palette colour in each bin
     rarity: F32  # (B,)
     texture: F32  # (H + 1, W, T) sums of texture channels from the top of each column
 
@@ -113,8 +119,11 @@ class _Tables:
 class Classical:
     """Weight-free features as a :class:`~counterview.features.base.Backbone`.
 
-    ``describe`` works on the image's pixels, not on the map: small objects keep their colours. The dense
-    map, for whatever needs one, holds the square-rooted histograms of cells with coarser colour bins.
+    ``describe`` works on the image's pixels, not on the map, so that small objects keep their colours. The dense map
+    holds square roots of the histograms of cells, with coarser colour bins.
+
+    Args:
+        config: see :class:`ClassicalConfig`.
     """
 
     name = "classical"
@@ -136,7 +145,11 @@ class Classical:
         }
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """The map and the tables of one image. See :class:`~counterview.features.base.Backbone`."""
+        """The map of an image ``(H, W, 3)``, with what :meth:`describe` needs.
+
+        Raises:
+            ImageError: another shape or dtype.
+        """
         import torch
 
         rgb = as_rgb(image)
@@ -150,8 +163,8 @@ class Classical:
         colours, colour_of = _palette(lab)
         chroma = chroma_centres(9)
         palette = _soft_bins(colours, (LIGHTNESS, chroma, chroma))
-        share = np.bincount(colour_of, minlength=len(colours)) / len(colour_of)
-        rarity = ((share @ palette + RARITY_FLOOR) ** -RARITY_POWER).astype(np.float32)
+        fraction = np.bincount(colour_of, minlength=len(colours)) / len(colour_of)
+        rarity = ((fraction @ palette + RARITY_FLOOR) ** -RARITY_POWER).astype(np.float32)
         sums = np.zeros((size[0] + 1, size[1], _TEXTURES), dtype=np.float32)
         _write_textures(np.ascontiguousarray(lab[..., 0]), sums[1:])
         for row in range(1, len(sums)):  # four times as fast as cumsum over the first axis
@@ -161,7 +174,7 @@ class Classical:
         return FeatureMap(torch.from_numpy(cells), (image.shape[0], image.shape[1]), size, extra=tables)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """Encode several images, one after the other."""
+        """The maps of several images ``(H, W, 3)``, one after the other."""
         return [self.encode(image) for image in images]
 
     def describe(
@@ -173,7 +186,7 @@ class Classical:
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """Descriptors ``(N, D)`` float32 of masks, of unit length; zeros for a mask without a pixel.
+        """Descriptors ``(N, D)`` float32 of N masks, of unit length; zeros for an empty mask.
 
         Kind ``mask`` without a context comes from the image's pixels. Everything else pools the dense map
         (:func:`counterview.features.pooling.describe`).
@@ -185,7 +198,7 @@ class Classical:
 
         tables = features.extra
         if kind != "mask" or context_px is not None or not isinstance(tables, _Tables):
-            return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
+            return pool_map(features, masks, kind, context_px=context_px, fallback=fallback)
         runs = lattice_runs(masks, features.image_hw, tables.size_hw)
         if fallback == "centre":
             runs = with_centres(runs, masks, features.image_hw, tables.size_hw)
@@ -229,7 +242,7 @@ _TEXTURES = len(TEXTURE_SIGMAS_PX) * len(MAGNITUDES) + _ORIENTED * (ORIENTATIONS
 
 
 def _palette(lab: F32) -> tuple[F32, NDArray[np.int32]]:
-    """The image's colours on a fine grid, ``(K, 3)``, and which one each pixel has, column-major."""
+    """An image's colours ``(K, 3)`` on a fine grid, and the index of each pixel's, column-major."""
     q = np.floor((lab + np.array([0, 128, 128], dtype=np.float32)) / _PALETTE_STEP).astype(np.int32)
     q = np.clip(q, 0, 127)
     key = ((q[..., 0] * 128 + q[..., 1]) * 128 + q[..., 2]).ravel(order="F")
@@ -242,23 +255,23 @@ def _palette(lab: F32) -> tuple[F32, NDArray[np.int32]]:
 
 
 def _soft_bins(values: F32, centres: Sequence[NDArray[np.float64]]) -> Any:
-    """Share of each of K values ``(K, 3)`` in each joint bin, as a sparse ``(K, B)`` matrix; rows sum to 1."""
+    """Weight of each of K values ``(K, 3)`` in each joint bin, as a sparse matrix ``(K, B)``; rows sum to 1."""
     taps = [_soft(values[:, c], centre) for c, centre in enumerate(centres)]
-    rows, columns, shares = [], [], []
+    rows, columns, weights = [], [], []
     for sides in itertools.product((0, 1), repeat=len(centres)):
-        column, share = np.zeros(len(values), dtype=np.int64), np.ones(len(values))
+        column, weight = np.zeros(len(values), dtype=np.int64), np.ones(len(values))
         for (lower, upper), centre, side in zip(taps, centres, sides, strict=True):
             column = column * len(centre) + lower + side
-            share = share * (upper if side else 1.0 - upper)
+            weight = weight * (upper if side else 1.0 - upper)
         rows.append(np.arange(len(values)))
         columns.append(column)
-        shares.append(share)
+        weights.append(weight)
     shape = (len(values), int(np.prod([len(c) for c in centres])))
-    return sparse.csr_array((np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
+    return sparse.csr_array((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
 
 
 def _soft(values: NDArray[np.floating], centres: NDArray[np.float64]) -> tuple[I64, NDArray[np.float64]]:
-    """Lower of the two nearest bins, and the share of the upper one."""
+    """Lower of the two nearest bins, and the weight of the upper one."""
     clipped = np.clip(values, centres[0], centres[-1])
     lower = np.clip(np.searchsorted(centres, clipped, side="right") - 1, 0, len(centres) - 2)
     return lower, (clipped - centres[lower]) / (centres[lower + 1] - centres[lower])
@@ -277,12 +290,12 @@ def _write_textures(lightness: F32, channels: F32) -> None:
         strength = length * np.float32(sigma / 32.0)  # Scharr's weights sum to 32
         place = np.clip((np.log(strength + 1e-6) - np.float32(MAGNITUDES[0])) / np.float32(step), 0, bins - 1)
         lower = np.minimum(place.astype(np.int64), bins - 2)
-        share = place - lower
-        flat[pixel, k * bins + lower] = 1.0 - share
-        flat[pixel, k * bins + lower + 1] = share
+        weight = place - lower
+        flat[pixel, k * bins + lower] = 1.0 - weight
+        flat[pixel, k * bins + lower + 1] = weight
         if k < _ORIENTED:
             base = len(TEXTURE_SIGMAS_PX) * bins + k * (ORIENTATIONS + 1)
-            turn = angle * np.float32(ORIENTATIONS / np.pi)  # two rounds: a gradient and its opposite are one
+            turn = angle * np.float32(ORIENTATIONS / np.pi)  # two turns: a gradient and its opposite share a bin
             first = turn.astype(np.int64)
             upper, edge = turn - first, strength / (strength + np.float32(EDGE))
             flat[pixel, base + first % ORIENTATIONS] = edge * (1.0 - upper)
@@ -304,8 +317,8 @@ def _colours(tables: _Tables, runs: Runs) -> F32:
     colours = tables.palette.shape[0]
     owner, position = _pixels(runs, tables.size_hw[0])
     counts = np.bincount(owner * colours + tables.colour_of[position], minlength=runs.count * colours)
-    shares = sparse.csr_array(counts.reshape(runs.count, colours).astype(np.float32)) @ tables.palette
-    bins = shares.toarray().astype(np.float32)
+    binned = sparse.csr_array(counts.reshape(runs.count, colours).astype(np.float32)) @ tables.palette
+    bins = binned.toarray().astype(np.float32)
     bins /= np.maximum(bins.sum(1, keepdims=True), 1e-12)
     bins *= tables.rarity
     return np.sqrt(bins / np.maximum(bins.sum(1, keepdims=True), 1e-12))
@@ -322,7 +335,7 @@ def _textures(tables: _Tables, runs: Runs, magnitude: float, orientation: float)
 
 
 def _normalised_textures(sums: F32, magnitude: float, orientation: float) -> F32:
-    """Roots of histograms ``(N, T)`` whose sums stand for all pixels of a region once per scale."""
+    """Square roots of gradient histograms ``(N, T)``, normalised for each kind and weighted."""
     split = len(TEXTURE_SIGMAS_PX) * len(MAGNITUDES)
     roots = np.empty_like(sums)
     for part, weight in ((slice(0, split), magnitude), (slice(split, None), orientation)):
@@ -332,7 +345,7 @@ def _normalised_textures(sums: F32, magnitude: float, orientation: float) -> F32
 
 
 def _chunks(runs: Runs, size: int) -> list[tuple[Runs, slice]]:
-    """Runs of consecutive masks, ``size`` masks at a time, with the rows that they stand for."""
+    """Runs of consecutive masks, ``size`` masks at a time, with the slice of masks."""
     parts = []
     for start in range(0, runs.count, size):
         stop = min(start + size, runs.count)
@@ -359,7 +372,7 @@ def _inside_and_around(runs: Runs, size_hw: tuple[int, int]) -> tuple[Runs, Runs
         ring = max(3, round(RING * float(np.sqrt(area[n]))))
         x0, x1 = max(0, int(column.min()) - ring), min(width, int(column.max()) + 1 + ring)
         y0, y1 = max(0, int(top.min()) - ring), min(height, int(bottom.max()) + ring)
-        # Columns become rows, so that runs lie in one piece; one row of zeros around stands for the outside.
+        # Transposed, so that runs are contiguous; with one line of zeros on every side.
         crop = np.zeros((x1 - x0 + 2, y1 - y0 + 2), dtype=np.int8)
         np.add.at(crop, (column - x0 + 1, top - y0 + 1), 1)
         np.subtract.at(crop, (column - x0 + 1, bottom - y0 + 1), 1)
@@ -375,7 +388,7 @@ def _inside_and_around(runs: Runs, size_hw: tuple[int, int]) -> tuple[Runs, Runs
 
 
 def _crop_runs(crop: NDArray[np.bool_], owner: int, x0: int, y0: int) -> I64:
-    """Runs ``(4, R)`` (owner, column, top, bottom) of a transposed crop whose outermost lines are empty."""
+    """Runs ``(4, R)`` (owner, column, top, bottom) of a transposed crop whose outermost lines are zero."""
     changes = np.diff(crop.view(np.int8), axis=1)
     column, top = np.nonzero(changes == 1)
     _, bottom = np.nonzero(changes == -1)

@@ -13,27 +13,52 @@ from counterview.types import ObjectMask, RgbImage
 BINS = 8
 """Bins of each of L, a and b."""
 CHROMA_MOST = 32.0
-"""Bins of a and b go from minus this to this; what lies beyond is counted in the last one. On 784 questions of 24
-rendered takes, accuracy among the true masks was 0.68 with it, 0.64 with 64, and 0.58 with 128, the whole range."""
+"""Bins of a and b go from minus this to this; values beyond are counted in the outermost ones.
+
+On 784 queries of 24 rendered takes, accuracy among the true masks was 0.68 with it, 0.64 with 64, and 0.58 with 128,
+the full range."""
 LENGTH = BINS**3
-"""Bins in all."""
+"""Number of bins of a histogram."""
 
 
 def lab_bins(image: RgbImage) -> NDArray[np.int64]:
-    """``(H * W,)`` number of each pixel's bin, column-major as masks are."""
+    """Histogram bin of every pixel.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+
+    Returns:
+        ``(H * W,)`` int64, 0 to 511, column by column, as run lengths are.
+
+    Example:
+        >>> import numpy as np
+        >>> lab_bins(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).tolist()
+        [36, 484]
+    """
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     light = lab[..., 0] / 100
     chroma = (lab[..., 1:] + CHROMA_MOST) / (2 * CHROMA_MOST)
-    whole = [np.clip((v * BINS).astype(np.int64), 0, BINS - 1) for v in (light, chroma[..., 0], chroma[..., 1])]
-    return np.ravel((whole[0] * BINS + whole[1]) * BINS + whole[2], order="F")
+    bins = [np.clip((v * BINS).astype(np.int64), 0, BINS - 1) for v in (light, chroma[..., 0], chroma[..., 1])]
+    return np.ravel((bins[0] * BINS + bins[1]) * BINS + bins[2], order="F")
 
 
 def histograms(bins: NDArray[np.int64], masks: Sequence[ObjectMask]) -> NDArray[np.float32]:
-    """Square-rooted histograms ``(N, 512)`` of unit length, whose cosine is Bhattacharyya's; zeros without a pixel.
+    """Square roots of the masks' colour histograms; their cosine is the Bhattacharyya coefficient.
 
     Args:
-        bins: of the image, from :func:`lab_bins`.
-        masks: N masks at the image's size.
+        bins: ``(H * W,)`` of the image, from :func:`lab_bins`.
+        masks: N masks ``(H, W)``.
+
+    Returns:
+        ``(N, 512)`` float32 of unit length, zeros for an empty mask.
+
+    Example:
+        >>> import numpy as np
+        >>> from counterview.types import ObjectMask
+        >>> image = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
+        >>> rows = histograms(lab_bins(image), [ObjectMask.from_array(np.array([[True, True]]))])
+        >>> rows.shape, np.flatnonzero(rows).tolist(), round(float(rows.max()), 4)
+        ((1, 512), [36, 484], 0.7071)
     """
     rows = np.zeros((len(masks), LENGTH), dtype=np.float32)
     for row, mask in zip(rows, masks, strict=True):

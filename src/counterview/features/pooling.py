@@ -1,12 +1,12 @@
 """Object descriptors from a feature map: exact pooling over masks and boxes, without upsampling the map.
 
-O-MaMa (section "Mask-Context Encoder") upsamples the ``(C, h, w)`` map bilinearly to a quarter of the image
-and averages it over each mask. Upsampling and averaging are linear, so the mean over mask ``m`` is
-``<A' m, F> / |m|`` with ``A'`` the adjoint of the upsampling: spread the mask's points over the cells of the
-small map (``(N, h * w)`` weights), then one matrix product with the map. The weights come straight from run
-lengths: a vertical run of points contributes a difference of two rows of a cumulative table.
+O-MaMa (section "Mask-Context Encoder") upsamples the ``(C, h, w)`` map bilinearly to a quarter of the image and
+averages it over each mask. Upsampling and averaging are linear, so the mean over mask ``m`` is ``<A' m, F> / |m|`` with
+``A'`` the adjoint of the upsampling: the mask's points are spread over the cells of the small map (weights
+``(N, h, w)``), then one matrix product with the map gives all means. The weights are computed from run lengths: a
+vertical run of points contributes a difference of two rows of a cumulative table.
 
-Only numpy is needed for the weights, so data loaders can make them without torch.
+The weights need NumPy alone, so data loaders can compute them without torch.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ class Runs:
     """Vertical runs of lattice points inside masks, of all masks together.
 
     Attributes:
-        owner: ``(R,)`` which mask.
+        owner: ``(R,)`` index of the mask.
         column: ``(R,)`` column on the lattice.
-        top, bottom: ``(R,)`` half-open rows on the lattice; never empty.
-        count: number of masks.
+        top: ``(R,)`` first row on the lattice.
+        bottom: ``(R,)`` last row plus one, above ``top``.
+        count: number of masks N.
     """
 
     owner: NDArray[np.int64]
@@ -53,7 +54,7 @@ class Runs:
     count: int
 
     def points(self) -> NDArray[np.int64]:
-        """Lattice points inside each mask, ``(N,)``."""
+        """Number of lattice points inside each mask, ``(N,)`` int64."""
         return np.bincount(self.owner, weights=self.bottom - self.top, minlength=self.count).astype(np.int64)
 
 
@@ -61,6 +62,11 @@ def lattice_runs(masks: Sequence[ObjectMask], image_hw: tuple[int, int], points_
     """Sample masks by nearest neighbour on a lattice, from their run lengths, all masks at once.
 
     The same points as :func:`counterview.masks.geometry.resize_nearest` to ``points_hw``.
+
+    Args:
+        masks: N masks.
+        image_hw: their height and width, px.
+        points_hw: rows and columns of the lattice.
 
     Raises:
         MaskError: a mask is not of size ``image_hw``.
@@ -73,9 +79,9 @@ def lattice_runs(masks: Sequence[ObjectMask], image_hw: tuple[int, int], points_
                 expected=f"{image_hw[0]}x{image_hw[1]}",
             )
     height, width = image_hw
-    none = np.zeros(0, dtype=np.int64)
+    empty = np.zeros(0, dtype=np.int64)
     if len(masks) == 0:
-        return Runs(none, none, none, none, 0)
+        return Runs(empty, empty, empty, empty, 0)
     lengths = np.array([len(mask.runs) for mask in masks])
     ends = np.cumsum(np.concatenate([mask.runs for mask in masks]))  # every mask fills H * W, so ends run on
     first = np.cumsum(lengths) - lengths
@@ -100,7 +106,14 @@ def lattice_runs(masks: Sequence[ObjectMask], image_hw: tuple[int, int], points_
 
 
 def with_centres(runs: Runs, masks: Sequence[ObjectMask], image_hw: tuple[int, int], size_hw: tuple[int, int]) -> Runs:
-    """Give masks that the lattice lost the pixel at their centroid."""
+    """Add the lattice point at the centroid of each mask that has pixels but no lattice point.
+
+    Args:
+        runs: of the masks, from :func:`lattice_runs`.
+        masks: N masks.
+        image_hw: their height and width, px.
+        size_hw: rows and columns of the lattice.
+    """
     lost = [int(i) for i in np.flatnonzero(runs.points() == 0) if not masks[int(i)].is_empty]
     if not lost:
         return runs
@@ -120,21 +133,25 @@ def with_centres(runs: Runs, masks: Sequence[ObjectMask], image_hw: tuple[int, i
 
 @lru_cache(maxsize=64)
 def upsampling_matrix(cells: int, points: int) -> NDArray[np.float64]:
-    """Bilinear upsampling along one axis as a ``(points, cells)`` matrix; half-pixel centres, edges held.
+    """Bilinear upsampling along one axis as a matrix ``(points, cells)``; pixel centres at halves, edges repeated.
 
     The same as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+
+    Example:
+        >>> upsampling_matrix(2, 4).tolist()
+        [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
     """
-    lower, share = _taps(cells, points)
+    lower, fraction = _taps(cells, points)
     matrix = np.zeros((points, cells))
-    np.add.at(matrix, (np.arange(points), lower), 1.0 - share)
-    np.add.at(matrix, (np.arange(points), np.minimum(lower + 1, cells - 1)), share)
+    np.add.at(matrix, (np.arange(points), lower), 1.0 - fraction)
+    np.add.at(matrix, (np.arange(points), np.minimum(lower + 1, cells - 1)), fraction)
     matrix.setflags(write=False)
     return matrix
 
 
 @lru_cache(maxsize=64)
 def _cumulative(cells: int, points: int) -> NDArray[np.float64]:
-    """``(points + 1, cells)``: row k is the sum of the first k rows of the upsampling matrix."""
+    """Cumulative table ``(points + 1, cells)``: row k is the sum of the first k rows of the upsampling matrix."""
     table = np.concatenate([np.zeros((1, cells)), np.cumsum(upsampling_matrix(cells, points), axis=0)])
     table.setflags(write=False)
     return table
@@ -154,8 +171,8 @@ def mask_weights(grid: PoolGrid, masks: Masks) -> tuple[NDArray[np.float64], NDA
         masks: N masks at ``grid.image_hw``.
 
     Returns:
-        ``(N, h, w)`` weights, summing to 1 for each mask, or all 0 for one without a point on the pooling
-        grid; and the ``(N,)`` number of points.
+        weights ``(N, h, w)``, which sum to 1, or to 0 for a mask without a point on the pooling grid; and the number of
+        points ``(N,)``.
 
     Raises:
         MaskError: a mask of another size.
@@ -165,13 +182,13 @@ def mask_weights(grid: PoolGrid, masks: Masks) -> tuple[NDArray[np.float64], NDA
         return _dense_weights(grid, masks)
     runs = lattice_runs(masks, grid.image_hw, grid.points_hw)
     vertical = _cumulative(height, rows)
-    lower, share = _taps(width, columns)
+    lower, fraction = _taps(width, columns)
     left = runs.owner * width + lower[runs.column]
     right = runs.owner * width + np.minimum(lower[runs.column] + 1, width - 1)
-    share = share[runs.column]
+    fraction = fraction[runs.column]
     index = np.arange(len(runs.owner))
     spread = sparse.csr_array(
-        (np.concatenate([1.0 - share, share]), (np.concatenate([left, right]), np.concatenate([index, index]))),
+        (np.concatenate([1.0 - fraction, fraction]), (np.concatenate([left, right]), np.concatenate([index, index]))),
         shape=(runs.count * width, len(index)),
     )
     sums = np.asarray(spread @ (vertical[runs.bottom] - vertical[runs.top]))
@@ -183,7 +200,7 @@ def mask_weights(grid: PoolGrid, masks: Masks) -> tuple[NDArray[np.float64], NDA
 def _dense_weights(grid: PoolGrid, masks: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     if masks.ndim != 3 or masks.dtype != np.bool_ or masks.shape[1:] != grid.image_hw:
         raise MaskError(
-            "dense masks are of another shape or type",
+            "dense masks are of another shape or dtype",
             found=f"{masks.dtype} {masks.shape}",
             expected=f"bool (N, {grid.image_hw[0]}, {grid.image_hw[1]})",
         )
@@ -209,10 +226,18 @@ def mask_boxes(masks: Masks) -> NDArray[np.float64]:
 
 
 def grid_boxes(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int = 0) -> NDArray[np.int64]:
-    """Boxes on the pooling grid, half-open ``(N, 4)`` as ``x1, y1, x2, y2``, by the released rules.
+    """Boxes on the pooling grid, by the rules of O-MaMa's released code.
 
-    Scaled to the input, cut to whole numbers, grown by ``grow_px`` on each side, clamped to the input,
-    divided by the reduction and floored, at least one point wide and high.
+    Scaled to the input, truncated to integers, grown by ``grow_px`` on each side, clamped to the input, divided by the
+    reduction and floored, at least one point wide and high.
+
+    Args:
+        grid: the sizes.
+        boxes_xywh: ``(N, 4)`` in pixels of the image.
+        grow_px: in pixels of the input.
+
+    Returns:
+        ``(N, 4)`` int64, half-open, ``x1, y1, x2, y2``.
 
     Raises:
         InputError: the boxes are not ``(N, 4)`` finite numbers, or ``grow_px`` is negative.
@@ -223,10 +248,10 @@ def grid_boxes(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int = 
     if grow_px < 0:
         raise InputError("a box cannot be grown by a negative number of pixels", found=grow_px)
     scale = np.array([grid.input_hw[1] / grid.image_hw[1], grid.input_hw[0] / grid.image_hw[0]] * 2)
-    whole = np.clip(boxes * scale, -(2.0**40), 2.0**40).astype(np.int64)
+    integer = np.clip(boxes * scale, -(2.0**40), 2.0**40).astype(np.int64)
     limit = np.array([grid.input_hw[1], grid.input_hw[0]])
-    low = np.clip(whole[:, :2] - grow_px, 0, limit) // grid.reduction
-    high = np.clip(whole[:, :2] + whole[:, 2:] + grow_px, 0, limit) // grid.reduction
+    low = np.clip(integer[:, :2] - grow_px, 0, limit) // grid.reduction
+    high = np.clip(integer[:, :2] + integer[:, 2:] + grow_px, 0, limit) // grid.reduction
     most = np.array([grid.points_hw[1], grid.points_hw[0]])
     low = np.minimum(low, most - 1)
     high = np.minimum(np.maximum(high, low + 1), most)
@@ -234,7 +259,16 @@ def grid_boxes(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int = 
 
 
 def box_weights(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int = 0) -> NDArray[np.float64]:
-    """Weights ``(N, h, w)`` whose sum is the mean of the upsampled map over each box (see :func:`grid_boxes`)."""
+    """Weights ``(N, h, w)`` of the cells whose sum is the mean of the upsampled map over each box.
+
+    Args:
+        grid: the sizes.
+        boxes_xywh: ``(N, 4)`` in pixels of the image.
+        grow_px: see :func:`grid_boxes`.
+
+    Raises:
+        InputError: see :func:`grid_boxes`.
+    """
     box = grid_boxes(grid, boxes_xywh, grow_px)
     down = _cumulative(grid.cells_hw[0], grid.points_hw[0])
     across = _cumulative(grid.cells_hw[1], grid.points_hw[1])
@@ -246,7 +280,14 @@ def box_weights(grid: PoolGrid, boxes_xywh: NDArray[np.floating], grow_px: int =
 def centroid_weights(grid: PoolGrid, masks: Sequence[ObjectMask]) -> NDArray[np.float64]:
     """Weights ``(N, h, w)`` of the upsampled map's value at each mask's centroid; 0 for an empty mask.
 
-    The centroid is the mean pixel position in the image; it may lie outside of a hollow mask.
+    The centroid is the mean pixel position in the image; it may be outside of a hollow mask.
+
+    Args:
+        grid: the sizes.
+        masks: N masks at ``grid.image_hw``.
+
+    Raises:
+        MaskError: a mask of another size.
     """
     runs = lattice_runs(masks, grid.image_hw, grid.image_hw)
     length = (runs.bottom - runs.top).astype(np.float64)
@@ -254,17 +295,21 @@ def centroid_weights(grid: PoolGrid, masks: Sequence[ObjectMask]) -> NDArray[np.
     x = np.bincount(runs.owner, weights=length * (runs.column + 0.5), minlength=runs.count)
     y = np.bincount(runs.owner, weights=length * (runs.top + runs.bottom) / 2, minlength=runs.count)
     (rows, columns), (height, width) = grid.points_hw, grid.image_hw
-    there = area > 0
+    nonempty = area > 0
     safe = np.maximum(area, 1)
     row = np.minimum((y / safe * rows / height).astype(np.int64), rows - 1)
     column = np.minimum((x / safe * columns / width).astype(np.int64), columns - 1)
-    down = upsampling_matrix(grid.cells_hw[0], rows)[row] * there[:, None]
+    down = upsampling_matrix(grid.cells_hw[0], rows)[row] * nonempty[:, None]
     across = upsampling_matrix(grid.cells_hw[1], columns)[column]
     return down[:, :, None] * across[:, None, :]
 
 
 def missed_masks(grid: PoolGrid, masks: Masks) -> NDArray[np.bool_]:
-    """Which masks hold no point of the pooling grid, ``(N,)``: those that ``fallback`` is about."""
+    """Which masks have no point on the pooling grid, ``(N,)`` bool: those that get the ``fallback``.
+
+    Raises:
+        MaskError: a mask of another size than the image.
+    """
     if isinstance(masks, np.ndarray):
         return mask_weights(grid, masks)[1] == 0
     return lattice_runs(masks, grid.image_hw, grid.points_hw).points() == 0
@@ -282,26 +327,37 @@ def describe(
     """Descriptors of N objects of one image.
 
     Args:
-        features: the ``(C, h, w)`` map of the image.
-        masks: N masks at ``features.image_hw``, run lengths or dense; ``None`` if boxes alone are given
-            (kinds ``box`` and ``box_max``).
+        features: the map ``(C, h, w)`` of the image.
+        masks: N masks at ``features.image_hw``, run lengths or dense ``(N, H, W)``; ``None`` with boxes alone (kinds
+            ``box`` and ``box_max``).
         kind: ``mask`` (mean over the mask), ``box`` or ``box_max`` (mean or maximum over its box), or
             ``centroid``.
         context_px: also append the mean over the box grown by this many pixels of the network's input
             (O-MaMa: :data:`CONTEXT_PX`).
         boxes_xywh: ``(N, 4)`` boxes in pixels of the image; by default those of the masks
             (:func:`mask_boxes`).
-        fallback: for kind ``mask``, what a mask gets that holds no point of the pooling grid: ``zeros``, as
-            in the released code, or ``centre``, the map's value at its centroid. A mask without a pixel gets
-            zeros in both. :func:`missed_masks` tells which masks are concerned.
+        fallback: for kind ``mask``, the descriptor of a mask without a point on the pooling grid
+            (:func:`missed_masks`): ``zeros``, as in the released code, or ``centre``, the map's value at its centroid.
+            An empty mask gets zeros in either case.
 
     Returns:
-        ``(N, C)``, or ``(N, 2C)`` with a context, on the map's device; float32 for a half-precision map,
-        else of the map's type. Gradients flow to the map.
+        ``(N, C)``, or ``(N, 2C)`` with a context, on the map's device; float32 for a half-precision map, else of the
+        map's dtype. Gradients flow to the map.
 
     Raises:
         MaskError: masks of another size than the image.
         InputError: an unknown kind or fallback, or boxes that do not fit the masks.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from counterview.types import ObjectMask
+        >>> features = FeatureMap(torch.arange(8.0).reshape(2, 2, 2), image_hw=(16, 16), input_hw=(16, 16))
+        >>> left = np.zeros((16, 16), dtype=bool)
+        >>> left[:, :8] = True
+        >>> describe(features, [ObjectMask.from_array(left)])
+        tensor([[1.1250, 5.1250]])
+        >>> describe(features, [ObjectMask.from_array(left)], context_px=100)
+        tensor([[1.1250, 5.1250, 1.5000, 5.5000]])
     """
     grid = features.grid
     if kind not in ("mask", "box", "box_max", "centroid"):
@@ -309,7 +365,9 @@ def describe(
     if fallback not in ("zeros", "centre"):
         raise InputError("unknown fallback", found=repr(fallback), expected="zeros or centre")
     if masks is None and (boxes_xywh is None or kind in ("mask", "centroid")):
-        raise InputError(f"pooling of kind {kind!r} needs masks" if boxes_xywh is not None else "no masks, no boxes")
+        raise InputError(
+            f"pooling of kind {kind!r} needs masks" if boxes_xywh is not None else "neither masks nor boxes"
+        )
     boxes = np.zeros((0, 4))
     if kind in ("box", "box_max") or context_px is not None:
         boxes = mask_boxes(masks) if boxes_xywh is None and masks is not None else np.asarray(boxes_xywh)
@@ -335,7 +393,7 @@ def describe(
 
 
 def apply_weights(tensor: Tensor, weights: NDArray[np.floating]) -> Tensor:
-    """Weighted sums of a ``(C, h, w)`` map with ``(N, h, w)`` weights: ``(N, C)``, in one matrix product."""
+    """Weighted sums ``(N, C)`` of a map ``(C, h, w)`` with weights ``(N, h, w)``, in one matrix product."""
     import torch
 
     work = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
@@ -358,15 +416,15 @@ def _with_fallback(grid: PoolGrid, masks: Masks, fallback: Fallback) -> NDArray[
 def _box_maximum(features: FeatureMap, boxes_xyxy: NDArray[np.int64]) -> Tensor:
     """Maximum of the upsampled map over boxes of the pooling grid, ``(N, C)``.
 
-    Between the centres of neighbouring cells the upsampled map is linear along each axis, so its maximum over
-    the points there is at a corner of them. Only first and last points between centres are interpolated.
+    Between the centres of neighbouring cells the upsampled map is linear along each axis, so its maximum over the
+    points between them is at the first or the last. Only these are interpolated.
     """
     import torch
 
     tensor, grid = features.tensor, features.grid
     work = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     matrices = [
-        # Type before device: some devices hold no float64.
+        # dtype before device: some devices do not support float64.
         torch.from_numpy(upsampling_matrix(cells, points).copy()).to(work.dtype).to(work.device)
         for cells, points in zip(grid.cells_hw, grid.points_hw, strict=True)
     ]
@@ -382,7 +440,7 @@ def _box_maximum(features: FeatureMap, boxes_xyxy: NDArray[np.int64]) -> Tensor:
 
 
 def _corner_points(lower: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
-    """Of the points from ``start`` to ``stop``, the first and last of each stretch that shares its cells."""
+    """Of the points from ``start`` to ``stop``, the first and last of each stretch between two cells."""
     part = lower[start:stop]
     change = part[1:] != part[:-1]
     keep = np.concatenate(([True], change)) | np.concatenate((change, [True]))

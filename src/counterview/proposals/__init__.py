@@ -1,7 +1,7 @@
-"""Mask generators behind one protocol: an image goes in, candidate masks come out.
+"""Mask proposals: class-agnostic candidate masks of an image, from several generators behind one protocol.
 
-``load_proposer("graph")`` needs no weights; ``"tiny"`` has its own in the package; ``"sam2"`` and ``"fastsam"`` need
-theirs; ``"folder:PATH"`` reads what another tool made.
+``load_proposer("graph")`` needs no weights; the weights of ``"tiny"`` come with the package; ``"sam2"`` and
+``"fastsam"`` need theirs; ``"folder:PATH"`` reads masks that another tool made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROPOSERS = ("graph", "tiny", "sam2", "fastsam", "folder")
 
 
 def load_proposer(name: str, **settings: Any) -> Proposer:
-    """Make a proposer by name.
+    """Load a proposer by name.
 
     Args:
         name: ``"graph"``; ``"tiny"``; ``"sam2"`` or ``"sam2:MODEL"``; ``"fastsam"`` or ``"fastsam:WEIGHTS"``;
@@ -34,16 +34,25 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
 
     Raises:
         ConfigError: an unknown name or setting; the message names the nearest known one.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
         CheckpointError: weights are damaged, those that come with the package included.
         MissingExtraError: an optional package is not installed.
-        ProposalError: the folder is not there.
+        ProposalError: the folder does not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> from counterview.proposals import load_proposer
+        >>> image = np.full((40, 60, 3), 90, np.uint8)
+        >>> image[10:30, 20:50] = (200, 60, 40)
+        >>> proposals = load_proposer("graph", max_masks=1)(image)
+        >>> proposals.boxes_xywh.tolist()
+        [[20.0, 10.0, 30.0, 20.0]]
     """
     if not isinstance(name, str):
         raise ConfigError("a proposer is chosen by name", found=type(name).__name__, expected=", ".join(PROPOSERS))
     kind, colon, argument = name.partition(":")
     if kind not in PROPOSERS:
-        raise ConfigError(f"there is no proposer {kind!r}", fix=nearest(kind, PROPOSERS))
+        raise ConfigError(f"unknown proposer {kind!r}", fix=nearest(kind, PROPOSERS))
     if colon and not argument:
         raise ConfigError(f"nothing follows the colon in {name!r}", expected=f"{kind}:…")
     if kind in ("graph", "tiny") and argument:

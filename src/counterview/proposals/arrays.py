@@ -1,4 +1,4 @@
-"""Masks and boxes from NumPy files of unknown origin, one mask at a time and never more than announced."""
+"""Masks and boxes from untrusted NumPy files, one mask at a time and never more than the header announces."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ _FIX = "Save it with numpy.savez_compressed(file, masks) and masks of type bool.
 def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[ObjectMask]:
     """The masks ``(N, H, W)`` of an ``.npz`` archive with one array, or with several of which one is ``masks``.
 
-    The array's header is checked before its contents are unpacked, and these are unpacked one mask at a time, so
-    that memory stays at one image whatever the file says of itself.
+    The array's header is checked before its contents are unpacked, and these are unpacked one mask at a time, so that
+    memory stays at one image whatever the header announces.
+
+    Args:
+        path: of the archive.
+        size_hw: expected height and width, px.
+        max_masks: more are refused.
 
     Raises:
-        ProposalError: no such archive, objects inside, another shape or type, too many masks, values other
+        ProposalError: not a readable archive, an object array, another shape or dtype, too many masks, values other
             than 0 and 1, or fewer values than announced.
     """
     try:
@@ -36,7 +41,7 @@ def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[Obj
             with archive.open(member) as stream:
                 return _stream_masks(stream, path, size_hw, max_masks)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ProposalError("is no NumPy archive that can be read", path=path, found=str(error)[:80]) from None
+        raise ProposalError("not a readable NumPy archive", path=path, found=str(error)[:80]) from None
 
 
 def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_masks: int) -> list[ObjectMask]:
@@ -48,7 +53,7 @@ def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_m
     if shape[0] > max_masks:
         raise ProposalError("too many masks", path=path, found=shape[0], expected=f"at most {max_masks}")
     if dtype.kind not in "buif":
-        raise ProposalError("the masks are no numbers", path=path, found=dtype, fix=_FIX)
+        raise ProposalError("the masks are not numeric", path=path, found=dtype, fix=_FIX)
     if fortran and shape[0] > 1:
         raise ProposalError("the masks are stored in Fortran order", path=path, fix=_FIX)
     masks = []
@@ -65,10 +70,10 @@ def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_m
 
 
 def read_boxes(path: Path, count: int) -> NDArray[np.float32]:
-    """Boxes ``(count, 4)`` of an ``.npy`` file: x, y, width, height in pixels.
+    """Boxes ``(count, 4)`` float32 of an ``.npy`` file: x, y, width, height in pixels.
 
     Raises:
-        ProposalError: no such file, objects inside, another shape or type, values that are not finite, a
+        ProposalError: not a readable file, an object array, another shape or dtype, values that are not finite, a
             negative width or height.
     """
     try:
@@ -84,13 +89,13 @@ def read_boxes(path: Path, count: int) -> NDArray[np.float32]:
     boxes = (values.reshape(4, count).T if fortran else values.reshape(count, 4)).astype(np.float64)
     if not (np.abs(boxes) < 1e9).all() or (boxes[:, 2:] < 0).any():
         raise ProposalError(
-            "the boxes hold values that no box has", path=path, expected="x, y, width, height in pixels"
+            "the boxes hold values that are not valid", path=path, expected="x, y, width, height in pixels"
         )
     return boxes.astype(np.float32)
 
 
 def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and type that an ``.npy`` stream announces; no object arrays."""
+    """Shape, memory order and dtype that an ``.npy`` stream announces; object arrays are refused."""
     try:
         version = npy.read_magic(stream)
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
@@ -98,11 +103,11 @@ def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dt
             raise ValueError(f"version {version}")
         shape, fortran, dtype = read(stream)
     except (ValueError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ProposalError("is no NumPy array that can be read", path=path, found=str(error)[:80]) from None
+        raise ProposalError("not a readable NumPy array", path=path, found=str(error)[:80]) from None
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
         raise ProposalError("the array holds objects, which are not loaded", path=path, found=dtype, fix=_FIX)
     if any(side < 0 for side in shape):
-        raise ProposalError("is no NumPy array that can be read", path=path, found=shape)
+        raise ProposalError("not a readable NumPy array", path=path, found=shape)
     return tuple(int(side) for side in shape), bool(fortran), dtype
 
 

@@ -1,4 +1,4 @@
-"""What every mask generator returns, and what it looks like to the code behind it."""
+"""What every proposer takes and returns."""
 
 from __future__ import annotations
 
@@ -15,17 +15,29 @@ from counterview.types import BoolImage, ObjectMask, RgbImage
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Candidate masks of one image, most promising first.
+    """Candidate masks of one image, best first.
 
     Attributes:
         size_hw: height and width of the image in pixels.
-        masks: N masks, each of ``size_hw`` and none empty, kept as run lengths.
+        masks: N masks of ``size_hw``, kept as run lengths; an empty mask is refused.
         scores: ``(N,)`` float32. Comparable within one proposer, not between two.
-        boxes_xywh: ``(N, 4)`` float32, pixels. The smallest boxes around the masks, unless the proposals
-            came with boxes of their own.
+        boxes_xywh: ``(N, 4)`` float32, pixels. By default the smallest boxes around the masks.
 
     Raises:
         ProposalError: masks of another size, an empty mask, scores or boxes of another number or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from counterview.types import ObjectMask
+        >>> mask = np.zeros((4, 6), dtype=bool)
+        >>> mask[1:3, 2:5] = True
+        >>> proposals = Proposals((4, 6), (ObjectMask.from_array(mask), ObjectMask.from_array(~mask)), [0.9, 0.4])
+        >>> proposals
+        Proposals(size_hw=(4, 6), 2 masks)
+        >>> proposals.boxes_xywh.tolist()
+        [[2.0, 1.0, 3.0, 2.0], [0.0, 0.0, 6.0, 4.0]]
+        >>> proposals.take([1]).masks[0].area
+        18
     """
 
     size_hw: tuple[int, int]
@@ -85,7 +97,7 @@ class Proposals:
 
     @classmethod
     def none(cls, size_hw: tuple[int, int]) -> Proposals:
-        """No proposal at all, for an image of ``size_hw``."""
+        """An empty set of proposals for an image of ``size_hw``."""
         return cls(size_hw, (), np.zeros(0, np.float32))
 
 
@@ -94,14 +106,14 @@ def _frozen_floats(values: Any, shape: tuple[int, ...], what: str) -> NDArray[np
     if array.shape != shape:
         raise ProposalError(f"the {what} do not fit the masks", found=array.shape, expected=shape)
     if not np.isfinite(array).all():
-        raise ProposalError(f"the {what} hold a value that is no finite number")
+        raise ProposalError(f"the {what} hold a value that is not a finite number")
     array.setflags(write=False)
     return array
 
 
 @runtime_checkable
 class Proposer(Protocol):
-    """A mask generator: called with an image, it returns :class:`Proposals`.
+    """A class-agnostic mask generator: called with an image, it returns :class:`Proposals`.
 
     Attributes:
         name: as :func:`counterview.proposals.load_proposer` takes it.
@@ -118,8 +130,8 @@ class Proposer(Protocol):
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
-            name: the image's file name without its ending, or its frame number. Only proposers that read what
-                was made before need it (``folder``); the others make no use of it.
+            name: the image's file name without its ending, or its frame number. Only ``folder`` needs it, which
+                reads masks that were made before; the others ignore it.
 
         Raises:
             ImageError: another shape or dtype.
@@ -130,7 +142,7 @@ class Proposer(Protocol):
 def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, int]) -> ObjectMask:
     """The mask of ``size_hw`` that equals ``crop`` at column ``x_px`` and row ``y_px`` and is zero elsewhere.
 
-    The dense image is never built.
+    The dense ``(H, W)`` mask is never built.
 
     Args:
         crop: ``(h, w)`` bool.
@@ -139,20 +151,20 @@ def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, in
         size_hw: height and width of the image.
 
     Raises:
-        ProposalError: the crop reaches out of the image.
+        ProposalError: the crop extends beyond the image.
     """
     height, width = size_hw
     rows, columns = crop.shape
     if x_px < 0 or y_px < 0 or x_px + columns > width or y_px + rows > height:
         raise ProposalError(
-            "a mask reaches out of its image",
+            "a mask extends beyond its image",
             found=f"{columns}x{rows} at ({x_px}, {y_px})",
             expected=f"within {width}x{height}",
         )
     padded = np.zeros((columns, rows + 2), dtype=np.int8)
     padded[:, 1:-1] = crop.T
     change = np.diff(padded, axis=1)
-    column, row = np.nonzero(change)  # starts and ends alternate, since every column begins and ends outside
+    column, row = np.nonzero(change)  # starts and ends alternate, since every column is padded with zeros
     edges = (column + x_px) * height + row + y_px
     runs = np.diff(np.concatenate(([0], edges, [height * width])))
     return ObjectMask((height, width), runs)

@@ -1,11 +1,12 @@
-"""A small network that says where bodies end, which pixels are things, which belong together, and to how large a body.
+"""A small network for instance boundaries, foreground, instance embeddings and instance extents.
 
-An encoder and decoder of 3x3 convolutions (a small U-Net, Ronneberger et al. 2015) at a half, a quarter, an eighth and
-a sixteenth of the image's size, with boundaries and things at full size. Learned boundaries instead of colour edges,
-then regions merged along them, is the way of Arbelaez et al. (2014) and Maninis et al. (2018). For every second pixel
-the network also gives an embedding, alike within a body and different between bodies (De Brabandere et al. 2017), part
-of it relative to the pixel's own place (Neven et al. 2019): it joins what a hand or a bottle in front has cut in two.
-And it says where the middle of the pixel's body is and how large the body, which tells a whole from a part.
+A small U-Net of 3x3 convolutions (Ronneberger et al. 2015) at a half, a quarter, an eighth and a sixteenth of the
+image's size, with boundaries and foreground at full size. Merging regions along learned boundaries instead of colour
+edges follows Arbelaez et al. (2014) and Maninis et al. (2018). For every second pixel the network also predicts
+
+- an embedding, similar within an instance and different between instances (De Brabandere et al. 2017), two numbers of
+  it relative to the pixel's position (Neven et al. 2019): it joins the parts of an occluded object;
+- the extent of the pixel's instance, its centre and its size: it distinguishes an object from a part of it.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from torch.nn import functional as F
 WIDTHS = (24, 48, 96, 128)
 """Channels at a half, a quarter, an eighth and a sixteenth of the size."""
 STRIDE = 16
-"""Height and width of what goes in are multiples of this."""
+"""Height and width of the input are multiples of this."""
 OUTPUTS = 2
-"""Boundary; thing, which is learned beside it and not asked for: of what is no table it says little."""
+"""Boundary, and foreground (an object on a table). The second is an auxiliary task and is not used."""
 EMBEDDING = 8
-"""Numbers of the embedding, the first two of which count from the pixel's own place, x and y."""
+"""Channels of the embedding, the first two of which count from the pixel's position, x and y."""
 PLACE_PX = 32
-"""Pixels that are one unit of those two, and of the middle in the extent."""
+"""Pixels in one unit of those two, and of the centre in the extent."""
 EXTENT = 5
-"""Numbers of the extent: from the pixel to the middle of its body, x and y; logarithms of the body's standard
+"""Channels of the extent: from the pixel to the centre of its instance, x and y; logarithms of the instance's standard
 deviations along x and y and of its area, in pixels."""
 
 
-class _Block(nn.Sequential):
+class _ConvBlock(nn.Sequential):
     """Convolution, batch norm while training (folded into the convolution for use), ReLU."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int, train: bool) -> None:
@@ -40,37 +41,37 @@ class _Block(nn.Sequential):
 
 
 class BoundaryNet(nn.Module):
-    """Images to logits of boundary and thing, to embeddings and to extents.
+    """Images to logits of boundary and foreground, to embeddings and to extents.
 
     Args:
-        train: with batch norms, to be trained; :func:`folded` turns such a network into one without.
+        train: with batch norms, for training; :func:`folded` makes the weights of a network without.
         widths: channels of the four levels.
     """
 
     def __init__(self, train: bool = False, widths: tuple[int, int, int, int] = WIDTHS) -> None:
         super().__init__()
         a, b, c, d = widths
-        self.level1 = nn.Sequential(_Block(12, a, 1, train), _Block(a, a, 1, train))
-        self.level2 = nn.Sequential(_Block(a, b, 1, train), _Block(b, b, 1, train))
-        self.level3 = nn.Sequential(_Block(b, c, 1, train), _Block(c, c, 1, train))
-        self.level4 = nn.Sequential(_Block(c, d, 1, train), _Block(d, d, 2, train), _Block(d, d, 4, train))
+        self.level1 = nn.Sequential(_ConvBlock(12, a, 1, train), _ConvBlock(a, a, 1, train))
+        self.level2 = nn.Sequential(_ConvBlock(a, b, 1, train), _ConvBlock(b, b, 1, train))
+        self.level3 = nn.Sequential(_ConvBlock(b, c, 1, train), _ConvBlock(c, c, 1, train))
+        self.level4 = nn.Sequential(_ConvBlock(c, d, 1, train), _ConvBlock(d, d, 2, train), _ConvBlock(d, d, 4, train))
         self.up = nn.ModuleList([nn.Conv2d(d, c, 1), nn.Conv2d(c, b, 1), nn.Conv2d(b, a, 1)])
-        self.mix = nn.ModuleList([_Block(c, c, 1, train), _Block(b, b, 1, train), _Block(a, a, 1, train)])
+        self.mix = nn.ModuleList([_ConvBlock(c, c, 1, train), _ConvBlock(b, b, 1, train), _ConvBlock(a, a, 1, train)])
         self.out = nn.Conv2d(a, 4 * OUTPUTS, 3, padding=1)
         self.embed = nn.Conv2d(a, EMBEDDING, 3, padding=1)
         self.extent = nn.Conv2d(a, EXTENT, 3, padding=1)
-        if train:  # a body of usual size, so that training need not begin by finding that
+        if train:  # start from an instance of average size
             with torch.no_grad():
                 self.extent.bias.copy_(torch.tensor([0.0, 0.0, 2.5, 2.5, 6.5]))  # type: ignore[union-attr]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """From images to logits, embeddings and extents.
+        """Predict boundaries, embeddings and extents.
 
         Args:
             image: ``(B, 3, H, W)`` RGB from -1 to 1, sides multiples of :data:`STRIDE`.
 
         Returns:
-            logits ``(B, 2, H, W)``; embeddings ``(B, 8, H / 2, W / 2)`` and extents ``(B, 5, H / 2, W / 2)``, places
+            logits ``(B, 2, H, W)``; embeddings ``(B, 8, H / 2, W / 2)`` and extents ``(B, 5, H / 2, W / 2)``, positions
             not added yet (:func:`placed`).
         """
         x1 = self.level1(F.pixel_unshuffle(image, 2))
@@ -83,7 +84,7 @@ class BoundaryNet(nn.Module):
 
 
 def placed(embedding: torch.Tensor) -> torch.Tensor:
-    """Add to embeddings or extents ``(B, c, h, w)`` of every second pixel the places their first two count from."""
+    """Add to the first two channels of embeddings or extents ``(B, c, h, w)`` the position that they count from."""
     height, width = embedding.shape[-2:]
     y = torch.arange(height, device=embedding.device, dtype=embedding.dtype)[:, None] * (2 / PLACE_PX)
     x = torch.arange(width, device=embedding.device, dtype=embedding.dtype)[None] * (2 / PLACE_PX)
@@ -92,10 +93,13 @@ def placed(embedding: torch.Tensor) -> torch.Tensor:
 
 
 def folded(trained: BoundaryNet) -> dict[str, torch.Tensor]:
-    """Weights for ``BoundaryNet()`` that answer as a trained network with batch norms does, once it is at rest."""
+    """Weights for ``BoundaryNet()`` with the batch norms of a trained network folded into its convolutions.
+
+    The outputs are those of the trained network in evaluation mode.
+    """
     weights: dict[str, torch.Tensor] = {}
     for name, module in trained.named_modules():
-        if isinstance(module, _Block):
+        if isinstance(module, _ConvBlock):
             conv, norm = module[0], module[1]
             assert isinstance(conv, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)

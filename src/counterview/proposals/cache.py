@@ -1,4 +1,4 @@
-"""Proposals kept on disk, found again by what they were made from."""
+"""Proposals cached on disk, under a hash of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from counterview.proposals.base import Proposals, Proposer
 from counterview.types import RgbImage, as_rgb
 
 FORMAT = 1
-"""Version of the entries; one of another version is made again."""
+"""Version of the entries; one of another version is ignored and made again."""
 
 _log = logging.getLogger(__name__)
 
 
 class CachedProposer:
-    """A proposer that asks the disk first.
+    """A proposer with a cache on disk.
 
-    An entry is one JSON file of COCO run lengths, found by the SHA-256 of the pixels, the proposer's name, its
-    settings and :data:`FORMAT`. Entries are written aside and renamed, so that several processes may share a
-    folder: at worst two do the same work, and both write the same. An entry that is damaged, or is not what its
-    name says, is made again, with a warning.
+    An entry is one JSON file of COCO run lengths, named by the SHA-256 of the pixels, the proposer's name, its settings
+    and :data:`FORMAT`. Entries are written aside and renamed, so that several processes can share a folder: at worst
+    two do the same work and write the same bytes. An entry that is damaged, or belongs to another key, is made again,
+    with a warning.
 
     Args:
-        proposer: makes what is not there.
-        folder: where entries lie; made when the first is written.
+        proposer: makes missing entries.
+        folder: of the entries; created with the first.
     """
 
     def __init__(self, proposer: Proposer, folder: str | os.PathLike[str]) -> None:
@@ -42,33 +42,44 @@ class CachedProposer:
         self.name = proposer.name
 
     def settings(self) -> dict[str, Any]:
-        """Those of the proposer: where results are kept does not change them."""
+        """Those of the proposer: a cache does not change results."""
         return self.proposer.settings()
 
     def path(self, image: RgbImage) -> Path:
-        """Where the entry for an image lies, or would lie."""
+        """The file of an image's entry, whether it exists or not.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
+        """
         key = cache_key(image, self.proposer)
         return self.folder / key[:2] / f"{key}.json"
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """The entry for an image, or else what the proposer makes of it, which is then kept.
+        """The cached proposals of an image, or new ones, which are then cached.
 
-        A disk that cannot be written costs a warning, not the result. What was read from a folder is not kept a
-        second time, since it may change there.
+        A disk that cannot be written costs a warning, not the result. Proposals of ``folder`` are not cached, since the
+        folder may change.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
+            name: as for the proposer.
+
+        Raises:
+            ImageError: another shape or dtype.
         """
         as_rgb(image)
         if self.name == "folder":
             return self.proposer(image, name)
         path = self.path(image)
-        found = self._read(path, image)
-        if found is not None:
-            return found
-        made = self.proposer(image, name)
+        entry = self._read(path, image)
+        if entry is not None:
+            return entry
+        proposals = self.proposer(image, name)
         try:
-            write_json(path, _to_json(made, path.stem), indent=None)
+            write_json(path, _to_json(proposals, path.stem), indent=None)
         except OSError as error:
-            _log.warning("%s: the proposals cannot be kept (%s); they will be made again", path, error.strerror)
-        return made
+            _log.warning("%s: the proposals cannot be cached (%s) and will be made again", path, error.strerror)
+        return proposals
 
     def _read(self, path: Path, image: RgbImage) -> Proposals | None:
         if not path.is_file():
@@ -81,7 +92,12 @@ class CachedProposer:
 
 
 def cache_key(image: RgbImage, proposer: Proposer) -> str:
-    """SHA-256, in hex, of all that proposals depend on: pixels and their shape, proposer, settings, format."""
+    """SHA-256, in hex, of everything that proposals depend on: image, proposer, settings and format.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        proposer: its name and settings count.
+    """
     digest = hashlib.sha256()
     about = {
         "format": FORMAT,
@@ -100,7 +116,7 @@ def _to_json(proposals: Proposals, key: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "size": list(proposals.size_hw),
         "counts": counts,
-        # Every float32 is told apart by nine digits, and comes back as the same float32.
+        # Nine digits identify a float32 exactly.
         "scores": [float(f"{value:.9g}") for value in proposals.scores],
         "boxes_xywh": [[float(f"{value:.9g}") for value in box] for box in proposals.boxes_xywh],
     }

@@ -1,7 +1,7 @@
 """``fastsam``: the proposals of O-MaMa's paper, through the optional package ultralytics.
 
-ultralytics is licensed AGPL-3.0, Counterview Apache-2.0. It is not installed with Counterview, is imported only
-when this proposer is made, and that is logged: who passes on a product with it takes on AGPL-3.0's duties.
+ultralytics is licensed AGPL-3.0, Counterview Apache-2.0. It is not installed with Counterview, is imported only when
+this proposer is loaded, and that is logged: whoever distributes a product with it is bound by AGPL-3.0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from counterview.errors import ConfigError, MissingExtraError, WeightsError
 from counterview.media.files import sha256_file
 from counterview.proposals.base import Proposals
-from counterview.proposals.scaling import mask_from_field
+from counterview.proposals.scaling import mask_from_score_map
 from counterview.types import RgbImage, as_rgb
 
 _log = logging.getLogger(__name__)
@@ -30,15 +30,15 @@ class FastSamSettings:
 
     weights: str = field(default="FastSAM-x.pt", metadata={"help": "weights file, or a name that ultralytics fetches"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:N or mps"})
-    image_size: int = field(default=1024, metadata={"help": "longer side that the network sees, in pixels"})
+    image_size: int = field(default=1024, metadata={"help": "longer side of the network's input, in pixels"})
     min_score: float = field(default=0.4, metadata={"help": "masks below are dropped"})
-    duplicate_box_iou: float = field(default=0.9, metadata={"help": "of boxes that overlap more, the best stays"})
+    duplicate_box_iou: float = field(default=0.9, metadata={"help": "of boxes with a higher IoU, the best is kept"})
     max_masks: int = field(default=300, metadata={"help": "masks kept at most"})
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.max_masks < 1:
             raise ConfigError(
-                "the settings of the fastsam proposer do not hold",
+                "invalid settings of the fastsam proposer",
                 found=f"image_size {self.image_size}, max_masks {self.max_masks}",
                 expected="at least 32 and at least 1",
             )
@@ -49,11 +49,11 @@ class FastSamProposer:
 
     Args:
         settings: see :class:`FastSamSettings`.
-        build: makes the network from the weights, in place of ``ultralytics.FastSAM``.
+        build: makes the network from the weights; by default ``ultralytics.FastSAM``.
 
     Raises:
         MissingExtraError: ultralytics is not installed.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
 
     name = "fastsam"
@@ -77,7 +77,7 @@ class FastSamProposer:
             ) from None
 
     def settings(self) -> dict[str, Any]:
-        """All settings but the device, and a hash of the weights file if it can be seen."""
+        """All settings but the device, and a hash of the weights file if it is a local file."""
         values = dataclasses.asdict(self._settings)
         del values["device"]
         path = Path(self._settings.weights)
@@ -107,10 +107,10 @@ class FastSamProposer:
         )
         if result.masks is None:
             return Proposals.none(size_hw)
-        fields, scores = result.masks.data, result.boxes.conf.float().cpu().numpy()
+        maps, scores = result.masks.data, result.boxes.conf.float().cpu().numpy()
         masks, kept = [], []
         for index in np.argsort(-scores, kind="stable")[: settings.max_masks]:
-            mask = mask_from_field(fields[int(index)].float().cpu().numpy(), 0.5, size_hw)
+            mask = mask_from_score_map(maps[int(index)].float().cpu().numpy(), 0.5, size_hw)
             if not mask.is_empty:
                 masks.append(mask)
                 kept.append(scores[index])

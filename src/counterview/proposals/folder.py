@@ -1,7 +1,6 @@
 """``folder:PATH``: masks and boxes that another tool made.
 
-For an image named ``NAME`` (its file name without ending, or its frame number) the folder is searched for, in
-this order:
+For an image named ``NAME`` (its file name without ending, or its frame number) these are tried in order:
 
 1. ``NAME_masks.npz`` and ``NAME_boxes.npy``, as O-MaMa keeps FastSAM's proposals: one array ``(N, H, W)`` of 0
    and 1 in the archive, and ``(N, 4)`` boxes x, y, width, height in pixels (optional);
@@ -9,9 +8,9 @@ this order:
 3. ``NAME.json``: COCO annotations of this image: a list of them, or an object with ``annotations``;
 4. any other ``*.json`` with COCO's ``images`` and ``annotations``, whose ``file_name`` is ``NAME`` plus an ending.
 
-A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders
-the masks. Everything has to be of the size of the image. Nothing is believed of these files: sizes are checked
-before anything is allocated, and arrays with objects in them (pickles) are refused.
+A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders the
+masks. Everything has to be of the image's size. These files are not trusted: sizes are checked before anything is
+allocated, and object arrays (pickles) are refused.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ class FolderSettings:
 
 
 class FolderProposer:
-    """Reads proposals instead of making them.
+    """Proposals read from files.
 
     Args:
         settings: see :class:`FolderSettings`.
 
     Raises:
-        ProposalError: the folder is not there.
+        ProposalError: the folder does not exist.
     """
 
     name = "folder"
@@ -69,29 +68,31 @@ class FolderProposer:
             raise ProposalError("there is no such folder of proposals", path=self._folder)
 
     def settings(self) -> dict[str, Any]:
-        """The folder, as it was given."""
+        """The folder, under the path of the settings, and the limit."""
         return {"path": self._settings.path, "max_masks": self._settings.max_masks}
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """The proposals for the image called ``name``. Masks without a pixel are left out, with a warning.
+        """Read the proposals of an image, best first. Empty masks are left out, with a warning.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB; only its size counts.
             name: the image's file name without ending, or its frame number.
 
         Raises:
-            ProposalError: no name, nothing there under that name, or what is there is damaged, too much, or of
+            ImageError: another shape or dtype.
+            PathError: a name that leads out of the folder.
+            ProposalError: no name, no file of that name, or one that is damaged, holds too many masks, or masks of
                 another size than the image.
         """
         size_hw = as_rgb(image).shape[:2]
         if name is None:
             raise ProposalError(
-                "proposals in a folder are found by the image's name, and none was given", path=self._folder
+                "proposals in a folder are found by the image's name, which is missing", path=self._folder
             )
         return self.read(name, (int(size_hw[0]), int(size_hw[1])))
 
     def read(self, name: str, size_hw: tuple[int, int]) -> Proposals:
-        """The proposals for the image called ``name``, of ``size_hw``. Errors as for a call."""
+        """Read the proposals of an image of ``size_hw`` named ``name``. Errors as for a call."""
         check_name(name)
         archive, images, annotations = (self._folder / f"{name}{end}" for end in ("_masks.npz", "", ".json"))
         if archive.is_file():
@@ -109,8 +110,8 @@ class FolderProposer:
             return self._collect(images, masks, np.linspace(1, 0, len(masks), endpoint=False), None)
         if annotations.is_file():
             content = self._read_json(annotations)
-            found = content.get("annotations") if isinstance(content, dict) else content
-            return self._from_coco(annotations, found, size_hw)
+            listed = content.get("annotations") if isinstance(content, dict) else content
+            return self._from_coco(annotations, listed, size_hw)
         if name in self._index():
             return self._from_coco(self._folder, self._index()[name], size_hw)
         raise ProposalError(
@@ -131,12 +132,12 @@ class FolderProposer:
     def _collect(self, path: Path, masks: list[ObjectMask], scores: Any, boxes: Any) -> Proposals:
         filled = [index for index, mask in enumerate(masks) if not mask.is_empty]
         if not filled:
-            raise ProposalError("no proposal here has a pixel", path=path, found=f"{len(masks)} masks")
+            raise ProposalError("all proposals are empty", path=path, found=f"{len(masks)} masks")
         if len(filled) < len(masks):
-            _log.warning("%s: %d masks without a pixel are left out", path, len(masks) - len(filled))
+            _log.warning("%s: %d empty masks are left out", path, len(masks) - len(filled))
         scores = np.asarray(scores, dtype=np.float32)[filled]
         if not np.isfinite(scores).all():
-            raise ProposalError("a score is no finite number", path=path)
+            raise ProposalError("a score is not a finite number", path=path)
         order = np.argsort(-scores, kind="stable")
         return Proposals(
             masks[0].size_hw,
@@ -174,7 +175,7 @@ class FolderProposer:
         for position, annotation in enumerate(annotations):
             where = f"annotation {position}"
             if not isinstance(annotation, Mapping):
-                raise ProposalError(f"{where} is no object", path=path, found=type(annotation).__name__)
+                raise ProposalError(f"{where} is not an object", path=path, found=type(annotation).__name__)
             try:
                 masks.append(_segmentation(annotation.get("segmentation"), size_hw))
             except MaskError as error:
@@ -183,7 +184,7 @@ class FolderProposer:
                 ) from None
             score = annotation.get("score", annotation.get("predicted_iou", 0.0))
             if not isinstance(score, (int, float)) or isinstance(score, bool) or not abs(score) < 1e30:
-                raise ProposalError(f"{where}: the score is no finite number", path=path, found=repr(score)[:40])
+                raise ProposalError(f"{where}: the score is not a finite number", path=path, found=repr(score)[:40])
             scores.append(float(score))
         return self._collect(path, masks, scores, None)
 
@@ -203,7 +204,7 @@ def _add_collection(index: dict[str, list[Mapping[str, Any]]], path: Path, conte
     for annotation in annotations:
         identity = annotation.get("image_id") if isinstance(annotation, Mapping) else None
         if not isinstance(identity, (int, str)) or identity not in names:
-            raise ProposalError("an annotation belongs to no image of the file", path=path, found=repr(identity)[:40])
+            raise ProposalError("an annotation is not of an image of the file", path=path, found=repr(identity)[:40])
         index.setdefault(names[identity], []).append(annotation)
 
 
@@ -220,7 +221,7 @@ def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
         MaskError: anything else, or of another size.
     """
     if isinstance(value, Mapping):
-        if value.get("size") != list(size_hw):  # before decoding: a size may be a lie to make one allocate
+        if value.get("size") != list(size_hw):  # before decoding, which allocates it
             raise MaskError("the mask is of another size than the image", found=value.get("size"), expected=size_hw)
         return from_coco(value)
     if not isinstance(value, list) or not value:
@@ -232,7 +233,7 @@ def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
             raise MaskError("a polygon is x, y, x, y, … of at least three points")
         points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
         if not np.isfinite(points).all():
-            raise MaskError("a polygon holds a value that is no finite number")
+            raise MaskError("a polygon holds a value that is not a finite number")
         polygons.append(np.clip(points, 0, size_hw[::-1]))
     if sum(len(points) for points in polygons) > MAX_POLYGON_POINTS:
         raise MaskError("the polygons have too many points", expected=f"at most {MAX_POLYGON_POINTS}")

@@ -1,11 +1,10 @@
-"""``graph``: proposals without weights, from regions merged in several ways.
+"""``graph``: proposals without weights, by hierarchical region merging.
 
-The image is cut into small regions, neighbours are merged into trees by several ideas of what belongs
-together (colour, texture, contact, compactness), and every node of every tree is a candidate, as in
-selective search (Uijlings et al. 2013) and multiscale combinatorial grouping (Arbelaez et al. 2014). All
-trees stand on the same small regions, so that candidates of different trees are compared exactly and
-without looking at pixels. Candidates are ranked by how much they stand out from what surrounds them, how
-much of their outline is seen and how compact they are; the choice among them is varied.
+The image is over-segmented, neighbouring regions are merged into trees by several criteria (colour, texture, contact,
+compactness), and every node of every tree is a candidate, as in selective search (Uijlings et al. 2013) and multiscale
+combinatorial grouping (Arbelaez et al. 2014). All trees have the same leaves, so that candidates of different trees are
+compared exactly and without another pass over the pixels. Candidates are ranked by their contrast to the surroundings,
+the fraction of their outline with a visible edge and their compactness; a diverse subset of them is selected.
 """
 
 from __future__ import annotations
@@ -21,22 +20,28 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from counterview.errors import ConfigError
-from counterview.proposals import ranking
 from counterview.proposals.base import Proposals, mask_from_crop
 from counterview.proposals.merging import F64, I64, Cost, merge_tree
-from counterview.proposals.regions import AREA, HISTOGRAMS, LENGTH, Regions, cut, ward_cost
+from counterview.proposals.ranking import (
+    closedness,
+    ellipse_fill,
+    pairwise_iou,
+    select_diverse,
+    surround_contrast,
+)
+from counterview.proposals.regions import AREA, HISTOGRAMS, LENGTH, Regions, oversegment, ward_cost
 from counterview.proposals.scaling import mask_from_window
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 VERSION = 2
-"""Raised when the same settings give other masks than before: part of the settings, so that caches notice."""
+"""Raised when the same settings give other masks than before. Part of the settings, so that caches miss."""
 
 SHARPNESS = 3
-"""Power of the weights: how much more the object-like candidates count than the others in the choice."""
+"""Exponent of the weights: how much more object-like candidates count in the selection."""
 
 
 def setting_problems(settings: object, counts: Sequence[str]) -> list[str]:
-    """What is wrong with a proposer's settings: ``counts`` begin at 1, the two shares lie above 0 and up to 1."""
+    """Problems of a proposer's settings: ``counts`` are at least 1, the two fractions above 0 and at most 1."""
     values = {name: getattr(settings, name) for name in (*counts, "max_area", "duplicate_iou")}
     problems = [f"{name} must be at least 1, not {values[name]}" for name in counts if values[name] < 1]
     for name in ("max_area", "duplicate_iou"):
@@ -50,21 +55,23 @@ class GraphSettings:
     """Settings of the ``graph`` proposer."""
 
     max_masks: int = field(default=300, metadata={"help": "masks kept at most"})
-    working_side_px: int = field(default=832, metadata={"help": "longer side of the image that is cut up"})
-    regions: int = field(default=1500, metadata={"help": "small regions that the image is cut into"})
-    candidates: int = field(default=2000, metadata={"help": "candidates among which the choice is made"})
+    working_side_px: int = field(
+        default=832, metadata={"help": "longer side at which images are segmented; larger ones are reduced"}
+    )
+    regions: int = field(default=1500, metadata={"help": "regions of the over-segmentation"})
+    candidates: int = field(default=2000, metadata={"help": "candidates from which masks are selected"})
     min_area_px: int = field(default=20, metadata={"help": "smallest mask, in pixels at working size"})
-    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the image"})
-    duplicate_iou: float = field(default=0.9, metadata={"help": "masks that overlap more are kept once"})
+    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a fraction of the image"})
+    duplicate_iou: float = field(default=0.9, metadata={"help": "of masks with a higher IoU, one is kept"})
 
     def __post_init__(self) -> None:
         problems = setting_problems(self, ("max_masks", "working_side_px", "regions", "candidates", "min_area_px"))
         if problems:
-            raise ConfigError("the settings of the graph proposer do not hold: " + "; ".join(problems))
+            raise ConfigError("invalid settings of the graph proposer: " + "; ".join(problems))
 
 
 class GraphProposer:
-    """Graph-based proposals, no weights needed.
+    """Proposals by hierarchical region merging; no weights.
 
     Args:
         settings: see :class:`GraphSettings`.
@@ -80,7 +87,7 @@ class GraphProposer:
         return {**dataclasses.asdict(self._settings), "version": VERSION}
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """Propose masks, best first: the first k are the k that stand best for everything found.
+        """Propose masks, best first: the first k are the best selection of k.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
@@ -92,14 +99,14 @@ class GraphProposer:
         as_rgb(image)
         settings = self._settings
         size_hw = (image.shape[0], image.shape[1])
-        regions = cut(at_working_size(image, settings.working_side_px), settings.regions)
+        regions = oversegment(at_working_size(image, settings.working_side_px), settings.regions)
         members, weight = _candidates(regions, settings)
         if len(members) == 0:
             return Proposals.none(size_hw)
-        return varied_proposals(regions, members, weight, weight, settings.max_masks, settings.duplicate_iou, size_hw)
+        return diverse_proposals(regions, members, weight, weight, settings.max_masks, settings.duplicate_iou, size_hw)
 
 
-def varied_proposals(
+def diverse_proposals(
     regions: Regions,
     members: NDArray[np.float32],
     weight: F64,
@@ -108,19 +115,22 @@ def varied_proposals(
     duplicate_iou: float,
     size_hw: tuple[int, int],
 ) -> Proposals:
-    """A varied choice among candidates, as masks of the image itself.
+    """Select a diverse subset of candidates and bring it to the image's size.
 
     Args:
-        members: ``(m, n)`` which regions make up each candidate.
-        weight: ``(m,)`` how much each counts in the choice, :func:`counterview.proposals.ranking.choose_varied`.
-        score: ``(m,)`` what is said of each beside its mask.
+        regions: n regions of the image at working size.
+        members: ``(m, n)`` which regions make up each candidate, 0 or 1.
+        weight: ``(m,)`` how much each should be covered, see :func:`~counterview.proposals.ranking.select_diverse`.
+        score: ``(m,)`` score of each as a proposal.
+        max_masks: masks to select at most.
+        duplicate_iou: of masks with a higher IoU, one is kept.
         size_hw: of the image.
     """
-    iou = ranking.pairwise_iou(members, regions.sums[:, AREA])
-    chosen = ranking.choose_varied(iou, weight, max_masks, duplicate_iou)
+    iou = pairwise_iou(members, regions.sums[:, AREA])
+    selected = select_diverse(iou, weight, max_masks, duplicate_iou)
     boxes = region_boxes(regions.labels)
     masks, scores = [], []
-    for index in chosen:
+    for index in selected:
         mask = mask_at(members[index] > 0, regions.labels, boxes, size_hw)
         if not mask.is_empty:
             masks.append(mask)
@@ -129,7 +139,7 @@ def varied_proposals(
 
 
 def at_working_size(image: RgbImage, side_px: int) -> RgbImage:
-    """The image, reduced if its longer side is above ``side_px``."""
+    """An image ``(H, W, 3)`` uint8, reduced to a longer side of ``side_px`` if it is larger."""
     height, width = image.shape[:2]
     scale = side_px / max(height, width)
     if scale >= 1:
@@ -139,7 +149,7 @@ def at_working_size(image: RgbImage, side_px: int) -> RgbImage:
 
 
 def _histogram_distance(sums: F64, u: I64, v: I64) -> F64:
-    """One minus the histogram intersection of two regions, averaged over L, a, b and gradient strength."""
+    """One minus the histogram intersection ``(e,)`` of two regions, averaged over L, a, b and gradient strength."""
     a = sums[u, HISTOGRAMS] / sums[u, AREA, None]
     b = sums[v, HISTOGRAMS] / sums[v, AREA, None]
     return 1 - np.minimum(a, b).sum(1) / 4
@@ -150,11 +160,11 @@ def _smaller(sums: F64, u: I64, v: I64) -> F64:
 
 
 def _union_fill(sums: F64, u: I64, v: I64) -> F64:
-    return np.minimum(ranking.ellipse_fill(sums[u] + sums[v]), 1)
+    return np.minimum(ellipse_fill(sums[u] + sums[v]), 1)
 
 
 def _contact(u: I64, v: I64, borders: F64) -> F64:
-    """Share of the outline of one of two regions, whichever is larger, that lies against the other."""
+    """Fraction ``(e,)`` of the outline of one of two regions, whichever is larger, that borders on the other."""
     length = borders[:, LENGTH]
     around = np.bincount(np.concatenate([u, v]), np.concatenate([length, length]))
     return length / np.minimum(around[u], around[v])
@@ -165,10 +175,12 @@ def _texture(sums: F64, u: I64, v: I64, borders: F64) -> F64:
 
 
 def texture_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    """Merge cost ``(e,)`` by texture and compactness, a :data:`~counterview.proposals.merging.Cost`."""
     return _texture(sums, u, v, borders) / _union_fill(sums, u, v) ** 2
 
 
 def texture_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+    """Merge cost ``(e,)`` that insists more on compactness, a :data:`~counterview.proposals.merging.Cost`."""
     return _texture(sums, u, v, borders) / _union_fill(sums, u, v) ** 4
 
 
@@ -181,7 +193,7 @@ def _contact_and_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return size / _contact(u, v, borders) / _union_fill(sums, u, v) ** 2
 
 
-def contact_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
+def _contact_and_strict_shape(sums: F64, u: I64, v: I64, borders: F64) -> F64:
     return _contact_and_shape(sums, u, v, borders) / _union_fill(sums, u, v) ** 2
 
 
@@ -197,19 +209,20 @@ COSTS: tuple[Cost, ...] = (
     texture_and_strict_shape,
     _texture_contact_and_shape,
     _contact_and_shape,
-    contact_and_strict_shape,
+    _contact_and_strict_shape,
     _colour_and_shape,
 )
-"""The ideas of what belongs together, one tree each. Those by contact join parts that look nothing alike, such as
-a bottle and its label. Chosen one by one, out of twenty, for what each added to the best IoU among all nodes, on
-rendered tables and on two photographs; so scores on those are not those of unseen images."""
+"""Merge criteria, one tree each. Those by contact merge parts of different appearance, such as a bottle and its label.
+
+Selected greedily out of twenty for what each added to the best IoU among all nodes, on rendered tables and on two
+photographs, which are therefore not held out."""
 
 
 def _candidates(regions: Regions, settings: GraphSettings) -> tuple[NDArray[np.float32], F64]:
     """The most object-like nodes of all trees, each set of regions once.
 
     Returns:
-        which regions make up each, ``(m, n)`` of 0 and 1, and its weight ``(m,)``, heaviest first.
+        which regions make up each ``(m, n)``, 0 or 1, and its weight ``(m,)``, highest first.
     """
     area_px = float(regions.labels.size)
     trees = [merge_tree(regions.sums, regions.pairs, regions.borders, cost) for cost in COSTS]
@@ -217,30 +230,40 @@ def _candidates(regions: Regions, settings: GraphSettings) -> tuple[NDArray[np.f
     sums = np.concatenate([tree.sums for tree in trees])[first]
     outlines = np.concatenate([tree.outlines for tree in trees])[first]
     fits = (sums[:, AREA] >= settings.min_area_px) & (sums[:, AREA] <= settings.max_area * area_px)
-    shape = np.minimum(ranking.ellipse_fill(sums), 1)
-    seen = fits * ranking.closedness(sums, outlines) * shape**2
-    # Small regions are far more numerous than objects of their size: without the area they take every place.
+    shape = np.minimum(ellipse_fill(sums), 1)
+    objectness = fits * closedness(sums, outlines) * shape**2
+    # There are far more small regions than small objects: without the area they fill every place.
     size = sums[:, AREA] ** 0.1
-    weight = seen * size
-    # Contrast costs most, so it is found only for those that may still be chosen.
+    weight = objectness * size
+    # Contrast is the most expensive cue: it is computed only for nodes that can still become candidates.
     keep = np.argsort(-weight, kind="stable")[: 2 * settings.candidates]
     keep = keep[weight[keep] > 0]
     members = np.concatenate([tree.members() for tree in trees])[first[keep]].astype(np.float32)
-    weight = (weight[keep] * ranking.surround_contrast(members, sums[keep], regions)) ** SHARPNESS
+    weight = (weight[keep] * surround_contrast(members, sums[keep], regions)) ** SHARPNESS
     best = np.argsort(-weight, kind="stable")[: settings.candidates]
     best = best[weight[best] > 0]
     return members[best], weight[best]
 
 
 def region_boxes(labels: I64) -> I64:
-    """First and last-plus-one row and column of every region: ``(n, 4)`` y0, y1, x0, x1."""
+    """Half-open boxes ``(n, 4)`` int64 of every region: y0, y1, x0, x1.
+
+    Args:
+        labels: ``(h, w)`` region of every pixel.
+    """
     return np.array([(y.start, y.stop, x.start, x.stop) for y, x in ndimage.find_objects(labels + 1)])
 
 
 def mask_at(members: NDArray[np.bool_], labels: I64, boxes: I64, size_hw: tuple[int, int]) -> ObjectMask:
-    """The union of some regions as a mask of the image itself.
+    """The union of some regions as a mask at the image's size.
 
-    Where the image was reduced, the outline runs where the enlarged (bilinear) mask passes one half.
+    Where the image was resized, the mask is resized bilinearly and thresholded at one half.
+
+    Args:
+        members: ``(n,)`` bool, the regions.
+        labels: ``(h, w)`` region of every pixel at working size.
+        boxes: ``(n, 4)`` of :func:`region_boxes`.
+        size_hw: of the image.
     """
     own = boxes[members]
     y0, x0 = own[:, 0].min(), own[:, 2].min()

@@ -1,8 +1,8 @@
-"""How object-like a node of a merging tree is: cheap features of it, and a small network that was fitted to overlap.
+"""Objectness of the nodes of merge trees: cheap features, and a small network that ranks nodes by them.
 
-The network predicts the best IoU of a node with any body of a rendered image, as a ranking by learned regression in
-multiscale combinatorial grouping (Arbelaez et al. 2014) with other features, and how likely the node is the best there
-is for some body, so that of small bodies, of which no node is good, the best ones are tried as well.
+The network predicts two things. The first is a node's best IoU with any object instance, a ranking by regression as in
+multiscale combinatorial grouping (Arbelaez et al. 2014) with other features. The second is how likely the node is the
+best one of all for some instance: it keeps the best nodes of small instances, of which no node has a high IoU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from counterview.proposals.boundary import EMBEDDING, EXTENT
 from counterview.proposals.merging import MergeTree
-from counterview.proposals.ranking import ellipse_fill, rim_share
+from counterview.proposals.ranking import ellipse_fill, frame_fraction
 from counterview.proposals.regions import AREA, FRAME, HISTOGRAMS, LENGTH, MOMENTS, STRENGTH, STRONG, step_between
 
 F32 = NDArray[np.float32]
@@ -23,52 +23,54 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 INNER = HISTOGRAMS.stop
-"""Column of the region sums: learned probability of boundary."""
+"""Column of the region sums: predicted boundary probability."""
 EMBEDDED = slice(INNER + 1, INNER + 1 + EMBEDDING)
-"""Columns: the learned embedding."""
+"""Columns: predicted embedding."""
 SQUARE = EMBEDDED.stop
 """Column: its squared length."""
 EXTENTS = slice(SQUARE + 1, SQUARE + 1 + EXTENT)
-"""Columns: the learned extent, its middle in pixels."""
-MIDDLES = EXTENTS.stop
-"""Column: squared length of its middle."""
+"""Columns: predicted extent of the pixel's instance, its centre in pixels."""
+CENTRES = EXTENTS.stop
+"""Column: squared length of the predicted centre."""
 EDGE, OPEN, JUMP = STRONG + 1, STRONG + 2, STRONG + 3
-"""Columns of the border sums: learned probability of boundary; pixel pairs where it is low; distance of embeddings."""
+"""Columns of the border sums: predicted boundary probability; pixel pairs where it is low; embedding distance."""
 
 FEATURES = (
     "ellipse fill",
-    "outline along which the image changes",
-    "mean learned boundary along the outline",
-    "share of the outline without learned boundary",
+    "fraction of the outline with a visible edge",
+    "mean boundary probability along the outline",
+    "fraction of the outline without a predicted boundary",
     "log mean gradient along the outline",
-    "log outline squared over area",
-    "share of the outline on the image's rim",
-    "mean learned boundary of all pixels",
-    "learned boundary between its two parts",
-    "the most that was joined across anywhere within",
-    "learned boundary to what it is joined with",
-    "log area of the join over its own",
-    "ellipse fill of the join",
-    "share of the trees that have it",
+    "log squared outline length over area",
+    "fraction of the outline on the image border",
+    "mean boundary probability of all pixels",
+    "boundary probability between its children",
+    "highest boundary probability between any merged regions inside",
+    "boundary probability towards its sibling",
+    "log area of the parent over its own",
+    "ellipse fill of the parent",
+    "fraction of the trees that contain it",
     "log elongation",
     "spread of its embeddings",
-    "log distance of the embeddings along the outline",
-    "log distance of the mean embeddings of its two parts",
-    "log distance of its mean embedding from that of what it is joined with",
-    "spread of the embeddings of the join",
-    "log learned deviation along x over its own",
-    "log learned deviation along y over its own",
-    "log learned area over its own",
-    "learned area of the join over its own area, as a logarithm",
-    "distance of the learned middle, by the root of its area",
-    "log spread of the learned middles, by the root of its area",
+    "log embedding distance along the outline",
+    "log embedding distance of its children",
+    "log embedding distance to its sibling",
+    "spread of the parent's embeddings",
+    "log predicted deviation along x over its own",
+    "log predicted deviation along y over its own",
+    "log predicted area over its own",
+    "log predicted area of the parent over the parent's own",
+    "distance to the predicted centre over the square root of its area",
+    "log spread of the predicted centres over the square root of its area",
 )
-"""What the network sees of a node, in this order. Neither colour nor size, place or the learned probability of thing is
-among it: with them the ranking of rendered images is better and that of photographs much worse."""
+"""Inputs of the ranking network, in this order.
+
+Colour, size, position and the foreground probability are left out on purpose: with them the ranking is better on
+rendered images and much worse on photographs."""
 
 
 def spread(sums: F64) -> F64:
-    """Root mean squared distance of a region's embeddings from their mean, ``(n, d)`` to ``(n,)``."""
+    """Root mean squared distance ``(n,)`` of a region's embeddings from their mean, from region sums ``(n, d)``."""
     area = sums[:, AREA]
     mean = sums[:, EMBEDDED] / area[:, None]
     return np.asarray(np.sqrt(np.maximum(sums[:, SQUARE] / area - np.einsum("ne,ne->n", mean, mean), 0)))
@@ -79,20 +81,26 @@ class Nodes:
     """The nodes of several trees over the same leaves, each set of leaves once.
 
     Attributes:
-        at: ``(m,)`` places in the concatenation of all trees' nodes.
+        at: ``(m,)`` indices into the concatenation of all trees' nodes.
         sums: ``(m, d)`` their region sums.
-        features: ``(m, len(FEATURES))`` float32.
-        rule: ``(m,)`` how object-like they are without any fitting: outline seen, and compact.
+        features: ``(m, 26)`` float32, see :data:`FEATURES`.
+        heuristic: ``(m,)`` objectness by rule alone: a strong boundary all around, and a compact shape.
     """
 
     at: I64
     sums: F64
     features: F32
-    rule: F64
+    heuristic: F64
 
 
-def gather(trees: Sequence[MergeTree], min_area: float, max_area: float) -> Nodes:
-    """All different nodes with an area in pixels between the limits, with their features."""
+def collect_nodes(trees: Sequence[MergeTree], min_area: float, max_area: float) -> Nodes:
+    """All distinct nodes with an area between the limits, with their features.
+
+    Args:
+        trees: over the same leaves.
+        min_area: pixels.
+        max_area: pixels.
+    """
     keys = np.concatenate([tree.keys() for tree in trees])
     _, first, place, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     area = np.concatenate([tree.sums[:, AREA] for tree in trees])
@@ -102,17 +110,17 @@ def gather(trees: Sequence[MergeTree], min_area: float, max_area: float) -> Node
     sums = np.concatenate([tree.sums for tree in trees])[at]
     outlines = np.concatenate([tree.outlines for tree in trees])[at]
     links = np.concatenate([_links(tree) for tree in trees])
-    # A node that several trees have is joined with something else in each: the mean of them.
+    # A node that several trees contain has another parent in each: the mean over them.
     linked = np.stack([np.bincount(place, column, len(first)) for column in links.T], 1) / count[:, None]
-    return Nodes(at, sums, _features(sums, outlines, linked[fits], often), _rule(sums, outlines))
+    return Nodes(at, sums, _features(sums, outlines, linked[fits], often), _heuristic(sums, outlines))
 
 
 def _links(tree: MergeTree) -> F64:
-    """What is known of a node by the joins that made it and that it went into, ``(n + m, 9)``.
+    """Features ``(n + m, 9)`` of a node's relation to its children and its parent.
 
-    Boundary within its last join, the most within any, boundary to its sibling, log growth and fill of the join,
-    distance of its parts, distance from its sibling, spread of the join, and how the join's learned area compares with
-    its own.
+    Boundary probability between its children, the highest between any merged regions inside, towards its sibling; log
+    growth and ellipse fill of the parent; embedding distance of its children, and to its sibling; embedding spread of
+    the parent; predicted over true log area of the parent.
     """
     a, b = tree.children.T
     new = np.arange(tree.leaves, len(tree.sums))
@@ -142,8 +150,8 @@ def _log(distance: F64) -> F64:
     return np.asarray(np.log(distance + 0.05))
 
 
-def _rule(sums: F64, outlines: F64) -> F64:
-    """That of ``graph`` with learned boundaries in the place of colour edges, but for contrast and for area."""
+def _heuristic(sums: F64, outlines: F64) -> F64:
+    """The rule of ``graph`` with predicted boundaries in place of colour edges, without contrast and area."""
     edge = outlines[:, EDGE] / np.maximum(outlines[:, LENGTH], 1)
     return (edge + 0.05) * np.minimum(ellipse_fill(sums), 1) ** 2
 
@@ -151,8 +159,8 @@ def _rule(sums: F64, outlines: F64) -> F64:
 def _features(sums: F64, outlines: F64, links: F64, often: F64) -> F32:
     area, length = sums[:, AREA], np.maximum(outlines[:, LENGTH], 1)
     x, y, xx, yy, xy = (sums[:, MOMENTS] / area[:, None]).T
-    middle_x, middle_y, wide_x, wide_y, large = (sums[:, EXTENTS] / area[:, None]).T
-    scattered = np.sqrt(np.maximum(sums[:, MIDDLES] / area - middle_x**2 - middle_y**2, 0))
+    centre_x, centre_y, wide_x, wide_y, large = (sums[:, EXTENTS] / area[:, None]).T
+    scattered = np.sqrt(np.maximum(sums[:, CENTRES] / area - centre_x**2 - centre_y**2, 0))
     half, cross = (xx - x * x + yy - y * y) / 2 + 1 / 12, np.hypot((xx - x * x - yy + y * y) / 2, xy - x * y)
     columns = [
         np.minimum(ellipse_fill(sums), 1),
@@ -161,7 +169,7 @@ def _features(sums: F64, outlines: F64, links: F64, often: F64) -> F32:
         outlines[:, OPEN] / length,
         np.log(outlines[:, STRENGTH] / length + 0.1),
         np.log((length + sums[:, FRAME]) ** 2 / area),
-        rim_share(sums, outlines),
+        frame_fraction(sums, outlines),
         sums[:, INNER] / area,
         links[:, 0],
         links[:, 1],
@@ -179,22 +187,22 @@ def _features(sums: F64, outlines: F64, links: F64, often: F64) -> F32:
         wide_y - np.log(yy - y * y + 1 / 12) / 2,
         large - np.log(area),
         links[:, 8],
-        np.minimum(np.hypot(middle_x - x, middle_y - y) / np.sqrt(area), 10),
+        np.minimum(np.hypot(centre_x - x, centre_y - y) / np.sqrt(area), 10),
         _log(np.minimum(scattered / np.sqrt(area), 10)),
     ]
     return np.stack(columns, 1).astype(np.float32)
 
 
 def predict(weights: Mapping[str, F32], features: F32) -> tuple[F32, F32]:
-    """What the network says of nodes.
+    """Run the ranking network.
 
     Args:
         weights: ``mean`` and ``scale`` of the features ``(k,)``, and ``w0, b0, w1, b1, …`` of the layers.
         features: ``(m, k)``.
 
     Returns:
-        quality ``(m,)``, the predicted best IoU with any object, 0 to 1; promise ``(m,)``, the logarithm, up to a
-        summand that is the image's, of how likely this is the best node for some object.
+        predicted IoU ``(m,)``, the best with any instance, 0 to 1; and selection logit ``(m,)``: how likely this is the
+        best node for some instance, up to a constant of the image.
     """
     x = np.clip((features - weights["mean"]) / weights["scale"], -5, 5)
     layers = sum(name.startswith("w") for name in weights)

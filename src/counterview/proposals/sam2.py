@@ -1,7 +1,7 @@
-"""``sam2``: every mask that SAM 2 makes of a grid of points, filtered (Ravi et al. 2024, automatic masks).
+"""``sam2``: SAM 2's automatic mask generation (Ravi et al. 2024): masks of a grid of point prompts, filtered.
 
-Works with transformers' ``Sam2Model`` and without torchvision: images are prepared here as SAM 2 was
-trained (a square, ImageNet's mean and deviation), and boxes are suppressed here, on tensors.
+Uses transformers' ``Sam2Model`` and no torchvision: this module prepares images as in SAM 2's training (a square,
+ImageNet's mean and standard deviation) and does the non-maximum suppression.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from counterview.devices import resolve_device
 from counterview.errors import ConfigError
 from counterview.nn.checkpoint import weights_fingerprint
 from counterview.proposals.base import Proposals
-from counterview.proposals.scaling import mask_from_field
+from counterview.proposals.scaling import mask_from_score_map
 from counterview.proposals.weights import load_config_of, load_network
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
@@ -37,7 +37,7 @@ class Sam2Settings:
         default="facebook/sam2.1-hiera-base-plus", metadata={"help": "Hub id, or folder made by save_pretrained"}
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:N or mps"})
-    image_size: int = field(default=0, metadata={"help": "side of the square SAM 2 sees, in pixels; 0: the model's"})
+    image_size: int = field(default=0, metadata={"help": "side of SAM 2's square input, in pixels; 0: the model's"})
     points_per_side: int = field(default=32, metadata={"help": "points along each side of the grid"})
     points_per_batch: int = field(default=64, metadata={"help": "points decoded at once"})
     min_predicted_iou: float = field(default=0.8, metadata={"help": "masks below are dropped"})
@@ -45,9 +45,9 @@ class Sam2Settings:
     stability_offset: float = field(
         default=1.0, metadata={"help": "logits by which the threshold is moved up and down"}
     )
-    duplicate_box_iou: float = field(default=0.7, metadata={"help": "of boxes that overlap more, the best stays"})
+    duplicate_box_iou: float = field(default=0.7, metadata={"help": "of boxes with a higher IoU, the best is kept"})
     crop_layers: int = field(default=0, metadata={"help": "1: also a 2x2 grid of crops; 2: and a 4x4 grid; …"})
-    crop_overlap: float = field(default=512 / 1500, metadata={"help": "overlap of crops, as a share of their side"})
+    crop_overlap: float = field(default=512 / 1500, metadata={"help": "overlap of crops, as a fraction of their side"})
     min_area_px: int = field(default=1, metadata={"help": "smallest mask, in pixels of the image"})
     max_masks: int = field(default=0, metadata={"help": "masks kept at most; 0: all"})
 
@@ -66,7 +66,7 @@ class Sam2Settings:
         if self.image_size < 0 or self.image_size % 32:
             problems.append(f"image_size must be a multiple of 32, not {self.image_size}")
         if problems:
-            raise ConfigError("the settings of the sam2 proposer do not hold: " + "; ".join(problems))
+            raise ConfigError("invalid settings of the sam2 proposer: " + "; ".join(problems))
 
 
 class Sam2Proposer:
@@ -74,12 +74,12 @@ class Sam2Proposer:
 
     Args:
         settings: see :class:`Sam2Settings`.
-        model: an already built ``Sam2Model``, used in place of ``settings.model``.
+        model: a ``Sam2Model``, used instead of ``settings.model``.
 
     Raises:
-        WeightsError: the weights are not here, and the Hub cannot be reached or does not give them.
-        CheckpointError: the folder holds no weights for ``Sam2Model``.
-        ConfigError: a device that is not there.
+        WeightsError: the weights are not on this machine, and the Hub cannot be reached or refuses.
+        CheckpointError: the folder's weights are not those of a ``Sam2Model``.
+        ConfigError: a device that is not available.
     """
 
     name = "sam2"
@@ -92,14 +92,14 @@ class Sam2Proposer:
         self._side = _side(self._model)
         if model is not None and self._settings.image_size not in (0, self._side):
             raise ConfigError(
-                "a model that is already built keeps its image_size",
+                "image_size cannot be changed for a model that is already built",
                 found=self._settings.image_size,
                 expected=self._side,
             )
         self._weights: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """All settings but the device, and a fingerprint of the weights in place of where they came from."""
+        """All settings but the device and the batch size, and a fingerprint of the weights."""
         values = dataclasses.asdict(self._settings)
         if self._weights is None:
             self._weights = weights_fingerprint(self._model)
@@ -127,7 +127,7 @@ class Sam2Proposer:
             for mask, score in self._masks_of(image[y0:y1, x0:x1], (y0, x0), size_hw, layer):
                 masks.append(mask)
                 scores.append(score)
-                # Of copies from several crops the one from the smallest crop is the finest.
+                # Of duplicates from several crops, the one from the smallest crop has the finest outline.
                 priority.append(layer * 10.0 + score)
         if not masks:
             return Proposals.none(size_hw)
@@ -145,31 +145,31 @@ class Sam2Proposer:
         settings, crop_hw = self._settings, (crop.shape[0], crop.shape[1])
         embeddings = self._model.get_image_embeddings(prepare(crop, self._side).to(self.device, self._model.dtype))
         points = point_grid(max(1, settings.points_per_side // 2**layer), self._side).to(self.device, self._model.dtype)
-        fields, scores = [], []
+        maps, scores = [], []
         for start in range(0, len(points), settings.points_per_batch):
-            found = self._model(
+            output = self._model(
                 image_embeddings=[level.clone() for level in embeddings],
                 input_points=points[None, start : start + settings.points_per_batch, None, :],
                 multimask_output=True,
             )
-            logits, predicted = found.pred_masks[0].flatten(0, 1).float(), found.iou_scores[0].flatten().float()
+            logits, predicted = output.pred_masks[0].flatten(0, 1).float(), output.iou_scores[0].flatten().float()
             good = predicted >= settings.min_predicted_iou
             logits, predicted = logits[good], predicted[good]
             good = stability(logits, settings.stability_offset) >= settings.min_stability
-            fields.append(logits[good].cpu())
+            maps.append(logits[good].cpu())
             scores.append(predicted[good].cpu())
-        field_logits, score = torch.cat(fields), torch.cat(scores)
-        boxes, there = boxes_of(field_logits > 0)
-        there_at = there.nonzero().flatten()
-        kept = there_at[suppress_boxes(boxes[there_at], score[there_at], settings.duplicate_box_iou)]
+        all_logits, score = torch.cat(maps), torch.cat(scores)
+        boxes, nonempty = boxes_of(all_logits > 0)
+        candidates = nonempty.nonzero().flatten()
+        kept = candidates[suppress_boxes(boxes[candidates], score[candidates], settings.duplicate_box_iou)]
         for index in kept.tolist():
-            mask = mask_from_field(field_logits[index].numpy(), 0.0, crop_hw, within_hw=size_hw, offset_yx=offset_yx)
-            if mask.area >= settings.min_area_px and not _cut_off(mask, offset_yx, crop_hw, size_hw):
+            mask = mask_from_score_map(all_logits[index].numpy(), 0.0, crop_hw, within_hw=size_hw, offset_yx=offset_yx)
+            if mask.area >= settings.min_area_px and not _is_truncated(mask, offset_yx, crop_hw, size_hw):
                 yield mask, float(score[index])
 
 
 def prepare(image: RgbImage, side_px: int) -> torch.Tensor:
-    """An image as SAM 2 wants it: ``(H, W, 3)`` uint8 to ``(1, 3, side, side)`` float32, stretched to a square."""
+    """SAM 2's input ``(1, 3, side_px, side_px)`` float32 of an image ``(H, W, 3)`` uint8: stretched and normalised."""
     values = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     values = torch.nn.functional.interpolate(
         values, size=(side_px, side_px), mode="bilinear", align_corners=False, antialias=True
@@ -178,28 +178,40 @@ def prepare(image: RgbImage, side_px: int) -> torch.Tensor:
 
 
 def point_grid(per_side: int, side_px: int) -> torch.Tensor:
-    """Centres of a grid of ``per_side`` by ``per_side`` cells: ``(per_side², 2)`` x and y in pixels, row by row."""
+    """Cell centres ``(per_side ** 2, 2)`` of a square grid: x and y in pixels, row by row."""
     at = (torch.arange(per_side, dtype=torch.float32) + 0.5) / per_side * side_px
     y, x = torch.meshgrid(at, at, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
 
 
 def stability(logits: torch.Tensor, offset: float) -> torch.Tensor:
-    """IoU of the masks at thresholds ``+offset`` and ``-offset``: ``(N, h, w)`` to ``(N,)``; 0 if both are empty."""
+    """Stability score ``(N,)``: IoU of the masks at thresholds ``+offset`` and ``-offset``; 0 if both are empty.
+
+    Args:
+        logits: ``(N, h, w)``.
+        offset: in logits.
+    """
     inner = (logits > offset).flatten(1).sum(1)
     outer = (logits > -offset).flatten(1).sum(1)  # the inner mask lies within the outer one
     return inner / outer.clamp(min=1)
 
 
 def boxes_of(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half-open boxes x1, y1, x2, y2 around ``(N, h, w)`` bool masks, ``(N, 4)``; and ``(N,)`` whether any pixel."""
+    """Bounding boxes of masks.
+
+    Args:
+        masks: ``(N, h, w)`` bool.
+
+    Returns:
+        half-open boxes ``(N, 4)`` float32 x1, y1, x2, y2, zeros for an empty mask; and ``(N,)`` bool, not empty.
+    """
     height, width = masks.shape[-2:]
     rows, columns = masks.any(2), masks.any(1)
-    there = rows.any(1)
+    nonempty = rows.any(1)
     first_y, first_x = rows.int().argmax(1), columns.int().argmax(1)
     last_y, last_x = height - rows.flip(1).int().argmax(1), width - columns.flip(1).int().argmax(1)
     boxes = torch.stack([first_x, first_y, last_x, last_y], 1).float()
-    return boxes * there[:, None], there
+    return boxes * nonempty[:, None], nonempty
 
 
 def suppress_boxes(boxes_xyxy: torch.Tensor, scores: torch.Tensor, max_iou: float) -> torch.Tensor:
@@ -208,10 +220,10 @@ def suppress_boxes(boxes_xyxy: torch.Tensor, scores: torch.Tensor, max_iou: floa
     Args:
         boxes_xyxy: ``(N, 4)`` half-open.
         scores: ``(N,)``; of equal ones the first goes first.
-        max_iou: a box that overlaps a kept one by more is dropped.
+        max_iou: a box with a higher IoU with a kept one is dropped.
 
     Returns:
-        indices of the kept boxes by falling score, int64.
+        indices ``(K,)`` int64 of the kept boxes by falling score.
     """
     order = torch.sort(scores, descending=True, stable=True).indices
     boxes = boxes_xyxy[order]
@@ -236,7 +248,7 @@ def suppress_boxes(boxes_xyxy: torch.Tensor, scores: torch.Tensor, max_iou: floa
 def crop_boxes(
     size_hw: tuple[int, int], layers: int, overlap: float
 ) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Layer and (x0, y0, x1, y1): the whole image, then for each layer ``l`` its ``2^l x 2^l`` overlapping crops."""
+    """Layer and box (x0, y0, x1, y1) of the full image, then of ``2^l x 2^l`` overlapping crops a layer."""
     height, width = size_hw
     yield 0, (0, 0, width, height)
     for layer in range(1, layers + 1):
@@ -251,8 +263,10 @@ def crop_boxes(
                     yield layer, (x0, y0, x1, y1)
 
 
-def _cut_off(mask: ObjectMask, offset_yx: tuple[int, int], crop_hw: tuple[int, int], size_hw: tuple[int, int]) -> bool:
-    """Whether a mask touches a side of its crop that is no side of the image: it probably goes on beyond."""
+def _is_truncated(
+    mask: ObjectMask, offset_yx: tuple[int, int], crop_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> bool:
+    """Whether a mask touches a side of its crop that is not a side of the image: the crop probably truncates it."""
     x, y, width, height = mask.box_xywh
     (top, left), (crop_height, crop_width) = offset_yx, crop_hw
     bottom, right = top + crop_height, left + crop_width
@@ -277,7 +291,7 @@ def _load(settings: Sam2Settings) -> Sam2Model:
     if settings.image_size:
         config = load_config_of(Sam2Config, settings.model, what)
         side = settings.image_size
-        # The size lies in two places that have to agree; feature maps are a 4th, an 8th and a 16th of it.
+        # The size is stored twice and has to agree; feature maps are a 4th, an 8th and a 16th of it.
         config.vision_config.backbone_feature_sizes = [[side // step] * 2 for step in (4, 8, 16)]
         config.prompt_encoder_config.image_size = side
     model: Sam2Model = load_network(Sam2Model, settings.model, what, config)

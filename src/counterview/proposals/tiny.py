@@ -1,10 +1,9 @@
-"""``tiny``: the proposals of ``graph`` with two small networks that ship with the package.
+"""``tiny``: the proposals of ``graph`` with two small networks that come with the package.
 
-One network sees the image and says where bodies end, which pixels belong together and how large their body is
-(:mod:`counterview.proposals.boundary`): small regions are cut and merged by that, not along edges of colour alone. The
-other sees what is known of a node of the merging trees and says how well it covers some object
-(:mod:`counterview.proposals.objectness`): that ranks the candidates. Both were fitted to rendered rooms; the choice
-among the candidates is that of ``graph``.
+One network predicts instance boundaries, embeddings and extents of every pixel
+(:mod:`counterview.proposals.boundary`): the image is over-segmented and merged along these, not along colour edges
+alone. The other ranks the nodes of the merge trees by features of each (:mod:`counterview.proposals.objectness`). Both
+were trained on rendered rooms; the selection among the candidates is that of ``graph``.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from counterview.errors import ConfigError
-from counterview.proposals import ranking
 from counterview.proposals.base import Proposals
 from counterview.proposals.boundary import EMBEDDING, EXTENT
+from counterview.proposals.bundled import DensePrediction, NodeRanker, load_boundary, load_ranker
 from counterview.proposals.graph import (
+    diverse_proposals,
     setting_problems,
     texture_and_shape,
     texture_and_strict_shape,
-    varied_proposals,
 )
 from counterview.proposals.merging import F64, I64, Cost, MergeTree, merge_tree, sum_by_pair
-from counterview.proposals.objectness import EDGE, EMBEDDED, EXTENTS, gather
+from counterview.proposals.objectness import EDGE, EMBEDDED, EXTENTS, collect_nodes
+from counterview.proposals.ranking import surround_contrast
 from counterview.proposals.regions import (
     AREA,
     LAB,
@@ -43,7 +43,6 @@ from counterview.proposals.regions import (
     pixel_sums,
     step_between,
 )
-from counterview.proposals.shipped import Ranker, Seen, load_boundary, load_ranker
 from counterview.types import RgbImage, as_rgb
 
 VERSION = 3
@@ -53,15 +52,16 @@ F32 = NDArray[np.float32]
 
 _SMOOTHING_PX = 0.8
 _EDGE_WEIGHT = 20.0
-"""Lab units a pixel of colour edge that a certain boundary is worth where regions are cut."""
-RULE_SHARE, QUALITY_SHARE = 0.7, 1.0
-"""Exponents of the rule and of the learned quality in what counts in the choice; the learned promise has what the rule
-leaves. Chosen on rooms kept aside, where shares of the rule up to 0.7 are equally good, and on two photographs, where
-more of it is better."""
+"""Lab units a pixel of colour gradient that a certain boundary (probability 1) is worth in the over-segmentation."""
+HEURISTIC_EXPONENT, IOU_EXPONENT = 0.7, 1.0
+"""Exponents of the heuristic and of the predicted IoU in the weight of a candidate.
+
+That of the selection probability is ``1 - HEURISTIC_EXPONENT``. Chosen on held-out rooms, where values up to 0.7 are
+equally good, and on two photographs, where larger ones are better."""
 _ALIKE, _NEAR = 6, 1.5
-"""How many regions are joined to each beyond its neighbours, at most, and how far their embeddings may be apart."""
+"""Most regions that are linked to each beside its neighbours, and the largest distance of their embeddings."""
 _OPEN = 64
-"""Boundaries below this (of 255) count as none."""
+"""Edge values (0 to 255) below which there is no boundary."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,23 @@ class TinySettings:
 
     max_masks: int = field(default=200, metadata={"help": "masks kept at most"})
     working_px: int = field(
-        default=500_000, metadata={"help": "pixels of the image that is cut up: others are enlarged or reduced to it"}
+        default=500_000, metadata={"help": "pixels at which images are segmented; others are enlarged or reduced to it"}
     )
-    regions: int = field(default=1000, metadata={"help": "small regions that the image is cut into"})
-    candidates: int = field(default=1500, metadata={"help": "candidates among which the choice is made"})
+    regions: int = field(default=1000, metadata={"help": "regions of the over-segmentation"})
+    candidates: int = field(default=1500, metadata={"help": "candidates from which masks are selected"})
     min_area_px: int = field(default=16, metadata={"help": "smallest mask, in pixels at working size"})
-    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a share of the image"})
-    duplicate_iou: float = field(default=0.95, metadata={"help": "masks that overlap more are kept once"})
+    max_area: float = field(default=0.5, metadata={"help": "largest mask, as a fraction of the image"})
+    duplicate_iou: float = field(default=0.95, metadata={"help": "of masks with a higher IoU, one is kept"})
 
     def __post_init__(self) -> None:
         if problems := setting_problems(self, ("max_masks", "working_px", "regions", "candidates", "min_area_px")):
-            raise ConfigError("the settings of the tiny proposer do not hold: " + "; ".join(problems))
+            raise ConfigError("invalid settings of the tiny proposer: " + "; ".join(problems))
 
 
 def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
-    """The image, reduced or enlarged until it has as many pixels as the settings say.
+    """An image ``(H, W, 3)`` uint8, reduced or enlarged to about ``settings.working_px`` pixels.
 
-    A far object is a few pixels of a small image; what ends where is decided better with more of them.
+    Enlarging helps with distant objects, which have few pixels.
     """
     height, width = image.shape[:2]
     scale = math.sqrt(settings.working_px / (height * width))
@@ -97,43 +97,49 @@ def at_working_size(image: RgbImage, settings: TinySettings) -> RgbImage:
     return np.asarray(cv2.resize(image, size_wh, interpolation=how), dtype=np.uint8)
 
 
-def cut_along(image: RgbImage, seen: Seen, regions: int) -> Regions:
-    """Cut an image into at most ``regions`` regions along learned boundaries and edges of colour.
+def oversegment_along(image: RgbImage, prediction: DensePrediction, regions: int) -> Regions:
+    """Over-segment an image into at most ``regions`` regions along predicted boundaries and colour edges.
 
     Args:
         image: ``(h, w, 3)`` uint8, RGB, at working size.
-        seen: what the boundary network says of it.
+        prediction: of the boundary network for it.
         regions: number of regions to stop at.
 
     Returns:
-        regions whose sums end with the columns INNER, EMBEDDED, SQUARE, EXTENTS and MIDDLES, and whose borders
-        end with EDGE, OPEN and JUMP, see :mod:`counterview.proposals.objectness`.
+        regions whose sums ``(n, 78)`` end with the columns INNER, EMBEDDED, SQUARE, EXTENTS and CENTRES, and whose
+        borders ``(e, 6)`` end with EDGE, OPEN and JUMP, see :mod:`counterview.proposals.objectness`.
     """
     lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
     gradient = gradient_strength(np.asarray(cv2.GaussianBlur(lab, (0, 0), _SMOOTHING_PX), dtype=np.float32))
-    labels = basins(gradient + seen.edge * np.float32(_EDGE_WEIGHT / 255))
+    labels = basins(gradient + prediction.edge * np.float32(_EDGE_WEIGHT / 255))
     colour = pixel_sums(labels, lab)
-    pairs, borders = _borders(labels, gradient, seen)
+    pairs, borders = _borders(labels, gradient, prediction)
     tree = merge_tree(colour, pairs, borders, _small_cost, stop_at=regions)
     final = tree.final_labels()
     labels, ends = final[labels], final[pairs]
     differ = ends[:, 0] != ends[:, 1]
     pairs, borders = sum_by_pair(ends[differ], borders[differ])
-    flat, embedding = labels.ravel(), seen.embedding.reshape(-1, EMBEDDING)
+    flat, embedding = labels.ravel(), prediction.embedding.reshape(-1, EMBEDDING)
     square = np.einsum("pe,pe->p", embedding, embedding)
-    extent = seen.extent.reshape(-1, EXTENT)
-    middle = np.einsum("pe,pe->p", extent[:, :2], extent[:, :2])
-    planes = (seen.edge.ravel() / 255.0, *embedding.T, square, *extent.T, middle)
+    extent = prediction.extent.reshape(-1, EXTENT)
+    centre = np.einsum("pe,pe->p", extent[:, :2], extent[:, :2])
+    planes = (prediction.edge.ravel() / 255.0, *embedding.T, square, *extent.T, centre)
     learned = [np.bincount(flat, plane) for plane in planes]
     sums = np.concatenate([pixel_sums(labels, lab), descriptors(labels, lab, gradient), np.stack(learned, 1)], axis=1)
     return Regions(labels, sums, pairs, borders)
 
 
 def basins(strength: F32) -> I64:
-    """Basins of a height map: every pixel flows to the lowest of its eight neighbours, ``(h, w)`` to labels.
+    """Catchment basins of a height map: every pixel drains to the lowest of its eight neighbours.
 
-    Neighbouring pixels that have no lower neighbour make one basin. (Rain falling on the map; flooding it gives
-    nearly the same basins in several times the time.)
+    Neighbouring pixels without a lower neighbour make one basin. This is a watershed by rainfall; by flooding, the
+    basins are nearly the same and take several times as long.
+
+    Args:
+        strength: ``(h, w)`` height of every pixel.
+
+    Returns:
+        ``(h, w)`` int64, basin of every pixel, ``0 … n-1``.
     """
     height, width = strength.shape
     low = strength <= cv2.erode(strength, np.ones((3, 3), np.uint8))
@@ -157,16 +163,16 @@ def basins(strength: F32) -> I64:
         to = further
 
 
-def _borders(labels: I64, gradient: F32, seen: Seen) -> tuple[I64, F64]:
-    """Neighbouring regions, and the sums over the pixel pairs between them, learned columns too."""
+def _borders(labels: I64, gradient: F32, prediction: DensePrediction) -> tuple[I64, F64]:
+    """Neighbouring regions ``(e, 2)`` and sums ``(e, 6)`` over the pixel pairs between them."""
     ends, values = [], []
     for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         one, other = labels[near], labels[far]
         differ = one != other
         ends.append(np.stack([one[differ], other[differ]], 1))
         strength = np.maximum(gradient[near][differ], gradient[far][differ])
-        edge = (seen.edge[near][differ].astype(np.float32) + seen.edge[far][differ]) / 2
-        step = seen.embedding[near][differ] - seen.embedding[far][differ]
+        edge = (prediction.edge[near][differ].astype(np.float32) + prediction.edge[far][differ]) / 2
+        step = prediction.embedding[near][differ] - prediction.embedding[far][differ]
         jump = np.sqrt(np.einsum("pe,pe->p", step, step))
         columns = [np.ones_like(strength), strength, strength > STRONG_GRADIENT, edge / 255, edge < _OPEN, jump]
         values.append(np.stack(columns, 1).astype(np.float64))
@@ -178,7 +184,7 @@ def _mean_edge(borders: F64) -> F64:
 
 
 def _small_cost(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    """For the first joins, when regions are a few pixels: colour and boundary, each of which may be wrong alone."""
+    """For regions of a few pixels: colour and boundary together, since either alone may be wrong."""
     return np.sqrt(_smaller(sums, u, v)) * (1 + step_between(sums, LAB, u, v)) * (0.1 + _mean_edge(borders))
 
 
@@ -199,7 +205,7 @@ def _embedding(sums: F64, u: I64, v: I64, borders: F64) -> F64:
 
 
 def _extent(sums: F64, u: I64, v: I64, borders: F64) -> F64:
-    """How far apart the middles are that the two believe in, by the size they believe in, and how the sizes differ."""
+    """Distance of the predicted centres, relative to the predicted size, and difference of the predicted sizes."""
     one, other = (sums[w, EXTENTS] / sums[w, AREA, None] for w in (u, v))
     side = np.exp((one[:, -1] + other[:, -1]) / 4)
     far = np.hypot(one[:, 0] - other[:, 0], one[:, 1] - other[:, 1]) / side
@@ -207,17 +213,17 @@ def _extent(sums: F64, u: I64, v: I64, borders: F64) -> F64:
 
 
 COSTS: tuple[Cost, ...] = (_edge_and_embedding, _edge_texture_and_shape, texture_and_strict_shape, _extent)
-"""What it costs to join two regions, one tree each."""
+"""Merge criteria, one tree each."""
 
 
-def grow(regions: Regions) -> list[MergeTree]:
-    """One merging tree for each of :data:`COSTS`, and one of embeddings that also joins what does not touch."""
+def build_trees(regions: Regions) -> list[MergeTree]:
+    """One merge tree for each of :data:`COSTS`, and one by embeddings that also merges regions that do not touch."""
     trees = [merge_tree(regions.sums, regions.pairs, regions.borders, cost, at_once=1.0) for cost in COSTS]
     return [*trees, merge_tree(regions.sums, *_with_alike(regions), _embedding, at_once=1.0)]
 
 
 def _with_alike(regions: Regions) -> tuple[I64, F64]:
-    """Neighbours, and for each region those few others whose embeddings are most like its own, with borders of 0."""
+    """Pairs ``(e, 2)`` and borders ``(e, 6)`` of neighbours and, with zeros, of regions with similar embeddings."""
     mean = regions.sums[:, EMBEDDED] / regions.sums[:, [AREA]]
     number = min(_ALIKE + 1, len(mean))
     distance, other = cKDTree(mean).query(mean, number, distance_upper_bound=_NEAR)
@@ -228,48 +234,52 @@ def _with_alike(regions: Regions) -> tuple[I64, F64]:
     return sum_by_pair(pairs, np.concatenate([regions.borders, np.zeros((len(ends), regions.borders.shape[1]))]))
 
 
-def _candidates(regions: Regions, settings: TinySettings, ranker: Ranker) -> tuple[F32, F64, F32]:
-    """The most promising nodes.
+def _candidates(regions: Regions, settings: TinySettings, ranker: NodeRanker) -> tuple[F32, F64, F32]:
+    """The highest-ranked nodes of all trees.
 
     Returns:
-        which regions make up each ``(m, n)``, 0 or 1; how much it counts in the choice ``(m,)``, up to 1; and its
-        quality ``(m,)``.
+        which regions make up each ``(m, n)``, 0 or 1; its weight in the selection ``(m,)``, up to 1; and its predicted
+        IoU ``(m,)``.
     """
-    trees, area = grow(regions), regions.labels.size
-    nodes = gather(trees, settings.min_area_px, settings.max_area * area)
-    quality, promise = ranker(nodes.features)
-    # The learned part alone is best on rendered images and poor on photographs; the rule keeps it on the ground.
-    weight = (1 - RULE_SHARE) * promise + RULE_SHARE * np.log(np.maximum(nodes.rule, 1e-9))
-    weight += QUALITY_SHARE * np.log(quality + 0.02)
-    # Contrast costs most, so it is found only for those that may still be chosen.
+    trees, area = build_trees(regions), regions.labels.size
+    nodes = collect_nodes(trees, settings.min_area_px, settings.max_area * area)
+    predicted_iou, selection = ranker(nodes.features)
+    # The network alone is best on rendered images and poor on photographs; the heuristic makes it more robust.
+    weight = (1 - HEURISTIC_EXPONENT) * selection + HEURISTIC_EXPONENT * np.log(np.maximum(nodes.heuristic, 1e-9))
+    weight += IOU_EXPONENT * np.log(predicted_iou + 0.02)
+    # Contrast is the most expensive cue: it is computed only for nodes that can still become candidates.
     keep = np.argsort(-weight, kind="stable")[: 2 * settings.candidates]
-    members = members_at(trees, nodes.at[keep])
-    contrast = ranking.surround_contrast(members, nodes.sums[keep], regions)
-    weight = weight[keep] + RULE_SHARE * np.log(np.maximum(contrast, 1e-9))
+    members = node_members(trees, nodes.at[keep])
+    contrast = surround_contrast(members, nodes.sums[keep], regions)
+    weight = weight[keep] + HEURISTIC_EXPONENT * np.log(np.maximum(contrast, 1e-9))
     best = np.argsort(-weight, kind="stable")[: settings.candidates]
     best = best[contrast[best] > 0]
-    return members[best], np.exp(weight[best] - weight[best].max(initial=-np.inf)), quality[keep][best]
+    return members[best], np.exp(weight[best] - weight[best].max(initial=-np.inf)), predicted_iou[keep][best]
 
 
-def members_at(trees: Sequence[MergeTree], at: I64) -> F32:
-    """Which leaves make up nodes given by their places in all trees' concatenation: ``(m, n)`` of 0 and 1.
+def node_members(trees: Sequence[MergeTree], at: I64) -> F32:
+    """Which leaves make up some nodes: ``(m, n)`` float32 of 0 and 1.
 
-    The leaves of a tree are put in the order in which a walk meets them, where every node is an interval.
+    In depth-first order of a tree's leaves every node is an interval.
+
+    Args:
+        trees: over the same n leaves.
+        at: ``(m,)`` indices into the concatenation of all trees' nodes.
     """
     members = np.zeros((len(at), trees[0].leaves), dtype=np.float32)
     offset = 0
     for tree in trees:
         count = len(tree.sums)
         rows = np.flatnonzero((at >= offset) & (at < offset + count))
-        order, start, size = _walk(tree)
+        order, start, size = _leaf_order(tree)
         for row, node in zip(rows.tolist(), (at[rows] - offset).tolist(), strict=True):
             members[row, order[start[node] : start[node] + size[node]]] = 1
         offset += count
     return members
 
 
-def _walk(tree: MergeTree) -> tuple[I64, list[int], list[int]]:
-    """Leaves in walking order, and for every node where in it its own begin and how many they are."""
+def _leaf_order(tree: MergeTree) -> tuple[I64, list[int], list[int]]:
+    """Leaves ``(n,)`` in depth-first order, and for every node the start and the length of its interval."""
     children, leaves = tree.children.tolist(), tree.leaves
     size = [1] * leaves
     for a, b in children:
@@ -289,13 +299,13 @@ def _walk(tree: MergeTree) -> tuple[I64, list[int], list[int]]:
 
 
 class TinyProposer:
-    """Proposals by two small networks that come with the package; runs on the processor, no download.
+    """Proposals by two small networks that come with the package; on the CPU, no download.
 
     Args:
         settings: see :class:`TinySettings`.
 
     Raises:
-        CheckpointError: a shipped file is missing or damaged.
+        CheckpointError: a bundled file is missing or damaged.
     """
 
     name = "tiny"
@@ -306,12 +316,12 @@ class TinyProposer:
         self._ranker = load_ranker()
 
     def settings(self) -> dict[str, Any]:
-        """All settings, the version of the algorithm, and what tells these networks from others."""
+        """All settings, the version of the algorithm, and hashes of the networks."""
         weights = {"boundary": self._boundary.digest[:16], "ranker": self._ranker.digest[:16]}
         return {**dataclasses.asdict(self._settings), "version": VERSION, **weights}
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
-        """Propose masks, best first: the first k are the k that stand best for everything found.
+        """Propose masks, best first: the first k are the best selection of k.
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
@@ -323,8 +333,10 @@ class TinyProposer:
         as_rgb(image)
         settings, size_hw = self._settings, (image.shape[0], image.shape[1])
         working = at_working_size(image, settings)
-        regions = cut_along(working, self._boundary(working), settings.regions)
-        members, weight, quality = _candidates(regions, settings, self._ranker)
+        regions = oversegment_along(working, self._boundary(working), settings.regions)
+        members, weight, predicted_iou = _candidates(regions, settings, self._ranker)
         if len(members) == 0:
             return Proposals.none(size_hw)
-        return varied_proposals(regions, members, weight, quality, settings.max_masks, settings.duplicate_iou, size_hw)
+        return diverse_proposals(
+            regions, members, weight, predicted_iou, settings.max_masks, settings.duplicate_iou, size_hw
+        )

@@ -11,7 +11,10 @@ __all__ = ["PRESETS", "TabletopConfig", "preset"]
 
 @dataclass(frozen=True)
 class TabletopConfig:
-    """What a take looks like. Sizes in pixels, times in seconds."""
+    """What a take looks like. Sizes in pixels, times in seconds.
+
+    The names of the fields are part of a data set's fingerprint.
+    """
 
     seconds: int = field(default=20, metadata={"help": "length of a take; one annotated frame a second"})
     size: int = field(default=448, metadata={"help": "height of the full-size videos; exo is 16:9, ego square"})
@@ -24,31 +27,31 @@ class TabletopConfig:
     exo_far_m: float = field(default=2.3, metadata={"help": "farthest exo camera"})
     exo_low_m: float = field(default=0.05, metadata={"help": "lowest exo camera above the table's top"})
     exo_high_m: float = field(default=0.55, metadata={"help": "highest exo camera above the table's top"})
-    portrait: float = field(default=0.15, metadata={"help": "share of takes with one portrait exo camera"})
+    portrait: float = field(default=0.15, metadata={"help": "fraction of takes with one portrait exo camera"})
     motion: float = field(default=1.0, metadata={"help": "scale of head motion and its blur"})
     harshness: float = field(default=1.0, metadata={"help": "scale of noise, colour cast, softness, compression"})
-    contrast: float = field(default=1.0, metadata={"help": "share of lamps in the light; above 1 is harder"})
-    unknown: float = field(default=0.06, metadata={"help": "share of object-frames that no annotator looked at"})
+    contrast: float = field(default=1.0, metadata={"help": "strength of direct over ambient light; above 1 is harder"})
+    unknown: float = field(default=0.06, metadata={"help": "fraction of object-frames that are not annotated"})
     rendered_fps: int = field(default=1, metadata={"help": "rendered frames a second, a divisor of 30; held between"})
     pool_size: int = field(default=24, metadata={"help": "shapes and looks per kind of object and split"})
 
     def check(self) -> TabletopConfig:
-        """Return self, or raise :class:`~counterview.errors.ConfigError` that lists everything wrong."""
-        wrong = []
+        """Return self, or raise :class:`~counterview.errors.ConfigError` that lists every problem."""
+        problems = []
         if not 2 <= self.seconds <= 3600:
-            wrong.append(f"seconds={self.seconds} (2 to 3600)")
+            problems.append(f"seconds={self.seconds} (2 to 3600)")
         if not 64 <= self.size <= 2160 or self.size % 2:
-            wrong.append(f"size={self.size} (an even number from 64 to 2160)")
+            problems.append(f"size={self.size} (an even number from 64 to 2160)")
         if not 1 <= self.cameras <= 4:
-            wrong.append(f"cameras={self.cameras} (1 to 4)")
+            problems.append(f"cameras={self.cameras} (1 to 4)")
         if not 1 <= self.objects_min <= self.objects_max <= 20:
-            wrong.append(f"objects_min={self.objects_min}, objects_max={self.objects_max} (1 <= min <= max <= 20)")
+            problems.append(f"objects_min={self.objects_min}, objects_max={self.objects_max} (1 <= min <= max <= 20)")
         if self.rendered_fps < 1 or 30 % self.rendered_fps:
-            wrong.append(f"rendered_fps={self.rendered_fps} (1, 2, 3, 5, 6, 10, 15 or 30)")
+            problems.append(f"rendered_fps={self.rendered_fps} (1, 2, 3, 5, 6, 10, 15 or 30)")
         if not 0 <= self.unknown < 1 or not 0 <= self.portrait <= 1:
-            wrong.append(f"unknown={self.unknown}, portrait={self.portrait} (shares from 0 to 1)")
-        if wrong:
-            raise ConfigError("settings of the synthetic takes are out of range", found="; ".join(wrong))
+            problems.append(f"unknown={self.unknown}, portrait={self.portrait} (fractions from 0 to 1)")
+        if problems:
+            raise ConfigError("settings of the synthetic takes are out of range", found="; ".join(problems))
         return self
 
 

@@ -1,4 +1,4 @@
-"""A whole synthetic data set: takes in parallel, resumed where a run was cut off, then the release's index files."""
+"""A synthetic data set: takes in parallel, resumed where a run was cut off, then the release's index files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from counterview.tabletop.take import FORMAT, RECORD, digest, make_take, take_na
 __all__ = ["generate", "index_takes", "share_out"]
 
 MANIFEST = "manifest.json"
-_SHARES = {"train": 0.7, "val": 0.1, "test": 0.15, "test_novel": 0.05}
+_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.15, "test_novel": 0.05}
 
 
 def share_out(takes: int, split: str | None) -> dict[str, int]:
@@ -38,7 +38,7 @@ def share_out(takes: int, split: str | None) -> dict[str, int]:
     if takes < 1:
         raise InputError("the number of takes is at least 1", found=takes)
     if split is None or split == "all":
-        exact = {s: takes * share for s, share in _SHARES.items()}
+        exact = {s: takes * fraction for s, fraction in _FRACTIONS.items()}
         counts = {s: int(x) for s, x in exact.items()}
         for s in sorted(exact, key=lambda s: counts[s] - exact[s])[: takes - sum(counts.values())]:
             counts[s] += 1
@@ -48,7 +48,7 @@ def share_out(takes: int, split: str | None) -> dict[str, int]:
         name, _, number = part.strip().partition("=")
         if name not in SPLITS or (number and not number.isdecimal()) or name in counts:
             raise InputError(
-                "no such split", found=repr(part), expected=f"one of {', '.join(SPLITS)}, or e.g. train=20,val=4"
+                "unknown split", found=repr(part), expected=f"one of {', '.join(SPLITS)}, or e.g. train=20,val=4"
             )
         counts[name] = int(number) if number else takes
     if sum(counts.values()) != takes:
@@ -102,14 +102,17 @@ def generate(
     Args:
         out: folder of the data set.
         counts: takes per split, see :func:`share_out`.
+        config: settings of the data set.
+        seed: of the data set; another seed gives other takes.
         workers: processes.
         progress: show a bar on stderr.
 
     Returns:
-        The manifest's path; it is written last.
+        the manifest's path; it is written last.
 
     Raises:
-        InputError: the folder holds a data set of other settings or another seed.
+        ConfigError: settings out of range.
+        InputError: the folder holds a data set of other settings or another seed, or other files.
         MissingExtraError: ``embreex`` is not installed.
     """
     config.check()
@@ -126,7 +129,9 @@ def generate(
                 fix="Choose another output folder, or the settings of the first run.",
             )
     elif out.exists() and any(out.iterdir()):
-        raise InputError("is not empty and holds no synthetic data set", path=out, fix="Choose an empty folder.")
+        raise InputError(
+            "the folder is not empty and is not a synthetic data set", path=out, fix="Choose an empty folder."
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_json(start, request)
     (out / MANIFEST).unlink(missing_ok=True)
@@ -153,10 +158,19 @@ def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -
 
 
 def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[tuple[str, int]]) -> Path:
-    """Write ``takes.json``, the annotations, ``split.json`` and, last, the manifest of takes that are there.
+    """Write ``takes.json``, the annotations, ``split.json`` and, last, the manifest, for takes that are complete.
 
     Args:
+        out: folder of the data set.
+        config: settings of the data set.
+        seed: of the data set.
         members: (split, index) of each take, in the order to list them.
+
+    Returns:
+        the manifest's path.
+
+    Raises:
+        InputError: a take is missing.
     """
     takes: list[dict[str, Any]] = []
     uids: dict[str, list[str]] = {s: [] for s in SPLITS}

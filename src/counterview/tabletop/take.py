@@ -15,23 +15,25 @@ from counterview.errors import InputError
 from counterview.masks.draw import contact_sheet, overlay
 from counterview.media.files import read_json, sha256_file, write_json
 from counterview.media.images import write_image
-from counterview.tabletop.camera.film import Poses
-from counterview.tabletop.camera.render import Body, Renderer
+from counterview.tabletop.camera.cameras import Camera
+from counterview.tabletop.camera.render import Renderer
 from counterview.tabletop.camera.rig import draw_rig, ego_camera
 from counterview.tabletop.camera.sensor import develop, measure_gain
+from counterview.tabletop.camera.world import BodyPoses, RigidBody
 from counterview.tabletop.config import TabletopConfig
 from counterview.tabletop.objects.catalogue import seeded
 from counterview.tabletop.scene.action import Story, plan
 from counterview.tabletop.scene.hands import make_person, person_poses
-from counterview.tabletop.scene.scene import build_scene
+from counterview.tabletop.scene.layout import build_scene
 from counterview.tabletop.write import FPS, annotate, shrink, take_entry, write_video
 
-__all__ = ["FORMAT", "Stage", "film", "make_take", "save_take", "take_is_whole", "take_name", "take_uid"]
+__all__ = ["FORMAT", "Stage", "make_take", "render_take", "save_take", "take_is_complete", "take_name", "take_uid"]
 
 FORMAT = 2
 """Raised whenever the same settings would give other takes than before."""
 
 RECORD = "tabletop.json"
+"""Name of a take's own record, in its folder."""
 _SCENARIOS = ("Cooking", "Repair", "Tidying up", "Packing")
 
 
@@ -50,11 +52,11 @@ def digest(config: TabletopConfig) -> str:
     return hashlib.sha256(json.dumps([FORMAT, asdict(config)], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def take_is_whole(folder: Path, config: TabletopConfig) -> bool:
-    """Whether a take is there, complete and undamaged.
+def take_is_complete(folder: Path, config: TabletopConfig) -> bool:
+    """Whether a folder holds a take that is complete and undamaged.
 
     Raises:
-        InputError: it is there but was made with other settings.
+        InputError: it holds a take that was made with other settings.
     """
     record = folder / RECORD
     if not record.exists():
@@ -72,27 +74,51 @@ def take_is_whole(folder: Path, config: TabletopConfig) -> bool:
 
 
 class Stage:
-    """Scene and story of a take, posed at any time."""
+    """Everything that a take is rendered from: scene, story, cameras and renderer.
+
+    Args:
+        config: settings of the data set.
+        seed: of the data set.
+        split: whose things are used.
+        index: number of the take within the split.
+
+    Attributes:
+        scene: what stands where at first.
+        story: what moves.
+        rig: the cameras.
+        renderer: holds all bodies; place them with ``renderer.pose(stage.poses(t))``.
+
+    Raises:
+        MissingExtraError: ``embreex`` is not installed.
+    """
 
     def __init__(self, config: TabletopConfig, seed: int, split: str, index: int) -> None:
         self.scene = build_scene(config, seed, split, index)
         self.story: Story = plan(seeded(seed, split, index, "action"), self.scene, config)
-        self.rig = draw_rig(seeded(seed, split, index, "rig"), self.scene, config)
-        things = [Body(t.mesh, t.materials, i) for i, t in enumerate(self.scene.things)]
+        self.rig = draw_rig(seeded(seed, split, index, "rig"), self.scene.table.half_x, config)
+        things = [RigidBody(t.mesh, t.materials, i) for i, t in enumerate(self.scene.things)]
         person = make_person(seeded(seed, split, index, "person"))
         self.renderer = Renderer([*self.scene.fixed, *things, *person], self.scene.lighting)
 
-    def poses(self, t: float) -> Poses:
-        still = [(np.eye(3), np.zeros(3))] * len(self.scene.fixed)
-        moving = self.story.things(t) + person_poses(self.story.person(t))
-        every = still + moving
-        return Poses(np.array([p[0] for p in every], np.float32), np.array([p[1] for p in every], np.float32))
+    def ego_camera(self, t: float) -> Camera:
+        """The head camera ``t`` seconds into the take."""
+        return ego_camera(self.rig, self.story.person(t).head)
+
+    def poses(self, t: float) -> BodyPoses:
+        """Poses of the renderer's bodies ``t`` seconds into the take."""
+        fixed = [(np.eye(3), np.zeros(3))] * len(self.scene.fixed)
+        return BodyPoses.stack([*fixed, *self.story.things(t), *person_poses(self.story.person(t))])
 
 
-def film(
+def render_take(
     stage: Stage, config: TabletopConfig, seed: int, split: str, index: int
 ) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
-    """Images and, at whole seconds, labels of every camera."""
+    """Render every frame of every camera.
+
+    Returns:
+        by camera name, ego first: images ``(H, W, 3)`` uint8 of all rendered frames, and labels ``(H, W)`` int16, see
+        :class:`~counterview.tabletop.camera.render.RenderedImage`, of those at full seconds.
+    """
     rig, names = stage.rig, [stage.rig.ego_name, *(c.name for c in stage.rig.exo)]
     images: dict[str, list[np.ndarray]] = {n: [] for n in names}
     labels: dict[str, list[np.ndarray]] = {n: [] for n in names}
@@ -101,10 +127,10 @@ def film(
         t = k / config.rendered_fps
         stage.renderer.pose(stage.poses(t))
         earlier = t - rig.exposure_s * config.motion
-        views = [(ego_camera(rig, stage.story, t), rig.ego_sensor), *list(zip(rig.exo, rig.exo_sensors, strict=True))]
+        views = [(stage.ego_camera(t), rig.ego_sensor), *list(zip(rig.exo, rig.exo_sensors, strict=True))]
         for camera, sensor in views:
             ego = camera.name == rig.ego_name
-            before = (stage.poses(earlier), ego_camera(rig, stage.story, earlier)) if ego else None
+            before = (stage.poses(earlier), stage.ego_camera(earlier)) if ego else None
             rendered = stage.renderer.render(camera, before, keep=not ego)
             image, gain = develop(
                 rendered, sensor, seeded(seed, split, index, "noise", camera.name, k), gains.get(camera.name)
@@ -120,16 +146,16 @@ def film(
 def _sheet(
     images: dict[str, list[np.ndarray]], labels: dict[str, list[np.ndarray]], config: TabletopConfig
 ) -> np.ndarray:
-    """Contact sheet: four moments, one a row, every camera, with outlines of the masks in the last two."""
+    """Contact sheet ``(h, w, 3)`` uint8: four moments of all cameras, the last two with outlines of the masks."""
     rows = np.linspace(0, config.seconds - 1, 4).round().astype(int).tolist()
     tiles, captions = [], []
     for i, second in enumerate(rows):
         for name in images:
-            rendered = images[name][second * config.rendered_fps]
+            tile = images[name][second * config.rendered_fps]
             if i >= 2:
                 view = labels[name][second]
-                rendered = overlay(rendered, [view == k for k in range(int(view.max()) + 1)])
-            tiles.append(rendered)
+                tile = overlay(tile, [view == k for k in range(int(view.max()) + 1)])
+            tiles.append(tile)
             captions.append(f"{name}  {second} s")
     return contact_sheet(tiles, columns=len(images), captions=captions, tile_height_px=240)
 
@@ -140,12 +166,20 @@ def save_take(
     """Render a take into an existing, empty folder.
 
     Args:
+        folder: where its files go.
+        config: settings of the data set.
+        seed: of the data set.
+        split: whose things are used.
+        index: number of the take within the split.
         crf: H.264 rate factor of all videos; None for each camera's own.
         extras: write the 448p copies and the contact sheet too.
+
+    Raises:
+        MissingExtraError: ``embreex`` is not installed.
     """
     name = take_name(seed, split, index)
     stage = Stage(config, seed, split, index)
-    images, labels = film(stage, config, seed, split, index)
+    images, labels = render_take(stage, config, seed, split, index)
     hold = FPS // config.rendered_fps
     sensors = [stage.rig.ego_sensor, *stage.rig.exo_sensors]
     for (camera, frames), sensor in zip(images.items(), sensors, strict=True):
@@ -190,14 +224,18 @@ def save_take(
 
 
 def make_take(out: Path, config: TabletopConfig, seed: int, split: str, index: int) -> Path:
-    """Render one take into ``out/takes/<name>``, whole or not at all; a whole one is left as it is.
+    """Render one take into ``out/takes/<name>``, completely or not at all; a complete one is kept.
 
     Returns:
-        The take's folder.
+        the take's folder.
+
+    Raises:
+        InputError: a take of that name was made with other settings.
+        MissingExtraError: ``embreex`` is not installed.
     """
     name = take_name(seed, split, index)
     folder = out / "takes" / name
-    if take_is_whole(folder, config):
+    if take_is_complete(folder, config):
         return folder
     aside = out / ".partial" / name
     for stale in (aside, folder):

@@ -17,15 +17,22 @@ import numpy as np
 from counterview.masks.rle import to_lzstring
 from counterview.types import ObjectMask
 
-__all__ = ["FPS", "annotate", "take_entry", "write_video"]
+__all__ = ["FPS", "annotate", "shrink", "take_entry", "write_video"]
 
 FPS = 30
+"""Frames a second of every video."""
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -> None:
-    """Encode (H, W, 3) uint8 frames as H.264 (yuv420p, MP4), each shown for ``hold`` frames.
+    """Encode a video as H.264 (yuv420p, MP4) at :data:`FPS`.
 
     The file is written under a temporary name and renamed.
+
+    Args:
+        path: of the video.
+        frames: ``(H, W, 3)`` uint8 each, even sides.
+        hold: number of video frames for which each is shown.
+        crf: rate factor, lower is better and larger.
     """
     import av
 
@@ -55,7 +62,7 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
 
 
 def shrink(image: np.ndarray, height: int) -> np.ndarray:
-    """The image at another height, its width even."""
+    """An image ``(H, W, 3)`` uint8 reduced to ``height``, its width even."""
     h, w = image.shape[:2]
     wide = max(2, round(w * height / h / 2) * 2)
     return np.asarray(cv2.resize(image, (wide, height), interpolation=cv2.INTER_AREA))
@@ -72,22 +79,23 @@ def annotate(
 
     Args:
         names: object names by label.
-        labels: per camera one (H, W) label image a second.
-        unknown: share of object-frames that nobody looked at; they come in short runs.
+        labels: per camera one label image ``(H, W)`` a second.
+        rng: draws which object-frames are not annotated.
+        unknown: fraction of object-frames that are not annotated; they come in short runs.
         smallest_px: masks of fewer pixels count as not visible, per camera.
 
     Returns:
-        ``{object: {camera: {"annotation": …, "annotated_frames": …, "annotation_fps": 1}}}``. An object that no
-        camera ever saw is left out; one listed with an empty ``annotation`` was looked for and not found.
+        ``{object: {camera: {"annotation": …, "annotated_frames": …, "annotation_fps": 1}}}``. An object that is
+        visible in no camera is left out; one with an empty ``annotation`` was annotated and is not visible.
     """
     out: dict[str, Any] = {}
     for number, name in enumerate(names):
         cameras: dict[str, Any] = {}
-        seen = False
+        is_visible = False
         for camera, images in labels.items():
-            looked = _looked(rng, len(images), unknown)
+            annotated = _annotated_seconds(rng, len(images), unknown)
             masks: dict[str, Any] = {}
-            for second in np.flatnonzero(looked).tolist():
+            for second in np.flatnonzero(annotated).tolist():
                 mask = images[second] == number
                 if int(mask.sum()) >= smallest_px[camera]:
                     h, w = mask.shape
@@ -96,36 +104,45 @@ def annotate(
                         "height": h,
                         "encodedMask": to_lzstring(ObjectMask.from_array(mask)),
                     }
-            seen |= bool(masks)
+            is_visible |= bool(masks)
             cameras[camera] = {
                 "annotation": masks,
                 "annotation_fps": 1,
-                "annotated_frames": [int(s) * FPS for s in np.flatnonzero(looked)],
+                "annotated_frames": [int(s) * FPS for s in np.flatnonzero(annotated)],
             }
-        if seen:
+        if is_visible:
             out[name] = cameras
     return out
 
 
-def _looked(rng: np.random.Generator, seconds: int, unknown: float) -> np.ndarray:
-    """Which of the frames the annotator looked at, (seconds,) bool; on average all but a share of ``unknown``."""
-    left = np.ones(seconds, bool)
+def _annotated_seconds(rng: np.random.Generator, seconds: int, unknown: float) -> np.ndarray:
+    """Which seconds are annotated, ``(seconds,)`` bool; on average all but a fraction of ``unknown``."""
+    annotated = np.ones(seconds, bool)
     owed = unknown * rng.uniform(0.0, 2.0) * seconds
-    while owed > 0 and left.any():
+    while owed > 0 and annotated.any():
         run = min(int(rng.integers(1, 4)), seconds)
-        # The last run is longer than what is owed: it is left out so often that the share is right on average.
+        # The last run is longer than what is owed: it is left out so often that the fraction is right on average.
         if rng.random() * run < owed:
             start = int(rng.integers(seconds - run + 1))
-            owed += int((~left[start : start + run]).sum())
-            left[start : start + run] = False
+            owed += int((~annotated[start : start + run]).sum())
+            annotated[start : start + run] = False
         owed -= run
-    return left
+    return annotated
 
 
 def take_entry(
     uid: str, name: str, split: str, scenario: str, seconds: int, sizes_hw: Mapping[str, tuple[int, int]]
 ) -> dict[str, Any]:
-    """One entry of ``takes.json``; the ego stream is called ``rgb`` there, ``214-1`` elsewhere, as in the release."""
+    """One entry of ``takes.json``; the ego stream is called ``rgb`` there, ``214-1`` elsewhere, as in the release.
+
+    Args:
+        uid: the take's UUID.
+        name: the take's name.
+        split: where it belongs.
+        scenario: what the person does.
+        seconds: its length.
+        sizes_hw: image height and width of every camera, px.
+    """
     videos: dict[str, Any] = {}
     cameras = []
     for camera, (h, w) in sizes_hw.items():

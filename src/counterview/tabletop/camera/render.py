@@ -16,35 +16,17 @@ import numpy as np
 
 from counterview.errors import MissingExtraError
 from counterview.tabletop.camera.cameras import Camera
-from counterview.tabletop.camera.film import NEAR_M, Film, Lamp, Poses, stale_pixels
+from counterview.tabletop.camera.frame_buffer import AMBIENT_REACH_M, FrameBuffer, stale_pixels
+from counterview.tabletop.camera.world import BodyPoses, Lighting, RigidBody
 from counterview.tabletop.objects.shapes import Mesh
 from counterview.tabletop.surfaces.atlas import Atlas
-from counterview.tabletop.surfaces.materials import Material
 
-__all__ = ["BACKGROUND", "OUTSIDE", "Body", "Lighting", "RenderedImage", "Renderer"]
+__all__ = ["OUTSIDE", "RenderedImage", "Renderer"]
 
-BACKGROUND, OUTSIDE = -1, -2
+OUTSIDE = -2
+"""Label of the pixels beyond a fisheye's image circle."""
 _BLOCK = 12000  # rays worked on at a time: their arrays stay in the cache
 _EDGE_SAMPLES = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
-
-
-@dataclass(frozen=True)
-class Body:
-    """A rigid mesh; ``label`` is the object's index, or :data:`BACKGROUND`."""
-
-    mesh: Mesh
-    materials: tuple[Material, ...]
-    label: int = BACKGROUND
-
-
-@dataclass(frozen=True)
-class Lighting:
-    """Two lamps and the light that comes from everywhere (from above, from below), (3,) each."""
-
-    key: Lamp
-    fill: Lamp
-    above: np.ndarray
-    below: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -52,9 +34,10 @@ class RenderedImage:
     """What a camera receives.
 
     Attributes:
-        light: (H, W, 3) float32, linear.
-        labels: (H, W) int16, object index, :data:`BACKGROUND` or :data:`OUTSIDE` (beyond the image circle).
-        flow_px: (H, W, 2) float32 motion during the exposure as (x, y), or None.
+        light: ``(H, W, 3)`` float32, linear.
+        labels: ``(H, W)`` int16, object index, :data:`~counterview.tabletop.camera.world.BACKGROUND` or
+            :data:`OUTSIDE`.
+        flow_px: ``(H, W, 2)`` float32 motion during the exposure as (x, y), or None.
     """
 
     light: np.ndarray
@@ -76,9 +59,17 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Renderer:
-    """A scene of rigid bodies. Call :meth:`pose` for an instant, then :meth:`rendered` per camera."""
+    """A scene of rigid bodies. Call :meth:`pose` for an instant, then :meth:`render` for each camera.
 
-    def __init__(self, bodies: Sequence[Body], lighting: Lighting) -> None:
+    Args:
+        bodies: B bodies, in the order of the poses.
+        lighting: does not change.
+
+    Raises:
+        MissingExtraError: ``embreex`` is not installed.
+    """
+
+    def __init__(self, bodies: Sequence[RigidBody], lighting: Lighting) -> None:
         self.bodies, self._lighting = tuple(bodies), lighting
         self._scene_type, self._mesh_type = _embree()
         textures: list[np.ndarray] = []
@@ -98,8 +89,8 @@ class Renderer:
         self._faces = np.concatenate([b.mesh.faces + s for b, s in zip(bodies, starts, strict=False)]).astype(np.int32)
         uv = np.concatenate([b.mesh.uv for b in bodies])
         self._face_uv = uv[self._faces].reshape(-1, 6)
-        self._films: dict[str, Film] = {}
-        self._balls = [_balls(b.mesh) for b in bodies]
+        self._buffers: dict[str, FrameBuffer] = {}
+        self._local_spheres = [_spheres(b.mesh) for b in bodies]
         self._face_body = np.concatenate([np.full(len(b.mesh.faces), i, np.int32) for i, b in enumerate(bodies)])
         self._face_material = np.concatenate([b.mesh.part + m for b, m in zip(bodies, material_start, strict=True)])
         self._body_label = np.array([b.label for b in bodies], np.int16)
@@ -113,11 +104,15 @@ class Renderer:
         texels = texels * self._atlas.sizes_wh[self._face_material].prod(1)
         self._texels_per_m = np.sqrt(np.maximum(texels, 1e-6) / np.maximum(area, 1e-12)).astype(np.float32)
 
-    def pose(self, poses: Poses) -> None:
-        """Place all bodies and build the acceleration structure."""
+    def pose(self, poses: BodyPoses) -> None:
+        """Place all bodies and build the acceleration structure.
+
+        Args:
+            poses: of the B bodies.
+        """
         self._poses = poses
         vertices, normals = np.empty_like(self._local), np.empty_like(self._local_normals)
-        for (a, b), r, t in zip(self._range, poses.turn, poses.shift, strict=True):
+        for (a, b), r, t in zip(self._range, poses.rotation, poses.translation, strict=True):
             p, n = self._local[a:b], self._local_normals[a:b]
             vertices[a:b] = p[:, :1] * r[:, 0] + p[:, 1:2] * r[:, 1] + p[:, 2:] * r[:, 2] + t
             normals[a:b] = n[:, :1] * r[:, 0] + n[:, 1:2] * r[:, 1] + n[:, 2:] * r[:, 2]
@@ -125,68 +120,74 @@ class Renderer:
         self._scene = self._scene_type()
         self._mesh = self._mesh_type(self._scene, vertices, self._faces)
 
-    def render(self, camera: Camera, before: tuple[Poses, Camera] | None = None, keep: bool = False) -> RenderedImage:
+    def render(
+        self, camera: Camera, before: tuple[BodyPoses, Camera] | None = None, keep: bool = False
+    ) -> RenderedImage:
         """Trace one frame.
 
         Args:
+            camera: at this instant.
             before: poses and camera at the start of the exposure; then ``flow_px`` is returned.
             keep: the camera stands still: trace again only what can have changed since its last frame (what moved,
                 and what it shades or used to shade). Labels are the same either way.
+
+        Returns:
+            the image at the camera's size ``(H, W)``.
         """
         h, w = camera.size_hw
         y, x = np.divmod(np.arange(h * w), w)
-        film = self._films.get(camera.name) if keep else None
-        if film is None:
-            film = Film(h * w, camera, x, y)
-            todo = film.seen
+        buffer = self._buffers.get(camera.name) if keep else None
+        if buffer is None:
+            buffer = FrameBuffer(h * w, camera, x, y)
+            todo = buffer.inside
         else:
-            moved = self._moved(film.poses)
-            todo = film.seen & stale_pixels(camera, film.dirs, film.depth, moved, self._lighting.key)
-        film.poses = self._poses
+            moved = self._moved(buffer.poses)
+            todo = buffer.inside & stale_pixels(camera, buffer.dirs, buffer.depth, moved, self._lighting.key)
+        buffer.poses = self._poses
         if keep:
-            self._films[camera.name] = film
+            self._buffers[camera.name] = buffer
         pick = np.flatnonzero(todo)
         flow = None if before is None else np.zeros((h * w, 2), np.float32)
         motion = None if before is None else self._motion(before[0])
         hits = []
         blocks = np.array_split(pick, max(1, len(pick) // _BLOCK)) if len(pick) else []
         for at in blocks:
-            hit = self._trace(camera, film.dirs[at])
+            hit = self._trace(camera, buffer.dirs[at])
             hits.append(hit)
-            film.vis[at] = self._visibility(hit, (x[at], y[at]))
+            buffer.vis[at] = self._visibility(hit, (x[at], y[at]))
             side = np.round(hit["flat"] * np.float32(1.3)).astype(np.int32) + 1
-            film.key[at] = hit["material"] * 27 + side[:, 0] + side[:, 1] * 3 + side[:, 2] * 9
-            film.labels[at], film.depth[at] = self._body_label[hit["body"]], hit["t"]
+            buffer.key[at] = hit["material"] * 27 + side[:, 0] + side[:, 1] * 3 + side[:, 2] * 9
+            buffer.labels[at], buffer.depth[at] = self._body_label[hit["body"]], hit["t"]
             if flow is not None and before is not None and motion is not None:
                 flow[at] = _flow(camera, hit, motion, before[1])
         if len(pick):
             top, end = max(0, int(y[pick[0]]) - 6), min(h, int(y[pick[-1]]) + 7)
             left, right = max(0, int(x[pick].min()) - 6), min(w, int(x[pick].max()) + 7)
             part = np.s_[top:end, left:right]
-            soft = film.vis.reshape(h, w, 2).copy()
-            soft[part] = _smooth(soft[part], film.key.reshape(h, w)[part])
+            soft = buffer.vis.reshape(h, w, 2).copy()
+            soft[part] = _smooth(soft[part], buffer.key.reshape(h, w)[part])
             flat_soft = soft.reshape(-1, 2)
             for at, hit in zip(blocks, hits, strict=True):
-                film.light[at] = self._shade(hit, film.dirs[at], flat_soft[at], 1 / camera.focal_px)
-            self._smooth_edges(camera, film, todo, flat_soft)
+                buffer.light[at] = self._shade(hit, buffer.dirs[at], flat_soft[at], 1 / camera.focal_px)
+            self._smooth_edges(camera, buffer, todo, flat_soft)
         return RenderedImage(
-            film.light.reshape(h, w, 3).copy(),
-            film.labels.reshape(h, w).copy(),
+            buffer.light.reshape(h, w, 3).copy(),
+            buffer.labels.reshape(h, w).copy(),
             None if flow is None else flow.reshape(h, w, 2),
         )
 
-    def _moved(self, old: Poses) -> list[tuple[np.ndarray, float]]:
-        """Spheres (centre, radius) about all that moved, where it was and where it is."""
+    def _moved(self, old: BodyPoses) -> list[tuple[np.ndarray, float]]:
+        """Spheres (centre ``(3,)``, radius) about all that moved, where it was and where it is."""
         changed = np.flatnonzero(
-            (np.abs(self._poses.turn - old.turn).max((1, 2)) > 1e-7)
-            | (np.abs(self._poses.shift - old.shift).max(1) > 1e-7)
+            (np.abs(self._poses.rotation - old.rotation).max((1, 2)) > 1e-7)
+            | (np.abs(self._poses.translation - old.translation).max(1) > 1e-7)
         )
         spheres: list[tuple[np.ndarray, float]] = []
         for poses in (old, self._poses):
             group: list[tuple[np.ndarray, float]] = []
             for i in changed.tolist():
-                for local, radius in self._balls[i]:
-                    centre = poses.turn[i] @ local + poses.shift[i]
+                for local, radius in self._local_spheres[i]:
+                    centre = poses.rotation[i] @ local + poses.translation[i]
                     for k, (c, r) in enumerate(group):
                         wide = max(r, float(np.linalg.norm(centre - c)) + radius)
                         if wide < 0.12:
@@ -223,8 +224,8 @@ class Renderer:
             "point": point,
         }
 
-    def _occluded(self, origin: np.ndarray, target_dir: np.ndarray, reach: np.ndarray) -> np.ndarray:
-        """(N,) float32: 1 where the way is free."""
+    def _unoccluded(self, origin: np.ndarray, target_dir: np.ndarray, reach: np.ndarray) -> np.ndarray:
+        """``(N,)`` float32: 1 where nothing is hit within ``reach``, 0 elsewhere."""
         hit = self._scene.run(
             np.ascontiguousarray(origin, np.float32),
             np.ascontiguousarray(target_dir, np.float32),
@@ -236,7 +237,7 @@ class Renderer:
     def _visibility(
         self, hit: dict[str, np.ndarray], grain: tuple[np.ndarray, np.ndarray], ambient: bool = True
     ) -> np.ndarray:
-        """(N, 2): free share of the key lamp and of the near surroundings, one ray each (smoothed later)."""
+        """Visibility ``(N, 2)`` of the key light and of the near surroundings, one ray each (smoothed later)."""
         start = hit["point"] + hit["flat"] * np.float32(1.5e-3)
         n = hit["normal"]
         out = np.zeros((len(start), 2), np.float32)
@@ -252,7 +253,7 @@ class Renderer:
         reach = np.sqrt(_dot(way, way))
         way /= reach[:, None]
         facing = np.flatnonzero(_dot(way, n) > 0)
-        out[facing, 0] = self._occluded(start[facing], way[facing], reach[facing] - np.float32(0.02))
+        out[facing, 0] = self._unoccluded(start[facing], way[facing], reach[facing] - np.float32(0.02))
         if ambient:
             phi = (2 * np.pi * ((x * 0.8191725134 + y * 0.6710436067) % 1)).astype(np.float32)
             b = ((x * 0.2451223338 + y * 0.6180339887) % 1).astype(np.float32)
@@ -270,11 +271,11 @@ class Renderer:
                 ],
                 -1,
             )
-            out[:, 1] = self._occluded(start, way, np.full(len(way), NEAR_M, np.float32))
+            out[:, 1] = self._unoccluded(start, way, np.full(len(way), AMBIENT_REACH_M, np.float32))
         return out
 
     def _shade(self, hit: dict[str, np.ndarray], dirs: np.ndarray, vis: np.ndarray, pixel_rad: float) -> np.ndarray:
-        """Light (N, 3) that leaves the hit points towards the camera."""
+        """Light ``(N, 3)`` that leaves the hit points towards the camera."""
         n, p = hit["normal"], hit["point"]
         facing = np.maximum(-_dot(n, dirs), 0.05)
         texel = self._texels_per_m[hit["face"]] * hit["t"] * np.float32(pixel_rad)
@@ -285,7 +286,7 @@ class Renderer:
         light = self._lighting
         diffuse = (light.above * sky + light.below * (1 - sky)).astype(np.float32) * (0.15 + 0.85 * vis[:, 1:])
         shine = np.zeros_like(diffuse)
-        for lamp, column in ((light.key, 0), (light.fill, 1)):  # the fill lamp is large: it is only shaded nearby
+        for lamp, column in ((light.key, 0), (light.fill, 1)):  # the fill light is large: only what is near shades it
             way = lamp.centre.astype(np.float32) - p
             d2 = _dot(way, way)[:, None]
             way = way / np.sqrt(d2)
@@ -305,7 +306,7 @@ class Renderer:
         return np.asarray(out + emission * colour, np.float32)
 
     def _surroundings(self, way: np.ndarray) -> np.ndarray:
-        """What a mirror would see: a bright window and lamp, a lit upper room, a darker floor."""
+        """What a mirror reflects ``(N, 3)``: bright lights, a lit upper room, a darker floor."""
         light = self._lighting
         up = way[:, 2:]
         room = light.above * np.clip(0.55 + 0.6 * up, 0.1, 1.2) + light.below * np.clip(-up, 0, 1)
@@ -315,10 +316,10 @@ class Renderer:
             room = room + lamp.power * 0.35 * glow * glow
         return np.asarray(room, np.float32)
 
-    def _smooth_edges(self, camera: Camera, film: Film, todo: np.ndarray, soft: np.ndarray) -> None:
+    def _smooth_edges(self, camera: Camera, buffer: FrameBuffer, todo: np.ndarray, soft: np.ndarray) -> None:
         """Replace the light of the edge pixels among ``todo`` by the mean of five samples."""
         h, w = camera.size_hw
-        k, d = film.key.reshape(h, w) // 27, film.depth.reshape(h, w)
+        k, d = buffer.key.reshape(h, w) // 27, buffer.depth.reshape(h, w)
         edge = np.zeros((h, w), bool)
         for a, b in (
             ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
@@ -327,42 +328,46 @@ class Renderer:
             jump = (k[a] != k[b]) | (np.abs(d[a] - d[b]) > 0.03 * np.minimum(d[a], d[b]) + 0.004)
             edge[a] |= jump
             edge[b] |= jump
-        edges = np.flatnonzero(edge.ravel() & todo & (film.key >= 0))
+        edges = np.flatnonzero(edge.ravel() & todo & (buffer.key >= 0))
         for pick in np.array_split(edges, max(1, len(edges) // _BLOCK)):
             y, x = np.divmod(pick, w)
-            total = film.light[pick]
+            total = buffer.light[pick]
             for i, (dx, dy) in enumerate(_EDGE_SAMPLES):
                 dirs, _ = camera.rays(x + 0.5 + dx, y + 0.5 + dy)
                 hit = self._trace(camera, dirs)
                 vis = self._visibility(hit, (x * 2 + i, y * 2 + 3 * i), ambient=False)
                 vis[:, 1] = soft[pick, 1]
                 total += np.minimum(self._shade(hit, dirs, vis, 1 / camera.focal_px), 4.0)
-            film.light[pick] = total / (1 + len(_EDGE_SAMPLES))
+            buffer.light[pick] = total / (1 + len(_EDGE_SAMPLES))
 
-    def _motion(self, old: Poses) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per body: the rotation and shift that take it back to ``old``, and whether it moved at all."""
+    def _motion(self, old: BodyPoses) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per body: rotation and translation that take it back to ``old``, and whether it moved at all."""
         now = self._poses
-        turn = np.einsum("bij,bkj->bik", old.turn, now.turn).astype(np.float32)
-        shift = old.shift - np.einsum("bij,bj->bi", turn, now.shift)
-        return turn, shift, (np.abs(turn - np.eye(3)).max((1, 2)) > 1e-6) | (np.abs(shift).max(1) > 1e-6)
+        rotation = np.einsum("bij,bkj->bik", old.rotation, now.rotation).astype(np.float32)
+        translation = old.translation - np.einsum("bij,bj->bi", rotation, now.translation)
+        return (
+            rotation,
+            translation,
+            (np.abs(rotation - np.eye(3)).max((1, 2)) > 1e-6) | (np.abs(translation).max(1) > 1e-6),
+        )
 
 
 def _flow(
     camera: Camera, hit: dict[str, np.ndarray], motion: tuple[np.ndarray, np.ndarray, np.ndarray], old_camera: Camera
 ) -> np.ndarray:
-    """Motion (N, 2) px of the hit points since the start of the exposure."""
-    turn, shift, moved = motion
+    """Motion ``(N, 2)``, px, of the hit points since the start of the exposure."""
+    rotation, translation, moved = motion
     p, body = hit["point"], hit["body"]
     past = p.copy()
     rows = np.flatnonzero(moved[body])
-    past[rows] = np.einsum("nij,nj->ni", turn[body[rows]], p[rows]) + shift[body[rows]]
+    past[rows] = np.einsum("nij,nj->ni", rotation[body[rows]], p[rows]) + translation[body[rows]]
     a, _ = camera.project(p)
     b, _ = old_camera.project(past)
     return np.asarray(a - b, np.float32)
 
 
-def _balls(mesh: Mesh) -> list[tuple[np.ndarray, float]]:
-    """Spheres (centre, radius) in a row along a mesh's longest side that together hold it."""
+def _spheres(mesh: Mesh) -> list[tuple[np.ndarray, float]]:
+    """Spheres (centre ``(3,)``, radius) in a row along a mesh's longest side that together hold it."""
     low, high = (x.astype(float) for x in mesh.bounds)
     size = high - low
     long = int(size.argmax())
@@ -378,7 +383,7 @@ def _balls(mesh: Mesh) -> list[tuple[np.ndarray, float]]:
 
 
 def _smooth(values: np.ndarray, key: np.ndarray, reach: int = 2) -> np.ndarray:
-    """Box mean of (H, W, C) over neighbours with the same key, first along rows, then along columns."""
+    """Box mean of ``(H, W, C)`` over neighbours with the same key, first along rows, then along columns."""
     for axis in (1, 0):
         total, count = values.copy(), np.ones(key.shape, np.float32)
         for step in range(1, reach + 1):

@@ -1,4 +1,4 @@
-"""Which cameras film a take, and where they are."""
+"""Which cameras record a take, and where they are."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ import numpy as np
 from counterview.tabletop.camera.cameras import Camera, look_at
 from counterview.tabletop.camera.sensor import Sensor, draw_sensor
 from counterview.tabletop.config import TabletopConfig
-from counterview.tabletop.scene.action import Story
-from counterview.tabletop.scene.scene import Scene
+from counterview.tabletop.objects.shapes import Pose
 
-__all__ = ["Rig", "draw_rig", "ego_camera"]
+__all__ = ["CameraRig", "draw_rig", "ego_camera"]
 
 _EGO_FOCAL, _EGO_CIRCLE = 0.52, 0.517
 
 
 @dataclass(frozen=True)
-class Rig:
-    """The cameras of a take: the ego camera's name, size and sensor; the exo cameras as they stand."""
+class CameraRig:
+    """The cameras of a take.
+
+    Attributes:
+        ego_name: name of the head camera, which moves: :func:`ego_camera` places it.
+        ego_size_hw: its image height and width, px.
+        ego_sensor: its sensor.
+        exposure_s: its exposure time, which blurs what moves.
+        exo: the static cameras, in the order of their names.
+        exo_sensors: their sensors, in the same order.
+    """
 
     ego_name: str
     ego_size_hw: tuple[int, int]
@@ -33,8 +41,14 @@ def _even(x: float) -> int:
     return max(2, round(x / 2) * 2)
 
 
-def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Rig:
-    """Exo cameras around the table, mostly before and beside the person, now and then behind."""
+def draw_rig(rng: np.random.Generator, table_half_x_m: float, config: TabletopConfig) -> CameraRig:
+    """Place exo cameras around the table, mostly before and beside the person, now and then behind.
+
+    Args:
+        rng: draws names, places and sensors.
+        table_half_x_m: half the width of the table, which every exo camera frames.
+        config: number, distances, heights and image size of the cameras.
+    """
     h, w = config.size, _even(config.size * 16 / 9)
     aria = f"aria0{int(rng.integers(1, 7))}_214-1"
     word = str(rng.choice(["cam", "gp"]))
@@ -53,14 +67,14 @@ def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> 
         at = np.array([flat * np.sin(np.radians(angle)), flat * np.cos(np.radians(angle)), high])
         target = np.array([rng.normal(0, 0.12), rng.normal(-0.05, 0.06), rng.normal(0.04, 0.05)])
         size = (w, h) if len(exo) == tall else (h, w)
-        across = 2.0 * scene.table.half_x * float(rng.uniform(0.85, 1.25))
+        across = 2.0 * table_half_x_m * float(rng.uniform(0.85, 1.25))
         focal = size[1] * np.linalg.norm(at - target) / across
         if size[0] > size[1]:
             focal *= 1.25
         exo.append(
             Camera(f"{word}0{len(exo) + 1}", size, float(focal), look_at(at, target, float(rng.normal(0, 0.015))), at)
         )
-    return Rig(
+    return CameraRig(
         aria,
         (h, h),
         draw_sensor(rng, True, config.harshness),
@@ -70,10 +84,15 @@ def draw_rig(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> 
     )
 
 
-def ego_camera(rig: Rig, story: Story, t: float) -> Camera:
-    """The head camera at ``t`` seconds: on the brow, tipped down as glasses are."""
-    turn, at = story.person(t).head
-    right, forward, up = turn.T
+def ego_camera(rig: CameraRig, head: Pose) -> Camera:
+    """The head camera of a person whose head is at ``head``: on the brow, tipped down as glasses are.
+
+    Args:
+        rig: name and size of the camera.
+        head: the head's middle and its axes (columns: right, forward, up), world from head.
+    """
+    rotation, at = head
+    right, forward, up = rotation.T
     eye = at + forward * 0.12 + up * 0.05
     tip = 0.10
     ahead = forward * np.cos(tip) - up * np.sin(tip)

@@ -1,4 +1,7 @@
-"""From light to a camera's image: blur, exposure, white balance, tone, vignetting, noise, sharpening, JPEG."""
+"""From light to an image, as a camera's sensor makes it.
+
+Blur, vignetting, exposure, white balance, noise, tone, sharpening and JPEG, in this order.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,16 @@ class Sensor:
     """How one camera renders light.
 
     Attributes:
-        exposure: mean brightness it aims at. gains: white balance (r, g, b).
-        contrast, saturation: of the tone curve. noise: of a mid grey, in 1/255.
-        vignette: darkening at the corners. blur_px: softness of the lens. sharpen: unsharp mask strength.
-        jpeg: quality of a JPEG pass before the video, 100 for none. crf: H.264 rate factor.
+        exposure: mean brightness that auto exposure aims at, 0 to 1.
+        gains: white balance (r, g, b).
+        contrast: of the tone curve.
+        saturation: of the tone curve.
+        noise: standard deviation of a mid grey, in 1/255.
+        vignette: darkening at the corners, 0 to 1.
+        blur_px: standard deviation of the lens blur.
+        sharpen: strength of the unsharp mask.
+        jpeg: quality of a JPEG pass before the video, 100 for none.
+        crf: H.264 rate factor.
     """
 
     exposure: float
@@ -36,7 +45,7 @@ class Sensor:
 
 
 def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0) -> Sensor:
-    """A camera's own character; ``harshness`` scales noise, blur, colour cast and compression."""
+    """Draw a camera's character; ``harshness`` scales noise, blur, colour cast and compression."""
     cast = rng.normal(0, 0.05 * harshness, 2)
     return Sensor(
         exposure=float(rng.uniform(0.44, 0.56)),
@@ -53,7 +62,7 @@ def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0) -> 
 
 
 def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
-    """Average along each pixel's motion during the exposure."""
+    """Average of light ``(H, W, 3)`` along each pixel's motion ``(H, W, 2)`` during the exposure."""
     # Longer streaks than this would need more taps than they are worth.
     limit = light.shape[0] / 32
     speed = np.maximum(np.abs(flow_px).max(2, keepdims=True), 1e-6)
@@ -78,7 +87,7 @@ def _motion_blur(light: np.ndarray, flow_px: np.ndarray) -> np.ndarray:
 
 
 def measure_gain(rendered: RenderedImage, sensor: Sensor) -> float:
-    """Exposure gain that brings the image to the sensor's brightness."""
+    """Exposure gain that brings an image to the sensor's brightness."""
     light = rendered.light[::2, ::2][rendered.labels[::2, ::2] != OUTSIDE]
     grey = (light[:, 0] + light[:, 1] + light[:, 2]) / 3
     # The mean of the lower 90 %: a window in view must not turn the room black.
@@ -89,14 +98,20 @@ def measure_gain(rendered: RenderedImage, sensor: Sensor) -> float:
 def develop(
     rendered: RenderedImage, sensor: Sensor, rng: np.random.Generator, gain: float | None = None
 ) -> tuple[np.ndarray, float]:
-    """Make the (H, W, 3) uint8 sRGB image.
+    """Turn light into pixels.
 
     Args:
-        gain: exposure gain; None measures it (auto exposure). It is returned, so that a static camera can hold it.
+        rendered: what the camera receives, at ``(H, W)``.
+        sensor: the camera's character.
+        rng: draws the noise.
+        gain: exposure gain; None measures it (auto exposure).
+
+    Returns:
+        the image ``(H, W, 3)`` uint8 sRGB, and the gain, so that a static camera can hold it.
     """
     light = np.minimum(rendered.light, 6.0)
     h, w = light.shape[:2]
-    seen = rendered.labels != OUTSIDE
+    inside = rendered.labels != OUTSIDE
     if gain is None:
         gain = measure_gain(rendered, sensor)
     if rendered.flow_px is not None:
@@ -117,7 +132,7 @@ def develop(
     value = grey[..., None] + (value - grey[..., None]) * sensor.saturation
     if sensor.sharpen > 0:
         value = value + sensor.sharpen * (value - cv2.GaussianBlur(value, (0, 0), 1.0))
-    value[~seen] = 0.012
+    value[~inside] = 0.012
     image = np.clip(value * 255 + 0.5, 0, 255).astype(np.uint8)
     if sensor.jpeg < 100:
         ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg])

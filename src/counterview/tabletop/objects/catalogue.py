@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from counterview.tabletop.objects import solids, tools, vessels
+from counterview.tabletop.objects.model import ObjectModel
 from counterview.tabletop.objects.shapes import Mesh
-from counterview.tabletop.surfaces.materials import Material, Model
+from counterview.tabletop.surfaces.materials import Material
 
 __all__ = ["KINDS", "NOVEL_KINDS", "SPLITS", "Thing", "draw_things", "make_thing", "seeded"]
 
 SPLITS = ("train", "val", "test", "test_novel")
 
-_BUILDERS: dict[str, Callable[[np.random.Generator, np.random.Generator], Model]] = {
+_BUILDERS: dict[str, Callable[[np.random.Generator, np.random.Generator], ObjectModel]] = {
     "bottle": vessels.bottle,
     "jar": vessels.jar,
     "can": vessels.can,
@@ -53,15 +54,19 @@ _LYING = {"cutlery", "tool", "book", "board", "plate", "scissors", "torch", "rol
 
 @dataclass(frozen=True)
 class Thing:
-    """An object that is annotated.
+    """An annotated object on the table.
 
     Attributes:
+        kind: key of its builder, such as ``mug``.
         instance: ``pool/kind/shape/look``, unique to one appearance.
         name: what an annotator would call it, without the running number.
         mesh: stands on z = 0, metres.
-        half_xy: half extents of its footprint, metres. height: metres.
-        hollow: (inner radius, floor height) of vessels one can put things into, else None.
-        two_handed: carried with both hands. lying: grasped from above.
+        materials: one for each part of the mesh.
+        half_xy: half extents of its footprint, metres.
+        height: metres.
+        hollow: inner radius and floor height, metres, of vessels that can hold something; else None.
+        two_handed: carried with both hands.
+        lying: grasped from above.
     """
 
     kind: str
@@ -82,12 +87,20 @@ class Thing:
 
 
 def seeded(*words: int | str) -> np.random.Generator:
-    """Generator whose state is a pure function of ``words``, the same on every platform."""
+    """A generator whose state is a pure function of ``words``, the same on every platform."""
     return np.random.default_rng([zlib.crc32(w.encode()) if isinstance(w, str) else int(w) for w in words])
 
 
 def make_thing(seed: int, pool: str, kind: str, shape_no: int, look_no: int) -> Thing:
-    """Build one instance; a pure function of its arguments."""
+    """Build one instance; a pure function of its arguments.
+
+    Args:
+        seed: of the data set.
+        pool: the split whose instances these are.
+        kind: one of :data:`KINDS` or :data:`NOVEL_KINDS`.
+        shape_no: number of the shape within the pool and kind.
+        look_no: number of the appearance.
+    """
     shape = seeded(seed, pool, kind, "shape", shape_no)
     look = seeded(seed, pool, kind, "look", look_no)
     mesh, materials, name = _BUILDERS[kind](shape, look)
@@ -127,13 +140,20 @@ def draw_things(rng: np.random.Generator, seed: int, split: str, count: int, poo
 
     Among them, where ``count`` allows: one pair of the same shape with another look, and one pair of two of a kind
     (the same shape and the same look), as two equal mugs would be.
+
+    Args:
+        rng: draws kinds, shapes and looks.
+        seed: of the data set.
+        split: whose pool they come from; ``test_novel`` has kinds of its own.
+        count: number of objects.
+        pool_size: shapes and looks of each kind in a pool.
     """
     novel = split == "test_novel"
     kinds = list(NOVEL_KINDS if novel else KINDS)
     weight = np.array([_WEIGHTS.get(k, 1.0) for k in kinds])
     weight /= weight.sum()
     picked: list[tuple[str, int, int]] = []
-    used: dict[str, int] = {}
+    counts: dict[str, int] = {}
     while len(picked) < count:
         if len(picked) >= 2 and rng.random() < 0.3:
             kind, shape_no, look_no = picked[int(rng.integers(len(picked)))]
@@ -145,8 +165,8 @@ def draw_things(rng: np.random.Generator, seed: int, split: str, count: int, poo
         else:
             kind = str(rng.choice(kinds, p=weight))
             shape_no, look_no = int(rng.integers(pool_size)), int(rng.integers(pool_size))
-        if used.get(kind, 0) >= _LARGE.get(kind, 3) or picked.count((kind, shape_no, look_no)) > 1:
+        if counts.get(kind, 0) >= _LARGE.get(kind, 3) or picked.count((kind, shape_no, look_no)) > 1:
             continue
-        used[kind] = used.get(kind, 0) + 1
+        counts[kind] = counts.get(kind, 0) + 1
         picked.append((kind, shape_no, look_no))
     return [make_thing(seed, split, *p) for p in picked]

@@ -12,11 +12,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Mesh", "box", "ellipsoid", "loft", "merge", "quad", "revolve", "rotation", "transform", "tube"]
+__all__ = [
+    "Mesh",
+    "Pose",
+    "VectorLike",
+    "box",
+    "ellipsoid",
+    "loft",
+    "merge",
+    "quad",
+    "revolve",
+    "rotation_matrix",
+    "transform",
+    "tube",
+]
 
+VectorLike = Sequence[float] | np.ndarray
+"""A point, an axis or sizes: a sequence of numbers, or an array ``(n,)``."""
 
-Numbers = Sequence[float] | np.ndarray
-"""A short list of numbers: a point, an axis, sizes."""
+Pose = tuple[np.ndarray, np.ndarray]
+"""Rotation ``(3, 3)`` and translation ``(3,)`` in metres, world from body."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +39,11 @@ class Mesh:
     """A triangle mesh.
 
     Attributes:
-        vertices: (V, 3) float32, metres.
-        normals: (V, 3) float32, unit length, outward.
-        uv: (V, 2) float32, ``v`` runs downwards as image rows do.
-        faces: (F, 3) int32 indices into the vertices.
-        part: (F,) int32, which of the object's surfaces the face belongs to.
+        vertices: ``(V, 3)`` float32, metres.
+        normals: ``(V, 3)`` float32, unit length, outward.
+        uv: ``(V, 2)`` float32, ``v`` runs downwards as image rows do.
+        faces: ``(F, 3)`` int32 indices into the vertices.
+        part: ``(F,)`` int32, which of the object's surfaces each face belongs to.
     """
 
     vertices: np.ndarray
@@ -39,32 +54,42 @@ class Mesh:
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper corner, (3,) each, metres."""
+        """Lower and upper corner, ``(3,)`` each, metres."""
         return self.vertices.min(0), self.vertices.max(0)
 
 
-def rotation(axis: Numbers, angle_rad: float) -> np.ndarray:
-    """Rotation matrix (3, 3) about ``axis`` (any length) by ``angle_rad`` (Rodrigues)."""
+def rotation_matrix(axis: VectorLike, angle_rad: float) -> np.ndarray:
+    """Rotation ``(3, 3)`` about ``axis`` ``(3,)``, of any length, by ``angle_rad`` (Rodrigues)."""
     a = np.asarray(axis, float)
     a = a / np.linalg.norm(a)
     k = np.array([[0, -a[2], a[1]], [a[2], 0, -a[0]], [-a[1], a[0], 0]])
     return np.eye(3) + np.sin(angle_rad) * k + (1 - np.cos(angle_rad)) * (k @ k)
 
 
-def transform(mesh: Mesh, turn: np.ndarray | None = None, shift: Numbers = (0, 0, 0), part: int | None = None) -> Mesh:
-    """Rotate by ``turn`` (3, 3), then move by ``shift``; with ``part``, give all faces that part."""
+def transform(
+    mesh: Mesh, rotation: np.ndarray | None = None, translation: VectorLike = (0, 0, 0), part: int | None = None
+) -> Mesh:
+    """Rotate by ``rotation`` ``(3, 3)``, then move by ``translation`` ``(3,)``.
+
+    Args:
+        part: give all faces this part.
+    """
     v, n = mesh.vertices, mesh.normals
-    if turn is not None:
-        t = np.asarray(turn, np.float32)
+    if rotation is not None:
+        t = np.asarray(rotation, np.float32)
         v, n = v @ t.T, n @ t.T
     faces_part = mesh.part if part is None else np.full(len(mesh.part), part, np.int32)
     return Mesh(
-        (v + np.asarray(shift, np.float32)).astype(np.float32), n.astype(np.float32), mesh.uv, mesh.faces, faces_part
+        (v + np.asarray(translation, np.float32)).astype(np.float32),
+        n.astype(np.float32),
+        mesh.uv,
+        mesh.faces,
+        faces_part,
     )
 
 
 def merge(meshes: Sequence[Mesh]) -> Mesh:
-    """One mesh out of several; parts keep their numbers."""
+    """Join meshes into one; parts keep their numbers."""
     start = np.cumsum([0] + [len(m.vertices) for m in meshes])
     return Mesh(
         np.concatenate([m.vertices for m in meshes]),
@@ -76,7 +101,7 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def _grid(points: np.ndarray, normals: np.ndarray, uv: np.ndarray, part: int) -> Mesh:
-    """Mesh over a (M, N, 3) grid of points; quads are split so that faces look outward."""
+    """Mesh over a grid of points ``(M, N, 3)``; quads are split so that faces look outward."""
     m, n = points.shape[:2]
     index = np.arange(m * n, dtype=np.int32).reshape(m, n)
     a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
@@ -131,18 +156,22 @@ def revolve(
 
 def loft(
     spine: np.ndarray,
-    widths: Numbers,
-    heights: Numbers,
+    widths: VectorLike,
+    heights: VectorLike,
     part: int = 0,
     segments: int = 12,
     power: float = 2.0,
-    up: Numbers = (0, 0, 1),
+    up: VectorLike = (0, 0, 1),
 ) -> Mesh:
-    """Closed solid swept along ``spine`` (N, 3) with super-elliptic cross sections.
+    """Closed solid swept along ``spine`` ``(N, 3)`` with super-elliptic cross sections.
 
     Args:
-        widths: N half widths sideways. heights: N half heights along ``up``.
+        widths: ``(N,)`` half widths sideways.
+        heights: ``(N,)`` half heights along ``up``.
+        part: part of all faces.
+        segments: facets around the spine.
         power: 2 is an ellipse, larger is boxier.
+        up: ``(3,)`` direction of the heights, never parallel to the spine.
     """
     s = np.asarray(spine, float)
     tangent = np.gradient(s, axis=0)
@@ -174,18 +203,18 @@ def loft(
 
 def tube(
     path: np.ndarray,
-    radius: float | Numbers,
+    radius: float | VectorLike,
     part: int = 0,
     segments: int = 10,
-    up: Numbers = (0, 0, 1),
+    up: VectorLike = (0, 0, 1),
 ) -> Mesh:
-    """Round tube along ``path`` (N, 3); ``up`` must never be parallel to it."""
+    """Round tube along ``path`` ``(N, 3)``; ``up`` ``(3,)`` must never be parallel to it."""
     r = np.broadcast_to(np.asarray(radius, float), (len(path),))
     return loft(path, r, r, part, segments, 2.0, up)
 
 
-def ellipsoid(half: Numbers, part: int = 0, segments: int = 24) -> Mesh:
-    """Ellipsoid about the origin with half axes ``half`` (3,), metres."""
+def ellipsoid(half: VectorLike, part: int = 0, segments: int = 24) -> Mesh:
+    """Ellipsoid about the origin with half axes ``half`` ``(3,)``, metres."""
     lon, lat = np.linspace(0, 2 * np.pi, segments + 1), np.linspace(0, np.pi, segments // 2 + 1)
     lo, la = np.meshgrid(lon, lat, indexing="ij")
     unit = np.stack([np.cos(lo) * np.sin(la), np.sin(lo) * np.sin(la), np.cos(la)], -1)
@@ -193,8 +222,14 @@ def ellipsoid(half: Numbers, part: int = 0, segments: int = 24) -> Mesh:
     return _grid(unit * np.asarray(half, float), unit / np.asarray(half, float), uv, part)
 
 
-def quad(corners: Sequence[Numbers], part: int = 0, repeat: tuple[float, float] = (1, 1)) -> Mesh:
-    """A flat quadrilateral; ``corners`` go round from the texture's upper left, seen from the front clockwise."""
+def quad(corners: Sequence[VectorLike], part: int = 0, repeat: tuple[float, float] = (1, 1)) -> Mesh:
+    """A flat quadrilateral.
+
+    Args:
+        corners: four points ``(3,)``, clockwise seen from the front, from the texture's upper left.
+        part: part of both faces.
+        repeat: how often the texture repeats along u and v.
+    """
     p = np.asarray(corners, np.float32)
     normal = np.cross(p[2] - p[0], p[1] - p[0])
     normal = normal / np.linalg.norm(normal)
@@ -210,7 +245,7 @@ def quad(corners: Sequence[Numbers], part: int = 0, repeat: tuple[float, float] 
 
 
 def box(
-    size: Numbers,
+    size: VectorLike,
     bevel: float = 0.002,
     parts: Sequence[int] = (0, 0, 0, 0, 0, 0),
     repeat: Sequence[tuple[float, float]] | None = None,
@@ -218,7 +253,8 @@ def box(
     """Box with softened edges, standing on z = 0, centred in x and y.
 
     Args:
-        size: (x, y, z) edge lengths.
+        size: ``(3,)`` edge lengths along x, y and z, metres.
+        bevel: width of the softened edges, metres.
         parts: part of the faces -y (front), +x, +y (back), -x, top, bottom.
         repeat: texture repeats per face, in the same order.
     """

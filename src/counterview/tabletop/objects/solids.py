@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from counterview.tabletop.objects.shapes import box, loft, merge, revolve, rotation, transform, tube
+from counterview.tabletop.objects.model import ObjectModel, Rng
+from counterview.tabletop.objects.shapes import box, loft, merge, revolve, rotation_matrix, transform, tube
 from counterview.tabletop.objects.tools import line
 from counterview.tabletop.surfaces.labels import book_cover, carton_side, invent_brand, label
-from counterview.tabletop.surfaces.materials import Material, Model, colour_name, pick_colour, plastic, wooden
+from counterview.tabletop.surfaces.materials import Material, colour_name, pick_colour, plastic, wooden
 from counterview.tabletop.surfaces.textures import peel, plain, stripes
 
 __all__ = ["board", "book", "carton", "fruit", "spray"]
 
-Rng = np.random.Generator
 
-
-def carton(shape: Rng, look: Rng) -> Model:
+def carton(shape: Rng, look: Rng) -> ObjectModel:
     """Printed packet, upright."""
     w, d, h = shape.uniform(0.06, 0.14), shape.uniform(0.035, 0.075), shape.uniform(0.11, 0.24)
     brand = invent_brand(look)
@@ -34,7 +33,7 @@ def carton(shape: Rng, look: Rng) -> Model:
     return box((w, d, h), 0.0015, (0, 1, 0, 1, 2, 2)), materials, f"{colour_name(brand.paper)} {product} box"
 
 
-def book(shape: Rng, look: Rng) -> Model:
+def book(shape: Rng, look: Rng) -> ObjectModel:
     """Closed book lying flat, cover up."""
     w, d, h = shape.uniform(0.11, 0.18), shape.uniform(0.16, 0.24), shape.uniform(0.014, 0.04)
     brand = invent_brand(look)
@@ -53,7 +52,7 @@ def book(shape: Rng, look: Rng) -> Model:
     return mesh, (cover, plainly, Material(pages, 0.02, 8)), f"{colour_name(brand.paper)} book"
 
 
-def board(shape: Rng, look: Rng) -> Model:
+def board(shape: Rng, look: Rng) -> ObjectModel:
     """Chopping board with a handle hole marked by a dark disc."""
     w, d, h = shape.uniform(0.2, 0.32), shape.uniform(0.13, 0.2), shape.uniform(0.012, 0.022)
     material = wooden(look)
@@ -68,7 +67,7 @@ def board(shape: Rng, look: Rng) -> Model:
     return mesh, (material, plastic(look, (32, 26, 22), 0.0)), "cutting board"
 
 
-def fruit(shape: Rng, look: Rng) -> Model:
+def fruit(shape: Rng, look: Rng) -> ObjectModel:
     """Apple, orange, lemon, pear, banana, aubergine, tomato or potato."""
     kind = str(shape.choice(["apple", "orange", "lemon", "pear", "banana", "aubergine", "tomato", "potato"]))
     r = shape.uniform(0.032, 0.043)
@@ -149,12 +148,12 @@ def fruit(shape: Rng, look: Rng) -> Model:
         )
     if kind in ("lemon", "aubergine", "potato"):  # these lie on their side
         wide = float(mesh.vertices[:, 0].max())
-        mesh = transform(transform(mesh, None, (0, 0, -top / 2)), rotation((0, 1, 0), np.pi / 2), (0, 0, wide))
+        mesh = transform(transform(mesh, None, (0, 0, -top / 2)), rotation_matrix((0, 1, 0), np.pi / 2), (0, 0, wide))
     skin = Material(peel(look, main, blush, (128, 128), style), 0.35 if kind != "potato" else 0.03, 35)
     return mesh, (skin, stem), kind
 
 
-def spray(shape: Rng, look: Rng) -> Model:
+def spray(shape: Rng, look: Rng) -> ObjectModel:
     """Trigger spray bottle (held out)."""
     r, h = shape.uniform(0.032, 0.042), shape.uniform(0.15, 0.19)
     colour, head = pick_colour(look), pick_colour(look)

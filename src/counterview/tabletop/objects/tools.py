@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from counterview.tabletop.objects.shapes import Mesh, box, ellipsoid, loft, merge, revolve, rotation, transform, tube
-from counterview.tabletop.surfaces.materials import Material, Model, colour_name, metal, pick_colour, plastic, wooden
+from counterview.tabletop.objects.model import ObjectModel, Rng
+from counterview.tabletop.objects.shapes import (
+    Mesh,
+    box,
+    ellipsoid,
+    loft,
+    merge,
+    revolve,
+    rotation_matrix,
+    transform,
+    tube,
+)
+from counterview.tabletop.surfaces.materials import Material, colour_name, metal, pick_colour, plastic, wooden
 from counterview.tabletop.surfaces.textures import plain
 
 __all__ = ["cutlery", "line", "rolling_pin", "scissors", "tool", "torch"]
 
-Rng = np.random.Generator
-
 
 def line(points: list[tuple[float, float, float]], n: int = 12) -> np.ndarray:
-    """Points (N, 3) evenly spread along a polyline given by (x, y, z) corners."""
+    """``n`` points ``(n, 3)`` evenly spread along a polyline with corners (x, y, z)."""
     p = np.asarray(points, float)
     t = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(p, axis=0), axis=1))])
     s = np.linspace(0, t[-1], n)
@@ -41,7 +50,7 @@ def _ring(
     return tube(path, thick, part, 8)
 
 
-def cutlery(shape: Rng, look: Rng) -> Model:
+def cutlery(shape: Rng, look: Rng) -> ObjectModel:
     """Fork, knife, spoon, spatula or ladle, lying along x."""
     kind = str(shape.choice(["fork", "knife", "spoon", "spatula", "whisk", "scoop/ladle"]))
     n = shape.uniform(0.16, 0.23)
@@ -109,12 +118,14 @@ def cutlery(shape: Rng, look: Rng) -> Model:
         big = 1.5 if kind != "spoon" else 1.0
         cup = ellipsoid((0.034 * big, 0.021 * big, 0.006 * big))
         inner = transform(ellipsoid((0.029 * big, 0.017 * big, 0.0035 * big)), None, (0, 0, 0.0036 * big), part=2)
-        head = [transform(merge([cup, inner]), rotation((0, 1, 0), -0.08), (x + 0.03 * big, 0, 0.006 * big + 0.001))]
+        head = [
+            transform(merge([cup, inner]), rotation_matrix((0, 1, 0), -0.08), (x + 0.03 * big, 0, 0.006 * big + 0.001))
+        ]
     name = f"{colour_name(coloured)} {kind}" if grip is not steel else f"steel {kind}"
     return merge([handle, *head]), (steel, grip, metal(look, (140, 140, 145))), name
 
 
-def tool(shape: Rng, look: Rng) -> Model:
+def tool(shape: Rng, look: Rng) -> ObjectModel:
     """Screwdriver, hammer, wrench, pliers or brush, lying along x."""
     kind = str(shape.choice(["screwdriver", "hammer", "wrench", "pliers", "paint brush"]))
     n = shape.uniform(0.17, 0.25)
@@ -227,7 +238,7 @@ def tool(shape: Rng, look: Rng) -> Model:
     return merge(parts), (grip, steel, extra), f"{colour_name(colour)} {kind}"
 
 
-def scissors(shape: Rng, look: Rng) -> Model:
+def scissors(shape: Rng, look: Rng) -> ObjectModel:
     """Half-open scissors (held out)."""
     n, spread = shape.uniform(0.16, 0.22), shape.uniform(0.06, 0.16)
     colour = pick_colour(look)
@@ -246,12 +257,12 @@ def scissors(shape: Rng, look: Rng) -> Model:
                 _ring((-n * 0.34, s * 0.024, 0), 0.02, 0.0045, 0, 1.35),
             ]
         )
-        parts.append(transform(half, rotation((0, 0, 1), -s * spread), (0.01, 0, 0.006 + s * 0.0012)))
+        parts.append(transform(half, rotation_matrix((0, 0, 1), -s * spread), (0.01, 0, 0.006 + s * 0.0012)))
     parts.append(transform(revolve([([(0.005, 0), (0.005, 0.011), (0, 0.011)], 1)], 12), None, (0.01, 0, 0)))
     return merge(parts), (plastic(look, colour, 0.4), metal(look, (190, 190, 195))), f"{colour_name(colour)} scissors"
 
 
-def torch(shape: Rng, look: Rng) -> Model:
+def torch(shape: Rng, look: Rng) -> ObjectModel:
     """Flashlight lying along x (held out)."""
     r, n = shape.uniform(0.014, 0.019), shape.uniform(0.13, 0.19)
     colour = pick_colour(look)
@@ -274,7 +285,7 @@ def torch(shape: Rng, look: Rng) -> Model:
     )
 
 
-def rolling_pin(shape: Rng, look: Rng) -> Model:
+def rolling_pin(shape: Rng, look: Rng) -> ObjectModel:
     """Rolling pin along x (held out)."""
     r, n = shape.uniform(0.02, 0.028), shape.uniform(0.18, 0.24)
     body = wooden(look)

@@ -1,18 +1,18 @@
 """Round things: bottles, jars, cans, mugs, bowls, pans, plates, and the held-out goblets, teapots, tape, candlesticks.
 
 Each builder takes two generators, one for the shape and one for the look, so that two objects can share either.
-It returns ``(mesh, materials, adjective + noun)``; the mesh stands on z = 0, centred on the z axis, in metres.
+It returns an :data:`~counterview.tabletop.objects.model.ObjectModel` in metres, standing on z = 0, centred on z.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from counterview.tabletop.objects.shapes import Mesh, loft, merge, revolve, rotation, transform, tube
+from counterview.tabletop.objects.model import ObjectModel, Rng
+from counterview.tabletop.objects.shapes import Mesh, loft, merge, revolve, rotation_matrix, transform, tube
 from counterview.tabletop.surfaces.labels import invent_brand, label
 from counterview.tabletop.surfaces.materials import (
     Material,
-    Model,
     ceramic,
     colour_name,
     metal,
@@ -23,7 +23,6 @@ from counterview.tabletop.surfaces.materials import (
 
 __all__ = ["bottle", "bowl", "can", "candlestick", "goblet", "jar", "mug", "pan", "plate", "tape", "teapot"]
 
-Rng = np.random.Generator
 Profile = list[tuple[float, float]]
 
 
@@ -46,7 +45,7 @@ def _handle(radius: float, low: float, high: float, reach: float, thick: float, 
     return loft(path, np.full(11, thick * 1.25), np.full(11, thick), part, 8, up=(0, 1, 0))
 
 
-def bottle(shape: Rng, look: Rng) -> Model:
+def bottle(shape: Rng, look: Rng) -> ObjectModel:
     """Sauce, oil or water bottle: foot, body with label, shoulder, neck, cap."""
     r, h = shape.uniform(0.028, 0.043), shape.uniform(0.18, 0.29)
     neck, shoulder = r * shape.uniform(0.32, 0.5), h * shape.uniform(0.52, 0.7)
@@ -83,7 +82,7 @@ def bottle(shape: Rng, look: Rng) -> Model:
     )
 
 
-def jar(shape: Rng, look: Rng) -> Model:
+def jar(shape: Rng, look: Rng) -> ObjectModel:
     """Wide jar with a screw lid and a label."""
     r, h = shape.uniform(0.033, 0.052), shape.uniform(0.085, 0.15)
     lid = shape.uniform(0.014, 0.022)
@@ -111,7 +110,7 @@ def jar(shape: Rng, look: Rng) -> Model:
     )
 
 
-def can(shape: Rng, look: Rng) -> Model:
+def can(shape: Rng, look: Rng) -> ObjectModel:
     """Tin with a wrap-around label, or a drinks can."""
     drink = shape.random() < 0.4
     r, h = (0.031, shape.uniform(0.115, 0.16)) if drink else (shape.uniform(0.033, 0.05), shape.uniform(0.06, 0.12))
@@ -142,7 +141,7 @@ def can(shape: Rng, look: Rng) -> Model:
     )
 
 
-def mug(shape: Rng, look: Rng) -> Model:
+def mug(shape: Rng, look: Rng) -> ObjectModel:
     """Mug with a handle and a painted or glazed body."""
     r, h = shape.uniform(0.036, 0.047), shape.uniform(0.08, 0.115)
     taper = shape.uniform(0.78, 1.05)
@@ -163,7 +162,7 @@ def mug(shape: Rng, look: Rng) -> Model:
     return mesh, (outer, inner), f"{name} mug"
 
 
-def bowl(shape: Rng, look: Rng) -> Model:
+def bowl(shape: Rng, look: Rng) -> ObjectModel:
     """Open bowl; the third material is the inside."""
     r, h = shape.uniform(0.065, 0.105), shape.uniform(0.045, 0.085)
     foot = r * shape.uniform(0.4, 0.6)
@@ -183,7 +182,7 @@ def bowl(shape: Rng, look: Rng) -> Model:
     return mesh, (outer, inner), f"{name} bowl"
 
 
-def plate(shape: Rng, look: Rng) -> Model:
+def plate(shape: Rng, look: Rng) -> ObjectModel:
     """Flat plate with a decorated rim."""
     r, h = shape.uniform(0.085, 0.13), shape.uniform(0.014, 0.024)
     foot = r * shape.uniform(0.55, 0.68)
@@ -201,7 +200,7 @@ def plate(shape: Rng, look: Rng) -> Model:
     return mesh, (outer, inner), f"{name} plate"
 
 
-def pan(shape: Rng, look: Rng) -> Model:
+def pan(shape: Rng, look: Rng) -> ObjectModel:
     """Frying pan or saucepan with a long handle along +x."""
     deep = shape.random() < 0.4
     r, h = shape.uniform(0.075, 0.115), shape.uniform(0.075, 0.1) if deep else shape.uniform(0.036, 0.05)
@@ -239,7 +238,7 @@ def pan(shape: Rng, look: Rng) -> Model:
     return mesh, (outside, inside, grip), f"{colour_name(colour)} {'saucepan' if deep else 'frying pan'}"
 
 
-def goblet(shape: Rng, look: Rng) -> Model:
+def goblet(shape: Rng, look: Rng) -> ObjectModel:
     """Footed cup (held out)."""
     r, h, stem = shape.uniform(0.032, 0.044), shape.uniform(0.14, 0.19), shape.uniform(0.004, 0.007)
     outer, inner, name = ceramic(look, steel=0.35)
@@ -258,7 +257,7 @@ def goblet(shape: Rng, look: Rng) -> Model:
     return mesh, (outer, inner), f"{name} goblet"
 
 
-def teapot(shape: Rng, look: Rng) -> Model:
+def teapot(shape: Rng, look: Rng) -> ObjectModel:
     """Pot with spout, handle and lid (held out)."""
     r, h = shape.uniform(0.062, 0.082), shape.uniform(0.09, 0.125)
     outer, inner, name = ceramic(look)
@@ -283,7 +282,7 @@ def teapot(shape: Rng, look: Rng) -> Model:
     return mesh, (outer, inner), f"{name} teapot"
 
 
-def tape(shape: Rng, look: Rng) -> Model:
+def tape(shape: Rng, look: Rng) -> ObjectModel:
     """Roll of adhesive tape lying flat (held out)."""
     r, hole, h = shape.uniform(0.035, 0.055), shape.uniform(0.5, 0.72), shape.uniform(0.018, 0.05)
     colour = pick_colour(look)
@@ -302,7 +301,7 @@ def tape(shape: Rng, look: Rng) -> Model:
     )
 
 
-def candlestick(shape: Rng, look: Rng) -> Model:
+def candlestick(shape: Rng, look: Rng) -> ObjectModel:
     """Holder with a candle (held out)."""
     r, h = shape.uniform(0.035, 0.05), shape.uniform(0.05, 0.12)
     wax, top = pick_colour(look), h + shape.uniform(0.06, 0.14)
@@ -314,7 +313,7 @@ def candlestick(shape: Rng, look: Rng) -> Model:
             revolve([([(0.0105, h), (0.0105, top), (0, top + 0.002)], 1)], 16),
             transform(
                 tube(np.array([[0, 0, 0], [0.001, 0, 0.008], [0, 0, 0.014]]), 0.001, 2, 5, (0, 1, 0)),
-                rotation((0, 0, 1), 0.3),
+                rotation_matrix((0, 0, 1), 0.3),
                 (0, 0, top),
             ),
         ]

@@ -8,10 +8,17 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from counterview.tabletop.config import TabletopConfig
-from counterview.tabletop.objects.shapes import rotation
+from counterview.tabletop.objects.shapes import Pose, rotation_matrix
 from counterview.tabletop.scene.grasp import Grasp, box_distance, grasps, relaxed
-from counterview.tabletop.scene.hands import PersonPose, Pose, elbow_of, reach_limit
-from counterview.tabletop.scene.scene import Rest, Scene, Spot, fits, footprints_touch, spot_of
+from counterview.tabletop.scene.hands import PersonPose, elbow_of, reach_limit
+from counterview.tabletop.scene.layout import (
+    Footprint,
+    Placement,
+    TabletopScene,
+    fits_on_table,
+    footprint_of,
+    footprints_touch,
+)
 
 __all__ = ["Action", "Story", "plan"]
 
@@ -22,23 +29,32 @@ def _ease(u: float) -> float:
     return min(1.0, u * u * u * (10 + u * (6 * u - 15)))
 
 
-def _place(rest: Rest) -> Pose:
-    return rotation((0, 0, 1), rest.yaw), np.array([rest.x, rest.y, rest.z])
-
-
 @dataclass(frozen=True)
 class Action:
-    """One thing picked up at ``start_s`` and put down elsewhere.
+    """One thing picked up and put down elsewhere.
 
-    The phases are: reach, close, lift, carry (by way of ``via``, where it is looked at and turned), lower, open,
-    withdraw. ``times_s`` are their ends, counted from ``start_s``.
+    The phases are: reach, close, lift, carry (by way of ``via``, where the person turns it and looks at it), lower,
+    open, withdraw.
+
+    Attributes:
+        start_s: when it begins, seconds into the take.
+        times_s: ends of the seven phases, seconds from ``start_s``.
+        thing: index of the thing.
+        source: where it is picked up.
+        goal: where it is put down.
+        via: ``(3,)`` metres, where the way bends.
+        via_yaw: rotation about z on the way there, radians.
+        tilt: rotation about the thing's own x axis there, radians.
+        lift_m: height at which it is carried.
+        hands: one grasp, or one for each hand.
+        clear_m: height that the hand keeps on its way to the thing, and on its way back.
     """
 
     start_s: float
     times_s: tuple[float, ...]
     thing: int
-    source: Rest
-    goal: Rest
+    source: Placement
+    goal: Placement
     via: np.ndarray
     via_yaw: float
     tilt: float
@@ -48,11 +64,11 @@ class Action:
 
     @property
     def end_s(self) -> float:
-        """When the hand is back."""
+        """When the hand is back, seconds into the take."""
         return self.start_s + self.times_s[-1]
 
     def thing_pose(self, t: float) -> Pose:
-        """Pose of the thing at time ``t`` (seconds, absolute)."""
+        """Pose of the thing ``t`` seconds into the take, world from thing."""
         s = t - self.start_s
         _, close, lift, carry, lower, _, _ = self.times_s
         a, b = self.source, self.goal
@@ -67,13 +83,19 @@ class Action:
         ground = a.z + (b.z - a.z) * second
         z = ground + (high - 0.0) * min(rise, 1 - sink)
         lean = self.tilt * first * (1 - second)
-        return rotation((0, 0, 1), yaw) @ rotation((1, 0, 0), lean), np.array([xy[0], xy[1], z])
+        return rotation_matrix((0, 0, 1), yaw) @ rotation_matrix((1, 0, 0), lean), np.array([xy[0], xy[1], z])
 
     def wrist(self, grasp: Grasp, home: Pose, t: float) -> tuple[Pose, float]:
-        """Wrist pose and how far the hand is closed (0 to 1) at ``t``."""
+        """Pose of a wrist, world from hand, and how far the hand is closed (0 to 1).
+
+        Args:
+            grasp: one of ``hands``.
+            home: where the wrist rests.
+            t: seconds into the take.
+        """
         s = t - self.start_s
         reach, close, _, _, lower, release, back = self.times_s
-        held = _place(self.source)
+        held = self.source.pose()
         local = (held[0].T @ grasp.wrist[0], held[0].T @ (grasp.wrist[1] - held[1]))
         if s < reach:
             goal = (grasp.wrist[0], grasp.wrist[1] + grasp.retreat)
@@ -82,8 +104,8 @@ class Action:
             u = _ease((s - reach) / (close - reach) / 0.75)
             shut = _ease(((s - reach) / (close - reach) - 0.6) / 0.4)
             return (grasp.wrist[0], grasp.wrist[1] + grasp.retreat * (1 - u)), shut
-        turn, at = self.thing_pose(min(t, self.start_s + lower))
-        wrist = (turn @ local[0], at + turn @ local[1])
+        rotation, at = self.thing_pose(min(t, self.start_s + lower))
+        wrist = (rotation @ local[0], at + rotation @ local[1])
         if s <= lower:
             return wrist, 1.0
         swing = wrist[0] @ grasp.wrist[0].T @ grasp.retreat
@@ -104,16 +126,20 @@ def _travel(a: Pose, b: Pose, u: float, clear_m: float) -> Pose:
 
 
 class Story:
-    """All that moves: evaluate it at any time.
+    """The script of a take: all that moves, evaluated at any time.
 
-    Attributes:
+    Args:
+        scene: what stands where at first.
         actions: in order of time, never overlapping.
-        seat: middle of the shoulders when upright, (3,) metres.
+        gaze: key frames of where the head points: seconds, and a point ``(3,)`` in metres.
+        seat: ``(3,)`` metres, middle of the shoulders when upright.
+        homes: the hands (right, left) at rest.
+        sway: ``(3, 3)``; amplitude (metres), angular frequency and phase of the head's motion along x, y and z.
     """
 
     def __init__(
         self,
-        scene: Scene,
+        scene: TabletopScene,
         actions: list[Action],
         gaze: list[tuple[float, np.ndarray]],
         seat: np.ndarray,
@@ -124,15 +150,15 @@ class Story:
         self.seat, self._gaze, self._homes, self._sway = seat, gaze, homes, sway
 
     def things(self, t: float) -> list[Pose]:
-        """World poses of the things at ``t`` seconds."""
-        out = [_place(r) for r in self.scene.rests]
+        """World poses of the things ``t`` seconds into the take, in their order."""
+        out = [p.pose() for p in self.scene.placements]
         for action in self.actions:
             if t >= action.start_s:
                 out[action.thing] = action.thing_pose(t)
         return out
 
     def person(self, t: float) -> PersonPose:
-        """Pose of the person at ``t`` seconds."""
+        """Pose of the person ``t`` seconds into the take."""
         wrists, angles, opposed = [], [], []
         for home in self._homes:
             wrist, joint, thumb = home.wrist, home.angles, home.opposed
@@ -157,9 +183,9 @@ class Story:
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, (0, 0, 1.0))
         right /= np.linalg.norm(right)
-        turn = np.stack([right, forward, np.cross(right, forward)], -1)
+        rotation = np.stack([right, forward, np.cross(right, forward)], -1)
         return PersonPose(
-            (turn, head),
+            (rotation, head),
             (wrists[0], wrists[1]),
             (angles[0], angles[1]),
             (opposed[0], opposed[1]),
@@ -175,7 +201,15 @@ class Story:
 
 
 def shoulders_for(seat: np.ndarray, wrists: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Both shoulders (3,) after leaning as far as the wrists need, and the lean (3,), metres."""
+    """How far a person leans to reach.
+
+    Args:
+        seat: ``(3,)`` metres, middle of the shoulders when upright.
+        wrists: right and left, ``(3,)`` each.
+
+    Returns:
+        both shoulders ``(3,)`` after leaning as far as the wrists need, and the lean ``(3,)``, metres.
+    """
     lean = np.zeros(3)
     base = [seat + np.array([s * 0.185, 0.0, 0.0]) for s in (1.0, -1.0)]
     for shoulder, wrist in zip(base, wrists, strict=True):
@@ -186,16 +220,17 @@ def shoulders_for(seat: np.ndarray, wrists: list[np.ndarray]) -> tuple[list[np.n
     return [b + lean for b in base], lean
 
 
-def _spots(scene: Scene, rests: list[Rest], but: int) -> list[Spot]:
-    return [spot_of(t, r) for i, (t, r) in enumerate(zip(scene.things, rests, strict=True)) if i != but] + list(
-        scene.clutter
-    )
+def _other_footprints(scene: TabletopScene, placements: list[Placement], but: int) -> list[Footprint]:
+    """Footprints of everything on the table but one thing."""
+    return [
+        footprint_of(t, r) for i, (t, r) in enumerate(zip(scene.things, placements, strict=True)) if i != but
+    ] + list(scene.clutter)
 
 
-def _height_along(spots: list[Spot], a: np.ndarray, b: np.ndarray, radius: float) -> float:
+def _height_along(footprints: list[Footprint], a: np.ndarray, b: np.ndarray, radius: float) -> float:
     """Height of the tallest thing within ``radius`` of the way from a to b (seen from above)."""
     tallest = 0.0
-    for s in spots:
+    for s in footprints:
         way = b[:2] - a[:2]
         u = float(np.clip(((np.array([s.x, s.y]) - a[:2]) @ way) / max(float(way @ way), 1e-9), 0, 1))
         gap = float(np.linalg.norm(a[:2] + u * way - (s.x, s.y)))
@@ -204,14 +239,14 @@ def _height_along(spots: list[Spot], a: np.ndarray, b: np.ndarray, radius: float
     return tallest
 
 
-def _arms_free(action: Action, story: Story, spots: list[Spot]) -> bool:
+def _arms_free(action: Action, story: Story, footprints: list[Footprint]) -> bool:
     """Whether hands and forearms keep out of other things while one is held or fetched."""
     reach, close, lift, carry, lower, release, _ = action.times_s
     moments = [reach, close, lift, (lift + carry) / 2, carry, lower, release]
     for moment in moments:
         pose = story.person(action.start_s + moment)
         for grasp in action.hands:
-            turn, at = pose.wrists[grasp.hand]
+            rotation, at = pose.wrists[grasp.hand]
             side = 1.0 if grasp.hand == 0 else -1.0
             shoulder = pose.shoulders[grasp.hand]
             lean = np.linalg.norm((pose.shoulders[0] + pose.shoulders[1]) / 2 - story.seat)
@@ -219,13 +254,13 @@ def _arms_free(action: Action, story: Story, spots: list[Spot]) -> bool:
                 return False
             elbow = elbow_of(shoulder, at, side)
             fore = at + (elbow - at) * np.linspace(0, 0.9, 7)[:, None]
-            palm = at + turn[:, 0] * np.linspace(0.02, 0.11, 4)[:, None]
-            edge = palm - turn[:, 1] * 0.03 * side
+            palm = at + rotation[:, 0] * np.linspace(0.02, 0.11, 4)[:, None]
+            edge = palm - rotation[:, 1] * 0.03 * side
             if (fore[:, 2] < 0.03).any() or (np.concatenate([palm, edge])[:, 2] < 0.008).any():
                 return False
             points = np.concatenate([palm, edge, fore])
             room = np.concatenate([np.full(8, 0.014), np.full(7, 0.032)])
-            for s in spots:
+            for s in footprints:
                 c, n = np.cos(s.yaw), np.sin(s.yaw)
                 local = (points - (s.x, s.y, s.height / 2)) @ np.array([[c, -n, 0], [n, c, 0], [0, 0, 1]])
                 if (box_distance(local, np.array([s.half_x, s.half_y, s.height / 2])) < room).any():
@@ -234,45 +269,47 @@ def _arms_free(action: Action, story: Story, spots: list[Spot]) -> bool:
 
 
 def _draw_goal(
-    rng: np.random.Generator, scene: Scene, rests: list[Rest], k: int, used: set[int]
-) -> tuple[Rest, int | None]:
-    """A free spot on the table or, now and then, in a bowl or on a board; and what it then stands on."""
+    rng: np.random.Generator, scene: TabletopScene, placements: list[Placement], k: int, used: set[int]
+) -> tuple[Placement, int | None]:
+    """A place on the table or, now and then, in a bowl or on a board; and the index of what it then stands on."""
     thing, table = scene.things[k], scene.table
     if rng.random() < 0.3:
-        for j in rng.permutation(len(rests)).tolist():
+        for j in rng.permutation(len(placements)).tolist():
             other = scene.things[j]
             room = other.hollow[0] if other.hollow else min(other.half_xy) if other.kind in ("board", "book") else 0.0
-            odd = other.kind == "bowl" and thing.kind != "fruit"  # nobody stands a bottle in a bowl
-            if j == k or j in used or odd or max(thing.half_xy) > room or rests[j].z > 0:
+            odd = other.kind == "bowl" and thing.kind != "fruit"  # a bottle in a bowl looks staged
+            if j == k or j in used or odd or max(thing.half_xy) > room or placements[j].z > 0:
                 continue
             floor = other.hollow[1] if other.hollow else other.height
-            return Rest(rests[j].x, rests[j].y, floor, float(rng.uniform(-np.pi, np.pi))), j
+            return Placement(placements[j].x, placements[j].y, floor, float(rng.uniform(-np.pi, np.pi))), j
     reach = scene.table.half_y
-    yaw = rests[k].yaw + float(rng.normal(0, 0.9))
-    return Rest(
+    yaw = placements[k].yaw + float(rng.normal(0, 0.9))
+    return Placement(
         float(rng.uniform(-0.75, 0.75) * table.half_x), float(rng.uniform(-reach + 0.06, reach * 0.45)), 0.0, yaw
     ), None
 
 
 def _draw_action(
     rng: np.random.Generator,
-    scene: Scene,
-    rests: list[Rest],
+    scene: TabletopScene,
+    placements: list[Placement],
     used: set[int],
     start_s: float,
     seat: np.ndarray,
     homes: tuple[Grasp, Grasp],
 ) -> tuple[Action, int | None] | None:
-    """One candidate, or None where it is impossible on the face of it."""
-    k = int(rng.integers(len(rests)))
-    if k in used or rests[k].z > 0:
+    """One candidate and the index of what the thing then stands on; None where it is plainly impossible."""
+    k = int(rng.integers(len(placements)))
+    if k in used or placements[k].z > 0:
         return None
-    thing, source = scene.things[k], rests[k]
-    spots = _spots(scene, rests, k)
+    thing, source = scene.things[k], placements[k]
+    footprints = _other_footprints(scene, placements, k)
     for _ in range(8):
-        goal, support = _draw_goal(rng, scene, rests, k, used)
-        spot = spot_of(thing, goal)
-        if support is not None or (fits(spot, scene.table) and not any(footprints_touch(spot, s, 0.02) for s in spots)):
+        goal, base = _draw_goal(rng, scene, placements, k, used)
+        footprint = footprint_of(thing, goal)
+        if base is not None or (
+            fits_on_table(footprint, scene.table) and not any(footprints_touch(footprint, s, 0.02) for s in footprints)
+        ):
             break
     else:
         return None
@@ -281,24 +318,26 @@ def _draw_action(
         return None
     hand = 0 if source.x + goal.x > rng.normal(0, 0.15) else 1
     shoulder = seat + np.array([0.185 * (1 if hand == 0 else -1), 0, 0])
-    taken = grasps(thing, _place(source), hand, shoulder)
+    hold = grasps(thing, source.pose(), hand, shoulder)
     a, b = np.array([source.x, source.y, 0]), np.array([goal.x, goal.y, 0])
-    look = rng.random() < 0.55
+    inspect = rng.random() < 0.55
     via = (a + b) / 2 + rng.normal(0, 0.04, 3)
-    if look:
+    if inspect:
         via = np.array([0.5 * via[0] + rng.normal(0, 0.05), -scene.table.half_y + rng.uniform(0.08, 0.24), 0])
-    others = [s for i, s in enumerate(spots) if support is None or (s.x, s.y) != (rests[support].x, rests[support].y)]
+    others = [
+        s for i, s in enumerate(footprints) if base is None or (s.x, s.y) != (placements[base].x, placements[base].y)
+    ]
     lift = 0.045 + max(
         _height_along(others, a, via, thing.radius + 0.06),
         _height_along(others, via, b, thing.radius + 0.06),
-        0.09 if support is not None else 0.0,
+        0.09 if base is not None else 0.0,
     )
     if lift > 0.23:
         return None
-    via[2] = max(lift, rng.uniform(0.1, 0.22)) if look else lift
+    via[2] = max(lift, rng.uniform(0.1, 0.22)) if inspect else lift
     pace = rng.uniform(0.85, 1.3)
-    lengths = np.array([0.9, 0.5, 0.5 + lift, 1.1 + 1.2 * way + (1.3 if look else 0.0), 0.5 + lift, 0.5, 0.8]) * pace
-    tall = [max(_height_along(spots, homes[g.hand].wrist[1], x, 0.1) for g in taken) for x in (a, b)]
+    lengths = np.array([0.9, 0.5, 0.5 + lift, 1.1 + 1.2 * way + (1.3 if inspect else 0.0), 0.5 + lift, 0.5, 0.8]) * pace
+    tall = [max(_height_along(footprints, homes[g.hand].wrist[1], x, 0.1) for g in hold) for x in (a, b)]
     clear = (tall[0] + 0.09, tall[1] + 0.09)
     upright = thing.hollow is None and not thing.two_handed
     return Action(
@@ -308,18 +347,18 @@ def _draw_action(
         source,
         goal,
         via,
-        float(rng.normal(0, 0.5)) if look else 0.0,
-        float(rng.uniform(-0.5, 0.5)) if look and upright else 0.0,
+        float(rng.normal(0, 0.5)) if inspect else 0.0,
+        float(rng.uniform(-0.5, 0.5)) if inspect and upright else 0.0,
         float(lift),
-        tuple(taken),
+        tuple(hold),
         clear,
-    ), support
+    ), base
 
 
 def _draw_gaze(
-    rng: np.random.Generator, scene: Scene, actions: list[Action], seconds: float, motion: float
+    rng: np.random.Generator, scene: TabletopScene, actions: list[Action], seconds: float, motion: float
 ) -> list[tuple[float, np.ndarray]]:
-    """Where the head points: mostly at the work, now and then at another part of the table or away from it."""
+    """Draw where the head points: mostly at the hands, now and then at another part of the table or away from it."""
     keys: list[tuple[float, np.ndarray]] = []
     t, head = -1.0, np.array([0.0, -scene.table.half_y - 0.05, 0.55])
     away = [
@@ -354,40 +393,46 @@ def _draw_gaze(
     return keys
 
 
-def plan(rng: np.random.Generator, scene: Scene, config: TabletopConfig) -> Story:
-    """Fill a take with actions: draw candidates, keep the first that is reachable and free of collisions."""
+def plan(rng: np.random.Generator, scene: TabletopScene, config: TabletopConfig) -> Story:
+    """Fill a take with actions: draw candidates, keep the first that is reachable and free of collisions.
+
+    Args:
+        rng: draws everything.
+        scene: what stands where at first.
+        config: length of the take, motion of the head.
+    """
     seat = np.array([rng.normal(0, 0.05), -scene.table.half_y - rng.uniform(0.10, 0.16), rng.uniform(0.25, 0.34)])
     homes = []
     for hand, side in ((0, 1.0), (1, -1.0)):
         yaw = side * rng.uniform(0.15, 0.5)
-        turn = rotation((0, 0, 1), np.pi / 2 + yaw)
-        homes.append(relaxed(hand, (turn, np.array([seat[0] + side * 0.19, -scene.table.half_y + 0.015, 0.03]))))
+        rotation = rotation_matrix((0, 0, 1), np.pi / 2 + yaw)
+        homes.append(relaxed(hand, (rotation, np.array([seat[0] + side * 0.19, -scene.table.half_y + 0.015, 0.03]))))
     both = (homes[0], homes[1])
     sway = np.stack(
         [rng.uniform(0.004, 0.014, 3) * config.motion, rng.uniform(0.6, 1.6, 3), rng.uniform(0, 6.28, 3)], -1
     )
-    rests, used = list(scene.rests), set[int]()
+    placements, used = list(scene.placements), set[int]()
     actions: list[Action] = []
     clock = float(rng.uniform(0.2, 1.0))
     idle = [(0.0, np.zeros(3)), (1.0, np.array([0, 0.1, 0]))]
     while clock < config.seconds - 4.0:
-        found = None
+        chosen = None
         for _ in range(60):
-            drawn = _draw_action(rng, scene, rests, used, clock, seat, both)
+            drawn = _draw_action(rng, scene, placements, used, clock, seat, both)
             if drawn is None:
                 continue
             trial = Story(scene, [drawn[0]], idle, seat, both, sway)
-            if _arms_free(drawn[0], trial, _spots(scene, rests, drawn[0].thing)):
-                found = drawn
+            if _arms_free(drawn[0], trial, _other_footprints(scene, placements, drawn[0].thing)):
+                chosen = drawn
                 break
-        if found is None:
+        if chosen is None:
             clock += 1.0
             continue
-        action, support = found
+        action, base = chosen
         actions.append(action)
-        rests[action.thing] = replace(action.goal)
-        if support is not None:
-            used |= {action.thing, support}
+        placements[action.thing] = replace(action.goal)
+        if base is not None:
+            used |= {action.thing, base}
         clock = action.end_s + float(rng.uniform(0.0, 0.8))
     gaze = _draw_gaze(rng, scene, actions, config.seconds, config.motion)
     return Story(scene, actions, gaze, seat, both, sway)

@@ -1,4 +1,4 @@
-"""How a hand takes hold of a thing: where the wrist goes and how far each finger curls."""
+"""How a hand grasps a thing: where the wrist goes and how far each finger curls."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from counterview.tabletop.objects.catalogue import Thing
-from counterview.tabletop.objects.shapes import rotation
-from counterview.tabletop.scene.hands import FINGERS, OPEN, Pose, close_fingers, finger_chain, finger_joints
+from counterview.tabletop.objects.shapes import Pose, rotation_matrix
+from counterview.tabletop.scene.hands import FINGERS, OPEN, close_fingers, finger_chain, finger_joints
 
-__all__ = ["Grasp", "box_distance", "grasps", "solid_distance"]
+__all__ = ["Grasp", "box_distance", "grasps", "relaxed", "solid_distance"]
 
-_PALM = 0.0165
+_PALM_M = 0.0165
+"""From the middle of the palm to its skin."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,10 @@ class Grasp:
 
     Attributes:
         hand: 0 right, 1 left.
-        wrist: wrist in the world at the moment of grasping.
-        angles: (5, 3) joint angles, thumb first. opposed: thumb opposition in [0, 1].
-        retreat: (3,) metres, from the grasp to where the open hand starts and ends.
+        wrist: frame of the hand, world from hand, when the fingers are closed.
+        angles: ``(5, 3)`` joint angles, radians, thumb first.
+        opposed: opposition of the thumb, 0 to 1.
+        retreat: ``(3,)`` metres, from the grasp to where the open hand starts and ends.
     """
 
     hand: int
@@ -35,13 +37,25 @@ class Grasp:
 
 
 def box_distance(points: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Signed distance (N,) of points (N, 3) to a box about the origin."""
+    """Signed distance ``(N,)`` of points ``(N, 3)`` to a box about the origin; negative inside.
+
+    Args:
+        points: metres, in the box's frame.
+        half: ``(3,)`` half extents of the box.
+    """
     q = np.abs(points) - half
     return np.asarray(np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(1), 0))
 
 
 def solid_distance(thing: Thing) -> Callable[[np.ndarray], np.ndarray]:
-    """Signed distance to a simple solid about ``thing``, in its own frame: its outline turned, or its box."""
+    """Signed distance to a simple solid that encloses a thing.
+
+    Upright round things are the solid of revolution of their outline, the others their box. A bowl is its wall alone,
+    so that fingers may go inside.
+
+    Returns:
+        a function from points ``(N, 3)``, metres, in the thing's own frame, to ``(N,)``.
+    """
     x0 = axis_x(thing)
     if thing.lying or thing.kind in ("carton", "pan", "banana") or thing.name == "banana":
         half = np.array([*thing.half_xy, thing.height / 2])
@@ -60,10 +74,10 @@ def solid_distance(thing: Thing) -> Callable[[np.ndarray], np.ndarray]:
     wide = np.interp(z, z, reach)
 
     def wall(p: np.ndarray) -> np.ndarray:
-        off = np.abs(np.hypot(p[:, 0], p[:, 1]) - np.interp(p[:, 2], z, wide)) - 0.003
-        return np.asarray(np.hypot(np.maximum(off, 0), np.maximum(p[:, 2] - thing.height, 0)))
+        gap = np.abs(np.hypot(p[:, 0], p[:, 1]) - np.interp(p[:, 2], z, wide)) - 0.003
+        return np.asarray(np.hypot(np.maximum(gap, 0), np.maximum(p[:, 2] - thing.height, 0)))
 
-    if thing.kind == "bowl":  # open: fingers go inside
+    if thing.kind == "bowl":
         return wall
 
     def distance(p: np.ndarray) -> np.ndarray:
@@ -75,12 +89,12 @@ def solid_distance(thing: Thing) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def axis_x(thing: Thing) -> float:
-    """Where the axis of a vessel with a handle stands in its own frame (its footprint is centred, its body is not)."""
+    """x of the axis of revolution in a thing's own frame, metres: the footprint of a mug with its handle is centred."""
     return thing.half_xy[1] - thing.half_xy[0] if thing.kind in ("mug",) else 0.0
 
 
 def _pinch(distance: Callable[[np.ndarray], np.ndarray], side: float, opposed: float) -> np.ndarray:
-    """Fingers bent at the outer joints, each brought as near to contact as it goes without touching more."""
+    """Joint angles ``(5, 3)`` of bent fingers, each turned at its base until it almost touches."""
     angles = np.array([[0.2, 0.35, 0.3], *([[0.5, 0.55, 0.4]] * 4)])
     for f, (_, lengths, radius) in enumerate(FINGERS):
         best, best_gap = angles[f, 0], np.inf
@@ -131,20 +145,20 @@ def _finish(
 
 def _from_side(thing: Thing, place: Pose, hand: int, ahead: np.ndarray) -> Grasp:
     side = 1.0 if hand == 0 else -1.0
-    x = rotation((0, 0, 1), 0.35 * side) @ ahead
+    x = rotation_matrix((0, 0, 1), 0.35 * side) @ ahead
     x = np.array([x[0] * np.cos(0.14), x[1] * np.cos(0.14), -np.sin(0.14)])
     z = np.cross(x, (0, 0, 1.0)) * side
     z /= np.linalg.norm(z)
-    turn = np.stack([x, np.cross(z, x), z], -1)
+    rotation = np.stack([x, np.cross(z, x), z], -1)
     height = float(np.clip(thing.height * 0.5, 0.052, 0.16))
     v = thing.mesh.vertices.astype(float)
     near = np.abs(v[:, 2] - height) < 0.045
     if thing.kind == "mug":
         near &= np.hypot(v[:, 0] - axis_x(thing), v[:, 1]) <= thing.half_xy[1] + 1e-4
     centre = np.array([axis_x(thing), 0, height])
-    support = float((((v[near] - centre) @ place[0].T) @ (z * (1, 1, 0))).max()) if near.any() else max(thing.half_xy)
-    at = place[0] @ centre + place[1] - turn @ np.array([0.080, 0, -(_PALM + support)])
-    return _finish(thing, place, hand, (turn, at), 1.0, z * 0.09 - x * 0.06 + np.array([0, 0, 0.02]), False)
+    reach = float((((v[near] - centre) @ place[0].T) @ (z * (1, 1, 0))).max()) if near.any() else max(thing.half_xy)
+    at = place[0] @ centre + place[1] - rotation @ np.array([0.080, 0, -(_PALM_M + reach)])
+    return _finish(thing, place, hand, (rotation, at), 1.0, z * 0.09 - x * 0.06 + np.array([0, 0, 0.02]), False)
 
 
 def _from_above(thing: Thing, place: Pose, hand: int, ahead: np.ndarray) -> Grasp:
@@ -155,7 +169,7 @@ def _from_above(thing: Thing, place: Pose, hand: int, ahead: np.ndarray) -> Gras
     pitch = 0.85
     x = flat * np.cos(pitch) - np.array([0, 0, np.sin(pitch)])
     z = flat * np.sin(pitch) + np.array([0, 0, np.cos(pitch)])
-    turn = np.stack([x, np.cross(z, x), z], -1)
+    rotation = np.stack([x, np.cross(z, x), z], -1)
     shape = np.array([[0.25, 0.35, 0.3], *([[0.62, 0.55, 0.4]] * 4)])
     tips = _tips(shape, side, 0.8)
     meet = (tips[0] + (tips[1] + tips[2]) / 2) / 2
@@ -164,8 +178,8 @@ def _from_above(thing: Thing, place: Pose, hand: int, ahead: np.ndarray) -> Gras
         local = np.array([thing.half_xy[0] - 0.055, 0.0, thing.height - 0.012])
     if thing.kind == "bowl":  # by the rim on the near side, thumb outside
         local = place[0].T @ (-ahead * thing.half_xy[1]) + np.array([0.0, 0.0, thing.height - 0.022])
-    at = place[0] @ local + place[1] - turn @ meet
-    return _finish(thing, place, hand, (turn, at), 0.8, np.array([0, 0, 0.13]) - x * 0.03, True)
+    at = place[0] @ local + place[1] - rotation @ meet
+    return _finish(thing, place, hand, (rotation, at), 0.8, np.array([0, 0, 0.13]) - x * 0.03, True)
 
 
 def _with_both(thing: Thing, place: Pose, ahead: np.ndarray) -> list[Grasp]:
@@ -176,17 +190,24 @@ def _with_both(thing: Thing, place: Pose, ahead: np.ndarray) -> list[Grasp]:
         z = outward * np.cos(0.35) + np.array([0, 0, np.sin(0.35)])
         z = z - x * (z @ x)
         z /= np.linalg.norm(z)
-        turn = np.stack([x, np.cross(z, x), z], -1)
+        rotation = np.stack([x, np.cross(z, x), z], -1)
         height = float(np.clip(thing.height * 0.6, 0.05, 0.12))
         v = thing.mesh.vertices.astype(float)
-        support = float(((v * (1, 1, 0)) @ place[0].T @ outward).max())
-        at = np.array([0, 0, height]) + place[1] + outward * (support + _PALM) - x * 0.085
-        out.append(_finish(thing, place, hand, (turn, at), 0.35, z * 0.09 - x * 0.03, False))
+        reach = float(((v * (1, 1, 0)) @ place[0].T @ outward).max())
+        at = np.array([0, 0, height]) + place[1] + outward * (reach + _PALM_M) - x * 0.085
+        out.append(_finish(thing, place, hand, (rotation, at), 0.35, z * 0.09 - x * 0.03, False))
     return out
 
 
 def grasps(thing: Thing, place: Pose, hand: int, shoulder: np.ndarray) -> list[Grasp]:
-    """Grasp ``thing`` where it stands: one grasp, or two for what takes both hands (then ``hand`` is ignored)."""
+    """Grasp a thing where it stands: one grasp, or two for what takes both hands (then ``hand`` is ignored).
+
+    Args:
+        thing: what to grasp.
+        place: its pose, world from thing.
+        hand: 0 right, 1 left.
+        shoulder: ``(3,)`` metres, of that hand: the grasp comes from its direction.
+    """
     ahead = (place[1] - shoulder) * (1, 1, 0)
     ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-6)
     if thing.two_handed or thing.kind == "book":

@@ -1,4 +1,4 @@
-"""The surroundings: table, walls, floor, window, furniture, lamps, and clutter that nobody annotates."""
+"""The surroundings: table, walls, floor, window, furniture, light, and clutter that is not annotated."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from counterview.tabletop.camera.film import Lamp
-from counterview.tabletop.camera.render import Body, Lighting
-from counterview.tabletop.objects.shapes import Mesh, box, ellipsoid, merge, quad, revolve, rotation, transform, tube
+from counterview.tabletop.camera.world import AreaLight, Lighting, RigidBody
+from counterview.tabletop.objects.shapes import (
+    Mesh,
+    box,
+    ellipsoid,
+    merge,
+    quad,
+    revolve,
+    rotation_matrix,
+    transform,
+    tube,
+)
 from counterview.tabletop.surfaces import textures as paint
 from counterview.tabletop.surfaces.labels import book_cover, carton_side, invent_brand, poster
 from counterview.tabletop.surfaces.materials import Material, metal, pick_colour, plastic, wooden
 
-__all__ = ["FLOOR_M", "Table", "furnish", "illuminate", "make_table", "table_clutter"]
+__all__ = ["FLOOR_M", "TableTop", "furnish", "illuminate", "make_table", "table_clutter"]
 
 FLOOR_M = -0.74
 """Height of the floor; the top of the table is 0."""
 
 
 @dataclass(frozen=True)
-class Table:
+class TableTop:
     """Half extents of the table's top, metres; the person sits or stands at -y."""
 
     half_x: float
@@ -28,12 +37,12 @@ class Table:
 
 
 def _at(mesh: Mesh, x: float, y: float, z: float, yaw: float = 0.0) -> Mesh:
-    return transform(mesh, rotation((0, 0, 1), yaw), (x, y, z))
+    return transform(mesh, rotation_matrix((0, 0, 1), yaw), (x, y, z))
 
 
-def make_table(rng: np.random.Generator) -> tuple[Table, list[Body]]:
-    """A table with a wooden, laminate, steel or cloth-covered top."""
-    table = Table(rng.uniform(0.6, 0.8), rng.uniform(0.36, 0.45))
+def make_table(rng: np.random.Generator) -> tuple[TableTop, list[RigidBody]]:
+    """Draw a table with a wooden, laminate, steel or cloth-covered top, and legs."""
+    table = TableTop(rng.uniform(0.6, 0.8), rng.uniform(0.36, 0.45))
     x, y = table.half_x, table.half_y
     style = str(rng.choice(["wood", "wood", "laminate", "cloth", "planks", "steel"]))
     tone = rng.uniform(0.5, 1.0)
@@ -69,16 +78,18 @@ def make_table(rng: np.random.Generator) -> tuple[Table, list[Body]]:
             )
     for sy in (-1, 1):
         parts.append(transform(box((2 * x - 0.16, 0.02, 0.08), 0.002, (1,) * 6), None, (0, sy * (y - 0.06), -0.112)))
-    return table, [Body(merge(parts), (top, edge))]
+    return table, [RigidBody(merge(parts), (top, edge))]
 
 
-def table_clutter(rng: np.random.Generator, table: Table, tall: int) -> list[tuple[Body, float, float]]:
-    """Things on the table that are not annotated: ``(body at the origin, half x, half y)``.
+def table_clutter(rng: np.random.Generator, table: TableTop, tall: int) -> list[tuple[RigidBody, float, float]]:
+    """Draw things on the table that are not annotated: bodies at the origin, half extents along x and y.
 
     Args:
-        tall: how many of them stand tall and hide things (a laptop, a box file, a plant).
+        rng: draws everything.
+        table: where they will stand.
+        tall: how many of them are tall and hide things (a laptop, a box file, a plant).
     """
-    out: list[tuple[Body, float, float]] = []
+    out: list[tuple[RigidBody, float, float]] = []
     for _ in range(tall):
         kind = int(rng.integers(3))
         if kind == 0:
@@ -88,13 +99,15 @@ def table_clutter(rng: np.random.Generator, table: Table, tall: int) -> list[tup
                 paint.stripes(rng, [(40, 52, 70), (110, 150, 200), (220, 220, 225)], (96, 160), 14), 0.6, 90, 0, 0.6
             )
             lid = transform(
-                box((w, 0.008, d), 0.002, (0, 1, 1, 1, 1, 1)), rotation((1, 0, 0), -0.25), (0, d / 2, 0.012)
+                box((w, 0.008, d), 0.002, (0, 1, 1, 1, 1, 1)), rotation_matrix((1, 0, 0), -0.25), (0, d / 2, 0.012)
             )
-            out.append((Body(merge([box((w, d, 0.016), 0.003, (1,) * 6), lid]), (screen, shell)), w / 2, d / 2 + 0.03))
+            out.append(
+                (RigidBody(merge([box((w, d, 0.016), 0.003, (1,) * 6), lid]), (screen, shell)), w / 2, d / 2 + 0.03)
+            )
         elif kind == 1:
             w, d, h = rng.uniform(0.08, 0.12), rng.uniform(0.22, 0.28), rng.uniform(0.2, 0.3)
             skin = plastic(rng, pick_colour(rng), 0.15)
-            out.append((Body(box((w, d, h), 0.004), (skin,)), w / 2, d / 2))
+            out.append((RigidBody(box((w, d, h), 0.004), (skin,)), w / 2, d / 2))
         else:
             r, h = rng.uniform(0.06, 0.085), rng.uniform(0.09, 0.14)
             pot = revolve([([(0, 0), (r * 0.7, 0), (r, h)], 0), ([(r, h), (r - 0.006, h - 0.01), (0, h - 0.012)], 1)])
@@ -102,20 +115,26 @@ def table_clutter(rng: np.random.Generator, table: Table, tall: int) -> list[tup
             for _ in range(int(rng.integers(9, 16))):
                 leaf = transform(
                     ellipsoid((0.028, 0.003, rng.uniform(0.06, 0.11)), 2, 10),
-                    rotation((1, 0, 0), rng.uniform(0.1, 0.9)),
+                    rotation_matrix((1, 0, 0), rng.uniform(0.1, 0.9)),
                     (0, -0.02, 0.05),
                 )
                 leaves.append(_at(leaf, rng.normal(0, 0.012), rng.normal(0, 0.012), h, rng.uniform(0, 2 * np.pi)))
             green = Material(paint.glaze(rng, (70, 120, 60), (50, 95, 50), (64, 64), 0.02), 0.25, 30)
             out.append(
-                (Body(merge(leaves), (plastic(rng, pick_colour(rng), 0.3), plastic(rng, (60, 45, 35), 0), green)), r, r)
+                (
+                    RigidBody(
+                        merge(leaves), (plastic(rng, pick_colour(rng), 0.3), plastic(rng, (60, 45, 35), 0), green)
+                    ),
+                    r,
+                    r,
+                )
             )
     for _ in range(int(rng.integers(1, 4))):
         if rng.random() < 0.5:
             w, d = rng.uniform(0.14, 0.21), rng.uniform(0.2, 0.29)
             sheet = Material(carton_side(rng, invent_brand(rng), "notes", False, (256, 192)), 0.02, 10)
             blank = plastic(rng, (238, 236, 230), 0.02)
-            out.append((Body(box((w, d, 0.0012), 0.0002, (1, 1, 1, 1, 0, 1)), (sheet, blank)), w / 2, d / 2))
+            out.append((RigidBody(box((w, d, 0.0012), 0.0002, (1, 1, 1, 1, 0, 1)), (sheet, blank)), w / 2, d / 2))
         else:
             w = rng.uniform(0.14, 0.22)
             fabric = Material(
@@ -131,7 +150,7 @@ def table_clutter(rng: np.random.Generator, table: Table, tall: int) -> list[tup
                 )
                 for k in range(3)
             ]
-            out.append((Body(merge(folds), (fabric,)), w / 2, w * 0.3))
+            out.append((RigidBody(merge(folds), (fabric,)), w / 2, w * 0.3))
     return out
 
 
@@ -192,8 +211,8 @@ def _chair(rng: np.random.Generator) -> tuple[Mesh, tuple[Material, ...]]:
     return merge(parts), (plastic(rng, pick_colour(rng), 0.15), wooden(rng))
 
 
-def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
-    """Walls, floor, ceiling, a window, images, cupboards, shelves, chairs and a floor lamp."""
+def furnish(rng: np.random.Generator, table: TableTop) -> list[RigidBody]:
+    """Draw walls, floor, ceiling, a window, posters, cupboards, shelves, chairs and a floor lamp around a table."""
     x, back, front = rng.uniform(2.8, 3.5), rng.uniform(2.7, 3.4), -rng.uniform(2.6, 3.2)
     top, low = 1.75, FLOOR_M
     wall_colour = paint.hsv(rng.random(), rng.uniform(0.02, 0.3), rng.uniform(0.62, 0.93))
@@ -218,10 +237,10 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
             quad([(x, back, top), (x, front, top), (x, front, low), (x, back, low)], int(rng.integers(1, 3))),
         ]
     )
-    bodies = [Body(shell, (ground, wall, other, Material(paint.plaster(rng, (236, 235, 230)), 0.02, 10)))]
+    bodies = [RigidBody(shell, (ground, wall, other, Material(paint.plaster(rng, (236, 235, 230)), 0.02, 10)))]
     board = Material(paint.plain(rng, (225, 222, 215)), 0.2, 30)
     bodies.append(
-        Body(
+        RigidBody(
             merge([transform(box((2 * x, 0.02, 0.09), 0.004), None, (0, s, low)) for s in (back - 0.01, front + 0.01)]),
             (board,),
         )
@@ -232,9 +251,9 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
     frame = [transform(box((ww + 0.12, 0.05, 0.06), 0.004, (1,) * 6), None, (0, 0, z)) for z in (-0.06, wh)]
     frame += [transform(box((0.05, 0.05, wh), 0.004, (1,) * 6), None, (s, 0, 0)) for s in (-ww / 2, 0, ww / 2)]
     window = merge([quad([(-ww / 2, 0, wh), (ww / 2, 0, wh), (ww / 2, 0, 0), (-ww / 2, 0, 0)], 0), *frame])
-    bodies.append(Body(_at(window, wx, back - 0.03, 0.25), (view, board)))
+    bodies.append(RigidBody(_at(window, wx, back - 0.03, 0.25), (view, board)))
     for _ in range(int(rng.integers(1, 4))):
-        rendered = Material(poster(rng), 0.1, 20)
+        artwork = Material(poster(rng), 0.1, 20)
         size = rng.uniform(0.3, 0.6)
         mesh = transform(box((size * 0.8, 0.02, size), 0.002, (0, 1, 1, 1, 1, 1)), None, (0, 0, 0))
         side = int(rng.integers(4))
@@ -245,16 +264,16 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
             (along, front + 0.02, np.pi),
             (wx + ww / 2 + 0.5, back - 0.02, 0.0),
         )[side]
-        bodies.append(Body(_at(mesh, place[0], place[1], rng.uniform(0.3, 0.7), place[2]), (rendered, wooden(rng))))
+        bodies.append(RigidBody(_at(mesh, place[0], place[1], rng.uniform(0.3, 0.7), place[2]), (artwork, wooden(rng))))
     w = rng.uniform(1.2, 2.2)
     mesh, materials = _cabinet(rng, w, 0.45, rng.uniform(0.75, 0.95))
     at = rng.uniform(-0.6, 0.6)
-    bodies.append(Body(_at(mesh, at, back - 0.24, low), materials))
+    bodies.append(RigidBody(_at(mesh, at, back - 0.24, low), materials))
     for _ in range(int(rng.integers(2, 6))):
         brand = invent_brand(rng)
         packet = (rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.2), rng.uniform(0.1, 0.35))
         bodies.append(
-            Body(
+            RigidBody(
                 _at(
                     box(packet, 0.004),
                     at + rng.uniform(-w / 2 + 0.1, w / 2 - 0.1),
@@ -269,18 +288,20 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
         if rng.random() < 0.75:
             mesh, materials = _shelf(rng, rng.uniform(0.9, 1.6))
             bodies.append(
-                Body(
+                RigidBody(
                     _at(mesh, side * (x - 0.16), rng.uniform(-0.8, 0.9), rng.uniform(-0.3, 0.2), -side * np.pi / 2),
                     materials,
                 )
             )
         else:
             mesh, materials = _cabinet(rng, rng.uniform(0.9, 1.8), 0.5, rng.uniform(0.8, 1.6))
-            bodies.append(Body(_at(mesh, side * (x - 0.26), rng.uniform(-0.8, 0.8), low, -side * np.pi / 2), materials))
+            bodies.append(
+                RigidBody(_at(mesh, side * (x - 0.26), rng.uniform(-0.8, 0.8), low, -side * np.pi / 2), materials)
+            )
     if rng.random() < 0.7:
         mesh, materials = _chair(rng)
         bodies.append(
-            Body(
+            RigidBody(
                 _at(
                     mesh,
                     rng.choice([-1, 1]) * (table.half_x + 0.35),
@@ -296,7 +317,7 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
         transform(revolve([([(0.2, 0), (0.11, 0.26)], 1)], 24), None, (0, 0, 1.42)),
     ]
     bodies.append(
-        Body(
+        RigidBody(
             _at(merge(pole), rng.choice([-1, 1]) * (x - 0.5), back - 0.5, low),
             (metal(rng, (90, 90, 92)), Material(paint.plain(rng, (250, 232, 196)), 0, 10, 0, 1.1)),
         )
@@ -305,16 +326,19 @@ def furnish(rng: np.random.Generator, table: Table) -> list[Body]:
     cord = tube(np.array([[0, 0, 0.13], [0, 0.001, 0.3], [0, 0, 0.7]]), 0.004, 0, 6, (0, 1, 0))
     if rng.random() < 0.4:
         bodies.append(
-            Body(_at(merge([shade, cord]), rng.uniform(-0.2, 0.2), 0.1, 1.2), (plastic(rng, pick_colour(rng), 0.3),))
+            RigidBody(
+                _at(merge([shade, cord]), rng.uniform(-0.2, 0.2), 0.1, 1.2), (plastic(rng, pick_colour(rng), 0.3),)
+            )
         )
     return bodies
 
 
 def illuminate(rng: np.random.Generator, contrast: float = 1.0) -> Lighting:
-    """Key light (ceiling panel, window or lamp), a weaker second light and the room's own light.
+    """Draw a key light (ceiling panel, window or lamp), a weaker fill light and the room's ambient light.
 
     Args:
-        contrast: above 1, more of the light comes from the lamps and less from everywhere.
+        rng: draws places, sizes and colours.
+        contrast: above 1, more of the light comes from the two lights and less from everywhere.
     """
     side = rng.choice([-1.0, 1.0])
     centre = np.array([side * rng.uniform(0.3, 1.5), rng.uniform(-0.2, 1.5), rng.uniform(1.35, 1.65)])
@@ -322,10 +346,12 @@ def illuminate(rng: np.random.Generator, contrast: float = 1.0) -> Lighting:
     warmth = rng.uniform(-1, 1)
     colour = np.array([1 + 0.12 * warmth, 1.0, 1 - 0.16 * warmth])
     d2 = float(centre @ centre)
-    key = Lamp(centre, np.array([size, 0, 0]), np.array([0, size, 0]), colour * d2 * rng.uniform(1.0, 1.4) * contrast)
+    key = AreaLight(
+        centre, np.array([size, 0, 0]), np.array([0, size, 0]), colour * d2 * rng.uniform(1.0, 1.4) * contrast
+    )
     other = np.array([-side * rng.uniform(0.6, 2.0), rng.uniform(-1.2, 1.2), rng.uniform(1.0, 1.6)])
     tint = np.array([1 - 0.1 * warmth, 1.0, 1 + 0.12 * warmth])
-    fill = Lamp(
+    fill = AreaLight(
         other, np.array([0.25, 0, 0]), np.array([0, 0.25, 0]), tint * float(other @ other) * rng.uniform(0.12, 0.4)
     )
     level = rng.uniform(0.2, 0.34) / contrast

@@ -16,7 +16,10 @@ class Atlas:
     """Texture atlas.
 
     Args:
-        textures: (H, W, 3) uint8 each, at most 2000 px wide.
+        textures: K textures, ``(H, W, 3)`` uint8 each, at most 2000 px wide.
+
+    Attributes:
+        sizes_wh: ``(K, 2)`` float32, width and height of each texture.
     """
 
     def __init__(self, textures: Sequence[np.ndarray]) -> None:
@@ -50,10 +53,13 @@ class Atlas:
         self.sizes_wh = self._size[:, 0]
 
     def sample(self, texture: np.ndarray, u: np.ndarray, v: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Colours (N, 3) float32 in [0, 1], linear light (gamma 2).
+        """Colours ``(N, 3)`` float32 in [0, 1], linear light (gamma 2).
 
         Args:
-            texture: (N,) int. u, v: (N,) repeating coordinates. level: (N,) float mip level, rounded.
+            texture: ``(N,)`` index of the texture.
+            u: ``(N,)`` coordinate to the right; textures repeat.
+            v: ``(N,)`` coordinate downwards.
+            level: ``(N,)`` mip level, rounded to the nearest.
         """
         if len(texture) == 0:  # a view of one surface has no edges to sample again
             return np.zeros((0, 3), np.float32)

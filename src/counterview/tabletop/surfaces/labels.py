@@ -100,7 +100,7 @@ def _emblem(
     r: float,
     colours: Sequence[Colour],
 ) -> None:
-    """An image on the label: sun, leaf, mountain, star or drop."""
+    """Draw an emblem: sun, leaf, mountain, star or drop."""
     x, y = middle
     kind = int(rng.integers(5))
     a, b = _rgb(colours[0]), _rgb(colours[1])
@@ -125,7 +125,7 @@ def _emblem(
 
 
 def label(rng: np.random.Generator, brand: Brand, product: str, hw: tuple[int, int] = (256, 512)) -> np.ndarray:
-    """Label that goes round a vessel: front panel twice, with small print and a barcode between."""
+    """Label that goes round a vessel, ``(H, W, 3)`` uint8 sRGB: front panel twice, small print, barcode."""
     h, w = hw
     image = Image.new("RGB", (w, h), _rgb(brand.paper))
     draw = ImageDraw.Draw(image)
@@ -153,7 +153,7 @@ def label(rng: np.random.Generator, brand: Brand, product: str, hw: tuple[int, i
 def carton_side(
     rng: np.random.Generator, brand: Brand, product: str, front: bool, hw: tuple[int, int] = (256, 192)
 ) -> np.ndarray:
-    """Front or side of a packet; calling it with the same brand keeps the family look."""
+    """Front or side of a packet, ``(H, W, 3)`` uint8 sRGB; sides of one brand look alike."""
     h, w = hw
     image = Image.new("RGB", (w, h), _rgb(brand.paper))
     draw = ImageDraw.Draw(image)
@@ -178,7 +178,7 @@ def carton_side(
 
 
 def book_cover(rng: np.random.Generator, brand: Brand, hw: tuple[int, int] = (256, 192)) -> np.ndarray:
-    """Cover of a book: title, emblem or bands, author."""
+    """Cover of a book, ``(H, W, 3)`` uint8 sRGB: title, emblem or bands, author."""
     h, w = hw
     image = Image.new("RGB", (w, h), _rgb(brand.paper))
     draw = ImageDraw.Draw(image)
@@ -205,7 +205,7 @@ def book_cover(rng: np.random.Generator, brand: Brand, hw: tuple[int, int] = (25
 
 
 def poster(rng: np.random.Generator, hw: tuple[int, int] = (256, 192)) -> np.ndarray:
-    """Abstract image for a wall."""
+    """Abstract image for a wall, ``(H, W, 3)`` uint8 sRGB."""
     _h, w = hw
     field = noise(rng, hw, (2, 2), 3)
     stops = np.array([hsv(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(0.4, 0.95)) for _ in range(4)])

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from counterview.tabletop.objects.shapes import Mesh
 from counterview.tabletop.surfaces.textures import Colour, brushed, glaze, hsv, plain, stripes, wood
 
-__all__ = ["Material", "Model", "ceramic", "colour_name", "metal", "pick_colour", "plastic", "wooden"]
+__all__ = ["Material", "ceramic", "colour_name", "metal", "pick_colour", "plastic", "wooden"]
 
 
 @dataclass(frozen=True)
@@ -17,10 +16,10 @@ class Material:
     """A surface.
 
     Attributes:
-        texture: (H, W, 3) uint8, sRGB.
+        texture: ``(H, W, 3)`` uint8, sRGB.
         gloss: strength of the highlight, 0 (chalk) to 1 (glaze).
         exponent: sharpness of the highlight (Blinn-Phong).
-        metal: share of the reflection that takes the surface's own colour, 0 to 1.
+        metal: fraction of the reflection that takes the surface's own colour, 0 to 1.
         emission: light given off, in units of the texture's colour.
     """
 
@@ -30,8 +29,6 @@ class Material:
     metal: float = 0.0
     emission: float = 0.0
 
-
-Model = tuple[Mesh, tuple[Material, ...], str]
 
 _NAMES = {
     "white": (235, 235, 230),
@@ -54,7 +51,7 @@ _NAMES = {
 
 
 def colour_name(colour: Colour) -> str:
-    """Nearest everyday colour word."""
+    """The everyday colour word nearest to an sRGB colour (0 to 255)."""
     return min(_NAMES, key=lambda n: sum((a - b) ** 2 for a, b in zip(_NAMES[n], colour, strict=True)))
 
 
@@ -82,7 +79,7 @@ def wooden(rng: np.random.Generator) -> Material:
 
 
 def ceramic(rng: np.random.Generator, steel: float = 0.0) -> tuple[Material, Material, str]:
-    """Outside, inside and the adjective of a glazed vessel; with probability ``steel`` it is of steel."""
+    """Outside and inside of a glazed vessel, and an adjective for it; with probability ``steel`` it is of steel."""
     if rng.random() < steel:
         tone = (185, 186, 190)
         return metal(rng, tone), metal(rng, tone), "steel"

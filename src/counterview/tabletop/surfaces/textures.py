@@ -1,7 +1,7 @@
 """Procedural surface textures: wood, cloth, glaze, peel, brushed metal, plaster, tiles.
 
-All functions take a NumPy generator and return (H, W, 3) uint8 sRGB; the same generator state gives the same
-bytes. Printed matter (labels, covers, posters) is in :mod:`counterview.tabletop.surfaces.labels`.
+The same state of the generator gives the same bytes. Printed matter (labels, covers, posters) is in
+:mod:`counterview.tabletop.surfaces.labels`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Colour = tuple[float, float, float]
+"""Red, green, blue, sRGB, 0 to 255."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -45,7 +46,7 @@ def noise(
     octaves: int = 4,
     gain: float = 0.5,
 ) -> np.ndarray:
-    """Fractal value noise (H, W) float32, about in [-1, 1]; ``cells``: bumps of the coarsest octave."""
+    """Fractal value noise ``(H, W)`` float32, about in [-1, 1]; ``cells``: bumps of the coarsest octave."""
     out = np.zeros(hw, np.float32)
     total, weight = 0.0, 1.0
     for octave in range(octaves):
@@ -66,12 +67,12 @@ def _mix(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, t: np
 
 
 def plain(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (64, 64), rough: float = 0.03) -> np.ndarray:
-    """One colour with faint unevenness."""
+    """One colour with faint unevenness, ``(H, W, 3)`` uint8 sRGB."""
     return _paint(np.asarray(colour, np.float32) * (1 + rough * noise(rng, hw)[..., None]))
 
 
 def wood(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256), rings: float = 9) -> np.ndarray:
-    """Grain along the image's x axis."""
+    """Wood with its grain along x, ``(H, W, 3)`` uint8 sRGB."""
     h, _w = hw
     y = np.linspace(0, 1, h, dtype=np.float32)[:, None]
     bend = noise(rng, hw, (3, 1.2), 3) * 0.35 / max(rings, 1) ** 0.6
@@ -83,7 +84,7 @@ def wood(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 2
 
 
 def planks(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (512, 512), rows: int = 6) -> np.ndarray:
-    """Boards side by side, each with its own grain and shade."""
+    """Boards side by side, each with its own grain and shade, ``(H, W, 3)`` uint8 sRGB."""
     h, w = hw
     out = np.zeros((h, w, 3), np.uint8)
     edges = np.linspace(0, h, rows + 1).astype(int)
@@ -105,7 +106,7 @@ def cloth(
     checks: int = 6,
     style: str = "checks",
 ) -> np.ndarray:
-    """Woven cloth in checks, stripes or one colour, with a visible weave."""
+    """Woven cloth in checks, stripes or one colour, with a visible weave, ``(H, W, 3)`` uint8 sRGB."""
     h, w = hw
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     a = (np.floor(y * checks / h) % 2) if style == "checks" else np.zeros_like(y)
@@ -122,7 +123,7 @@ def stripes(
     bands: int = 7,
     style: str = "rings",
 ) -> np.ndarray:
-    """Painted decoration: rings, dots, zigzag or petals of the second and third colour on the first."""
+    """Painted rings, dots, zigzag or petals of the other colours on the first, ``(H, W, 3)`` uint8 sRGB."""
     h, w = hw
     y, x = np.mgrid[0:h, 0:w].astype(np.float32) / np.array([h, w], np.float32)[:, None, None]
     out = np.broadcast_to(np.asarray(colours[0], np.float32), (h, w, 3)).copy()
@@ -149,7 +150,7 @@ def stripes(
 def glaze(
     rng: np.random.Generator, top: Colour, bottom: Colour, hw: tuple[int, int] = (128, 128), speckle: float = 0.0
 ) -> np.ndarray:
-    """Ceramic glaze that runs from one colour into another, with optional dark speckles."""
+    """Ceramic glaze that runs from one colour into another, with dark speckles, ``(H, W, 3)`` uint8 sRGB."""
     y = np.linspace(0, 1, hw[0], dtype=np.float32)[:, None]
     edge = np.clip((y - 0.5 + 0.12 * noise(rng, hw, (2, 8), 3)) * 6 + 0.5, 0, 1)
     out = _mix(top, bottom, np.broadcast_to(edge, hw)) * (1 + 0.05 * noise(rng, hw)[..., None])
@@ -160,7 +161,7 @@ def glaze(
 def peel(
     rng: np.random.Generator, main: Colour, blush: Colour, hw: tuple[int, int] = (128, 128), style: str = "dimples"
 ) -> np.ndarray:
-    """Skin of fruit: dimples (citrus), streaks (apple) or spots (banana)."""
+    """Skin of fruit: dimples (citrus), streaks (apple) or spots (banana), ``(H, W, 3)`` uint8 sRGB."""
     h, _w = hw
     if style == "streaks":
         amount = 0.5 + 0.7 * noise(rng, hw, (1.5, 3), 2) + 0.25 * noise(rng, hw, (2, 40), 2)
@@ -174,12 +175,12 @@ def peel(
 
 
 def brushed(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (64, 128)) -> np.ndarray:
-    """Brushed metal, streaks along x."""
+    """Brushed metal, streaks along x, ``(H, W, 3)`` uint8 sRGB."""
     return _paint(np.asarray(colour, np.float32) * (1 + 0.12 * noise(rng, hw, (hw[0] / 2, 2), 2)[..., None]))
 
 
 def plaster(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256)) -> np.ndarray:
-    """Painted wall."""
+    """A painted wall, ``(H, W, 3)`` uint8 sRGB."""
     return _paint(
         np.asarray(colour, np.float32)
         * (1 + 0.02 * noise(rng, hw, (3, 3), 2)[..., None] + 0.01 * noise(rng, hw, (60, 60), 1)[..., None])
@@ -187,7 +188,7 @@ def plaster(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256
 
 
 def tiles(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 256), count: int = 4) -> np.ndarray:
-    """Square tiles with joints, each a little different."""
+    """Square tiles with joints, each a little different, ``(H, W, 3)`` uint8 sRGB."""
     h, w = hw
     shade = cv2.resize(
         rng.uniform(0.88, 1.08, (count, count)).astype(np.float32), (w, h), interpolation=cv2.INTER_NEAREST
@@ -200,7 +201,7 @@ def tiles(rng: np.random.Generator, colour: Colour, hw: tuple[int, int] = (256, 
 
 
 def outdoors(rng: np.random.Generator, hw: tuple[int, int] = (96, 128)) -> np.ndarray:
-    """Blurred view through a window: sky, trees, ground."""
+    """A blurred view through a window: sky, trees, ground; ``(H, W, 3)`` uint8 sRGB."""
     y = np.linspace(0, 1, hw[0], dtype=np.float32)[:, None]
     sky = _mix((205, 225, 250), (245, 248, 252), np.broadcast_to(y * 1.5, hw))
     tree = (y + 0.25 * noise(rng, hw, (2, 5), 4)) > 0.62
