@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from counterview.data.clips import ClipSampler, clip_sources, enumerate_clips
-from counterview.data.dataset import Dataset, open_dataset
+from counterview.data.dataset import Dataset
+from counterview.data.open import open_dataset
 from counterview.errors import InputError
 from tests.data_egoexo.release_maker import EGO, EXO, PORTRAIT, TakeSpec, annotation_of, make_release
 

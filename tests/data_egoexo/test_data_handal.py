@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from counterview.data.dataset import open_dataset
 from counterview.data.formats.handal import open_handal
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, ImageError, InputError
 from counterview.types import Visibility

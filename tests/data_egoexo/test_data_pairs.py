@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.data.pairs import (
     FramePair,
     PairTable,

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from counterview.data.dataset import open_dataset
 from counterview.data.formats.release import TakeFacts
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.data.prepare import take as prepare_take
 from counterview.data.prepare.prepare import _run, prepare_release

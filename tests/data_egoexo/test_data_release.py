@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counterview.data.dataset import Dataset, open_dataset
+from counterview.data.dataset import Dataset
 from counterview.data.formats.prepared import PreparedTake
 from counterview.data.formats.release import ReleaseTake, TakeFacts, video_candidates
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
 from counterview.masks import rle
@@ -123,7 +124,7 @@ def test_takes_json_may_be_missing_or_strange(release: Path, tmp_path: Path) -> 
 
 
 def test_what_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no data set that is known"):
+    with pytest.raises(InputError, match="is not a data set of a known format"):
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         open_dataset(tmp_path / "x")

@@ -1,14 +1,13 @@
 """Takes, cameras and tracks behind one interface, whatever they are read from.
 
 A *take* is one recording by several synchronised cameras: some worn (*ego*, their name holds ``aria``), all
-others fixed (*exo*). :func:`open_dataset` reads the Ego-Exo4D release, the prepared layout of its official
-baselines, and HANDAL; nothing is read before it is asked for.
+others fixed (*exo*). The formats (:mod:`counterview.data.formats`) subclass :class:`Take`;
+:func:`counterview.data.open.open_dataset` chooses among them. A take is read when it is first opened.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -311,40 +310,6 @@ class Dataset:
         return {**self.__dict__, "_kept": OrderedDict()}
 
 
-class _Opener:
-    """Opens a take in whichever of several data sets has it."""
-
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        self._home = {uid: dataset for dataset in datasets for uid in dataset.uids}
-
-    def __call__(self, uid: str) -> Take:
-        return self._home[uid].take(uid)
-
-
-def open_datasets(roots: Sequence[str | os.PathLike[str]], split: str | None = None) -> Dataset:
-    """Open several data sets as one: all takes of the first, then those of the next, and so on.
-
-    Args:
-        roots: their folders, at least one; errors name the first.
-        split: as for :func:`open_dataset`, the same for all.
-
-    Raises:
-        InputError: as :func:`open_dataset` does, or a take is in two of them.
-    """
-    datasets = [open_dataset(root, split) for root in roots]
-    first = datasets[0]
-    if len(datasets) == 1:
-        return first
-    uids = [uid for dataset in datasets for uid in dataset.uids]
-    if len(set(uids)) < len(uids):
-        twice = next(uid for number, uid in enumerate(uids) if uid in uids[:number])
-        raise InputError(
-            "two data sets hold the same take", found=f"{twice} in two of {', '.join(str(d.root) for d in datasets)}",
-            fix="Name each folder once.",
-        )  # fmt: skip
-    return Dataset(first.root, first.kind, split, uids, _Opener(datasets))
-
-
 def frame_number(text: Any) -> int:
     """A frame number from a JSON key or value.
 
@@ -362,44 +327,3 @@ def frame_number(text: Any) -> int:
 def decode_coco(raw: Any) -> ObjectMask:
     """Decode ``{"size", "counts"}``; see :func:`counterview.masks.rle.from_coco`."""
     return rle.from_coco(raw)
-
-
-def open_dataset(
-    root: str | os.PathLike[str], split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
-) -> Dataset:
-    """Open a data set, told by what lies in its folder.
-
-    ==============  ==================================================================================
-    prepared        ``split.json`` and a folder per take with ``annotation.json``, here or in ``processed/``
-    release         ``annotations/relations_*.json`` and ``takes/``
-    HANDAL          ``handal_dataset_*`` folders, or one of them, with ``train/`` or ``test/``
-    ==============  ==================================================================================
-
-    Args:
-        root: the folder.
-        split: ``"train"``, ``"val"`` or ``"test"``; every take if not given.
-        height: for the release, ``"full"`` or ``"448"``; whichever is there if not given.
-        kept_takes: how many opened takes are kept in memory.
-
-    Raises:
-        InputError: no such folder, none of these, or no such split.
-    """
-    from counterview.data.formats import handal, prepared, release
-
-    folder = Path(root)
-    if not folder.is_dir():
-        raise InputError("no such folder", path=folder, expected="a data set")
-    if handal.is_handal(folder):
-        return handal.open_handal(folder, split, kept_takes=kept_takes)
-    if release.is_release(folder):
-        return release.open_release(folder, split, height=height, kept_takes=kept_takes)
-    place = prepared.find_prepared(folder)
-    if place is not None:
-        return prepared.open_prepared(place, split, kept_takes=kept_takes)
-    raise InputError(
-        "holds no data set that is known",
-        path=folder,
-        expected="split.json with take folders (prepared), annotations/relations_*.json (release) "
-        "or handal_dataset_* folders",
-        fix="Give the folder that holds them; `counterview prepare` makes a prepared one from a release.",
-    )

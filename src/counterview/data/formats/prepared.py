@@ -36,7 +36,7 @@ def find_prepared(folder: Path) -> Path | None:
 
 
 def open_prepared(root: Path, split: str | None = None, *, kept_takes: int = KEPT_TAKES) -> Dataset:
-    """Open a prepared folder. See :func:`counterview.data.dataset.open_dataset`.
+    """Open a prepared folder. See :func:`counterview.data.open.open_dataset`.
 
     A take that stands in ``split.json`` but was not prepared raises when it is opened.
     """

@@ -158,7 +158,7 @@ def check_height(height: str | None, root: Path) -> Height:
 def open_release(
     root: Path, split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
 ) -> Dataset:
-    """Open the annotated takes of a release. See :func:`counterview.data.dataset.open_dataset`.
+    """Open the annotated takes of a release. See :func:`counterview.data.open.open_dataset`.
 
     Raises:
         InputError: the annotation of the split is missing or no JSON, or no such size.
