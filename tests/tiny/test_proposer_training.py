@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX
 from counterview.tiny.training import proposer_boundary, rooms_as_takes
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.config import to_dict
-from counterview.data.dataset import Dataset, Take, open_datasets
+from counterview.data.dataset import Dataset, Take
+from counterview.data.open import open_datasets
 from counterview.errors import MaskError
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.features.cache import ArrayStore, CachedBackbone, image_key
@@ -316,7 +317,7 @@ def prepare(
 
     Args:
         store: where it is kept.
-        takes: roots of a data set (:func:`counterview.data.dataset.open_datasets`) and takes, of which those in
+        takes: roots of a data set (:func:`counterview.data.open.open_datasets`) and takes, of which those in
             ``wanted`` are used.
         wanted: (roots, take uid) to cameras and frames.
         workers: processes.

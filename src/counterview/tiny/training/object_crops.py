@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from counterview.data.dataset import Take, open_datasets
+from counterview.data.dataset import Take
+from counterview.data.open import open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.object_crops import CUT, SIZE, ObjectCropNet, cut
 from counterview.omama.training.image_store import mask_overlaps
