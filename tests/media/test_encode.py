@@ -35,7 +35,7 @@ def test_bad_input_leaves_nothing(tmp_path):
     for frames, error, part in (
         ([], InputError, "needs an image"),
         ([*ramp(2), *ramp(1, (20, 20))], InputError, "differ in size"),
-        ([np.zeros((4, 4), np.uint8)], ImageError, "no RGB array"),
+        ([np.zeros((4, 4), np.uint8)], ImageError, "not an RGB array"),
     ):
         with pytest.raises(error, match=part):
             write_video(path, frames)
