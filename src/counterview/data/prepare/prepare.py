@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from counterview.data.prepare.take import STATE_FOLDER, Settings, TakeJob, Write
 from counterview.errors import AnnotationError, ConfigError, InputError, PathError
 from counterview.media.files import atomic_write, check_name, read_json, write_json
 from counterview.media.jsonstream import Span, index_object
+from counterview.workers import end_with_parent
 
 REPORT_FILE = "prepare-report.json"
 
@@ -246,21 +245,9 @@ def _run(jobs: list[TakeJob], workers: int, progress: Progress | None) -> dict[s
     return results
 
 
-def _die_with_parent() -> None:
-    """Let a worker end when the run is killed; otherwise it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            wait_for([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _pool(jobs: Iterable[TakeJob], workers: int) -> Iterator[tuple[str, tuple[TakeReport, bool]]]:
     """Results as they come; ends early if a process dies."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         waiting: dict[Future[tuple[TakeReport, bool]], str] = {}
         rest = iter(jobs)
