@@ -32,7 +32,7 @@ from counterview.omama.training.mining import representatives
 from counterview.omama.training.neighbours import adjacency, centroids_yx
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.types import ObjectMask
-from counterview.workers import FEW, spread
+from counterview.workers import MIN_POOL_ITEMS, for_each_item
 
 ImageName = tuple[str, str, int]
 """A take's uid, a camera, a frame."""
@@ -331,12 +331,12 @@ def prepare(
         for roots, take in takes
         for camera, frame in sorted(wanted.get((roots, take.uid), ()))
     ]
-    if workers <= 1 or len(items) < FEW:
-        spread(_preparer, (store,), items, workers=1, label="features", progress=progress)
+    if workers <= 1 or len(items) < MIN_POOL_ITEMS:
+        for_each_item(_preparer, (store,), items, workers=1, label="features", progress=progress)
     else:
         given = store.given_backbone
         arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, given)
-        spread(_store_preparer, arguments, items, workers=workers, label="features", progress=progress)
+        for_each_item(_store_preparer, arguments, items, workers=workers, label="features", progress=progress)
     store.forget()
     return len(items)
 
