@@ -33,7 +33,7 @@ def test_the_same_images_give_the_same_bytes(tmp_path):
 def test_bad_input_leaves_nothing(tmp_path):
     path = tmp_path / "x.mp4"
     for frames, error, part in (
-        ([], InputError, "needs an image"),
+        ([], InputError, "needs at least one frame"),
         ([*ramp(2), *ramp(1, (20, 20))], InputError, "differ in size"),
         ([np.zeros((4, 4), np.uint8)], ImageError, "not an RGB array"),
     ):

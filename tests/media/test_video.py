@@ -91,7 +91,7 @@ def test_beyond_the_end(videos: Path) -> None:
         good = [n for n, image in video.read([500, 0, 129]) if not isinstance(image, VideoError)]
         assert good == [0, 129]
         for bad in (-1, 1.5, True, "3"):
-            with pytest.raises(InputError, match="whole numbers"):
+            with pytest.raises(InputError, match="integers of 0 or more"):
                 list(video.read([bad]))
 
 
@@ -214,5 +214,5 @@ def test_sound_alone(tmp_path: Path) -> None:
         frame.sample_rate = 44100
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="holds no images"):
+    with pytest.raises(VideoError, match="has no images"):
         VideoReader(tmp_path / "sound.mp4")
