@@ -8,6 +8,7 @@ from PIL import Image
 
 from counterview.errors import ImageError
 from counterview.media.images import read_image, write_image
+from counterview.types import View
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 
@@ -21,6 +22,11 @@ def test_png_round_trip(tmp_path):
     write_image(tmp_path / "a.png", RGB)
     assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
     assert np.array_equal(read_image((tmp_path / "a.png").read_bytes()), RGB)
+
+
+def test_a_view_is_written_as_its_image(tmp_path):
+    write_image(tmp_path / "a.png", View(RGB))
+    assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".webp"])
