@@ -163,11 +163,11 @@ class ObjectMask:
                     fix="Compare with a threshold first, for example mask > 127.",
                 )
             array = array.astype(np.bool_)
-        flat = np.ravel(array, order="F")
-        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        edges = np.concatenate(([0], changes, [flat.size]))
+        pixels = np.ravel(array, order="F")
+        changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+        edges = np.concatenate(([0], changes, [pixels.size]))
         runs = np.diff(edges)
-        if flat[0]:
+        if pixels[0]:
             runs = np.concatenate(([0], runs))
         return cls((array.shape[0], array.shape[1]), runs)
 

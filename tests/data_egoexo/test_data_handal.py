@@ -73,7 +73,7 @@ def test_errors(tmp_path: Path) -> None:
     scene(tmp_path, 3, split="train")
     with pytest.raises(InputError, match="HANDAL has no split 'val'"):
         open_dataset(tmp_path, "val")
-    with pytest.raises(InputError, match="holds no scene"):
+    with pytest.raises(InputError, match="has no scenes"):
         open_dataset(tmp_path, "test")
     take = open_dataset(tmp_path, "train").takes[0]
     assert take.frames == ()

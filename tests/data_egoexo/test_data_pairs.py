@@ -196,5 +196,5 @@ def test_names_that_the_list_cannot_hold() -> None:
 )
 def test_bad_pair_lists(tmp_path: Path, entry: object) -> None:
     (tmp_path / "p.json").write_text(json.dumps([entry]))
-    with pytest.raises(AnnotationError, match="entry 0 is no pair"):
+    with pytest.raises(AnnotationError, match="entry 0 is not a pair"):
         read_pair_list(tmp_path / "p.json", "ego2exo")

@@ -119,7 +119,7 @@ def test_takes_json_may_be_missing_or_strange(release: Path, tmp_path: Path) -> 
     (tmp_path / "r" / "takes.json").write_text(json.dumps(strange))
     assert read_number(open_dataset(tmp_path / "r", "val").takes[0].frame(EXO, 30)) == 30
     (tmp_path / "r" / "takes.json").write_text("{}")
-    with pytest.raises(AnnotationError, match=r"takes\.json: is no list of takes"):
+    with pytest.raises(AnnotationError, match=r"takes\.json: is not a list of takes"):
         open_dataset(tmp_path / "r", "val")
 
 
@@ -128,7 +128,11 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         open_dataset(tmp_path / "x")
-    for text, message in (("[]", "is no split file"), ('{"val": 3}', "split 'val' is no list"), ("{", "is not JSON")):
+    for text, message in (
+        ("[]", "is not a split file"),
+        ('{"val": 3}', "split 'val' is not a list"),
+        ("{", "is not JSON"),
+    ):
         (tmp_path / "split.json").write_text(text)
         with pytest.raises(InputError, match=message):
             open_dataset(tmp_path)

@@ -1,4 +1,4 @@
-"""Takes, cameras and tracks of Ego-Exo4D (released or prepared), HANDAL and synthetic takes, behind one interface."""
+"""Takes, cameras and tracks of Ego-Exo4D (release or prepared), HANDAL and synthetic data behind one interface."""
 
 from __future__ import annotations
 

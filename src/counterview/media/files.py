@@ -94,7 +94,7 @@ def check_name(name: str) -> str:
     Raises:
         PathError: the name is refused.
     """
-    bad = (
+    invalid = (
         not isinstance(name, str)
         or name in ("", ".", "..")
         or len(name.encode("utf-8", "surrogatepass")) > 255
@@ -105,7 +105,7 @@ def check_name(name: str) -> str:
         or name != name.rstrip(" .")
         or _RESERVED.match(name) is not None
     )
-    if bad:
+    if invalid:
         raise PathError(f"the name {name!r} cannot be used as a file name")
     return name
 
