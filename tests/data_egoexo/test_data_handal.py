@@ -69,6 +69,20 @@ def test_several_objects_and_another_step(tmp_path: Path) -> None:
     assert take.native_size("rgb") == (8, 160)
 
 
+def test_names_without_padding_are_sorted_by_number(tmp_path: Path) -> None:
+    """The image of each frame is as grey as its number."""
+    folder = tmp_path / "handal_dataset_hammers" / "test" / "000001"
+    (folder / "rgb").mkdir(parents=True)
+    (folder / "mask").mkdir()
+    for number in (8, 9, 10, 11, 100):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / "rgb" / f"{number}.png")
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(folder / "mask" / f"{number}_000000.png")
+    take = open_handal(tmp_path, "test", step=1).takes[0]
+    assert take.frames == (8, 9, 10, 11)
+    assert [take.frame("rgb", n)[0, 0, 0] for n in take.frames] == [8, 9, 10, 11]
+    assert [take.frame("rgb+1", n)[0, 0, 0] for n in take.frames] == [9, 10, 11, 100]
+
+
 def test_errors(tmp_path: Path) -> None:
     scene(tmp_path, 3, split="train")
     with pytest.raises(InputError, match="HANDAL has no split 'val'"):

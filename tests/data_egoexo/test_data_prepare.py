@@ -146,6 +146,18 @@ def test_full_size_videos_are_halved_and_quartered(tmp_path: Path) -> None:
     assert take.native_size(EXO) == SIZES[EXO]
 
 
+def test_videos_of_another_aspect_than_their_masks_are_noted(copy: Path, tmp_path: Path) -> None:
+    """Masks are 108 by 192: a video 1 % narrower fits, one 6 % narrower does not."""
+    for name, width in (("cook_1", 180), ("cook_2", 190)):
+        write_video(copy / "takes" / name / "frame_aligned_videos" / f"{EXO}.mp4", 121, (108, width))
+    report = prepare_release(copy, tmp_path / "out", splits=["val"])
+    problems = {take.take_name: take.problems for take in report.takes}
+    assert problems == {
+        "cook_1": [f"camera {EXO}: the video is 108 high and 180 wide, its masks are 108 and 192"],
+        "cook_2": [],
+    }
+
+
 def test_448p_release(tmp_path: Path) -> None:
     release = make_release(tmp_path / "release", [TakeSpec("u", "n", cameras=(EGO, EXO))], height="448")
     assert prepare_release(release, tmp_path / "a", splits=["val"]).height == "448"

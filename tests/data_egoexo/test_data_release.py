@@ -58,6 +58,19 @@ def test_opened_takes_are_few_and_do_not_travel(release: Path) -> None:
     assert [t.uid for t in dataset.takes[:1]] == ["b"]
 
 
+def test_the_least_recently_used_take_is_dropped() -> None:
+    opened: list[str] = []
+
+    def open_take(uid: str) -> Any:
+        opened.append(uid)
+        return object()
+
+    dataset = Dataset(Path("x"), "prepared", None, ["a", "b", "c"], open_take, kept_takes=2)
+    for uid in ("a", "b", "a", "c", "a", "b"):
+        dataset.take(uid)
+    assert opened == ["a", "b", "c", "b"]  # c replaces b, which was used before a
+
+
 def test_unknown_names_are_answered_with_the_nearest(release: Path) -> None:
     dataset = open_dataset(release, "val")
     with pytest.raises(InputError, match="no take 'aa'"):
