@@ -40,7 +40,7 @@ def test_pairs_are_a_hundred_places_apart(tmp_path: Path) -> None:
     assert [(p.query_camera, p.target_camera, p.frame, p.target_visible) for p in pairs] == [
         ("rgb", "rgb+100", 100, True),
         ("rgb", "rgb+100", 103, True),
-        ("rgb", "rgb+100", 106, False),  # looked at, not seen
+        ("rgb", "rgb+100", 106, False),  # annotated, not visible
         ("rgb", "rgb+100", 109, True),
     ]
     for pair in enumerate_pairs(dataset, "ego2exo", targets="visible"):

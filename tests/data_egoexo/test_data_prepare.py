@@ -394,7 +394,7 @@ def test_what_was_lost_is_made_again(release: Path, tmp_path: Path, lost: str) -
     assert contents(tmp_path / "out") == before
 
 
-def test_a_replaced_video_is_read_anew(copy: Path, tmp_path: Path) -> None:
+def test_a_replaced_video_is_read_again(copy: Path, tmp_path: Path) -> None:
     prepare_release(copy, tmp_path / "out", splits=["val"])
     video = copy / "takes" / "cook_1" / "frame_aligned_videos" / f"{EXO}.mp4"
     write_video(video, 121, (216, 384))
@@ -493,7 +493,7 @@ def test_two_runs_at_once_are_kept_apart(release: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoilt", ["{", "null", '{"version": 1, "videos": {}, "report": {"x": 1}}'])
-def test_a_spoilt_record_means_anew(release: Path, tmp_path: Path, spoilt: str) -> None:
+def test_a_spoilt_record_means_starting_again(release: Path, tmp_path: Path, spoilt: str) -> None:
     prepare_release(release, tmp_path / "out", splits=["val"])
     before = contents(tmp_path / "out")
     (tmp_path / "out" / ".counterview" / "takes" / "uid-a.json").write_text(spoilt)

@@ -136,7 +136,7 @@ def test_takes_json_may_be_missing_or_strange(release: Path, tmp_path: Path) -> 
         open_dataset(tmp_path / "r", "val")
 
 
-def test_what_is_no_data_set(tmp_path: Path) -> None:
+def test_what_is_not_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a data set of a known format"):
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
@@ -218,12 +218,12 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spoil=st.lists(st.tuples(st.integers(0, 10_000), JSON), min_size=1, max_size=4), official=st.booleans())
 def test_spoilt_annotations_raise_or_are_noted(tmp_path: Path, spoil: list[tuple[int, Any]], official: bool) -> None:
-    """Whatever stands in a take's annotation, it is read, noted or refused with one of our errors."""
+    """Whatever is in a take's annotation, it is read, noted or refused with one of our errors."""
     content: Any = json.loads(json.dumps(SPEC))
     if official:
         masks = {o: {c: dict.fromkeys(e["annotation"], MASK) for c, e in cs.items()} for o, cs in content.items()}
-        looked = {o: {c: e["annotated_frames"] for c, e in cs.items()} for o, cs in content.items()}
-        content = {"masks": masks, "subsample_idx": [0, 30], "annotated_frames": looked}
+        annotated_frames = {o: {c: e["annotated_frames"] for c, e in cs.items()} for o, cs in content.items()}
+        content = {"masks": masks, "subsample_idx": [0, 30], "annotated_frames": annotated_frames}
     else:
         content = {"scenario": "x", "take_name": "n", "object_masks": content}
     for place, value in spoil:

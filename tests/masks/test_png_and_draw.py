@@ -65,7 +65,7 @@ def test_all_black_and_all_white(tmp_path):
         assert png.read_mask(tmp_path / "a.png").all() == bool(value)
 
 
-def test_what_is_no_mask(tmp_path):
+def test_what_is_not_a_mask(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 5, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
     with pytest.raises(MaskError, match="colour image"):
         png.read_mask(tmp_path / "rgb.png")

@@ -71,7 +71,7 @@ def test_grey_16_bit_palette_alpha_and_cmyk(tmp_path):
     assert read_image(save(Image.fromarray(grey > 99), tmp_path / "1.png")).max() == 255
 
 
-def test_what_is_no_image(tmp_path):
+def test_what_is_not_an_image(tmp_path):
     jpeg = io.BytesIO()
     Image.fromarray(np.tile(RGB, (10, 10, 1))).save(jpeg, "JPEG")
     (tmp_path / "cut.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
