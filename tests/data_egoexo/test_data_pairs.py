@@ -40,7 +40,7 @@ def tracks(**cameras: list[int]) -> dict[str, dict[str, object]]:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """Two takes. In the first the bolt has masks in the ego camera at 0, 30, 60, in cam01 at 30 and 90 (0 is annotated too)."""
+    """Two takes. The bolt of the first has masks at 0, 30, 60 in the ego camera, at 30, 90 in cam01, annotated at 0."""
     contents = {
         "take-a": {
             "masks": {
