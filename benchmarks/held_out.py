@@ -50,8 +50,9 @@ from benchmarks.held_out_systems import (
     Systems,
     answer,
 )
-from counterview.data.dataset import DIRECTIONS, Dataset, open_dataset
+from counterview.data.dataset import DIRECTIONS, Dataset
 from counterview.data.formats.prepared import read_splits
+from counterview.data.open import open_dataset
 from counterview.errors import CounterviewError, InputError
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import differences, intervals

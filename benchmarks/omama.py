@@ -24,7 +24,8 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 
 from benchmarks.common import record, show, timed
 from counterview.config import load_config
-from counterview.data.dataset import DIRECTIONS, open_dataset
+from counterview.data.dataset import DIRECTIONS
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.features import FeatureMap, load_backbone
 from counterview.inference.dataset import predict

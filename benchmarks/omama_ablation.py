@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.common import record, show
 from counterview.config import to_dict
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameTable
 from counterview.media.files import read_json, write_json

@@ -159,7 +159,7 @@ def write_annotation(root: Path, gigabytes: float) -> int:
 
 PROBE = """
 import json, pathlib, sys, time
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 
 def peak():  # since this program began; resource.getrusage would count its parent's memory
     return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

@@ -57,7 +57,7 @@ def test_all_problems_at_once_with_the_nearest_name():
         "kind is 'c'",
         "size is [1], expected 2 values",
         "on is 1, expected true or false",
-        "inner.steps is True, expected a whole number",
+        "inner.steps is True, expected an integer",
         "'inner.rat' (did you mean 'rate'?)",
         "name is missing",
     ):
@@ -68,7 +68,7 @@ def test_all_problems_at_once_with_the_nearest_name():
     ("text", "part"),
     [
         ("a: [", "not YAML"),
-        ("- 1", "no configuration"),
+        ("- 1", "not a configuration"),
         ("name: 1", "expected text"),
         ("name: x\ninner: {rate: -1}", "rate must be positive"),
         ("name: !!python/object:os.system x", "not YAML"),
@@ -87,7 +87,7 @@ def test_missing_file_and_bad_override(tmp_path: Path):
         load_config(Outer, tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="key=value"):
         load_config(Outer, {"name": "x"}, ["inner"])
-    with pytest.raises(ConfigError, match="no group"):
+    with pytest.raises(ConfigError, match="not a group"):
         load_config(Outer, {"name": "x"}, ["name.first=1"])
 
 

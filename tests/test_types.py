@@ -95,7 +95,14 @@ def test_a_view_holds_an_rgb_image():
         View(np.zeros((4, 6, 3), np.uint8), frame=-1)
 
 
-def test_a_track_tells_absent_from_unknown():
+def test_a_view_stands_for_its_image():
+    image = np.zeros((4, 6, 3), np.uint8)
+    view = View(image, camera="cam01")
+    assert as_rgb(view) is image
+    assert View(view, frame=3).image is image
+
+
+def test_a_track_separates_not_visible_from_unknown():
     mask = ObjectMask.from_array(np.ones((2, 2), bool))
     track = Track("mug", "cam01", {30: mask, 0: ObjectMask.empty((2, 2))}, frozenset({60}))
     assert [track.visibility(f) for f in (0, 30, 60, 90)] == [

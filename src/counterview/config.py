@@ -1,11 +1,11 @@
 """Configurations: plain dataclasses, from and to YAML and JSON.
 
 A configuration is a dataclass whose fields are numbers, texts, truth values, lists or tuples of these,
-mappings with text keys, ``Literal`` choices, optional ones, or other dataclasses. A field's help text stands
-in its metadata (``field(default=…, metadata={"help": "…"})``); the command line shows it. A field that was renamed
-lists its earlier names there (``"formerly": ("…",)``), so that files of earlier versions load. A dataclass checks
-its values in ``__post_init__`` by raising ``ConfigError`` or ``ValueError``. All problems of a file are
-reported together.
+mappings with text keys, ``Literal`` choices, optional ones, or other dataclasses. A field's help text is in its
+metadata (``field(default=…, metadata={"help": "…"})``); the command line shows it. A renamed field lists its
+earlier names there (``"formerly": ("…",)``), so that files of earlier versions load. A dataclass checks its
+values in ``__post_init__`` by raising ``ConfigError`` or ``ValueError``. All problems of a file are reported
+together.
 """
 
 from __future__ import annotations
@@ -38,8 +38,20 @@ def load_config(cls: type[T], source: str | os.PathLike[str] | Mapping[str, Any]
             value is read as YAML.
 
     Raises:
-        ConfigError: the file cannot be read, a key is unknown (the nearest known one is named), a value
+        ConfigError: the file cannot be read, a key is unknown (the message names the nearest key), or a value
             has the wrong type or is refused by the dataclass. One error lists every problem.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Schedule:
+    ...     steps: int
+    ...     rate: float = 1e-4
+    >>> load_config(Schedule, {"steps": 100}, ["rate=3e-5"])
+    Schedule(steps=100, rate=3e-05)
+    >>> load_config(Schedule, {"step": 100, "rate": "fast"})
+    Traceback (most recent call last):
+    counterview.errors.ConfigError: 3 problems: unknown key 'step' (did you mean 'steps'?); rate is 'fast', \
+expected a number; steps is missing
     """
     path = None if isinstance(source, Mapping) else Path(source)
     values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
@@ -57,7 +69,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML (or JSON) file that holds one mapping, with PyYAML's safe loader.
 
     Raises:
-        ConfigError: missing, too large, not YAML, or no mapping.
+        ConfigError: the file is missing, too large, not YAML, or does not hold a mapping.
     """
     path = Path(path)
     try:
@@ -77,7 +89,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError("is no configuration", path=path, found=type(values).__name__, expected="keys and values")
+        raise ConfigError("is not a configuration", path=path, found=type(values).__name__, expected="keys and values")
     return values
 
 
@@ -92,7 +104,7 @@ def dump_yaml(config: Any) -> str:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """Help text of every field, nested ones as ``outer.inner``."""
+    """Help text of every field by its name; nested ones are named ``outer.inner``."""
     lines: dict[str, str] = {}
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
@@ -111,9 +123,18 @@ def out_of_range(
     at_most: float | None = None,
     below: float | None = None,
 ) -> list[str]:
-    """A line for each of a configuration's numbers that is not within the bounds; an optional one may be None.
+    """Check numbers of a configuration against bounds, for its ``__post_init__``.
 
-    For ``__post_init__`` of a configuration. Not a number is out of every range.
+    Args:
+        config: the configuration.
+        names: fields to check. ``None`` is within every range, NaN out of every range.
+        at_least: lower bound, included.
+        above: lower bound, excluded.
+        at_most: upper bound, included.
+        below: upper bound, excluded.
+
+    Returns:
+        one line for each field out of range.
     """
     bounds = (
         (at_least, operator.ge, "{} or more"),
@@ -130,10 +151,14 @@ def out_of_range(
     ]
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A phrase that suggests the nearest of ``known``, or lists them: for error messages."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(known))
+def nearest(name: str, choices: Sequence[str]) -> str:
+    """A phrase for error messages that suggests the nearest of ``choices``, or lists them all.
+
+    >>> nearest("exo2ergo", ["ego2exo", "exo2ego"])
+    "did you mean 'exo2ego'?"
+    """
+    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(choices))
 
 
 def _plain(value: Any) -> Any:
@@ -149,20 +174,20 @@ def _plain(value: Any) -> Any:
 
 
 def _override(values: dict[str, Any], text: str) -> None:
-    key, found, raw = text.partition("=")
-    if not found or not key:
+    key, separator, raw = text.partition("=")
+    if not separator or not key:
         raise ConfigError("an override is key=value", found=repr(text))
     try:
         value = yaml.safe_load(raw)
     except yaml.YAMLError:
         raise ConfigError(f"the value of {key} is not YAML", found=repr(raw)) from None
     *outer, last = key.split(".")
-    place: Any = values
+    group: Any = values
     for name in outer:
-        place = place.setdefault(name, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"{key} cannot be set", found=f"{name} is no group of values")
-    place[last] = value
+        group = group.setdefault(name, {})
+        if not isinstance(group, dict):
+            raise ConfigError(f"{key} cannot be set", found=f"{name} is not a group of values")
+    group[last] = value
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str]) -> Any:
@@ -171,10 +196,10 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     renamed = {old: f.name for f in fields.values() for old in f.metadata.get("formerly", ())}
     arguments = {}
-    for given, value in values.items():
-        key = renamed.get(given, given)
-        if key != given and key in values:
-            problems.append(f"{prefix}{given} is the earlier name of {prefix}{key}, which is given too")
+    for name, value in values.items():
+        key = renamed.get(name, name)
+        if key != name and key in values:
+            problems.append(f"{prefix}{name} is the earlier name of {prefix}{key}, which is given too")
             continue
         if key not in fields:
             problems.append(f"unknown key {f'{prefix}{key}'!r} ({nearest(str(key), list(fields))})")
@@ -245,7 +270,7 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         return (
             value
             if isinstance(value, int) and not isinstance(value, bool)
-            else _mismatch(name, value, "a whole number", problems)
+            else _mismatch(name, value, "an integer", problems)
         )
     if hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Which device and which number type to compute with."""
+"""Device and dtype by name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` is CUDA, else MPS, else the CPU.
+    """The device of a name; ``auto`` is CUDA, else MPS, else the CPU.
 
     Raises:
-        ConfigError: no such device, or it is not there.
+        ConfigError: an unknown name, or a device that is not available on this machine.
     """
     import torch
 
@@ -36,17 +36,17 @@ def resolve_device(name: str = "auto") -> torch.device:
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {name!r} is not there",
+            f"device {name!r} is not available",
             found=f"{torch.cuda.device_count()} CUDA devices with torch {torch.__version__}",
             fix="Use device auto or cpu.",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device 'mps' is not there", fix="Use device auto or cpu.")
+        raise ConfigError("device 'mps' is not available", fix="Use device auto or cpu.")
     return device
 
 
 def resolve_dtype(name: str = "float32") -> torch.dtype:
-    """The torch type of that name: float32, or float16 or bfloat16 for speed.
+    """The torch dtype of a name: float32, or float16 or bfloat16 for speed.
 
     Raises:
         ConfigError: another name.
@@ -54,8 +54,8 @@ def resolve_dtype(name: str = "float32") -> torch.dtype:
     import torch
 
     if name not in DTYPES:
-        raise ConfigError(f"unknown number type {name!r} ({nearest(name, DTYPES)})", expected=", ".join(DTYPES))
+        raise ConfigError(f"unknown dtype {name!r} ({nearest(name, DTYPES)})", expected=", ".join(DTYPES))
     dtype = getattr(torch, name)
     if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"torch {torch.__version__} has no number type {name!r}")
+        raise ConfigError(f"torch {torch.__version__} has no dtype {name!r}")
     return dtype

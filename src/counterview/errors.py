@@ -1,4 +1,4 @@
-"""Typed errors: one line that says what was wrong, where, what was expected and what to do.
+"""Typed errors: one line with the problem, its place, what was expected and the fix.
 
 Every error that Counterview raises on purpose derives from :class:`CounterviewError`. The command
 line prints ``str(error)`` and exits with ``error.exit_code``: 2 for bad input, 1 for a failure that
@@ -16,9 +16,15 @@ class CounterviewError(Exception):
     Args:
         problem: what went wrong, in a few words.
         path: the file or folder concerned.
-        found: what was found there.
+        found: the value that caused it.
         expected: what was expected instead.
         fix: what the reader can do about it.
+
+    Attributes:
+        exit_code: the exit status of the command line after this error.
+
+    >>> print(InputError("is not a mask", path="mug.jpg", found="RGB", expected="grey", fix="Save it as a grey PNG."))
+    mug.jpg: is not a mask; found RGB; expected grey. Save it as a grey PNG.
     """
 
     exit_code = 1
@@ -68,11 +74,11 @@ class InputError(CounterviewError):
 
 
 class ImageError(InputError):
-    """An image that is missing, not an image, damaged, or too large."""
+    """An image file that is missing, damaged, too large or not an image, or an array that is not an image."""
 
 
 class VideoError(InputError):
-    """A video that is missing, damaged, or lacks the frame asked for."""
+    """A video that is missing or damaged, or lacks the requested frame."""
 
 
 class MaskError(InputError):
@@ -88,11 +94,11 @@ class AnnotationError(InputError):
 
 
 class PredictionError(InputError):
-    """A prediction file that does not follow its format, or lacks what the protocol asks for."""
+    """A prediction file that does not follow its format, or lacks what the protocol requires."""
 
 
 class ProposalError(InputError):
-    """Proposals that cannot be made or read, or of which there are none."""
+    """Proposals that cannot be generated or read, or an image without proposals."""
 
 
 class PathError(InputError):
@@ -104,7 +110,7 @@ class CheckpointError(InputError):
 
 
 class WeightsError(CounterviewError):
-    """Weights that cannot be had: no network, no such repository, access not granted."""
+    """Weights that are not available: no network, no such repository, or access not granted."""
 
 
 class MissingExtraError(CounterviewError):
@@ -112,7 +118,7 @@ class MissingExtraError(CounterviewError):
 
     Args:
         extra: name of the extra, as in ``pip install "counterview[extra]"``.
-        what: what needs it.
+        what: the feature that needs it.
     """
 
     def __init__(self, extra: str, what: str) -> None:

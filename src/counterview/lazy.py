@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing the package costs nothing."""
+"""Public names of a package that are imported on first use, so that importing the package is cheap."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 
 
 def exports(package: str, table: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package.
+    """The ``__getattr__`` and ``__dir__`` of a package with lazy imports (PEP 562).
 
     Args:
-        package: its ``__name__``.
-        table: each public name and the module that defines it.
+        package: the package's ``__name__``.
+        table: public name to the module that defines it.
+
+    Returns:
+        the two functions, to be assigned at the end of the package's ``__init__.py``. The first raises
+        ``AttributeError`` for a name that is not in ``table``.
     """
 
     def get(name: str) -> Any:

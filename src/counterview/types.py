@@ -1,6 +1,6 @@
 """The values that flow through Counterview: views, masks, matches and tracks.
 
-All of them are frozen and validated when they are made, so that the code behind need not check again.
+All of them are frozen and validated on construction, so that later code need not check them again.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ BoolImage = NDArray[np.bool_]
 """A dense mask, shape ``(H, W)``."""
 
 RgbImage = NDArray[np.uint8]
-"""An image, shape ``(H, W, 3)``, red first."""
+"""An image, shape ``(H, W, 3)``, uint8, channels in the order red, green, blue."""
 
 
 def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
-    """Check that ``image`` is an ``(H, W, 3)`` uint8 array with at least one pixel, and return it.
+    """Return the pixels of an image, checked. Every call of Counterview that takes an image begins with this.
+
+    Args:
+        image: an ``(H, W, 3)`` uint8 array with at least one pixel, or a :class:`View`, whose image is returned.
+        what: name of the image in an error message, for example ``"query image"``.
+
+    Returns:
+        ``(H, W, 3)`` uint8; the array itself, not a copy.
 
     Raises:
         ImageError: another type, shape or dtype.
     """
+    if isinstance(image, View):
+        return image.image  # checked when the view was constructed
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ImageError(
-            f"the {what} is no RGB array",
+            f"the {what} is not an RGB array",
             found=found,
             expected="uint8 (H, W, 3)",
             fix="Read images with counterview.media.images.read_image.",
@@ -45,13 +54,21 @@ def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One image of one camera.
+    """One image of one camera, with its origin.
+
+    A view may stand for its image in every call that takes an image: ``match`` and ``encode`` of a model,
+    proposers, features, :func:`counterview.media.images.write_image`, :func:`counterview.media.encode.write_video`
+    and the functions of :mod:`counterview.masks.draw`. All of them read it through :func:`as_rgb`.
 
     Attributes:
-        image: ``(H, W, 3)`` uint8, RGB.
-        camera: name of the camera, if known.
-        frame: frame number in its video, if it comes from one.
-        path: where it was read, if it was.
+        image: ``(H, W, 3)`` uint8, RGB. The constructor also accepts another view and takes its image.
+        camera: name of the camera; ``None`` if unknown.
+        frame: frame number in its video, 0 or more; ``None`` for an image that is not from a video.
+        path: the file that it was read from; ``None`` if it was not read from a file.
+
+    Raises:
+        ImageError: the image is not an ``(H, W, 3)`` uint8 array.
+        InputError: the frame number is not an integer of 0 or more.
     """
 
     image: RgbImage
@@ -60,9 +77,9 @@ class View:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        as_rgb(self.image)
+        object.__setattr__(self, "image", as_rgb(self.image))
         if self.frame is not None and (isinstance(self.frame, bool) or int(self.frame) != self.frame or self.frame < 0):
-            raise InputError("a frame number is a whole number from 0", found=repr(self.frame))
+            raise InputError("a frame number is an integer of 0 or more", found=repr(self.frame))
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -70,8 +87,12 @@ class View:
         return self.image.shape[0], self.image.shape[1]
 
 
+ImageLike = RgbImage | View
+"""What a call that takes an image accepts: ``(H, W, 3)`` uint8, or a :class:`View`."""
+
+
 class Visibility(enum.StrEnum):
-    """What is known of an object in a frame. Ego-Exo4D tells the last two apart by ``annotated_frames``."""
+    """What is known of an object in a frame. Ego-Exo4D separates the last two by ``annotated_frames``."""
 
     VISIBLE = "visible"
     NOT_VISIBLE = "not visible"
@@ -80,11 +101,11 @@ class Visibility(enum.StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class ObjectMask:
-    """A binary mask kept as run lengths in COCO's column-major order.
+    """A binary mask, stored as run lengths in COCO's column-major order.
 
     Attributes:
         size_hw: height and width in pixels.
-        runs: ``(R,)`` int64 lengths of alternating runs, zeros first; they sum to ``H * W``. Kept in
+        runs: ``(R,)`` int64 lengths of alternating runs, zeros first; they sum to ``H * W``. Stored in
             normal form: only the first run may be 0, so equal masks have equal runs.
 
     Raises:
@@ -100,10 +121,10 @@ class ObjectMask:
             raise MaskError("a mask has a height and a width of at least 1", found=self.size_hw)
         runs = np.asarray(self.runs)
         if runs.ndim != 1 or (runs.size and not np.issubdtype(runs.dtype, np.integer)):
-            raise MaskError("run lengths are a flat list of whole numbers", found=f"{runs.dtype} {runs.shape}")
+            raise MaskError("run lengths are a one-dimensional list of integers", found=f"{runs.dtype} {runs.shape}")
         runs = runs.astype(np.int64)
         if runs.size == 0 or (runs < 0).any():
-            raise MaskError("run lengths must be there and must not be negative", found=runs[:8].tolist())
+            raise MaskError("a mask has at least one run length, and none is negative", found=runs[:8].tolist())
         total = sum(runs.tolist()) if runs.max() > 2**31 else int(runs.sum())
         if total != size[0] * size[1]:
             raise MaskError(
@@ -123,10 +144,16 @@ class ObjectMask:
 
         Raises:
             MaskError: another shape, or values other than 0 and 1.
+
+        >>> mask = ObjectMask.from_array([[0, 1, 1], [0, 1, 0]])
+        >>> mask
+        ObjectMask(size_hw=(2, 3), area=3, box_xywh=(1, 0, 2, 2))
+        >>> mask.runs.tolist()  # down the columns: two zeros, three ones, one zero
+        [2, 3, 1]
         """
         array = np.asarray(mask)
         if array.ndim != 2 or 0 in array.shape:
-            raise MaskError("a mask is a flat image", found=f"shape {array.shape}", expected="(H, W)")
+            raise MaskError("a mask is two-dimensional", found=f"shape {array.shape}", expected="(H, W)")
         if array.dtype != np.bool_:
             if not np.issubdtype(array.dtype, np.integer) or not np.isin(array, (0, 1)).all():
                 raise MaskError(
@@ -136,37 +163,44 @@ class ObjectMask:
                     fix="Compare with a threshold first, for example mask > 127.",
                 )
             array = array.astype(np.bool_)
-        flat = np.ravel(array, order="F")
-        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        edges = np.concatenate(([0], changes, [flat.size]))
+        pixels = np.ravel(array, order="F")
+        changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+        edges = np.concatenate(([0], changes, [pixels.size]))
         runs = np.diff(edges)
-        if flat[0]:
+        if pixels[0]:
             runs = np.concatenate(([0], runs))
         return cls((array.shape[0], array.shape[1]), runs)
 
     @classmethod
     def empty(cls, size_hw: tuple[int, int]) -> ObjectMask:
-        """The mask of ``size_hw`` without a pixel."""
+        """The empty mask of height and width ``size_hw`` in pixels."""
         return cls(size_hw, np.array([int(size_hw[0]) * int(size_hw[1])]))
 
     def to_array(self) -> BoolImage:
-        """Decode to ``(H, W)`` bool."""
+        """Decode to a dense mask, ``(H, W)`` bool.
+
+        >>> ObjectMask((2, 3), np.array([2, 3, 1])).to_array().astype(int).tolist()
+        [[0, 1, 1], [0, 1, 0]]
+        """
         values = np.zeros(len(self.runs), dtype=np.bool_)
         values[1::2] = True
         return np.repeat(values, self.runs).reshape(self.size_hw, order="F")
 
     @cached_property
     def area(self) -> int:
-        """Number of pixels inside."""
+        """Number of pixels in the mask."""
         return int(self.runs[1::2].sum())
 
     @property
     def is_empty(self) -> bool:
-        """Whether no pixel is inside."""
+        """Whether the mask has no pixels."""
         return self.area == 0
 
     def intervals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Starts and ends (half-open, column-major flat indices) of the runs inside the mask, each ``(K,)``."""
+        """Starts and ends of the runs inside the mask, each ``(K,)`` int64.
+
+        A run covers the column-major pixel indices ``start <= i < end``; pixel ``(x, y)`` has the index ``x * H + y``.
+        """
         ends = np.cumsum(self.runs)
         return ends[0::2][: len(self.runs) // 2], ends[1::2]
 
@@ -207,7 +241,7 @@ class ObjectMask:
 
 
 def _normal_form(runs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Merge what a zero-length run keeps apart, and drop a trailing one."""
+    """Merge runs ``(R,)`` that a run of length 0 separates, and drop a trailing 0."""
     if runs.size > 1 and (runs[1:] == 0).any():
         values = np.arange(runs.size) % 2 == 1
         keep = runs > 0
@@ -221,10 +255,10 @@ def _normal_form(runs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A mask of the target image that was considered, and how well it fits.
+    """One candidate mask of the target image, with its score.
 
     Attributes:
-        mask_rle: the mask.
+        mask_rle: the mask, at the size of the target image.
         similarity: cosine with the query object, in ``[-1, 1]``.
         proposal: index among the proposals of the image.
     """
@@ -241,15 +275,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Match:
-    """The answer for one query object.
+    """The match of one query object in the target image.
 
     Attributes:
         name: name of the query object.
-        mask_rle: where it is in the target image; empty when nothing was found.
-        similarity: cosine of query and answer, in ``[-1, 1]``.
-        visibility: probability that the object can be seen in the target image, in ``[0, 1]``.
-        candidates: the best candidates, best first; the first is the answer.
-        notes: what the reader should know, for example that the query mask was too small for the features.
+        mask_rle: its mask in the target image; empty if no proposal was available.
+        similarity: cosine of the query object and the matched candidate, in ``[-1, 1]``.
+        visibility: probability that the object is visible in the target image, in ``[0, 1]``.
+        candidates: the best candidates, best first; the first one is the match.
+        notes: warnings for the reader, for example that the query mask was too small for the features.
+
+    Raises:
+        InputError: the visibility is not a probability, or the similarity not a cosine.
     """
 
     name: str
@@ -275,15 +312,26 @@ class Match:
 class Track:
     """One object's masks in one camera over time.
 
-    A frame is *visible* if it has a mask, *not visible* if it was looked at and the object was not seen,
-    and *unknown* if nobody looked. A mask without a pixel still counts as a mask: that is how the official
-    evaluation reads it.
+    The object is *visible* in a frame with a mask, *not visible* in an annotated frame without one, and *unknown*
+    in a frame that was not annotated. An empty mask still counts as a mask: so the official evaluation reads it.
+    Iteration yields the annotated frames in order.
 
     Attributes:
         name: the object's name.
         camera: the camera's name.
-        masks: frame number to mask, for the frames in which it is visible.
-        annotated_frames: the frames that were looked at; those with a mask are always among them.
+        masks: frame number to mask, for the frames in which the object is visible.
+        annotated_frames: the frames that were annotated; those with a mask are always among them.
+
+    Raises:
+        InputError: a frame number is not an integer of 0 or more.
+        MaskError: the masks have several sizes.
+
+    >>> mask = ObjectMask.from_array([[0, 1], [1, 1]])
+    >>> track = Track("mug", "cam01", {30: mask}, frozenset({30, 60}))
+    >>> [str(track.visibility(frame)) for frame in (30, 60, 90)]
+    ['visible', 'not visible', 'unknown']
+    >>> list(track), track.masks[30].area
+    ([30, 60], 3)
     """
 
     name: str
@@ -294,7 +342,7 @@ class Track:
     def __post_init__(self) -> None:
         for frame in (*self.masks, *self.annotated_frames):
             if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
-                raise InputError(f"track {self.name!r}: a frame number is a whole number from 0", found=repr(frame))
+                raise InputError(f"track {self.name!r}: a frame number is an integer of 0 or more", found=repr(frame))
         sizes = {mask.size_hw for mask in self.masks.values()}
         if len(sizes) > 1:
             raise MaskError(
@@ -314,7 +362,7 @@ class Track:
         return Visibility.NOT_VISIBLE if frame in self.annotated_frames else Visibility.UNKNOWN
 
     def __iter__(self) -> Iterator[int]:
-        """The frames that were looked at, in order."""
+        """The annotated frames, in order."""
         return iter(sorted(self.annotated_frames))
 
     def __len__(self) -> int:

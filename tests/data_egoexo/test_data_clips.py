@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from counterview.data.clips import ClipSampler, clip_sources, enumerate_clips
-from counterview.data.dataset import Dataset, open_dataset
+from counterview.data.clips import ClipSampler, ClipSource, clip_sources, enumerate_clips
+from counterview.data.dataset import Dataset
+from counterview.data.open import open_dataset
 from counterview.errors import InputError
 from tests.data_egoexo.release_maker import EGO, EXO, PORTRAIT, TakeSpec, annotation_of, make_release
 
@@ -93,6 +94,20 @@ def test_draws_are_fair(dataset: Dataset) -> None:
     assert set(starts) == set(range(7))
     assert all(65 < n < 140 for n in starts.values()), starts  # 100 expected, standard deviation 9
     assert all(400 < others[name] < 540 for name in ("b", "c/d", "e")), others  # 467 expected
+
+
+def test_further_objects_are_visible_in_the_clip() -> None:
+    """An object that is usable in every frame of a clip, but visible in none, has nothing to follow."""
+    frames = tuple(range(0, 330, 30))
+    cup, lid = (
+        ClipSource("u", EGO, EXO, name, frames, frozenset(visible))
+        for name, visible in (("cup", frames), ("lid", [300]))
+    )
+    sampler = ClipSampler([cup, lid], length=4)
+    clips = [sampler.clip(epoch, index) for epoch in range(40) for index in range(2)]
+    of_cup = [clip for clip in clips if clip.objects[0] == "cup"]
+    assert len({clip.frames for clip in of_cup}) > 4
+    assert all(("lid" in clip.objects) == (300 in clip.frames) for clip in of_cup)
 
 
 def test_too_little_to_cut_from(dataset: Dataset) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from counterview.data.dataset import open_dataset
 from counterview.data.formats.handal import open_handal
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, ImageError, InputError
 from counterview.types import Visibility
@@ -40,7 +40,7 @@ def test_pairs_are_a_hundred_places_apart(tmp_path: Path) -> None:
     assert [(p.query_camera, p.target_camera, p.frame, p.target_visible) for p in pairs] == [
         ("rgb", "rgb+100", 100, True),
         ("rgb", "rgb+100", 103, True),
-        ("rgb", "rgb+100", 106, False),  # looked at, not seen
+        ("rgb", "rgb+100", 106, False),  # annotated, not visible
         ("rgb", "rgb+100", 109, True),
     ]
     for pair in enumerate_pairs(dataset, "ego2exo", targets="visible"):
@@ -69,11 +69,25 @@ def test_several_objects_and_another_step(tmp_path: Path) -> None:
     assert take.native_size("rgb") == (8, 160)
 
 
+def test_names_without_padding_are_sorted_by_number(tmp_path: Path) -> None:
+    """The image of each frame is as grey as its number."""
+    folder = tmp_path / "handal_dataset_hammers" / "test" / "000001"
+    (folder / "rgb").mkdir(parents=True)
+    (folder / "mask").mkdir()
+    for number in (8, 9, 10, 11, 100):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / "rgb" / f"{number}.png")
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(folder / "mask" / f"{number}_000000.png")
+    take = open_handal(tmp_path, "test", step=1).takes[0]
+    assert take.frames == (8, 9, 10, 11)
+    assert [take.frame("rgb", n)[0, 0, 0] for n in take.frames] == [8, 9, 10, 11]
+    assert [take.frame("rgb+1", n)[0, 0, 0] for n in take.frames] == [9, 10, 11, 100]
+
+
 def test_errors(tmp_path: Path) -> None:
     scene(tmp_path, 3, split="train")
     with pytest.raises(InputError, match="HANDAL has no split 'val'"):
         open_dataset(tmp_path, "val")
-    with pytest.raises(InputError, match="holds no scene"):
+    with pytest.raises(InputError, match="has no scenes"):
         open_dataset(tmp_path, "test")
     take = open_dataset(tmp_path, "train").takes[0]
     assert take.frames == ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.data.pairs import (
     FramePair,
     PairTable,
@@ -40,7 +40,7 @@ def tracks(**cameras: list[int]) -> dict[str, dict[str, object]]:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """Two takes. In the first the bolt is seen by the ego at 0, 30, 60, by cam01 at 30 (90 looked at, 0 too)."""
+    """Two takes. The bolt of the first has masks at 0, 30, 60 in the ego camera, at 30, 90 in cam01, annotated at 0."""
     contents = {
         "take-a": {
             "masks": {
@@ -108,9 +108,9 @@ def test_targets(prepared: Path) -> None:
 
     bolt, bowl = "bolt/nut_0", "bowl 1"
     assert found("official") == [
-        (bolt, EXO, 0, False),  # looked at, no mask
+        (bolt, EXO, 0, False),  # annotated, no mask
         (bolt, EXO, 30, True),
-        (bolt, EXO, 60, None),  # nobody looked
+        (bolt, EXO, 60, None),  # not annotated
         (bolt, EXO2, 0, None),
         (bolt, EXO2, 30, None),
         (bolt, EXO2, 60, None),
@@ -148,7 +148,7 @@ def test_table_keeps_every_field() -> None:
     assert len(PairTable.from_pairs([])) == 0
 
 
-def test_share_depends_on_the_seed_alone() -> None:
+def test_a_fraction_depends_on_the_seed_alone() -> None:
     pairs = many(3000)
     fifth = subset(pairs, 0.2, seed=5)
     assert len(fifth) == 600
@@ -196,5 +196,5 @@ def test_names_that_the_list_cannot_hold() -> None:
 )
 def test_bad_pair_lists(tmp_path: Path, entry: object) -> None:
     (tmp_path / "p.json").write_text(json.dumps([entry]))
-    with pytest.raises(AnnotationError, match="entry 0 is no pair"):
+    with pytest.raises(AnnotationError, match="entry 0 is not a pair"):
         read_pair_list(tmp_path / "p.json", "ego2exo")

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from counterview.data.dataset import open_dataset
 from counterview.data.formats.release import TakeFacts
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.data.prepare import take as prepare_take
 from counterview.data.prepare.prepare import _run, prepare_release
-from counterview.data.prepare.take import Settings, TakeJob, WriteError, image_size
+from counterview.data.prepare.take import PrepareSettings, TakeJob, WriteError, image_size
 from counterview.errors import ConfigError, InputError, VideoError
 from counterview.media.jsonstream import index_object
 from counterview.media.video import VideoReader
@@ -68,7 +68,7 @@ def edit(release: Path, change, split: str = "val") -> None:
 def test_layout_to_the_letter(release: Path, tmp_path: Path) -> None:
     report = prepare_release(release, tmp_path / "out", splits=["val"])
     out = tmp_path / "out"
-    assert report.is_whole
+    assert report.is_complete
     assert report.counts == {"prepared": 2}
     assert json.loads((out / "split.json").read_text()) == {"train": [], "val": ["uid-b", "uid-a"], "test": []}
     shown = {p.name for p in out.iterdir() if not p.name.startswith(".")}
@@ -144,6 +144,18 @@ def test_full_size_videos_are_halved_and_quartered(tmp_path: Path) -> None:
     take = open_dataset(tmp_path / "out").takes[0]
     assert [read_number(take.frame(c, 0)) for c in (EGO, EXO)] == [0, 0]
     assert take.native_size(EXO) == SIZES[EXO]
+
+
+def test_videos_of_another_aspect_than_their_masks_are_noted(copy: Path, tmp_path: Path) -> None:
+    """Masks are 108 by 192: a video 1 % narrower fits, one 6 % narrower does not."""
+    for name, width in (("cook_1", 180), ("cook_2", 190)):
+        write_video(copy / "takes" / name / "frame_aligned_videos" / f"{EXO}.mp4", 121, (108, width))
+    report = prepare_release(copy, tmp_path / "out", splits=["val"])
+    problems = {take.take_name: take.problems for take in report.takes}
+    assert problems == {
+        "cook_1": [f"camera {EXO}: the video is 108 high and 180 wide, its masks are 108 and 192"],
+        "cook_2": [],
+    }
 
 
 def test_448p_release(tmp_path: Path) -> None:
@@ -234,7 +246,7 @@ def test_workers_end_with_a_killed_run(release: Path, tmp_path: Path) -> None:
     while any(_alive(int(pid)) for pid in children):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert prepare_release(release, tmp_path / "out", splits=["val"]).is_whole
+    assert prepare_release(release, tmp_path / "out", splits=["val"]).is_complete
 
 
 def _alive(pid: int) -> bool:
@@ -294,13 +306,13 @@ def test_report_on_a_broken_release(tmp_path: Path) -> None:
         "no-mapping": "damaged",
         "../../escape": "skipped",
     }
-    assert not report.is_whole
+    assert not report.is_complete
     assert takes["fine"].notes == [f"camera {PORTRAIT} is portrait (192 high, 108 wide)"]
     assert takes["no-ego"].problems[0].startswith(f"no ego camera: no video of {EGO}")
     assert not (tmp_path / "out" / "no-ego").exists()
     assert takes["short-exo"].cameras[EXO].beyond_end == [60, 90]
     assert takes["short-exo"].cameras[EXO].frames == 2
-    assert "the video ends at frame 49: 2 of 4 frames are beyond it" in takes["short-exo"].problems[0]
+    assert "the video ends at frame 49: 2 of 4 frames are after it" in takes["short-exo"].problems[0]
     assert f"2 ego cameras: {EGO}, {ego2}" in takes["two-egos"].notes
     assert takes["null-mask"].masks_left_out == 4
     assert [p.split(": ", 1)[0].split(", ", 1)[1] for p in takes["null-mask"].problems] == [
@@ -382,7 +394,7 @@ def test_what_was_lost_is_made_again(release: Path, tmp_path: Path, lost: str) -
     assert contents(tmp_path / "out") == before
 
 
-def test_a_replaced_video_is_read_anew(copy: Path, tmp_path: Path) -> None:
+def test_a_replaced_video_is_read_again(copy: Path, tmp_path: Path) -> None:
     prepare_release(copy, tmp_path / "out", splits=["val"])
     video = copy / "takes" / "cook_1" / "frame_aligned_videos" / f"{EXO}.mp4"
     write_video(video, 121, (216, 384))
@@ -440,7 +452,7 @@ def test_other_settings_and_other_folders_are_refused(copy: Path, tmp_path: Path
         prepare_release(copy, tmp_path / "out", splits=["train"])
     with pytest.raises(InputError, match="in none of the splits; found uid-x"):
         prepare_release(copy, tmp_path / "out", splits=["val"], takes=["uid-x"])
-    with pytest.raises(InputError, match="is no Ego-Exo4D release"):
+    with pytest.raises(InputError, match="is not an Ego-Exo4D release"):
         prepare_release(tmp_path, tmp_path / "out2", splits=["val"])
     assert not (tmp_path / "out2").exists()
 
@@ -455,33 +467,33 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
         patch.setattr(prepare_take, "write_image", full)
         with pytest.raises(WriteError, match="No space left on device"):
             prepare_release(release, tmp_path / "out", splits=["val"])
-    assert prepare_release(release, tmp_path / "out", splits=["val"]).is_whole
+    assert prepare_release(release, tmp_path / "out", splits=["val"]).is_complete
 
 
 def test_a_take_that_kills_its_process_costs_no_other(release: Path, tmp_path: Path) -> None:
     source = release / "annotations" / "relations_val.json"
     places = index_object(source)
     jobs = [
-        TakeJob(uid, "val", release, tmp_path, source, places[uid], facts, True, Settings())
+        TakeJob(uid, "val", release, tmp_path, source, places[uid], facts, True, PrepareSettings())
         for uid, facts in (("uid-a", Deadly()), ("uid-b", TakeFacts("cook_2", "takes/cook_2")))
     ]
     seen = []
     found = _run(jobs, 2, lambda total, report: seen.append(report and report.take_uid))
     assert {uid: report.status for uid, (report, _) in found.items()} == {"uid-a": "damaged", "uid-b": "prepared"}
-    assert "its process died" in found["uid-a"][0].problems[0]
+    assert "its process crashed" in found["uid-a"][0].problems[0]
     assert sorted(seen[1:]) == ["uid-a", "uid-b"]
 
 
 def test_two_runs_at_once_are_kept_apart(release: Path, tmp_path: Path) -> None:
     def second(total: int, report: object) -> None:
-        with pytest.raises(InputError, match="another run is at work"):
+        with pytest.raises(InputError, match="another run is writing here"):
             prepare_release(release, tmp_path / "out", splits=["val"])
 
-    assert prepare_release(release, tmp_path / "out", splits=["val"], progress=second).is_whole
+    assert prepare_release(release, tmp_path / "out", splits=["val"], progress=second).is_complete
 
 
 @pytest.mark.parametrize("spoilt", ["{", "null", '{"version": 1, "videos": {}, "report": {"x": 1}}'])
-def test_a_spoilt_record_means_anew(release: Path, tmp_path: Path, spoilt: str) -> None:
+def test_a_spoilt_record_means_starting_again(release: Path, tmp_path: Path, spoilt: str) -> None:
     prepare_release(release, tmp_path / "out", splits=["val"])
     before = contents(tmp_path / "out")
     (tmp_path / "out" / ".counterview" / "takes" / "uid-a.json").write_text(spoilt)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from counterview.data.dataset import Dataset, open_dataset
+from counterview.data.dataset import Dataset
 from counterview.data.formats.prepared import PreparedTake
 from counterview.data.formats.release import ReleaseTake, TakeFacts, video_candidates
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
 from counterview.masks import rle
@@ -55,6 +56,19 @@ def test_opened_takes_are_few_and_do_not_travel(release: Path) -> None:
     copy: Dataset = pickle.loads(pickle.dumps(dataset))  # to a worker
     assert copy.take("a").objects == first.objects
     assert [t.uid for t in dataset.takes[:1]] == ["b"]
+
+
+def test_the_least_recently_used_take_is_dropped() -> None:
+    opened: list[str] = []
+
+    def open_take(uid: str) -> Any:
+        opened.append(uid)
+        return object()
+
+    dataset = Dataset(Path("x"), "prepared", None, ["a", "b", "c"], open_take, kept_takes=2)
+    for uid in ("a", "b", "a", "c", "a", "b"):
+        dataset.take(uid)
+    assert opened == ["a", "b", "c", "b"]  # c replaces b, which was used before a
 
 
 def test_unknown_names_are_answered_with_the_nearest(release: Path) -> None:
@@ -118,16 +132,20 @@ def test_takes_json_may_be_missing_or_strange(release: Path, tmp_path: Path) -> 
     (tmp_path / "r" / "takes.json").write_text(json.dumps(strange))
     assert read_number(open_dataset(tmp_path / "r", "val").takes[0].frame(EXO, 30)) == 30
     (tmp_path / "r" / "takes.json").write_text("{}")
-    with pytest.raises(AnnotationError, match=r"takes\.json: is no list of takes"):
+    with pytest.raises(AnnotationError, match=r"takes\.json: is not a list of takes"):
         open_dataset(tmp_path / "r", "val")
 
 
-def test_what_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no data set that is known"):
+def test_what_is_not_a_data_set(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a data set of a known format"):
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         open_dataset(tmp_path / "x")
-    for text, message in (("[]", "is no split file"), ('{"val": 3}', "split 'val' is no list"), ("{", "is not JSON")):
+    for text, message in (
+        ("[]", "is not a split file"),
+        ('{"val": 3}', "split 'val' is not a list"),
+        ("{", "is not JSON"),
+    ):
         (tmp_path / "split.json").write_text(text)
         with pytest.raises(InputError, match=message):
             open_dataset(tmp_path)
@@ -200,12 +218,12 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spoil=st.lists(st.tuples(st.integers(0, 10_000), JSON), min_size=1, max_size=4), official=st.booleans())
 def test_spoilt_annotations_raise_or_are_noted(tmp_path: Path, spoil: list[tuple[int, Any]], official: bool) -> None:
-    """Whatever stands in a take's annotation, it is read, noted or refused with one of our errors."""
+    """Whatever is in a take's annotation, it is read, noted or refused with one of our errors."""
     content: Any = json.loads(json.dumps(SPEC))
     if official:
         masks = {o: {c: dict.fromkeys(e["annotation"], MASK) for c, e in cs.items()} for o, cs in content.items()}
-        looked = {o: {c: e["annotated_frames"] for c, e in cs.items()} for o, cs in content.items()}
-        content = {"masks": masks, "subsample_idx": [0, 30], "annotated_frames": looked}
+        annotated_frames = {o: {c: e["annotated_frames"] for c, e in cs.items()} for o, cs in content.items()}
+        content = {"masks": masks, "subsample_idx": [0, 30], "annotated_frames": annotated_frames}
     else:
         content = {"scenario": "x", "take_name": "n", "object_masks": content}
     for place, value in spoil:

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from counterview.data.dataset import open_dataset, open_datasets
+from counterview.data.open import open_dataset, open_datasets
 from counterview.errors import InputError
 from tests.omama.tiny_takes import write_takes
 

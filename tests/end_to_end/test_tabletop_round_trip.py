@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from counterview.cli.main import main
-from counterview.data.dataset import DIRECTIONS, open_dataset
+from counterview.data.dataset import DIRECTIONS
+from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.evaluation.submission import KEY_OF, PredictionWriter, prediction_entry
 from counterview.types import ObjectMask

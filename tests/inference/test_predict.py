@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.errors import InputError
 from counterview.inference.dataset import predict
 from counterview.inference.matchers import KnnMatcher

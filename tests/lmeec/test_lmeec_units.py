@@ -193,7 +193,7 @@ def test_masks_and_images_are_checked():
         as_mask(np.ones((5, 4), bool), (4, 5), "mug")
     with pytest.raises(MaskError, match="no boolean mask"):
         as_mask(np.ones((4, 5), np.uint8), (4, 5), "mug")
-    with pytest.raises(ImageError, match="no RGB array"):
+    with pytest.raises(ImageError, match="not an RGB array"):
         to_pixels(np.zeros((4, 5)), 32)
     assert as_mask(np.zeros((4, 5), bool), (4, 5), "mug") is None
     assert as_mask(ObjectMask.from_array(np.ones((4, 5), bool)), (4, 5), "mug").all()

@@ -46,6 +46,18 @@ def test_resizing_run_lengths_equals_resizing_pixels(a, b, seed):
 
 
 @given(shape, st.integers(0, 2**32 - 1))
+def test_runs_are_split_at_the_ends_of_columns(size, seed):
+    """The oracle goes through the columns one by one."""
+    dense = np.random.default_rng(seed).random(size) > 0.3
+    expected = []
+    for x, column in enumerate(dense.T):
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], column.astype(int), [0]))))
+        expected += [(x * size[0] + int(a), x * size[0] + int(b)) for a, b in edges.reshape(-1, 2)]
+    starts, ends = g.split_at_columns(*ObjectMask.from_array(dense).intervals(), size[0])
+    assert list(zip(starts.tolist(), ends.tolist(), strict=True)) == expected
+
+
+@given(shape, st.integers(0, 2**32 - 1))
 def test_intersection_and_iou(size, seed):
     rng = np.random.default_rng(seed)
     a, b = rng.random(size) > rng.random(), rng.random(size) > rng.random()

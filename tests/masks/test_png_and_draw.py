@@ -6,7 +6,7 @@ from PIL import Image
 
 from counterview.errors import ImageError, MaskError
 from counterview.masks import draw, png
-from counterview.types import ObjectMask
+from counterview.types import ObjectMask, View
 
 SHAPES = np.zeros((60, 80), bool)
 SHAPES[10:40, 20:50] = True
@@ -65,7 +65,7 @@ def test_all_black_and_all_white(tmp_path):
         assert png.read_mask(tmp_path / "a.png").all() == bool(value)
 
 
-def test_what_is_no_mask(tmp_path):
+def test_what_is_not_a_mask(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 5, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
     with pytest.raises(MaskError, match="colour image"):
         png.read_mask(tmp_path / "rgb.png")
@@ -104,6 +104,14 @@ def test_overlay_marks_the_object_and_leaves_the_rest():
         draw.overlay(image, [SHAPES[1:]])
     with pytest.raises(MaskError):
         draw.overlay(image, [SHAPES], colors=[])
+
+
+def test_views_are_drawn_as_their_images():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    view = View(image)
+    assert np.array_equal(draw.overlay(view, [SHAPES]), draw.overlay(image, [SHAPES]))
+    assert np.array_equal(draw.side_by_side(view, image), draw.side_by_side(image, image))
+    assert np.array_equal(draw.contact_sheet([view, image], columns=2), draw.contact_sheet([image, image], columns=2))
 
 
 def test_images_beside_each_other_and_in_rows():

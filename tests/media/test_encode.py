@@ -4,6 +4,7 @@ import pytest
 from counterview.errors import CounterviewError, ImageError, InputError
 from counterview.media.encode import write_video
 from counterview.media.video import VideoReader
+from counterview.types import View
 
 
 def ramp(count, size_hw=(48, 64)):
@@ -11,31 +12,42 @@ def ramp(count, size_hw=(48, 64)):
     return [np.full((*size_hw, 3), 20 + 20 * i, np.uint8) for i in range(count)]
 
 
-@pytest.mark.parametrize("size_hw", [(48, 64), (47, 65)])
+@pytest.mark.parametrize("size_hw", [(48, 64), (47, 65), (47, 64), (48, 65)])
 def test_what_is_written_is_what_is_read(tmp_path, size_hw):
     frames = ramp(9, size_hw)
     assert write_video(tmp_path / "a" / "x.mp4", iter(frames), 5) == 9
     with VideoReader(tmp_path / "a" / "x.mp4") as video:
         assert video.frame_count == 9
         assert video.fps == 5
-        assert video.size_hw == (48, 64 + 2 * (size_hw[1] % 2))
+        assert video.size_hw == (size_hw[0] + size_hw[0] % 2, size_hw[1] + size_hw[1] % 2)
         for number, image in video.read(range(9)):
             assert abs(float(image[:40, :60].mean()) - (20 + 20 * number)) < 4
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.mp4"]
 
 
+@pytest.mark.parametrize("size_hw", [(47, 64), (48, 65)])
+def test_an_odd_side_is_padded_with_white_and_nothing_is_scaled(tmp_path, size_hw):
+    height, width = size_hw
+    write_video(tmp_path / "x.mp4", [np.full((*size_hw, 3), 40, np.uint8)])
+    with VideoReader(tmp_path / "x.mp4") as video:
+        image = video.frame(0)
+    assert (image[:height, :width] < 100).all()
+    assert (image[height:] > 160).all()
+    assert (image[:, width:] > 160).all()
+
+
 def test_the_same_images_give_the_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        write_video(tmp_path / f"{name}.mp4", ramp(4), 30)
+    write_video(tmp_path / "a.mp4", ramp(4), 30)
+    write_video(tmp_path / "b.mp4", map(View, ramp(4)), 30)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
 def test_bad_input_leaves_nothing(tmp_path):
     path = tmp_path / "x.mp4"
     for frames, error, part in (
-        ([], InputError, "needs an image"),
+        ([], InputError, "needs at least one frame"),
         ([*ramp(2), *ramp(1, (20, 20))], InputError, "differ in size"),
-        ([np.zeros((4, 4), np.uint8)], ImageError, "no RGB array"),
+        ([np.zeros((4, 4), np.uint8)], ImageError, "not an RGB array"),
     ):
         with pytest.raises(error, match=part):
             write_video(path, frames)

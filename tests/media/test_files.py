@@ -58,7 +58,7 @@ def test_json_round_trip_and_errors(tmp_path):
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "a/b", "a\\b", "c:", "a\0b", "a\nb", "nul", "COM1.txt", "a.", "x" * 300, "\ud800"]
 )
-def test_names_that_are_no_file_names(name):
+def test_names_that_are_not_file_names(name):
     with pytest.raises(PathError):
         check_name(name)
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from counterview.errors import ImageError
 from counterview.media.images import read_image, write_image
+from counterview.types import View
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 
@@ -21,6 +22,11 @@ def test_png_round_trip(tmp_path):
     write_image(tmp_path / "a.png", RGB)
     assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
     assert np.array_equal(read_image((tmp_path / "a.png").read_bytes()), RGB)
+
+
+def test_a_view_is_written_as_its_image(tmp_path):
+    write_image(tmp_path / "a.png", View(RGB))
+    assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".webp"])
@@ -65,7 +71,7 @@ def test_grey_16_bit_palette_alpha_and_cmyk(tmp_path):
     assert read_image(save(Image.fromarray(grey > 99), tmp_path / "1.png")).max() == 255
 
 
-def test_what_is_no_image(tmp_path):
+def test_what_is_not_an_image(tmp_path):
     jpeg = io.BytesIO()
     Image.fromarray(np.tile(RGB, (10, 10, 1))).save(jpeg, "JPEG")
     (tmp_path / "cut.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])

@@ -71,8 +71,8 @@ def test_every_truncation_is_an_error(tmp_path_factory, data):
     ("text", "says"),
     [
         ("", "is empty"),
-        ("[1]", "no JSON object"),
-        ('{"annotations": 3}', "'annotations' is no JSON object"),
+        ("[1]", "is not a JSON object"),
+        ('{"annotations": 3}', "'annotations' is not a JSON object"),
         ('{"takes": {}, "other": 1}', "has no 'annotations'; found 'other', 'takes'"),
         ('{"annotations": {"t": 1, "t": 2}}', "'t' twice"),
         ('{"annotations": {"t": 1}, "annotations": {"u": 2}}', "'annotations' twice"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from counterview.config import load_config
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.masks.geometry import iou
 from counterview.omama import OMaMa, OMaMaConfig

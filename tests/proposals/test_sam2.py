@@ -238,11 +238,11 @@ def test_missing_weights_are_not_replaced_by_random_ones(folder, tmp_path):
         load_proposer(f"sam2:{tmp_path}")
 
 
-def test_devices_that_are_not_there(folder):
+def test_devices_that_are_not_available(folder):
     with pytest.raises(ConfigError, match="did you mean 'cuda'"):
         load_proposer(f"sam2:{folder}", device="cudda")
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="is not there"):
+        with pytest.raises(ConfigError, match="is not available"):
             load_proposer(f"sam2:{folder}", device="cuda")
 
 

@@ -49,10 +49,10 @@ def test_counts_are_those_counted_by_hand(release):
     # Query frames 0 and 90, both looked at in the ego view; visible at 0 only.
     assert (exo2ego.frames, exo2ego.visible) == (2, 1)
     assert sorted(found.areas["exo"]) == [10 / 20000, 30 / 20000]
-    assert found.share_below("exo", 0.001) == 0.5
-    assert found.share_below("ego", 0.005) == pytest.approx(1 / 3)
+    assert found.fraction_below("exo", 0.001) == 0.5
+    assert found.fraction_below("ego", 0.005) == pytest.approx(1 / 3)
     assert found.track_lengths == {"ego": [3], "exo": [2]}
-    assert json.loads(json.dumps(found.summary()))["directions"]["ego2exo"]["not_visible_share"] == 0.5
+    assert json.loads(json.dumps(found.summary()))["directions"]["ego2exo"]["not_visible_fraction"] == 0.5
 
 
 def test_damage_is_counted_or_named(release):

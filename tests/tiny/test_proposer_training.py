@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from counterview.data.dataset import open_dataset
+from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.proposals import bundled
 from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX

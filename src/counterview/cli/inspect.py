@@ -45,7 +45,7 @@ def inspect(
     console.print(f"{found.takes} takes, {found.cameras} cameras, {found.objects} objects, {found.masks} masks")
     console.print(table)
     for name, count in found.directions.items():
-        console.print(f"{name}: {count.frames} query frames, target not visible in {count.not_visible_share:.1%}")
+        console.print(f"{name}: {count.frames} query frames, target not visible in {count.not_visible_fraction:.1%}")
     if found.unreadable:
         console.print(f"{found.unreadable} masks do not decode")
     if found.empty_takes:

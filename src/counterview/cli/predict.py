@@ -35,7 +35,8 @@ def predict(
     cache: Annotated[Path | None, typer.Option(help="Keep proposals in this folder and use them again.")] = None,
 ) -> int:
     """Predict every frame that the official evaluation asks for. A killed run goes on where it was."""
-    from counterview.data.dataset import DIRECTIONS, check_direction, open_dataset
+    from counterview.data.dataset import DIRECTIONS, check_direction
+    from counterview.data.open import open_dataset
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
 

@@ -76,7 +76,7 @@ def prepare(
         print(json.dumps(report.to_dict(), indent=2))
     else:
         _show(report, out / REPORT_FILE)
-    if not report.is_whole:
+    if not report.is_complete:
         raise typer.Exit(NOT_WHOLE)
 
 

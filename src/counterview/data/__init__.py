@@ -1,4 +1,4 @@
-"""Takes, cameras and tracks of Ego-Exo4D (released or prepared), HANDAL and synthetic takes, behind one interface."""
+"""Takes, cameras and tracks of Ego-Exo4D (release or prepared), HANDAL and synthetic data behind one interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from counterview.data.clips import Clip, ClipSampler
-    from counterview.data.dataset import Dataset, Take, open_dataset, open_datasets
+    from counterview.data.dataset import Dataset, Take
+    from counterview.data.open import open_dataset, open_datasets
     from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
     from counterview.data.prepare.prepare import prepare_release
 
@@ -36,8 +37,8 @@ __getattr__, __dir__ = exports(
         "PairTable": "counterview.data.pairs",
         "Take": "counterview.data.dataset",
         "enumerate_pairs": "counterview.data.pairs",
-        "open_dataset": "counterview.data.dataset",
-        "open_datasets": "counterview.data.dataset",
+        "open_dataset": "counterview.data.open",
+        "open_datasets": "counterview.data.open",
         "prepare_release": "counterview.data.prepare.prepare",
         "subset": "counterview.data.pairs",
     },

@@ -1,7 +1,7 @@
-"""Clips: a few objects over consecutive annotated frames in two cameras, as LM-EEC is trained.
+"""Clips: a few objects over consecutive annotated frames in two cameras, for training LM-EEC.
 
-LM-EEC samples eight consecutive members of the frames in which an object has a mask in *both* cameras, so its
-training never sees an absent target. With ``targets="annotated"`` the target need only have been looked at.
+LM-EEC samples eight consecutive frames among those in which an object has a mask in *both* cameras, so its
+training data has no absent targets. With ``targets="annotated"`` the target need only be annotated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from counterview.data.pairs import draw_below, shuffled_index
 from counterview.errors import InputError
 
 CLIP_FRAMES = 8
+"""Frames per clip, as LM-EEC is trained."""
+
 MAX_OBJECTS = 3
+"""Objects per clip at most, as LM-EEC is trained."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,11 @@ class Clip:
 
     Attributes:
         take: the take's uid.
-        query_camera: where masks are given.
-        target_camera: where they are to be found.
+        query_camera: the camera in which masks are given.
+        target_camera: the camera in which masks are predicted.
         frames: frame numbers, ascending.
         objects: names of the objects, at least one.
-        target_visible: for each object, for each frame, whether it has a mask in the target.
+        target_visible: for each object, for each frame, whether it has a mask in the target camera.
     """
 
     take: str
@@ -41,15 +44,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipSource:
-    """The frames of one object in two cameras, from which clips are cut.
+    """The frames of one object in two cameras, from which clips are sampled.
 
     Attributes:
         take: the take's uid.
-        query_camera: where masks are given.
-        target_camera: where they are to be found.
+        query_camera: the camera in which masks are given.
+        target_camera: the camera in which masks are predicted.
         object: the object's name.
-        frames: the frames that a clip may show, ascending.
-        visible: those of them in which the object has a mask in the target.
+        frames: the usable frames, ascending.
+        visible: those in which the object has a mask in the target camera.
     """
 
     take: str
@@ -68,7 +71,7 @@ def sources_of_take(
     targets: Literal["visible", "annotated"] = "visible",
     need_images: bool = True,
 ) -> Iterator[ClipSource]:
-    """What clips of one take can be cut from. See :func:`clip_sources`."""
+    """The clip sources of one take. See :func:`clip_sources`."""
     check_direction(direction)
     if targets not in ("visible", "annotated"):
         raise InputError("no such choice of targets", found=repr(targets), expected="visible or annotated")
@@ -80,12 +83,12 @@ def sources_of_take(
         for ego in (c for c in cameras if take.is_ego(c)):
             for exo in (c for c in cameras if not take.is_ego(c)):
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
-                known = masked[target] if targets == "visible" else take.annotated_frames(name, target)
-                frames = sorted(masked[query] & known)
+                usable = masked[target] if targets == "visible" else take.annotated_frames(name, target)
+                frames = sorted(masked[query] & usable)
                 if need_images:
                     frames = [f for f in frames if take.has_frame(query, f) and take.has_frame(target, f)]
                 visible = masked[target].intersection(frames)
-                # A clip in which the target is never seen has nothing to follow.
+                # A source whose target is never visible has no object to follow.
                 if len(frames) >= length and visible:
                     yield ClipSource(take.uid, query, target, name, tuple(frames), visible)
 
@@ -98,15 +101,15 @@ def clip_sources(
     targets: Literal["visible", "annotated"] = "visible",
     need_images: bool = True,
 ) -> list[ClipSource]:
-    """Every object, query camera and target camera with at least ``length`` frames to cut a clip from.
+    """Every object, query camera and target camera with at least ``length`` usable frames.
 
     Args:
-        dataset: the data set, or some takes of it.
+        dataset: the data set, or some of its takes.
         direction: ``"ego2exo"`` or ``"exo2ego"``.
-        length: frames a clip.
-        targets: ``"visible"``: frames in which both cameras have a mask, as LM-EEC has it; ``"annotated"``: the
-            query has a mask and the target was looked at.
-        need_images: leave out frames of which an image is missing.
+        length: frames per clip.
+        targets: ``"visible"``: frames in which both cameras have a mask, as LM-EEC is trained; ``"annotated"``:
+            frames in which the query camera has a mask and the target camera was annotated.
+        need_images: skip frames without an image in either camera.
 
     Raises:
         InputError: another direction or choice, or a take that cannot be read.
@@ -121,13 +124,16 @@ def clip_sources(
 def enumerate_clips(
     sources: Iterable[ClipSource], *, length: int = CLIP_FRAMES, stride: int | None = None
 ) -> Iterator[Clip]:
-    """All clips of one object each: every run of ``length`` consecutive frames, starting every ``stride``-th.
+    """All clips of one object each: ``length`` consecutive usable frames, from every ``stride``-th on.
 
     Args:
         sources: from :func:`clip_sources`.
-        length: frames a clip.
-        stride: places from one start to the next; ``length`` if not given, so that clips do not overlap. The last
-            clip of a source ends with its last frame and may overlap the one before.
+        length: frames per clip.
+        stride: usable frames from the start of one clip to the next; ``length`` if not given, so that clips do not
+            overlap. The last clip of a source ends at its last frame and may overlap the one before.
+
+    Raises:
+        InputError: a length or stride below 1.
     """
     step = length if stride is None else stride
     if length < 1 or step < 1:
@@ -137,10 +143,10 @@ def enumerate_clips(
         if last < 0:
             continue
         for start in sorted({*range(0, last + 1, step), last}):
-            yield _cut(source, source.frames[start : start + length], [source])
+            yield _clip_of(source, source.frames[start : start + length], [source])
 
 
-def _cut(source: ClipSource, frames: tuple[int, ...], members: list[ClipSource]) -> Clip:
+def _clip_of(source: ClipSource, frames: tuple[int, ...], members: list[ClipSource]) -> Clip:
     return Clip(
         take=source.take,
         query_camera=source.query_camera,
@@ -152,20 +158,20 @@ def _cut(source: ClipSource, frames: tuple[int, ...], members: list[ClipSource])
 
 
 class ClipSampler:
-    """Clips for training: a pure function of (seed, epoch, index).
+    """Random clips for training, as a pure function of (seed, epoch, index).
 
-    Each epoch goes once through all sources in an order of its own. The start of the clip, and which further
-    objects come along, are drawn from the same numbers. Further objects are of the same take and cameras and can
-    be used in every frame of the clip.
+    Each epoch visits every source once, in another order. The start of a clip and its further objects are drawn from
+    the same numbers. Further objects are of the same take and cameras, usable in every frame of the clip and visible
+    in the target camera in at least one.
 
     Args:
         sources: from :func:`clip_sources`.
-        length: frames a clip.
-        max_objects: most objects a clip; LM-EEC takes three.
-        seed: of all draws.
+        length: frames per clip.
+        max_objects: largest number of objects per clip.
+        seed: seed of all draws.
 
     Raises:
-        InputError: no sources, one with too few frames, or a number below 1.
+        InputError: no sources, a source with fewer than ``length`` frames, or a number below 1.
     """
 
     def __init__(
@@ -184,9 +190,9 @@ class ClipSampler:
             raise InputError("a clip has at least one frame and one object", found=(length, max_objects))
         if not self.sources or min(len(s.frames) for s in self.sources) < length:
             raise InputError(
-                f"no clip of {length} frames can be cut",
+                f"no clip of {length} frames can be sampled",
                 found=f"{len(self.sources)} tracks",
-                fix="Take shorter clips, or more takes.",
+                fix="Use shorter clips, or more takes.",
             )
         self._partners: dict[tuple[str, str, str], list[ClipSource]] = {}
         for source in self.sources:
@@ -197,13 +203,13 @@ class ClipSampler:
         return len(self.sources)
 
     def clip(self, epoch: int, index: int) -> Clip:
-        """The clip at ``index`` of ``epoch``. An index over the length runs on into the next epoch."""
-        place = shuffled_index(len(self.sources), self.seed, epoch, index)
+        """The clip at ``index`` of ``epoch``. An index beyond the length continues in the next epoch."""
+        position = shuffled_index(len(self.sources), self.seed, epoch, index)
         epoch, index = epoch + index // len(self.sources), index % len(self.sources)
-        source = self.sources[place]
+        source = self.sources[position]
 
-        def draw(choices: int, what: int) -> int:
-            return draw_below(choices, self.seed, epoch, place, what)
+        def draw(choices: int, purpose: int) -> int:
+            return draw_below(choices, self.seed, epoch, position, purpose)
 
         start = draw(len(source.frames) - self.length + 1, 0)
         frames = source.frames[start : start + self.length]
@@ -214,4 +220,4 @@ class ClipSampler:
         ]
         while len(others) > self.max_objects - 1:
             others.pop(draw(len(others), len(others)))
-        return _cut(source, frames, [source, *others])
+        return _clip_of(source, frames, [source, *others])

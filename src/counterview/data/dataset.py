@@ -1,14 +1,13 @@
-"""Takes, cameras and tracks behind one interface, whatever they are read from.
+"""Takes, cameras and tracks behind one interface, for every format.
 
 A *take* is one recording by several synchronised cameras: some worn (*ego*, their name holds ``aria``), all
-others fixed (*exo*). :func:`open_dataset` reads the Ego-Exo4D release, the prepared layout of its official
-baselines, and HANDAL; nothing is read before it is asked for.
+others fixed (*exo*). Each format in :mod:`counterview.data.formats` subclasses :class:`Take`;
+:func:`counterview.data.open.open_dataset` detects the format of a folder. A take is read when it is opened.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from typing import Any, Literal, overload
 
 from counterview.config import nearest
 from counterview.errors import AnnotationError, InputError, MaskError
-from counterview.masks import rle
 from counterview.types import ObjectMask, RgbImage, Track
 
 logger = logging.getLogger(__name__)
@@ -27,21 +25,22 @@ Direction = Literal["ego2exo", "exo2ego"]
 DIRECTIONS: tuple[Direction, ...] = ("ego2exo", "exo2ego")
 OFFICIAL_SPLITS = ("train", "val", "test")
 SPLITS = (*OFFICIAL_SPLITS, "test_novel")
-"""Splits that are read: Ego-Exo4D's, and the kinds of objects that a synthetic release keeps for the end."""
+"""Splits that are read: those of Ego-Exo4D, and the held-out kinds of objects of a synthetic release."""
 
 KEPT_TAKES = 64
+"""Number of opened takes that a data set keeps in memory."""
 
 
 def is_ego(camera: str) -> bool:
-    """Whether a camera of Ego-Exo4D is worn: its name holds ``aria``. All others stand still."""
+    """Whether a camera of Ego-Exo4D is worn: its name contains ``aria``. All others are fixed."""
     return "aria" in camera.lower()
 
 
 def check_direction(direction: str) -> Direction:
-    """``direction`` if it is one of :data:`DIRECTIONS`.
+    """Check that ``direction`` is one of :data:`DIRECTIONS`, and return it.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not.
     """
     if direction not in DIRECTIONS:
         raise InputError("no such direction", found=repr(direction), expected=" or ".join(DIRECTIONS))
@@ -53,9 +52,9 @@ class Take(ABC):
 
     Attributes:
         uid: the take's identifier in annotations and predictions.
-        name: its readable name; the uid if none is known.
-        scenario: the activity that it shows; empty if not known.
-        problems: what was left out while reading, one line each. Grows as tracks are read.
+        name: its readable name; the uid if it has no name.
+        scenario: the activity; empty if unknown.
+        problems: entries that were skipped while reading, one line each. Grows as tracks are read.
     """
 
     def __init__(self, uid: str, name: str | None = None, scenario: str = "") -> None:
@@ -72,55 +71,60 @@ class Take(ABC):
     @property
     @abstractmethod
     def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
-        """Undecoded masks: object to camera to frame, in the file's order of objects and cameras."""
+        """Encoded masks: object to camera to frame, in the file's order of objects and cameras."""
 
     @abstractmethod
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
-        """Frames of ``camera`` in which an annotator looked for the object, those with a mask among them."""
+        """Frames of ``camera`` in which the object was annotated: as visible, with a mask, or as not visible.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
 
     @abstractmethod
     def decode_mask(self, raw: Any) -> ObjectMask:
-        """Decode one value of :attr:`raw_masks`.
+        """Decode one value of :attr:`raw_masks`, at the native size of the camera.
 
         Raises:
-            MaskError: it is malformed.
+            MaskError: the value is malformed.
         """
 
     @property
     @abstractmethod
     def frames(self) -> tuple[int, ...]:
-        """Frame numbers, ascending, for which images are meant to be there in every camera."""
+        """Frame numbers, ascending, for which every camera should have an image."""
 
     @abstractmethod
     def has_frame(self, camera: str, frame: int) -> bool:
-        """Whether the image can be had, as far as can be told without decoding it."""
+        """Whether the image is available, as far as that is known without decoding it."""
 
     @abstractmethod
     def frame(self, camera: str, frame: int) -> RgbImage:
-        """The image of ``camera`` at ``frame``: ``(H, W, 3)`` uint8. It may be smaller than the masks.
+        """The image of ``camera`` at ``frame``: ``(H, W, 3)`` uint8 RGB. It may be smaller than the masks.
 
         Raises:
-            ImageError, VideoError: it is missing or damaged.
+            ImageError: the image file is missing or damaged.
+            VideoError: the video is missing or damaged, or has no such frame.
         """
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Names of the annotated objects. They may hold spaces and slashes."""
+        """Names of the annotated objects. They may contain spaces and slashes."""
         return tuple(self.raw_masks)
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
-        """Every camera in which some object is annotated, ego first, else by name."""
+        """Every camera with an annotated object: ego cameras first, then sorted by name."""
         names = {camera for cameras in self.raw_masks.values() for camera in cameras}
         return tuple(sorted(names, key=lambda c: (not self.is_ego(c), c)))
 
     def is_ego(self, camera: str) -> bool:
-        """Whether ``camera`` stands on the ego side of a pair."""
+        """Whether ``camera`` is on the ego side of a pair."""
         return is_ego(camera)
 
     @property
     def ego_cameras(self) -> tuple[str, ...]:
-        """The worn cameras; normally one."""
+        """The worn cameras; usually one."""
         return tuple(c for c in self.cameras if self.is_ego(c))
 
     @property
@@ -140,7 +144,8 @@ class Take(ABC):
             )
         return tuple(self.raw_masks[name])
 
-    def _frames_of(self, name: str, camera: str) -> Mapping[int, Any]:
+    def _raw_masks_of(self, name: str, camera: str) -> Mapping[int, Any]:
+        """Encoded masks by frame; ``AnnotationError`` if there is no such object or camera."""
         cameras = self.cameras_of(name)
         if camera not in cameras:
             raise AnnotationError(
@@ -151,17 +156,21 @@ class Take(ABC):
         return self.raw_masks[name][camera]
 
     def mask_frames(self, name: str, camera: str) -> tuple[int, ...]:
-        """Frames with a mask, ascending. Nothing is decoded, so a damaged mask may be among them."""
-        return tuple(sorted(self._frames_of(name, camera)))
+        """Frames with a mask, ascending. The masks are not decoded, so some may be damaged.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
+        return tuple(sorted(self._raw_masks_of(name, camera)))
 
     def mask(self, name: str, camera: str, frame: int) -> ObjectMask | None:
-        """One mask at native size; ``None`` if there is none at ``frame``.
+        """One mask at native size; ``None`` if ``frame`` has no mask.
 
         Raises:
             AnnotationError: no such object or camera.
             MaskError: the mask is malformed.
         """
-        raw = self._frames_of(name, camera).get(frame)
+        raw = self._raw_masks_of(name, camera).get(frame)
         if raw is None:
             return None
         try:
@@ -173,19 +182,19 @@ class Take(ABC):
     def track(self, name: str, camera: str) -> Track:
         """All masks of one object in one camera, at native size.
 
-        A mask that does not decode, or whose size is not that of the others, is left out with its frame
-        (so that the frame counts as unknown, never as "not visible") and noted in :attr:`problems`.
+        A mask that does not decode, or has another size than most, is skipped together with its frame, so that the
+        frame counts as unknown and never as "not visible". It is noted in :attr:`problems`.
 
         Raises:
             AnnotationError: no such object or camera.
         """
         masks: dict[int, ObjectMask] = {}
-        bad: set[int] = set()
+        skipped: set[int] = set()
         for frame in self.mask_frames(name, camera):
             try:
                 mask = self.mask(name, camera, frame)
             except MaskError as error:
-                bad.add(frame)
+                skipped.add(frame)
                 self.note(error.problem + (f"; found {error.found}" if error.found is not None else ""))
                 continue
             if mask is not None:
@@ -193,16 +202,16 @@ class Take(ABC):
         sizes = Counter(mask.size_hw for mask in masks.values()).most_common()
         for frame in [f for f, mask in masks.items() if mask.size_hw != sizes[0][0]]:
             size = masks.pop(frame).size_hw
-            bad.add(frame)
+            skipped.add(frame)
             where = f"take {self.uid}, object {name!r}, camera {camera!r}, frame {frame}"
             self.note(f"{where}: the mask has the size {size}, the others {sizes[0][0]}")
-        return Track(name, camera, masks, self.annotated_frames(name, camera) - bad)
+        return Track(name, camera, masks, self.annotated_frames(name, camera) - skipped)
 
     def native_size(self, camera: str) -> tuple[int, int]:
         """Height and width of the camera's masks, in pixels.
 
         Raises:
-            AnnotationError: no mask of the camera tells.
+            AnnotationError: the camera has no mask that decodes.
         """
         for name, cameras in self.raw_masks.items():
             for frame in cameras.get(camera, ()):
@@ -212,7 +221,7 @@ class Take(ABC):
                     continue
                 if mask is not None:
                     return mask.size_hw
-        raise AnnotationError(f"take {self.uid} has no mask of camera {camera!r} that tells its size", path=self.path)
+        raise AnnotationError(f"take {self.uid} has no readable mask of camera {camera!r}", path=self.path)
 
     def note(self, line: str) -> None:
         """Add a line to :attr:`problems`, once."""
@@ -225,7 +234,7 @@ class Take(ABC):
 
 
 class _Takes(Sequence[Take]):
-    """The takes of a data set, each opened when it is asked for."""
+    """The takes of a data set, each opened on access."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -249,10 +258,10 @@ class Dataset:
     Args:
         root: the folder.
         kind: ``"prepared"``, ``"release"`` or ``"handal"``.
-        split: the split that was asked for, if any.
-        uids: the takes, in order.
-        open_take: opens one of them.
-        kept_takes: how many opened takes are kept in memory; the least used one goes first.
+        split: the requested split; ``None`` for all.
+        uids: the takes' identifiers, in order.
+        open_take: opens the take of a uid.
+        kept_takes: number of opened takes that are kept in memory; the least recently used one is dropped first.
     """
 
     def __init__(
@@ -269,31 +278,31 @@ class Dataset:
         self.kind = kind
         self.split = split
         self.uids = tuple(dict.fromkeys(uids))
-        self._known = frozenset(self.uids)
+        self._uid_set = frozenset(self.uids)
         self._open_take = open_take
-        self._kept: OrderedDict[str, Take] = OrderedDict()
-        self._kept_takes = max(1, kept_takes)
+        self._opened: OrderedDict[str, Take] = OrderedDict()
+        self._max_opened = max(1, kept_takes)
 
     @property
     def takes(self) -> Sequence[Take]:
-        """The takes, opened one by one as they are asked for."""
+        """The takes, each opened on access."""
         return _Takes(self)
 
     def take(self, uid: str) -> Take:
         """Open one take.
 
         Raises:
-            InputError: no such take here, or its annotation cannot be read.
+            InputError: no such take in this data set, or its annotation cannot be read.
         """
-        if uid in self._kept:
-            self._kept.move_to_end(uid)
-            return self._kept[uid]
-        if uid not in self._known:
+        if uid in self._opened:
+            self._opened.move_to_end(uid)
+            return self._opened[uid]
+        if uid not in self._uid_set:
             raise InputError(f"no take {uid!r}", path=self.root, fix=nearest(uid, self.uids[:1000]).capitalize())
         take = self._open_take(uid)
-        self._kept[uid] = take
-        if len(self._kept) > self._kept_takes:
-            self._kept.popitem(last=False)
+        self._opened[uid] = take
+        if len(self._opened) > self._max_opened:
+            self._opened.popitem(last=False)
         return take
 
     def __len__(self) -> int:
@@ -307,99 +316,25 @@ class Dataset:
         return f"Dataset({str(self.root)!r}, {self.kind}{split}, {len(self)} takes)"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy for a worker process starts with nothing opened.
-        return {**self.__dict__, "_kept": OrderedDict()}
-
-
-class _Opener:
-    """Opens a take in whichever of several data sets has it."""
-
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        self._home = {uid: dataset for dataset in datasets for uid in dataset.uids}
-
-    def __call__(self, uid: str) -> Take:
-        return self._home[uid].take(uid)
-
-
-def open_datasets(roots: Sequence[str | os.PathLike[str]], split: str | None = None) -> Dataset:
-    """Open several data sets as one: all takes of the first, then those of the next, and so on.
-
-    Args:
-        roots: their folders, at least one; errors name the first.
-        split: as for :func:`open_dataset`, the same for all.
-
-    Raises:
-        InputError: as :func:`open_dataset` does, or a take is in two of them.
-    """
-    datasets = [open_dataset(root, split) for root in roots]
-    first = datasets[0]
-    if len(datasets) == 1:
-        return first
-    uids = [uid for dataset in datasets for uid in dataset.uids]
-    if len(set(uids)) < len(uids):
-        twice = next(uid for number, uid in enumerate(uids) if uid in uids[:number])
-        raise InputError(
-            "two data sets hold the same take", found=f"{twice} in two of {', '.join(str(d.root) for d in datasets)}",
-            fix="Name each folder once.",
-        )  # fmt: skip
-    return Dataset(first.root, first.kind, split, uids, _Opener(datasets))
+        # A copy for a worker process starts without opened takes.
+        return {**self.__dict__, "_opened": OrderedDict()}
 
 
 def frame_number(text: Any) -> int:
     """A frame number from a JSON key or value.
 
     Raises:
-        ValueError: it is no whole number from 0, or is written in another way than ``str`` writes it.
+        ValueError: it is not an integer of 0 or more in its plain decimal form.
+
+    >>> frame_number("30")
+    30
+    >>> frame_number("030")
+    Traceback (most recent call last):
+    ValueError: '030' is not a frame number
     """
     if isinstance(text, bool) or not isinstance(text, (str, int)):
-        raise ValueError(f"{text!r} is no frame number")
+        raise ValueError(f"{text!r} is not a frame number")
     number = int(text) if isinstance(text, int) or (text.isascii() and text.isdigit() and len(text) < 12) else -1
     if number < 0 or str(number) != str(text):
-        raise ValueError(f"{text!r} is no frame number")
+        raise ValueError(f"{text!r} is not a frame number")
     return number
-
-
-def decode_coco(raw: Any) -> ObjectMask:
-    """Decode ``{"size", "counts"}``; see :func:`counterview.masks.rle.from_coco`."""
-    return rle.from_coco(raw)
-
-
-def open_dataset(
-    root: str | os.PathLike[str], split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
-) -> Dataset:
-    """Open a data set, told by what lies in its folder.
-
-    ==============  ==================================================================================
-    prepared        ``split.json`` and a folder per take with ``annotation.json``, here or in ``processed/``
-    release         ``annotations/relations_*.json`` and ``takes/``
-    HANDAL          ``handal_dataset_*`` folders, or one of them, with ``train/`` or ``test/``
-    ==============  ==================================================================================
-
-    Args:
-        root: the folder.
-        split: ``"train"``, ``"val"`` or ``"test"``; every take if not given.
-        height: for the release, ``"full"`` or ``"448"``; whichever is there if not given.
-        kept_takes: how many opened takes are kept in memory.
-
-    Raises:
-        InputError: no such folder, none of these, or no such split.
-    """
-    from counterview.data.formats import handal, prepared, release
-
-    folder = Path(root)
-    if not folder.is_dir():
-        raise InputError("no such folder", path=folder, expected="a data set")
-    if handal.is_handal(folder):
-        return handal.open_handal(folder, split, kept_takes=kept_takes)
-    if release.is_release(folder):
-        return release.open_release(folder, split, height=height, kept_takes=kept_takes)
-    place = prepared.find_prepared(folder)
-    if place is not None:
-        return prepared.open_prepared(place, split, kept_takes=kept_takes)
-    raise InputError(
-        "holds no data set that is known",
-        path=folder,
-        expected="split.json with take folders (prepared), annotations/relations_*.json (release) "
-        "or handal_dataset_* folders",
-        fix="Give the folder that holds them; `counterview prepare` makes a prepared one from a release.",
-    )

@@ -1,4 +1,4 @@
-"""Statistics of a data set in Ego-Exo4D's release layout, real or synthetic: what is in it, and how hard it is.
+"""Statistics of a data set in Ego-Exo4D's release layout, real or synthetic: sizes, visibility and track lengths.
 
 Only the annotation files are read, one take at a time, so the full release fits in memory.
 """
@@ -23,33 +23,42 @@ __all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "ins
 _LOGGER = logging.getLogger(__name__)
 
 AREA_EDGES = (0.0, 0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
-"""Bins of mask area as a share of the image."""
+"""Edges of the histogram bins of mask area, as fractions of the image."""
 
 
 @dataclass
 class DirectionCount:
-    """Query frames of one direction: those whose target was looked at, and among them those where it is visible."""
+    """Number of query frames of one direction.
+
+    Attributes:
+        frames: query frames whose target frame was annotated.
+        visible: those among them in which the target is visible.
+    """
 
     frames: int = 0
     visible: int = 0
 
     @property
-    def not_visible_share(self) -> float:
-        """Share of the frames whose target is not visible; 0 where there are none."""
+    def not_visible_fraction(self) -> float:
+        """Fraction of the frames whose target is not visible; 0 if there are no frames."""
         return 1 - self.visible / self.frames if self.frames else 0.0
 
 
 @dataclass
 class Inspection:
-    """What was counted.
+    """Statistics of a data set.
 
     Attributes:
-        takes, cameras, objects, masks: numbers. ``cameras`` counts a take's cameras once each.
-        empty_takes: takes without any mask. unreadable: masks that do not decode.
-        areas: mask area as a share of the image, per side (``ego``, ``exo``), in the order read.
-        directions: per direction, see :class:`DirectionCount`. A pair counts as the official evaluation counts it:
-            the object has a mask in the query camera and the frame is among the target's ``annotated_frames``.
-        track_lengths: per side, masks per (object, camera).
+        takes: number of takes.
+        cameras: number of cameras, counted per take.
+        objects: number of objects, counted per take.
+        masks: number of masks.
+        unreadable: number of masks that do not decode.
+        empty_takes: uids of takes without a mask.
+        areas: mask areas as fractions of the image, per side (``ego``, ``exo``), in the file's order.
+        directions: per direction, see :class:`DirectionCount`. A pair counts as in the official evaluation:
+            the object has a mask in the query camera and the frame is in the target's ``annotated_frames``.
+        track_lengths: per side, number of masks of each (object, camera).
     """
 
     takes: int = 0
@@ -64,25 +73,25 @@ class Inspection:
     )
     track_lengths: dict[str, list[int]] = field(default_factory=lambda: {"ego": [], "exo": []})
 
-    def share_below(self, side: str, area: float) -> float:
-        """Share of the masks of ``side`` that cover less than ``area`` of their image; 0 where there are none."""
+    def fraction_below(self, side: str, area: float) -> float:
+        """Fraction of the masks of ``side`` that cover less than ``area`` of their image; 0 if there are no masks."""
         values = np.asarray(self.areas[side])
         return float((values < area).mean()) if len(values) else 0.0
 
     def summary(self) -> dict[str, Any]:
-        """Numbers for JSON: counts, quantiles and shares, no list of all masks."""
+        """The statistics for JSON: counts, quantiles and fractions, without the list of all masks."""
         out: dict[str, Any] = {k: getattr(self, k) for k in ("takes", "cameras", "objects", "masks", "unreadable")}
         out["empty_takes"] = list(self.empty_takes)
         out["directions"] = {
-            d: {**asdict(c), "not_visible_share": c.not_visible_share} for d, c in self.directions.items()
+            d: {**asdict(c), "not_visible_fraction": c.not_visible_fraction} for d, c in self.directions.items()
         }
         for side in ("ego", "exo"):
             area, length = np.asarray(self.areas[side]), np.asarray(self.track_lengths[side])
             out[side] = {
                 "masks": len(area),
                 "area_quantiles": np.quantile(area, [0.1, 0.25, 0.5, 0.75, 0.9]).tolist() if len(area) else [],
-                "below_0.1%": self.share_below(side, 0.001),
-                "below_0.5%": self.share_below(side, 0.005),
+                "below_0.1%": self.fraction_below(side, 0.001),
+                "below_0.5%": self.fraction_below(side, 0.005),
                 "tracks": len(length),
                 "track_length_median": float(np.median(length)) if len(length) else 0.0,
             }
@@ -95,7 +104,7 @@ def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[s
     files = sorted(folder.glob(pattern)) if folder.is_dir() else []
     if not files:
         raise AnnotationError(
-            "holds no annotation of relations",
+            "has no relations annotation",
             path=folder,
             expected=pattern,
             fix="Give the folder that holds takes.json and annotations/.",
@@ -108,14 +117,14 @@ def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[s
 
 
 def inspect_release(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
-    """Count what ``root/annotations/relations_*.json`` hold.
+    """Compute the statistics of ``root/annotations/relations_*.json``.
 
     Args:
         root: folder in the release layout.
         split: only this split.
 
     Raises:
-        AnnotationError: no annotation, or one that is malformed. Masks that do not decode are counted, not raised.
+        AnnotationError: no annotation file, or a malformed one. Masks that do not decode are counted, not raised.
     """
     base = Path(root)
     out = Inspection()
@@ -138,10 +147,10 @@ def inspect_release(root: str | os.PathLike[str], split: str | None = None) -> I
 
 def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None:
     present: dict[str, set[int]] = {}
-    looked: dict[str, set[int]] = {}
+    annotated: dict[str, set[int]] = {}
     for camera, view in views.items():
         side = "ego" if "aria" in camera else "exo"
-        looked[camera] = {int(f) for f in view.get("annotated_frames") or ()}
+        annotated[camera] = {int(f) for f in view.get("annotated_frames") or ()}
         present[camera] = set()
         for frame, entry in dict(view.get("annotation") or {}).items():
             out.masks += 1
@@ -159,13 +168,21 @@ def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None
         if ("aria" in query) == ("aria" in target):
             continue
         direction = out.directions["ego2exo" if "aria" in query else "exo2ego"]
-        both = present[query] & (looked[target] | present[target])
+        both = present[query] & (annotated[target] | present[target])
         direction.frames += len(both)
         direction.visible += len(both & present[target])
 
 
-def draw_inspection(found: Inspection, path: str | os.PathLike[str]) -> None:
-    """Draw mask areas, visible shares and track lengths as an image (PNG or JPEG by the name)."""
+def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> None:
+    """Draw mask areas, visible fractions and track lengths as an image file, 960 by 340 pixels.
+
+    Args:
+        inspection: from :func:`inspect_release`.
+        path: the file; its extension gives the format.
+
+    Raises:
+        ImageError: the extension is not that of an image.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     from counterview.media.images import write_image
@@ -175,9 +192,10 @@ def draw_inspection(found: Inspection, path: str | os.PathLike[str]) -> None:
     draw = ImageDraw.Draw(image)
     font, small = ImageFont.load_default(15), ImageFont.load_default(11)
     colours = {"ego": (214, 112, 40), "exo": (44, 108, 176)}
-    draw.text((20, 8), f"{found.takes} takes, {found.objects} objects, {found.masks} masks", fill="black", font=font)
-    draw.text((20, 34), "mask area, share of the image", fill="black", font=small)
-    counts = {s: np.histogram(found.areas[s], AREA_EDGES)[0] / max(len(found.areas[s]), 1) for s in colours}
+    title = f"{inspection.takes} takes, {inspection.objects} objects, {inspection.masks} masks"
+    draw.text((20, 8), title, fill="black", font=font)
+    draw.text((20, 34), "mask area, fraction of the image", fill="black", font=small)
+    counts = {s: np.histogram(inspection.areas[s], AREA_EDGES)[0] / max(len(inspection.areas[s]), 1) for s in colours}
     top = max(0.05, *(float(c.max()) for c in counts.values()))
     step, base = 52, 290
     for i in range(len(AREA_EDGES) - 1):
@@ -189,22 +207,22 @@ def draw_inspection(found: Inspection, path: str | os.PathLike[str]) -> None:
         draw.rectangle((400 + 70 * k, 36, 412 + 70 * k, 48), fill=colour)
         draw.text((416 + 70 * k, 35), side, fill="black", font=small)
     draw.text((580, 34), "query frames: target visible / not visible", fill="black", font=small)
-    for k, (name, direction) in enumerate(found.directions.items()):
+    for k, (name, direction) in enumerate(inspection.directions.items()):
         y = 56 + 44 * k
-        cut = 580 + 340 * (1 - direction.not_visible_share)
-        draw.rectangle((580, y, cut, y + 18), fill=(70, 150, 90))
-        draw.rectangle((cut, y, 920, y + 18), fill=(170, 170, 170))
+        boundary = 580 + 340 * (1 - direction.not_visible_fraction)
+        draw.rectangle((580, y, boundary, y + 18), fill=(70, 150, 90))
+        draw.rectangle((boundary, y, 920, y + 18), fill=(170, 170, 170))
         draw.text(
             (580, y + 20),
-            f"{name}: {direction.frames} frames, {direction.not_visible_share:.1%} not visible",
+            f"{name}: {direction.frames} frames, {direction.not_visible_fraction:.1%} not visible",
             fill="black",
             font=small,
         )
     draw.text((580, 156), "track length, masks per object and camera", fill="black", font=small)
-    longest = max([1, *found.track_lengths["ego"], *found.track_lengths["exo"]])
+    longest = max([1, *inspection.track_lengths["ego"], *inspection.track_lengths["exo"]])
     edges = np.linspace(0.5, longest + 0.5, 13)
     for k, (side, colour) in enumerate(colours.items()):
-        bars = np.histogram(found.track_lengths[side], edges)[0]
+        bars = np.histogram(inspection.track_lengths[side], edges)[0]
         for i, n in enumerate(bars.tolist()):
             x = 580 + i * 28 + k * 12
             draw.rectangle((x, base - 100 * n / max(int(bars.max()), 1), x + 10, base), fill=colour)

@@ -1,8 +1,8 @@
-"""Pairs of frames: one object, seen in the query camera, to be found in the target camera at the same time.
+"""Pairs of frames: one object, visible in the query camera, to be matched in the target camera at the same time.
 
-The official enumeration (``create_pairs`` of the Ego-Exo4D correspondence baselines) takes, for each object,
-ego camera and exo camera, every frame in which the object has a mask in the *query* camera, whatever is known
-of the target.
+The official enumeration (``create_pairs`` of the Ego-Exo4D correspondence baselines) lists, for each object,
+ego camera and exo camera, every frame in which the object has a mask in the *query* camera, whether or not the
+target frame was annotated.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from counterview.errors import AnnotationError, InputError
 from counterview.media.files import read_json
 
 Targets = Literal["official", "annotated", "visible", "absent"]
-"""Which pairs are wanted, by what is known of the object in the target frame.
+"""Selection of pairs by the annotation of the target frame.
 
-``official``: all of them, those about which nothing is known among them; ``annotated``: the target frame was
-looked at (what the official evaluation scores); ``visible``: it has a mask; ``absent``: it was looked at and the
-object was not seen.
+``official``: all pairs, even if the target frame was not annotated; ``annotated``: the target frame was annotated
+(the pairs that the official evaluation scores); ``visible``: the object has a mask in it; ``absent``: it was
+annotated and the object is not visible.
 """
 
-SETTINGS: dict[Direction, str] = {"ego2exo": "egoexo", "exo2ego": "exoego"}
+PAIR_LIST_SETTINGS: dict[Direction, str] = {"ego2exo": "egoexo", "exo2ego": "exoego"}
+"""Name of each direction in the file names of the official pair lists."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class FramePair:
     Attributes:
         take: the take's uid.
         object: the object's name.
-        query_camera: where its mask is given.
-        target_camera: where it is to be found.
+        query_camera: the camera in which its mask is given.
+        target_camera: the camera in which its mask is predicted.
         frame: frame number, the same in both.
-        target_visible: whether it has a mask in the target; ``None`` if nobody looked.
+        target_visible: whether it has a mask in the target frame; ``None`` if that frame was not annotated.
     """
 
     take: str
@@ -54,14 +55,17 @@ class FramePair:
 
     @property
     def key(self) -> str:
-        """A text that no other pair has, in whichever order pairs are listed."""
+        """A text that identifies the pair among all pairs of its direction and the other."""
         return "\0".join((self.take, self.object, self.query_camera, self.target_camera, str(self.frame)))
 
 
 class PairTable(Sequence[FramePair]):
-    """Many pairs in little memory: 13 bytes each, and each name once."""
+    """A compact list of pairs: 13 bytes per pair, and each name once.
 
-    _ROW = np.dtype([("group", "<i4"), ("frame", "<i8"), ("seen", "i1")])
+    An index gives a :class:`FramePair`, a slice another table. Build one with :meth:`from_pairs`.
+    """
+
+    _ROW = np.dtype([("group", "<i4"), ("frame", "<i8"), ("visible", "i1")])
 
     def __init__(self, groups: Sequence[tuple[str, str, str, str]], rows: NDArray[Any]) -> None:
         self._groups = groups
@@ -69,14 +73,14 @@ class PairTable(Sequence[FramePair]):
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[FramePair]) -> PairTable:
-        """Collect pairs in the order in which they come."""
+        """Collect pairs, in their order."""
         groups: dict[tuple[str, str, str, str], int] = {}
         blocks: list[NDArray[Any]] = []
         rows: list[tuple[int, int, int]] = []
         for pair in pairs:
             group = (pair.take, pair.object, pair.query_camera, pair.target_camera)
-            seen = -1 if pair.target_visible is None else int(pair.target_visible)
-            rows.append((groups.setdefault(group, len(groups)), pair.frame, seen))
+            visible = -1 if pair.target_visible is None else int(pair.target_visible)
+            rows.append((groups.setdefault(group, len(groups)), pair.frame, visible))
             if len(rows) == 65536:
                 blocks.append(np.array(rows, dtype=cls._ROW))
                 rows = []
@@ -92,15 +96,15 @@ class PairTable(Sequence[FramePair]):
     def __getitem__(self, index: int | slice) -> FramePair | PairTable:
         if isinstance(index, slice):
             return PairTable(self._groups, self._rows[index])
-        group, frame, seen = self._rows[index].item()
+        group, frame, visible = self._rows[index].item()
         take, name, query, target = self._groups[group]
-        return FramePair(take, name, query, target, frame, None if seen < 0 else bool(seen))
+        return FramePair(take, name, query, target, frame, None if visible < 0 else bool(visible))
 
     def __iter__(self) -> Iterator[FramePair]:
         return (self[i] for i in range(len(self)))
 
     def select(self, indices: NDArray[np.integer] | Sequence[int]) -> PairTable:
-        """The pairs at ``indices``, in that order."""
+        """The pairs at ``indices``, ``(K,)`` integers, in that order."""
         return PairTable(self._groups, self._rows[np.asarray(indices, dtype=np.int64)])
 
     def __repr__(self) -> str:
@@ -110,25 +114,34 @@ class PairTable(Sequence[FramePair]):
 def pairs_of_take(
     take: Take, direction: Direction, *, targets: Targets = "official", need_images: bool = True
 ) -> Iterator[FramePair]:
-    """The pairs of one take: objects and cameras in the file's order, frames ascending. See :func:`enumerate_pairs`."""
+    """The pairs of one take: objects and cameras in the file's order, frames ascending. See :func:`enumerate_pairs`.
+
+    Raises:
+        InputError: another direction or selection.
+    """
     check_direction(direction)
     if targets not in get_args(Targets):
         raise InputError("no such choice of targets", found=repr(targets), expected=" or ".join(get_args(Targets)))
     for name in take.objects:
         cameras = take.cameras_of(name)
         masked = {camera: frozenset(take.mask_frames(name, camera)) for camera in cameras}
-        looked = {camera: take.annotated_frames(name, camera) for camera in cameras}
+        annotated = {camera: take.annotated_frames(name, camera) for camera in cameras}
         for ego in (c for c in cameras if take.is_ego(c)):
             for exo in (c for c in cameras if not take.is_ego(c)):
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
                 for frame in sorted(masked[query]):
-                    seen = True if frame in masked[target] else False if frame in looked[target] else None
-                    wanted = {"official": True, "annotated": seen is not None, "visible": seen, "absent": seen is False}
-                    if not wanted[targets]:
+                    visible = True if frame in masked[target] else False if frame in annotated[target] else None
+                    selected = {
+                        "official": True,
+                        "annotated": visible is not None,
+                        "visible": visible is True,
+                        "absent": visible is False,
+                    }
+                    if not selected[targets]:
                         continue
                     if need_images and not (take.has_frame(query, frame) and take.has_frame(target, frame)):
                         continue
-                    yield FramePair(take.uid, name, query, target, frame, seen)
+                    yield FramePair(take.uid, name, query, target, frame, visible)
 
 
 def enumerate_pairs(
@@ -141,13 +154,13 @@ def enumerate_pairs(
     """All pairs of a data set, take by take in its order.
 
     Args:
-        dataset: the data set, or some takes of it.
+        dataset: the data set, or some of its takes.
         direction: ``"ego2exo"`` or ``"exo2ego"``.
-        targets: which pairs are wanted; see :data:`Targets`.
-        need_images: leave out pairs of which an image is missing.
+        targets: selection of pairs; see :data:`Targets`.
+        need_images: skip pairs without an image in either camera.
 
     Raises:
-        InputError: another direction or choice, or a take that cannot be read.
+        InputError: another direction or selection, or a take that cannot be read.
     """
     return PairTable.from_pairs(
         pair for take in dataset for pair in pairs_of_take(take, direction, targets=targets, need_images=need_images)
@@ -155,41 +168,48 @@ def enumerate_pairs(
 
 
 def subset(pairs: PairTable, fraction: float, seed: int) -> PairTable:
-    """A share of the pairs, in their order; the same for a seed wherever and in whichever order they are listed.
+    """A random fraction of the pairs, in their order; a seed selects the same pairs in whichever order they are listed.
 
-    Each pair is ranked by a hash of the seed and its names, and the first ``round(fraction * len(pairs))`` stay. So a
-    smaller share is part of a larger one of the same seed. O-MaMa trains on 20 % of the pairs; its own choice
-    was not released.
+    The pairs are sorted by a hash of the seed and their names, and the first ``round(fraction * len(pairs))`` are
+    selected. So a smaller fraction is a subset of a larger one with the same seed. O-MaMa trains on 20 % of the
+    pairs; its own selection was not released.
 
     Raises:
         InputError: a fraction outside 0 to 1.
+
+    >>> pairs = PairTable.from_pairs(FramePair("take", "mug", "aria01_214-1", "cam01", f, True) for f in range(100))
+    >>> [pair.frame for pair in subset(pairs, 0.05, seed=0)]
+    [29, 32, 56, 61, 83]
     """
     if not 0.0 <= fraction <= 1.0:
-        raise InputError("a share of the pairs is from 0 to 1", found=fraction)
+        raise InputError("a fraction of the pairs is from 0 to 1", found=fraction)
     salt = f"{int(seed)}\0".encode()
-    ranks = np.array(
+    hashes = np.array(
         [
             int.from_bytes(hashlib.blake2b(salt + pair.key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
             for pair in pairs
         ],
         dtype=np.uint64,
     )
-    kept = np.argsort(ranks, kind="stable")[: round(fraction * len(pairs))]
-    return pairs.select(np.sort(kept))
+    selected = np.argsort(hashes, kind="stable")[: round(fraction * len(pairs))]
+    return pairs.select(np.sort(selected))
 
 
 def shuffled_index(length: int, seed: int, epoch: int, index: int) -> int:
-    """Where position ``index`` of epoch ``epoch`` points to: a permutation of ``range(length)`` per (seed, epoch).
+    """Element ``index`` of a random permutation of ``range(length)``, one permutation per (seed, epoch).
 
-    A pure function, computed for one index alone (a Feistel network on the index, walked until it falls inside
-    the range), so any worker of a resumed run finds its place without replaying what came before. ``index`` may
-    run on over ``length``: the epoch then advances by itself.
+    A pure function of its arguments, computed for one index alone: a Feistel network on the index, iterated until the
+    value is in range. So a worker of a resumed run needs no earlier draws. An index beyond ``length`` continues in
+    the next epoch.
 
     Raises:
-        InputError: nothing to draw from, or a negative index.
+        InputError: a length below 1 or a negative index.
+
+    >>> [shuffled_index(5, seed=0, epoch=0, index=i) for i in range(5)]
+    [1, 2, 4, 3, 0]
     """
     if length < 1 or index < 0:
-        raise InputError("a place in the order needs a length from 1 and an index from 0", found=(length, index))
+        raise InputError("a permutation needs a length of 1 or more and an index of 0 or more", found=(length, index))
     epoch, index = epoch + index // length, index % length
     half = max(1, ((length - 1).bit_length() + 1) // 2)
     low = (1 << half) - 1
@@ -203,22 +223,22 @@ def shuffled_index(length: int, seed: int, epoch: int, index: int) -> int:
             return index
 
 
-def draw_below(below: int, *place: int) -> int:
-    """A number from 0 to ``below - 1`` that depends on ``place`` (seed, epoch, index, …) alone.
+def draw_below(below: int, *key: int) -> int:
+    """A pseudo-random integer from 0 to ``below - 1``, a pure function of ``key`` (seed, epoch, index, …).
 
     Raises:
-        InputError: nothing to draw from.
+        InputError: ``below`` is less than 1.
     """
     if below < 1:
-        raise InputError("nothing to draw from", found=below)
-    return _mix(*(value & _M64 for value in place)) % below
+        raise InputError("there is nothing to draw from", found=below, expected="1 or more")
+    return _mix(*(value & _M64 for value in key)) % below
 
 
 _M64 = (1 << 64) - 1
 
 
 def _mix(*values: int) -> int:
-    """SplitMix64 over several numbers: the same on every machine and in every version."""
+    """SplitMix64 over several integers: the same on every machine and in every version."""
     state = 0x243F6A8885A308D3
     for value in values:
         state = (state ^ value) + 0x9E3779B97F4A7C15 & _M64
@@ -237,8 +257,21 @@ _IMAGE = re.compile(
 def pair_paths(root: str, pair: FramePair, direction: Direction) -> tuple[str, str, str, str] | None:
     """The official 4-tuple of a pair: ego image, ego mask, exo image, exo mask, in either direction.
 
-    ``None`` for an object whose name begins or ends with a slash or holds two in a row: the form, which is split
-    at ``//``, cannot hold it.
+    Args:
+        root: folder of the prepared data, as written into the list.
+        pair: the pair.
+        direction: its direction.
+
+    Returns:
+        four texts ``root//take//camera//object//rgb|mask//frame``; ``None`` for an object whose name begins or ends
+        with a slash or contains two in a row, since readers split the texts at ``//``.
+
+    Raises:
+        InputError: another direction.
+
+    >>> pair = FramePair("take1", "mug", "aria01_214-1", "cam01", 30, target_visible=True)
+    >>> pair_paths("data", pair, "ego2exo")[2:]
+    ('data//take1//cam01//mug//rgb//30', 'data//take1//cam01//mug//mask//30')
     """
     if "//" in pair.object or pair.object.startswith("/") or pair.object.endswith("/") or not pair.object:
         return None
@@ -254,16 +287,16 @@ def pair_paths(root: str, pair: FramePair, direction: Direction) -> tuple[str, s
 
 
 def read_pair_list(path: str | Path, direction: Direction) -> PairTable:
-    """Read an official pair list. Whether a target is visible does not stand in it: ``target_visible`` is ``None``.
+    """Read an official pair list. It does not hold whether a target is visible, so ``target_visible`` is ``None``.
 
     Raises:
-        InputError: missing, or no JSON.
-        AnnotationError: an entry that is not of its form.
+        InputError: the file is missing or not JSON, or another direction.
+        AnnotationError: the file is not a list of pairs.
     """
     check_direction(direction)
     content = read_json(path)
     if not isinstance(content, list):
-        raise AnnotationError("is no pair list", path=path, found=type(content).__name__, expected="a list")
+        raise AnnotationError("is not a pair list", path=path, found=type(content).__name__, expected="a list")
 
     def pairs() -> Iterator[FramePair]:
         for number, entry in enumerate(content):
@@ -275,7 +308,7 @@ def read_pair_list(path: str | Path, direction: Direction) -> PairTable:
             )
             if not ego or not exo or any(ego[k] != exo[k] for k in ("take", "object", "frame")):
                 raise AnnotationError(
-                    f"entry {number} is no pair",
+                    f"entry {number} is not a pair",
                     path=path,
                     found=str(entry)[:120],
                     expected="four texts root//take//camera//object//rgb|mask//frame",

@@ -1,4 +1,4 @@
-"""What every training recipe says of its data."""
+"""The data section of every training recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TakesConfig:
-    """Which takes are trained and validated on, and which way."""
+    """Takes for training and validation, and the directions."""
 
     root: str = field(metadata={"help": "the data set: prepared, or the release"})
     more_roots: tuple[str, ...] = field(default=(), metadata={"help": "further data sets to train on, same split"})
@@ -20,21 +20,21 @@ class TakesConfig:
     )
     absent: bool = field(
         default=True,
-        metadata={"help": "also where the object is not visible in the target, so that visibility is learned"},
+        metadata={"help": "train also on targets in which the object is not visible, so that visibility is learned"},
     )
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """All data sets that are trained on."""
+        """All training data sets."""
         return (self.root, *self.more_roots)
 
     def problems(self) -> list[str]:
-        """What is wrong with these keys, a line each."""
-        found = []
+        """One line for each value that is not valid."""
+        lines = []
         if not all(self.roots):
-            found.append("root is empty")
+            lines.append("root is empty")
         if len(set(self.roots)) < len(self.roots):
-            found.append("a folder is in root and more_roots twice")
+            lines.append("a folder is in root and more_roots twice")
         if not self.directions or len(set(self.directions)) < len(self.directions):
-            found.append("directions are one or two different ones")
-        return found
+            lines.append("directions are one or two different ones")
+        return lines

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from counterview.data.dataset import Take, open_dataset
+from counterview.data.dataset import Take
+from counterview.data.open import open_dataset
 from counterview.masks.png import read_mask
 from counterview.media.files import read_json, safe_join
 from counterview.media.images import read_image

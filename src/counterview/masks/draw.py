@@ -1,4 +1,4 @@
-"""Masks drawn on images, and images side by side, through supervision."""
+"""Draw masks on images and arrange images side by side, with supervision and OpenCV."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from counterview.errors import MaskError
-from counterview.types import BoolImage, ObjectMask, RgbImage, as_rgb
+from counterview.types import BoolImage, ImageLike, ObjectMask, RgbImage, as_rgb
 
 PALETTE = ("#1f9bff", "#ff5a36", "#2bbf5c", "#c04bff", "#ffb000", "#00c2c7", "#ff4fa3", "#9acd32")
-"""Colours that stay apart from one another and from wood and skin; object ``i`` has colour ``i % 8``."""
+"""Colours distinct from one another and from wood and skin; object ``i`` has colour ``i % 8``."""
 
 FAINT = "#bdbdbd"
-"""Colour of what was considered and not chosen."""
+"""Colour of candidates that were not chosen."""
 
 
 def _array(mask: BoolImage | ObjectMask) -> BoolImage:
@@ -21,7 +21,7 @@ def _array(mask: BoolImage | ObjectMask) -> BoolImage:
 
 
 def overlay(
-    image: RgbImage,
+    image: ImageLike,
     masks: Sequence[BoolImage | ObjectMask],
     *,
     labels: Sequence[str] | None = None,
@@ -29,25 +29,26 @@ def overlay(
     opacity: float = 0.35,
     thickness_px: int | None = None,
 ) -> RgbImage:
-    """Draw masks on a copy of an image: a tint inside, a line around, a label beside.
+    """Draw masks on a copy of an image: a tint inside, an outline and a label.
 
     Args:
-        image: ``(H, W, 3)`` uint8.
-        masks: masks of the image's size; empty ones are passed over.
-        labels: a text each.
-        colors: a hex colour each; :data:`PALETTE` in order if not given.
+        image: ``(H, W, 3)`` uint8 RGB, or a view.
+        masks: masks of the image's size, ``(H, W)`` bool or run lengths; empty ones are skipped.
+        labels: one text per mask; characters that are not ASCII become ``?``.
+        colors: one hex colour per mask; :data:`PALETTE` in order if not given.
         opacity: of the tint, 0 to 1.
-        thickness_px: of the line; chosen from the image's size if not given.
+        thickness_px: of the outline; proportional to the image's size if not given.
 
     Returns:
-        ``(H, W, 3)`` uint8.
+        ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        MaskError: a mask of another size, or lists of different length.
+        ImageError: the image is not an RGB array.
+        MaskError: a mask has another size than the image, or the lists differ in length.
     """
     import supervision as sv
 
-    as_rgb(image)
+    image = as_rgb(image)
     dense = [_array(mask) for mask in masks]
     for mask in dense:
         if mask.shape != image.shape[:2]:
@@ -80,51 +81,75 @@ def overlay(
 
 
 def _ascii(text: str) -> str:
-    # OpenCV's fonts have no other letters and print question marks in threes.
+    # OpenCV's fonts have ASCII only and would print one question mark per byte.
     return text.encode("ascii", "replace").decode("ascii")
 
 
-def side_by_side(left: RgbImage, right: RgbImage, *, gap_px: int = 8, max_height_px: int = 960) -> RgbImage:
-    """Put two images beside each other, scaled to one height.
+def side_by_side(left: ImageLike, right: ImageLike, *, gap_px: int = 8, max_height_px: int = 960) -> RgbImage:
+    """Place two images side by side, scaled to the same height.
+
+    Args:
+        left: ``(H, W, 3)`` uint8 RGB, or a view.
+        right: ``(H', W', 3)`` uint8 RGB, or a view.
+        gap_px: width of the white gap between them.
+        max_height_px: largest height of the result.
 
     Returns:
-        ``(h, w, 3)`` uint8 with ``h`` the larger height, at most ``max_height_px``.
+        ``(h, w, 3)`` uint8 RGB, with ``h`` the larger of the two heights, at most ``max_height_px``.
+
+    Raises:
+        ImageError: one of them is not an RGB array.
     """
     import cv2
 
-    height = min(max(left.shape[0], right.shape[0]), max_height_px)
+    images = [as_rgb(left), as_rgb(right)]
+    height = min(max(image.shape[0] for image in images), max_height_px)
     parts = []
-    for image in (as_rgb(left), as_rgb(right)):
+    for image in images:
         width = max(1, round(image.shape[1] * height / image.shape[0]))
-        how = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
-        parts.append(cv2.resize(image, (width, height), interpolation=how))
+        interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+        parts.append(cv2.resize(image, (width, height), interpolation=interpolation))
     gap = np.full((height, gap_px, 3), 255, dtype=np.uint8)
     return np.ascontiguousarray(np.concatenate([parts[0], gap, parts[1]], axis=1))
 
 
 def contact_sheet(
-    images: Sequence[RgbImage],
+    images: Sequence[ImageLike],
     *,
     columns: int,
     captions: Sequence[str] | None = None,
     tile_height_px: int = 180,
     gap_px: int = 4,
 ) -> RgbImage:
-    """Lay images out in rows of ``columns``, all ``tile_height_px`` high, with a caption under each.
+    """Arrange images in rows of ``columns``, with a caption below each.
+
+    Args:
+        images: ``(H, W, 3)`` uint8 RGB each, or views; they may differ in size.
+        columns: number of images per row.
+        captions: one text per image; no captions if not given.
+        tile_height_px: height to which each image is scaled, aspect kept.
+        gap_px: width of the white gap between images.
+
+    Returns:
+        ``(h, w, 3)`` uint8 RGB.
 
     Raises:
-        MaskError: no image, or captions of another number.
+        ImageError: an entry is not an RGB array.
+        MaskError: no image, no column, or captions of another number.
     """
     import cv2
 
     if not images or columns < 1 or (captions is not None and len(captions) != len(images)):
-        raise MaskError("a sheet needs images, a column, and a caption for each or none")
+        raise MaskError(
+            "a contact sheet needs images, at least one column, and one caption per image or no captions",
+            found=f"{len(images)} images, {columns} columns, {'no' if captions is None else len(captions)} captions",
+        )
     strip = 18 if captions is not None else 0
     tiles = []
-    for number, image in enumerate(images):
+    for number, image in enumerate(map(as_rgb, images)):
         width = max(1, round(image.shape[1] * tile_height_px / image.shape[0]))
-        how = cv2.INTER_AREA if tile_height_px < image.shape[0] else cv2.INTER_LINEAR
-        tile = cv2.resize(as_rgb(image), (width, tile_height_px), interpolation=how)
+        interpolation = cv2.INTER_AREA if tile_height_px < image.shape[0] else cv2.INTER_LINEAR
+        tile = cv2.resize(image, (width, tile_height_px), interpolation=interpolation)
         if captions is not None:
             bar = np.full((strip, width, 3), 255, dtype=np.uint8)
             cv2.putText(

@@ -14,6 +14,9 @@ def fit_longest_side(size_hw: tuple[int, int], longest_px: int = 480) -> tuple[i
 
     The scorer computes ``int(H * r), int(W * r)`` with ``r = 1. / max(H, W) * longest`` in floating point.
     A side never falls below one pixel.
+
+    >>> fit_longest_side((2160, 3840))
+    (270, 480)
     """
     height, width = size_hw
     ratio = 1.0 / max(height, width) * longest_px
@@ -21,9 +24,19 @@ def fit_longest_side(size_hw: tuple[int, int], longest_px: int = 480) -> tuple[i
 
 
 def nearest_indices(source: int, target: int) -> NDArray[np.int64]:
-    """Which of ``source`` rows each of ``target`` rows shows: ``(i * source) // target`` in whole numbers.
+    """For nearest-neighbour resizing, the source row of each target row: ``(i * source) // target`` in integers.
 
     ``floor(i * (source / target))`` in floating point is wrong for some sizes, 1408 to 480 among them.
+
+    Args:
+        source: number of rows (or columns) before.
+        target: number of rows (or columns) after.
+
+    Returns:
+        ``(target,)`` int64, from 0 to ``source - 1``, ascending.
+
+    Raises:
+        MaskError: a size below 1.
     """
     if source < 1 or target < 1:
         raise MaskError("a size is at least 1", found=f"{source} to {target}")
@@ -31,14 +44,33 @@ def nearest_indices(source: int, target: int) -> NDArray[np.int64]:
 
 
 def resize_nearest(mask: NDArray[np.generic], size_hw: tuple[int, int]) -> NDArray[np.generic]:
-    """Resize ``(H, W)`` or ``(H, W, C)`` to ``size_hw`` by nearest neighbour, exactly as the official scorer does."""
+    """Resize by nearest neighbour, exactly as the official scorer does.
+
+    Args:
+        mask: ``(H, W)`` or ``(H, W, C)``, any dtype.
+        size_hw: height and width after, in pixels.
+
+    Returns:
+        ``(h, w)`` or ``(h, w, C)``, of the same dtype.
+
+    Raises:
+        MaskError: a size below 1.
+    """
     rows = nearest_indices(mask.shape[0], int(size_hw[0]))
     columns = nearest_indices(mask.shape[1], int(size_hw[1]))
     return mask[rows[:, None], columns[None, :]]
 
 
 def resize_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
-    """:func:`resize_nearest` for an :class:`ObjectMask`, on its run lengths: nothing is decoded."""
+    """:func:`resize_nearest` for an :class:`ObjectMask`, on its run lengths, without decoding them.
+
+    Raises:
+        MaskError: a size below 1.
+
+    >>> mask = ObjectMask.from_array([[0, 1], [1, 1]])
+    >>> resize_mask(mask, (2, 4)).to_array().astype(int).tolist()
+    [[0, 0, 1, 1], [1, 1, 1, 1]]
+    """
     height, width = mask.size_hw
     rows, columns = int(size_hw[0]), int(size_hw[1])
     if (height, width) == (rows, columns):
@@ -46,7 +78,7 @@ def resize_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
     if min(rows, columns) < 1:
         raise MaskError("a size is at least 1", found=f"{rows} x {columns}")
 
-    # Row i of the result shows row i * height // rows, so ceil(r * rows / height) of its rows lie before row r.
+    # Row i of the result is row i * height // rows, so ceil(r * rows / height) of its rows come before row r.
     def rows_before(row: NDArray[np.int64]) -> NDArray[np.int64]:
         return -(-row * rows // height)
 
@@ -58,9 +90,9 @@ def resize_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
         edges = np.stack([starts, ends])
         column, row = edges // height, edges % height
         before = columns_before(column)
-        shown = columns_before(column + 1) > before
-        starts, ends = before * rows + np.where(shown, rows_before(row), 0)
-    else:  # columns show up several times: cut the runs at the columns' ends and repeat the pieces
+        kept = columns_before(column + 1) > before
+        starts, ends = before * rows + np.where(kept, rows_before(row), 0)
+    else:  # columns are repeated: split the runs at the ends of the columns and repeat the pieces
         starts, ends = split_at_columns(starts, ends, height)
         column = starts // height
         before = columns_before(column)
@@ -78,7 +110,16 @@ def resize_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
 def split_at_columns(
     starts: NDArray[np.int64], ends: NDArray[np.int64], height: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut runs, given by their flat column-major starts and ends (excluded), where a column of ``height`` ends."""
+    """Split runs where a column ends.
+
+    Args:
+        starts: ``(K,)`` column-major pixel indices of :meth:`ObjectMask.intervals`.
+        ends: ``(K,)``, excluded.
+        height: pixels per column.
+
+    Returns:
+        starts and ends of the pieces, ``(P,)`` each with ``P >= K``, in the same order.
+    """
     first, last = starts // height, (ends - 1) // height
     if (first == last).all():
         return starts, ends
@@ -91,10 +132,17 @@ def split_at_columns(
 
 
 def iou(a: ObjectMask | BoolImage, b: ObjectMask | BoolImage) -> float:
-    """Intersection over union of two masks of one size; 1 if both are empty.
+    """Intersection over union of two masks of the same size; 1 if both are empty.
+
+    Args:
+        a: ``(H, W)`` bool, or run lengths.
+        b: likewise.
 
     Raises:
-        MaskError: the sizes differ.
+        MaskError: the sizes differ, or an array is not a mask.
+
+    >>> iou(np.array([[True, True, False]]), np.array([[False, True, True]]))
+    0.3333333333333333
     """
     left = a if isinstance(a, ObjectMask) else ObjectMask.from_array(a)
     right = b if isinstance(b, ObjectMask) else ObjectMask.from_array(b)
@@ -118,7 +166,7 @@ def intersection(a: ObjectMask, b: ObjectMask) -> int:
 
 
 def _filled_before(mask: ObjectMask, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many pixels of ``mask`` lie before each flat column-major position."""
+    """Number of pixels of ``mask`` before each column-major pixel index, ``(N,)`` to ``(N,)``."""
     starts, ends = mask.intervals()
     before = np.concatenate(([0], np.cumsum(ends - starts)))
     k = np.searchsorted(starts, positions, side="right")
@@ -134,7 +182,7 @@ def box_iou(a_xywh: NDArray[np.floating], b_xywh: NDArray[np.floating]) -> NDArr
         b_xywh: ``(M, 4)``.
 
     Returns:
-        ``(N, M)``; 0 where both boxes are empty.
+        ``(N, M)`` float64; 0 where both boxes are empty.
     """
     a = np.asarray(a_xywh, dtype=np.float64).reshape(-1, 1, 4)
     b = np.asarray(b_xywh, dtype=np.float64).reshape(1, -1, 4)

@@ -1,37 +1,37 @@
-"""LZString's URI-component coding, in the direction that is hot: 1.8 million annotated masks are read from it.
+"""A fast decoder of LZString's URI-component coding: the 1.8 million masks of Ego-Exo4D are stored in it.
 
-The ``lzstring`` package writes the code, and is the oracle of this reader in the tests; it takes ten times as long,
-since it fetches single bits.
+The ``lzstring`` package is the encoder, and the oracle of this decoder in the tests; it decodes ten times as slowly,
+bit by bit.
 """
 
 from __future__ import annotations
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-$"
-# The 65th character stands for padding; the original decoder takes the low 6 bits of its place, which are 0.
+# The 65th character is padding; the original decoder uses the low 6 bits of its index, which are 0.
 _BITS = str.maketrans({c: format(i & 63, "06b") for i, c in enumerate(_ALPHABET)})
-_KNOWN = frozenset(_ALPHABET)
+_CHARACTERS = frozenset(_ALPHABET)
 _END = 2
 
 
 def decompress_uri(text: str, max_length: int = 1 << 24) -> str:
-    """Decode what ``compressToEncodedURIComponent`` wrote.
+    """Decode text from LZString's ``compressToEncodedURIComponent``.
 
     Args:
         text: letters, digits, ``+``, ``-`` and ``$``; a space is read as ``+``.
-        max_length: longest text that may come out, as a few bytes can stand for a very long one.
+        max_length: limit of the decoded length, since a few bytes can expand to a very long text.
 
     Raises:
-        ValueError: a character that is none of these, a text that was cut off or damaged, or too much inside.
+        ValueError: another character, a text that is truncated or damaged, or a decoded text over the limit.
     """
     text = text.replace(" ", "+")
-    if not _KNOWN.issuperset(text):
+    if not _CHARACTERS.issuperset(text):
         raise ValueError("a character that LZString does not use")
-    # Numbers stand lowest bit first in a stream of characters that stand highest bit first: read from the end,
-    # every number is a plain slice.
+    # Codes have their lowest bit first, characters their highest: in the reversed stream, read from its end, every
+    # code is a plain slice.
     stream = text.translate(_BITS)[::-1]
     at, width = len(stream), 3
     entries: list[str] = ["", "", ""]  # the three control codes
-    room = 4  # codes that still fit before the width grows
+    room = 4  # number of codes before the width grows
     parts: list[str] = []
     length = 0
 

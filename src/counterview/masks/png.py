@@ -1,4 +1,4 @@
-"""Masks as PNG files: one object in black and white, or several by index with DAVIS's palette."""
+"""Masks as PNG files: one object in black and white, or several as an index image with the DAVIS palette."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from counterview.types import BoolImage, ObjectMask
 
 @cache
 def davis_palette() -> tuple[int, ...]:
-    """768 values of the PASCAL VOC colour map that DAVIS uses: the index's bits spread over red, green and blue."""
+    """The PASCAL VOC colour map that DAVIS uses, 768 values ``r, g, b, r, …`` made of the bits of each index."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     for index in range(256):
         rest = index
@@ -31,14 +31,17 @@ def davis_palette() -> tuple[int, ...]:
 
 
 def read_mask(path: str | os.PathLike[str]) -> BoolImage:
-    """Read one object's mask: ``(H, W)`` bool.
+    """Read the mask of one object.
 
-    Black is outside. A grey image is cut at half its range; an image with two values, at the larger;
-    an image with an alpha channel but one colour, by its alpha.
+    Black is background. A grey image is thresholded at half its range; an image with two values, between them; an
+    image with an alpha channel but one colour, by its alpha.
+
+    Returns:
+        ``(H, W)`` bool.
 
     Raises:
         ImageError: missing or damaged.
-        MaskError: a colour image, or one with several indices.
+        MaskError: a colour image, or an index image of several objects.
     """
     image = open_image(path)
     if image.mode == "P":
@@ -50,7 +53,7 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
                 path=path,
                 found=f"indices {values.tolist()[:8]}",
                 expected="one object",
-                fix="Save one object a file.",
+                fix="Save one object per file.",
             )
         return index > 0
     bands = np.asarray(image)
@@ -76,18 +79,21 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
 
 
 def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image of object indices as DAVIS stores them: ``(H, W)`` uint8, 0 is background.
+    """Read an image of object indices as DAVIS stores them.
+
+    Returns:
+        ``(H, W)`` uint8; 0 is background.
 
     Raises:
         ImageError: missing or damaged.
-        MaskError: no palette or grey image of 8 bits.
+        MaskError: not a palette or grey image of 8 bits.
     """
     image = open_image(path)
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode not in ("P", "L"):
         raise MaskError(
-            "is no image of indices",
+            "is not an index image",
             path=path,
             found=f"mode {image.mode}",
             expected="palette or 8-bit grey",
@@ -96,26 +102,40 @@ def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def read_index_masks(path: str | os.PathLike[str]) -> dict[int, ObjectMask]:
-    """The objects of an index image, by index."""
+    """The masks of an index image, by object index.
+
+    Raises:
+        ImageError: missing or damaged.
+        MaskError: not a palette or grey image of 8 bits.
+    """
     labels = read_index_png(path)
     return {int(i): ObjectMask.from_array(labels == i) for i in np.unique(labels) if i > 0}
 
 
 def write_mask_png(path: str | os.PathLike[str], mask: BoolImage | ObjectMask) -> None:
-    """Write one object's mask, 255 inside, whole or not at all."""
+    """Write the mask of one object, 255 inside and 0 outside, atomically.
+
+    Args:
+        path: the file, with the extension ``.png``.
+        mask: ``(H, W)`` bool, or run lengths.
+
+    Raises:
+        MaskError: another extension, or an array that is not a mask.
+    """
     array = mask.to_array() if isinstance(mask, ObjectMask) else ObjectMask.from_array(mask).to_array()
     _save(path, Image.fromarray(array.astype(np.uint8) * 255))
 
 
 def write_index_png(path: str | os.PathLike[str], labels: NDArray[np.integer] | Sequence[ObjectMask]) -> None:
-    """Write object indices with DAVIS's palette, whole or not at all.
+    """Write an index image with the DAVIS palette, atomically.
 
     Args:
-        path: the file to write.
-        labels: ``(H, W)`` indices from 0 to 255, or masks that get the indices 1, 2, … (later ones on top).
+        path: the file, with the extension ``.png``.
+        labels: ``(H, W)`` integers from 0 to 255, or masks of one size, which get the indices 1, 2, …; where they
+            overlap, the later one wins.
 
     Raises:
-        MaskError: an index over 255, or masks of different size.
+        MaskError: an index out of range, masks of several sizes, or another extension.
     """
     if not isinstance(labels, np.ndarray):
         masks = list(labels)
@@ -126,7 +146,7 @@ def write_index_png(path: str | os.PathLike[str], labels: NDArray[np.integer] | 
             index[mask.to_array()] = number
         labels = index
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 255:
-        raise MaskError("object indices are whole numbers from 0 to 255", found=f"{labels.dtype} {labels.shape}")
+        raise MaskError("an index image is 2-D, of integers from 0 to 255", found=f"{labels.dtype} {labels.shape}")
     image = Image.fromarray(labels.astype(np.uint8), mode=None).convert("L")
     image.putpalette(davis_palette())
     _save(path, image)

@@ -1,7 +1,7 @@
-"""Masks as text: COCO run lengths and Ego-Exo4D's LZString around them.
+"""Masks as text: COCO run lengths (RLE), and Ego-Exo4D's LZString around them.
 
-Strings from files are decoded here and not by pycocotools, which returns uninitialised memory for counts
-that are too short and ends the process for sizes that are too large. The encoder is pycocotools' own.
+Text from files is decoded here, not by pycocotools, which returns uninitialised memory for counts that are too
+short and crashes the process for sizes that are too large. Masks are encoded by pycocotools.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from counterview.masks.lz import decompress_uri
 from counterview.types import ObjectMask
 
 MAX_PIXELS = 2**31 - 1
-"""Largest mask that is accepted, in pixels: what COCO's 32-bit counts can hold."""
+"""Size of the largest mask that is accepted, in pixels: the limit of COCO's 32-bit counts."""
 
 
 def _check_size(size_hw: Any) -> tuple[int, int]:
-    ok = (
+    valid = (
         isinstance(size_hw, (list, tuple, np.ndarray))
         and len(size_hw) == 2
         and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in size_hw)
     )
-    if not ok:
+    if not valid:
         raise MaskError("a mask's size is [height, width]", found=repr(size_hw)[:60])
     height, width = (int(v) for v in size_hw)
     if height * width > MAX_PIXELS:
@@ -38,28 +38,28 @@ def _check_size(size_hw: Any) -> tuple[int, int]:
 
 
 def _counts_to_runs(counts: str | bytes) -> NDArray[np.int64]:
-    """Run lengths from COCO's compressed counts: 5 bits a character, every length from the fourth on a difference."""
+    """Run lengths ``(R,)`` from COCO's compressed counts: 5 bits per character, differences from the fourth on."""
     try:
         data = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else bytes(counts), dtype=np.uint8)
     except UnicodeEncodeError:
-        raise MaskError("run-length counts hold a character that is none of theirs") from None
+        raise MaskError("run-length counts hold an invalid character") from None
     if data.size == 0:
         raise MaskError("run-length counts are empty")
     groups = data.astype(np.int64) - 48
     if groups.min() < 0 or groups.max() > 63:
-        raise MaskError("run-length counts hold a character that is none of theirs")
+        raise MaskError("run-length counts hold an invalid character")
     last = (groups & 32) == 0
     if not last[-1]:
-        raise MaskError("run-length counts end in the middle of a number", fix="The text was cut off.")
+        raise MaskError("run-length counts end within a number", fix="The text was truncated.")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > 7:
         raise MaskError("run-length counts hold a number of more than 35 bits")
-    place = np.arange(data.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    position = np.arange(data.size) - np.repeat(starts, lengths)  # of a character within its number
+    values = np.add.reduceat((groups & 31) << (5 * position), starts)
     values -= np.where(groups[ends] & 16, np.int64(1) << (5 * lengths), 0)  # sign of the last group
-    # values[i] is relative to values[i-2] for i > 2: sums along the odd and along the even places.
+    # values[i] is relative to values[i-2] for i > 2: cumulative sums of the odd and of the even entries.
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
@@ -73,7 +73,7 @@ def decode_counts(counts: str | bytes, size_hw: Any) -> ObjectMask:
         size_hw: height and width in pixels.
 
     Raises:
-        MaskError: malformed text, lengths that are negative or do not fill the size, an impossible size.
+        MaskError: malformed text, run lengths that are negative or do not fill the size, or an invalid size.
     """
     size = _check_size(size_hw)
     if not isinstance(counts, (str, bytes)):
@@ -82,7 +82,11 @@ def decode_counts(counts: str | bytes, size_hw: Any) -> ObjectMask:
 
 
 def encode_counts(mask: ObjectMask) -> str:
-    """COCO compressed counts of a mask (pycocotools' encoder)."""
+    """COCO compressed counts of a mask, by pycocotools' encoder.
+
+    Raises:
+        MaskError: the mask has more than :data:`MAX_PIXELS` pixels.
+    """
     from pycocotools import mask as coco
 
     height, width = mask.size_hw
@@ -96,7 +100,12 @@ def from_coco(rle: Any) -> ObjectMask:
     """Decode ``{"size": [h, w], "counts": …}`` with compressed (text) or plain (list) counts.
 
     Raises:
-        MaskError: anything else, or malformed contents.
+        MaskError: another type, or malformed contents.
+
+    >>> from_coco({"size": [2, 3], "counts": [2, 3, 1]}).to_array().astype(int).tolist()
+    [[0, 1, 1], [0, 1, 0]]
+    >>> from_coco({"size": [2, 3], "counts": "231"}).area
+    3
     """
     if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:
         raise MaskError("a COCO mask has 'size' and 'counts'", found=f"{type(rle).__name__} {str(rle)[:40]!r}")
@@ -106,13 +115,20 @@ def from_coco(rle: Any) -> ObjectMask:
         return decode_counts(counts, size)
     if isinstance(counts, list) and all(type(c) is int for c in counts):
         if any(abs(c) > MAX_PIXELS for c in counts):
-            raise MaskError("run-length counts hold a number that no mask can hold")
+            raise MaskError("run-length counts hold a number that is too large for a mask")
         return ObjectMask(size, np.array(counts, dtype=np.int64))
-    raise MaskError("run-length counts are text or a list of whole numbers", found=type(counts).__name__)
+    raise MaskError("run-length counts are text or a list of integers", found=type(counts).__name__)
 
 
 def to_coco(mask: ObjectMask) -> dict[str, Any]:
-    """``{"size": [h, w], "counts": text}``, as pycocotools writes it, ready for JSON."""
+    """``{"size": [h, w], "counts": text}``, as pycocotools encodes it, ready for JSON.
+
+    Raises:
+        MaskError: the mask has more than :data:`MAX_PIXELS` pixels.
+
+    >>> to_coco(ObjectMask.from_array([[0, 1, 1], [0, 1, 0]]))
+    {'size': [2, 3], 'counts': '231'}
+    """
     return {"size": list(mask.size_hw), "counts": encode_counts(mask)}
 
 
@@ -120,7 +136,7 @@ def from_lzstring(text: str, size_hw: Any) -> ObjectMask:
     """Decode an ``encodedMask`` of Ego-Exo4D: LZString (URI component) over COCO compressed counts.
 
     Raises:
-        MaskError: not LZString text, or what is inside is no run-length code.
+        MaskError: not LZString text, or the decoded text is not COCO compressed counts of that size.
     """
     size = _check_size(size_hw)
     if not isinstance(text, str):
@@ -135,5 +151,9 @@ def from_lzstring(text: str, size_hw: Any) -> ObjectMask:
 
 
 def to_lzstring(mask: ObjectMask) -> str:
-    """The ``encodedMask`` text of Ego-Exo4D for a mask."""
+    """Encode a mask as an ``encodedMask`` of Ego-Exo4D, the inverse of :func:`from_lzstring`.
+
+    Raises:
+        MaskError: the mask has more than :data:`MAX_PIXELS` pixels.
+    """
     return LZString().compressToEncodedURIComponent(encode_counts(mask))

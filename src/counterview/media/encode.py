@@ -1,4 +1,4 @@
-"""Images to video."""
+"""Write images as a video."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ import av.error
 import numpy as np
 
 from counterview.errors import CounterviewError, InputError
-from counterview.types import RgbImage, as_rgb
+from counterview.types import ImageLike, as_rgb
 
 
 def write_video(
-    path: str | os.PathLike[str], frames: Iterable[RgbImage], fps: Fraction | float = 30, *, crf: int = 20
+    path: str | os.PathLike[str], frames: Iterable[ImageLike], fps: Fraction | float = 30, *, crf: int = 20
 ) -> int:
-    """Write an MP4 (H.264, yuv420p), whole or not at all. The same images give the same bytes.
+    """Write an MP4 video (H.264, yuv420p), atomically. The same images give the same bytes.
 
     Args:
         path: the file.
-        frames: ``(H, W, 3)`` uint8, all of one size; taken one by one. An odd side gets a white line more, since the
-            format wants even ones.
-        fps: images a second.
-        crf: 0 (best) to 51.
+        frames: ``(H, W, 3)`` uint8 RGB, or views, all of one size; consumed one by one. The format needs even sides,
+            so an image with an odd side is padded with one white row or column.
+        fps: frames per second.
+        crf: quality as a constant rate factor, 0 (best) to 51.
 
     Returns:
-        Number of images.
+        number of frames.
 
     Raises:
-        InputError: no image, images of several sizes, a rate or quality out of range.
-        ImageError: something that is no image.
+        InputError: no frame, frames of several sizes, or a rate or quality out of range.
+        ImageError: a frame that is not an image.
         CounterviewError: the video cannot be written.
     """
     rate = Fraction(fps).limit_denominator(1001)
     if not 0 < rate <= 1000 or not 0 <= crf <= 51:
         raise InputError(
-            "the settings of a video are out of range", found=f"fps {fps}, crf {crf}", expected="fps > 0, crf 0 to 51"
+            "a setting of the video is out of range", found=f"fps {fps}, crf {crf}", expected="fps > 0, crf 0 to 51"
         )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     count = 0
     try:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}
-        with av.open(os.path.abspath(aside), "w", format="mp4", options=options) as out:  # noqa: PTH100
+        with av.open(os.path.abspath(temporary), "w", format="mp4", options=options) as out:  # noqa: PTH100
             stream = None
             size = (0, 0)
-            for image in frames:
-                as_rgb(image)
+            for frame in frames:
+                image = as_rgb(frame)
                 if stream is None:
                     size = (image.shape[0], image.shape[1])
                     stream = out.add_stream("libx264", rate=rate)
@@ -63,18 +63,18 @@ def write_video(
                     stream.codec_context.thread_count = 1
                     stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
                 if image.shape[:2] != size:
-                    raise InputError("the images of a video differ in size", found=image.shape[:2], expected=size)
+                    raise InputError("the frames of a video differ in size", found=image.shape[:2], expected=size)
                 even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), constant_values=255)
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-                frame.pts = count
-                out.mux(stream.encode(frame.reformat(format="yuv420p")))
+                encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                encoded.pts = count
+                out.mux(stream.encode(encoded.reformat(format="yuv420p")))
                 count += 1
             if stream is None:
-                raise InputError("a video needs an image", path=path)
+                raise InputError("a video needs at least one frame", path=path)
             out.mux(stream.encode())
-        aside.replace(path)
+        temporary.replace(path)
     except (av.error.FFmpegError, OSError) as error:
         raise CounterviewError("the video cannot be written", path=path, found=str(error)[:120]) from None
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return count

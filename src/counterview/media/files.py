@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and paths that stay where they belong."""
+"""Atomic writes, JSON, hashes, and paths that stay inside their folder."""
 
 from __future__ import annotations
 
@@ -19,40 +19,48 @@ _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNOR
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb", encoding: str | None = None) -> Iterator[IO[Any]]:
-    """Write a file aside and rename it into place when the block ends without an error.
+    """Write to a temporary file and rename it into place when the block ends without an error.
 
-    A reader sees the old file or the new one, never half of it. Parent folders are made. If the block
-    raises, or the process is killed, ``path`` is left as it was.
+    A reader sees the old file or the new one, never a part. Parent folders are created. If the block
+    raises, or the process is killed, ``path`` is unchanged.
 
     Args:
         path: the file to write.
         mode: ``"wb"`` or ``"w"``.
         encoding: for text; UTF-8 if not given.
 
+    Yields:
+        the open file.
+
     Raises:
         ValueError: another mode.
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: the disk is full, or the folder is not writable.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"atomic_write takes mode 'wb' or 'w', not {mode!r}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": encoding or "utf-8", "newline": "\n"}
     try:
-        with aside.open(mode, **text) as handle:
+        with temporary.open(mode, **text) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
         raise
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
-    """Write ``value`` as UTF-8 JSON, whole or not at all. NaN and infinity are refused with ``ValueError``."""
+    """Write ``value`` as UTF-8 JSON, atomically.
+
+    Raises:
+        ValueError: the value holds NaN or infinity, which JSON does not have.
+        OSError: the disk is full, or the folder is not writable.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     with atomic_write(path, "w") as handle:
         handle.write(text + "\n")
@@ -78,15 +86,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def check_name(name: str) -> str:
-    """Check that a name out of a file can serve as one path component, and return it.
+    """Check that a name from a file can serve as one path component, and return it.
 
     Refused are empty names, ``.`` and ``..``, separators of any system, drive letters, NUL and other control
     characters, and the names that Windows reserves.
 
     Raises:
-        PathError: the name is none of ours to use.
+        PathError: the name is refused.
     """
-    bad = (
+    invalid = (
         not isinstance(name, str)
         or name in ("", ".", "..")
         or len(name.encode("utf-8", "surrogatepass")) > 255
@@ -97,19 +105,25 @@ def check_name(name: str) -> str:
         or name != name.rstrip(" .")
         or _RESERVED.match(name) is not None
     )
-    if bad:
+    if invalid:
         raise PathError(f"the name {name!r} cannot be used as a file name")
     return name
 
 
 def safe_join(root: str | os.PathLike[str], *parts: str) -> Path:
-    """Join names that come from outside below ``root``; the result never leaves it.
+    """Join untrusted names below ``root``; the result is always inside ``root``.
 
-    Each part is one name, checked by :func:`check_name`, or several joined by ``/``. Links that
-    already lie below ``root`` are resolved and must stay inside.
+    Each part is one name, checked by :func:`check_name`, or several joined by ``/``. Links below ``root``
+    are resolved and must stay inside.
 
     Raises:
         PathError: a part is absolute, climbs with ``..``, or leads outside through a link.
+
+    >>> safe_join("out", "take", "cam01/0.jpg").as_posix()
+    'out/take/cam01/0.jpg'
+    >>> safe_join("out", "../secret.txt")
+    Traceback (most recent call last):
+    counterview.errors.PathError: the name '..' cannot be used as a file name
     """
     base = Path(root)
     path = base
@@ -124,25 +138,25 @@ def safe_join(root: str | os.PathLike[str], *parts: str) -> Path:
 
 
 HASHES = "hashes.json"
-"""Beside files that come with the package: the SHA-256 of each, by its name."""
+"""Name of the list beside files that are part of the package: file name to SHA-256."""
 REINSTALL = (
     'Install the package again: pip install --force-reinstall --no-deps counterview (or "git checkout" the file).'
 )
 
 
 def read_shipped(root: Path, name: str, fix: str = REINSTALL) -> tuple[bytes, str]:
-    """A file that comes with the package, once it was found to be what was shipped.
+    """Read a file that is part of the package, and check it against the list of hashes.
 
     Args:
-        root: folder with the list of hashes.
+        root: folder with the list of hashes, :data:`HASHES`.
         name: the file's name in that list, relative to ``root``.
-        fix: what to do if it is not.
+        fix: the fix in the error message.
 
     Returns:
-        its bytes and their SHA-256 in hex.
+        the file's bytes and their SHA-256 in hex.
 
     Raises:
-        CheckpointError: it or the list is missing, or it is another file.
+        CheckpointError: the file or the list is missing, or the hash differs.
     """
     path = safe_join(root, name)
     try:
@@ -151,16 +165,20 @@ def read_shipped(root: Path, name: str, fix: str = REINSTALL) -> tuple[bytes, st
     except (InputError, OSError) as error:
         raise CheckpointError(f"a shipped file cannot be read ({error})", path=path, fix=fix) from None
     digest = hashlib.sha256(data).hexdigest()
-    wanted = listed.get(name) if isinstance(listed, dict) else None
-    if digest != wanted:
+    expected = listed.get(name) if isinstance(listed, dict) else None
+    if digest != expected:
         raise CheckpointError(
             "a shipped file is damaged or was replaced", path=path, found=f"SHA-256 {digest[:12]}…",
-            expected=f"{str(wanted)[:12]}…", fix=fix,
+            expected=f"{str(expected)[:12]}…", fix=fix,
         )  # fmt: skip
     return data, digest
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

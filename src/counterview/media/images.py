@@ -1,4 +1,4 @@
-"""Images from and to files, through Pillow, with nothing taken on trust."""
+"""Images from and to files, through Pillow. Files are untrusted: format, size and content are checked."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from counterview.errors import ImageError
 from counterview.media.files import atomic_write
-from counterview.types import RgbImage, as_rgb
+from counterview.types import ImageLike, RgbImage, as_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-"""The formats that are opened. Others, Pillow plug-ins that run external programs among them, never are."""
+"""The formats that are opened; never the Pillow plug-ins that run external programs."""
 
 MAX_PIXELS = 100_000_000
-"""Largest image that is decoded, in pixels; an 8K frame has 33 million."""
+"""Size of the largest image that is decoded, in pixels; an 8K frame has 33 million."""
 
 
 def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open and decode an image whole, as Pillow sees it (mode untouched, EXIF rotation not applied).
+    """Open and fully decode an image with Pillow; the mode is unchanged, EXIF rotation is not applied.
 
     Args:
         source: a path, or the bytes of an encoded image.
         max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        the decoded image, ``(width, height)`` in Pillow's order.
 
     Raises:
         ImageError: missing, not an image of :data:`FORMATS`, damaged, or too large.
@@ -71,16 +74,23 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
             "the image is damaged",
             path=path,
             found=str(error) or type(error).__name__,
-            fix="Save or copy it anew.",
+            fix="Save or copy it again.",
         ) from None
     return image
 
 
 def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """Read an image as ``(H, W, 3)`` uint8 RGB, upright.
+    """Read an image as RGB, upright.
 
     EXIF rotation is applied; 16-bit, grey, palette and CMYK images are converted; transparent
-    pixels are laid over white.
+    pixels are blended with white.
+
+    Args:
+        source: a path, or the bytes of an encoded image.
+        max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
 
     Raises:
         ImageError: missing, not an image, damaged, or larger than ``max_pixels``.
@@ -89,11 +99,11 @@ def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
 
 
 def to_rgb(image: Image.Image) -> RgbImage:
-    """``(H, W, 3)`` uint8 RGB, upright, from an opened image. See :func:`read_image`."""
+    """Convert an opened image to ``(H, W, 3)`` uint8 RGB, upright. See :func:`read_image`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         deep = np.asarray(image).astype(np.float64)
-        # 16-bit files use their whole range; Pillow's own conversion would clip at 255.
+        # 16-bit files use their full range; Pillow's own conversion would clip at 255.
         scale = 257.0 if image.mode.startswith("I;16") or deep.max(initial=0) > 255 else 1.0
         if image.mode == "F" and deep.max(initial=0) <= 1:
             scale = 1 / 255
@@ -106,11 +116,16 @@ def to_rgb(image: Image.Image) -> RgbImage:
     return np.ascontiguousarray(np.asarray(image.convert("RGB")))
 
 
-def write_image(path: str | os.PathLike[str], image: RgbImage, *, quality: int = 92) -> None:
-    """Write ``(H, W, 3)`` uint8 RGB as JPEG, PNG or WebP by the file's ending, whole or not at all.
+def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int = 92) -> None:
+    """Write an image as JPEG, PNG or WebP, atomically.
+
+    Args:
+        path: the file; its extension gives the format.
+        image: ``(H, W, 3)`` uint8 RGB, or a view.
+        quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        ImageError: not an RGB array, or an ending that is none of these.
+        ImageError: not an RGB array, or another extension.
     """
     formats: dict[str, Literal["JPEG", "PNG", "WEBP"]] = {
         ".jpg": "JPEG",
@@ -120,7 +135,7 @@ def write_image(path: str | os.PathLike[str], image: RgbImage, *, quality: int =
     }
     kind = formats.get(Path(path).suffix.lower())
     if kind is None:
-        raise ImageError("cannot tell the format", path=path, expected=f"an ending among {', '.join(formats)}")
+        raise ImageError("has no known image extension", path=path, expected=f"one of {', '.join(formats)}")
     encoded = Image.fromarray(as_rgb(image))
     options: dict[str, Any] = {} if kind == "PNG" else {"quality": quality}
     with atomic_write(path) as handle:

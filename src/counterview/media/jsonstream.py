@@ -1,7 +1,7 @@
-"""Large JSON files one member at a time: the annotation of the full data set has 2 GB, one take of it a few MB.
+"""Read large JSON files one member at a time: the annotation of the full data set has 2 GB, one take a few MB.
 
-A file is split at the members of one object (the takes), found by brackets and strings alone; each member is
-then parsed by the standard library. Memory holds one member and one read buffer, whatever the file's size.
+A file is split at the members of one object (the takes), by brackets and strings alone; each member is then
+parsed by the standard library. Memory holds one member and one read buffer, for a file of any size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from counterview.errors import InputError
 
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 200
-"""Deepest nesting that is accepted: annotations have 8 levels, and the parser's stack is not endless."""
+"""Deepest nesting that is accepted: annotations have 8 levels, and the parser's stack is limited."""
 
 _QUOTE = ord('"')
 _SPECIAL = np.zeros(256, dtype=np.bool_)
@@ -30,7 +30,7 @@ _SCALAR_END = re.compile(rb"[,}\] \t\n\r]")
 
 
 class Span(NamedTuple):
-    """Where a value lies in its file, in bytes, end excluded."""
+    """Position of a value in its file, in bytes, end excluded."""
 
     start: int
     end: int
@@ -43,15 +43,15 @@ def iter_object(
 
     Args:
         path: a UTF-8 JSON file whose root is an object.
-        keys: the way from the root to the object; ``()`` for the root itself.
-        error: the class that is raised.
+        keys: the path from the root to the object; ``()`` for the root itself.
+        error: the class of the errors.
 
     Yields:
         name and parsed value of each member, in the file's order.
 
     Raises:
-        InputError: the file is missing or unreadable, is not JSON, is cut off, holds a name twice, or ``keys``
-            do not lead to an object. What follows the object is checked too, but only for its brackets.
+        InputError: the file is missing or unreadable, is not JSON, is truncated, holds a name twice, or ``keys``
+            do not lead to an object. Of the text after the object only the brackets are checked.
     """
     with _open(path, error) as handle:
         scanner = _Scanner(handle, path, error)
@@ -62,16 +62,26 @@ def iter_object(
 def index_object(
     path: str | os.PathLike[str], keys: Sequence[str] = ("annotations",), *, error: type[InputError] = InputError
 ) -> dict[str, Span]:
-    """Where each member of one object of a JSON file lies; nothing is parsed or kept. See :func:`iter_object`."""
+    """Position of each member of one object of a JSON file, without parsing the values. See :func:`iter_object`.
+
+    Raises:
+        InputError: as :func:`iter_object`, but values are not parsed, so some that are not JSON go unnoticed.
+    """
     with _open(path, error) as handle:
         return {name: span for name, _, span in _Scanner(handle, path, error).members_at(keys, keep=False)}
 
 
 def read_span(path: str | os.PathLike[str], span: Span, name: str, *, error: type[InputError] = InputError) -> Any:
-    """Parse the value that :func:`index_object` found.
+    """Parse one value at a position from :func:`index_object`.
+
+    Args:
+        path: the file.
+        span: the value's position.
+        name: the value's name, for the error message.
+        error: the class of the errors.
 
     Raises:
-        InputError: the file was changed in between, or the value is not JSON.
+        InputError: the file cannot be read, was changed since it was indexed, or the value is not JSON.
     """
     with _open(path, error) as handle:
         handle.seek(span.start)
@@ -97,16 +107,17 @@ def _parse(raw: bytes, path: str | os.PathLike[str], name: str, error: type[Inpu
 
 class _Marks(NamedTuple):
     position: NDArray[np.int64]
-    """``(M,)`` where the buffer has a bracket or a quote that is not escaped."""
+    """``(M,)`` offsets of the buffer's brackets and unescaped quotes."""
     quote: NDArray[np.bool_]
+    """``(M,)`` which of them are quotes."""
     depth: NDArray[np.int64]
-    """Open brackets after each mark, counted from the buffer's beginning; those in strings do not count."""
-    whole_until: int
-    """Where the string begins that the buffer cuts off, or the buffer's end."""
+    """``(M,)`` open brackets after each mark, counted from the start of the buffer; those in strings do not count."""
+    complete_until: int
+    """Offset of the string that the buffer cuts off, or the buffer's end."""
 
 
 class _Scanner:
-    """A window on the file that slides forward: ``buffer`` holds the bytes from ``base`` on."""
+    """A window that slides over the file: ``buffer`` holds the bytes from ``base`` on, ``pos`` is an offset in it."""
 
     def __init__(self, handle: IO[bytes], path: str | os.PathLike[str], error: type[InputError]) -> None:
         self.handle, self.path, self.error = handle, path, error
@@ -121,18 +132,18 @@ class _Scanner:
         return self.error("is not JSON", path=self.path, found=f"{problem} at byte {self.base + self.pos}")
 
     def _fill(self) -> bool:
-        """Read on, dropping what lies before ``pos``. What is kept at least doubles, so long values cost O(n)."""
-        kept = self.buffer[self.pos :]
+        """Read on, dropping the bytes before ``pos``. The rest at least doubles, so long values cost O(n)."""
+        rest = self.buffer[self.pos :]
         try:
-            more = self.handle.read(max(CHUNK_BYTES, len(kept)))
+            more = self.handle.read(max(CHUNK_BYTES, len(rest)))
         except OSError as problem:
             raise self.error("cannot be read", path=self.path, found=problem.strerror) from None
-        self.buffer, self.base, self.pos = kept + more, self.base + self.pos, 0
+        self.buffer, self.base, self.pos = rest + more, self.base + self.pos, 0
         self._marks = None
         return bool(more)
 
     def _peek(self) -> bytes:
-        """The next byte that is no space, which stays where it is; empty at the end of the file."""
+        """The next byte that is not white space, without consuming it; empty at the end of the file."""
         while True:
             match = _NOT_SPACE.search(self.buffer, self.pos)
             if match:
@@ -143,14 +154,14 @@ class _Scanner:
                 return b""
 
     def _expect(self, byte: bytes) -> None:
-        found = self._peek()
-        if found != byte:
-            what = f"{found.decode('latin-1')!r}" if found else "the end of the file"
+        actual = self._peek()
+        if actual != byte:
+            what = f"{actual.decode('latin-1')!r}" if actual else "the end of the file"
             raise self._fail(f"{what} instead of {byte.decode()!r}")
         self.pos += 1
 
     def _value(self, keep: bool) -> tuple[bytes, Span]:
-        """Step over one value. Returns its bytes (empty unless ``keep``) and where it lies."""
+        """Step over one value. Returns its bytes (empty unless ``keep``) and its position."""
         first = self._peek()
         start = self.base + self.pos
         if first in (b"{", b"[", b'"'):
@@ -186,7 +197,7 @@ class _Scanner:
         while True:
             marks = self._marked()
             i = int(np.searchsorted(marks.position, self.pos))
-            outside = depth - (int(marks.depth[i - 1]) if i else 0)  # what to add to the buffer's own depth
+            outside = depth - (int(marks.depth[i - 1]) if i else 0)  # depth at the start of the buffer
             width = 64
             while i < len(marks.depth):
                 level = marks.depth[i : i + width] + outside
@@ -201,12 +212,12 @@ class _Scanner:
             if keep:
                 self.pos, depth = start - self.base, 0
             else:
-                depth, self.pos = outside + (int(marks.depth[-1]) if len(marks.depth) else 0), marks.whole_until
+                depth, self.pos = outside + (int(marks.depth[-1]) if len(marks.depth) else 0), marks.complete_until
             if not self._fill():
                 raise self._fail("the end of the file")
 
     def _marked(self) -> _Marks:
-        """Brackets and quotes of the buffer, which always begins outside a string."""
+        """Brackets and quotes of the buffer, which always starts outside a string."""
         if self._marks is None:
             plain = self.buffer
             if b"\\" in plain:
@@ -219,22 +230,22 @@ class _Scanner:
             change = np.where((kind == ord("{")) | (kind == ord("[")), 1, -1)
             depth = np.cumsum(np.where(quote | inside, 0, change))
             quotes = np.flatnonzero(quote)
-            whole_until = len(data) if len(quotes) % 2 == 0 else int(position[quotes[-1]])
-            self._marks = _Marks(position, quote, depth, whole_until)
+            complete_until = len(data) if len(quotes) % 2 == 0 else int(position[quotes[-1]])
+            self._marks = _Marks(position, quote, depth, complete_until)
         return self._marks
 
     def _members(self, keep: bool) -> Iterator[tuple[str, bytes, Span]]:
-        """The members of the object that begins here. Whoever takes one must not move the window."""
+        """The members of the object that starts here. The caller must not move the window between two of them."""
         self._expect(b"{")
         if self._peek() == b"}":
             self.pos += 1
             return
-        seen: set[str] = set()
+        names: set[str] = set()
         while True:
             name = self._name()
-            if name in seen:
+            if name in names:
                 raise self.error(f"holds {name[:80]!r} twice", path=self.path, fix="Keep one of them.")
-            seen.add(name)
+            names.add(name)
             raw, span = self._value(keep)
             yield name, raw, span
             if self._peek() == b",":
@@ -253,33 +264,33 @@ class _Scanner:
         return name
 
     def members_at(self, keys: Sequence[str], keep: bool) -> Iterator[tuple[str, bytes, Span]]:
-        """Descend along ``keys``, hand out the members there, then step over the rest of the file."""
+        """Descend along ``keys``, yield the members there, then step over the rest of the file."""
         yield from self._descend(list(keys), [], keep)
         if self._peek():
             raise self._fail("more after the end of the object")
 
-    def _descend(self, keys: list[str], way: list[str], keep: bool) -> Iterator[tuple[str, bytes, Span]]:
+    def _descend(self, keys: list[str], path: list[str], keep: bool) -> Iterator[tuple[str, bytes, Span]]:
         if self._peek() != b"{":
-            where = f"the value of {way[-1]!r}" if way else "the file"
-            raise self.error(f"{where} is no JSON object", path=self.path, expected="{…}")
+            where = f"the value of {path[-1]!r}" if path else "the file"
+            raise self.error(f"{where} is not a JSON object", path=self.path, expected="{…}")
         if not keys:
             yield from self._members(keep)
             return
         self._expect(b"{")
-        found: set[str] = set()
+        names: set[str] = set()
         more = self._peek() != b"}"
         while more:
             name = self._name()
-            if name == keys[0] and name in found:
+            if name == keys[0] and name in names:
                 raise self.error(f"holds {name[:80]!r} twice", path=self.path, fix="Keep one of them.")
-            found.add(name)
+            names.add(name)
             if name == keys[0]:
-                yield from self._descend(keys[1:], [*way, name], keep)
+                yield from self._descend(keys[1:], [*path, name], keep)
             else:
                 self._value(keep=False)
             more = self._peek() == b","
             self.pos += more
         self._expect(b"}")
-        if keys[0] not in found:
-            names = ", ".join(repr(n[:40]) for n in sorted(found)[:6]) or "nothing"
-            raise self.error(f"has no {'.'.join([*way, keys[0]])!r}", path=self.path, found=names)
+        if keys[0] not in names:
+            listed = ", ".join(repr(n[:40]) for n in sorted(names)[:6]) or "nothing"
+            raise self.error(f"has no {'.'.join([*path, keys[0]])!r}", path=self.path, found=listed)

@@ -1,8 +1,8 @@
-"""Frames of a video by number, exact by timestamp, read by group of images.
+"""Frames of a video by number, exact by timestamp, read by group of pictures (GOP).
 
-Frame ``n`` is the image shown ``n / fps`` seconds after the first one. For each group of images that holds a
-wanted frame the reader seeks once and decodes from its keyframe to the last wanted frame; nothing else is
-read or decoded. A file with an index of its own (MP4, MOV) is not read through even once.
+Frame ``n`` is the image shown ``n / fps`` seconds after the first one. For each GOP that holds a requested frame
+the reader seeks once and decodes from the keyframe to the last requested frame; nothing else is read or
+decoded. A file with an index (MP4, MOV) is never read through.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from counterview.media.images import MAX_PIXELS
 from counterview.types import RgbImage
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg"
-"""Containers that are opened. Playlists, which name other files and addresses, are not among them."""
+"""Containers that are opened; never playlists, which name other files and addresses."""
 
 
 class VideoReader:
@@ -32,16 +32,16 @@ class VideoReader:
 
     Args:
         path: the file.
-        threads: decoder threads; as many as there are cores if 0.
+        threads: decoder threads; one per core if 0.
 
     Attributes:
         path: the file.
         fps: frames per second.
-        size_hw: height and width of the images as they are shown, in pixels.
+        size_hw: height and width of the upright images, in pixels.
 
     Raises:
-        VideoError: missing, no video, damaged beyond opening, or larger than
-            :data:`counterview.media.images.MAX_PIXELS` an image.
+        VideoError: the file is missing, not a video, too damaged to open, or has images larger than
+            :data:`counterview.media.images.MAX_PIXELS`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
@@ -62,7 +62,7 @@ class VideoReader:
         stream = self._source.stream
         self._time_base = Fraction(stream.time_base)
         entries = list(stream.index_entries) if "mp4" in self._source.container.format.name else []
-        # An index in the file gives decoding times, a reading of the packets presentation times.
+        # The index of a file gives decoding times, a pass over the packets gives presentation times.
         self._by_dts = len(entries) > 0 and len(entries) == stream.frames
         if self._by_dts:
             times = sorted(entry.timestamp for entry in entries)
@@ -79,16 +79,16 @@ class VideoReader:
             self._origin, self._last = (times[0], times[-1]) if times else (0, -1)
             self._delay = 0
         if not self._keys:
-            raise VideoError("holds no image", path=self.path, found="no keyframe")
+            raise VideoError("has no images", path=self.path, found="no keyframe")
         self.fps = self._frame_rate(times)
         self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
         self.size_hw = (stream.codec_context.height, stream.codec_context.width)
-        for _, image in self.read([0]):  # how it is turned stands in the images
+        for _, image in self.read([0]):  # the rotation is a property of the images
             if not isinstance(image, VideoError):
                 self.size_hw = (image.shape[0], image.shape[1])
 
     def _frame_rate(self, times: list[int]) -> Fraction:
-        """The nominal rate. The average rate will not do: one dropped frame shifts everything behind it."""
+        """The nominal rate. The average rate is not usable: one dropped frame would shift every later number."""
         rate = self._source.stream.guessed_rate or self._source.stream.average_rate
         if len(times) < 2:
             return Fraction(rate) if rate else Fraction(30)
@@ -96,16 +96,16 @@ class VideoReader:
         if rate and step > 0 and abs(Fraction(rate) * step - 1) < Fraction(1, 25):
             return Fraction(rate)
         if step <= 0:
-            raise VideoError("its images have no increasing times", path=self.path)
+            raise VideoError("the times of its images do not increase", path=self.path)
         return (1 / step).limit_denominator(1001)
 
     @property
     def frame_count(self) -> int:
-        """One more than the number of the last frame."""
+        """Number of the last frame plus one."""
         return round((self._last - self._origin) * self._time_base * self.fps) + 1
 
     def __contains__(self, frame: object) -> bool:
-        """Whether the video reaches as far as ``frame``. A frame dropped on the way shows only when it is read."""
+        """Whether the video is long enough for ``frame``. A dropped frame is noticed only when it is read."""
         return isinstance(frame, (int, np.integer)) and 0 <= int(frame) < self.frame_count
 
     def frame(self, number: int) -> RgbImage:
@@ -113,6 +113,7 @@ class VideoReader:
 
         Raises:
             VideoError: the video has no such frame, or it is damaged.
+            InputError: the number is not an integer of 0 or more.
         """
         _, image = next(iter(self.read([number])))
         if isinstance(image, VideoError):
@@ -120,22 +121,23 @@ class VideoReader:
         return image
 
     def read(self, frames: Iterable[int]) -> Iterator[tuple[int, RgbImage | VideoError]]:
-        """Read several frames, each group of images once.
+        """Read several frames; each GOP is decoded once.
 
         Args:
             frames: frame numbers, in any order.
 
         Yields:
-            every number once with its image, or with the error that stands in its way; nearly ascending.
+            each number once, with its image, ``(H, W, 3)`` uint8 RGB, or with the error why it cannot be read, in
+            nearly ascending order.
 
         Raises:
-            InputError: a number that is no whole number from 0.
+            InputError: a number is not an integer of 0 or more.
         """
-        wanted = sorted(set(frames))
-        if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in wanted):
-            raise InputError("frame numbers are whole numbers from 0", path=self.path)
+        numbers = sorted(set(frames))
+        if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in numbers):
+            raise InputError("frame numbers are integers of 0 or more", path=self.path)
         groups: dict[int, list[int]] = {}
-        for number in map(int, wanted):
+        for number in map(int, numbers):
             if number in self:
                 group = bisect_right(self._keys, self._time(number) + self._tolerance) - 1
                 groups.setdefault(max(0, group), []).append(number)
@@ -154,29 +156,29 @@ class VideoReader:
         return VideoError(f"has no frame {number}", path=self.path, found=found)
 
     def _read_group(self, group: int, members: list[int]) -> Iterator[tuple[int, RgbImage | VideoError]]:
-        left = dict.fromkeys(members)
+        pending = dict.fromkeys(members)
         try:
             for number, image in self._decode(self._source, group, group, members):
-                if left.pop(number, number) is None:
+                if pending.pop(number, number) is None:
                     yield number, image
         except (av.error.FFmpegError, EOFError, ImageError):
-            # What lies before the damage can still be had, each frame decoded no farther than itself.
-            for number in left:
+            # Frames before the damage are still readable, if each is decoded no farther than itself.
+            for number in pending:
                 yield number, self._read_carefully(group, number)
             return
-        if left and group > 0 and self._by_dts:
-            # With images that are shown before they are decoded, a keyframe's time in the file's index lies
-            # before what it shows: these frames may belong to the group before.
-            yield from self._read_group(group - 1, list(left))
+        if pending and group > 0 and self._by_dts:
+            # With reordered images (B-frames), a keyframe's time in the index is earlier than its presentation
+            # time: these frames may belong to the previous group.
+            yield from self._read_group(group - 1, list(pending))
         else:
-            for number in left:
+            for number in pending:
                 yield number, self._absent(number, "no image at its time")
 
     def _read_carefully(self, group: int, number: int) -> RgbImage | VideoError:
-        """One frame, with what its group may build on decoded as well.
+        """Read one frame, decoding the previous group too, which an open GOP refers to.
 
-        Where groups are open, decoders complain of references that only the group before would have set up. So
-        errors count from the keyframe of the frame's own group on, and one thread tells where they come from.
+        In an open GOP the decoder reports missing references to the previous group. So errors count only from the
+        keyframe of the frame's own group on, and a single thread (slices) attributes each error to its packet.
         """
         problem = self._absent(number, "no image at its time")
         try:
@@ -193,50 +195,51 @@ class VideoReader:
         return problem
 
     def _decode(self, source: _Source, first: int, group: int, members: list[int]) -> Iterator[tuple[int, RgbImage]]:
-        """Decode from the keyframe of ``first`` to the last of ``members``, who are in ``group``; yields them."""
+        """Decode from the keyframe of group ``first`` to the last of ``members``, frames of ``group``; yields them."""
         last = self._time(members[-1])
-        to_come = set(members)
-        shown: int | None = None
+        pending = set(members)
+        first_pts: int | None = None
         strict = first == group
-        for packet in source.packets(self._keys[first], self._seek_places(first), self._by_dts):
+        for packet in source.packets(self._keys[first], self._seek_times(first), self._by_dts):
             pts = packet.pts
             strict = strict or (packet.dts if self._by_dts else pts) == self._keys[group]
-            if shown is None and pts is not None:
-                shown = pts
-                if shown > last + self._tolerance:
+            if first_pts is None and pts is not None:
+                first_pts = pts
+                if first_pts > last + self._tolerance:
                     return
             if packet.dts is not None and packet.dts > last + self._tolerance:
                 break
-            if shown is not None and pts is not None and pts < shown:
-                continue  # shown before the keyframe and built on the group before: not to be had from here
+            if first_pts is not None and pts is not None and pts < first_pts:
+                continue  # shown before the keyframe, so it refers to the previous group: not decodable from here
             number = None if pts is None else self._number(pts)
             if source.can_skip:
-                # Images that no other builds on need not be decoded if nobody wants them.
-                source.context.skip_frame = "DEFAULT" if number is None or number in to_come else "NONREF"
+                # An image that no other refers to need not be decoded unless it is requested.
+                source.context.skip_frame = "DEFAULT" if number is None or number in pending else "NONREF"
             try:
-                yield from self._wanted(source.context.decode(packet), members)
+                yield from self._select(source.context.decode(packet), members)
             except av.error.FFmpegError:
                 if strict:
                     raise
             if number is not None:
-                to_come.discard(number)
-                if not to_come:
-                    break  # what is still inside the decoder needs no further packet
-        yield from self._wanted(source.context.decode(None), members)
+                pending.discard(number)
+                if not pending:
+                    break  # the images still inside the decoder need no further packet
+        yield from self._select(source.context.decode(None), members)
 
-    def _seek_places(self, group: int) -> list[int]:
-        """Times to send the container to. It wants the time at which the keyframe is shown, or goes a group back."""
+    def _seek_times(self, group: int) -> list[int]:
+        """Times to seek to, best first. Containers expect a keyframe's presentation time; else they go a group back."""
         key = self._keys[group]
         return [key + self._delay, key, self._keys[0]]
 
-    def _wanted(self, frames: Iterable[av.VideoFrame], members: list[int]) -> Iterator[tuple[int, RgbImage]]:
+    def _select(self, frames: Iterable[av.VideoFrame], members: list[int]) -> Iterator[tuple[int, RgbImage]]:
+        """Those of the decoded frames whose numbers are among ``members``."""
         for frame in frames:
             if frame.pts is None:
                 continue
             number = self._number(frame.pts)
             if number in members and abs(frame.pts - self._time(number)) <= self._tolerance:
                 if frame.is_corrupt:
-                    raise ImageError("the decoder calls it corrupt")
+                    raise ImageError("the decoder reports it as corrupt")
                 yield number, self._upright(frame)
 
     def _upright(self, frame: av.VideoFrame) -> RgbImage:
@@ -270,7 +273,7 @@ class _Source:
             raise VideoError("no such file", path=path)
         try:
             self.container = av.open(
-                os.path.abspath(path),  # noqa: PTH100  # "http:x" must not be taken for an address
+                os.path.abspath(path),  # noqa: PTH100  # "http:x" must not be read as an address
                 options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
                 metadata_errors="replace",
             )
@@ -283,7 +286,7 @@ class _Source:
 
     def _open_decoder(self, thread_type: str, threads: int) -> VideoError | None:
         if not self.container.streams.video:
-            return VideoError("holds no images", path=self.path, expected="a video stream")
+            return VideoError("has no images", path=self.path, expected="a video stream")
         self.stream: Any = self.container.streams.video[0]
         self.context: Any = self.stream.codec_context
         if self.context is None or self.stream.time_base is None:
@@ -293,35 +296,38 @@ class _Source:
             return VideoError("the images are too large", path=self.path, found=f"{width}x{height}")
         self.context.thread_type = thread_type
         self.context.thread_count = threads
-        # A damaged image must come as an error and not as grey blocks.
+        # A damaged image must become an error, not grey blocks.
         self.context.options = {"err_detect": "explode"}
-        # In H.264 an image says in its header whether any other builds on it. HEVC says less: one that none of its
-        # own temporal layer builds on may still carry a higher layer.
+        # An H.264 header states whether any other image refers to this one. HEVC's does not: an image that none of
+        # its own temporal layer refers to may still be the reference of a higher layer.
         self.can_skip = self.context.name == "h264"
         return None
 
-    def packets(self, key: int, places: Iterable[int], by_dts: bool) -> Iterator[Any]:
-        """The packets from the keyframe at time ``key`` on, in decoding order, for a decoder that begins anew.
+    def packets(self, key: int, seek_times: Iterable[int], by_dts: bool) -> Iterator[Any]:
+        """The packets from the keyframe at time ``key`` on, in decoding order, for a flushed decoder.
 
-        The container is sent to one of ``places`` after the other until it arrives at that keyframe or before it.
+        Seeks to one of ``seek_times`` after the other until the container is at that keyframe or before it.
+
+        Raises:
+            VideoError: the keyframe is in the index but not in the file.
         """
         self.context.flush_buffers()
-        for place in places:
-            self.container.seek(place, stream=self.stream, backward=True, any_frame=False)
-            begun = False
+        for seek_time in seek_times:
+            self.container.seek(seek_time, stream=self.stream, backward=True, any_frame=False)
+            started = False
             for packet in self.container.demux(self.stream):
                 time = packet.dts if by_dts else packet.pts
-                if not packet.size or (time is None and not begun):
+                if not packet.size or (time is None and not started):
                     continue
-                if not begun and not (packet.is_keyframe and time >= key):
+                if not started and not (packet.is_keyframe and time >= key):
                     continue
-                if not begun and time > key:
+                if not started and time > key:
                     break  # the container's seek went too far
-                begun = True
+                started = True
                 yield packet
-            if begun:
+            if started:
                 return
-        raise VideoError("a keyframe of its index is not there", path=self.path)
+        raise VideoError("a keyframe of its index is missing", path=self.path)
 
     def close(self) -> None:
         with contextlib.suppress(av.error.FFmpegError):

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from counterview.data.dataset import Dataset, Direction, open_dataset
+from counterview.data.dataset import Dataset, Direction
+from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.inference import bundled
 from counterview.inference.zoo import find_recipe

@@ -1,9 +1,9 @@
 """HANDAL-X: pairs of frames of one moving camera, from the HANDAL data set (BOP layout).
 
 ``<root>/handal_dataset_<category>/{train,test}/<scene>/rgb/<frame>.jpg`` and ``mask/<frame>_000000.png``. HANDAL-X
-(ObjectRelator, arXiv 2411.19083) sets each frame against the one a hundred places later in the scene's sorted
-list. Here a scene is a take with two cameras, ``rgb`` and ``rgb+100``: frame ``n`` of the second shows what the
-first sees a hundred places after ``n``. So ``ego2exo`` asks forward in time, as HANDAL-X does, and ``exo2ego``
+(ObjectRelator, arXiv 2411.19083) pairs each frame with the one a hundred positions later in the scene's sorted
+list. Here a scene is a take with two cameras, ``rgb`` and ``rgb+100``: frame ``n`` of the second is the image of
+the first a hundred positions after ``n``. So ``ego2exo`` matches forward in time, as HANDAL-X does, ``exo2ego``
 backward, and everything else works as for Ego-Exo4D.
 """
 
@@ -26,7 +26,7 @@ from counterview.media.images import read_image
 from counterview.types import ObjectMask, RgbImage
 
 STEP = 100
-"""How many places the target frame lies behind the query frame in HANDAL-X."""
+"""Positions from the query frame to the target frame in HANDAL-X."""
 
 QUERY_CAMERA = "rgb"
 _PREFIX = "handal_dataset_"
@@ -34,26 +34,26 @@ _SPLITS = ("train", "test")
 
 
 def is_handal(folder: Path) -> bool:
-    """Whether ``folder`` is a HANDAL category, or holds some."""
+    """Whether ``folder`` is a HANDAL category or contains one."""
     return bool(_categories(folder))
 
 
 def _categories(folder: Path) -> list[Path]:
-    places = [folder] if folder.name.startswith(_PREFIX) else sorted(folder.glob(f"{_PREFIX}*"))
-    return [p for p in places if any((p / split).is_dir() for split in _SPLITS)]
+    folders = [folder] if folder.name.startswith(_PREFIX) else sorted(folder.glob(f"{_PREFIX}*"))
+    return [p for p in folders if any((p / split).is_dir() for split in _SPLITS)]
 
 
 def open_handal(root: Path, split: str | None = "test", *, step: int = STEP, kept_takes: int = KEPT_TAKES) -> Dataset:
-    """Open HANDAL scenes as takes, categories and scenes in the order of their names.
+    """Open HANDAL scenes as takes, categories and scenes sorted by name.
 
     Args:
-        root: one ``handal_dataset_*`` folder, or the folder that holds them.
+        root: one ``handal_dataset_*`` folder, or the folder that contains them.
         split: ``"train"`` or ``"test"``; both if ``None``.
-        step: how many places the target lies behind the query.
-        kept_takes: how many opened takes are kept in memory.
+        step: positions from the query frame to the target frame.
+        kept_takes: number of opened takes that are kept in memory.
 
     Raises:
-        InputError: no such split, nothing found, or a step below 1.
+        InputError: no such split, no scene, or a step below 1.
     """
     if split is not None and split not in _SPLITS:
         raise InputError(f"HANDAL has no split {split!r}", path=root, expected=" or ".join(_SPLITS))
@@ -68,7 +68,7 @@ def open_handal(root: Path, split: str | None = "test", *, step: int = STEP, kep
         if (scene / "rgb").is_dir() and (scene / "mask").is_dir()
     }
     if not scenes:
-        raise InputError("holds no scene", path=root, expected=f"{_PREFIX}*/{split or 'train'}/<scene>/rgb and mask")
+        raise InputError("has no scenes", path=root, expected=f"{_PREFIX}*/{split or 'train'}/<scene>/rgb and mask")
     return Dataset(root, "handal", split, list(scenes), partial(_open_scene, scenes, step), kept_takes=kept_takes)
 
 
@@ -77,12 +77,18 @@ def _open_scene(scenes: Mapping[str, Path], step: int, uid: str) -> HandalTake:
 
 
 def _order(path: Path) -> tuple[Any, ...]:
-    """Natural order of names: numbers by value."""
+    """Sort key of natural order: numbers in names are compared by value."""
     return tuple((0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.findall(r"\d+|\D+", path.stem))
 
 
 class HandalTake(Take):
-    """One scene. A frame's number is that of its file name, or its place where names are no numbers."""
+    """One scene. The number of a frame is that of its file name, or its position if the names are not numbers.
+
+    Args:
+        folder: the scene's folder, with ``rgb/`` and ``mask/``.
+        uid: the take's uid.
+        step: positions from the query frame to the target frame.
+    """
 
     def __init__(self, folder: Path, uid: str, *, step: int = STEP) -> None:
         self.category = folder.parent.parent.name.removeprefix(_PREFIX)
@@ -97,7 +103,7 @@ class HandalTake(Take):
         if len(numbers) < len(images) or len(set(numbers)) < len(numbers):
             numbers = list(range(len(images)))
         self._images = images
-        self._place = {number: place for place, number in enumerate(numbers)}
+        self._index = {number: index for index, number in enumerate(numbers)}
 
     @property
     def path(self) -> Path:
@@ -108,72 +114,75 @@ class HandalTake(Take):
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
-        return tuple(sorted(n for n, place in self._place.items() if place + self.step < len(self._images)))
+        return tuple(sorted(n for n, index in self._index.items() if index + self.step < len(self._images)))
 
-    def _at(self, camera: str, frame: int) -> int | None:
-        """Place in the scene of what ``camera`` shows at ``frame``."""
+    def _index_of(self, camera: str, frame: int) -> int | None:
+        """Position in the scene of the image of ``camera`` at ``frame``; ``None`` if there is no such image."""
         if camera not in (QUERY_CAMERA, self.target_camera):
             raise AnnotationError(
                 f"no camera {camera!r} in scene {self.uid}",
                 path=self.folder,
                 expected=f"{QUERY_CAMERA!r} or {self.target_camera!r}",
             )
-        place = self._place.get(frame)
-        if place is None:
+        index = self._index.get(frame)
+        if index is None:
             return None
-        place += 0 if camera == QUERY_CAMERA else self.step
-        return place if place < len(self._images) else None
+        index += 0 if camera == QUERY_CAMERA else self.step
+        return index if index < len(self._images) else None
 
     @cached_property
-    def _seen(self) -> tuple[list[tuple[int, ...] | None], int]:
-        """Values in the mask of each place (``None``: no readable mask), and the largest value count of one mask."""
+    def _mask_values(self) -> list[tuple[int, ...] | None]:
+        """Object values in the mask of each image; ``None`` if it is not readable."""
 
         def values(image: Path) -> tuple[int, ...] | None:
             try:
-                index = read_index_png(self._mask_path(image))
+                labels = read_index_png(self._mask_path(image))
             except CounterviewError as error:
                 self.note(f"scene {self.uid}: {error}")
                 return None
-            return tuple((np.flatnonzero(np.bincount(index.ravel(), minlength=256)[1:]) + 1).tolist())
+            return tuple((np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[1:]) + 1).tolist())
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            seen = list(pool.map(values, self._images))
-        return seen, len({v for present in seen for v in present or ()})
+            return list(pool.map(values, self._images))
+
+    @cached_property
+    def _object_values(self) -> tuple[int, ...]:
+        """Object values of all masks, ascending."""
+        return tuple(sorted({value for present in self._mask_values for value in present or ()}))
 
     def _mask_path(self, image: Path) -> Path:
         return self.folder / "mask" / f"{image.stem}_000000.png"
 
     def _object_name(self, value: int) -> str:
-        return self.category if self._seen[1] == 1 else f"{self.category}_{value}"
+        return self.category if len(self._object_values) == 1 else f"{self.category}_{value}"
 
     @cached_property
     def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
-        seen = self._seen[0]
         masks: dict[str, dict[str, dict[int, Any]]] = {}
-        for value in sorted({v for present in seen for v in present or ()}):
+        for value in self._object_values:
             cameras: dict[str, dict[int, Any]] = {QUERY_CAMERA: {}, self.target_camera: {}}
             for camera, frames in cameras.items():
                 for frame in self.frames:
-                    place = self._at(camera, frame)
-                    if place is not None and value in (seen[place] or ()):
-                        frames[frame] = (place, value)
+                    index = self._index_of(camera, frame)
+                    if index is not None and value in (self._mask_values[index] or ()):
+                        frames[frame] = (index, value)
             masks[self._object_name(value)] = cameras
         return masks
 
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
-        self._frames_of(name, camera)
-        seen = self._seen[0]
-        return frozenset(f for f in self.frames if (p := self._at(camera, f)) is not None and seen[p] is not None)
+        self._raw_masks_of(name, camera)
+        indices = {frame: self._index_of(camera, frame) for frame in self.frames}
+        return frozenset(f for f, i in indices.items() if i is not None and self._mask_values[i] is not None)
 
     def decode_mask(self, raw: Any) -> ObjectMask:
-        place, value = raw
-        return ObjectMask.from_array(read_index_png(self._mask_path(self._images[place])) == value)
+        index, value = raw
+        return ObjectMask.from_array(read_index_png(self._mask_path(self._images[index])) == value)
 
     def has_frame(self, camera: str, frame: int) -> bool:
-        return self._at(camera, frame) is not None
+        return self._index_of(camera, frame) is not None
 
     def frame(self, camera: str, frame: int) -> RgbImage:
-        place = self._at(camera, frame)
-        if place is None:
+        index = self._index_of(camera, frame)
+        if index is None:
             raise ImageError(f"scene {self.uid} has no frame {frame} in camera {camera!r}", path=self.folder)
-        return read_image(self._images[place])
+        return read_image(self._images[index])

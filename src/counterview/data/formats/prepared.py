@@ -4,9 +4,9 @@
 with ``{"masks": {object: {camera: {frame: {"size": [h, w], "counts": "…"}}}}, "subsample_idx": [0, 30, …]}`` at
 native size, ``<root>/split.json`` and ``<root>/<split>_{egoexo,exoego}_pairs.json``.
 
-Counterview adds to ``annotation.json`` the key ``annotated_frames`` (object to camera to list), as the official
-evaluation's own ground-truth file has it: without it "not visible" and "nobody looked" cannot be told apart.
-Its ``takes.json`` beside ``split.json`` holds the takes' names and scenarios.
+Counterview adds the key ``annotated_frames`` (object to camera to list) to ``annotation.json``, as in the ground-truth
+file of the official evaluation: without it "not visible" and "not annotated" cannot be distinguished. Its
+``takes.json`` beside ``split.json`` holds the takes' names and scenarios.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, decode_coco, frame_number
+from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_number
 from counterview.errors import AnnotationError, ImageError, InputError, PathError
+from counterview.masks.rle import from_coco
 from counterview.media.files import check_name, read_json
 from counterview.media.images import read_image
 from counterview.types import ObjectMask, RgbImage
@@ -28,22 +29,26 @@ TAKES_FILE = "takes.json"
 
 
 def find_prepared(folder: Path) -> Path | None:
-    """The folder with the takes: ``folder`` itself, or ``processed/`` below it as O-MaMa has it."""
-    for place in (folder, folder / "processed"):
-        if (place / SPLIT_FILE).is_file() or next(_take_folders(place), None) is not None:
-            return place
+    """The folder with the takes: ``folder`` or, as O-MaMa has it, ``folder/processed``; ``None`` if neither."""
+    for candidate in (folder, folder / "processed"):
+        if (candidate / SPLIT_FILE).is_file() or next(_take_folders(candidate), None) is not None:
+            return candidate
     return None
 
 
 def open_prepared(root: Path, split: str | None = None, *, kept_takes: int = KEPT_TAKES) -> Dataset:
-    """Open a prepared folder. See :func:`counterview.data.dataset.open_dataset`.
+    """Open a prepared folder. See :func:`counterview.data.open.open_dataset`.
 
-    A take that stands in ``split.json`` but was not prepared raises when it is opened.
+    A take that is in ``split.json`` but was not prepared raises an error when it is opened.
+
+    Raises:
+        InputError: no such split.
+        AnnotationError: ``split.json`` or ``takes.json`` is malformed.
     """
     splits = read_splits(root)
     if splits is None:
         if split is not None:
-            raise InputError(f"has no {SPLIT_FILE}, so no split {split!r}", path=root)
+            raise InputError(f"has no {SPLIT_FILE}, which lists the takes of split {split!r}", path=root)
         uids = sorted(p.name for p in _take_folders(root))
     elif split is None:
         uids = [uid for takes in splits.values() for uid in takes]
@@ -59,7 +64,7 @@ def read_splits(root: Path, name: str = SPLIT_FILE) -> dict[str, tuple[str, ...]
     """Take uids by split from ``split.json``; ``None`` if there is no such file.
 
     Raises:
-        AnnotationError: the file is not of its form.
+        AnnotationError: the file is not a split file.
     """
     path = root / name
     if not path.exists():
@@ -68,16 +73,18 @@ def read_splits(root: Path, name: str = SPLIT_FILE) -> dict[str, tuple[str, ...]
     if isinstance(content, dict) and isinstance(content.get("split_to_take_uids"), dict):
         content = content["split_to_take_uids"]  # the release's own splits file
     if not isinstance(content, dict):
-        raise AnnotationError("is no split file", path=path, expected='{"train": [take_uid, …], "val": …, "test": …}')
+        raise AnnotationError(
+            "is not a split file", path=path, expected='{"train": [take_uid, …], "val": …, "test": …}'
+        )
     result: dict[str, tuple[str, ...]] = {}
     for split in (*(s for s in SPLITS if s in content), *(s for s in content if s not in SPLITS)):
         takes = content[split]
         if not isinstance(takes, list):
-            raise AnnotationError(f"split {split!r} is no list", path=path, found=type(takes).__name__)
+            raise AnnotationError(f"split {split!r} is not a list", path=path, found=type(takes).__name__)
         # Some copies in circulation hold [uid, …] for each take.
         uids = [t[0] if isinstance(t, list) and t else t for t in takes]
         if not all(isinstance(uid, str) for uid in uids):
-            raise AnnotationError(f"split {split!r} holds something that is no take uid", path=path)
+            raise AnnotationError(f"split {split!r} holds an entry that is not a take uid", path=path)
         result[split] = tuple(uids)
     return result
 
@@ -88,7 +95,7 @@ def _read_facts(root: Path) -> dict[str, tuple[str, str]]:
         return {}
     content = read_json(path)
     if not isinstance(content, list):
-        raise AnnotationError("is no list of takes", path=path, found=type(content).__name__)
+        raise AnnotationError("is not a list of takes", path=path, found=type(content).__name__)
     return {
         take["take_uid"]: (str(take.get("take_name") or ""), str(take.get("scenario") or ""))
         for take in content
@@ -107,7 +114,7 @@ def _open_take(root: Path, facts: Mapping[str, tuple[str, str]], uid: str) -> Pr
     except PathError as error:
         raise AnnotationError(error.problem, path=root / SPLIT_FILE) from None
     if not folder.is_dir():
-        for split in SPLITS:  # XView-XMem keeps the takes of each split in a folder of their own
+        for split in SPLITS:  # XView-XMem keeps the takes of each split in a separate folder
             if (root / split / uid / ANNOTATION).is_file():
                 folder = root / split / uid
     name, scenario = facts.get(uid, ("", ""))
@@ -115,11 +122,17 @@ def _open_take(root: Path, facts: Mapping[str, tuple[str, str]], uid: str) -> Pr
 
 
 class PreparedTake(Take):
-    """One folder of the prepared layout.
+    """One take of the prepared layout.
+
+    Args:
+        folder: the take's folder.
+        uid: the take's uid.
+        name: its name; the uid if not given.
+        scenario: the activity.
 
     Raises:
-        InputError: ``annotation.json`` is missing or no JSON.
-        AnnotationError: it is not of its form. Single bad entries are left out and noted in ``problems``.
+        InputError: ``annotation.json`` is missing or not JSON.
+        AnnotationError: it has no masks. Single malformed entries are skipped and noted in ``problems``.
     """
 
     def __init__(self, folder: Path, uid: str, *, name: str | None = None, scenario: str = "") -> None:
@@ -130,36 +143,36 @@ class PreparedTake(Take):
                 f"take {uid} was not prepared",
                 path=folder / ANNOTATION,
                 found="no such file",
-                fix="Run `counterview prepare` again, or take the uid out of split.json.",
+                fix="Run `counterview prepare` again, or remove the uid from split.json.",
             )
         content = read_json(folder / ANNOTATION)
         if not isinstance(content, dict) or not isinstance(content.get("masks"), dict):
             raise AnnotationError("has no masks", path=self.path, expected='{"masks": {…}, "subsample_idx": […]}')
         self._masks: dict[str, dict[str, dict[int, Any]]] = {}
-        self._bad: dict[tuple[str, str], set[int]] = {}
+        self._malformed: dict[tuple[str, str], set[int]] = {}
         for object_name, cameras in content["masks"].items():
             self._masks[object_name] = {}
             for camera, frames in self._mapping(cameras, f"object {object_name!r}").items():
                 where = f"object {object_name!r}, camera {camera!r}"
-                if not self._good_name(camera, where):
+                if not self._is_valid_name(camera, where):
                     continue
                 self._masks[object_name][camera] = self._read_masks(frames, object_name, camera, where)
         annotated = content.get("annotated_frames")
         self._annotated = annotated if isinstance(annotated, dict) else {}
         self._subsample = content.get("subsample_idx")
-        self._listed: dict[str, frozenset[int]] = {}
+        self._image_frames: dict[str, frozenset[int]] = {}
 
     def _mapping(self, value: Any, where: str) -> Mapping[str, Any]:
         if isinstance(value, dict):
             return value
-        self.note(f"take {self.uid}, {where}: left out, found {type(value).__name__} instead of a mapping")
+        self.note(f"take {self.uid}, {where}: skipped, found {type(value).__name__} instead of a mapping")
         return {}
 
-    def _good_name(self, camera: str, where: str) -> bool:
+    def _is_valid_name(self, camera: str, where: str) -> bool:
         try:
             check_name(camera)
         except PathError as error:
-            self.note(f"take {self.uid}, {where}: left out, {error.problem}")
+            self.note(f"take {self.uid}, {where}: skipped, {error.problem}")
             return False
         return True
 
@@ -174,9 +187,9 @@ class PreparedTake(Take):
             if isinstance(raw, dict):
                 masks[frame] = raw
             else:  # the official preparation stores a mask that it could not decode as null
-                self._bad.setdefault((name, camera), set()).add(frame)
-                found = "null" if raw is None else type(raw).__name__
-                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {found}, no run lengths")
+                self._malformed.setdefault((name, camera), set()).add(frame)
+                value_type = "null" if raw is None else type(raw).__name__
+                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {value_type}, not run lengths")
         return masks
 
     @property
@@ -188,38 +201,42 @@ class PreparedTake(Take):
         return self._masks
 
     def decode_mask(self, raw: Any) -> ObjectMask:
-        return decode_coco(raw)
+        return from_coco(raw)
 
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
         listed = self._annotated.get(name)
         numbers = listed.get(camera, ()) if isinstance(listed, dict) else ()
-        frames = set(self._frames_of(name, camera))
+        frames = set(self._raw_masks_of(name, camera))
         for number in numbers if isinstance(numbers, list) else ():
             try:
                 frames.add(frame_number(number))
             except ValueError as error:
                 self.note(f"take {self.uid}, object {name!r}, camera {camera!r}, annotated_frames: {error}")
-        return frozenset(frames - self._bad.get((name, camera), set()))
+        return frozenset(frames - self._malformed.get((name, camera), set()))
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
-        found = self._subsample if isinstance(self._subsample, list) else []
-        good = {n for n in found if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
-        if len(good) < len(found):
-            self.note(f"take {self.uid}: subsample_idx holds what are no frame numbers, or numbers twice")
-        return tuple(sorted(good))
+        entries = self._subsample if isinstance(self._subsample, list) else []
+        numbers = {n for n in entries if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
+        if len(numbers) < len(entries):
+            self.note(f"take {self.uid}: subsample_idx holds entries that are not frame numbers, or duplicates")
+        return tuple(sorted(numbers))
 
     def frame_path(self, camera: str, frame: int) -> Path:
-        """Where the image lies, or would lie."""
+        """Path of an image, whether or not it exists.
+
+        Raises:
+            PathError: the camera's name cannot be a folder.
+        """
         return self.folder / check_name(camera) / f"{int(frame)}.jpg"
 
     def images(self, camera: str) -> frozenset[int]:
-        """The frames whose images are there."""
-        if camera not in self._listed:
+        """The frames of ``camera`` that have an image."""
+        if camera not in self._image_frames:
             folder = self.folder / check_name(camera)
             names = [p.stem for p in folder.iterdir() if p.suffix == ".jpg"] if folder.is_dir() else []
-            self._listed[camera] = frozenset(int(n) for n in names if n.isascii() and n.isdigit())
-        return self._listed[camera]
+            self._image_frames[camera] = frozenset(int(n) for n in names if n.isascii() and n.isdigit())
+        return self._image_frames[camera]
 
     def has_frame(self, camera: str, frame: int) -> bool:
         return frame in self.images(camera)
@@ -230,6 +247,6 @@ class PreparedTake(Take):
             raise ImageError(
                 f"camera {camera!r} of take {self.uid} has no image of frame {frame}",
                 path=path,
-                fix="The report of `counterview prepare` says why.",
+                fix="See prepare-report.json for the reason.",
             )
         return read_image(path)

@@ -1,11 +1,10 @@
-"""The Ego-Exo4D release as it is downloaded, in full size or as 448p, version 1 or 2.
+"""The downloaded Ego-Exo4D release, in full size or as 448p, version 1 or 2.
 
 ``takes.json``, ``takes/<take_name>/frame_aligned_videos/<camera>.mp4`` (full size),
 ``…/frame_aligned_videos/downscaled/448/<camera>.mp4`` (shorter side 448) and
-``annotations/relations_{train,val,test}.json``. Annotations go by take uid, videos by take name.
+``annotations/relations_{train,val,test}.json``. Annotations are keyed by take uid, videos by take name.
 
-An annotation file is never held in memory: it is searched once for where each take lies, and a take is parsed
-when it is opened.
+An annotation file is never held in memory: it is indexed once by take, and a take is parsed when it is opened.
 """
 
 from __future__ import annotations
@@ -32,25 +31,30 @@ RGB_STREAMS = ("214-1", "rgb")
 """The colour stream of an Aria camera: ``214-1`` in file names and annotations, ``rgb`` in ``takes.json``."""
 
 OPEN_VIDEOS = 6
+"""Number of videos that a take keeps open."""
 
 
 def annotation_path(root: Path, split: str) -> Path:
-    """Where the annotation of a split lies."""
+    """Path of the annotation file of a split.
+
+    Raises:
+        PathError: the split cannot be part of a file name.
+    """
     return root / "annotations" / f"relations_{check_name(split)}.json"
 
 
 def is_release(folder: Path) -> bool:
-    """Whether ``folder`` holds the annotation of at least one split."""
+    """Whether ``folder`` has the annotation file of at least one split."""
     return any(annotation_path(folder, split).is_file() for split in SPLITS)
 
 
 @dataclass(frozen=True)
 class TakeFacts:
-    """What ``takes.json`` says of a take.
+    """The entry of a take in ``takes.json``.
 
     Attributes:
-        name: the take's name, which is also its folder's.
-        folder: its folder relative to the release, ``takes/<name>`` unless told otherwise.
+        name: the take's name.
+        folder: its folder relative to the release, ``takes/<name>`` unless the entry has another.
         videos: path of each stream relative to ``folder``, by ``<camera>_<stream>`` and, for fixed cameras, by name.
     """
 
@@ -63,14 +67,14 @@ def read_takes_json(root: Path) -> dict[str, TakeFacts] | None:
     """Facts of every take by uid; ``None`` if the release has no ``takes.json``.
 
     Raises:
-        AnnotationError: the file is no list of takes. Entries without uid or name are passed over.
+        AnnotationError: the file is not a list of takes. Entries without uid or name are skipped.
     """
     path = root / "takes.json"
     if not path.is_file():
         return None
     content = read_json(path)
     if not isinstance(content, list):
-        raise AnnotationError("is no list of takes", path=path, found=type(content).__name__, expected="a list")
+        raise AnnotationError("is not a list of takes", path=path, found=type(content).__name__, expected="a list")
     facts = {}
     for entry in content:
         if not isinstance(entry, dict):
@@ -84,20 +88,20 @@ def read_takes_json(root: Path) -> dict[str, TakeFacts] | None:
 
 
 def _videos(entry: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     cameras = entry.get("frame_aligned_videos")
     for camera, streams in cameras.items() if isinstance(cameras, dict) else ():
         for stream, facts in streams.items() if isinstance(streams, dict) else ():
             path = facts.get("relative_path") if isinstance(facts, dict) else None
             if isinstance(path, str):
-                found[f"{camera}_{stream}"] = path
+                paths[f"{camera}_{stream}"] = path
                 if stream == "0":
-                    found[camera] = path
-    return found
+                    paths[camera] = path
+    return paths
 
 
 def _inside(root: Path, relative: str) -> Path:
-    """Join a path out of a file below ``root``. Links are followed: releases are often spread over several disks."""
+    """Join a path from a file below ``root``. Links are followed: releases are often spread over several disks."""
     path = root
     for piece in relative.strip("/").split("/"):
         path = path / check_name(piece)
@@ -105,10 +109,10 @@ def _inside(root: Path, relative: str) -> Path:
 
 
 def video_candidates(root: Path, facts: TakeFacts, camera: str, height: Height) -> list[Path]:
-    """Where a camera's video may lie, likeliest first: by the camera's name, then by ``takes.json``.
+    """Possible paths of a camera's video, most likely first: by the camera's name, then by ``takes.json``.
 
     Raises:
-        PathError: a name that is none of ours to use.
+        PathError: a name that cannot be part of a path.
     """
     check_name(camera)
     device, _, stream = camera.partition("_")
@@ -119,34 +123,34 @@ def video_candidates(root: Path, facts: TakeFacts, camera: str, height: Height) 
         folder = _inside(root, facts.folder)
     except PathError:
         folder = root / "takes" / check_name(facts.name)
-    places = [folder, root / "takes" / check_name(facts.name)]
+    folders = [folder, root / "takes" / check_name(facts.name)]
     relative = [f"frame_aligned_videos/{name}.mp4" for name in names]
     relative += [facts.videos[name] for name in names if name in facts.videos]
-    found = []
-    for place in dict.fromkeys(places):
+    paths = []
+    for take_folder in dict.fromkeys(folders):
         for text in relative:
-            path = _inside(place, text)
-            found.append(path if height == "full" else path.parent / "downscaled" / "448" / path.name)
-    return list(dict.fromkeys(found))
+            path = _inside(take_folder, text)
+            paths.append(path if height == "full" else path.parent / "downscaled" / "448" / path.name)
+    return list(dict.fromkeys(paths))
 
 
 def detect_height(root: Path) -> Height:
-    """``"448"`` if only downscaled videos are there, else ``"full"``."""
+    """``"448"`` if the release has downscaled videos only, else ``"full"``."""
     takes = root / "takes"
-    small = False
+    has_downscaled = False
     for take in sorted(takes.iterdir()) if takes.is_dir() else ():
         videos = take / "frame_aligned_videos"
         if next(videos.glob("*.mp4"), None) is not None:
             return "full"
-        small = small or next((videos / "downscaled" / "448").glob("*.mp4"), None) is not None
-    return "448" if small else "full"
+        has_downscaled = has_downscaled or next((videos / "downscaled" / "448").glob("*.mp4"), None) is not None
+    return "448" if has_downscaled else "full"
 
 
 def check_height(height: str | None, root: Path) -> Height:
-    """``height`` if it is ``"full"`` or ``"448"``; what the release holds if it is ``None``.
+    """Check that ``height`` is ``"full"`` or ``"448"``, and return it; for ``None``, the size that the release has.
 
     Raises:
-        InputError: it is neither.
+        InputError: another size.
     """
     if height is None:
         return detect_height(root)
@@ -158,31 +162,30 @@ def check_height(height: str | None, root: Path) -> Height:
 def open_release(
     root: Path, split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
 ) -> Dataset:
-    """Open the annotated takes of a release. See :func:`counterview.data.dataset.open_dataset`.
+    """Open the annotated takes of a release. See :func:`counterview.data.open.open_dataset`.
 
     Raises:
-        InputError: the annotation of the split is missing or no JSON, or no such size.
+        InputError: the annotation of the split is missing or not JSON, or another video size.
     """
-    known = [s for s in SPLITS if annotation_path(root, s).is_file()]
-    wanted = known if split is None else [split]
-    if split is not None and split not in known:
+    annotated = [s for s in SPLITS if annotation_path(root, s).is_file()]
+    if split is not None and split not in annotated:
         path = annotation_path(root, split) if split in SPLITS else root / "annotations"
-        raise InputError(f"has no annotation of split {split!r}", path=path, found=" and ".join(known) or "none")
+        raise InputError(f"has no annotation of split {split!r}", path=path, found=" and ".join(annotated) or "none")
     size = check_height(height, root)
-    places: dict[str, tuple[Path, Span]] = {}
-    for name in wanted:
+    positions: dict[str, tuple[Path, Span]] = {}
+    for name in annotated if split is None else [split]:
         path = annotation_path(root, name)
         for uid, span in index_object(path, error=AnnotationError).items():
-            places.setdefault(uid, (path, span))
+            positions.setdefault(uid, (path, span))
     facts = read_takes_json(root) or {}
-    opener = partial(_open_take, root, size, places, facts)
-    return Dataset(root, "release", split, list(places), opener, kept_takes=kept_takes)
+    opener = partial(_open_take, root, size, positions, facts)
+    return Dataset(root, "release", split, list(positions), opener, kept_takes=kept_takes)
 
 
 def _open_take(
-    root: Path, height: Height, places: Mapping[str, tuple[Path, Span]], facts: Mapping[str, TakeFacts], uid: str
+    root: Path, height: Height, positions: Mapping[str, tuple[Path, Span]], facts: Mapping[str, TakeFacts], uid: str
 ) -> ReleaseTake:
-    path, span = places[uid]
+    path, span = positions[uid]
     content = read_span(path, span, uid, error=AnnotationError)
     return ReleaseTake(root, path, uid, content, facts.get(uid), height=height)
 
@@ -195,11 +198,11 @@ class ReleaseTake(Take):
         source: the annotation file, for messages.
         uid: the take's uid.
         content: its annotation.
-        facts: its entry of ``takes.json``, if there is one.
-        height: which videos to read.
+        facts: its entry of ``takes.json``; ``None`` if it has none.
+        height: size of the videos to read.
 
     Raises:
-        AnnotationError: the annotation is not of its form. Single bad entries are left out and noted in
+        AnnotationError: the annotation has no ``object_masks``. Single malformed entries are skipped and noted in
             ``problems``.
     """
 
@@ -220,12 +223,12 @@ class ReleaseTake(Take):
         name = name if isinstance(name, str) and name else facts.name if facts else None
         super().__init__(uid, name, str(content.get("scenario") or ""))
         if name is None:
-            self.note(f"take {uid}: neither the annotation nor takes.json gives its name")
+            self.note(f"take {uid}: its name is neither in the annotation nor in takes.json")
         self.root = root
         self.height: Height = height
         self.facts = facts if facts and facts.name == self.name else TakeFacts(self.name, f"takes/{self.name}")
         self._masks: dict[str, dict[str, dict[int, Any]]] = {}
-        self._looked: dict[tuple[str, str], frozenset[int]] = {}
+        self._annotated: dict[tuple[str, str], frozenset[int]] = {}
         self._counts: dict[tuple[str, str], int] = {}
         for object_name, cameras in content["object_masks"].items():
             self._masks[object_name] = {}
@@ -237,20 +240,20 @@ class ReleaseTake(Take):
         if isinstance(value, dict):
             yield from value.items()
         else:
-            self.note(f"take {self.uid}, {where}: left out, found {type(value).__name__} instead of a mapping")
+            self.note(f"take {self.uid}, {where}: skipped, found {type(value).__name__} instead of a mapping")
 
     def _read_track(self, name: str, camera: str, entry: Any) -> None:
         where = f"object {name!r}, camera {camera!r}"
         try:
             check_name(camera)
         except PathError as error:
-            self.note(f"take {self.uid}, {where}: left out, {error.problem}")
+            self.note(f"take {self.uid}, {where}: skipped, {error.problem}")
             return
         if not isinstance(entry, dict):
-            self.note(f"take {self.uid}, {where}: left out, found {type(entry).__name__} instead of a mapping")
+            self.note(f"take {self.uid}, {where}: skipped, found {type(entry).__name__} instead of a mapping")
             return
         masks: dict[int, Any] = {}
-        bad: set[int] = set()
+        malformed: set[int] = set()
         for key, raw in self._items(entry.get("annotation", {}), where):
             try:
                 frame = frame_number(key)
@@ -261,23 +264,27 @@ class ReleaseTake(Take):
             if isinstance(raw, dict) and isinstance(text, str):
                 masks[frame] = (raw.get("height"), raw.get("width"), text)
             else:
-                bad.add(frame)
-                found = "null" if text is None else type(text).__name__
-                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {found}, no text")
-        looked = set(masks)
+                malformed.add(frame)
+                value_type = "null" if text is None else type(text).__name__
+                self.note(f"take {self.uid}, {where}, frame {frame}: the mask is {value_type}, not text")
+        annotated = set(masks)
         listed = entry.get("annotated_frames")
         for number in listed if isinstance(listed, list) else ():
             try:
-                looked.add(frame_number(number))
+                annotated.add(frame_number(number))
             except ValueError as error:
                 self.note(f"take {self.uid}, {where}, annotated_frames: {error}")
         self._masks[name][camera] = masks
-        self._looked[name, camera] = frozenset(looked - bad)
-        self._counts[name, camera] = len(masks) + len(bad)
+        self._annotated[name, camera] = frozenset(annotated - malformed)
+        self._counts[name, camera] = len(masks) + len(malformed)
 
     def mask_count(self, name: str, camera: str) -> int:
-        """Number of masks in the annotation, those among them that are none."""
-        self._frames_of(name, camera)
+        """Number of masks in the annotation, including malformed ones.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
+        self._raw_masks_of(name, camera)
         return self._counts[name, camera]
 
     @property
@@ -289,8 +296,8 @@ class ReleaseTake(Take):
         return self._masks
 
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
-        self._frames_of(name, camera)
-        return self._looked[name, camera]
+        self._raw_masks_of(name, camera)
+        return self._annotated[name, camera]
 
     def decode_mask(self, raw: Any) -> ObjectMask:
         height, width, text = raw
@@ -298,22 +305,23 @@ class ReleaseTake(Take):
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
-        return tuple(sorted(frozenset().union(*self._looked.values())))
+        return tuple(sorted(frozenset().union(*self._annotated.values())))
 
     def video_path(self, camera: str) -> Path | None:
-        """The camera's video; ``None`` if it is not there.
+        """Path of the camera's video; ``None`` if it is missing.
 
         Raises:
-            PathError: a name that is none of ours to use.
+            PathError: a name that cannot be part of a path.
         """
         paths = video_candidates(self.root, self.facts, camera, self.height)
         return next((path for path in paths if path.is_file()), None)
 
     def video(self, camera: str) -> VideoReader:
-        """The camera's video, opened. The last few stay open.
+        """The camera's video, opened. The last :data:`OPEN_VIDEOS` stay open.
 
         Raises:
-            VideoError: missing or damaged.
+            VideoError: the video is missing or damaged.
+            PathError: a name that cannot be part of a path.
         """
         if camera in self._videos:
             self._videos.move_to_end(camera)
@@ -321,11 +329,11 @@ class ReleaseTake(Take):
         path = self.video_path(camera)
         if path is None:
             other = HEIGHTS[1 - HEIGHTS.index(self.height)]
-            there = any(p.is_file() for p in video_candidates(self.root, self.facts, camera, other))
+            has_other = any(p.is_file() for p in video_candidates(self.root, self.facts, camera, other))
             raise VideoError(
                 f"no {self.height} video of camera {camera!r}",
                 path=video_candidates(self.root, self.facts, camera, self.height)[0],
-                fix=f"It is there at the other size: use height {other}." if there else "Download it.",
+                fix=f"It exists in the other size: use height {other}." if has_other else "Download it.",
             )
         self._videos[camera] = VideoReader(path)
         while len(self._videos) > OPEN_VIDEOS:

@@ -1,7 +1,7 @@
-"""Turn an Ego-Exo4D release into the prepared layout that the methods of this field read.
+"""Convert an Ego-Exo4D release to the prepared layout that the methods of this field read.
 
-One take is one piece of work. It may be stopped anywhere and run again: finished takes are passed over, and a
-take that was begun goes on behind its last image. What a run makes does not depend on how often it was stopped.
+The unit of work is one take. A run can be interrupted anywhere and repeated: finished takes are skipped, and an
+unfinished take continues after its last image. The result does not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -9,30 +9,29 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 from counterview.data.dataset import DIRECTIONS, OFFICIAL_SPLITS, SPLITS, Direction
 from counterview.data.formats.prepared import SPLIT_FILE, TAKES_FILE, open_prepared, read_splits
 from counterview.data.formats.release import TakeFacts, annotation_path, check_height, is_release, read_takes_json
-from counterview.data.pairs import SETTINGS, pair_paths, pairs_of_take
+from counterview.data.pairs import PAIR_LIST_SETTINGS, pair_paths, pairs_of_take
 from counterview.data.prepare.report import USABLE, PrepareReport, TakeReport
-from counterview.data.prepare.take import STATE_FOLDER, Settings, TakeJob, WriteError, prepare_take, read_record
+from counterview.data.prepare.take import STATE_FOLDER, PrepareSettings, TakeJob, WriteError, prepare_take, read_record
 from counterview.errors import AnnotationError, ConfigError, InputError, PathError
 from counterview.media.files import atomic_write, check_name, read_json, write_json
 from counterview.media.jsonstream import Span, index_object
+from counterview.workers import end_with_parent
 
 REPORT_FILE = "prepare-report.json"
 
 Progress = Callable[[int, TakeReport | None], None]
-"""Called with the number of takes, first with ``None``, then with each report as it comes."""
+"""Called with the number of takes and a report: ``None`` at the start, then the report of each finished take."""
 
 
 def prepare_release(
@@ -48,65 +47,66 @@ def prepare_release(
     quality: int = 95,
     progress: Progress | None = None,
 ) -> PrepareReport:
-    """Prepare the takes of some splits. Run it again to go on, to add splits, or after more was downloaded.
+    """Prepare the takes of some splits. Run it again to continue, to add splits, or after further downloads.
 
     Args:
         release: the release's folder.
-        out: the folder to fill: new, empty, or filled by an earlier run with the same settings.
+        out: the output folder: new, empty, or from an earlier run with the same settings.
         splits: among ``"train"``, ``"val"`` and ``"test"``.
-        height: ``"full"`` or ``"448"`` videos; whichever the release holds if not given.
-        workers: processes that work side by side.
+        height: ``"full"`` or ``"448"`` videos; the size that the release holds if not given.
+        workers: number of parallel processes.
         takes: only these take uids; all of the splits if not given.
-        split_file: the baselines' ``split.json``, if it lies elsewhere than in the release or its ``annotations/``.
-            If there is one, only its takes are prepared, in its order.
-        every_second: take every 30th frame of the ego video, as the official preparation does, and not only those
-            that were annotated.
+        split_file: the baselines' ``split.json``, if it is not in the release or its ``annotations/``. If there is
+            one, only its takes are prepared, in its order.
+        every_second: write every 30th frame of the ego video, as the official preparation does, in addition to the
+            annotated frames.
         quality: of the JPEG files, 1 to 95.
-        progress: is called as takes are finished.
+        progress: is called for each finished take.
 
     Returns:
-        what became of every take and camera; it is also written to ``<out>/prepare-report.json``.
+        the outcome for every take and camera; it is also written to ``<out>/prepare-report.json``.
 
     Raises:
-        InputError: no release, no such split or take, or a folder that holds something else.
-        ConfigError: the folder was begun with other settings.
-        WriteError: the folder cannot be written.
+        InputError: not a release, no such split or take, or an output folder with other contents.
+        ConfigError: the output folder was started with other settings.
+        AnnotationError: an annotation file, ``takes.json`` or the split file is malformed.
+        WriteError: the output folder cannot be written.
     """
     root, target = Path(release), Path(out)
     splits = _check_splits(root, splits)
     if not 1 <= quality <= 95 or workers < 1:
         raise InputError("quality is from 1 to 95 and workers at least 1", found=f"{quality} and {workers}")
-    settings = Settings(check_height(height, root), every_second, quality)
+    settings = PrepareSettings(check_height(height, root), every_second, quality)
     facts = read_takes_json(root)
     listed = _read_split_file(root, split_file)
     spans = {split: index_object(annotation_path(root, split), error=AnnotationError) for split in splits}
     report = PrepareReport(release=str(release), height=settings.height, splits=list(splits))
-    _begin(target, settings)
+    _start(target, settings)
     with _locked(target):
         for part in (*target.glob(".*.part"), *(target / STATE_FOLDER).glob("**/.*.part")):
-            part.unlink()  # what a killed run left half-written; the takes' own are removed with them
+            part.unlink()  # partial files of a killed run; those of takes are removed when the take is prepared
         jobs: list[TakeJob] = []
         order: dict[str, list[str]] = {}
-        early: dict[str, TakeReport] = {}
+        rejected: dict[str, TakeReport] = {}
         threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0
         for split in splits:
             order[split] = list(listed[split]) if listed is not None and split in listed else list(spans[split])
             for uid in dict.fromkeys([*order[split], *spans[split]]):
-                problem = _unfit(uid, split, spans[split], order[split], facts)
-                if problem is not None:
-                    early.setdefault(uid, problem)
+                rejection = _reject(uid, split, spans[split], order[split], facts)
+                if rejection is not None:
+                    rejected.setdefault(uid, rejection)
                 else:
                     source, span = annotation_path(root, split), spans[split][uid]
                     fact = (facts or {}).get(uid)
                     job = TakeJob(uid, split, root, target, source, span, fact, facts is not None, settings, threads)
                     jobs.append(job)
-        chosen = _choose(jobs, early, takes)
-        found = dict(early)
-        for uid, (take, before) in _run(chosen, workers, progress).items():
-            found[uid] = take
-            report.done_before += before
+        selected = _select(jobs, rejected, takes)
+        reports = dict(rejected)
+        for uid, (take, was_done) in _run(selected, workers, progress).items():
+            reports[uid] = take
+            report.done_before += was_done
         report.takes = [
-            found[uid] for uid in dict.fromkeys(u for s in splits for u in (*order[s], *spans[s])) if uid in found
+            reports[uid] for uid in dict.fromkeys(u for s in splits for u in (*order[s], *spans[s])) if uid in reports
         ]
         report.not_annotated = _not_annotated(root, splits, spans, facts, report.takes)
         _write_lists(target, splits, order, report, str(out))
@@ -118,94 +118,96 @@ def _check_splits(root: Path, splits: Sequence[str]) -> tuple[str, ...]:
     if not root.is_dir():
         raise InputError("no such folder", path=root, expected="an Ego-Exo4D release")
     if not is_release(root):
-        raise InputError("is no Ego-Exo4D release", path=root, expected="annotations/relations_*.json and takes/")
+        raise InputError("is not an Ego-Exo4D release", path=root, expected="annotations/relations_*.json and takes/")
     for split in splits:
         if split not in SPLITS:
             raise InputError("no such split", found=repr(split), expected=" or ".join(SPLITS))
         if not annotation_path(root, split).is_file():
-            there = [s for s in SPLITS if annotation_path(root, s).is_file()]
+            available = [s for s in SPLITS if annotation_path(root, s).is_file()]
             raise InputError(
-                "no such file", path=annotation_path(root, split), fix=f"There are: {', '.join(there)}. Name these."
+                "no such file", path=annotation_path(root, split), fix=f"Available splits: {', '.join(available)}."
             )
     return tuple(dict.fromkeys(splits))
 
 
-def _read_split_file(root: Path, given: str | os.PathLike[str] | None) -> dict[str, tuple[str, ...]] | None:
-    if given is not None:
-        path = Path(given)
+def _read_split_file(root: Path, split_file: str | os.PathLike[str] | None) -> dict[str, tuple[str, ...]] | None:
+    if split_file is not None:
+        path = Path(split_file)
         if not path.is_file():
             raise InputError("no such file", path=path, expected="split.json of the baselines")
         return read_splits(path.parent, path.name)
-    for place in (root / "annotations", root):
-        found = read_splits(place)
-        if found is not None:
-            return found
+    for folder in (root / "annotations", root):
+        splits = read_splits(folder)
+        if splits is not None:
+            return splits
     return None
 
 
-def _unfit(
+def _reject(
     uid: str, split: str, spans: dict[str, Span], order: Sequence[str], facts: dict[str, TakeFacts] | None
 ) -> TakeReport | None:
-    """Why a take is not even begun; ``None`` if it is."""
+    """The report of a take that cannot be prepared at all; ``None`` if it can."""
     name = facts[uid].name if facts and uid in facts else ""
     try:
         check_name(uid)
     except PathError as error:
         return TakeReport(uid, split, "skipped", name, problems=[error.problem])
     if uid.startswith("."):
-        return TakeReport(uid, split, "skipped", name, problems=[f"the name {uid!r} begins with a dot"])
+        return TakeReport(uid, split, "skipped", name, problems=[f"the name {uid!r} starts with a dot"])
     if uid not in spans:
         if facts is not None and uid not in facts:
-            return TakeReport(uid, split, "redacted", problems=["in the split file, but neither annotated nor listed"])
+            return TakeReport(uid, split, "redacted", problems=["only in the split file: not annotated or listed"])
         return TakeReport(uid, split, "missing", name, problems=["in the split file, but not annotated"])
     if uid not in order:
         return TakeReport(uid, split, "skipped", name, problems=["annotated, but not in the split file"])
     return None
 
 
-def _choose(jobs: list[TakeJob], early: dict[str, TakeReport], takes: Sequence[str] | None) -> list[TakeJob]:
+def _select(jobs: list[TakeJob], rejected: dict[str, TakeReport], takes: Sequence[str] | None) -> list[TakeJob]:
+    """The jobs of the requested takes; reports of other takes are removed from ``rejected``."""
     if takes is None:
         return jobs
-    known = {job.uid for job in jobs} | set(early)
-    unknown = [uid for uid in takes if uid not in known]
+    uids = {job.uid for job in jobs} | set(rejected)
+    unknown = [uid for uid in takes if uid not in uids]
     if unknown:
         raise InputError(f"{len(unknown)} takes are in none of the splits", found=", ".join(unknown[:5]))
-    for uid in [uid for uid in early if uid not in takes]:
-        del early[uid]
+    for uid in [uid for uid in rejected if uid not in takes]:
+        del rejected[uid]
     return [job for job in jobs if job.uid in set(takes)]
 
 
-def _begin(out: Path, settings: Settings) -> None:
-    """Make the folder, or see that it is ours and was begun with the same settings."""
-    place = out / STATE_FOLDER / "settings.json"
+def _start(out: Path, settings: PrepareSettings) -> None:
+    """Create the output folder, or check that an earlier run started it with the same settings."""
+    path = out / STATE_FOLDER / "settings.json"
     if out.exists() and not out.is_dir():
-        raise InputError("is no folder", path=out)
-    if place.is_file():
-        earlier, now = read_json(place), asdict(settings)
-        if earlier != now:
-            known = earlier if isinstance(earlier, dict) else {}
-            changed = [f"{k} {known.get(k)!r} instead of {v!r}" for k, v in now.items() if known.get(k) != v]
+        raise InputError("is not a folder", path=out)
+    if path.is_file():
+        earlier, current = read_json(path), asdict(settings)
+        if earlier != current:
+            values = earlier if isinstance(earlier, dict) else {}
+            changed = [f"{k} {values.get(k)!r} instead of {v!r}" for k, v in current.items() if values.get(k) != v]
             raise ConfigError(
-                "was begun with other settings",
+                "was started with other settings",
                 path=out,
                 found=", ".join(changed) or earlier,
-                fix="Give the same ones, or another folder.",
+                fix="Give the same settings, or another folder.",
             )
         return
     if out.is_dir() and any(p.name != STATE_FOLDER for p in out.iterdir()):
         raise InputError(
-            "is not empty and was not filled by counterview prepare", path=out, fix="Give a new folder: nothing of "
-            "yours is overwritten."
-        )  # fmt: skip
+            "is not empty and is not the output of counterview prepare",
+            path=out,
+            fix="Give a new folder: your files are never overwritten.",
+        )
     try:
-        write_json(place, asdict(settings))
+        write_json(path, asdict(settings))
     except OSError as error:
         raise WriteError("cannot be written", path=out, found=error.strerror) from None
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep a second run out of the folder. The lock goes with its process, however that ends."""
+    """Exclude other runs from the folder. The lock ends with its process, even if that is killed."""
     with (out / STATE_FOLDER / "lock").open("a+b") as handle:
         try:
             if os.name == "nt":
@@ -217,7 +219,7 @@ def _locked(out: Path) -> Iterator[None]:
 
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError("another run is at work here", path=out, fix="Wait for it, or stop it.") from None
+            raise InputError("another run is writing here", path=out, fix="Wait for it, or stop it.") from None
         yield
 
 
@@ -238,41 +240,33 @@ def _run(jobs: list[TakeJob], workers: int, progress: Progress | None) -> dict[s
     for uid, result in _pool(jobs, workers):
         done(uid, result)
     for job in [job for job in jobs if job.uid not in results]:
-        # A process died, and with it the pool. Which take it was shows when each has a process to itself.
-        alone = dict(_pool([job], 1))
-        what = "its process died: out of memory, or a fault in a decoder"
-        lost = TakeReport(job.uid, job.split, "damaged", job.facts.name if job.facts else "", problems=[what])
-        done(job.uid, alone.get(job.uid, (lost, False)))
+        # A process crashed and broke the pool. One process for each remaining take shows which take it was.
+        retried = dict(_pool([job], 1))
+        problem = "its process crashed: out of memory, or a fault in a decoder"
+        crashed = TakeReport(job.uid, job.split, "damaged", job.facts.name if job.facts else "", problems=[problem])
+        done(job.uid, retried.get(job.uid, (crashed, False)))
     return results
 
 
-def _die_with_parent() -> None:
-    """Let a worker end when the run is killed; otherwise it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            wait_for([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _pool(jobs: Iterable[TakeJob], workers: int) -> Iterator[tuple[str, tuple[TakeReport, bool]]]:
-    """Results as they come; ends early if a process dies."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+    """Results in order of completion; ends early if a process crashes.
+
+    Not :func:`counterview.workers.for_each_item`: takes have results, and a crash must not lose the other takes.
+    """
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
-        waiting: dict[Future[tuple[TakeReport, bool]], str] = {}
-        rest = iter(jobs)
+        running: dict[Future[tuple[TakeReport, bool]], str] = {}
+        remaining = iter(jobs)
         more = True
-        while more or waiting:
-            while more and len(waiting) < workers:  # no more than are at work, so that Ctrl-C need not wait for others
-                job = next(rest, None)
+        while more or running:
+            # Never more takes than workers, so that Ctrl-C does not wait for queued ones.
+            while more and len(running) < workers:
+                job = next(remaining, None)
                 more = job is not None
                 if job is not None:
-                    waiting[pool.submit(prepare_take, job)] = job.uid
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(future), future.result()
+                    running[pool.submit(prepare_take, job)] = job.uid
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
     except BrokenProcessPool:
         return
     finally:
@@ -290,15 +284,15 @@ def _not_annotated(
     for split in SPLITS:
         if split not in splits and annotation_path(root, split).is_file():
             uids.update(index_object(annotation_path(root, split), error=AnnotationError))
-    known = {facts[uid].name for uid in uids if facts and uid in facts} | {take.take_name for take in reports}
+    annotated = {facts[uid].name for uid in uids if facts and uid in facts} | {take.take_name for take in reports}
     folder = root / "takes"
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in known) if folder.is_dir() else []
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in annotated) if folder.is_dir() else []
 
 
 def _write_lists(
     out: Path, splits: Sequence[str], order: dict[str, list[str]], report: PrepareReport, base: str
 ) -> None:
-    """Write ``split.json``, ``takes.json`` and the pair lists, of all takes that are whole, whichever run made them."""
+    """Write ``split.json``, ``takes.json`` and the pair lists of all usable takes, of this run or earlier ones."""
     lists: dict[str, list[str]] = {name: list(uids) for name, uids in (read_splits(out) or {}).items()}
     records: dict[str, dict[str, Any]] = {}
     for split in splits:
@@ -324,7 +318,7 @@ def _write_lists(
 
 
 def _usable(out: Path, uid: str) -> dict[str, Any] | None:
-    """The report of a take that is in the folder and whole."""
+    """The recorded report of a take, as JSON values, if it is usable."""
     try:
         check_name(uid)
     except PathError:
@@ -335,15 +329,15 @@ def _usable(out: Path, uid: str) -> dict[str, Any] | None:
 
 
 def _write_pairs(out: Path, split: str, direction: Direction, report: PrepareReport, base: str) -> None:
-    name = f"{split}_{SETTINGS[direction]}_pairs.json"
+    name = f"{split}_{PAIR_LIST_SETTINGS[direction]}_pairs.json"
     count = left_out = 0
     root = Path(base).as_posix()
     with atomic_write(out / name, "w") as handle:
         handle.write("[")
         for take in open_prepared(out, split, kept_takes=1):
-            kept = {pair.key for pair in pairs_of_take(take, direction)}
+            with_images = {pair.key for pair in pairs_of_take(take, direction)}
             for pair in pairs_of_take(take, direction, need_images=False):
-                paths = pair_paths(root, pair, direction) if pair.key in kept else None
+                paths = pair_paths(root, pair, direction) if pair.key in with_images else None
                 if paths is None:
                     left_out += 1
                     continue

@@ -1,4 +1,4 @@
-"""What became of each take and camera in a preparation."""
+"""The outcome of a preparation for each take and camera."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Status = Literal["prepared", "partial", "missing", "damaged", "redacted", "skipped"]
-"""``prepared``: whole. ``partial``: usable, but a camera, a frame or a mask is wanting. ``missing``: not on disk,
-or without a video of one side. ``damaged``: its annotation or videos cannot be read. ``redacted``: withdrawn from
-the release. ``skipped``: left out on purpose, for example for a name that no file may have.
+"""``prepared``: complete. ``partial``: usable, but a camera, a frame or a mask is missing. ``missing``: not on disk,
+or without a video of the ego or exo side. ``damaged``: its annotation or videos cannot be read. ``redacted``:
+withdrawn from the release. ``skipped``: skipped on purpose, for example because its name is not valid for a file.
 """
 
 STATUSES: tuple[Status, ...] = ("prepared", "partial", "missing", "damaged", "redacted", "skipped")
 USABLE: tuple[Status, ...] = ("prepared", "partial")
+"""Statuses of takes that are listed in ``split.json``."""
 
 
 @dataclass
 class CameraReport:
-    """One camera of a take.
+    """The outcome for one camera of a take.
 
     Attributes:
         status: as for takes.
         side: ``"ego"`` or ``"exo"``.
-        frames: images written.
-        wanted: images wanted.
-        video_hw: height and width of the video as it is shown, in pixels.
-        image_hw: height and width of the written images.
-        beyond_end: wanted frames behind the end of the video.
-        damaged_frames: wanted frames that do not decode, or have no image at their time.
-        problems: in words.
+        frames: number of images written.
+        wanted: number of images requested.
+        video_hw: height and width of the upright video, in pixels.
+        image_hw: height and width of the written images, in pixels.
+        beyond_end: requested frames after the end of the video.
+        damaged_frames: requested frames that do not decode, or have no image at their time.
+        problems: one line for each problem.
     """
 
     status: Status = "prepared"
@@ -46,19 +47,19 @@ class CameraReport:
 
 @dataclass
 class TakeReport:
-    """One take.
+    """The outcome for one take.
 
     Attributes:
         take_uid: its identifier.
         split: its split.
-        status: what became of it.
-        take_name: its name, if known.
-        scenario: the activity, if known.
-        cameras: its cameras.
-        masks: masks written.
-        masks_left_out: masks that could not be decoded or have the wrong size.
-        problems: what is wanting, in words.
-        notes: what is no fault but worth knowing, such as a second ego camera.
+        status: the outcome.
+        take_name: its name; empty if unknown.
+        scenario: the activity; empty if unknown.
+        cameras: the outcome for each camera.
+        masks: number of masks written.
+        masks_left_out: number of masks that do not decode or have the wrong size.
+        problems: one line for each problem.
+        notes: one line for each peculiarity that is not a problem, such as a second ego camera.
     """
 
     take_uid: str
@@ -73,22 +74,26 @@ class TakeReport:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is empty is left out."""
+        """Plain values for JSON, without empty ones."""
         values = asdict(self)
         values["cameras"] = {name: _without_empty(camera) for name, camera in values["cameras"].items()}
         return _without_empty(values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TakeReport:
-        """The report back from :meth:`to_dict`. ``TypeError`` if it is none."""
-        known = {f.name for f in fields(cls)}
-        report = cls(**{k: v for k, v in values.items() if k in known})
+        """The inverse of :meth:`to_dict`. Unknown keys are ignored.
+
+        Raises:
+            TypeError: a required value is missing, or a camera has an unknown one.
+        """
+        names = {f.name for f in fields(cls)}
+        report = cls(**{k: v for k, v in values.items() if k in names})
         report.cameras = {name: CameraReport(**_renamed(camera)) for name, camera in report.cameras.items()}  # type: ignore[arg-type]
         return report
 
 
 def _renamed(camera: Mapping[str, Any]) -> dict[str, Any]:
-    """A camera's values as earlier versions wrote them, under today's names."""
+    """The values of a camera with keys of earlier versions replaced by the current ones."""
     return {"image_hw" if key == "picture_hw" else key: value for key, value in camera.items()}
 
 
@@ -98,18 +103,19 @@ def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class PrepareReport:
-    """A whole preparation.
+    """The outcome of a preparation.
 
     Attributes:
         release: the release's folder, as given.
-        height: which videos were read, ``"full"`` or ``"448"``.
-        splits: the splits that were asked for.
-        takes: one entry a take, in the order of the splits.
-        not_annotated: names of takes that lie on disk but stand in no annotation that was read.
+        height: size of the videos, ``"full"`` or ``"448"``.
+        splits: the requested splits.
+        takes: the outcome for each take, in the order of the splits.
+        not_annotated: names of takes that are on disk but in none of the annotation files.
         pairs: number of pairs in each list written, by file name.
-        pairs_left_out: of each list, pairs of which an image is missing or whose object's name it cannot hold.
-        done_before: how many takes an earlier run had finished. Not part of the JSON, which is the same for a
-            run in one go and one in several.
+        pairs_left_out: number of pairs missing from each list: without an image, or with an object name that the list
+            cannot hold.
+        done_before: number of takes that an earlier run had finished. Not part of the JSON, which does not depend on
+            the number of runs.
     """
 
     release: str
@@ -124,12 +130,12 @@ class PrepareReport:
     @property
     def counts(self) -> dict[str, int]:
         """Number of takes by status."""
-        found = Counter(take.status for take in self.takes)
-        return {status: found[status] for status in STATUSES if found[status]}
+        counts = Counter(take.status for take in self.takes)
+        return {status: counts[status] for status in STATUSES if counts[status]}
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing is wanting but what was redacted, which nobody can have."""
+    def is_complete(self) -> bool:
+        """Whether every take is complete, apart from redacted ones, which are no longer available to anyone."""
         return all(take.status in ("prepared", "redacted") for take in self.takes)
 
     def to_dict(self) -> dict[str, Any]:

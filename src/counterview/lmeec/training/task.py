@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from counterview.config import to_dict
 from counterview.data.clips import ClipSampler, clip_sources
-from counterview.data.dataset import open_dataset, open_datasets
+from counterview.data.open import open_dataset, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.training.calibration import fit_visibility

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.config import to_dict
-from counterview.data.dataset import Dataset, Take, open_datasets
+from counterview.data.dataset import Dataset, Take
+from counterview.data.open import open_datasets
 from counterview.errors import MaskError
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.features.cache import ArrayStore, CachedBackbone, image_key
@@ -31,7 +32,7 @@ from counterview.omama.training.mining import representatives
 from counterview.omama.training.neighbours import adjacency, centroids_yx
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.types import ObjectMask
-from counterview.workers import FEW, spread
+from counterview.workers import MIN_POOL_ITEMS, for_each_item
 
 ImageName = tuple[str, str, int]
 """A take's uid, a camera, a frame."""
@@ -316,7 +317,7 @@ def prepare(
 
     Args:
         store: where it is kept.
-        takes: roots of a data set (:func:`counterview.data.dataset.open_datasets`) and takes, of which those in
+        takes: roots of a data set (:func:`counterview.data.open.open_datasets`) and takes, of which those in
             ``wanted`` are used.
         wanted: (roots, take uid) to cameras and frames.
         workers: processes.
@@ -330,12 +331,12 @@ def prepare(
         for roots, take in takes
         for camera, frame in sorted(wanted.get((roots, take.uid), ()))
     ]
-    if workers <= 1 or len(items) < FEW:
-        spread(_preparer, (store,), items, workers=1, label="features", progress=progress)
+    if workers <= 1 or len(items) < MIN_POOL_ITEMS:
+        for_each_item(_preparer, (store,), items, workers=1, label="features", progress=progress)
     else:
         given = store.given_backbone
         arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, given)
-        spread(_store_preparer, arguments, items, workers=workers, label="features", progress=progress)
+        for_each_item(_store_preparer, arguments, items, workers=workers, label="features", progress=progress)
     store.forget()
     return len(items)
 

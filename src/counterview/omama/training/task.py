@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterview.data.dataset import Dataset, Direction, Take, open_dataset, open_datasets
+from counterview.data.dataset import Dataset, Direction, Take
+from counterview.data.open import open_dataset, open_datasets
 from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
 from counterview.errors import ConfigError, InputError
 from counterview.features import Backbone

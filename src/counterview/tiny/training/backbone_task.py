@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from counterview.data.dataset import Take, open_dataset
+from counterview.data.dataset import Take
+from counterview.data.open import open_dataset
 from counterview.errors import MaskError
 from counterview.omama.training.image_store import ImageStore, fit_mask
 from counterview.omama.training.recipe import SamplingConfig

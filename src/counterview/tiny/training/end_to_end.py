@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from counterview.config import out_of_range
-from counterview.data.dataset import Dataset, Take, open_datasets
+from counterview.data.dataset import Dataset, Take
+from counterview.data.open import open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.tiny import TinyMaps
 from counterview.omama.training.loss import info_nce, visibility_loss

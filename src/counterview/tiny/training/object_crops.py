@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from counterview.data.dataset import Take, open_datasets
+from counterview.data.dataset import Take
+from counterview.data.open import open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.object_crops import CUT, SIZE, ObjectCropNet, cut
 from counterview.omama.training.image_store import mask_overlaps
@@ -34,7 +35,7 @@ from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, 
 from counterview.tiny.training.image_crops import affine, change_colours
 from counterview.tiny.training.object_crop_recipe import ObjectCropRecipe, ObjectCropTraining
 from counterview.types import ObjectMask, RgbImage
-from counterview.workers import spread
+from counterview.workers import for_each_item
 
 UNKNOWN, ABSENT, VISIBLE = -1, 0, 1
 SAME = 0.5
@@ -108,8 +109,10 @@ class ObjectCropTask(BackboneTask):
             for camera in self.views[uid][frame]
         ]
         progress = int(os.environ.get("RANK", "0")) == 0
-        spread(_proposing, (self.config.data.roots, self.proposer), items, workers=self.config.data.workers,
-               label="proposals", progress=progress)  # fmt: skip
+        for_each_item(
+            _proposing, (self.config.data.roots, self.proposer), items, workers=self.config.data.workers,
+            label="proposals", progress=progress,
+        )  # fmt: skip
 
     def _moments(self, uid: str) -> list[int]:
         """Frames of a take that a sample is made about: every n-th, if two cameras show something in it."""
