@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from counterview.errors import CounterviewError, InputError, MaskError, PredictionError, ProposalError
 from counterview.evaluation.folders import MaskFolder, folder_name, png_path
 from counterview.evaluation.groundtruth import GroundTruth, decode_mask
+from counterview.evaluation.open import open_predictions
 from counterview.evaluation.oracle import ProposalFiles
-from counterview.evaluation.predictions import JsonTake, Prediction, PredictionFile, open_predictions
+from counterview.evaluation.predictions import JsonTake, PredictedMask, PredictionFile
 from counterview.evaluation.protocol import IncompletePredictions, evaluate
 from counterview.evaluation.report import compare, write_report
 from counterview.evaluation.submission import submit
@@ -217,7 +218,7 @@ def test_any_json_as_a_take_is_read_or_refused(value):
 @settings(max_examples=100, deadline=None)
 @given(JSON, JSON)
 def test_any_json_as_an_entry_is_read_or_refused(mask, confidence):
-    prediction = Prediction(mask, confidence)
+    prediction = PredictedMask(mask, confidence)
     with contextlib.suppress(PredictionError):
         assert math.isfinite(prediction.confidence())
     try:
@@ -231,7 +232,7 @@ def test_any_json_as_an_entry_is_read_or_refused(mask, confidence):
 @given(st.binary(max_size=40), st.integers(1, 60), st.integers(1, 60))
 def test_any_counts_are_a_mask_or_refused(data, height, width):
     try:
-        mask = Prediction({"size": [height, width], "counts": data.decode("latin-1")}, 1).mask()
+        mask = PredictedMask({"size": [height, width], "counts": data.decode("latin-1")}, 1).mask()
     except PredictionError:
         return
     assert mask.to_array().shape == (height, width)

@@ -11,8 +11,8 @@ import pytest
 
 from counterview.errors import InputError
 from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.open import open_predictions
 from counterview.evaluation.oracle import oracle
-from counterview.evaluation.predictions import open_predictions
 from counterview.evaluation.protocol import evaluate
 from counterview.evaluation.report import compare, write_report
 from counterview.evaluation.scorer import totals

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from counterview.errors import PredictionError
 from counterview.evaluation.folders import folder_name, png_path
 from counterview.evaluation.groundtruth import GroundTruth
-from counterview.evaluation.predictions import open_predictions
+from counterview.evaluation.open import open_predictions
 from counterview.evaluation.protocol import IncompletePredictions, evaluate
 from counterview.evaluation.submission import PredictionWriter, prediction_entry, split_pair, submit
 from counterview.masks import rle

@@ -67,8 +67,8 @@ def evaluate(
     """Score prediction files against ground truth, by the official protocol or another."""
     from counterview.errors import InputError
     from counterview.evaluation.groundtruth import GroundTruth
+    from counterview.evaluation.open import open_predictions
     from counterview.evaluation.oracle import oracle
-    from counterview.evaluation.predictions import open_predictions
     from counterview.evaluation.protocol import IncompletePredictions
     from counterview.evaluation.protocol import evaluate as score
     from counterview.evaluation.report import compare, write_report

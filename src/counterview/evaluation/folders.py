@@ -28,7 +28,7 @@ from urllib.parse import quote, unquote
 
 from counterview.data.dataset import DIRECTIONS, Direction, is_ego
 from counterview.errors import InputError, PathError, PredictionError
-from counterview.evaluation.predictions import MAX_MASK_PIXELS, Prediction
+from counterview.evaluation.predictions import MAX_MASK_PIXELS, PredictedMask
 from counterview.masks.png import read_mask
 from counterview.media.files import check_name, read_json, safe_join
 from counterview.types import ObjectMask
@@ -62,7 +62,7 @@ def png_path(root: Path, take: str, name: str, query: str, target: str, frame: i
 
 
 @dataclass(frozen=True)
-class _FilePrediction(Prediction):
+class _MaskFile(PredictedMask):
     """A mask in a file of its own. ``raw_confidence`` may be ``None``: then the mask decides."""
 
     path: Path = Path()
@@ -74,7 +74,7 @@ class _FilePrediction(Prediction):
                 content = read_json(self.path)
             except InputError as error:
                 raise PredictionError(str(error)) from None
-            return Prediction(content, None).mask()
+            return PredictedMask(content, None).mask()
         try:
             mask = ObjectMask.from_array(read_mask(self.path))
         except InputError as error:
@@ -132,17 +132,17 @@ class _FolderTake:
                 files[int(path.stem)] = path
         return files
 
-    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+    def get(self, name: str, query: str, target: str, frame: int) -> PredictedMask | None:
         """See :class:`counterview.evaluation.predictions.TakePredictions`."""
         path = self._files(name, query, target).get(frame)
         if path is None:
             return None
         if self.kind == "lmeec":
-            return _FilePrediction(None, None, path, LMEEC_MIN_SHARE)
+            return _MaskFile(None, None, path, LMEEC_MIN_SHARE)
         value: Any = self._confidence
         for step in (name, f"{query}_{target}", str(frame)):
             value = value.get(step) if isinstance(value, dict) else None
-        return _FilePrediction(None, value, path)
+        return _MaskFile(None, value, path)
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
         """See :class:`counterview.evaluation.predictions.TakePredictions`."""

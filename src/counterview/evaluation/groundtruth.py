@@ -23,7 +23,7 @@ Kind = Literal["annotation", "correspondence", "prepared"]
 
 
 @dataclass(frozen=True)
-class Track:
+class StoredTrack:
     """One object in one camera, as stored.
 
     Attributes:
@@ -51,7 +51,7 @@ class GroundTruthTake:
     uid: str
     name: str = ""
     scenario: str = ""
-    objects: dict[str, dict[str, Track]] = field(default_factory=dict)
+    objects: dict[str, dict[str, StoredTrack]] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
     has_annotated_frames: bool = True
@@ -252,7 +252,7 @@ class GroundTruth:
         return GroundTruthTake(uid, str(content.get("take_name") or ""), str(content.get("scenario") or ""))
 
     @staticmethod
-    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, annotated_frames: Any) -> Track:
+    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, annotated_frames: Any) -> StoredTrack:
         where = f"object {name!r}, camera {camera!r}"
         masks: dict[int, Any] = {}
         for text, raw in frames.items() if isinstance(frames, dict) else ():
@@ -263,14 +263,14 @@ class GroundTruth:
         if frames is not None and not isinstance(frames, dict):
             take.problems.append(f"{where}: no frames")
         if annotated_frames is None:
-            return Track(masks, None)
+            return StoredTrack(masks, None)
         good: set[int] = set()
         for value in annotated_frames if isinstance(annotated_frames, (list, tuple)) else ():
             try:
                 good.add(frame_number(value))
             except ValueError as error:
                 take.problems.append(f"{where}: annotated_frames: {error}")
-        return Track(masks, frozenset(good))
+        return StoredTrack(masks, frozenset(good))
 
     @staticmethod
     def _check_cameras(take: GroundTruthTake) -> None:

@@ -24,7 +24,7 @@ from counterview.errors import InputError, MaskError, PathError, ProposalError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.metrics import official_iou
-from counterview.evaluation.protocol import Report, _both_visible, _frames, run_ordered
+from counterview.evaluation.protocol import Report, run_ordered, scored_frames, visible_in_both
 from counterview.evaluation.scorer import LONGEST_SIDE_PX, Scorer, get_protocol
 from counterview.evaluation.table import FrameTable
 from counterview.masks import rle
@@ -110,7 +110,7 @@ def _read_npz(path: Path) -> list[ObjectMask]:
 
 
 @dataclass
-class _Job:
+class _ScoreBestProposal:
     truth: GroundTruth
     proposals: ProposalFiles
     direction: Direction
@@ -122,12 +122,12 @@ class _Job:
         without, problems = 0, []
         rules = accumulator.protocol
         for name, query, target in take.pairs(self.direction):
-            for frame, counts in _frames(rules.walks, take, None, name, query, target):
+            for frame, counts in scored_frames(rules.walks, take, None, name, query, target):
                 if not counts:
                     continue
                 try:
                     gt = take.mask(name, target, frame)
-                    if rules.walks == "both" and not _both_visible(take, name, query, frame, gt):
+                    if rules.walks == "both" and not visible_in_both(take, name, query, frame, gt):
                         continue
                     found = None if gt is None else self.proposals.get(uid, target, frame)
                 except InputError as error:
@@ -185,7 +185,7 @@ def oracle(
     files = proposals if isinstance(proposals, ProposalFiles) else ProposalFiles(proposals)
     way = check_direction(direction)
     table, without, problems = FrameTable(), 0, list[str]()
-    for done, part in enumerate(_parts(_Job(truth, files, way, rules.name), truth, workers), start=1):
+    for done, part in enumerate(_parts(_ScoreBestProposal(truth, files, way, rules.name), truth, workers), start=1):
         table.extend(part[0])
         without += part[1]
         problems += part[2]
@@ -199,5 +199,5 @@ def oracle(
     return Report(rules.name, way, files.path, truth.path, table, totals, notes)
 
 
-def _parts(job: _Job, truth: GroundTruth, workers: int) -> Iterator[tuple[FrameTable, int, list[str]]]:
+def _parts(job: _ScoreBestProposal, truth: GroundTruth, workers: int) -> Iterator[tuple[FrameTable, int, list[str]]]:
     return run_ordered(job, truth.takes, workers)

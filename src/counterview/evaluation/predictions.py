@@ -26,7 +26,7 @@ MAX_MASK_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedMask:
     """What is predicted for one object in one frame, not yet decoded."""
 
     raw_mask: Any
@@ -76,7 +76,7 @@ class TakePredictions(Protocol):
 
     problems: list[str]
 
-    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+    def get(self, name: str, query: str, target: str, frame: int) -> PredictedMask | None:
         """What is predicted for an object in a frame; ``None`` if nothing is."""
         ...
 
@@ -144,15 +144,15 @@ class JsonTake:
         pairs = self.objects.get(name, {})
         return pairs.get(f"{query}_{target}") or pairs.get(f"{query}__{target}") or {}
 
-    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+    def get(self, name: str, query: str, target: str, frame: int) -> PredictedMask | None:
         """See :class:`TakePredictions`."""
         found = self._pair(name, query, target)
         if frame not in found:
             return None
         entry = found[frame]
         if not isinstance(entry, dict):
-            return Prediction(None, None)
-        return Prediction(entry.get("pred_mask"), entry.get("confidence"))
+            return PredictedMask(None, None)
+        return PredictedMask(entry.get("pred_mask"), entry.get("confidence"))
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
         """See :class:`TakePredictions`."""
@@ -229,19 +229,6 @@ class PredictionFile:
                 }
                 return {n: read_span(self.path, span, n, error=PredictionError) for n, span in wanted.items()}
         return {}
-
-
-def open_predictions(path: str | os.PathLike[str]) -> PredictionSource:
-    """Open a prediction file or folder.
-
-    Raises:
-        PredictionError: it is none that is known.
-    """
-    if Path(path).is_dir():
-        from counterview.evaluation.folders import open_folder
-
-        return open_folder(Path(path))
-    return PredictionFile(path)
 
 
 def iter_takes(path: str | os.PathLike[str], direction: Direction) -> Iterator[tuple[str, Any]]:

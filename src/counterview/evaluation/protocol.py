@@ -16,12 +16,8 @@ from counterview.data.dataset import DIRECTIONS, Direction, check_direction
 from counterview.errors import InputError, MaskError, PredictionError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
-from counterview.evaluation.predictions import (
-    Prediction,
-    PredictionSource,
-    TakePredictions,
-    open_predictions,
-)
+from counterview.evaluation.open import open_predictions
+from counterview.evaluation.predictions import PredictedMask, PredictionSource, TakePredictions
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
 from counterview.evaluation.table import FrameTable
 from counterview.types import ObjectMask
@@ -128,7 +124,7 @@ def evaluate(
             found=", ".join(truth.missing_takes[:5]),
             fix="Prepare them, or score the others with --allow-missing-takes.",
         )
-    job = _Job(truth, source, way, rules.name, missing)
+    job = _ScoreTake(truth, source, way, rules.name, missing)
     # LM-EEC's script walks the predictions, so takes without any are not even opened.
     predicted = set(source.takes(way))
     takes = [uid for uid in truth.takes if uid in predicted] if rules.walks == "prediction" else list(truth.takes)
@@ -159,7 +155,7 @@ def _direction(source: PredictionSource, direction: str | None) -> Direction:
 
 
 @dataclass
-class _Job:
+class _ScoreTake:
     """Scores one take; sent to the worker processes once for each take."""
 
     truth: GroundTruth
@@ -197,14 +193,14 @@ def _score_pair(
     where = f"take {take.uid}, object {name!r}, {query} -> {target}"
     absent: list[int] = []
     broken: dict[str, list[int]] = {}
-    for frame, counts in _frames(accumulator.protocol.walks, take, found, name, query, target):
+    for frame, counts in scored_frames(accumulator.protocol.walks, take, found, name, query, target):
         prediction = None if found is None else found.get(name, query, target, frame)
         if not counts:
             result.unscored_missing += prediction is None
             continue
         try:
             gt = take.mask(name, target, frame)
-            if accumulator.protocol.walks == "both" and not _both_visible(take, name, query, frame, gt):
+            if accumulator.protocol.walks == "both" and not visible_in_both(take, name, query, frame, gt):
                 continue
         except MaskError as error:
             result.skipped.append(f"{where}, frame {frame}: ground truth: {error}")
@@ -219,11 +215,11 @@ def _score_pair(
             broken.setdefault(str(error), []).append(frame)
     if absent:
         result.missing_frames += len(absent)
-        result.missing.append(f"{where}: frames {_ranges(absent)}")
-    result.broken += [f"{where}: frames {_ranges(frames)}: {problem}" for problem, frames in broken.items()]
+        result.missing.append(f"{where}: frames {frame_ranges(absent)}")
+    result.broken += [f"{where}: frames {frame_ranges(frames)}: {problem}" for problem, frames in broken.items()]
 
 
-def _frames(
+def scored_frames(
     walks: str, take: GroundTruthTake, found: TakePredictions | None, name: str, query: str, target: str
 ) -> Iterator[tuple[int, bool]]:
     """Frames of a pair, and whether they are scored."""
@@ -241,7 +237,7 @@ def _frames(
             yield frame, annotated_frames is None or frame in annotated_frames
 
 
-def _both_visible(take: GroundTruthTake, name: str, query: str, frame: int, gt: ObjectMask | None) -> bool:
+def visible_in_both(take: GroundTruthTake, name: str, query: str, frame: int, gt: ObjectMask | None) -> bool:
     source = take.mask(name, query, frame)
     return gt is not None and source is not None and not gt.is_empty and not source.is_empty
 
@@ -254,7 +250,7 @@ def _add(
     target: str,
     frame: int,
     gt: ObjectMask | None,
-    prediction: Prediction | None,
+    prediction: PredictedMask | None,
 ) -> None:
     if prediction is None:
         mask, confidence = None, 0.0
@@ -276,7 +272,7 @@ def _add(
     )
 
 
-def _ranges(frames: list[int]) -> str:
+def frame_ranges(frames: list[int]) -> str:
     shown = ", ".join(map(str, sorted(frames)[:12]))
     return f"{shown}, … ({len(frames)} in all)" if len(frames) > 12 else shown
 

@@ -13,8 +13,9 @@ from typing import IO, Any
 from counterview.data.dataset import DIRECTIONS, Direction, is_ego
 from counterview.errors import MaskError, PredictionError
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake, decode_mask
-from counterview.evaluation.predictions import KEY_OF, JsonTake, PredictionSource, TakePredictions, open_predictions
-from counterview.evaluation.protocol import IncompletePredictions, Missing, _ranges
+from counterview.evaluation.open import open_predictions
+from counterview.evaluation.predictions import KEY_OF, JsonTake, PredictionSource, TakePredictions
+from counterview.evaluation.protocol import IncompletePredictions, Missing, frame_ranges
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.masks import rle
 from counterview.masks.geometry import fit_longest_side, resize_mask
@@ -315,7 +316,7 @@ def _frames(
         if entry is not None:
             result[str(frame)] = entry
     pair = f"object {key[0]!r}, {key[1]} -> {key[2]}"
-    lines += [f"{where}, {pair}: frames {_ranges(bad)}: {problem}" for problem, bad in broken.items()]
+    lines += [f"{where}, {pair}: frames {frame_ranges(bad)}: {problem}" for problem, bad in broken.items()]
     return result
 
 
@@ -348,7 +349,7 @@ def _checked_take(
             counts.filled += len(gaps)
             counts.written += len(gaps)
         elif gaps and found is not None:
-            lines.append(f"{where}, object {name!r}, {query} -> {target}: frames {_ranges(gaps)} are missing")
+            lines.append(f"{where}, object {name!r}, {query} -> {target}: frames {frame_ranges(gaps)} are missing")
         objects[name][f"{query}_{target}"] = dict(sorted(written.items(), key=lambda item: int(item[0])))
     if found is not None:
         counts.surplus += sum(n for _, _, n in found.pairs()) - asked

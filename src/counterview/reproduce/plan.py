@@ -12,7 +12,7 @@ from counterview.data.dataset import Dataset, Direction, open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.inference import bundled
 from counterview.inference.zoo import find_recipe
-from counterview.reproduce.tables import Model, Row, Table
+from counterview.reproduce.tables import Model, PaperTable, TableRow
 from counterview.training.recipe import Recipe, load_recipe
 
 TABLETOP_NAME = "tabletop_"
@@ -42,7 +42,7 @@ class Unit:
         base: folder of the trained run; another one's where only settings of inference differ.
     """
 
-    row: Row
+    row: TableRow
     directions: tuple[Direction, ...]
     model: Model
     recipe: tuple[Path, Recipe] | None
@@ -79,7 +79,7 @@ class Plan:
         takes: how many takes are scored; all if not given.
     """
 
-    table: Table
+    table: PaperTable
     data: Path
     dataset: Dataset
     split: str
@@ -100,7 +100,7 @@ class Plan:
 
 
 def make_plan(
-    table: Table,
+    table: PaperTable,
     data: str | os.PathLike[str] | None,
     out: Path,
     *,
@@ -188,7 +188,9 @@ def _open(folder: Path, split: str, tabletop: bool) -> Dataset:
     return dataset
 
 
-def _units(table: Table, row: Row, model: Model, data: Path, out: Path, overrides: Sequence[str]) -> Iterator[Unit]:
+def _units(
+    table: PaperTable, row: TableRow, model: Model, data: Path, out: Path, overrides: Sequence[str]
+) -> Iterator[Unit]:
     """One unit, or one for each direction where the recipe names it."""
     if model.shipped:
         yield Unit(row, table.directions, model, None, out / model.shipped, out / model.shipped)

@@ -11,7 +11,7 @@ from typing import Any
 from counterview.data.dataset import Direction
 from counterview.evaluation.published import PublishedScore, load_published
 from counterview.evaluation.scorer import MEASURES, PROTOCOLS
-from counterview.reproduce.tables import Table, get_table
+from counterview.reproduce.tables import PaperTable, get_table
 
 SHORT = {"iou": "IoU", "location_error": "LE", "contour_accuracy": "CA", "balanced_accuracy": "BA"}
 ARROWS: dict[Direction, str] = {"ego2exo": "ego to exo", "exo2ego": "exo to ego"}
@@ -60,7 +60,7 @@ def published_rows(results: Mapping[str, Any]) -> tuple[Cells, Cells]:
     return same, other
 
 
-def _published(entry: PublishedScore, table: Table) -> list[str]:
+def _published(entry: PublishedScore, table: PaperTable) -> list[str]:
     cells = []
     for measure in MEASURES:
         values = [entry.score(measure, d) for d in table.directions]

@@ -15,7 +15,8 @@ from counterview.data.formats.release import annotation_path, is_release
 from counterview.data.pairs import enumerate_pairs, subset
 from counterview.errors import InputError
 from counterview.evaluation.groundtruth import GroundTruth
-from counterview.evaluation.predictions import PredictionSource, open_predictions
+from counterview.evaluation.open import open_predictions
+from counterview.evaluation.predictions import PredictionSource
 from counterview.evaluation.protocol import Missing, evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import intervals
