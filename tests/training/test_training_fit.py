@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_toy import ToyConfig, ToyDataConfig, ToyModelConfig, ToyTask
+from training_toy import ToyConfig, ToyDataConfig, ToyModel, ToyModelConfig, ToyTask
 
 from counterview.errors import CheckpointError, ConfigError, InputError
 from counterview.training import checkpoint as ckpt
@@ -228,6 +229,74 @@ def test_asked_to_stop_it_saves_and_says_so(tmp_path, unbroken):
     assert weights_of(out) == weights_of(unbroken)
 
 
+@dataclasses.dataclass(frozen=True)
+class RenamedDataConfig:
+    count: int = dataclasses.field(default=40, metadata={"formerly": ("samples",)})
+    seed: int = 0
+    poisoned_sample: int | None = None
+    noise: float = 0.05  # a key that the earlier version did not have
+
+    @property
+    def samples(self):
+        return self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class RenamedConfig:
+    model: ToyModelConfig = dataclasses.field(default_factory=ToyModelConfig)
+    data: RenamedDataConfig = dataclasses.field(default_factory=RenamedDataConfig)
+
+
+class RenamedModel(ToyModel):
+    """The toy of a later version: ``inner`` is called ``hidden``."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self._modules = {"hidden" if name == "inner" else name: module for name, module in self._modules.items()}
+
+    @property
+    def inner(self):
+        return self.hidden
+
+    @classmethod
+    def current_names(cls, state):
+        return {name.replace("inner.", "hidden."): tensor for name, tensor in state.items()}
+
+
+class RenamedTask(ToyTask):
+    config_class = RenamedConfig
+
+    def build_model(self):
+        return RenamedModel(self.config.model)
+
+
+def test_a_run_of_an_earlier_version_is_resumed_under_new_names(tmp_path, unbroken):
+    out = tmp_path / "run"
+    task = ToyTask(ToyConfig())
+    real = task.loss
+
+    def loss(model, batch):
+        if task.loss_calls == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(model, batch)
+
+    task.loss = loss
+    with pytest.raises(TrainingInterrupted):
+        fit(task, CONFIG, out, progress=False)
+    changed = RenamedTask(RenamedConfig(data=RenamedDataConfig(count=48)))
+    with pytest.raises(CheckpointError) as caught:
+        fit(changed, CONFIG, out, resume=True, progress=False)
+    assert "recipe: data.count was 40, now is 48" in str(caught.value)
+    assert "noise" not in str(caught.value)
+    fit(RenamedTask(RenamedConfig()), CONFIG, out, resume=True, progress=False)
+    for name in ("model", "state/optimizer", "state/random", "state/weights"):
+        path = Path("checkpoints") / "step_00000015" / f"{name}.safetensors"
+        before, after = load_file(unbroken / path), load_file(out / path)
+        before = {key.replace("inner.", "hidden."): tensor for key, tensor in before.items()}
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_damaged_checkpoints_are_passed_over_aloud(tmp_path, unbroken, caplog):
     out = shutil.copytree(unbroken, tmp_path / "run")
     newest, before = ckpt.list_checkpoints(out / "checkpoints")[:2]
@@ -303,17 +372,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path):
 
 
 def test_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch, unbroken):
-    from safetensors import SafetensorError
-
     out = tmp_path / "run"
-    real = ckpt.save_file
+    real = ckpt.write_tensors
 
-    def save_file(tensors, path, metadata):
+    def write_tensors(path, tensors):
         if "step_00000006" in str(path) and path.name == "optimizer.safetensors":
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        real(tensors, path, metadata=metadata)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, tensors)
 
-    monkeypatch.setattr(ckpt, "save_file", save_file)
+    monkeypatch.setattr(ckpt, "write_tensors", write_tensors)
     with pytest.raises(TrainingError, match=r"disk is full.*MiB free.*--resume") as caught:
         fit(ToyTask(ToyConfig()), CONFIG, out, progress=False)
     assert "\n" not in str(caught.value)
