@@ -92,7 +92,7 @@ def test_a_bad_mask_is_named(tmp_path, content, mask):
 @pytest.mark.parametrize("confidence", BAD_CONFIDENCES, ids=lambda c: repr(c)[:20])
 def test_a_bad_confidence_is_named(tmp_path, content, confidence):
     bowl(content)["60"]["confidence"] = confidence  # of an absent target: its confidence counts all the same
-    with pytest.raises(IncompletePredictions, match="frames 60: the confidence is no finite number"):
+    with pytest.raises(IncompletePredictions, match="frames 60: the confidence is not a finite number"):
         evaluate(GT, write(tmp_path / "p.json", content))
 
 

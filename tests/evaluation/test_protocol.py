@@ -82,7 +82,7 @@ def test_what_nobody_asks_for_changes_nothing_and_is_said(content, score):
     results[TAKE]["masks"]["knife_0"]["aria01_214-1_cam99"] = {"0": bowl(content)["0"]}
     del results["e8f9789e-2ef3-4268-9424-adb49620f368"]["masks"]["bolt/nut_0"]["aria03_214-1_cam04"][
         "60"
-    ]  # not looked at
+    ]  # not annotated
     report = score(content)
     assert report.totals == before
     text = "\n".join(report.notes)
@@ -111,11 +111,11 @@ def test_directions_and_protocols_that_are_not_there(content, score):
         score(content, direction="exo2ego")
     with pytest.raises(InputError, match="no such direction"):
         score(content, direction="sideways")
-    with pytest.raises(InputError, match="no protocol 'best'; expected official or"):
+    with pytest.raises(InputError, match="no such protocol: 'best'; expected official or"):
         score(content, protocol="best")
     with pytest.raises(InputError, match="count-absent"):
         score(content, missing="ignore")
-    with pytest.raises(PredictionError, match="is no prediction file; found the keys 'results'"):
+    with pytest.raises(PredictionError, match="is not a prediction file; found the keys 'results'"):
         score({"results": {}})
 
 
@@ -154,7 +154,7 @@ def test_a_prepared_folder(tmp_path):
     assert repr(list(same.table.rows())) == repr(list(expected.table.rows()))  # scenarios too
     unknown = evaluate(tmp_path / "b", PRED)
     assert unknown.totals.frames == 113  # every query frame
-    assert any("does not say which frames were looked at" in note for note in unknown.notes)
+    assert any("does not state which frames were annotated" in note for note in unknown.notes)
     with pytest.raises(InputError, match="no split 'night'"):
         evaluate(tmp_path / "a", PRED, split="night")
     with pytest.raises(InputError, match="split can only be chosen"):
@@ -281,7 +281,7 @@ def test_files_that_are_no_ground_truth(tmp_path):
 
 @pytest.mark.parametrize("direction", ["ego2exo", "exo2ego"])
 def test_empty_predictions_have_their_documented_values(tmp_path, direction):
-    """IoU is the share of ground truth that vanished at the size of scoring; nobody is found."""
+    """IoU is the fraction of ground truth that vanished at the size of scoring; nobody is found."""
     (tmp_path / "p.json").write_text(json.dumps({"ego-exo": {"results": {}}, "exo-ego": {"results": {}}}))
     report = evaluate(GT, tmp_path / "p.json", direction, missing="count-absent")
     gt_area = report.table["gt_area_px"][report.table["gt_visible"]]

@@ -160,7 +160,7 @@ def test_the_page(tmp_path):
     assert parsed.tags.count("figure") == 2 * 2 * 6
     for word in (
         "Paired differences",
-        "perfect choice",
+        "oracle: best proposals",
         "Best cases",
         "Worst cases",
         "By scenario",
@@ -179,5 +179,5 @@ def test_the_page(tmp_path):
 
 def test_scores_of_different_protocols_never_share_a_table():
     reports = [evaluate(GT, FOLDER / "pred_ego-exo.json", protocol=p) for p in ("official", "omama")]
-    with pytest.raises(ValueError, match="one protocol"):
+    with pytest.raises(ValueError, match="only reports of one protocol"):
         compare(reports)

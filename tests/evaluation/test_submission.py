@@ -159,7 +159,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         writer.add("t2", {})
         with pytest.raises(ValueError, match="cannot be added"):
             writer.add("t2", {})
-        with pytest.raises(ValueError, match="cannot be begun"):
+        with pytest.raises(ValueError, match="cannot be started"):
             writer.begin("exo2ego")
     assert json.loads(path.read_text()) == {
         "exo-ego": {

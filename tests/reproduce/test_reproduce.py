@@ -233,7 +233,7 @@ def test_what_is_left_out_is_said(data, without_shipped, tmp_path, capsys):
     assert code == 0
     assert "left out: learned, mean over the box, CLIP: CLIP's weights come from the Hub" in out
     code, out, _ = reproduce(capsys, "lmeec-main", "--tabletop", "--data", data, "--dry-run")
-    assert "left out: tiny-follow, shipped: this installation does not hold it" in out
+    assert "left out: tiny-follow, shipped: this installation does not have it" in out
 
 
 def test_pages_keep_synthetic_and_real_scores_apart(data, tmp_path):

@@ -74,14 +74,14 @@ def test_parameter_groups_are_checked():
     assert [g["param_names"] for g in checked] == [["0.weight"], ["0.bias"]]
     assert [g["peak_lr"] for g in checked] == [0.1, 0.1]
     for groups, problem in (
-        ([group(weight)], "learn but stand in no parameter group; found 0.bias"),
-        ([group(weight, bias), group(bias)], "'0.bias' stands in two"),
+        ([group(weight)], "1 trainable parameters are in no parameter group; found 0.bias"),
+        ([group(weight, bias), group(bias)], "'0.bias' is in two"),
         ([group(weight, bias, model[1].bias)], "frozen parameter '1.bias'"),
-        ([group(weight, bias, torch.zeros(1))], "no parameter of the model"),
+        ([group(weight, bias, torch.zeros(1))], "is not a parameter of the model"),
     ):
         with pytest.raises(ConfigError, match=problem):
             check_groups(model, groups)
-    with pytest.raises(ConfigError, match="no parameter that learns"):
+    with pytest.raises(ConfigError, match="no trainable parameter"):
         check_groups(torch.nn.Identity(), [])
 
 

@@ -124,8 +124,8 @@ class ToyTask:
         right = model(batch["query"].to(device), batch["candidates"].to(device)).argmax(1).cpu() == batch["position"]
         return [int(right.sum()), len(right)]
 
-    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        return {"iou": sum(s[0] for s in shares) / sum(s[1] for s in shares)}
+    def summarise(self, parts: Sequence[Any]) -> dict[str, float]:
+        return {"iou": sum(p[0] for p in parts) / sum(p[1] for p in parts)}
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> np.ndarray:
         return np.full((4, 6, 3), 128, dtype=np.uint8)

@@ -46,7 +46,8 @@ def evaluate(
         bool, typer.Option("--allow-missing-takes", help="Go on if takes of the split were not prepared.")
     ] = False,
     proposals: Annotated[
-        Path | None, typer.Option(help="Also score a perfect choice among these proposals (folder or JSON).")
+        Path | None,
+        typer.Option(help="Also score the oracle: the best of these proposals for every object (folder or JSON)."),
     ] = None,
     per_frame: Annotated[
         Path | None, typer.Option(help="Write every object-frame to this .csv or .parquet file.")
@@ -184,9 +185,9 @@ def _print_tables(comparison: Comparison) -> None:
     table.add_column("")
     columns = [*zip(comparison.names, comparison.reports, strict=True)]
     if comparison.oracle is not None:
-        columns.append(("perfect choice", comparison.oracle))
+        columns.append(("oracle", comparison.oracle))
         for note in comparison.oracle.notes:
-            print(f"perfect choice: {note}", file=sys.stderr)
+            print(f"oracle: {note}", file=sys.stderr)
     for name, _ in columns:
         table.add_column(escape(name), justify="right", overflow="fold")
     for measure in MEASURES:

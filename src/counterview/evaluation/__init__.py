@@ -1,4 +1,4 @@
-"""Scores of prediction files: no method and no torch, so that the predictions of anybody can be scored."""
+"""Score prediction files. Needs no method and no torch, so that anybody's predictions can be scored."""
 
 from __future__ import annotations
 

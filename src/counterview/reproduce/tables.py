@@ -1,4 +1,4 @@
-"""Which rows the papers' tables have, and by which recipe each is made: on Ego-Exo4D, and on synthetic takes."""
+"""The rows of the papers' tables and the recipe of each: on Ego-Exo4D, and on synthetic takes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from counterview.errors import ConfigError
 
 @dataclass(frozen=True)
 class Model:
-    """How a row's model comes about.
+    """How a row's model is obtained.
 
     Attributes:
-        recipe: name below ``recipes/``; ``{direction}`` in it makes one model for each direction.
-        overrides: ``key=value`` laid over the recipe; ``{direction}`` likewise.
-        settings: of inference alone, laid over an LM-EEC that is trained once for several rows.
-        shipped: the name of a model that comes with the package, instead of a recipe.
+        recipe: name below ``recipes/``; with ``{direction}`` in it, one model per direction.
+        overrides: ``key=value`` applied to the recipe; ``{direction}`` likewise.
+        settings: of inference alone, applied to an LM-EEC that is trained once for several rows.
+        shipped: the name of a model bundled with the package, instead of a recipe.
     """
 
     recipe: str = ""
@@ -34,9 +34,9 @@ class TableRow:
     Attributes:
         name: on the command line, and in the file of published scores.
         title: in the table.
-        egoexo: on Ego-Exo4D; ``None`` if it is not made there.
-        tabletop: on synthetic takes; ``None`` likewise, with ``why_not``.
-        why_not: why there is none on synthetic takes.
+        egoexo: the model on Ego-Exo4D; ``None`` if the row is left out there.
+        tabletop: the model on synthetic takes; ``None`` likewise, with ``why_not``.
+        why_not: why the row is left out on synthetic takes.
     """
 
     name: str
@@ -53,11 +53,11 @@ class PaperTable:
     Attributes:
         name: on the command line.
         title: what it is, and where.
-        protocol: by which it is scored.
-        splits: for each split that can be asked for, the first being the default, the published ones it stands beside.
+        protocol: of scoring.
+        splits: our splits, the default first, each with the published splits that it is compared with.
         rows: in order.
-        directions: that it has.
-        fraction: share of the pairs that is scored.
+        directions: that the table reports.
+        fraction: of the pairs that are scored, in (0, 1].
     """
 
     name: str
@@ -71,9 +71,9 @@ class PaperTable:
 
 _NEAREST = ("model.omama.matching_head=false", "model.omama.context=false", "model.omama.cross_attention=false",
             "model.descriptor_weight=0", "model.omama.visibility=released")  # fmt: skip
-"""What makes nearest neighbour of a recipe of tiny-match-head."""
+"""Overrides that turn a recipe of tiny-match-head into nearest neighbour."""
 _MAP = ("model.omama.descriptor.backbone_pooling=false", "model.omama.object_channels=null")
-"""Descriptors pooled from the map, as a network's are, and not taken from the image's pixels."""
+"""Descriptors pooled from the feature map, as for a network, instead of from the image's pixels."""
 _CLIP = "CLIP's weights come from the Hub"
 _OMAMA, _LMEEC = "tabletop/omama", "tabletop/lmeec"
 
@@ -105,7 +105,8 @@ _MAIN = PaperTable(
         TableRow("omama", "O-MaMa", _omama("main"), Model(_OMAMA)),
         TableRow("released", "O-MaMa, trained as the released code does", _omama("released"),
             Model(_OMAMA, ("sampling.mining=released", "sampling.positive=gt"))),
-        TableRow("visibility", "O-MaMa, trained visibility", _omama("visibility"), None, "the row above has it there"),
+        TableRow("visibility", "O-MaMa, trained visibility", _omama("visibility"), None,
+            "the row above includes it there"),
         TableRow("tiny-match", "tiny-match, shipped", None, Model(shipped="tiny-match")),
     ),
 )  # fmt: skip
@@ -152,7 +153,7 @@ _LMEEC_MAIN = PaperTable(
             Model("lmeec/ablation-add", ("data.directions=[{direction}]",)), Model(_LMEEC, ("model.fusion=add",))),
         TableRow("lmeec", "LM-EEC", Model("lmeec/paper-{direction}"), Model(_LMEEC)),
         TableRow("both", "LM-EEC, one model for both directions", Model("lmeec/both-directions"), None,
-            "the row above is that there"),
+            "the row above is the same there"),
         TableRow("tiny-follow", "tiny-follow, shipped", None, Model(shipped="tiny-follow")),
     ),
 )  # fmt: skip
@@ -191,8 +192,8 @@ def get_table(name: str) -> PaperTable:
     """The table of that name.
 
     Raises:
-        ConfigError: there is none; the nearest is named.
+        ConfigError: no such table; the nearest name is suggested.
     """
     if name not in TABLES:
-        raise ConfigError(f"there is no table {name!r}", expected=", ".join(TABLES), fix=nearest(name, list(TABLES)))
+        raise ConfigError(f"no such table: {name!r}", expected=", ".join(TABLES), fix=nearest(name, list(TABLES)))
     return TABLES[name]

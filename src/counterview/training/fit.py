@@ -74,7 +74,7 @@ def fit(
 ) -> FitResult:
     """Train a task from its initial weights, or from where an earlier run stopped, to an exported model.
 
-    Folder ``out`` (seen by all machines of the run) gets ``checkpoints/``, ``train.csv``, ``validation.csv``,
+    Folder ``out`` (visible to all machines of the run) gets ``checkpoints/``, ``train.csv``, ``validation.csv``,
     ``sheets/``, ``tensorboard/``, ``best.json`` and at the end ``model/`` and ``result.json``.
 
     On the CPU, with equal versions and thread counts, a run that was killed at any moment and resumed gives the
@@ -274,7 +274,7 @@ class _Run:
                 group,
                 number=self.step,
                 total_steps=self.total_steps,
-                asked_to_stop=lambda: signals.asked,
+                stop_requested=lambda: signals.requested,
                 where={"epoch": epoch, "seed": config.seed, "indices": [next(indices) for _ in group]},
             )
             if self.average is not None:
