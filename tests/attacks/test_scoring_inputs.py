@@ -175,10 +175,10 @@ def test_paths_from_names_stay_inside(tmp_path, name):
     (tmp_path / "take" / folder_name("cup") / "aria01_cam01" / "0.png").write_bytes(b"")
     for kind in ("png", "lmeec"):
         try:
-            found = MaskFolder(tmp_path, kind).load("ego2exo", "take")
+            predictions = MaskFolder(tmp_path, kind).load("ego2exo", "take")
         except PredictionError:
             continue
-        assert found is None or found.get(name, name, name, 0) is None
+        assert predictions is None or predictions.get(name, name, name, 0) is None
 
 
 def test_frames_that_are_no_numbers_are_said(tmp_path, content):
@@ -222,10 +222,10 @@ def test_any_json_as_an_entry_is_read_or_refused(mask, confidence):
     with contextlib.suppress(PredictionError):
         assert math.isfinite(prediction.confidence())
     try:
-        found = prediction.mask()
+        decoded = prediction.mask()
     except PredictionError:
         return
-    assert 0 <= found.area <= found.size_hw[0] * found.size_hw[1]
+    assert 0 <= decoded.area <= decoded.size_hw[0] * decoded.size_hw[1]
 
 
 @settings(max_examples=100, deadline=None)
@@ -266,7 +266,7 @@ def test_a_damaged_prediction_file_never_gives_another_number(tmp_path, data):
         report = evaluate(FOLDER / "correspondence-gt.json", path, "ego2exo")
     except CounterviewError:
         return
-    assert report.totals.frames == 102  # whatever survives is scored whole
+    assert report.totals.frames == 102  # whatever survives is scored completely
     assert 0 <= report.totals.iou <= 1
 
 

@@ -211,10 +211,10 @@ def test_folders_of_png_masks(tmp_path):
     source = open_predictions(EGO)
     confidence = {}
     for take in GroundTruth(GT):
-        found = source.load("ego2exo", take.uid)
+        predictions = source.load("ego2exo", take.uid)
         for name, query, target in take.pairs("ego2exo"):
-            for frame in found.frames(name, query, target):
-                entry = found.get(name, query, target, frame)
+            for frame in predictions.frames(name, query, target):
+                entry = predictions.get(name, query, target, frame)
                 path = png_path(tmp_path, take.uid, name, query, target, frame)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_mask_png(path, entry.mask())
@@ -237,7 +237,7 @@ def test_folders_of_one_json_a_frame(tmp_path):
     for uid, take in json.loads(merged.read_text())["ego-exo"]["results"].items():
         for name, pairs in take["masks"].items():
             for pair, frames in pairs.items():
-                folder = tmp_path / uid / pair.replace("-1_", "-1__") / name  # its own script joins names as they are
+                folder = tmp_path / uid / pair.replace("-1_", "-1__") / name  # LM-EEC's script joins names unencoded
                 folder.mkdir(parents=True)
                 for frame, entry in frames.items():
                     (folder / f"{frame}.json").write_text(json.dumps(entry["pred_mask"]))
@@ -251,9 +251,9 @@ def test_a_folder_of_something_else(tmp_path):
     path = png_path(tmp_path, "t", "cup", "aria01", "cam01", 30)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not an image")
-    found = open_predictions(tmp_path).load("ego2exo", "t")
+    predictions = open_predictions(tmp_path).load("ego2exo", "t")
     with pytest.raises(PredictionError, match="not an image"):
-        found.get("cup", "aria01", "cam01", 30).mask()
+        predictions.get("cup", "aria01", "cam01", 30).mask()
     write_mask_png(path.with_name("030.png"), np.ones((3, 4), dtype=bool))
     again = open_predictions(tmp_path).load("ego2exo", "t")
     assert again.frames("cup", "aria01", "cam01") == (30,)

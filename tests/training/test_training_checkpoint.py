@@ -45,7 +45,7 @@ def test_round_trip_of_tied_strided_and_scalar_weights(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "state/optimizer.safetensors"])
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_every_damaged_file_is_found_and_named(tmp_path, name, damage):
     target = ckpt.checkpoint_path(tmp_path, 1)
     write(target, values={"format": 1})
@@ -53,7 +53,7 @@ def test_every_damaged_file_is_found_and_named(tmp_path, name, damage):
     if damage == "missing":
         (target / name).unlink()
     else:
-        data = data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1])
+        data = data[:-1] if damage == "truncated" else data[:-1] + bytes([data[-1] ^ 1])
         (target / name).write_bytes(data)
     with pytest.raises(CheckpointError, match=name):
         ckpt.verify_checkpoint(target)
@@ -81,8 +81,8 @@ def test_latest_passes_over_damage_and_other_folders(tmp_path, caplog):
     (tmp_path / "step_00000020.damaged").mkdir()
     (tmp_path / "step_100000000" / ckpt.COMPLETE).unlink()
     (tmp_path / "step_00000015" / "config.json").write_text("{}")
-    found, passed_over = ckpt.latest_checkpoint(tmp_path)
-    assert found == tmp_path / "step_00000010"
+    newest, passed_over = ckpt.latest_checkpoint(tmp_path)
+    assert newest == tmp_path / "step_00000010"
     assert [Path(str(e.path)).name for e in passed_over] == ["step_100000000", "step_00000015"]
     assert caplog.text.count("passed over") == 2
     assert ckpt.latest_checkpoint(tmp_path / "nowhere") == (None, [])
@@ -95,7 +95,7 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path):
     assert [ckpt.step_of(p) for p in ckpt.list_checkpoints(tmp_path)] == [7, 6, 3]
 
 
-def test_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_replaced_completely_or_not_at_all(tmp_path, monkeypatch):
     target = ckpt.checkpoint_path(tmp_path, 1)
     write(target, 1.0)
     write(target, 2.0)
@@ -237,7 +237,7 @@ def test_random_state_of_all_three_generators():
 
 
 @pytest.mark.parametrize("name", ["python", "numpy", "torch"])
-def test_a_cut_random_state_is_refused(name):
+def test_a_truncated_random_state_is_refused(name):
     state = random_state(CPU)
     with pytest.raises(CheckpointError, match="random state"):
         set_random_state({**state, name: state[name][:-8]}, CPU)

@@ -1,4 +1,4 @@
-"""The loop as a whole, on the toy task: learns, stops, resumes to the bit, and says what is wrong."""
+"""The loop as a whole, on the toy task: learns, stops, resumes to the bit, and reports what is wrong."""
 
 import csv
 import dataclasses
@@ -119,9 +119,9 @@ def test_toy_is_a_task_and_learns(tmp_path):
 class GetsWorse(ToyTask):
     """Its first validation is its best."""
 
-    def summarise(self, shares):
-        self.asked = getattr(self, "asked", 0) + 1
-        return {"iou": 1 / self.asked}
+    def summarise(self, parts):
+        self.validations = getattr(self, "validations", 0) + 1
+        return {"iou": 1 / self.validations}
 
 
 def test_the_weights_of_the_end_are_exported_on_demand(tmp_path):
@@ -152,8 +152,8 @@ def test_loop_equals_one_written_by_hand(tmp_path):
     groups = task.parameter_groups(model, config.lr, config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 4 if step < 3 else 1.0)
-    seen = [tuple(pair) for pair in task.seen]
-    assert sorted(seen) == [(epoch, index) for epoch in range(2) for index in range(40)]
+    drawn = [tuple(pair) for pair in task.drawn]
+    assert sorted(drawn) == [(epoch, index) for epoch in range(2) for index in range(40)]
     cosine = 0
     for step in range(10):
         if step >= 3:
@@ -163,7 +163,7 @@ def test_loop_equals_one_written_by_hand(tmp_path):
             cosine += 1
         samples = [
             task.sample(epoch, index, np.random.default_rng([config.seed, 1, epoch, index]))
-            for epoch, index in seen[step * 8 : step * 8 + 8]
+            for epoch, index in drawn[step * 8 : step * 8 + 8]
         ]
         optimizer.zero_grad()
         loss, _ = task.loss(model, task.collate(samples))  # one batch of 8 is the mean of two of 4
@@ -209,7 +209,7 @@ def test_killed_in_export_and_resumed(tmp_path, unbroken):
     ckpt.verify_checkpoint(out / "model")
 
 
-def test_asked_to_stop_it_saves_and_says_so(tmp_path, unbroken):
+def test_a_stopped_run_saves_and_reports_it(tmp_path, unbroken):
     out = tmp_path / "run"
     task = ToyTask(ToyConfig())
     real = task.loss
@@ -297,7 +297,7 @@ def test_a_run_of_an_earlier_version_is_resumed_under_new_names(tmp_path, unbrok
         assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_damaged_checkpoints_are_passed_over_aloud(tmp_path, unbroken, caplog):
+def test_damaged_checkpoints_are_passed_over_with_a_warning(tmp_path, unbroken, caplog):
     out = shutil.copytree(unbroken, tmp_path / "run")
     newest, before = ckpt.list_checkpoints(out / "checkpoints")[:2]
     data = bytearray((newest / "model.safetensors").read_bytes())
@@ -312,7 +312,7 @@ def test_damaged_checkpoints_are_passed_over_aloud(tmp_path, unbroken, caplog):
     assert_same_run(out, unbroken)
 
 
-def test_nothing_to_resume_starts_anew_and_a_run_is_not_overwritten(tmp_path, unbroken, caplog):
+def test_nothing_to_resume_starts_from_the_beginning_and_a_run_is_not_overwritten(tmp_path, unbroken, caplog):
     out = tmp_path / "run"
     config = dataclasses.replace(CONFIG, epochs=1)
     fit(ToyTask(ToyConfig()), config, out, resume=True, progress=False)
@@ -354,7 +354,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path):
         fit(wider, config, tmp_path, resume=True, allow_changes=True, progress=False)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
     task = ToyTask(ToyConfig(data=ToyDataConfig(poisoned_sample=17)))
     with pytest.raises(TrainingError, match=r"loss of step .* is not a finite number") as caught:
         fit(task, CONFIG, tmp_path, progress=False)
@@ -463,8 +463,8 @@ def test_weights_that_a_step_leaves_out_are_named_in_words(tmp_path):
     assert "error: some weights got no gradient" in done.stderr
     assert "Set training.find_unused_parameters to true." in done.stderr
     options["training"]["find_unused_parameters"] = True
-    run_script(tmp_path / "found", launcher=TORCHRUN, check=0, **options)
-    assert (tmp_path / "found" / "model").is_dir()
+    run_script(tmp_path / "allowed", launcher=TORCHRUN, check=0, **options)
+    assert (tmp_path / "allowed" / "model").is_dir()
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def page(results: Mapping[str, Any], draw: Any = text_table) -> list[str]:
     if results["tabletop"]:
         lines += [
             "",
-            "Published on Ego-Exo4D, which is other data: not comparable with the rows above, which are synthetic.",
+            "Published on Ego-Exo4D, other data: not to be compared with the rows above, which are synthetic.",
             "",
         ]
         return [*lines, *draw([same[0], *same[1:], *other[1:]])]

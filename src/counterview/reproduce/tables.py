@@ -84,8 +84,9 @@ def _omama(recipe: str) -> Model:
 
 def _modules(context: bool, adjacent: bool, cross: bool) -> Model:
     mining = "adjacent" if adjacent else "random"
-    return Model(_OMAMA, (f"model.omama.context={str(context).lower()}",
-                          f"model.omama.cross_attention={str(cross).lower()}", f"sampling.mining={mining}"))  # fmt: skip
+    switches = {"context": context, "cross_attention": cross}
+    overrides = [f"model.omama.{key}={str(value).lower()}" for key, value in switches.items()]
+    return Model(_OMAMA, (*overrides, f"sampling.mining={mining}"))
 
 
 def _described(pooling: str, *, learned: bool) -> Model:
