@@ -292,7 +292,7 @@ def _copy_take(predictions: JsonTake, lines: list[str], counts: _Counts, where: 
 
 
 def split_pair(pair: str) -> tuple[str, str]:
-    """Query and target camera of ``"<query>_<target>"``: camera names hold ``_`` too, but only one side is ego.
+    """Query and target camera of ``"<query>_<target>"``: camera names hold ``_`` too, but only one of the two is ego.
 
     Returns:
         Query and target; two empty texts if the pair is ambiguous.

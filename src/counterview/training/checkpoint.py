@@ -100,10 +100,10 @@ def write_checkpoint(
 
     Args:
         target: the folder; an older one of that name is replaced once the new one is complete.
-        weights: content of ``model.safetensors``, on any device.
+        weights: content of ``model.safetensors``, of any shapes ``(...)`` and on any device.
         config: content of ``config.json``.
         card: content of ``README.md``.
-        state: files ``state/<name>.safetensors`` and their tensors.
+        state: files ``state/<name>.safetensors`` and their tensors, likewise.
         values: content of ``state/trainer.json``.
 
     Raises:
@@ -261,13 +261,20 @@ def current_names(model: torch.nn.Module, weights: Tensors) -> dict[str, torch.T
 
     A model whose weights were renamed has a class method ``current_names``
     (:class:`counterview.nn.checkpoint.Pretrained`); the names of any other model are taken as they are.
+
+    Returns:
+        The same tensors, shapes ``(...)`` unchanged.
     """
     rename = getattr(model, "current_names", None)
     return dict(weights) if rename is None else dict(rename(weights))
 
 
 def current_optimizer_names(model: torch.nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
-    """What :func:`optimizer_tensors` gave in any version, ``<key>/<parameter name>``, under present names."""
+    """What :func:`optimizer_tensors` returned in any version, ``<key>/<parameter name>``, under present names.
+
+    Returns:
+        The same tensors, shapes ``(...)`` unchanged.
+    """
     by_key: dict[str, dict[str, torch.Tensor]] = {}
     for full, tensor in tensors.items():
         key, _, name = full.partition("/")
@@ -287,7 +294,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
         names: of its parameters, in the order of its groups.
 
     Returns:
-        For AdamW: ``step`` of shape ``()``, ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape.
+        For AdamW: ``step`` ``()``, ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape ``(...)``.
     """
     state = optimizer.state_dict()["state"]
     result = {}
@@ -300,7 +307,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Tensors) -> None:
-    """Put back what :func:`optimizer_tensors` gave; learning rates and decay stay as they are configured.
+    """Restore what :func:`optimizer_tensors` returned; learning rates and decay stay as configured.
+
+    Args:
+        optimizer: that gets the state.
+        names: of its parameters, in the order of its groups.
+        tensors: of the parameters' shapes ``(...)``; ``step`` is ``()``.
 
     Raises:
         CheckpointError: a tensor belongs to a parameter that the optimizer does not have.

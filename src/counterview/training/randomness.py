@@ -46,7 +46,7 @@ def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) ->
     """Restore what :func:`random_state` returned, and check that the generators have it.
 
     Args:
-        state: tensors of the names and shapes that :func:`random_state` lists.
+        state: tensors ``(...)`` of the names and shapes that :func:`random_state` lists.
         device: whose generator is restored beside those of the CPU.
 
     Raises:

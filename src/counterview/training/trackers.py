@@ -64,6 +64,7 @@ class CsvTracker:
             handle.write(text.getvalue())
 
     def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         line = {"step": step, **row}
         new = [column for column in line if column not in self._columns[kind]]
         if new:
@@ -75,10 +76,10 @@ class CsvTracker:
             csv.DictWriter(handle, self._columns[kind], restval="", lineterminator="\n").writerow(line)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
-        pass  # The engine writes sheets to files itself.
+        """Ignore the image ``(H, W, 3)``: the engine writes sheets to files itself."""
 
     def close(self) -> None:
-        pass
+        """Nothing: every line is on disk already."""
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -103,13 +104,16 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=purge, flush_secs=10)
 
     def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         for name, value in row.items():
             self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
+        """An image ``(H, W, 3)`` uint8; see :meth:`Tracker.image`."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
+        """See :meth:`Tracker.close`."""
         self._writer.close()
 
 
@@ -132,12 +136,15 @@ class WandbTracker:
         )
 
     def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         self._run.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
+        """An image ``(H, W, 3)`` uint8; see :meth:`Tracker.image`."""
         self._run.log({name: self._wandb.Image(image)}, step=step)
 
     def close(self) -> None:
+        """See :meth:`Tracker.close`."""
         self._run.finish()
 
 
@@ -154,12 +161,15 @@ class TrackioTracker:
         trackio.init(project=config.project, name=name, resume="allow", config=dict(recipe))
 
     def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         self._trackio.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
+        """An image ``(H, W, 3)`` uint8; see :meth:`Tracker.image`."""
         self._trackio.log({name: self._trackio.Image(image)}, step=step)
 
     def close(self) -> None:
+        """See :meth:`Tracker.close`."""
         self._trackio.finish()
 
 
