@@ -50,10 +50,10 @@ def fuzz_json(data: bytes) -> None:
     path = Path(tempfile.gettempdir()) / "counterview-fuzz.json"
     path.write_bytes(data)
     try:
-        found = dict(iter_object(path, ()))
+        parsed = dict(iter_object(path, ()))
     except InputError:
         return
-    if json.loads(data) != found and found == found:  # NaN is not equal to itself
+    if json.loads(data) != parsed and parsed == parsed:  # NaN is not equal to itself
         raise RuntimeError("a file was split wrongly")
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from counterview.errors import CounterviewError, InputError, MaskError, PredictionError, ProposalError
 from counterview.evaluation.folders import MaskFolder, folder_name, png_path
 from counterview.evaluation.groundtruth import GroundTruth, decode_mask
+from counterview.evaluation.open import open_predictions
 from counterview.evaluation.oracle import ProposalFiles
-from counterview.evaluation.predictions import JsonTake, Prediction, PredictionFile, open_predictions
+from counterview.evaluation.predictions import JsonTake, PredictedMask, PredictionFile
 from counterview.evaluation.protocol import IncompletePredictions, evaluate
 from counterview.evaluation.report import compare, write_report
 from counterview.evaluation.submission import submit
@@ -91,7 +92,7 @@ def test_a_bad_mask_is_named(tmp_path, content, mask):
 @pytest.mark.parametrize("confidence", BAD_CONFIDENCES, ids=lambda c: repr(c)[:20])
 def test_a_bad_confidence_is_named(tmp_path, content, confidence):
     bowl(content)["60"]["confidence"] = confidence  # of an absent target: its confidence counts all the same
-    with pytest.raises(IncompletePredictions, match="frames 60: the confidence is no finite number"):
+    with pytest.raises(IncompletePredictions, match="frames 60: the confidence is not a finite number"):
         evaluate(GT, write(tmp_path / "p.json", content))
 
 
@@ -174,10 +175,10 @@ def test_paths_from_names_stay_inside(tmp_path, name):
     (tmp_path / "take" / folder_name("cup") / "aria01_cam01" / "0.png").write_bytes(b"")
     for kind in ("png", "lmeec"):
         try:
-            found = MaskFolder(tmp_path, kind).load("ego2exo", "take")
+            predictions = MaskFolder(tmp_path, kind).load("ego2exo", "take")
         except PredictionError:
             continue
-        assert found is None or found.get(name, name, name, 0) is None
+        assert predictions is None or predictions.get(name, name, name, 0) is None
 
 
 def test_frames_that_are_no_numbers_are_said(tmp_path, content):
@@ -217,21 +218,21 @@ def test_any_json_as_a_take_is_read_or_refused(value):
 @settings(max_examples=100, deadline=None)
 @given(JSON, JSON)
 def test_any_json_as_an_entry_is_read_or_refused(mask, confidence):
-    prediction = Prediction(mask, confidence)
+    prediction = PredictedMask(mask, confidence)
     with contextlib.suppress(PredictionError):
         assert math.isfinite(prediction.confidence())
     try:
-        found = prediction.mask()
+        decoded = prediction.mask()
     except PredictionError:
         return
-    assert 0 <= found.area <= found.size_hw[0] * found.size_hw[1]
+    assert 0 <= decoded.area <= decoded.size_hw[0] * decoded.size_hw[1]
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 60), st.integers(1, 60))
 def test_any_counts_are_a_mask_or_refused(data, height, width):
     try:
-        mask = Prediction({"size": [height, width], "counts": data.decode("latin-1")}, 1).mask()
+        mask = PredictedMask({"size": [height, width], "counts": data.decode("latin-1")}, 1).mask()
     except PredictionError:
         return
     assert mask.to_array().shape == (height, width)
@@ -265,7 +266,7 @@ def test_a_damaged_prediction_file_never_gives_another_number(tmp_path, data):
         report = evaluate(FOLDER / "correspondence-gt.json", path, "ego2exo")
     except CounterviewError:
         return
-    assert report.totals.frames == 102  # whatever survives is scored whole
+    assert report.totals.frames == 102  # whatever survives is scored completely
     assert 0 <= report.totals.iou <= 1
 
 

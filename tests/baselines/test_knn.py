@@ -63,21 +63,23 @@ def test_refuses(query, candidates, top_k, error):
 @pytest.fixture
 def scene():
     """A red and a blue object in both images; descriptors are (red, green, blue)."""
-    own = np.array([[1.0, 0.0, 0.1]])
-    own_mask = [box(2, 2, 6, 6)]
-    back = np.array([[1.0, 0.02, 0.1], [0.0, 0.1, 1.0]])
-    back_masks = [box(2, 2, 6, 5), box(15, 2, 6, 6)]
-    there = np.array([[0.0, 0.12, 1.0], [1.0, 0.0, 0.12], [1.0, 0.1, 0.2], [0.1, 1.0, 0.1]])
-    there_masks = [box(1, 1, 5, 5), box(10, 10, 8, 6), box(10, 10, 8, 5), box(22, 3, 4, 4)]
-    return own, own_mask, back, back_masks, there, there_masks
+    query_objects = np.array([[1.0, 0.0, 0.1]])
+    query_masks = [box(2, 2, 6, 6)]
+    proposals = np.array([[1.0, 0.02, 0.1], [0.0, 0.1, 1.0]])
+    proposal_masks = [box(2, 2, 6, 5), box(15, 2, 6, 6)]
+    targets = np.array([[0.0, 0.12, 1.0], [1.0, 0.0, 0.12], [1.0, 0.1, 0.2], [0.1, 1.0, 0.1]])
+    target_masks = [box(1, 1, 5, 5), box(10, 10, 8, 6), box(10, 10, 8, 5), box(22, 3, 4, 4)]
+    return query_objects, query_masks, proposals, proposal_masks, targets, target_masks
 
 
 def check(scene, keep=None):
-    own, own_mask, back, back_masks, there, there_masks = scene
-    keep = list(range(len(there))) if keep is None else keep
-    there, there_masks = there[keep], [there_masks[i] for i in keep]
-    result = match_descriptors(own, there)
-    return result, cycle_visibility(result, own, own_mask, back, back_masks, there, there_masks)
+    query_objects, query_masks, proposals, proposal_masks, targets, target_masks = scene
+    keep = list(range(len(targets))) if keep is None else keep
+    targets, target_masks = targets[keep], [target_masks[i] for i in keep]
+    result = match_descriptors(query_objects, targets)
+    return result, cycle_visibility(
+        result, query_objects, query_masks, proposals, proposal_masks, targets, target_masks
+    )
 
 
 def test_numbers_are_the_documented_ones(scene):
@@ -85,7 +87,7 @@ def test_numbers_are_the_documented_ones(scene):
     similarity = result.similarity[0]
     assert result.order[0, 0] == 1
     median = np.median(similarity)
-    # Candidate 2 is another outline of the answer (IoU 40/48), so the rival is the next one.
+    # Candidate 2 is another outline of the best one (IoU 40/48), so the rival is the next one.
     rival = max(similarity[0], similarity[3])
     lift, margin = (similarity[1] - median) / (1 - median), (similarity[1] - rival) / (1 - median)
     assert checked.lift[0] == pytest.approx(lift)
@@ -95,13 +97,60 @@ def test_numbers_are_the_documented_ones(scene):
     assert checked.visibility[0] == pytest.approx(1 / (1 + math.exp(-score)))
 
 
+def at_cosines(*cosines):
+    """Unit vectors in the plane with these cosines to (1, 0)."""
+    return np.array([[c, math.sqrt(1 - c * c)] for c in cosines])
+
+
+def spread(*spans):
+    """Masks of one row, from the first to the last column of each."""
+    return [box(first, 0, last - first + 1, 1, (1, 200)) for first, last in spans]
+
+
+def check_rivals(second, *, rival):
+    """Best candidate at cosine 0.8, the next at 0.5 with the mask ``second``; others at 0.2, 0.1 and 0."""
+    query, candidates = at_cosines(1.0), at_cosines(0.2, 0.8, 0.1, 0.5, 0.0)
+    masks = spread((100, 109), (0, 14), (120, 129), second, (140, 149))
+    result = match_descriptors(query, candidates)
+    checked = cycle_visibility(result, query, masks[:1], np.zeros((0, 2)), [], candidates, masks)
+    # The median is 0.2, and so is the next best cosine of another object.
+    lift, margin = (0.8 - 0.2) / 0.8, (0.8 - (0.5 if rival else 0.2)) / 0.8
+    assert checked.lift[0] == pytest.approx(lift)
+    assert checked.margin[0] == pytest.approx(margin)
+    # The documented constants: bias -2.4, weights 3.6, 0.4 and 1.0; the cycle closes on the query.
+    assert checked.visibility[0] == pytest.approx(1 / (1 + math.exp(2.4 - 3.6 * lift - 0.4 * margin - 1.0)))
+
+
+def test_a_rival_overlaps_the_best_candidate_by_three_tenths_at_most():
+    check_rivals((60, 69), rival=True)
+    check_rivals((9, 19), rival=True)  # 6 of 20 columns are in both
+    check_rivals((8, 19), rival=False)  # 7 of 20
+    check_rivals((6, 19), rival=False)  # 9 of 20
+
+
+def test_a_proposal_as_near_as_the_query_itself_does_not_open_the_cycle(scene):
+    query_objects, query_masks, _, _, targets, target_masks = scene
+    _, checked = check((query_objects, query_masks, query_objects.copy(), [box(20, 10, 3, 3)], targets, target_masks))
+    assert (checked.returned[0], checked.consistency[0]) == (-1, 1.0)
+
+
+def test_each_query_is_compared_with_its_own_mask():
+    queries, proposals = at_cosines(0.995, -0.995), at_cosines(1.0, -1.0)
+    query_masks, proposal_masks = spread((0, 9), (50, 59)), spread((0, 4), (50, 57))
+    targets, target_masks = at_cosines(1.0, -1.0), spread((0, 9), (100, 109))
+    result = match_descriptors(queries, targets)
+    checked = cycle_visibility(result, queries, query_masks, proposals, proposal_masks, targets, target_masks)
+    assert checked.returned.tolist() == [0, 1]
+    assert checked.consistency.tolist() == [5 / 10, 8 / 10]
+
+
 def test_the_cycle_closes_on_the_query_or_its_proposal(scene):
-    own, own_mask, back, back_masks, there, there_masks = scene
+    query_objects, query_masks, proposals, proposal_masks, targets, target_masks = scene
     _, checked = check(scene)
     assert (checked.returned[0], checked.consistency[0]) == (-1, 1.0)
-    there = there.copy()
-    there[1] = [1.0, 0.03, 0.1]  # now the proposal that covers 30 of the query's 36 pixels is nearer
-    _, checked = check((own, own_mask, back, back_masks, there, there_masks))
+    targets = targets.copy()
+    targets[1] = [1.0, 0.03, 0.1]  # now the proposal that covers 30 of the query's 36 pixels is nearer
+    _, checked = check((query_objects, query_masks, proposals, proposal_masks, targets, target_masks))
     assert checked.returned[0] == 0
     assert checked.consistency[0] == pytest.approx(30 / 36)
 
@@ -114,9 +163,9 @@ def test_an_absent_object_is_less_visible(scene):
     assert absent.consistency[0] == 0.0
 
 
-def test_without_proposals_in_the_query_image_the_query_alone_is_asked(scene):
-    own, own_mask, _, _, there, there_masks = scene
-    _, checked = check((own, own_mask, np.zeros((0, 3)), [], there, there_masks))
+def test_without_proposals_in_the_query_image_the_query_alone_is_compared(scene):
+    query_objects, query_masks, _, _, targets, target_masks = scene
+    _, checked = check((query_objects, query_masks, np.zeros((0, 3)), [], targets, target_masks))
     assert checked.returned[0] == -1
     assert 0 <= checked.visibility[0] <= 1
 
@@ -124,14 +173,14 @@ def test_without_proposals_in_the_query_image_the_query_alone_is_asked(scene):
 def test_one_candidate_and_no_objects(scene):
     _, checked = check(scene, keep=[1])
     assert np.isfinite(checked.visibility).all()
-    own, _, back, back_masks, there, there_masks = scene
-    none = match_descriptors(own[:0], there)
-    checked = cycle_visibility(none, own[:0], [], back, back_masks, there, there_masks)
+    query_objects, _, proposals, proposal_masks, targets, target_masks = scene
+    empty = match_descriptors(query_objects[:0], targets)
+    checked = cycle_visibility(empty, query_objects[:0], [], proposals, proposal_masks, targets, target_masks)
     assert checked.visibility.shape == checked.returned.shape == (0,)
 
 
 def test_refuses_masks_of_another_number(scene):
-    own, own_mask, back, back_masks, there, there_masks = scene
-    result = match_descriptors(own, there)
+    query_objects, query_masks, proposals, proposal_masks, targets, target_masks = scene
+    result = match_descriptors(query_objects, targets)
     with pytest.raises(InputError, match="differ in number"):
-        cycle_visibility(result, own, own_mask, back, back_masks[:1], there, there_masks)
+        cycle_visibility(result, query_objects, query_masks, proposals, proposal_masks[:1], targets, target_masks)

@@ -55,5 +55,5 @@ def test_bins_are_those_of_a_plain_count():
     span = (-CHROMA_MOST, CHROMA_MOST)
     lab[:, 0] = lab[:, 0].clip(0, 100 - 1e-4)
     expected, _ = np.histogramdd(lab, bins=[8, 8, 8], range=[(0, 100), span, span])
-    found = np.bincount(lab_bins(image), minlength=512)
-    assert np.abs(found - expected.reshape(-1)).sum() <= 4, "rounding at a bin's edge"
+    counts = np.bincount(lab_bins(image), minlength=512)
+    assert np.abs(counts - expected.reshape(-1)).sum() <= 4, "rounding at a bin's edge"

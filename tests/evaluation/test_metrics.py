@@ -67,9 +67,9 @@ def test_registered_contours_are_those_of_moved_masks(a, b):
         return
     if a.any():
         (ay, ax), (by, bx) = center_of_mass(a), center_of_mass(b)
-        room = 80
+        margin = 80
         shift = (math.floor(ay - by + 0.5), math.floor(ax - bx + 0.5))
-        a, b = np.pad(a, room), np.roll(np.pad(b, room), shift, axis=(0, 1))
+        a, b = np.pad(a, margin), np.roll(np.pad(b, margin), shift, axis=(0, 1))
     assert got == pytest.approx(f_measure(a, b, contour_radius_px(SHAPE), closed=True), abs=1e-12)
 
 
@@ -119,12 +119,12 @@ def test_an_empty_mask_has_its_centre_where_the_official_code_puts_it():
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_balanced_accuracy_is_that_of_scikit_learn(pairs):
-    truth, said = np.array(pairs).T
-    got = balanced_accuracy(truth, said)
+    truth, predicted = np.array(pairs).T
+    got = balanced_accuracy(truth, predicted)
     if len(set(truth.tolist())) == 2:
-        assert got == pytest.approx(balanced_accuracy_score(truth, said), abs=1e-12)
+        assert got == pytest.approx(balanced_accuracy_score(truth, predicted), abs=1e-12)
     else:
-        assert got == (truth == said).mean()
+        assert got == (truth == predicted).mean()
 
 
 def square(size, x, y, side):

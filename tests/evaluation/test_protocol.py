@@ -1,4 +1,4 @@
-"""What is scored, what is missing, and what is said about it."""
+"""What is scored, what is missing, and which notes are written."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.oracle import oracle
 from counterview.evaluation.protocol import IncompletePredictions, evaluate
 from counterview.evaluation.scorer import MEASURES
-from counterview.evaluation.table import COLUMNS, FrameTable
+from counterview.evaluation.table import COLUMNS, FrameScore, FrameTable
 from counterview.masks.geometry import resize_mask
 
 FOLDER = Path(__file__).parents[1] / "data" / "evaluator"
@@ -73,7 +73,7 @@ def test_a_missing_prediction_counts_as_an_empty_mask_of_confidence_0(content, s
     assert [getattr(gone, m) for m in MEASURES] == [getattr(empty, m) for m in MEASURES]
 
 
-def test_what_nobody_asks_for_changes_nothing_and_is_said(content, score):
+def test_what_is_surplus_changes_nothing_and_is_noted(content, score):
     before = score(content).totals
     results = content["ego-exo"]["results"]
     results["another take"] = {"masks": {}, "subsample_idx": []}
@@ -82,7 +82,7 @@ def test_what_nobody_asks_for_changes_nothing_and_is_said(content, score):
     results[TAKE]["masks"]["knife_0"]["aria01_214-1_cam99"] = {"0": bowl(content)["0"]}
     del results["e8f9789e-2ef3-4268-9424-adb49620f368"]["masks"]["bolt/nut_0"]["aria03_214-1_cam04"][
         "60"
-    ]  # not looked at
+    ]  # not annotated
     report = score(content)
     assert report.totals == before
     text = "\n".join(report.notes)
@@ -106,20 +106,20 @@ def test_all_confidences_one_half(content, score):
     assert score(content).totals.balanced_accuracy == 0.5  # what the official evaluator printed
 
 
-def test_directions_and_protocols_that_are_not_there(content, score):
+def test_unknown_directions_and_protocols(content, score):
     with pytest.raises(PredictionError, match="no exo2ego predictions"):
         score(content, direction="exo2ego")
     with pytest.raises(InputError, match="no such direction"):
         score(content, direction="sideways")
-    with pytest.raises(InputError, match="no protocol 'best'; expected official or"):
+    with pytest.raises(InputError, match="no such protocol: 'best'; expected official or"):
         score(content, protocol="best")
     with pytest.raises(InputError, match="count-absent"):
         score(content, missing="ignore")
-    with pytest.raises(PredictionError, match="is no prediction file; found the keys 'results'"):
+    with pytest.raises(PredictionError, match="is not a prediction file; found the keys 'results'"):
         score({"results": {}})
 
 
-def test_visible_counts_only_frames_seen_in_both_views(content, score):
+def test_visible_counts_only_frames_with_masks_in_both_views(content, score):
     report = score(content, protocol="visible")
     assert report.totals.absent == 0
     truth = GroundTruth(GT)
@@ -133,7 +133,7 @@ def test_visible_counts_only_frames_seen_in_both_views(content, score):
 
 
 def make_prepared(folder, truth, annotated_frames=True):
-    """A prepared folder with the official ground truth's own masks."""
+    """A prepared folder with the official ground truth's masks."""
     official = json.loads((FOLDER / "correspondence-gt.json").read_text())["annotations"]
     for uid, take in official.items():
         (folder / uid).mkdir(parents=True)
@@ -154,7 +154,7 @@ def test_a_prepared_folder(tmp_path):
     assert repr(list(same.table.rows())) == repr(list(expected.table.rows()))  # scenarios too
     unknown = evaluate(tmp_path / "b", PRED)
     assert unknown.totals.frames == 113  # every query frame
-    assert any("does not say which frames were looked at" in note for note in unknown.notes)
+    assert any("does not state which frames were annotated" in note for note in unknown.notes)
     with pytest.raises(InputError, match="no split 'night'"):
         evaluate(tmp_path / "a", PRED, split="night")
     with pytest.raises(InputError, match="split can only be chosen"):
@@ -168,7 +168,7 @@ def test_a_prepared_folder(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["null", "two ego cameras", "undecodable"])
-def test_bad_ground_truth_is_left_out_and_said(tmp_path, fixture_data, change):
+def test_bad_ground_truth_is_left_out_and_noted(tmp_path, fixture_data, change):
     if change == "undecodable":
         gt = copy.deepcopy(fixture_data("evaluator/relations_val.json"))
         gt["annotations"][TAKE]["object_masks"]["stainless bowl_0"]["cam01"]["annotation"]["0"]["encodedMask"] = "?!"
@@ -203,7 +203,7 @@ def test_break_downs_cover_every_row_once():
         breakdown(report.table, "colour")
 
 
-def test_a_perfect_choice_among_proposals(tmp_path):
+def test_the_oracle_chooses_the_best_proposal(tmp_path):
     truth = GroundTruth(GT)
     from counterview.masks import rle
     from counterview.types import ObjectMask
@@ -246,8 +246,8 @@ def test_the_table_as_a_file(tmp_path):
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == list(COLUMNS)
     assert len(rows) == 102
-    seen = [r for r in rows if r["gt_visible"] == "1"]
-    assert math.fsum(float(r["iou"]) for r in seen) / len(seen) == pytest.approx(report.totals.iou, abs=1e-12)
+    visible = [r for r in rows if r["gt_visible"] == "1"]
+    assert math.fsum(float(r["iou"]) for r in visible) / len(visible) == pytest.approx(report.totals.iou, abs=1e-12)
     assert all(r["iou"] == "" for r in rows if r["gt_visible"] == "0")
     with pytest.raises(InputError, match=r"\.csv or \.parquet"):
         report.table.write(tmp_path / "t.xlsx")
@@ -261,12 +261,36 @@ def test_the_table_as_a_file(tmp_path):
         assert pq.read_table(tmp_path / "t.parquet")["frame"].to_pylist() == report.table["frame"].tolist()
 
 
+def test_texts_that_a_spreadsheet_would_run_are_quoted(tmp_path):
+    import csv
+
+    names = ["=1+1", "+1", "@cup", "cup", "a=b"]
+    table = FrameTable()
+    for name in names:
+        table.append(FrameScore("t", name, "aria01", "cam01", 0, False, False, 0.5))
+    table.write(tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as handle:
+        cells = [row["object"] for row in csv.DictReader(handle)]
+    assert cells == ["'=1+1", "'+1", "'@cup", "cup", "a=b"]
+
+
+def test_selected_rows_keep_the_order_of_the_indices():
+    table = FrameTable()
+    for frame in range(4):
+        table.append(FrameScore(f"t{frame}", "o", "aria01", "cam01", frame, True, True, 0.5, iou=frame / 4))
+    part = table.select([3, 0, 2])
+    assert part["frame"].tolist() == [3, 0, 2]
+    assert part["take"].tolist() == ["t3", "t0", "t2"]
+    assert [row.iou for row in part.rows()] == [0.75, 0.0, 0.5]
+    assert table.select(np.array([True, False, False, True]))["frame"].tolist() == [0, 3]
+
+
 def test_an_empty_table_has_totals_but_nothing_to_average():
     assert len(FrameTable().select([])) == 0
     assert breakdown(FrameTable(), "frame") == []
 
 
-def test_files_that_are_no_ground_truth(tmp_path):
+def test_files_that_are_not_a_ground_truth(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "none.json").write_text('{"annotations": {}}')
     (tmp_path / "odd.json").write_text('{"annotations": {"t": {"masks": 3}}}')
@@ -281,7 +305,7 @@ def test_files_that_are_no_ground_truth(tmp_path):
 
 @pytest.mark.parametrize("direction", ["ego2exo", "exo2ego"])
 def test_empty_predictions_have_their_documented_values(tmp_path, direction):
-    """IoU is the share of ground truth that vanished at the size of scoring; nobody is found."""
+    """IoU is the fraction of ground truth that vanished at the size of scoring; no object is predicted visible."""
     (tmp_path / "p.json").write_text(json.dumps({"ego-exo": {"results": {}}, "exo-ego": {"results": {}}}))
     report = evaluate(GT, tmp_path / "p.json", direction, missing="count-absent")
     gt_area = report.table["gt_area_px"][report.table["gt_visible"]]
@@ -292,7 +316,7 @@ def test_empty_predictions_have_their_documented_values(tmp_path, direction):
 
 
 def test_proposals_in_archives_of_another_size(tmp_path):
-    """Arrays (N, H, W) at a size of their own, as mask generators leave them."""
+    """Arrays (N, H, W) at another size than the image, as mask generators write them."""
     truth = GroundTruth(GT)
     for take in truth:
         for name, _, camera in take.pairs("ego2exo"):

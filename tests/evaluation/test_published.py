@@ -1,4 +1,4 @@
-"""The file of published numbers: its form, and some numbers against the papers' own tables."""
+"""The file of published numbers: its form, and some numbers against the papers' tables."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from counterview.evaluation.scorer import MEASURES, PROTOCOLS
 
 
 def row(system, table, split):
-    (found,) = [s for s in load_published().of_table(table) if s.system == system and s.split == split]
-    return found
+    (score,) = [s for s in load_published().of_table(table) if s.system == system and s.split == split]
+    return score
 
 
 def test_every_row_says_where_it_stands_and_by_which_rules():
@@ -19,8 +19,8 @@ def test_every_row_says_where_it_stands_and_by_which_rules():
     assert {t for s in published.scores for t in s.tables} == {
         "omama-main", "omama-modules", "omama-descriptors", "lmeec-main", "lmeec-ablations"
     }  # fmt: skip
-    seen = [(s.system, s.split, s.protocol, s.tables) for s in published.scores]
-    assert len(set(seen)) == len(seen), "no row twice"
+    keys = [(s.system, s.split, s.protocol, s.tables) for s in published.scores]
+    assert len(set(keys)) == len(keys), "no row twice"
     for score in published.scores:
         assert score.protocol in (*PROTOCOLS, "unstated")
         assert score.read == "compiled" or score.place, f"{score.system}: which table of the paper?"

@@ -31,8 +31,8 @@ def run(capsys):
 
 
 def test_json_has_the_documented_keys(run, fixture_data):
-    said = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--json").out)
-    assert list(said) == [
+    printed = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--json").out)
+    assert list(printed) == [
         "protocol",
         "direction",
         "iou",
@@ -41,20 +41,22 @@ def test_json_has_the_documented_keys(run, fixture_data):
         "balanced_accuracy",
         "counts",
     ]
-    assert list(said["counts"]) == ["frames", "visible", "absent", "missing"]
-    assert (said["protocol"], said["direction"]) == ("official", "ego2exo")
-    assert said["iou"] == pytest.approx(fixture_data("evaluator/expected.json")["ego-exo"]["official"]["iou"], abs=1e-9)
+    assert list(printed["counts"]) == ["frames", "visible", "absent", "missing"]
+    assert (printed["protocol"], printed["direction"]) == ("official", "ego2exo")
+    assert printed["iou"] == pytest.approx(
+        fixture_data("evaluator/expected.json")["ego-exo"]["official"]["iou"], abs=1e-9
+    )
 
 
 def test_both_directions_and_several_files_are_a_list(run, tmp_path):
     run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", GT)
-    said = json.loads(run("evaluate", "--gt", GT, "--pred", tmp_path / "s.json", "--json").out)
-    assert [s["direction"] for s in said] == ["ego2exo", "exo2ego"]
-    said = json.loads(
+    printed = json.loads(run("evaluate", "--gt", GT, "--pred", tmp_path / "s.json", "--json").out)
+    assert [s["direction"] for s in printed] == ["ego2exo", "exo2ego"]
+    printed = json.loads(
         run("evaluate", "--gt", GT, "--direction", "ego2exo", "--json", "--pred", EGO, tmp_path / "s.json").out
     )
-    assert len(said) == 2
-    assert said[0] == said[1]
+    assert len(printed) == 2
+    assert printed[0] == printed[1]
 
 
 def test_tables_page_and_rows(run, tmp_path):
@@ -85,9 +87,9 @@ def test_faults_are_listed_line_by_line(run, tmp_path, capsys):
 
 
 def test_the_answer_of_submit_as_json(run, tmp_path):
-    said = json.loads(run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", GT, "--json").out)
-    assert said["predictions"] == {"ego2exo": 113, "exo2ego": 98}
-    assert said["notes"] == []
+    printed = json.loads(run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", GT, "--json").out)
+    assert printed["predictions"] == {"ego2exo": 113, "exo2ego": 98}
+    assert printed["notes"] == []
 
 
 def test_a_handful_of_takes_needs_no_other_process():

@@ -1,4 +1,4 @@
-"""Intervals, paired differences and the page, with known answers."""
+"""Intervals, paired differences and the page, against closed forms and resamples drawn by hand."""
 
 import json
 import math
@@ -11,8 +11,8 @@ import pytest
 
 from counterview.errors import InputError
 from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.open import open_predictions
 from counterview.evaluation.oracle import oracle
-from counterview.evaluation.predictions import open_predictions
 from counterview.evaluation.protocol import evaluate
 from counterview.evaluation.report import compare, write_report
 from counterview.evaluation.scorer import totals
@@ -44,46 +44,79 @@ def test_intervals_follow_the_spread_between_takes():
     rng = np.random.default_rng(0)
     means = rng.normal(0.5, 0.1, 60)
     scores = [[float(m)] * 20 for m in means]  # frames of a take are all alike, so 60 values count and not 1,200
-    found = intervals(table(scores))["iou"]
+    interval = intervals(table(scores))["iou"]
     expected = 1.96 * means.std() / math.sqrt(60)
-    assert found.low == pytest.approx(means.mean() - expected, abs=0.006)
-    assert found.high == pytest.approx(means.mean() + expected, abs=0.006)
-    assert intervals(table(scores))["iou"] == found
-    assert intervals(table(scores), seed=1)["iou"] != found
+    assert interval.low == pytest.approx(means.mean() - expected, abs=0.006)
+    assert interval.high == pytest.approx(means.mean() + expected, abs=0.006)
+    assert intervals(table(scores))["iou"] == interval
+    assert intervals(table(scores), seed=1)["iou"] != interval
     assert math.isnan(intervals(table(scores[:1]))["iou"].low)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_holds_the_truth_as_often_as_its_level():
     rng = np.random.default_rng(1)
     hits = 0
     for run in range(60):
         scores = [rng.normal(rng.normal(0.5, 0.1), 0.05, 5).tolist() for _ in range(30)]
-        found = intervals(table(scores), resamples=300, seed=run)["iou"]
-        hits += found.low <= 0.5 <= found.high
+        interval = intervals(table(scores), resamples=300, seed=run)["iou"]
+        hits += interval.low <= 0.5 <= interval.high
     assert 50 <= hits <= 60  # 95 % of 60 is 57
 
 
-def test_a_small_but_steady_difference_is_found_though_the_intervals_overlap():
+def test_a_small_but_steady_difference_is_detected_though_the_intervals_overlap():
     rng = np.random.default_rng(2)
     scores = [[float(v)] * 4 for v in rng.uniform(0.2, 0.8, 30)]
     first, second = table(scores), table(scores, shift=0.01, rng=rng)
     assert intervals(first)["iou"].high > intervals(second)["iou"].low
-    found, frames = differences(first, second)
+    paired, frames = differences(first, second)
     assert frames == 120
-    assert found["iou"].value == pytest.approx(0.01, abs=0.001)
-    assert 0.009 < found["iou"].interval.low < found["iou"].interval.high < 0.011
-    assert found["iou"].p_value < 0.002
-    assert found["contour_accuracy"].value == 0
-    assert found["contour_accuracy"].p_value == 1
+    assert paired["iou"].value == pytest.approx(0.01, abs=0.001)
+    assert 0.009 < paired["iou"].interval.low < paired["iou"].interval.high < 0.011
+    assert paired["iou"].p_value < 0.002
+    assert paired["contour_accuracy"].value == 0
+    assert paired["contour_accuracy"].p_value == 1
     back, _ = differences(second, first)
-    assert back["iou"].value == pytest.approx(-found["iou"].value)
+    assert back["iou"].value == pytest.approx(-paired["iou"].value)
+
+
+def test_ends_and_p_values_are_those_of_all_draws():
+    """Three takes have 27 equally likely draws, so that every quantile and p value is known."""
+    # The mean of draws from 0, 0, 1 is k / 3 with probabilities 8, 12, 6, 1 of 27.
+    scores = table([[0.0], [0.0], [1.0]])
+    wide, narrow = intervals(scores)["iou"], intervals(scores, level=0.9)["iou"]
+    assert (wide.low, wide.high) == (0, 1)  # 1/27 is above 2.5 %
+    assert (narrow.low, narrow.high) == (0, pytest.approx(2 / 3))  # and below 5 %
+    # Differences -0.1, 0.15, 0.15: their sum is below 0 in 7 of 27 draws.
+    first, second = table([[0.5], [0.2], [0.2]]), table([[0.4], [0.35], [0.35]])
+    paired, _ = differences(first, second)
+    assert paired["iou"].p_value == pytest.approx(14 / 27, abs=0.06)
+    back, _ = differences(second, first)
+    assert back["iou"].p_value == pytest.approx(14 / 27, abs=0.06)
+
+
+def test_the_interval_of_balanced_accuracy_counts_both_classes():
+    rows = FrameTable()
+    for take, wrong in (("a", True), ("b", False)):  # the visible object is always right, the absent one in b
+        rows.append(FrameScore(take, "o", "aria01", "cam01", 0, True, True, 0.9))
+        rows.append(FrameScore(take, "p", "aria01", "cam01", 0, False, wrong, 0.9))
+    interval = intervals(rows)["balanced_accuracy"]
+    assert (interval.low, interval.high) == (0.5, 1.0)  # the draws aa and bb, each one of four
+
+
+def test_frames_are_compared_with_themselves_in_any_order():
+    scores = [[0.1, 0.7], [0.9, 0.3], [0.2, 0.4]]
+    first, second = table(scores), table(scores, shift=0.05)
+    paired, frames = differences(first, second.select([5, 0, 3, 1, 4, 2]))
+    assert frames == 6
+    assert paired["iou"].interval.low == pytest.approx(0.05)
+    assert paired["iou"].interval.high == pytest.approx(0.05)
 
 
 def test_only_frames_in_common_are_compared():
     left, right = table([[0.1, 0.2], [0.3]]), table([[0.1], [0.3, 0.9]])
-    found, frames = differences(left, right)
+    paired, frames = differences(left, right)
     assert frames == 2
-    assert found["iou"].value == 0
+    assert paired["iou"].value == 0
     with pytest.raises(InputError, match="no scored frame in common"):
         differences(left, table([[]]))
 
@@ -91,23 +124,23 @@ def test_only_frames_in_common_are_compared():
 @pytest.mark.parametrize("protocol", ["official", "macro"])
 def test_the_bootstrap_averages_as_the_protocol_does(protocol):
     report = evaluate(GT, FOLDER / "pred_ego-exo.json", protocol=protocol)
-    found = intervals(report.table, protocol)
-    for measure, interval in found.items():
+    spans = intervals(report.table, protocol)
+    for measure, interval in spans.items():
         assert interval.low < getattr(report.totals, measure) < interval.high
     takes = report.table["take"]
     draw = np.random.default_rng(0)
     names = sorted(set(takes))
     values = []
     parts = {name: np.flatnonzero(takes == name) for name in names}
-    for _ in range(150):  # drawn by hand: whole takes, put together as new takes
+    for _ in range(150):  # drawn by hand: complete takes, joined as new takes
         rows = FrameTable()
         for copy, name in enumerate(draw.choice(names, len(names))):
             for index in parts[name]:
                 row = report.table.row(index)
                 rows.append(FrameScore(**{**{f: getattr(row, f) for f in row.__slots__}, "take": f"{copy}"}))
         values.append(totals(rows, protocol).iou)
-    assert found["iou"].low == pytest.approx(np.quantile(values, 0.025), abs=0.04)
-    assert found["iou"].high == pytest.approx(np.quantile(values, 0.975), abs=0.04)
+    assert spans["iou"].low == pytest.approx(np.quantile(values, 0.025), abs=0.04)
+    assert spans["iou"].high == pytest.approx(np.quantile(values, 0.975), abs=0.04)
 
 
 class Page(HTMLParser):
@@ -160,7 +193,7 @@ def test_the_page(tmp_path):
     assert parsed.tags.count("figure") == 2 * 2 * 6
     for word in (
         "Paired differences",
-        "perfect choice",
+        "oracle: best proposals",
         "Best cases",
         "Worst cases",
         "By scenario",
@@ -179,5 +212,5 @@ def test_the_page(tmp_path):
 
 def test_scores_of_different_protocols_never_share_a_table():
     reports = [evaluate(GT, FOLDER / "pred_ego-exo.json", protocol=p) for p in ("official", "omama")]
-    with pytest.raises(ValueError, match="one protocol"):
+    with pytest.raises(ValueError, match="only reports of one protocol"):
         compare(reports)

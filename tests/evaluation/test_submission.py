@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from counterview.errors import PredictionError
 from counterview.evaluation.folders import folder_name, png_path
 from counterview.evaluation.groundtruth import GroundTruth
-from counterview.evaluation.predictions import open_predictions
+from counterview.evaluation.open import open_predictions
 from counterview.evaluation.protocol import IncompletePredictions, evaluate
 from counterview.evaluation.submission import PredictionWriter, prediction_entry, split_pair, submit
 from counterview.masks import rle
@@ -159,7 +159,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         writer.add("t2", {})
         with pytest.raises(ValueError, match="cannot be added"):
             writer.add("t2", {})
-        with pytest.raises(ValueError, match="cannot be begun"):
+        with pytest.raises(ValueError, match="cannot be started"):
             writer.begin("exo2ego")
     assert json.loads(path.read_text()) == {
         "exo-ego": {
@@ -211,10 +211,10 @@ def test_folders_of_png_masks(tmp_path):
     source = open_predictions(EGO)
     confidence = {}
     for take in GroundTruth(GT):
-        found = source.load("ego2exo", take.uid)
+        predictions = source.load("ego2exo", take.uid)
         for name, query, target in take.pairs("ego2exo"):
-            for frame in found.frames(name, query, target):
-                entry = found.get(name, query, target, frame)
+            for frame in predictions.frames(name, query, target):
+                entry = predictions.get(name, query, target, frame)
                 path = png_path(tmp_path, take.uid, name, query, target, frame)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_mask_png(path, entry.mask())
@@ -237,7 +237,7 @@ def test_folders_of_one_json_a_frame(tmp_path):
     for uid, take in json.loads(merged.read_text())["ego-exo"]["results"].items():
         for name, pairs in take["masks"].items():
             for pair, frames in pairs.items():
-                folder = tmp_path / uid / pair.replace("-1_", "-1__") / name  # its own script joins names as they are
+                folder = tmp_path / uid / pair.replace("-1_", "-1__") / name  # LM-EEC's script joins names unencoded
                 folder.mkdir(parents=True)
                 for frame, entry in frames.items():
                     (folder / f"{frame}.json").write_text(json.dumps(entry["pred_mask"]))
@@ -251,9 +251,9 @@ def test_a_folder_of_something_else(tmp_path):
     path = png_path(tmp_path, "t", "cup", "aria01", "cam01", 30)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not an image")
-    found = open_predictions(tmp_path).load("ego2exo", "t")
+    predictions = open_predictions(tmp_path).load("ego2exo", "t")
     with pytest.raises(PredictionError, match="not an image"):
-        found.get("cup", "aria01", "cam01", 30).mask()
+        predictions.get("cup", "aria01", "cam01", 30).mask()
     write_mask_png(path.with_name("030.png"), np.ones((3, 4), dtype=bool))
     again = open_predictions(tmp_path).load("ego2exo", "t")
     assert again.frames("cup", "aria01", "cam01") == (30,)

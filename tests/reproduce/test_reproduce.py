@@ -56,8 +56,8 @@ def test_every_row_of_every_table_has_a_recipe_that_parses(name, tabletop, data,
     table = get_table(name)
     for split in table.splits:
         plan = make_plan(table, data, tmp_path / "out", tabletop=tabletop, split=split)
-        asked = {d for u in plan.units for d in u.directions}
-        assert asked == set(table.directions)
+        predicted = {d for u in plan.units for d in u.directions}
+        assert predicted == set(table.directions)
         for unit in plan.units:
             trained = set() if unit.recipe is None else set(unit.recipe[1].config.data.directions)
             assert set(unit.directions) <= trained or not unit.is_trained
@@ -114,7 +114,7 @@ def test_a_table_without_its_data_says_how_to_get_them(data, tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
-def test_missing_splits_and_takes_that_are_no_synthetic_ones(tmp_path, capsys):
+def test_missing_splits_and_takes_that_are_not_synthetic(tmp_path, capsys):
     other = write_takes(tmp_path / "real", frames=1, splits={"test": 1})
     code, _, err = reproduce(capsys, "omama-main", "--data", other, "--dry-run")
     assert code == 2
@@ -128,20 +128,22 @@ def test_missing_splits_and_takes_that_are_no_synthetic_ones(tmp_path, capsys):
 
 
 def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, trained, capsys, monkeypatch):
-    arguments, out, found = trained
-    assert json.loads((place / "omama-main-tabletop-test.json").read_text()) == found
-    assert [(r["row"], r["direction"]) for r in found["rows"]] == [(n, d) for n in ("knn", "omama") for d in DIRECTIONS]
-    assert found["overrides"] == ["training.epochs=1", "training.max_steps=1"]
-    row = found["rows"][2]
+    arguments, out, results = trained
+    assert json.loads((place / "omama-main-tabletop-test.json").read_text()) == results
+    assert [(r["row"], r["direction"]) for r in results["rows"]] == [
+        (n, d) for n in ("knn", "omama") for d in DIRECTIONS
+    ]
+    assert results["overrides"] == ["training.epochs=1", "training.max_steps=1"]
+    row = results["rows"][2]
     assert row["steps"] == 1
     assert row["recipe"] == "tabletop/omama.yaml"
     assert len(row["weights_sha256"]) == 64
     for part in ("data: Tabletop, synthetic takes, split test, 2 takes", "protocol: official", "k-NN", "O-MaMa",
                  "not to be compared", "0.4257", "PSALM zero-shot"):  # fmt: skip
         assert part in out, part
-    # The same as what `counterview evaluate` says of the same file.
+    # The same as what `counterview evaluate` prints for the same file.
     (predictions,) = (p for p in place.glob("*/predictions-test.json") if (p.parent / "run").is_dir())
-    for row in found["rows"][2:]:
+    for row in results["rows"][2:]:
         assert main(["evaluate", "--gt", str(data), "--split", "test", "--pred", str(predictions), "--json",
                      "--direction", row["direction"]]) == 0  # fmt: skip
         scores = json.loads(capsys.readouterr().out)
@@ -164,7 +166,7 @@ def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, trained, c
     assert code == 0
     rows = json.loads((place / "omama-main-tabletop-test.json").read_text())["rows"]
     assert [(r["title"], r["kind"]) for r in rows] == [("XSegTx", "external")] * 2
-    assert [r["scores"] for r in rows] == [r["scores"] for r in found["rows"][2:]]
+    assert [r["scores"] for r in rows] == [r["scores"] for r in results["rows"][2:]]
     assert "XSegTx (from its file)" in out
 
 
@@ -233,7 +235,7 @@ def test_what_is_left_out_is_said(data, without_shipped, tmp_path, capsys):
     assert code == 0
     assert "left out: learned, mean over the box, CLIP: CLIP's weights come from the Hub" in out
     code, out, _ = reproduce(capsys, "lmeec-main", "--tabletop", "--data", data, "--dry-run")
-    assert "left out: tiny-follow, shipped: this installation does not hold it" in out
+    assert "left out: tiny-follow, shipped: this installation does not have it" in out
 
 
 def test_pages_keep_synthetic_and_real_scores_apart(data, tmp_path):

@@ -34,12 +34,12 @@ def main() -> int:
             return model
 
         def parameter_groups(model, base_lr, weight_decay):
-            found = groups(model, base_lr, weight_decay)
-            found[0]["params"].append(model.idle)
-            return found
+            changed = groups(model, base_lr, weight_decay)
+            changed[0]["params"].append(model.idle)
+            return changed
 
         task.build_model, task.parameter_groups = build_model, parameter_groups
-    if "kill_in_save" in options:  # at the given file of the checkpoint that is being written
+    if "kill_in_save" in options:  # at this file of the checkpoint that is being written
         real, calls = checkpoint.sha256_file, []
 
         def sha256_file(path):

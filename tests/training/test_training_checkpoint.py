@@ -45,7 +45,7 @@ def test_round_trip_of_tied_strided_and_scalar_weights(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "state/optimizer.safetensors"])
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_every_damaged_file_is_found_and_named(tmp_path, name, damage):
     target = ckpt.checkpoint_path(tmp_path, 1)
     write(target, values={"format": 1})
@@ -53,7 +53,7 @@ def test_every_damaged_file_is_found_and_named(tmp_path, name, damage):
     if damage == "missing":
         (target / name).unlink()
     else:
-        data = data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1])
+        data = data[:-1] if damage == "truncated" else data[:-1] + bytes([data[-1] ^ 1])
         (target / name).write_bytes(data)
     with pytest.raises(CheckpointError, match=name):
         ckpt.verify_checkpoint(target)
@@ -81,8 +81,8 @@ def test_latest_passes_over_damage_and_other_folders(tmp_path, caplog):
     (tmp_path / "step_00000020.damaged").mkdir()
     (tmp_path / "step_100000000" / ckpt.COMPLETE).unlink()
     (tmp_path / "step_00000015" / "config.json").write_text("{}")
-    found, passed_over = ckpt.latest_checkpoint(tmp_path)
-    assert found == tmp_path / "step_00000010"
+    newest, passed_over = ckpt.latest_checkpoint(tmp_path)
+    assert newest == tmp_path / "step_00000010"
     assert [Path(str(e.path)).name for e in passed_over] == ["step_100000000", "step_00000015"]
     assert caplog.text.count("passed over") == 2
     assert ckpt.latest_checkpoint(tmp_path / "nowhere") == (None, [])
@@ -95,7 +95,7 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path):
     assert [ckpt.step_of(p) for p in ckpt.list_checkpoints(tmp_path)] == [7, 6, 3]
 
 
-def test_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_replaced_completely_or_not_at_all(tmp_path, monkeypatch):
     target = ckpt.checkpoint_path(tmp_path, 1)
     write(target, 1.0)
     write(target, 2.0)
@@ -104,9 +104,9 @@ def test_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def no_room(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
 
-    for place in ("save_file", "write_json", "_sync"):
+    for name in ("write_model", "write_tensors", "write_json", "_sync"):
         with monkeypatch.context() as patch:
-            patch.setattr(ckpt, place, no_room)
+            patch.setattr(ckpt, name, no_room)
             with pytest.raises(TrainingError, match=r"the disk is full; found \d+ MiB free") as caught:
                 write(target, 3.0, values={"format": 1})
         assert caught.value.exit_code == 1
@@ -142,6 +142,52 @@ def test_weights_of_another_architecture_are_listed(tmp_path):
     for part in ("bias is missing", "gain is unknown", "weight is (2, 4), expected (2, 3)"):
         assert part in str(caught.value)
     assert torch.equal(model.weight, before)
+
+
+def test_buffers_may_hold_infinity(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    path = tmp_path / "step_00000001"
+    ckpt.write_checkpoint(path, weights=model.state_dict(), config={}, card="")
+    other = torch.nn.Linear(2, 2)
+    other.register_buffer("mask", torch.zeros(2))
+    ckpt.load_weights(other, path)
+    assert other.mask.tolist() == [0.0, -torch.inf]
+    assert torch.equal(other.weight, model.weight)
+
+
+class Renamed(torch.nn.Module):
+    """``weight`` was called ``kernel`` once."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 2, bias=False)
+
+    @classmethod
+    def current_names(cls, state):
+        return {name.replace("kernel", "weight"): tensor for name, tensor in state.items()}
+
+
+def test_weights_and_optimizer_state_of_earlier_names_load(tmp_path):
+    values = torch.arange(6.0).reshape(2, 3)
+    path = tmp_path / "step_00000001"
+    ckpt.write_checkpoint(path, weights={"head.kernel": values}, config={}, card="")
+    model = Renamed()
+    ckpt.load_weights(model, path)
+    assert torch.equal(model.head.weight, values)
+    optimizer = torch.optim.AdamW(model.parameters())
+    saved = {"exp_avg/head.kernel": values, "exp_avg_sq/head.kernel": 2 * values, "step/head.kernel": torch.tensor(7.0)}
+    tensors = ckpt.current_optimizer_names(model, saved)
+    ckpt.load_optimizer(optimizer, ["head.weight"], tensors)
+    state = optimizer.state[model.head.weight]
+    assert torch.equal(state["exp_avg"], values)
+    assert torch.equal(state["exp_avg_sq"], 2 * values)
+    assert state["step"] == 7
+    # A model that does not know the earlier name refuses both.
+    with pytest.raises(CheckpointError, match=r"weight is missing; head\.kernel is unknown"):
+        ckpt.load_weights(torch.nn.Linear(3, 2, bias=False), path)
+    with pytest.raises(CheckpointError, match=r"'head\.kernel', which the model does not train"):
+        ckpt.load_optimizer(optimizer, ["head.weight"], ckpt.current_optimizer_names(torch.nn.Linear(1, 1), saved))
 
 
 def test_optimizer_state_survives_to_the_bit():
@@ -191,7 +237,7 @@ def test_random_state_of_all_three_generators():
 
 
 @pytest.mark.parametrize("name", ["python", "numpy", "torch"])
-def test_a_cut_random_state_is_refused(name):
+def test_a_truncated_random_state_is_refused(name):
     state = random_state(CPU)
     with pytest.raises(CheckpointError, match="random state"):
         set_random_state({**state, name: state[name][:-8]}, CPU)

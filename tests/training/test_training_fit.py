@@ -1,7 +1,8 @@
-"""The loop as a whole, on the toy task: learns, stops, resumes to the bit, and says what is wrong."""
+"""The loop as a whole, on the toy task: learns, stops, resumes to the bit, and reports what is wrong."""
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_toy import ToyConfig, ToyDataConfig, ToyModelConfig, ToyTask
+from training_toy import ToyConfig, ToyDataConfig, ToyModel, ToyModelConfig, ToyTask
 
 from counterview.errors import CheckpointError, ConfigError, InputError
 from counterview.training import checkpoint as ckpt
@@ -118,9 +119,9 @@ def test_toy_is_a_task_and_learns(tmp_path):
 class GetsWorse(ToyTask):
     """Its first validation is its best."""
 
-    def summarise(self, shares):
-        self.asked = getattr(self, "asked", 0) + 1
-        return {"iou": 1 / self.asked}
+    def summarise(self, parts):
+        self.validations = getattr(self, "validations", 0) + 1
+        return {"iou": 1 / self.validations}
 
 
 def test_the_weights_of_the_end_are_exported_on_demand(tmp_path):
@@ -151,8 +152,8 @@ def test_loop_equals_one_written_by_hand(tmp_path):
     groups = task.parameter_groups(model, config.lr, config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 4 if step < 3 else 1.0)
-    seen = [tuple(pair) for pair in task.seen]
-    assert sorted(seen) == [(epoch, index) for epoch in range(2) for index in range(40)]
+    drawn = [tuple(pair) for pair in task.drawn]
+    assert sorted(drawn) == [(epoch, index) for epoch in range(2) for index in range(40)]
     cosine = 0
     for step in range(10):
         if step >= 3:
@@ -162,7 +163,7 @@ def test_loop_equals_one_written_by_hand(tmp_path):
             cosine += 1
         samples = [
             task.sample(epoch, index, np.random.default_rng([config.seed, 1, epoch, index]))
-            for epoch, index in seen[step * 8 : step * 8 + 8]
+            for epoch, index in drawn[step * 8 : step * 8 + 8]
         ]
         optimizer.zero_grad()
         loss, _ = task.loss(model, task.collate(samples))  # one batch of 8 is the mean of two of 4
@@ -208,7 +209,7 @@ def test_killed_in_export_and_resumed(tmp_path, unbroken):
     ckpt.verify_checkpoint(out / "model")
 
 
-def test_asked_to_stop_it_saves_and_says_so(tmp_path, unbroken):
+def test_a_stopped_run_saves_and_reports_it(tmp_path, unbroken):
     out = tmp_path / "run"
     task = ToyTask(ToyConfig())
     real = task.loss
@@ -228,7 +229,75 @@ def test_asked_to_stop_it_saves_and_says_so(tmp_path, unbroken):
     assert weights_of(out) == weights_of(unbroken)
 
 
-def test_damaged_checkpoints_are_passed_over_aloud(tmp_path, unbroken, caplog):
+@dataclasses.dataclass(frozen=True)
+class RenamedDataConfig:
+    count: int = dataclasses.field(default=40, metadata={"formerly": ("samples",)})
+    seed: int = 0
+    poisoned_sample: int | None = None
+    noise: float = 0.05  # a key that the earlier version did not have
+
+    @property
+    def samples(self):
+        return self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class RenamedConfig:
+    model: ToyModelConfig = dataclasses.field(default_factory=ToyModelConfig)
+    data: RenamedDataConfig = dataclasses.field(default_factory=RenamedDataConfig)
+
+
+class RenamedModel(ToyModel):
+    """The toy of a later version: ``inner`` is called ``hidden``."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self._modules = {"hidden" if name == "inner" else name: module for name, module in self._modules.items()}
+
+    @property
+    def inner(self):
+        return self.hidden
+
+    @classmethod
+    def current_names(cls, state):
+        return {name.replace("inner.", "hidden."): tensor for name, tensor in state.items()}
+
+
+class RenamedTask(ToyTask):
+    config_class = RenamedConfig
+
+    def build_model(self):
+        return RenamedModel(self.config.model)
+
+
+def test_a_run_of_an_earlier_version_is_resumed_under_new_names(tmp_path, unbroken):
+    out = tmp_path / "run"
+    task = ToyTask(ToyConfig())
+    real = task.loss
+
+    def loss(model, batch):
+        if task.loss_calls == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(model, batch)
+
+    task.loss = loss
+    with pytest.raises(TrainingInterrupted):
+        fit(task, CONFIG, out, progress=False)
+    changed = RenamedTask(RenamedConfig(data=RenamedDataConfig(count=48)))
+    with pytest.raises(CheckpointError) as caught:
+        fit(changed, CONFIG, out, resume=True, progress=False)
+    assert "recipe: data.count was 40, now is 48" in str(caught.value)
+    assert "noise" not in str(caught.value)
+    fit(RenamedTask(RenamedConfig()), CONFIG, out, resume=True, progress=False)
+    for name in ("model", "state/optimizer", "state/random", "state/weights"):
+        path = Path("checkpoints") / "step_00000015" / f"{name}.safetensors"
+        before, after = load_file(unbroken / path), load_file(out / path)
+        before = {key.replace("inner.", "hidden."): tensor for key, tensor in before.items()}
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_damaged_checkpoints_are_passed_over_with_a_warning(tmp_path, unbroken, caplog):
     out = shutil.copytree(unbroken, tmp_path / "run")
     newest, before = ckpt.list_checkpoints(out / "checkpoints")[:2]
     data = bytearray((newest / "model.safetensors").read_bytes())
@@ -243,7 +312,7 @@ def test_damaged_checkpoints_are_passed_over_aloud(tmp_path, unbroken, caplog):
     assert_same_run(out, unbroken)
 
 
-def test_nothing_to_resume_starts_anew_and_a_run_is_not_overwritten(tmp_path, unbroken, caplog):
+def test_nothing_to_resume_starts_from_the_beginning_and_a_run_is_not_overwritten(tmp_path, unbroken, caplog):
     out = tmp_path / "run"
     config = dataclasses.replace(CONFIG, epochs=1)
     fit(ToyTask(ToyConfig()), config, out, resume=True, progress=False)
@@ -285,7 +354,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path):
         fit(wider, config, tmp_path, resume=True, allow_changes=True, progress=False)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
     task = ToyTask(ToyConfig(data=ToyDataConfig(poisoned_sample=17)))
     with pytest.raises(TrainingError, match=r"loss of step .* is not a finite number") as caught:
         fit(task, CONFIG, tmp_path, progress=False)
@@ -303,17 +372,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path):
 
 
 def test_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch, unbroken):
-    from safetensors import SafetensorError
-
     out = tmp_path / "run"
-    real = ckpt.save_file
+    real = ckpt.write_tensors
 
-    def save_file(tensors, path, metadata):
+    def write_tensors(path, tensors):
         if "step_00000006" in str(path) and path.name == "optimizer.safetensors":
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        real(tensors, path, metadata=metadata)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, tensors)
 
-    monkeypatch.setattr(ckpt, "save_file", save_file)
+    monkeypatch.setattr(ckpt, "write_tensors", write_tensors)
     with pytest.raises(TrainingError, match=r"disk is full.*MiB free.*--resume") as caught:
         fit(ToyTask(ToyConfig()), CONFIG, out, progress=False)
     assert "\n" not in str(caught.value)
@@ -396,8 +463,8 @@ def test_weights_that_a_step_leaves_out_are_named_in_words(tmp_path):
     assert "error: some weights got no gradient" in done.stderr
     assert "Set training.find_unused_parameters to true." in done.stderr
     options["training"]["find_unused_parameters"] = True
-    run_script(tmp_path / "found", launcher=TORCHRUN, check=0, **options)
-    assert (tmp_path / "found" / "model").is_dir()
+    run_script(tmp_path / "allowed", launcher=TORCHRUN, check=0, **options)
+    assert (tmp_path / "allowed" / "model").is_dir()
 
 
 @pytest.mark.slow

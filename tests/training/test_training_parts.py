@@ -19,7 +19,7 @@ from counterview.training.dump import flatten, save_batches
 from counterview.training.ema import WeightAverage
 from counterview.training.identity import differences, identity
 from counterview.training.recipe import FREE_TO_CHANGE, TrainingConfig, load_recipe, methods, register_method
-from counterview.training.sampler import GlobalBatchSampler, epoch_order, sample_rng, steps_in_epoch
+from counterview.training.sampler import GlobalBatchSampler, batches, epoch_order, sample_rng, steps_in_epoch
 from counterview.training.schedule import check_groups, lr_factor, set_lr
 from counterview.training.trackers import CsvTracker, open_trackers, read_csv
 
@@ -74,14 +74,14 @@ def test_parameter_groups_are_checked():
     assert [g["param_names"] for g in checked] == [["0.weight"], ["0.bias"]]
     assert [g["peak_lr"] for g in checked] == [0.1, 0.1]
     for groups, problem in (
-        ([group(weight)], "learn but stand in no parameter group; found 0.bias"),
-        ([group(weight, bias), group(bias)], "'0.bias' stands in two"),
+        ([group(weight)], "1 trainable parameters are in no parameter group; found 0.bias"),
+        ([group(weight, bias), group(bias)], "'0.bias' is in two"),
         ([group(weight, bias, model[1].bias)], "frozen parameter '1.bias'"),
-        ([group(weight, bias, torch.zeros(1))], "no parameter of the model"),
+        ([group(weight, bias, torch.zeros(1))], "is not a parameter of the model"),
     ):
         with pytest.raises(ConfigError, match=problem):
             check_groups(model, groups)
-    with pytest.raises(ConfigError, match="no parameter that learns"):
+    with pytest.raises(ConfigError, match="no trainable parameter"):
         check_groups(torch.nn.Identity(), [])
 
 
@@ -108,8 +108,9 @@ def test_processes_share_every_global_batch(world, accumulate, part, extra, seed
     steps = max(0, length // batch - first)
     assert [len(s) for s in samplers] == [steps * accumulate] * world == [len(x) for x in lists]
     for step in range(steps):
-        taken = [i for x in lists for micro in x[step * accumulate : (step + 1) * accumulate] for i in micro]
-        assert sorted(taken) == sorted(order[(first + step) * batch : (first + step + 1) * batch])
+        # The accumulated batches one after the other, each of them process by process.
+        taken = [i for micro in range(accumulate) for x in lists for i in x[step * accumulate + micro]]
+        assert taken == order[(first + step) * batch : (first + step + 1) * batch].tolist()
 
 
 def test_epochs_seeds_and_samples_differ():
@@ -117,6 +118,14 @@ def test_epochs_seeds_and_samples_differ():
     assert not np.array_equal(epoch_order(1, 0, 50), epoch_order(2, 0, 50))
     draws = {float(sample_rng(s, e, i).random()) for s in range(3) for e in range(3) for i in range(20)}
     assert len(draws) == 180
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    sampler = GlobalBatchSampler(np.arange(40), batch_size=8)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert len(list(batches(ToyTask(ToyConfig()), 0, 0, sampler))) == 5
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_batches_that_cannot_be_split_are_named():
@@ -145,14 +154,14 @@ def test_average_is_torchs_after_the_early_steps_and_swaps_to_the_bit():
     for name, parameter in reference.module[0].named_parameters():
         torch.testing.assert_close(average.weights[f"0.{name}"], parameter, rtol=1e-5, atol=1e-6)
     assert set(average.weights) == {"0.weight", "0.bias"}
-    own = {name: t.clone() for name, t in model.state_dict().items()}
+    trained = {name: t.clone() for name, t in model.state_dict().items()}
     kept = {name: t.clone() for name, t in average.weights.items()}
     pointers = [p.data_ptr() for p in model.parameters()]
     with pytest.raises(KeyError), average.applied_to(model):
         assert torch.equal(model[0].weight, kept["0.weight"])
         assert [p.data_ptr() for p in model.parameters()] == pointers
         raise KeyError
-    assert all(torch.equal(t, own[name]) for name, t in model.state_dict().items())
+    assert all(torch.equal(t, trained[name]) for name, t in model.state_dict().items())
     assert all(torch.equal(t, kept[name]) for name, t in average.weights.items())
     early = WeightAverage(torch.nn.Linear(1, 1, bias=False), 0.999)
     early.weights["weight"].zero_()
@@ -219,7 +228,7 @@ def test_bad_recipes(source, problem):
         load_recipe(source)
 
 
-def test_names_of_our_own_methods_cannot_be_taken():
+def test_names_of_our_methods_cannot_be_taken():
     with pytest.raises(ConfigError, match="is taken"):
         register_method("omama", ToyTask)
 
@@ -249,7 +258,7 @@ def test_csv_survives_kills_and_new_columns(tmp_path):
     for step in range(1, 5):
         log.log("train", step, {"loss": step / 3})
     with (tmp_path / "train.csv").open("a") as handle:
-        handle.write("5,0.1")  # cut short by a kill: perhaps 0.1234
+        handle.write("5,0.1")  # truncated by a kill: perhaps 0.1234
     log = CsvTracker(tmp_path, 3)
     log.log("train", 4, {"loss": 9.5})
     log.log("train", 5, {"loss": 9.25, "extra": 1})

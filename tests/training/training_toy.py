@@ -61,7 +61,7 @@ class ToyTask:
 
     def __init__(self, config: ToyConfig) -> None:
         if config.data.samples < 0:
-            raise InputError("there is no such data set")
+            raise InputError("no such data set")
         self.config = config
         rng = np.random.default_rng(config.data.seed)
         self.rotation = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
@@ -69,7 +69,7 @@ class ToyTask:
         self.held_out = [self._make(rng.normal(size=SIZE), rng) for _ in range(30)]
         self.kill_after: int | None = None
         self.loss_calls = 0
-        self.seen: list[tuple[int, int]] = []
+        self.drawn: list[tuple[int, int]] = []
 
     def _make(self, query: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         candidates = rng.normal(size=(CANDIDATES, SIZE))
@@ -92,7 +92,7 @@ class ToyTask:
         return self.config.data.samples
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        self.seen.append((epoch, index))
+        self.drawn.append((epoch, index))
         sample = self._make(self.queries[index], rng)
         if index == self.config.data.poisoned_sample:
             sample["candidates"] = sample["candidates"] * np.nan
@@ -124,8 +124,8 @@ class ToyTask:
         right = model(batch["query"].to(device), batch["candidates"].to(device)).argmax(1).cpu() == batch["position"]
         return [int(right.sum()), len(right)]
 
-    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        return {"iou": sum(s[0] for s in shares) / sum(s[1] for s in shares)}
+    def summarise(self, parts: Sequence[Any]) -> dict[str, float]:
+        return {"iou": sum(p[0] for p in parts) / sum(p[1] for p in parts)}
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> np.ndarray:
         return np.full((4, 6, 3), 128, dtype=np.uint8)

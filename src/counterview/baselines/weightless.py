@@ -1,6 +1,6 @@
-"""Rivals without weights: the same place in the other image, and a plain colour histogram.
+"""Baselines without weights: the same place in the other image, and a plain colour histogram.
 
-They say how much of a score is due to the data: cameras that look at one table see an object in similar places, and
+They show how much of a score is due to the data: cameras around one table see an object in similar places, and
 rendered objects keep their colours.
 """
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def same_place(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
-    """The query mask, stretched to the target image: the same place relative to the image's sides."""
+    """The query mask stretched to the target image's size: the same place relative to the image's edges.
+
+    Args:
+        mask: in the query image, any size.
+        size_hw: ``(H, W)`` of the target image, in pixels.
+    """
     return resize_mask(mask, size_hw)
 
 
@@ -29,8 +34,14 @@ def nearest_to_place(mask: ObjectMask, candidates: Sequence[ObjectMask]) -> int:
     """The candidate that overlaps a mask most; the one with the nearest centre where none overlaps.
 
     Args:
-        mask: where the object is guessed to be, at the size of the candidates.
-        candidates: at least one, none empty.
+        mask: where the object is expected, at the size of the candidates.
+        candidates: at least one; none of them empty.
+
+    Returns:
+        Index of a candidate.
+
+    Raises:
+        MaskError: the sizes differ.
     """
     overlaps = [iou(mask, candidate) for candidate in candidates]
     if max(overlaps) > 0 or mask.centroid_xy is None:
@@ -40,10 +51,10 @@ def nearest_to_place(mask: ObjectMask, candidates: Sequence[ObjectMask]) -> int:
 
 
 class LabHistogram:
-    """The square root of an object's 8 x 8 x 8 histogram in CIE Lab as a backbone: cosine is then Bhattacharyya's.
+    """The square root of an object's 8 x 8 x 8 histogram in CIE Lab as a backbone: the cosine of two such descriptors
+    is the Bhattacharyya coefficient of the histograms.
 
-    Strong wherever both cameras show a colour alike, as rendered ones do. There is nothing else in it: no position,
-    no texture, no surroundings.
+    Strong where both cameras render a colour alike, as synthetic ones do. It uses no position, texture or context.
     """
 
     name = "lab-histogram"
@@ -55,7 +66,11 @@ class LabHistogram:
         return {"features": self.name, "bins": BINS, "chroma_most": CHROMA_MOST}
 
     def encode(self, image: RgbImage) -> FeatureMap:
-        """A map without content: descriptors come from the image's pixels, kept in ``extra``."""
+        """A placeholder map ``(1, 1, 1)``: descriptors come from the image's pixels, kept in ``extra``.
+
+        Args:
+            image: ``(H, W, 3)`` uint8.
+        """
         import torch
 
         as_rgb(image)
@@ -63,7 +78,7 @@ class LabHistogram:
         return FeatureMap(torch.zeros(1, 1, 1), size, size, extra=lab_bins(image))
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
-        """One by one."""
+        """Encode images ``(H, W, 3)`` uint8, one by one."""
         return [self.encode(image) for image in images]
 
     def describe(
@@ -75,7 +90,13 @@ class LabHistogram:
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """``(N, 512)`` float32 of unit length; zeros for a mask without pixels."""
+        """Descriptors of N masks: ``(N, 512)`` float32 of unit length; zeros for a mask without pixels.
+
+        Args:
+            features: of :meth:`encode`.
+            masks: N masks at the image's size.
+            kind: ignored, as are ``context_px`` and ``fallback``: the histogram is always over the mask.
+        """
         import torch
 
         return torch.from_numpy(histograms(features.extra, masks))

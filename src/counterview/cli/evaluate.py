@@ -46,7 +46,8 @@ def evaluate(
         bool, typer.Option("--allow-missing-takes", help="Go on if takes of the split were not prepared.")
     ] = False,
     proposals: Annotated[
-        Path | None, typer.Option(help="Also score a perfect choice among these proposals (folder or JSON).")
+        Path | None,
+        typer.Option(help="Also score the oracle: the best of these proposals for every object (folder or JSON)."),
     ] = None,
     per_frame: Annotated[
         Path | None, typer.Option(help="Write every object-frame to this .csv or .parquet file.")
@@ -67,8 +68,8 @@ def evaluate(
     """Score prediction files against ground truth, by the official protocol or another."""
     from counterview.errors import InputError
     from counterview.evaluation.groundtruth import GroundTruth
+    from counterview.evaluation.open import open_predictions
     from counterview.evaluation.oracle import oracle
-    from counterview.evaluation.predictions import open_predictions
     from counterview.evaluation.protocol import IncompletePredictions
     from counterview.evaluation.protocol import evaluate as score
     from counterview.evaluation.report import compare, write_report
@@ -184,9 +185,9 @@ def _print_tables(comparison: Comparison) -> None:
     table.add_column("")
     columns = [*zip(comparison.names, comparison.reports, strict=True)]
     if comparison.oracle is not None:
-        columns.append(("perfect choice", comparison.oracle))
+        columns.append(("oracle", comparison.oracle))
         for note in comparison.oracle.notes:
-            print(f"perfect choice: {note}", file=sys.stderr)
+            print(f"oracle: {note}", file=sys.stderr)
     for name, _ in columns:
         table.add_column(escape(name), justify="right", overflow="fold")
     for measure in MEASURES:

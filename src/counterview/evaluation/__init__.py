@@ -1,4 +1,4 @@
-"""Scores of prediction files: no method and no torch, so that the predictions of anybody can be scored."""
+"""Score prediction files. Needs no method and no torch, so that anybody's predictions can be scored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from counterview.evaluation.groundtruth import GroundTruth
-    from counterview.evaluation.predictions import open_predictions
+    from counterview.evaluation.open import open_predictions
     from counterview.evaluation.protocol import Report, evaluate
     from counterview.evaluation.scorer import Scorer
     from counterview.evaluation.submission import PredictionWriter, prediction_entry, submit
@@ -32,7 +32,7 @@ __getattr__, __dir__ = exports(
         "Report": "counterview.evaluation.protocol",
         "Scorer": "counterview.evaluation.scorer",
         "evaluate": "counterview.evaluation.protocol",
-        "open_predictions": "counterview.evaluation.predictions",
+        "open_predictions": "counterview.evaluation.open",
         "prediction_entry": "counterview.evaluation.submission",
         "submit": "counterview.evaluation.submission",
     },

@@ -1,4 +1,4 @@
-"""Where a system is good and where it is not: scores by object size, scenario, camera, visibility and time."""
+"""Scores by object size, scenario, camera, visibility and time: where a system is good and where it is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from counterview.evaluation.scorer import Protocol, Totals, get_protocol, totals
 from counterview.evaluation.table import FrameTable
 
 SIZE_EDGES = (0.0, 0.001, 0.005, 0.02, 0.1)
-"""Lower edges of the size classes, as shares of the image: the first holds what vanished when it was resized."""
+"""Lower edges of the size classes, as fractions of the image; exactly zero is what vanished at the size of scoring."""
 TIME_PARTS = 10
 KINDS = ("size", "scenario", "camera", "visibility", "frame", "take")
 
@@ -23,7 +23,7 @@ class Group:
     Attributes:
         label: what they have in common.
         totals: their scores.
-        takes: how many takes they come from.
+        takes: number of takes they come from.
     """
 
     label: str
@@ -36,17 +36,20 @@ def breakdown(table: FrameTable, kind: str, protocol: str | Protocol = "official
 
     Args:
         table: all rows.
-        kind: ``size``: pixels of the ground truth as a share of the image, visible objects only;
-            ``scenario``: of the take; ``camera``: the exo camera; ``visibility``: truth against prediction;
+        kind: ``size``: pixels of the ground truth as a fraction of the image, visible objects only;
+            ``scenario``: of the take; ``camera``: the exo camera; ``visibility``: ground truth against prediction;
             ``frame``: ten equal parts of the frame numbers; ``take``.
         protocol: how each part is averaged.
-        direction: which of the two cameras is the exo camera.
+        direction: ``ego2exo`` or ``exo2ego``, which determines the exo camera.
+
+    Returns:
+        The groups that have rows, in the order of display.
 
     Raises:
         ValueError: another kind.
     """
     if kind not in KINDS:
-        raise ValueError(f"no break-down by {kind!r}")
+        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     rules = get_protocol(protocol)
     labels, order = _labels(table, kind, direction)
     groups = []
@@ -58,20 +61,20 @@ def breakdown(table: FrameTable, kind: str, protocol: str | Protocol = "official
 
 
 def _labels(table: FrameTable, kind: str, direction: str) -> tuple[NDArray[np.object_], list[str]]:
-    """A label for each row (an empty one leaves it out), and the labels in the order in which they are shown."""
+    """``(N,)`` labels (an empty one leaves the row out), and the different labels in the order of display."""
     labels = np.full(len(table), "", dtype=object)
     if kind == "size":
         visible = table["gt_visible"]
-        share = table["gt_area_px"][visible] / np.maximum(table["height"][visible] * table["width"][visible], 1)
-        # Class 0 holds exactly nothing; class k all over edge k-1 up to and without edge k.
-        classes = np.where(share == 0, 0, np.searchsorted(SIZE_EDGES[1:], share, side="right") + 1)
+        fraction = table["gt_area_px"][visible] / np.maximum(table["height"][visible] * table["width"][visible], 1)
+        # Class 0 is exactly zero; class k is [edge k-1, edge k), and class 1 excludes zero.
+        classes = np.where(fraction == 0, 0, np.searchsorted(SIZE_EDGES[1:], fraction, side="right") + 1)
         names = ["vanished", *(_size_name(i) for i in range(1, len(SIZE_EDGES) + 1))]
         labels[visible] = np.array(names, dtype=object)[classes]
         return labels, names
     if kind == "visibility":
-        truth, said = table["gt_visible"], table["pred_visible"]
-        names = ["visible, found", "visible, denied", "absent, claimed", "absent, denied"]
-        labels[:] = np.array(names, dtype=object)[np.where(truth, np.where(said, 0, 1), np.where(said, 2, 3))]
+        truth, predicted = table["gt_visible"], table["pred_visible"]
+        names = [f"{a}, predicted {b}" for a in ("visible", "absent") for b in ("visible", "absent")]
+        labels[:] = np.array(names, dtype=object)[2 * ~truth + ~predicted]
         return labels, names
     if kind == "frame":
         frame = table["frame"]
@@ -87,7 +90,7 @@ def _labels(table: FrameTable, kind: str, direction: str) -> tuple[NDArray[np.ob
         column = "query_camera" if direction == "exo2ego" else "target_camera"
     labels[:] = table[column]
     if kind == "scenario":
-        labels[labels == ""] = "(none given)"
+        labels[labels == ""] = "(not stated)"
     return labels, sorted(set(labels.tolist()))
 
 

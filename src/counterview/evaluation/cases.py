@@ -1,4 +1,4 @@
-"""The best and the worst cases of a report as images."""
+"""The best and the worst cases of a report, drawn as images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Case:
 
     Attributes:
         row: its scores.
-        query: the query view with its mask, ``(h, w, 3)`` uint8, longer side :data:`TILE_PX`; ``None`` if unknown.
-        target: the target view with both masks.
+        query: the query view with its mask, ``(h, w, 3)`` uint8, longer side :data:`TILE_PX`; ``None`` if the
+            query mask is missing.
+        target: the target view with both masks, likewise.
     """
 
     row: FrameScore
@@ -42,9 +43,16 @@ class Case:
 
 
 def pick(report: Report, count: int) -> tuple[list[FrameScore], list[FrameScore]]:
-    """Best and worst visible rows by IoU, from as many different objects as possible.
+    """Best and worst rows with a visible object, by IoU.
 
-    Of one object in one take only its best or worst frame is taken.
+    Of one object in one take only its best or worst frame is picked.
+
+    Args:
+        report: whose rows.
+        count: at most so many of each.
+
+    Returns:
+        The best rows, best first, and the worst, worst first.
     """
     visible = np.flatnonzero(report.table["gt_visible"])
     order = visible[np.argsort(report.table["iou"][visible], kind="stable")]
@@ -53,13 +61,13 @@ def pick(report: Report, count: int) -> tuple[list[FrameScore], list[FrameScore]
 
 def _first(report: Report, order: NDArray[np.int64], count: int) -> list[FrameScore]:
     rows: list[FrameScore] = []
-    seen: set[tuple[str, str]] = set()
+    picked: set[tuple[str, str]] = set()
     for index in order.tolist():
         if len(rows) == count:
             break
         row = report.table.row(index)
-        if (row.take, row.object) not in seen:
-            seen.add((row.take, row.object))
+        if (row.take, row.object) not in picked:
+            picked.add((row.take, row.object))
             rows.append(row)
     return rows
 
@@ -67,29 +75,30 @@ def _first(report: Report, order: NDArray[np.int64], count: int) -> list[FrameSc
 def draw_case(
     row: FrameScore, report: Report, truth: GroundTruth, source: PredictionSource, frames: Path | None
 ) -> Case | None:
-    """Draw one row; ``None`` if its masks cannot be read any more.
+    """Draw one row; ``None`` if its masks can no longer be read.
 
     Args:
-        row: what to draw.
-        report: where it comes from.
-        truth: the ground truth that was scored against.
-        source: the predictions that were scored.
-        frames: a prepared folder with ``<take>/<camera>/<frame>.jpg``; masks are drawn on grey without it.
+        row: to draw.
+        report: that it comes from.
+        truth: the ground truth of the report.
+        source: the predictions of the report.
+        frames: a prepared folder with ``<take>/<camera>/<frame>.jpg``; without it masks are drawn on grey.
     """
     try:
         take = truth.load(row.take)
-        found = source.load(report.direction, row.take)
+        predictions = source.load(report.direction, row.take)
         gt = take.mask(row.object, row.target_camera, row.frame)
-        entry = None if found is None else found.get(row.object, row.query_camera, row.target_camera, row.frame)
-        pred = None if entry is None else entry.mask()
+        key = (row.object, row.query_camera, row.target_camera, row.frame)
+        prediction = None if predictions is None else predictions.get(*key)
+        pred = None if prediction is None else prediction.mask()
         query = take.mask(row.object, row.query_camera, row.frame)
     except (InputError, KeyError):
         return None
     if gt is None:
         return None
     target = _paint(_image(frames, row.take, row.target_camera, row.frame), gt, pred)
-    seen = _image(frames, row.take, row.query_camera, row.frame)
-    return Case(row, None if query is None else _paint(seen, query, query), target)
+    image = _image(frames, row.take, row.query_camera, row.frame)
+    return Case(row, None if query is None else _paint(image, query, query), target)
 
 
 def _image(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[np.uint8] | None:
@@ -109,8 +118,8 @@ def _paint(image: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask | N
     else:
         canvas = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     truth = resize_mask(gt, size).to_array()
-    said = np.zeros(size, dtype=np.bool_) if pred is None else resize_mask(pred, size).to_array()
-    for where, color in ((truth & ~said, ONLY_TRUTH), (said & ~truth, ONLY_PREDICTION), (truth & said, BOTH)):
+    mask = np.zeros(size, dtype=np.bool_) if pred is None else resize_mask(pred, size).to_array()
+    for where, color in ((truth & ~mask, ONLY_TRUTH), (mask & ~truth, ONLY_PREDICTION), (truth & mask, BOTH)):
         canvas[where] = (0.45 * canvas[where] + 0.55 * np.array(color)).astype(np.uint8)
     lines, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     canvas = np.ascontiguousarray(canvas)
@@ -119,7 +128,7 @@ def _paint(image: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask | N
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """An image as a ``data:`` address, to stand within a page."""
+    """An image ``(H, W, 3)`` uint8 as a ``data:`` URI, to be embedded in a page."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

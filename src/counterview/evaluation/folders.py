@@ -1,19 +1,19 @@
 """Predictions as folders of masks.
 
-PNG masks, as V2-SAM and ObjectRelator users keep them::
+PNG masks, as used with V2-SAM and ObjectRelator::
 
     <root>/<take uid>/<object>/<query camera>_<target camera>/<frame>.png      white inside, any size
     <root>/confidence.json            optional: {take: {object: {pair: {frame: number}}}}
 
-Object and pair are written by :func:`folder_name`, which keeps letters, digits, space, ``-``, ``_``, ``.`` and
+Object and pair are encoded by :func:`folder_name`, which keeps letters, digits, space, ``-``, ``_``, ``.`` and
 ``~`` and writes every other byte of the UTF-8 name as ``%XX`` (``bolt/nut_0`` is ``bolt%2Fnut_0``). Without
-``confidence.json`` an object counts as visible when its mask has a pixel.
+``confidence.json`` an object counts as visible if its mask has a pixel.
 
-LM-EEC's inference writes one JSON a frame, ``{"size": [480, 480], "counts": "…"}``::
+LM-EEC's inference writes one JSON file per frame, ``{"size": [480, 480], "counts": "…"}``::
 
     <root>/<take uid>/<query camera>__<target camera>/<object>/<frame>.json
 
-Confidence is 1 if the mask covers more than 0.1 % of the image, else 0, as its ``merge_results.py`` has it.
+Confidence is 1 if the mask covers more than 0.1 % of the image, else 0, as in its ``merge_results.py``.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ from urllib.parse import quote, unquote
 
 from counterview.data.dataset import DIRECTIONS, Direction, is_ego
 from counterview.errors import InputError, PathError, PredictionError
-from counterview.evaluation.predictions import MAX_MASK_PIXELS, Prediction
+from counterview.evaluation.predictions import MAX_MASK_PIXELS, PredictedMask
 from counterview.masks.png import read_mask
 from counterview.media.files import check_name, read_json, safe_join
 from counterview.types import ObjectMask
 
-LMEEC_MIN_SHARE = 0.001
+LMEEC_MIN_FRACTION = 0.001
 
 
 def folder_name(name: str) -> str:
-    """A name from an annotation as one path component; different names never share one, letter case apart.
+    """A name from an annotation as one path component; different names give different ones, letter case apart.
 
-    Names of more than 150 bytes, so written, keep their beginning and end in ``%~`` and a hash.
+    Encoded names of more than 150 bytes are shortened and end in ``%~`` and a hash.
+
+    >>> folder_name("bolt/nut_0")
+    'bolt%2Fnut_0'
     """
     text = quote(name.encode("utf-8", "surrogatepass"), safe=" -_.~")
     if len(text) > 150:
@@ -53,20 +56,28 @@ def folder_name(name: str) -> str:
 
 
 def png_path(root: Path, take: str, name: str, query: str, target: str, frame: int) -> Path:
-    """Where a predicted mask lies in a folder of PNG masks. It never leaves ``root``.
+    """Path of a predicted mask in a folder of PNG masks, always below ``root``.
+
+    Args:
+        root: of the folder.
+        take: uid of the take.
+        name: of the object.
+        query: camera.
+        target: camera.
+        frame: number.
 
     Raises:
-        PathError: the uid of the take is no file name.
+        PathError: the uid of the take is not a valid file name.
     """
     return safe_join(root, check_name(take), folder_name(name), folder_name(f"{query}_{target}"), f"{int(frame)}.png")
 
 
 @dataclass(frozen=True)
-class _FilePrediction(Prediction):
-    """A mask in a file of its own. ``raw_confidence`` may be ``None``: then the mask decides."""
+class _MaskFile(PredictedMask):
+    """A mask in a file of its own. Without ``raw_confidence`` the mask's area decides on visibility."""
 
     path: Path = Path()
-    min_share: float = 0.0
+    min_fraction: float = 0.0
 
     def mask(self) -> ObjectMask:
         if self.path.suffix == ".json":
@@ -74,7 +85,7 @@ class _FilePrediction(Prediction):
                 content = read_json(self.path)
             except InputError as error:
                 raise PredictionError(str(error)) from None
-            return Prediction(content, None).mask()
+            return PredictedMask(content, None).mask()
         try:
             mask = ObjectMask.from_array(read_mask(self.path))
         except InputError as error:
@@ -87,11 +98,11 @@ class _FilePrediction(Prediction):
         if self.raw_confidence is not None:
             return super().confidence()
         mask = self.mask()
-        return float(mask.area > self.min_share * mask.size_hw[0] * mask.size_hw[1])
+        return float(mask.area > self.min_fraction * mask.size_hw[0] * mask.size_hw[1])
 
 
 class _FolderTake:
-    """The masks of one take. Folders are listed when they are asked for."""
+    """The masks of one take. A folder is listed at its first use."""
 
     def __init__(self, folder: Path, kind: Literal["png", "lmeec"], confidence: Any) -> None:
         self.folder, self.kind = folder, kind
@@ -107,15 +118,15 @@ class _FolderTake:
 
     def _list(self, name: str, query: str, target: str) -> dict[int, Path]:
         if self.kind == "png":
-            places = [self.folder / folder_name(name) / folder_name(f"{query}_{target}")]
+            candidates = [self.folder / folder_name(name) / folder_name(f"{query}_{target}")]
         else:
             pair = self.folder / folder_name(f"{query}__{target}")
-            places = [pair / folder_name(name)]
-            with contextlib.suppress(PathError):  # its own script joins names with a slash as they are
-                places.append(safe_join(pair, name))
-        for place in places:
-            if place.is_dir():
-                return self._frames(place)
+            candidates = [pair / folder_name(name)]
+            with contextlib.suppress(PathError):  # LM-EEC's script joins names with a slash unencoded
+                candidates.append(safe_join(pair, name))
+        for folder in candidates:
+            if folder.is_dir():
+                return self._frames(folder)
         return {}
 
     def _frames(self, folder: Path) -> dict[int, Path]:
@@ -125,24 +136,24 @@ class _FolderTake:
             if path.suffix.lower() != ending:
                 continue
             if not (path.stem.isascii() and path.stem.isdigit() and len(path.stem) < 12):
-                self.problems.append(f"{path.name}: no frame number")
+                self.problems.append(f"{path.name}: not a frame number")
             elif int(path.stem) in files:
                 self.problems.append(f"{path.name}: frame {int(path.stem)} has two files")
             else:
                 files[int(path.stem)] = path
         return files
 
-    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+    def get(self, name: str, query: str, target: str, frame: int) -> PredictedMask | None:
         """See :class:`counterview.evaluation.predictions.TakePredictions`."""
         path = self._files(name, query, target).get(frame)
         if path is None:
             return None
         if self.kind == "lmeec":
-            return _FilePrediction(None, None, path, LMEEC_MIN_SHARE)
+            return _MaskFile(None, None, path, LMEEC_MIN_FRACTION)
         value: Any = self._confidence
         for step in (name, f"{query}_{target}", str(frame)):
             value = value.get(step) if isinstance(value, dict) else None
-        return _FilePrediction(None, value, path)
+        return _MaskFile(None, value, path)
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
         """See :class:`counterview.evaluation.predictions.TakePredictions`."""
@@ -157,10 +168,14 @@ class _FolderTake:
 
 
 class MaskFolder:
-    """A folder of masks, one file a frame.
+    """A folder of masks, one file per frame.
+
+    Args:
+        path: the folder.
+        kind: ``"png"`` or ``"lmeec"``, see the module's text.
 
     Raises:
-        PredictionError: no such layout was found.
+        PredictionError: the folder has no masks in that layout.
     """
 
     def __init__(self, path: Path, kind: Literal["png", "lmeec"]) -> None:
@@ -168,10 +183,10 @@ class MaskFolder:
         self.notes: list[str] = []
         content = read_json(path / "confidence.json") if (path / "confidence.json").is_file() else {}
         if not isinstance(content, dict):
-            raise PredictionError("is no JSON object", path=path / "confidence.json")
+            raise PredictionError("is not a JSON object", path=path / "confidence.json")
         self._confidence: dict[str, Any] = content
         if kind == "png" and not content:
-            self.notes.append("no confidence.json: an object counts as visible when its mask has a pixel")
+            self.notes.append("no confidence.json: an object counts as visible if its mask has a pixel")
         self._takes: dict[Direction, list[str]] = {d: [] for d in DIRECTIONS}
         for take in _folders(path):
             ways = set()
@@ -213,7 +228,7 @@ def _pair_folders(take: Path, kind: str) -> list[str]:
 
 
 def open_folder(path: Path) -> MaskFolder:
-    """Open a folder of predictions; the two layouts are told apart by the ``__`` between LM-EEC's cameras.
+    """Open a folder of predictions; the ``__`` between its cameras marks LM-EEC's layout.
 
     Raises:
         PredictionError: neither layout.

@@ -1,6 +1,6 @@
 """Ground truth for scoring, one take at a time: raw annotation, the official ground-truth file, a prepared folder.
 
-This reader looks only at what scoring needs and decodes a mask when it is compared, so that memory does not grow
+This reader loads only what scoring needs and decodes a mask when it is compared, so that memory does not grow
 with the number of takes. Images, videos and training pairs are read by :mod:`counterview.data`.
 """
 
@@ -23,12 +23,12 @@ Kind = Literal["annotation", "correspondence", "prepared"]
 
 
 @dataclass(frozen=True)
-class Track:
+class StoredTrack:
     """One object in one camera, as stored.
 
     Attributes:
         masks: frame number to stored mask, not decoded.
-        annotated_frames: the frames that the annotator looked at; ``None`` if the file does not say.
+        annotated_frames: the frames that were annotated; ``None`` if the file does not state them.
     """
 
     masks: Mapping[int, Any]
@@ -44,14 +44,15 @@ class GroundTruthTake:
         name: its readable name, or an empty text.
         scenario: the activity, or an empty text.
         objects: object to camera to track.
-        listed: every object that the file names, readable or not.
-        problems: what was left out, one line each.
+        listed: every object in the file, readable or not.
+        problems: entries that were left out, one line each.
+        has_annotated_frames: whether the file states which frames were annotated.
     """
 
     uid: str
     name: str = ""
     scenario: str = ""
-    objects: dict[str, dict[str, Track]] = field(default_factory=dict)
+    objects: dict[str, dict[str, StoredTrack]] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
     has_annotated_frames: bool = True
@@ -59,8 +60,8 @@ class GroundTruthTake:
     def pairs(self, direction: Direction) -> Iterator[tuple[str, str, str]]:
         """``(object, query camera, target camera)`` in the file's order.
 
-        Objects without an ego camera have no pairs. Those with several are left out, as no rule says which of
-        them counts; :attr:`problems` says so.
+        Objects without an ego camera have no pairs. Those with several are left out, as no rule decides between
+        them; :attr:`problems` lists them.
         """
         for name, cameras in self.objects.items():
             ego = [camera for camera in cameras if is_ego(camera)]
@@ -71,7 +72,7 @@ class GroundTruthTake:
                     yield (name, ego[0], camera) if direction == "ego2exo" else (name, camera, ego[0])
 
     def mask(self, name: str, camera: str, frame: int) -> ObjectMask | None:
-        """The decoded mask, ``None`` if the object has none there.
+        """The decoded mask; ``None`` if the object has no mask in that camera and frame.
 
         Raises:
             MaskError: it cannot be decoded.
@@ -86,7 +87,7 @@ def decode_mask(raw: Any) -> ObjectMask:
     """Decode a stored mask: ``{"size", "counts"}``, or ``{"width", "height", "encodedMask"}`` of the annotation.
 
     Raises:
-        MaskError: it is neither, ``null``, or malformed.
+        MaskError: neither of these, ``null``, or malformed.
     """
     if isinstance(raw, Mapping) and "encodedMask" in raw:
         return rle.from_lzstring(raw["encodedMask"], (raw.get("height"), raw.get("width")))
@@ -100,10 +101,10 @@ class GroundTruth:
 
     Args:
         path: ``relations_*.json``, ``correspondence-gt.json``, or a prepared folder.
-        split: which takes of a prepared folder; may be left out if only one split has takes.
+        split: of a prepared folder; may be left out if only one split has takes.
 
     Raises:
-        InputError: missing, or none of these.
+        InputError: missing, or in none of these formats.
     """
 
     def __init__(self, path: str | os.PathLike[str], split: str | None = None) -> None:
@@ -134,8 +135,8 @@ class GroundTruth:
         """Read one take.
 
         Raises:
-            KeyError: there is none of that uid.
-            AnnotationError: it is not of its form. Single bad entries are left out and noted.
+            KeyError: no take of that uid.
+            AnnotationError: not of the expected form. Single bad entries are left out and listed in ``problems``.
         """
         if self.kind == "prepared":
             if uid not in self.takes:
@@ -143,7 +144,7 @@ class GroundTruth:
             return self._read_prepared(uid)
         content = read_span(self.path, self._spans[uid], uid, error=AnnotationError)
         if not isinstance(content, dict):
-            raise AnnotationError(f"take {uid} is no JSON object", path=self.path, found=type(content).__name__)
+            raise AnnotationError(f"take {uid} is not a JSON object", path=self.path, found=type(content).__name__)
         return self._read_annotation(uid, content) if "object_masks" in content else self._read_official(uid, content)
 
     def _open_folder(self, split: str | None) -> tuple[str, ...]:
@@ -154,7 +155,9 @@ class GroundTruth:
             splits = splits["split_to_take_uids"]
         where = self.path / "split.json"
         if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
-            raise AnnotationError("is no split file", path=where, expected='{"train": [uid, …], "val": …, "test": …}')
+            raise AnnotationError(
+                "is not a split file", path=where, expected='{"train": [uid, …], "val": …, "test": …}'
+            )
         full = [name for name, uids in splits.items() if uids]
         if split is None:
             if len(full) != 1:
@@ -172,13 +175,13 @@ class GroundTruth:
             try:
                 check_name(uid)
             except (PathError, TypeError):
-                raise AnnotationError("holds something that is no take uid", path=where, found=repr(uid)[:60]) from None
-        there = [uid for uid in dict.fromkeys(uids) if self._folder(uid) is not None]
+                raise AnnotationError("holds an invalid take uid", path=where, found=repr(uid)[:60]) from None
+        prepared = [uid for uid in dict.fromkeys(uids) if self._folder(uid) is not None]
         self.missing_takes = tuple(uid for uid in dict.fromkeys(uids) if self._folder(uid) is None)
         self._scenarios = self._read_scenarios()
-        if not there:
-            raise AnnotationError(f"no take of split {split!r} is there", path=self.path)
-        return tuple(there)
+        if not prepared:
+            raise AnnotationError(f"no take of split {split!r} was prepared", path=self.path)
+        return tuple(prepared)
 
     def _folder(self, uid: str) -> Path | None:
         for folder in (self.path / uid, *(self.path / s / uid for s in ("train", "val", "test"))):
@@ -200,7 +203,7 @@ class GroundTruth:
             raise AnnotationError(f"take {uid} was not prepared", path=self.path / uid)
         content = read_json(folder / "annotation.json")
         if not isinstance(content, dict):
-            raise AnnotationError("is no JSON object", path=folder / "annotation.json")
+            raise AnnotationError("is not a JSON object", path=folder / "annotation.json")
         take = self._read_official(uid, content)
         take.scenario = take.scenario or self._scenarios.get(uid, "")
         return take
@@ -220,10 +223,10 @@ class GroundTruth:
             listed = annotated_frames.get(name) if isinstance(annotated_frames, dict) else None
             tracks = take.objects.setdefault(name, {})
             for camera, frames in cameras.items():
-                seen = (
-                    (listed.get(camera, ()) if isinstance(listed, dict) else ()) if take.has_annotated_frames else None
+                annotated = listed.get(camera, ()) if isinstance(listed, dict) else ()
+                tracks[camera] = self._track(
+                    take, name, camera, frames, annotated if take.has_annotated_frames else None
                 )
-                tracks[camera] = self._track(take, name, camera, frames, seen)
         self._check_cameras(take)
         return take
 
@@ -231,7 +234,7 @@ class GroundTruth:
         take = self._take(uid, content)
         objects = content["object_masks"]
         if not isinstance(objects, dict):
-            raise AnnotationError(f"take {uid}: 'object_masks' is no JSON object", path=self.path)
+            raise AnnotationError(f"take {uid}: 'object_masks' is not a JSON object", path=self.path)
         take.listed = tuple(objects)
         for name, cameras in objects.items():
             if not isinstance(cameras, dict):
@@ -252,7 +255,7 @@ class GroundTruth:
         return GroundTruthTake(uid, str(content.get("take_name") or ""), str(content.get("scenario") or ""))
 
     @staticmethod
-    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, annotated_frames: Any) -> Track:
+    def _track(take: GroundTruthTake, name: str, camera: str, frames: Any, annotated_frames: Any) -> StoredTrack:
         where = f"object {name!r}, camera {camera!r}"
         masks: dict[int, Any] = {}
         for text, raw in frames.items() if isinstance(frames, dict) else ():
@@ -263,14 +266,14 @@ class GroundTruth:
         if frames is not None and not isinstance(frames, dict):
             take.problems.append(f"{where}: no frames")
         if annotated_frames is None:
-            return Track(masks, None)
-        good: set[int] = set()
+            return StoredTrack(masks, None)
+        numbers: set[int] = set()
         for value in annotated_frames if isinstance(annotated_frames, (list, tuple)) else ():
             try:
-                good.add(frame_number(value))
+                numbers.add(frame_number(value))
             except ValueError as error:
                 take.problems.append(f"{where}: annotated_frames: {error}")
-        return Track(masks, frozenset(good))
+        return StoredTrack(masks, frozenset(numbers))
 
     @staticmethod
     def _check_cameras(take: GroundTruthTake) -> None:

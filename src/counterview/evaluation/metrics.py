@@ -1,7 +1,7 @@
-"""How well one predicted mask fits one ground-truth mask, from run lengths and crops.
+"""Measures of one predicted mask against one ground-truth mask, from run lengths and crops.
 
-The measures are those of the Ego-Exo4D correspondence benchmark: IoU, contour accuracy (the boundary F-measure
-of DAVIS) and location error. None of them decodes a mask larger than the box around it.
+They are those of the Ego-Exo4D correspondence benchmark: IoU, contour accuracy (the boundary F-measure of DAVIS) and
+location error. None of them decodes more of a mask than its bounding box.
 """
 
 from __future__ import annotations
@@ -16,17 +16,26 @@ from counterview.masks.geometry import intersection, split_at_columns
 from counterview.types import ObjectMask
 
 IOU_EPSILON = 1e-7
-"""The official evaluator adds this to the union, so a perfect mask of 100 pixels scores 1 - 1e-9."""
+"""Added to the union by the official evaluator, so that a perfect mask of 100 pixels scores 1 - 1e-9."""
 
 CONTOUR_TOLERANCE = 0.008
-"""Share of the image's diagonal by which two contours may lie apart and still match."""
+"""Distance at which two contours still match, as a fraction of the image's diagonal."""
 
 
 def official_iou(gt: ObjectMask, pred: ObjectMask) -> float:
     """Intersection over union as the official evaluator computes it; 1 if both masks are empty.
 
+    Args:
+        gt: ground truth.
+        pred: prediction of the same size.
+
     Raises:
         MaskError: the sizes differ.
+
+    >>> gt = ObjectMask.from_array(np.array([[True, True, False, False]]))
+    >>> pred = ObjectMask.from_array(np.array([[False, True, True, False]]))
+    >>> round(official_iou(gt, pred), 4)
+    0.3333
     """
     inter = intersection(gt, pred)
     union = gt.area + pred.area - inter
@@ -34,12 +43,17 @@ def official_iou(gt: ObjectMask, pred: ObjectMask) -> float:
 
 
 def box_centre(mask: ObjectMask, *, swap_if_empty: bool = True) -> tuple[int, int]:
-    """Centre ``(x, y)`` of the mask's bounding box in whole pixels, ``(min + max) // 2``.
+    """Centre ``(x, y)`` of the mask's bounding box in integer pixels, ``(min + max) // 2``.
 
     Args:
         mask: the mask.
         swap_if_empty: give an empty mask the centre ``(H // 2, W // 2)``, x and y swapped, as the official
             evaluator does; else ``(W // 2, H // 2)``.
+
+    >>> box_centre(ObjectMask.from_array(np.array([[False, True, True, True]])))
+    (2, 0)
+    >>> box_centre(ObjectMask.empty((270, 480)))
+    (135, 240)
     """
     if mask.is_empty:
         height, width = mask.size_hw
@@ -49,7 +63,11 @@ def box_centre(mask: ObjectMask, *, swap_if_empty: bool = True) -> tuple[int, in
 
 
 def mass_centre(mask: ObjectMask) -> tuple[float, float]:
-    """Mean pixel position ``(x, y)``; the middle of the image for an empty mask."""
+    """Mean pixel position ``(x, y)`` in pixels; the middle of the image for an empty mask.
+
+    >>> mass_centre(ObjectMask.from_array(np.array([[True, False, False, True, True]])))
+    (2.3333333333333335, 0.0)
+    """
     if mask.is_empty:
         return (mask.size_hw[1] - 1) / 2, (mask.size_hw[0] - 1) / 2
     height = mask.size_hw[0]
@@ -65,14 +83,19 @@ def mass_centre(mask: ObjectMask) -> tuple[float, float]:
 def location_error(
     gt: ObjectMask, pred: ObjectMask, *, diagonal_px: float, by_mass: bool = False, swap_if_empty: bool = True
 ) -> float:
-    """Distance between the centres of two masks as a share of ``diagonal_px``.
+    """Distance between the centres of two masks as a fraction of ``diagonal_px``.
 
     Args:
         gt: ground truth.
         pred: prediction of the same size.
-        diagonal_px: what the distance is divided by; the official evaluator takes ``hypot(480, 480)`` always.
+        diagonal_px: divisor of the distance; ``hypot(480, 480)`` for every image in the official evaluator.
         by_mass: centres of mass instead of centres of bounding boxes.
         swap_if_empty: see :func:`box_centre`.
+
+    >>> gt = ObjectMask.from_array(np.array([[True, False, False, False]]))
+    >>> pred = ObjectMask.from_array(np.array([[False, False, False, True]]))
+    >>> location_error(gt, pred, diagonal_px=10)
+    0.3
     """
     if by_mass:
         a, b = mass_centre(gt), mass_centre(pred)
@@ -82,26 +105,34 @@ def location_error(
 
 
 def contour_radius_px(size_hw: tuple[int, int], tolerance: float = CONTOUR_TOLERANCE) -> int:
-    """How far apart contours may lie: ``ceil(tolerance * diagonal)``, 5 at 270x480 and 6 at 480x480."""
+    """Distance at which contours still match: ``ceil(tolerance * diagonal)``, 5 at 270x480 and 6 at 480x480."""
     return math.ceil(tolerance * math.hypot(*size_hw))
 
 
 def contour_accuracy(
     gt: ObjectMask, pred: ObjectMask, *, tolerance: float = CONTOUR_TOLERANCE, register: bool = False
 ) -> float:
-    """Boundary F-measure of DAVIS (Perazzi et al., 2016), as the official evaluator takes it for shape accuracy.
+    """Boundary F-measure of DAVIS (Perazzi et al., 2016), which the official evaluator uses as contour accuracy.
 
     A pixel is on the contour if it differs from its right, lower or lower-right neighbour within the image.
 
     Args:
         gt: ground truth.
         pred: prediction of the same size.
-        tolerance: share of the diagonal within which contours match.
-        register: first move the prediction by whole pixels so that the centres of mass coincide (rounded half
-            up), both masks on a canvas without edges. The benchmark's page describes the measure so.
+        tolerance: distance within which contours match, as a fraction of the diagonal.
+        register: first shift the prediction by integer pixels so that the centres of mass coincide (rounded half
+            up), both masks on an unbounded canvas, as the benchmark's page describes the measure.
 
     Returns:
-        1 if neither mask has a contour, 0 if only one has.
+        F in ``[0, 1]``: 1 if neither mask has a contour, 0 if only one has.
+
+    >>> array = np.zeros((2, 100, 100), dtype=bool)
+    >>> array[0, 20:60, 20:60] = array[1, 20:60, 24:64] = True
+    >>> gt, shifted = ObjectMask.from_array(array[0]), ObjectMask.from_array(array[1])
+    >>> round(contour_accuracy(gt, shifted), 3)
+    0.512
+    >>> contour_accuracy(gt, shifted, register=True)
+    1.0
     """
     radius = contour_radius_px(gt.size_hw, tolerance)
     if gt == pred:
@@ -113,8 +144,8 @@ def contour_accuracy(
         (ax, ay), (bx, by) = mass_centre(gt), mass_centre(pred)
         b.x += math.floor(ax - bx + 0.5)
         b.y += math.floor(ay - by + 0.5)
-    found_b, found_a = _matched(a, b, radius)
-    precision, recall = found_b / b.count, found_a / a.count
+    matched_b, matched_a = _matched(a, b, radius)
+    precision, recall = matched_b / b.count, matched_a / a.count
     return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
 
 
@@ -129,8 +160,8 @@ class _Contour:
         height, width = mask.size_hw
         x, y, w, h = mask.box_xywh
         inside = crop(mask, x, y, w, h)
-        # One column and row before the box are on the contour too; at the image's end, what lies outside
-        # counts as equal (the official code compares only within the image) or as background (closed).
+        # One column and row before the box are on the contour too; beyond the image's last row and column, pixels
+        # count as equal (the official code compares only within the image) or as background (closed).
         before_x, before_y = int(closed or x > 0), int(closed or y > 0)
         field = np.zeros((w + before_x + 1, h + before_y + 1), dtype=np.uint8)
         field[before_x : before_x + w, before_y : before_y + h] = inside
@@ -144,7 +175,7 @@ class _Contour:
         self.x, self.y = x - before_x, y - before_y
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
-        """The part from (x0, y0) to (x1, y1), excluded, filled with zeros beyond the box."""
+        """The part ``[x0, x1) x [y0, y1)`` as ``(x1 - x0, y1 - y0)`` uint8, zero beyond the box."""
         result = np.zeros((x1 - x0, y1 - y0), dtype=np.uint8)
         w, h = self.pixels.shape
         left, top = max(x0, self.x), max(y0, self.y)
@@ -172,12 +203,12 @@ def _disk(radius: int) -> NDArray[np.uint8]:
 
 
 def _matched(a: _Contour, b: _Contour, radius: int) -> tuple[int, int]:
-    """How many pixels of ``b`` lie within ``radius`` of one of ``a``, and how many of ``a`` of one of ``b``."""
+    """Number of pixels of ``b`` within ``radius`` of one of ``a``, and of ``a`` within ``radius`` of one of ``b``."""
     low_x, low_y = max(a.box[0], b.box[0]) - radius, max(a.box[1], b.box[1]) - radius
     high_x, high_y = min(a.box[2], b.box[2]) + radius, min(a.box[3], b.box[3]) + radius
     if low_x >= high_x or low_y >= high_y:
         return 0, 0
-    # Both pixels of a match lie in both boxes grown by the radius, so nothing outside need be looked at.
+    # Both pixels of a match are in both boxes grown by the radius; pixels outside need no check.
     pa, pb = a.window(low_x, low_y, high_x, high_y), b.window(low_x, low_y, high_x, high_y)
     disk = _disk(radius)
     near_a = cv2.dilate(pa, disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -186,7 +217,15 @@ def _matched(a: _Contour, b: _Contour, radius: int) -> tuple[int, int]:
 
 
 def crop(mask: ObjectMask, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
-    """Decode a part of a mask: ``(width, height)`` bool, columns first. Only the columns asked for are touched."""
+    """Decode a part of a mask as ``(width, height)`` bool, columns first, without decoding other columns.
+
+    Args:
+        mask: the mask.
+        x: left edge in pixels; the part is within the image.
+        y: upper edge.
+        width: of the part.
+        height: of the part.
+    """
     rows = mask.size_hw[0]
     low, high = x * rows, (x + width) * rows
     edges = np.cumsum(mask.runs)

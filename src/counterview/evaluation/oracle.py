@@ -1,8 +1,8 @@
-"""The score that a perfect choice among given proposals would reach: what matching can gain, and what it cannot.
+"""The oracle: the score of the best proposal for every object, which is the most that matching can reach.
 
 Proposals are read from one of
 
-* a folder ``<root>/<take uid>/<camera>/`` with ``<frame>_masks.npz`` (one array ``(N, H, W)``, not zero is inside)
+* a folder ``<root>/<take uid>/<camera>/`` with ``<frame>_masks.npz`` (one array ``(N, H, W)``, nonzero is inside)
   or ``<frame>.json`` (a list of COCO masks ``{"size", "counts"}``, or of objects that hold one as ``segmentation``);
 * a JSON file ``{take uid: {camera: {frame: [COCO mask, …]}}}``.
 """
@@ -24,7 +24,7 @@ from counterview.errors import InputError, MaskError, PathError, ProposalError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.metrics import official_iou
-from counterview.evaluation.protocol import Report, _both_visible, _frames, run_ordered
+from counterview.evaluation.protocol import Report, run_ordered, scored_frames, visible_in_both
 from counterview.evaluation.scorer import LONGEST_SIDE_PX, Scorer, get_protocol
 from counterview.evaluation.table import FrameTable
 from counterview.masks import rle
@@ -39,6 +39,9 @@ MAX_ARRAY_BYTES = 2**31
 class ProposalFiles:
     """Proposals on disk, read for one image at a time.
 
+    Args:
+        path: a folder or a JSON file, see the module's text.
+
     Raises:
         ProposalError: missing, or neither a folder nor a JSON file of the form above.
     """
@@ -49,7 +52,7 @@ class ProposalFiles:
         self._loaded: tuple[str, Any] = ("", None)
 
     def get(self, take: str, camera: str, frame: int) -> list[ObjectMask] | None:
-        """The proposals of one image; ``None`` if none are stored.
+        """The proposals of one image; ``None`` if the image has no entry.
 
         Raises:
             ProposalError: they cannot be read.
@@ -75,7 +78,7 @@ class ProposalFiles:
 
 def _masks(content: Any, path: Path) -> list[ObjectMask]:
     if not isinstance(content, list):
-        raise ProposalError("is no list of masks", path=path, found=type(content).__name__)
+        raise ProposalError("is not a list of masks", path=path, found=type(content).__name__)
     result = []
     for number, entry in enumerate(content):
         if isinstance(entry, dict) and "segmentation" in entry:
@@ -96,7 +99,7 @@ def _read_npz(path: Path) -> list[ObjectMask]:
                 version = np.lib.format.read_magic(stream)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(stream)
-        # Checked before anything is allocated: a header may promise whatever it likes.
+        # Checked before anything is allocated: a header can state any shape.
         size = math.prod(shape) * max(1, dtype.itemsize)
         if size > MAX_ARRAY_BYTES:
             raise ProposalError("is too large", path=path, found=f"{size} bytes", expected=f"up to {MAX_ARRAY_BYTES}")
@@ -110,7 +113,7 @@ def _read_npz(path: Path) -> list[ObjectMask]:
 
 
 @dataclass
-class _Job:
+class _ScoreBestProposal:
     truth: GroundTruth
     proposals: ProposalFiles
     direction: Direction
@@ -122,19 +125,19 @@ class _Job:
         without, problems = 0, []
         rules = accumulator.protocol
         for name, query, target in take.pairs(self.direction):
-            for frame, counts in _frames(rules.walks, take, None, name, query, target):
+            for frame, counts in scored_frames(rules.walks, take, None, name, query, target):
                 if not counts:
                     continue
                 try:
                     gt = take.mask(name, target, frame)
-                    if rules.walks == "both" and not _both_visible(take, name, query, frame, gt):
+                    if rules.walks == "both" and not visible_in_both(take, name, query, frame, gt):
                         continue
-                    found = None if gt is None else self.proposals.get(uid, target, frame)
+                    masks = None if gt is None else self.proposals.get(uid, target, frame)
                 except InputError as error:
                     problems.append(f"take {uid}, {target}, frame {frame}: {error}")
                     continue
-                without += gt is not None and not found
-                best = None if gt is None or not found else _best(gt, found, rules.official_size)
+                without += gt is not None and not masks
+                best = None if gt is None or not masks else _best(gt, masks, rules.official_size)
                 accumulator.add(
                     uid, name, query, target, frame,
                     gt=gt, pred=best, confidence=float(gt is not None), scenario=take.scenario, resize=True,
@@ -148,10 +151,10 @@ def _best(gt: ObjectMask, proposals: list[ObjectMask], official_size: bool) -> O
     size = fit_longest_side(gt.size_hw, LONGEST_SIDE_PX)
     truth: dict[tuple[int, int], ObjectMask] = {}
     for mask in proposals:
-        at = size if official_size else mask.size_hw
-        if at not in truth:
-            truth[at] = resize_mask(gt, at)
-        scores.append(official_iou(truth[at], resize_mask(mask, at)))
+        scored = size if official_size else mask.size_hw
+        if scored not in truth:
+            truth[scored] = resize_mask(gt, scored)
+        scores.append(official_iou(truth[scored], resize_mask(mask, scored)))
     return proposals[int(np.argmax(scores))]
 
 
@@ -164,28 +167,31 @@ def oracle(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Score the best proposal for every visible object; visibility is taken as known.
+    """Score the best proposal, by IoU, for every visible object; visibility is taken from the ground truth.
 
     Args:
         gt: the ground truth.
         proposals: see the module's text.
         direction: ``ego2exo`` or ``exo2ego``.
-        protocol: any but ``lmeec``, which walks predictions.
+        protocol: any but ``lmeec``, which scores only what was predicted.
         workers: processes.
-        progress: called with the takes done and their number.
+        progress: called with the number of takes done and of all takes.
+
+    Returns:
+        The oracle's report; its notes count objects without proposals.
 
     Raises:
-        ProposalError: nothing can be read.
+        ProposalError: no proposal can be read.
         InputError: an unknown name, or the protocol ``lmeec``.
     """
     rules = get_protocol(protocol)
     if rules.walks == "prediction":
-        raise InputError("a perfect choice has no predictions to walk", found=f"protocol {rules.name}")
+        raise InputError("the oracle has no predictions to walk", found=f"protocol {rules.name}")
     truth = gt if isinstance(gt, GroundTruth) else GroundTruth(gt)
     files = proposals if isinstance(proposals, ProposalFiles) else ProposalFiles(proposals)
     way = check_direction(direction)
     table, without, problems = FrameTable(), 0, list[str]()
-    for done, part in enumerate(_parts(_Job(truth, files, way, rules.name), truth, workers), start=1):
+    for done, part in enumerate(_parts(_ScoreBestProposal(truth, files, way, rules.name), truth, workers), start=1):
         table.extend(part[0])
         without += part[1]
         problems += part[2]
@@ -199,5 +205,5 @@ def oracle(
     return Report(rules.name, way, files.path, truth.path, table, totals, notes)
 
 
-def _parts(job: _Job, truth: GroundTruth, workers: int) -> Iterator[tuple[FrameTable, int, list[str]]]:
+def _parts(job: _ScoreBestProposal, truth: GroundTruth, workers: int) -> Iterator[tuple[FrameTable, int, list[str]]]:
     return run_ordered(job, truth.takes, workers)

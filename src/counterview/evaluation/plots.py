@@ -1,4 +1,4 @@
-"""Small plots as SVG text, so that a report is one file that opens anywhere."""
+"""Small plots as SVG text, so that a report is a single file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 14, 36
 
 
 def safe_text(value: object) -> str:
-    """Text for a page: escaped, with what cannot be printed or encoded replaced."""
+    """Text for a page: escaped, with characters that cannot be printed or encoded replaced."""
     text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     return html.escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
@@ -50,47 +50,47 @@ def _frame(body: list[str], x_label: str, y_label: str, top: float, names: Seque
 
 
 def success_curve(systems: Sequence[tuple[str, NDArray[np.float64]]]) -> str:
-    """Share of visible object-frames with at least each IoU.
+    """Fraction of visible object-frames with at least each IoU, as SVG.
 
     Args:
-        systems: a name and ``(N,)`` IoU for each.
+        systems: a name and ``(N,)`` IoU in ``[0, 1]`` for each.
     """
     thresholds = np.linspace(0, 1, 51)
     body = []
     for k, (_, values) in enumerate(systems):
-        shares = [float((values >= t).mean()) if len(values) else 0.0 for t in thresholds]
-        points = " ".join(f"{_x(t, 0, 1):.1f},{_y(s, 1):.1f}" for t, s in zip(thresholds, shares, strict=True))
+        fractions = [float((values >= t).mean()) if len(values) else 0.0 for t in thresholds]
+        points = " ".join(f"{_x(t, 0, 1):.1f},{_y(s, 1):.1f}" for t, s in zip(thresholds, fractions, strict=True))
         body.append(f'<polyline points="{points}" fill="none" stroke="{COLORS[k % len(COLORS)]}" stroke-width="2"/>')
     for t in (0, 0.25, 0.5, 0.75, 1):
         body.append(f'<text x="{_x(t, 0, 1):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{t:g}</text>')
-    return _frame(body, "IoU of at least", "share of visible objects", 1.0, [name for name, _ in systems])
+    return _frame(body, "IoU of at least", "fraction of visible objects", 1.0, [name for name, _ in systems])
 
 
 def bars(systems: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], y_label: str, top: float = 1.0) -> str:
-    """Bars side by side for each label; a value that is NaN has no bar.
+    """Bars side by side for each label, as SVG; NaN has no bar.
 
     Args:
-        systems: a name and one value a label for each.
+        systems: a name and one value per label for each.
         labels: under the groups of bars.
         y_label: beside the axis.
         top: upper end of the axis.
     """
     body = []
-    room = (WIDTH - _LEFT - _RIGHT) / max(1, len(labels))
-    width = room * 0.8 / max(1, len(systems))
+    slot = (WIDTH - _LEFT - _RIGHT) / max(1, len(labels))
+    width = slot * 0.8 / max(1, len(systems))
     for k, (name, values) in enumerate(systems):
         for i, value in enumerate(values):
             if math.isnan(value):
                 continue
             y = _y(min(value, top), top)
-            x = _LEFT + i * room + room * 0.1 + k * width
+            x = _LEFT + i * slot + slot * 0.1 + k * width
             tip = f"<title>{safe_text(f'{name}: {labels[i]}: {value:.3f}')}</title>"
             body.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{HEIGHT - _BOTTOM - y:.1f}" '
                 f'fill="{COLORS[k % len(COLORS)]}">{tip}</rect>'
             )
     for i, label in enumerate(labels):
-        x = _LEFT + (i + 0.5) * room
-        short = label if len(label) <= max(4, int(room / 6)) else label[: max(3, int(room / 6) - 1)] + "…"
+        x = _LEFT + (i + 0.5) * slot
+        short = label if len(label) <= max(4, int(slot / 6)) else label[: max(3, int(slot / 6) - 1)] + "…"
         body.append(f'<text x="{x:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{safe_text(short)}</text>')
     return _frame(body, "", y_label, top, [name for name, _ in systems])

@@ -1,4 +1,4 @@
-"""Prediction files: the official format, which O-MaMa and LM-EEC write as well, one take at a time.
+"""Prediction files in the official format of Ego-Exo4D Correspondence, which O-MaMa and LM-EEC write, take by take.
 
 ``{"ego-exo": {"version", "challenge", "results": {take: {"masks": {object: {"<query>_<target>": {frame:
 {"pred_mask": {"size", "counts"}, "confidence"}}}}, "subsample_idx"}}}, "exo-ego": …}``. Folders of masks are read
@@ -26,14 +26,19 @@ MAX_MASK_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What is predicted for one object in one frame, not yet decoded."""
+class PredictedMask:
+    """The prediction for one object in one frame, not yet decoded.
+
+    Attributes:
+        raw_mask: as stored: COCO run lengths, or an :class:`ObjectMask`.
+        raw_confidence: as stored.
+    """
 
     raw_mask: Any
     raw_confidence: Any
 
     def confidence(self) -> float:
-        """A finite number. A list of one number, as O-MaMa's script writes it, is read as that number.
+        """The confidence as a finite number. A list of one number, as O-MaMa's script writes it, is unwrapped.
 
         Raises:
             PredictionError: anything else, NaN and infinity among them.
@@ -42,7 +47,7 @@ class Prediction:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if not isinstance(value, (int, float)) or not _finite(value):
-            raise PredictionError("the confidence is no finite number", found=repr(self.raw_confidence)[:40])
+            raise PredictionError("the confidence is not a finite number", found=repr(self.raw_confidence)[:40])
         return float(value)
 
     def mask(self) -> ObjectMask:
@@ -67,7 +72,7 @@ class Prediction:
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond what a float can hold
+    except OverflowError:  # an integer beyond the range of a float
         return False
 
 
@@ -76,8 +81,8 @@ class TakePredictions(Protocol):
 
     problems: list[str]
 
-    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
-        """What is predicted for an object in a frame; ``None`` if nothing is."""
+    def get(self, name: str, query: str, target: str, frame: int) -> PredictedMask | None:
+        """The prediction for an object in a frame; ``None`` if there is no entry."""
         ...
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
@@ -85,7 +90,7 @@ class TakePredictions(Protocol):
         ...
 
     def pairs(self) -> Iterator[tuple[str, str, int]]:
-        """``(object, pair of cameras as written, number of frames)`` of everything there is."""
+        """``(object, pair of cameras as written, number of frames)`` of every entry."""
         ...
 
 
@@ -105,7 +110,7 @@ class PredictionSource(Protocol):
         ...
 
     def load(self, direction: Direction, uid: str) -> TakePredictions | None:
-        """The predictions of one take; ``None`` if there are none."""
+        """The predictions of one take; ``None`` if it has no entry."""
         ...
 
 
@@ -121,12 +126,12 @@ class JsonTake:
             masks = {}
         self.objects: dict[str, dict[str, dict[int, Any]]] = {}
         for name, pairs in masks.items():
-            known = self.objects.setdefault(name, {})
+            by_pair = self.objects.setdefault(name, {})
             if not isinstance(pairs, dict):
                 self.problems.append(f"object {name!r}: no pairs of cameras")
                 continue
             for pair, frames in pairs.items():
-                known[pair] = self._frames(f"object {name!r}, cameras {pair!r}", frames)
+                by_pair[pair] = self._frames(f"object {name!r}, cameras {pair!r}", frames)
 
     def _frames(self, where: str, frames: Any) -> dict[int, Any]:
         if not isinstance(frames, dict):
@@ -144,15 +149,15 @@ class JsonTake:
         pairs = self.objects.get(name, {})
         return pairs.get(f"{query}_{target}") or pairs.get(f"{query}__{target}") or {}
 
-    def get(self, name: str, query: str, target: str, frame: int) -> Prediction | None:
+    def get(self, name: str, query: str, target: str, frame: int) -> PredictedMask | None:
         """See :class:`TakePredictions`."""
-        found = self._pair(name, query, target)
-        if frame not in found:
+        entries = self._pair(name, query, target)
+        if frame not in entries:
             return None
-        entry = found[frame]
+        entry = entries[frame]
         if not isinstance(entry, dict):
-            return Prediction(None, None)
-        return Prediction(entry.get("pred_mask"), entry.get("confidence"))
+            return PredictedMask(None, None)
+        return PredictedMask(entry.get("pred_mask"), entry.get("confidence"))
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
         """See :class:`TakePredictions`."""
@@ -166,10 +171,13 @@ class JsonTake:
 
 
 class PredictionFile:
-    """A prediction file, indexed when it is opened; the takes are read when they are asked for.
+    """A prediction file, indexed when it is opened; a take is read when it is loaded.
 
-    LM-EEC's script writes the key ``ego-exo`` for both directions. What the camera pairs themselves say wins over
-    the key, and :attr:`notes` tells so.
+    LM-EEC's script writes the key ``ego-exo`` for both directions. The direction of the camera pairs takes precedence
+    over the key; :attr:`notes` reports it.
+
+    Args:
+        path: the file.
 
     Raises:
         PredictionError: missing, not JSON, or without a direction.
@@ -180,24 +188,24 @@ class PredictionFile:
         self.notes: list[str] = []
         self._spans: dict[Direction, dict[str, Span]] = {}
         keys = index_object(self.path, (), error=PredictionError)
-        known = [(direction, key) for direction, key in KEY_OF.items() if key in keys]
-        if not known:
+        present = [(direction, key) for direction, key in KEY_OF.items() if key in keys]
+        if not present:
             raise PredictionError(
-                "is no prediction file",
+                "is not a prediction file",
                 path=path,
                 found="the keys " + (", ".join(repr(k[:40]) for k in sorted(keys)[:5]) or "of an empty object"),
                 expected="'ego-exo' or 'exo-ego'",
             )
-        for direction, key in known:
+        for direction, key in present:
             spans = index_object(self.path, (key, "results"), error=PredictionError)
-            says = self._direction_of(spans) or direction
-            if says != direction and KEY_OF[says] not in keys:
-                self.notes.append(f"the key is {key!r}, but the camera pairs are {says}: read as {says}")
-                direction = says
+            actual = self._direction_of(spans) or direction
+            if actual != direction and KEY_OF[actual] not in keys:
+                self.notes.append(f"the key is {key!r}, but the camera pairs are {actual}: read as {actual}")
+                direction = actual
             self._spans[direction] = spans
 
     def _direction_of(self, spans: Mapping[str, Span]) -> Direction | None:
-        """The direction that the first pair of cameras tells."""
+        """The direction of the first pair of cameras; ``None`` if no pair shows it."""
         for uid, span in list(spans.items())[:20]:
             for _, pair, _ in JsonTake(read_span(self.path, span, uid, error=PredictionError)).pairs():
                 first = is_ego(pair.split("_")[0])
@@ -215,12 +223,12 @@ class PredictionFile:
         return tuple(self._spans.get(direction, ()))
 
     def load(self, direction: Direction, uid: str) -> JsonTake | None:
-        """The predictions of one take; ``None`` if there are none."""
+        """The predictions of one take; ``None`` if it has no entry."""
         span = self._spans.get(direction, {}).get(uid)
         return None if span is None else JsonTake(read_span(self.path, span, uid, error=PredictionError))
 
     def header(self, direction: Direction) -> dict[str, Any]:
-        """What stands beside ``results``: ``version`` and ``challenge``."""
+        """``version`` and ``challenge``, which are stored beside ``results``."""
         for key in KEY_OF.values():
             if key == KEY_OF[direction]:
                 names = index_object(self.path, (key,), error=PredictionError)
@@ -231,19 +239,6 @@ class PredictionFile:
         return {}
 
 
-def open_predictions(path: str | os.PathLike[str]) -> PredictionSource:
-    """Open a prediction file or folder.
-
-    Raises:
-        PredictionError: it is none that is known.
-    """
-    if Path(path).is_dir():
-        from counterview.evaluation.folders import open_folder
-
-        return open_folder(Path(path))
-    return PredictionFile(path)
-
-
 def iter_takes(path: str | os.PathLike[str], direction: Direction) -> Iterator[tuple[str, Any]]:
-    """The parsed takes of one direction of a prediction file, one after the other, as they are stored."""
+    """The uid and parsed content of each take of one direction of a prediction file, as stored."""
     return iter_object(path, (KEY_OF[direction], "results"), error=PredictionError)

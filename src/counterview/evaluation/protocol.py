@@ -1,4 +1,4 @@
-"""From a ground truth and a prediction file to scores, take by take and on several cores."""
+"""Score a prediction file against a ground truth, take by take and on several cores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ from counterview.data.dataset import DIRECTIONS, Direction, check_direction
 from counterview.errors import InputError, MaskError, PredictionError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
-from counterview.evaluation.predictions import (
-    Prediction,
-    PredictionSource,
-    TakePredictions,
-    open_predictions,
-)
+from counterview.evaluation.open import open_predictions
+from counterview.evaluation.predictions import PredictedMask, PredictionSource, TakePredictions
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
 from counterview.evaluation.table import FrameTable
 from counterview.types import ObjectMask
@@ -35,7 +31,7 @@ _R = TypeVar("_R")
 
 
 class IncompletePredictions(PredictionError):
-    """Predictions that are missing, or cannot be read, where the protocol needs them.
+    """Predictions that the protocol needs are missing or cannot be read.
 
     Attributes:
         lines: one for each object and pair of cameras, with the frames.
@@ -57,7 +53,7 @@ class Report:
         predictions: the file or folder.
         ground_truth: the file or folder.
         table: every object in every frame.
-        totals: what the table adds up to.
+        totals: of the table.
         notes: what was skipped or left out, one line each, with counts.
     """
 
@@ -70,7 +66,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
-        """What ``counterview evaluate --json`` prints."""
+        """The values that ``counterview evaluate --json`` prints."""
         return {"protocol": self.protocol, "direction": self.direction, **self.totals.to_json()}
 
 
@@ -101,15 +97,18 @@ def evaluate(
     """Score one prediction file in one direction.
 
     Args:
-        gt: a :class:`GroundTruth` or what one can be opened from.
-        predictions: an opened source, or a path for :func:`open_predictions`.
+        gt: a :class:`GroundTruth`, or a path that it opens.
+        predictions: an opened source, or a path for :func:`counterview.evaluation.open_predictions`.
         direction: ``ego2exo`` or ``exo2ego``; may be left out if the file holds only one.
         protocol: a name among :data:`counterview.evaluation.scorer.PROTOCOLS`.
-        missing: ``"error"``, or ``"count-absent"`` to count what is missing as "not visible, empty mask".
+        missing: ``"error"``, or ``"count-absent"`` to count a missing prediction as "not visible, empty mask".
         split: of a prepared folder.
-        allow_missing_takes: go on if takes of the split were not prepared.
+        allow_missing_takes: continue if takes of the split were not prepared.
         workers: processes; the result does not depend on it.
-        progress: called with the takes done and their number.
+        progress: called with the number of takes done and of all takes.
+
+    Returns:
+        Totals, the table of every object in every frame, and notes.
 
     Raises:
         IncompletePredictions: predictions are missing or malformed; the error lists all of them.
@@ -120,7 +119,7 @@ def evaluate(
     source = open_predictions(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions
     way = _direction(source, direction)
     if missing not in ("error", "count-absent"):
-        raise InputError("no such way to treat missing predictions", found=missing, expected="error or count-absent")
+        raise InputError("no such treatment of missing predictions", found=missing, expected="error or count-absent")
     if truth.missing_takes and not allow_missing_takes:
         raise InputError(
             f"{len(truth.missing_takes)} takes of the split were not prepared",
@@ -128,7 +127,7 @@ def evaluate(
             found=", ".join(truth.missing_takes[:5]),
             fix="Prepare them, or score the others with --allow-missing-takes.",
         )
-    job = _Job(truth, source, way, rules.name, missing)
+    job = _ScoreTake(truth, source, way, rules.name, missing)
     # LM-EEC's script walks the predictions, so takes without any are not even opened.
     predicted = set(source.takes(way))
     takes = [uid for uid in truth.takes if uid in predicted] if rules.walks == "prediction" else list(truth.takes)
@@ -159,7 +158,7 @@ def _direction(source: PredictionSource, direction: str | None) -> Direction:
 
 
 @dataclass
-class _Job:
+class _ScoreTake:
     """Scores one take; sent to the worker processes once for each take."""
 
     truth: GroundTruth
@@ -170,17 +169,17 @@ class _Job:
 
     def __call__(self, uid: str) -> _TakeResult:
         take = self.truth.load(uid)
-        found = self.source.load(self.direction, uid)
+        predictions = self.source.load(self.direction, uid)
         accumulator = Scorer(self.protocol)
         result = _TakeResult(accumulator.table, skipped=[f"take {uid}: {p}" for p in take.problems])
         result.assumed_annotated = not take.has_annotated_frames
-        known: set[tuple[str, str]] = set()
+        scored: set[tuple[str, str]] = set()
         for name, query, target in take.pairs(self.direction):
-            known.update({(name, f"{query}_{target}"), (name, f"{query}__{target}")})
-            _score_pair(result, accumulator, take, found, name, query, target, self.missing)
-        if found is not None:
-            result.skipped += [f"take {uid}: prediction: {p}" for p in found.problems]
-            result.surplus = sum(n for name, pair, n in found.pairs() if (name, pair) not in known)
+            scored.update({(name, f"{query}_{target}"), (name, f"{query}__{target}")})
+            _score_pair(result, accumulator, take, predictions, name, query, target, self.missing)
+        if predictions is not None:
+            result.skipped += [f"take {uid}: prediction: {p}" for p in predictions.problems]
+            result.surplus = sum(n for name, pair, n in predictions.pairs() if (name, pair) not in scored)
         return result
 
 
@@ -188,7 +187,7 @@ def _score_pair(
     result: _TakeResult,
     accumulator: Scorer,
     take: GroundTruthTake,
-    found: TakePredictions | None,
+    predictions: TakePredictions | None,
     name: str,
     query: str,
     target: str,
@@ -197,14 +196,14 @@ def _score_pair(
     where = f"take {take.uid}, object {name!r}, {query} -> {target}"
     absent: list[int] = []
     broken: dict[str, list[int]] = {}
-    for frame, counts in _frames(accumulator.protocol.walks, take, found, name, query, target):
-        prediction = None if found is None else found.get(name, query, target, frame)
+    for frame, counts in scored_frames(accumulator.protocol.walks, take, predictions, name, query, target):
+        prediction = None if predictions is None else predictions.get(name, query, target, frame)
         if not counts:
             result.unscored_missing += prediction is None
             continue
         try:
             gt = take.mask(name, target, frame)
-            if accumulator.protocol.walks == "both" and not _both_visible(take, name, query, frame, gt):
+            if accumulator.protocol.walks == "both" and not visible_in_both(take, name, query, frame, gt):
                 continue
         except MaskError as error:
             result.skipped.append(f"{where}, frame {frame}: ground truth: {error}")
@@ -219,29 +218,40 @@ def _score_pair(
             broken.setdefault(str(error), []).append(frame)
     if absent:
         result.missing_frames += len(absent)
-        result.missing.append(f"{where}: frames {_ranges(absent)}")
-    result.broken += [f"{where}: frames {_ranges(frames)}: {problem}" for problem, frames in broken.items()]
+        result.missing.append(f"{where}: frames {frame_ranges(absent)}")
+    result.broken += [f"{where}: frames {frame_ranges(frames)}: {problem}" for problem, frames in broken.items()]
 
 
-def _frames(
-    walks: str, take: GroundTruthTake, found: TakePredictions | None, name: str, query: str, target: str
+def scored_frames(
+    walks: str, take: GroundTruthTake, predictions: TakePredictions | None, name: str, query: str, target: str
 ) -> Iterator[tuple[int, bool]]:
-    """Frames of a pair, and whether they are scored."""
+    """Frames of an object in a pair of cameras, and whether each is scored.
+
+    Args:
+        walks: see :class:`counterview.evaluation.scorer.Protocol`.
+        take: the ground truth.
+        predictions: needed for ``walks="prediction"`` only.
+        name: of the object.
+        query: camera.
+        target: camera.
+    """
     if walks == "prediction":
-        yield from ((frame, True) for frame in (found.frames(name, query, target) if found is not None else ()))
+        frames = () if predictions is None else predictions.frames(name, query, target)
+        yield from ((frame, True) for frame in frames)
         return
     tracks = take.objects[name]
     annotated_frames = tracks[target].annotated_frames
     for frame in tracks[query].masks:
         if walks == "both":
-            # A mask in both views is what this protocol is about, whether or not the frame is listed as annotated.
+            # This protocol needs a mask in both views, whether or not the frame is listed as annotated.
             if frame in tracks[target].masks:
                 yield frame, True
         else:
             yield frame, annotated_frames is None or frame in annotated_frames
 
 
-def _both_visible(take: GroundTruthTake, name: str, query: str, frame: int, gt: ObjectMask | None) -> bool:
+def visible_in_both(take: GroundTruthTake, name: str, query: str, frame: int, gt: ObjectMask | None) -> bool:
+    """Whether an object has pixels in the query camera and in the target camera (``gt``)."""
     source = take.mask(name, query, frame)
     return gt is not None and source is not None and not gt.is_empty and not source.is_empty
 
@@ -254,13 +264,13 @@ def _add(
     target: str,
     frame: int,
     gt: ObjectMask | None,
-    prediction: Prediction | None,
+    prediction: PredictedMask | None,
 ) -> None:
     if prediction is None:
         mask, confidence = None, 0.0
     else:
         confidence = prediction.confidence()
-        # Where the object is absent nobody looks at the mask, whatever it is.
+        # Where the object is absent, the mask is not scored and may be anything.
         mask = prediction.mask() if gt is not None else None
     accumulator.add(
         take.uid,
@@ -276,13 +286,14 @@ def _add(
     )
 
 
-def _ranges(frames: list[int]) -> str:
+def frame_ranges(frames: list[int]) -> str:
+    """Frame numbers as text, sorted; the first twelve and the count of longer lists."""
     shown = ", ".join(map(str, sorted(frames)[:12]))
     return f"{shown}, … ({len(frames)} in all)" if len(frames) > 12 else shown
 
 
 class _Lines:
-    """What was left out of a whole run; a bounded number of lines of each kind, and their true number."""
+    """What was left out of all takes: a bounded number of lines of each kind, and their total count."""
 
     def __init__(self) -> None:
         self.missing: list[str] = []
@@ -310,7 +321,7 @@ class _Lines:
             parts.append(f"{self.frames} predictions are missing")
         if self.broken:
             parts.append(f"{len(self.broken)} groups of predictions cannot be read")
-        fix = "Mend the file" + (", or count them as absent: --missing count-absent" if lost else "")
+        fix = "Correct the file" + (", or count them as absent: --missing count-absent" if lost else "")
         raise IncompletePredictions(" and ".join(parts), [*lost, *self.broken], path=path, fix=fix + ".")
 
     def notes(self, truth: GroundTruth, extra_takes: list[str], missing: Missing) -> list[str]:
@@ -331,7 +342,7 @@ class _Lines:
             notes.append(f"{len(truth.missing_takes)} takes of the split were not prepared and are not scored")
         if self.assumed:
             notes.append(
-                "the ground truth does not say which frames were looked at: every query frame counts as looked at"
+                "the ground truth does not state which frames were annotated: every query frame counts as annotated"
             )
         if self.skipped_count:
             notes.append(f"{self.skipped_count} entries were left out:")
@@ -340,7 +351,7 @@ class _Lines:
 
 
 def run_ordered(job: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """Results in the order of ``items``; at most a few items per worker are under way at once."""
+    """Results of ``job`` in the order of ``items``; at most four items per worker are submitted at once."""
     if workers <= 1:
         yield from map(job, items)
         return

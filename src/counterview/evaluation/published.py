@@ -1,7 +1,6 @@
-"""Scores that others have published, with where they stand, on which split and by which protocol.
+"""Published scores of other systems, with source, split and protocol.
 
-They live in one file, ``published.yaml`` beside this module. A number is worth comparing with only where split and
-protocol are the same.
+They are in ``published.yaml`` beside this module. Numbers are comparable only where split and protocol are the same.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ class PaperSource:
     """A publication.
 
     Attributes:
-        title: its title, or the name of the system if no more is known.
-        venue: where it appeared.
-        arxiv: its number there.
+        title: its title, or the name of the system.
+        venue: conference and year.
+        arxiv: identifier, if it has one.
     """
 
     title: str
@@ -48,7 +47,7 @@ class PublishedScore:
     """One published row, both directions. Lists are ``[ego2exo, exo2ego]``, in the units of the file.
 
     Raises:
-        ConfigError: an unknown split or protocol, a number out of range, or no number at all.
+        ConfigError: an unknown split or protocol, a number out of range, or no IoU.
     """
 
     tables: tuple[str, ...]
@@ -76,12 +75,12 @@ class PublishedScore:
             if any(v is not None and not 0 <= v <= top for v in getattr(self, name)):
                 problems.append(f"{name} is {list(getattr(self, name))}, expected 0 to {top}")
         if self.iou_percent == (None, None):
-            problems.append(f"{self.system}: no number")
+            problems.append(f"{self.system}: no IoU")
         if problems:
             raise ConfigError("; ".join(problems))
 
     def score(self, measure: str, direction: Direction) -> float | None:
-        """A measure of :data:`counterview.evaluation.scorer.MEASURES` as a share from 0 to 1; ``None`` if unpublished.
+        """A measure of :data:`counterview.evaluation.scorer.MEASURES` in ``[0, 1]``; ``None`` if unpublished.
 
         Raises:
             KeyError: no such measure.
@@ -95,10 +94,10 @@ class PublishedScore:
 
 @dataclass(frozen=True)
 class Published:
-    """The whole file.
+    """All published scores.
 
     Attributes:
-        sources: by the names that :attr:`PublishedScore.source` uses.
+        sources: by the keys of :attr:`PublishedScore.source`.
         scores: every row.
     """
 
@@ -118,12 +117,15 @@ class Published:
 def load_published(path: str | os.PathLike[str] = FILE) -> Published:
     """Read published scores.
 
+    Args:
+        path: a YAML file in the form of ``published.yaml``.
+
     Raises:
-        ConfigError: the file is missing or not of its form; every problem is named.
+        ConfigError: the file is missing or malformed; every problem is named.
     """
-    return _own() if Path(path) == FILE else load_config(Published, path)
+    return _bundled() if Path(path) == FILE else load_config(Published, path)
 
 
 @cache
-def _own() -> Published:
+def _bundled() -> Published:
     return load_config(Published, FILE)

@@ -1,4 +1,4 @@
-"""A report as one HTML page without scripts or outside files, and the same numbers as JSON."""
+"""A report as one HTML page without scripts or external files, and the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ TITLES = {
     "balanced_accuracy": "Balanced accuracy",
 }
 BREAKDOWN_TITLES = {
-    "size": "Size of the object in the target view (share of the image)",
+    "size": "Size of the object in the target view (fraction of the image)",
     "scenario": "Scenario",
     "camera": "Exo camera",
-    "visibility": "Visibility: truth, prediction",
+    "visibility": "Visibility: ground truth, prediction",
     "frame": "Frame number",
     "take": "Take",
 }
@@ -43,9 +43,9 @@ class Comparison:
     """Prediction files scored alike, side by side.
 
     Attributes:
-        reports: one for each file, same direction and protocol; the first is what the others are compared with.
-        names: what they are called.
-        oracle: the score of a perfect choice among proposals, if it was asked for.
+        reports: one for each file, same direction and protocol; the others are compared with the first.
+        names: of the reports.
+        oracle: the score of the best proposals, optional.
         intervals: for each report.
         differences: for each report after the first, with the number of frames compared.
     """
@@ -60,11 +60,16 @@ class Comparison:
 def compare(reports: Sequence[Report], oracle: Report | None = None, *, seed: int = 0) -> Comparison:
     """Put reports of one direction and protocol side by side, with intervals and paired differences.
 
+    Args:
+        reports: at least one.
+        oracle: of :func:`counterview.evaluation.oracle.oracle`.
+        seed: of the bootstrap.
+
     Raises:
-        ValueError: no report, or of different protocols or directions.
+        ValueError: no report, or reports of different protocols or directions.
     """
     if len({(r.protocol, r.direction) for r in reports}) != 1:
-        raise ValueError("only scores of one protocol and one direction stand side by side")
+        raise ValueError("only reports of one protocol and one direction can be compared")
     result = Comparison(list(reports), _names([r.predictions for r in reports]), oracle)
     result.intervals = [intervals(r.table, r.protocol, seed=seed) for r in reports]
     result.differences = [differences(reports[0].table, r.table, r.protocol, seed=seed) for r in reports[1:]]
@@ -72,13 +77,13 @@ def compare(reports: Sequence[Report], oracle: Report | None = None, *, seed: in
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """File names, with folders where the names alone are not different."""
+    """File names; numbered paths where the names are not unique."""
     names = [p.stem or str(p) for p in paths]
     return names if len(set(names)) == len(names) else [f"{k + 1}: {p}" for k, p in enumerate(paths)]
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything on the page as plain values, without the images."""
+    """The content of the page as plain values, without the images."""
     systems = []
     for report, name, spread in zip(comparison.reports, comparison.names, comparison.intervals, strict=True):
         systems.append({
@@ -89,7 +94,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             "breakdown": {kind: [_group(g) for g in _parts(report, kind)] for kind in KINDS},
             "notes": report.notes,
         })  # fmt: skip
-    paired = [
+    differences_json = [
         {
             "first": comparison.names[0],
             "second": name,
@@ -100,16 +105,16 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
                     "interval": [_number(d.interval.low), _number(d.interval.high)],
                     "p_value": _number(d.p_value),
                 }
-                for m, d in found.items()
+                for m, d in paired.items()
             },
         }
-        for name, (found, frames) in zip(comparison.names[1:], comparison.differences, strict=True)
+        for name, (paired, frames) in zip(comparison.names[1:], comparison.differences, strict=True)
     ]
     result: dict[str, Any] = {
         "counterview": __version__,
         "ground_truth": str(comparison.reports[0].ground_truth),
         "systems": systems,
-        "differences": paired,
+        "differences": differences_json,
     }
     if comparison.oracle is not None:
         result["perfect_choice"] = {**comparison.oracle.to_json(), "notes": comparison.oracle.notes}
@@ -125,7 +130,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _writable(value: Any) -> Any:
-    """Half characters, which names in JSON may hold, as escapes: no UTF-8 file can hold them."""
+    """Lone surrogates, which JSON names may hold and UTF-8 files may not, as escapes."""
     if isinstance(value, dict):
         return {k: _writable(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -150,16 +155,19 @@ def write_report(
     """Write ``<stem>.html`` and ``<stem>.json`` into ``folder``.
 
     Args:
-        folder: made if it is not there.
-        comparison: what to show.
-        truth: the ground truth that was scored against.
+        folder: made if it does not exist.
+        comparison: to show.
+        truth: the ground truth of the reports.
         sources: the predictions, in the order of the reports.
         frames: a prepared folder with images, for the best and worst cases.
-        cases: how many of each are shown.
+        cases: number of best and of worst cases.
         stem: name of the files.
 
     Returns:
-        the page.
+        Path of the page.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     page = Path(folder) / f"{stem}.html"
     body = [_header(comparison), _scores(comparison), _paired(comparison), _curves(comparison)]
@@ -205,14 +213,14 @@ def _scores(comparison: Comparison) -> str:
         cells = [safe_text(name)]
         for measure in MEASURES:
             i = spread[measure]
-            wide = "" if math.isnan(i.low) else f"<br><small>{i.low:.4f} to {i.high:.4f}</small>"
-            cells.append(_value(getattr(totals, measure)) + wide)
+            interval = "" if math.isnan(i.low) else f"<br><small>{i.low:.4f} to {i.high:.4f}</small>"
+            cells.append(_value(getattr(totals, measure)) + interval)
         rows.append([*cells, *(str(getattr(totals, n)) for n in ("frames", "visible", "absent", "missing"))])
     if comparison.oracle is not None:
         totals = comparison.oracle.totals
         cells = [_value(getattr(totals, m)) if m != "balanced_accuracy" else "–" for m in MEASURES]
         counts = [str(getattr(totals, n)) for n in ("frames", "visible", "absent", "missing")]
-        rows.append(["<i>perfect choice among the proposals</i>", *cells, *counts])
+        rows.append(["<i>oracle: best proposals</i>", *cells, *counts])
     head = ["Predictions", *TITLES.values(), "Object-frames", "Visible", "Absent", "Missing"]
     return (
         "<h2>Totals</h2>" + _table(head, rows) + "<p class=note>Below each score: 95 % interval, bootstrap over takes. "
@@ -224,9 +232,9 @@ def _paired(comparison: Comparison) -> str:
     if not comparison.differences:
         return ""
     rows = []
-    for name, (found, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
+    for name, (paired, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
         for measure in MEASURES:
-            d = found[measure]
+            d = paired[measure]
             rows.append([
                 safe_text(f"{name} − {comparison.names[0]}"), TITLES[measure], f"{d.value:+.4f}",
                 f"{_value(d.interval.low)} to {_value(d.interval.high)}", _value(d.p_value), str(frames),
@@ -238,9 +246,9 @@ def _paired(comparison: Comparison) -> str:
 def _curves(comparison: Comparison) -> str:
     shown = [*zip(comparison.names, comparison.reports, strict=True)]
     if comparison.oracle is not None:
-        shown.append(("perfect choice", comparison.oracle))
+        shown.append(("oracle", comparison.oracle))
     curve = plots.success_curve([(n, r.table["iou"][r.table["gt_visible"]]) for n, r in shown])
-    return f"<h2>Share of objects above an IoU</h2>{curve}"
+    return f"<h2>Fraction of objects above an IoU</h2>{curve}"
 
 
 def _breakdown(comparison: Comparison, kind: str) -> str:
@@ -250,7 +258,7 @@ def _breakdown(comparison: Comparison, kind: str) -> str:
         return ""
     by_label = [{g.label: g.totals.iou for g in groups} for groups in parts]
     values = [
-        (n, [found.get(k, math.nan) for k in labels]) for n, found in zip(comparison.names, by_label, strict=True)
+        (n, [scores.get(k, math.nan) for k in labels]) for n, scores in zip(comparison.names, by_label, strict=True)
     ]
     plot = plots.bars(values, labels, "IoU") if len(labels) <= 24 else ""
     rows = [
@@ -287,18 +295,18 @@ def _cases(title: str, cases: Sequence[Case]) -> str:
             f"location {_value(row.location_error, 3)}. {row.query_camera} to {row.target_camera}, take {row.take}"
         )
         figures.append(f"<figure>{images}<figcaption>{safe_text(text)}</figcaption></figure>")
-    legend = "<p class=note>Left the query, right the target. Blue: only truth; red: only prediction; green: both.</p>"
+    legend = "<p class=note>Left: query; right: target. Blue: only ground truth; red: only prediction; green: both.</p>"
     return f"<h2>{safe_text(title)}</h2>{legend}<div class=cases>{''.join(figures)}</div>"
 
 
 def _notes(comparison: Comparison) -> str:
-    said = [(n, r.notes) for n, r in zip(comparison.names, comparison.reports, strict=True) if r.notes]
+    systems = [(n, r.notes) for n, r in zip(comparison.names, comparison.reports, strict=True) if r.notes]
     if comparison.oracle is not None and comparison.oracle.notes:
-        said.append(("perfect choice", comparison.oracle.notes))
-    if not said:
+        systems.append(("oracle", comparison.oracle.notes))
+    if not systems:
         return ""
     lists = [
-        f"<h3>{safe_text(n)}</h3><ul>{''.join(f'<li>{safe_text(x)}</li>' for x in notes)}</ul>" for n, notes in said
+        f"<h3>{safe_text(n)}</h3><ul>{''.join(f'<li>{safe_text(x)}</li>' for x in notes)}</ul>" for n, notes in systems
     ]
     return "<h2>Notes</h2>" + "".join(lists)
 

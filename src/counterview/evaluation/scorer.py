@@ -1,8 +1,10 @@
-"""Protocols of scoring, and the accumulator that applies one: what training's validation uses as well.
+"""Protocols of scoring, and the accumulator that applies one; validation in training uses it as well.
 
 >>> scorer = Scorer("official")
->>> scorer.add("take", "cup", "aria01", "cam01", 30, gt=mask, pred=mask, confidence=0.9)
->>> scorer.totals().iou
+>>> mask = ObjectMask.from_array(np.ones((540, 960), dtype=bool))
+>>> row = scorer.add("take", "cup", "aria01", "cam01", 30, gt=mask, pred=mask, confidence=0.9, resize=True)
+>>> round(scorer.totals().iou, 4)
+1.0
 """
 
 from __future__ import annotations
@@ -23,25 +25,25 @@ from counterview.types import ObjectMask
 
 LONGEST_SIDE_PX = 480
 CONFIDENCE_THRESHOLD = 0.5
-"""A prediction says "visible" when its confidence is larger; one half itself says "not visible"."""
+"""An object is predicted visible if the confidence is above this; at exactly one half it is not."""
 
 OFFICIAL_DIAGONAL_PX = math.hypot(480, 480)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Rules by which predictions become numbers. Numbers of different protocols never share a table.
+    """Rules of scoring. Numbers of different protocols are not comparable and never share a table.
 
     Attributes:
         name: as on the command line.
-        title: one line for people.
-        official_size: masks are compared at longer side 480; else at the prediction's own size.
-        own_diagonal: location error is a share of the image's own diagonal; else of ``hypot(480, 480)``.
-        walks: ``"query"``: every frame with a query mask that was looked at in the target camera;
-            ``"prediction"``: whatever was predicted; ``"both"``: frames with pixels in both cameras.
+        title: one line.
+        official_size: masks are compared at longer side 480; else at the prediction's size.
+        own_diagonal: location error is a fraction of the image's diagonal; else of ``hypot(480, 480)``.
+        walks: frames that are scored. ``"query"``: those with a query mask that were annotated in the target camera;
+            ``"prediction"``: those that were predicted; ``"both"``: those with pixels in both cameras.
         empty_is_absent: a ground truth without a pixel, at the size of scoring, counts as not visible.
-        by_mass: centres of mass for the location error, and no swapped axes for empty masks.
-        register: contour accuracy after the centres of mass were brought together.
+        by_mass: location error between centres of mass, without swapped axes for empty masks.
+        register: contour accuracy after aligning the centres of mass.
         frame_average: average over the objects of a frame first, then over frames; else over all at once.
     """
 
@@ -87,28 +89,28 @@ def get_protocol(name: str | Protocol) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        InputError: there is none.
+        InputError: no such protocol.
     """
     if isinstance(name, Protocol):
         return name
     if name not in PROTOCOLS:
-        raise InputError(f"no protocol {name!r}", expected=" or ".join(PROTOCOLS))
+        raise InputError(f"no such protocol: {name!r}", expected=" or ".join(PROTOCOLS))
     return PROTOCOLS[name]
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What a table adds up to. A measure of which there is nothing to average is NaN.
+    """Means over the rows of a table. A measure without rows to average is NaN.
 
     Attributes:
         iou: mean over the visible object-frames.
-        location_error: mean, smaller is better.
-        contour_accuracy: mean.
+        location_error: likewise; smaller is better.
+        contour_accuracy: likewise.
         balanced_accuracy: mean of the recalls of "visible" and "not visible"; of one class if only one occurs.
-        frames: object-frames that were scored.
-        visible: those in which the object can be seen.
-        absent: those in which it cannot.
-        missing: those without a prediction, counted as "not visible, empty mask".
+        frames: number of object-frames that were scored.
+        visible: of these, with a visible object.
+        absent: of these, without.
+        missing: of these, without a prediction, counted as "not visible, empty mask".
     """
 
     iou: float
@@ -131,7 +133,7 @@ MEASURES = ("iou", "location_error", "contour_accuracy", "balanced_accuracy")
 
 
 def scored_size(gt_size_hw: tuple[int, int], protocol: str | Protocol = "official") -> tuple[int, int] | None:
-    """Height and width that predictions must have for an image of that size; ``None`` if any will do."""
+    """``(H, W)`` that predictions must have for an image of that size, in pixels; ``None`` if any size is accepted."""
     return fit_longest_side(gt_size_hw, LONGEST_SIDE_PX) if get_protocol(protocol).official_size else None
 
 
@@ -182,10 +184,17 @@ def score_frame(protocol: Protocol, gt: ObjectMask | None, pred: ObjectMask | No
 
 
 class Scorer:
-    """Takes predictions one at a time and keeps their scores.
+    """Scores predictions one at a time and keeps the scores.
 
     Args:
-        protocol: a name among :data:`PROTOCOLS`.
+        protocol: a name among :data:`PROTOCOLS`, or a protocol.
+
+    Attributes:
+        protocol: the rules.
+        table: the scores so far, a :class:`FrameTable`.
+
+    Raises:
+        InputError: no such protocol.
     """
 
     def __init__(self, protocol: str | Protocol = "official") -> None:
@@ -212,22 +221,25 @@ class Scorer:
         Args:
             take: uid of the take.
             object: name of the object.
-            query_camera: where it was pointed at.
-            target_camera: where it was looked for.
+            query_camera: in which the object is given.
+            target_camera: in which it is searched.
             frame: frame number.
             gt: its mask in the target camera at native size; ``None`` if it is not visible there.
-            pred: the prediction; ``None`` counts as an empty mask. Not looked at if ``gt`` is ``None``.
-            confidence: how sure the prediction is that the object is visible; over one half says yes.
-            scenario: of the take, for break-downs.
-            resize: bring the prediction to the size that the protocol asks for, by nearest neighbour, instead
-                of refusing another size.
-            missing: note that nothing was predicted.
+            pred: the prediction; ``None`` counts as an empty mask. Ignored if ``gt`` is ``None``.
+            confidence: predicted probability that the object is visible; above one half counts as visible.
+            scenario: of the take, for breakdowns.
+            resize: resize the prediction to the size that the protocol requires (nearest neighbour) instead of
+                refusing another size.
+            missing: record that there was no prediction.
+
+        Returns:
+            The row that was added to :attr:`table`.
 
         Raises:
-            PredictionError: the mask has the wrong size, or the confidence is no finite number.
+            PredictionError: the mask has the wrong size, or the confidence is not a finite number.
         """
         if not missing and not math.isfinite(confidence):
-            raise PredictionError("a confidence is a finite number", found=confidence)
+            raise PredictionError("the confidence is not a finite number", found=confidence)
         if resize and gt is not None and pred is not None and self.protocol.official_size:
             pred = resize_mask(pred, fit_longest_side(gt.size_hw, LONGEST_SIDE_PX))
         values = score_frame(self.protocol, gt, pred)
@@ -248,30 +260,38 @@ class Scorer:
         return row
 
     def totals(self) -> Totals:
-        """Add up what was scored so far."""
+        """Means over the scores so far."""
         return totals(self.table, self.protocol)
 
 
 def totals(table: FrameTable, protocol: str | Protocol = "official") -> Totals:
-    """Add up a table. The sums are exact, so the order of the rows does not matter."""
+    """Means over a table, averaged as the protocol does. Sums are exact, so the order of the rows does not matter."""
     rules = get_protocol(protocol)
-    seen = table["gt_visible"]
+    visible = table["gt_visible"]
     means = {}
     for name in ("iou", "location_error", "contour_accuracy"):
-        values = table[name][seen]
-        means[name] = _mean(_by_frame(table, values, seen) if rules.frame_average else values.tolist())
+        values = table[name][visible]
+        means[name] = _mean(_by_frame(table, values, visible) if rules.frame_average else values.tolist())
     return Totals(
         **means,
-        balanced_accuracy=balanced_accuracy(seen, table["pred_visible"]),
+        balanced_accuracy=balanced_accuracy(visible, table["pred_visible"]),
         frames=len(table),
-        visible=int(seen.sum()),
-        absent=int((~seen).sum()),
+        visible=int(visible.sum()),
+        absent=int((~visible).sum()),
         missing=int(table["missing"].sum()),
     )
 
 
 def balanced_accuracy(gt_visible: NDArray[np.bool_], pred_visible: NDArray[np.bool_]) -> float:
-    """Mean of the recalls of the classes that occur in ``gt_visible``, both ``(N,)`` bool; NaN for N = 0."""
+    """Mean of the recalls of the classes that occur in ``gt_visible``; NaN for N = 0.
+
+    Args:
+        gt_visible: ``(N,)`` bool.
+        pred_visible: ``(N,)`` bool.
+
+    >>> balanced_accuracy(np.array([True, True, True, False]), np.array([True, True, False, False]))
+    0.8333333333333333
+    """
     recalls = [
         float((pred_visible == gt_visible)[gt_visible == k].mean()) for k in (False, True) if (gt_visible == k).any()
     ]
@@ -279,7 +299,7 @@ def balanced_accuracy(gt_visible: NDArray[np.bool_], pred_visible: NDArray[np.bo
 
 
 def frame_groups(table: FrameTable) -> NDArray[np.int64]:
-    """``(N,)`` a number for each row, equal for the objects of one frame of one pair of cameras."""
+    """``(N,)`` int64, equal for the rows of one frame of one pair of cameras of one take."""
     keys = np.stack([table.codes("take"), table.codes("query_camera"), table.codes("target_camera"), table["frame"]])
     return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1) if len(table) else np.empty(0, dtype=np.int64)
 

@@ -1,4 +1,4 @@
-"""The scores of every object in every frame, as columns."""
+"""The scores of every object in every frame, stored as columns."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class FrameScore:
     Attributes:
         take: uid of the take.
         object: name of the object.
-        query_camera: where it was pointed at.
-        target_camera: where it was looked for.
+        query_camera: in which the object is given.
+        target_camera: in which it is searched.
         frame: frame number.
-        gt_visible: whether it can be seen in the target camera, as the protocol counts it.
-        pred_visible: whether the confidence is over one half.
-        confidence: what the prediction says, NaN if there is none.
-        iou: 0 to 1; NaN where the object is not visible, like the next five.
+        gt_visible: whether it is visible in the target camera, by the rules of the protocol.
+        pred_visible: whether the confidence is above one half.
+        confidence: of the prediction; NaN if it is missing.
+        iou: 0 to 1; NaN where the object is not visible, as are the next five.
         contour_accuracy: 0 to 1.
-        contour_accuracy_unregistered: the same without moving the prediction (protocol ``corrected`` only).
-        location_error: distance of the centres as a share of the diagonal.
+        contour_accuracy_unregistered: the same without shifting the prediction (protocol ``corrected`` only).
+        location_error: distance of the centres as a fraction of the diagonal.
         gt_area_px: pixels of the ground truth at the size of scoring.
         pred_area_px: pixels of the prediction.
         height: of the masks as scored, in pixels; 0 where the object is not visible.
         width: of the masks as scored, in pixels.
-        missing: whether there was no prediction and it was counted as absent.
+        missing: whether the prediction was missing and counted as absent.
         group: the scenario of the take, or an empty text.
     """
 
@@ -64,7 +64,7 @@ class FrameScore:
 
 COLUMNS = tuple(f.name for f in fields(FrameScore))
 _TEXT = ("take", "object", "query_camera", "target_camera", "group")
-_WHOLE = ("frame", "height", "width")
+_INTEGERS = ("frame", "height", "width")
 _FLAGS = ("gt_visible", "pred_visible", "missing")
 KEY = ("take", "object", "query_camera", "target_camera", "frame")
 
@@ -75,7 +75,8 @@ class FrameTable:
     def __init__(self) -> None:
         self._texts: dict[str, int] = {}
         self._columns: dict[str, array[Any]] = {
-            name: array("q" if name in _TEXT or name in _WHOLE else "b" if name in _FLAGS else "d") for name in COLUMNS
+            name: array("q" if name in _TEXT or name in _INTEGERS else "b" if name in _FLAGS else "d")
+            for name in COLUMNS
         }
 
     def __len__(self) -> int:
@@ -101,7 +102,7 @@ class FrameTable:
         """One column, ``(N,)``: bool, int64, float64, or an object array of texts.
 
         Raises:
-            KeyError: there is no such column.
+            KeyError: no such column.
         """
         values = np.array(self._columns[name])
         if name in _TEXT:
@@ -110,14 +111,22 @@ class FrameTable:
             return texts[values] if len(values) else np.empty(0, dtype=object)
         if name in _FLAGS:
             return values.astype(np.bool_)
-        return values.astype(np.int64) if name in _WHOLE else values.astype(np.float64)
+        return values.astype(np.int64) if name in _INTEGERS else values.astype(np.float64)
 
     def codes(self, name: str) -> NDArray[np.int64]:
-        """A text column as ``(N,)`` whole numbers, equal where the texts are."""
+        """A text column as ``(N,)`` int64 codes, equal where the texts are.
+
+        Raises:
+            KeyError: no such column.
+        """
         return np.array(self._columns[name], dtype=np.int64)
 
     def row(self, index: int) -> FrameScore:
-        """One row."""
+        """Row ``index``, from 0.
+
+        Raises:
+            IndexError: no such row.
+        """
         values: dict[str, Any] = {name: self._columns[name][index] for name in COLUMNS}
         texts = list(self._texts)
         values.update({name: texts[values[name]] for name in _TEXT})
@@ -134,7 +143,14 @@ class FrameTable:
             yield FrameScore(**row)
 
     def select(self, keep: NDArray[np.bool_] | Sequence[int]) -> FrameTable:
-        """The rows that a mask or a list of indices names, as a new table."""
+        """Some of the rows as a new table.
+
+        Args:
+            keep: ``(N,)`` bool mask, or indices in any order.
+
+        Raises:
+            IndexError: an index, or the mask's length, does not fit.
+        """
         result = FrameTable()
         result._texts = dict(self._texts)
         index = np.asarray(keep)
@@ -146,10 +162,10 @@ class FrameTable:
         return result
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.csv`` or ``.parquet`` file, whole or not at all. NaN is an empty cell in CSV.
+        """Write a ``.csv`` or ``.parquet`` file, completely or not at all. NaN is an empty cell in CSV.
 
         Raises:
-            InputError: another ending.
+            InputError: another file name extension.
             MissingExtraError: Parquet without pyarrow.
         """
         path = Path(path)
@@ -175,17 +191,22 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return "" if value != value else repr(value)
     if isinstance(value, str):
-        # A text that a spreadsheet would run as a formula, or bytes that no UTF-8 file can hold.
+        # Texts that a spreadsheet would run as a formula, and lone surrogates, which UTF-8 cannot encode.
         value = value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
         return f"'{value}" if value[:1] in ("=", "+", "@") else value
     return value
 
 
 def check_table_path(path: str | os.PathLike[str]) -> None:
-    """Check that :meth:`FrameTable.write` can write this file, before hours are spent on its contents."""
+    """Check that :meth:`FrameTable.write` can write this file, before hours are spent on its contents.
+
+    Raises:
+        InputError: another file name extension than ``.csv`` and ``.parquet``.
+        MissingExtraError: Parquet without pyarrow.
+    """
     ending = Path(path).suffix.lower()
     if ending not in (".csv", ".parquet"):
-        raise InputError("cannot tell the table's format", path=path, expected="an ending .csv or .parquet")
+        raise InputError("the table's format is unknown", path=path, expected="a name ending in .csv or .parquet")
     if ending == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

@@ -169,6 +169,27 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -
         handle.write(save(plain, metadata={"format": "pt"}))
 
 
+def write_model(
+    folder: str | os.PathLike[str], header: Mapping[str, Any], card: str, weights: Mapping[str, Tensor]
+) -> None:
+    """Write the three files of a model: ``README.md``, ``config.json`` and, last, ``model.safetensors``.
+
+    Args:
+        folder: made where it does not exist.
+        header: content of ``config.json``.
+        card: text of ``README.md``.
+        weights: content of ``model.safetensors``, on any device.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    with atomic_write(folder / CARD_NAME, "w") as handle:
+        handle.write(card)
+    write_json(folder / CONFIG_NAME, dict(header))
+    write_tensors(folder / WEIGHTS_NAME, weights)
+
+
 def read_released(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The state dict in a file that others released, ``.safetensors`` or torch's, without running code from it.
 
@@ -210,10 +231,22 @@ def load_strictly(model: nn.Module, state: Mapping[str, Any], path: str | os.Pat
 
 
 def check_state(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
-    """Check that weights are exactly those of a model (which may lie on the ``meta`` device).
+    """Check that weights are exactly those of a model (which may lie on the ``meta`` device), and finite.
 
     Raises:
         CheckpointError: see :func:`load_strictly`.
+    """
+    check_architecture(model, state, path)
+    bad = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    if bad:
+        raise CheckpointError(f"the weights are not finite: {shortened(bad)}", path=path)
+
+
+def check_architecture(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
+    """Check that weights have the names, shapes and kinds of a model's, whatever their values.
+
+    Raises:
+        CheckpointError: names every weight that is missing, unknown, of another shape or not a tensor.
     """
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own if name not in state]
@@ -230,9 +263,6 @@ def check_state(model: nn.Module, state: Mapping[str, Any], path: str | os.PathL
             problems.append(f"{name} is of dtype {given.dtype}, expected floating point")
     if problems:
         raise CheckpointError(f"the weights are of another architecture: {shortened(problems)}", path=path)
-    bad = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
-    if bad:
-        raise CheckpointError(f"the weights are not finite: {shortened(bad)}", path=path)
 
 
 def shortened(lines: Sequence[str], limit: int = _SHOWN) -> str:
@@ -319,11 +349,7 @@ class Pretrained:
         Each file is whole or not there.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / CARD_NAME, "w") as handle:
-            handle.write(self.card(name=folder.name))
-        write_json(folder / CONFIG_NAME, self.header())
-        write_tensors(folder / WEIGHTS_NAME, cast(nn.Module, self).state_dict())
+        write_model(folder, self.header(), self.card(name=folder.name), cast(nn.Module, self).state_dict())
         return folder
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:

@@ -1,1 +1,1 @@
-"""The papers' tables, row by row: what is trained, predicted and scored for each, and what was published."""
+"""The papers' tables, row by row: what each trains, predicts and scores, beside the published numbers."""

@@ -1,4 +1,4 @@
-"""From a table and a data set to the steps that make its rows, checked before any of them is run."""
+"""From a table and a data set to the steps that produce its rows, all checked before the first is run."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.inference import bundled
 from counterview.inference.zoo import find_recipe
-from counterview.reproduce.tables import Model, Row, Table
+from counterview.reproduce.tables import Model, PaperTable, TableRow
 from counterview.training.recipe import Recipe, load_recipe
 
 TABLETOP_NAME = "tabletop_"
-"""Names of synthetic takes begin so."""
+"""Names of synthetic takes begin with this."""
 
 _GET_EGOEXO = (
-    "Ego-Exo4D is licensed by its owners: ask at https://ego-exo4d-data.org, download with `egoexo -o egoexo "
+    "Ego-Exo4D is licensed by its owners: apply at https://ego-exo4d-data.org, download with `egoexo -o egoexo "
     "--benchmarks relations --parts metadata annotations takes`, run `counterview prepare egoexo egoexo/prepared`, and "
-    "give --data egoexo/prepared; or make synthetic takes and add --tabletop (docs/reproduce.md)."
+    "give --data egoexo/prepared; or render synthetic takes and add --tabletop (docs/reproduce.md)."
 )
 _GET_TABLETOP = (
-    "Make synthetic takes: `counterview tabletop takes --takes 40 --split train=24,val=6,test=10`, `counterview "
+    "Render synthetic takes: `counterview tabletop takes --takes 40 --split train=24,val=6,test=10`, `counterview "
     "prepare takes takes/prepared`, then give --data takes/prepared."
 )
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A model that has to be had once: one or both directions of a row.
+    """A model that is obtained once, for one or both directions of a row.
 
     Attributes:
-        row: which row.
-        directions: that it answers.
-        model: how it comes about, with the direction filled in.
-        recipe: its file and contents; ``None`` for a shipped model.
-        folder: where what it leaves lies.
-        base: folder of the trained run; another one's where only settings of inference differ.
+        row: of the table.
+        directions: that it predicts.
+        model: how it is obtained, with the direction filled in.
+        recipe: its file and contents; ``None`` for a bundled model.
+        folder: of its files.
+        base: folder of the trained run; that of another unit where only settings of inference differ.
     """
 
-    row: Row
+    row: TableRow
     directions: tuple[Direction, ...]
     model: Model
     recipe: tuple[Path, Recipe] | None
@@ -52,35 +52,36 @@ class Unit:
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is anything to train: nearest neighbour and shipped models have nothing."""
+        """Whether it is trained: nearest neighbour and bundled models are not."""
         if self.recipe is None:
             return False
         model = self.recipe[1].config.model
         return bool(getattr(getattr(model, "omama", model), "matching_head", True))
 
     def predictions(self, split: str, takes: int | None) -> Path:
-        """The prediction file."""
+        """Path of the prediction file."""
         return self.folder / (f"predictions-{split}" + (f"-{takes}" if takes else "") + ".json")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided before the first step.
+    """All decisions before the first step.
 
     Attributes:
-        table: which table.
+        table: to reproduce.
         data: the data set's folder.
         dataset: the takes that are scored.
-        split: which split they are.
-        tabletop: whether the takes are synthetic ones.
-        stand_in: whether synthetic takes stand in the place of Ego-Exo4D, under its recipes.
+        split: of these takes.
+        tabletop: whether the takes are synthetic.
+        stand_in: whether synthetic takes replace Ego-Exo4D, under its recipes.
         units: models, in order.
-        skipped: rows that are left out, and why.
-        out: folder of everything.
-        takes: how many takes are scored; all if not given.
+        skipped: title of each row that is left out, and why.
+        out: folder of all runs, predictions and scores.
+        takes: number of takes that are scored; ``None`` for all.
+        overrides: ``key=value`` applied to every recipe that is trained.
     """
 
-    table: Table
+    table: PaperTable
     data: Path
     dataset: Dataset
     split: str
@@ -94,14 +95,14 @@ class Plan:
 
     @property
     def data_title(self) -> str:
-        """The data set in words. Synthetic takes are never called anything else."""
+        """The data set in words. Synthetic takes are always called synthetic."""
         kind = "Tabletop, synthetic takes" if self.tabletop else "Ego-Exo4D Correspondence"
-        place = " in the place of Ego-Exo4D" if self.stand_in else ""
-        return f"{kind}{place}, split {self.split}, {len(self.dataset)} takes"
+        stand_in = " in the place of Ego-Exo4D" if self.stand_in else ""
+        return f"{kind}{stand_in}, split {self.split}, {len(self.dataset)} takes"
 
 
 def make_plan(
-    table: Table,
+    table: PaperTable,
     data: str | os.PathLike[str] | None,
     out: Path,
     *,
@@ -111,17 +112,17 @@ def make_plan(
     takes: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Plan:
-    """Decide which models are needed for a table, and check that data and recipes are there and fit.
+    """Decide which models a table needs, and check that data and recipes exist and fit.
 
     Args:
-        table: which one.
+        table: to reproduce.
         data: prepared folder or release.
-        out: where runs, predictions and scores are kept.
-        tabletop: small recipes, for synthetic takes.
-        split: one of the table's; its first if not given.
-        rows: names of the rows to make; all if not given.
-        takes: score only the first ones.
-        overrides: ``key=value`` laid over every recipe that is trained.
+        out: folder for runs, predictions and scores.
+        tabletop: use the small recipes for synthetic takes.
+        split: one of the table's; its first by default.
+        rows: names of the rows to reproduce; all by default.
+        takes: number of takes to score, the first ones; all by default.
+        overrides: ``key=value`` applied to every recipe that is trained.
 
     Raises:
         InputError: no data, no such split or row, or synthetic takes expected and not found.
@@ -135,10 +136,10 @@ def make_plan(
     chosen = split or next(iter(table.splits))
     if chosen not in table.splits:
         raise InputError(f"the table {table.name} has no split {chosen!r}", expected=" or ".join(table.splits))
-    known = [row.name for row in table.rows]
-    unknown = [name for name in rows or () if name not in known]
+    names = [row.name for row in table.rows]
+    unknown = [name for name in rows or () if name not in names]
     if unknown:
-        raise InputError(f"the table {table.name} has no row {unknown[0]!r}", expected=", ".join(known))
+        raise InputError(f"the table {table.name} has no row {unknown[0]!r}", expected=", ".join(names))
     if takes is not None and takes < 1:
         raise InputError("at least one take must be scored", found=takes)
     folder = Path(data)
@@ -146,7 +147,7 @@ def make_plan(
     synthetic = dataset.takes[0].name.startswith(TABLETOP_NAME)
     if tabletop and not synthetic:
         raise InputError(
-            "--tabletop is for synthetic takes, and these are none", path=folder, found=dataset.takes[0].name,
+            "--tabletop is for synthetic takes, and these are not", path=folder, found=dataset.takes[0].name,
             fix="Leave --tabletop out.",
         )  # fmt: skip
     skipped: dict[str, str] = {}
@@ -160,7 +161,7 @@ def make_plan(
                 skipped[row.title] = row.why_not
             continue
         if model.shipped and model.shipped not in bundled.available():
-            skipped[row.title] = "this installation does not hold it"
+            skipped[row.title] = "this installation does not have it"
             continue
         units += _units(table, row, model, folder, out, overrides)
     if any(unit.is_trained for unit in units):
@@ -189,8 +190,10 @@ def _open(folder: Path, split: str, tabletop: bool) -> Dataset:
     return dataset
 
 
-def _units(table: Table, row: Row, model: Model, data: Path, out: Path, overrides: Sequence[str]) -> Iterator[Unit]:
-    """One unit, or one for each direction where the recipe names it."""
+def _units(
+    table: PaperTable, row: TableRow, model: Model, data: Path, out: Path, overrides: Sequence[str]
+) -> Iterator[Unit]:
+    """One unit, or one for each direction if the recipe contains ``{direction}``."""
     if model.shipped:
         yield Unit(row, table.directions, model, None, out / model.shipped, out / model.shipped)
         return
@@ -203,55 +206,56 @@ def _units(table: Table, row: Row, model: Model, data: Path, out: Path, override
         )
         path = find_recipe(filled.recipe)
         if path is None:
-            raise ConfigError(f"the recipe {filled.recipe} is not there", fix="Give the source tree's recipes/ folder.")
-        laid = [*filled.overrides, *overrides, f"data.root={data}"]
-        recipe = load_recipe(path, laid)
+            raise ConfigError(
+                f"the recipe {filled.recipe} was not found", fix="Give the source tree's recipes/ folder."
+            )
+        changes = [*filled.overrides, *overrides]
+        recipe = load_recipe(path, [*changes, f"data.root={data}"])
         name = filled.recipe.replace("/", "-")
-        own = [*filled.overrides, *overrides]
-        if own:
-            name += "-" + hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
+        if changes:
+            name += "-" + hashlib.sha256("\n".join(changes).encode()).hexdigest()[:8]
         base = out / name
-        place = out / "-".join([name, *filled.settings.values()]) if filled.settings else base
-        yield Unit(row, directions, filled, (path, recipe), place, base / "run")
+        folder = out / "-".join([name, *filled.settings.values()]) if filled.settings else base
+        yield Unit(row, directions, filled, (path, recipe), folder, base / "run")
 
 
 def commands(plan: Plan) -> list[str]:
-    """The steps in order, as the commands that do each of them alone."""
+    """The steps in order, each as a command that runs it alone."""
     lines: list[str] = []
-    seen: set[Path] = set()
+    listed: set[Path] = set()
     for unit in plan.units:
         predictions = unit.predictions(plan.split, plan.takes)
         source = unit.model.shipped
         if unit.recipe is not None:
             path, _ = unit.recipe
-            laid = " ".join([*unit.model.overrides, *plan.overrides, f"data.root={plan.data}"])
+            overrides = " ".join([*unit.model.overrides, *plan.overrides, f"data.root={plan.data}"])
             source = str(unit.base / "model")
             if not unit.is_trained:
                 source = str(unit.folder / "recipe.yaml")
-                lines.append(f"write {source}: {path} with {laid}")
-            elif unit.base not in seen:
-                lines.append(f"counterview train {path} {laid} --out {unit.base} --resume")
-            seen.add(unit.base)
+                lines.append(f"write {source}: {path} with {overrides}")
+            elif unit.base not in listed:
+                lines.append(f"counterview train {path} {overrides} --out {unit.base} --resume")
+            listed.add(unit.base)
             if unit.model.settings:
                 source = str(unit.folder / "model")
                 lines.append(f"write {source}: {unit.base / 'model'} with {dict(unit.model.settings)}")
         way = unit.directions[0] if len(unit.directions) == 1 else "both"
-        if predictions not in seen:
+        if predictions not in listed:
             lines.append(
                 f"counterview predict {source} {plan.data} --split {plan.split} --direction {way} --out {predictions}"
             )
-        seen.add(predictions)
-        share = "" if plan.table.fraction == 1 else f"   # {plan.table.fraction:.0%} of the pairs"
+        listed.add(predictions)
+        fraction = "" if plan.table.fraction == 1 else f"   # {plan.table.fraction:.0%} of the pairs"
         for direction in unit.directions:
             lines.append(
                 f"counterview evaluate --gt {plan.data} --split {plan.split} --pred {predictions} --direction "
-                f"{direction} --protocol {plan.table.protocol}{share}"
+                f"{direction} --protocol {plan.table.protocol}{fraction}"
             )
     return lines
 
 
 def check_images(plan: Plan) -> str:
-    """Open the first take and one image of each of its cameras; a line that says what was seen.
+    """Open the first take and one image of each of its cameras, and describe them in one line.
 
     Raises:
         InputError: the take or an image cannot be read.

@@ -11,7 +11,7 @@ from typing import Any
 from counterview.data.dataset import Direction
 from counterview.evaluation.published import PublishedScore, load_published
 from counterview.evaluation.scorer import MEASURES, PROTOCOLS
-from counterview.reproduce.tables import Table, get_table
+from counterview.reproduce.tables import PaperTable, get_table
 
 SHORT = {"iou": "IoU", "location_error": "LE", "contour_accuracy": "CA", "balanced_accuracy": "BA"}
 ARROWS: dict[Direction, str] = {"ego2exo": "ego to exo", "exo2ego": "exo to ego"}
@@ -21,13 +21,13 @@ Cells = list[list[str]]
 
 def headline(results: Mapping[str, Any]) -> list[str]:
     """Table, data set and protocol, one line each."""
-    share = ""
+    fraction = ""
     if results["fraction"] < 1:
-        share = f", {results['fraction']:.0%} of the pairs (our choice: the published one is not known)"
+        fraction = f", {results['fraction']:.0%} of the pairs (our choice: the published one is not known)"
     rules = PROTOCOLS[results["protocol"]]
     lines = [
         f"{results['table']}: {results['title']}",
-        f"data: {results['data']}{share}",
+        f"data: {results['data']}{fraction}",
         f"protocol: {rules.name} ({rules.title})",
     ]
     if results["overrides"]:
@@ -36,7 +36,13 @@ def headline(results: Mapping[str, Any]) -> list[str]:
 
 
 def our_rows(results: Mapping[str, Any], direction: Direction, *, spans: bool = True) -> Cells:
-    """A header and a line for each of our rows and of those scored from files, in one direction."""
+    """A header and a line for each of our rows and of those scored from files, in one direction.
+
+    Args:
+        results: of :func:`counterview.reproduce.run.results`.
+        direction: of the rows.
+        spans: add the 95 % intervals.
+    """
     cells = [[ARROWS[direction], *(SHORT[m] for m in MEASURES)]]
     for row in results["rows"]:
         if row["direction"] == direction:
@@ -46,9 +52,9 @@ def our_rows(results: Mapping[str, Any], direction: Direction, *, spans: bool = 
 
 
 def published_rows(results: Mapping[str, Any]) -> tuple[Cells, Cells]:
-    """Published rows of the split that was scored, and those of other splits; each says its protocol and source."""
+    """Published rows of the split that was scored, and those of other splits; each with its protocol and source."""
     table = get_table(results["table"])
-    near = table.splits[results["split"]]
+    comparable = table.splits[results["split"]]
     ways = " / ".join(ARROWS[d] for d in table.directions)
     header = [f"published: {ways}", *(SHORT[m] for m in MEASURES), "split", "protocol", "source"]
     same, other = [header], [header]
@@ -56,16 +62,16 @@ def published_rows(results: Mapping[str, Any]) -> tuple[Cells, Cells]:
     for entry in load_published().of_table(table.name):
         source = str(sources[entry.source]) + ("" if entry.read == "paper" else ", as compiled by others")
         line = [entry.system, *_published(entry, table), entry.split, entry.protocol, source]
-        (same if entry.split in near else other).append(line)
+        (same if entry.split in comparable else other).append(line)
     return same, other
 
 
-def _published(entry: PublishedScore, table: Table) -> list[str]:
+def _published(entry: PublishedScore, table: PaperTable) -> list[str]:
     cells = []
     for measure in MEASURES:
         values = [entry.score(measure, d) for d in table.directions]
-        known = any(v is not None for v in values)
-        cells.append(" / ".join("-" if v is None else f"{v:.4g}" for v in values) if known else "-")
+        published = any(v is not None for v in values)
+        cells.append(" / ".join("-" if v is None else f"{v:.4g}" for v in values) if published else "-")
     return cells
 
 
@@ -77,7 +83,7 @@ def _score(entry: Mapping[str, Any] | None, spans: bool) -> str:
 
 
 def text_table(cells: Cells) -> list[str]:
-    """Columns of even width."""
+    """Lines with aligned columns; columns without a value are left out."""
     keep = [i for i in range(len(cells[0])) if i == 0 or any(row[i] not in ("-", "") for row in cells[1:])]
     rows = [[row[i] for i in keep] for row in cells]
     widths = [max(len(row[i]) for row in rows) for i in range(len(keep))]
@@ -86,14 +92,19 @@ def text_table(cells: Cells) -> list[str]:
 
 
 def markdown_table(cells: Cells) -> list[str]:
-    """The same for a page."""
+    """The same as Markdown."""
     keep = [i for i in range(len(cells[0])) if i == 0 or any(row[i] not in ("-", "") for row in cells[1:])]
     rows = [[row[i].replace("|", "\\|") for i in keep] for row in cells]
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(keep), *rows[1:])]
 
 
 def page(results: Mapping[str, Any], draw: Any = text_table) -> list[str]:
-    """Everything of one table, line by line. Synthetic and real data never share a table."""
+    """A whole page for one table, line by line. Synthetic and real data never share a table.
+
+    Args:
+        results: of :func:`counterview.reproduce.run.results`.
+        draw: :func:`text_table` or :func:`markdown_table`.
+    """
     lines = [*headline(results), ""]
     if results["rows"]:
         for direction in get_table(results["table"]).directions:
@@ -133,5 +144,5 @@ def machine() -> dict[str, Any]:
 
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was noted while scoring, each once."""
+    """The notes of scoring, without repetitions."""
     return list(dict.fromkeys(f"{row['title']}, {row['direction']}: {n}" for row in rows for n in row["notes"]))

@@ -1,4 +1,4 @@
-"""Do the steps of a plan: train or load, predict, score. What is done is kept, and found again."""
+"""Run the steps of a plan: train or load, predict, score. Finished steps are kept and not repeated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from counterview.data.formats.release import annotation_path, is_release
 from counterview.data.pairs import enumerate_pairs, subset
 from counterview.errors import InputError
 from counterview.evaluation.groundtruth import GroundTruth
-from counterview.evaluation.predictions import PredictionSource, open_predictions
+from counterview.evaluation.open import open_predictions
+from counterview.evaluation.predictions import PredictionSource
 from counterview.evaluation.protocol import Missing, evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import intervals
@@ -25,26 +26,27 @@ from counterview.inference.loading import load_take_predictor
 from counterview.inference.zoo import TRACKERS, method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 from counterview.reproduce.plan import Plan, Unit
+from counterview.training.identity import current_recipe, flat
 from counterview.training.recipe import FREE_TO_CHANGE
 
 PAIRS_SEED = 42
-"""Of the share of the pairs that some tables score; the published share is not known."""
+"""Seed of the fraction of pairs that some tables score; the published selection is not known."""
 
 
 def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[dict[str, Any]]:
-    """Make the rows of a plan, one after the other.
+    """Reproduce the rows of a plan, one after the other.
 
     Args:
-        plan: what to do.
-        device: where networks run.
+        plan: of :func:`counterview.reproduce.plan.make_plan`.
+        device: of the networks.
         progress: show bars on standard error.
 
     Yields:
         One result for each row and direction; see :func:`score`.
 
     Raises:
-        InputError: what lies in the folder was made from another recipe or data.
-        CounterviewError: whatever goes wrong in training, predicting and scoring.
+        InputError: the folder holds results of another recipe or other data.
+        CounterviewError: any error of training, predicting and scoring.
     """
     for unit in plan.units:
         about = _model(unit, progress=progress)
@@ -56,7 +58,11 @@ def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[
 
 
 def external(plan: Plan, name: str, path: Path, missing: Missing = "error") -> Iterator[dict[str, Any]]:
-    """Score the predictions of another system beside ours, in the directions that the file holds."""
+    """Score the predictions of another system beside ours, in the directions that the file holds.
+
+    Raises:
+        InputError: it holds none of the table's directions.
+    """
     source = open_predictions(path)
     ways = [d for d in plan.table.directions if d in source.directions]
     if not ways:
@@ -71,7 +77,7 @@ def external(plan: Plan, name: str, path: Path, missing: Missing = "error") -> I
 
 
 def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
-    """Train, or find what was trained; what is known of it, for the results."""
+    """Train, unless that is done; a description of the model for the results."""
     if unit.recipe is None:
         return {"model": f"{unit.model.shipped}, shipped"}
     from counterview.training.fit import fit
@@ -101,15 +107,16 @@ def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
 
 
 def _check_trained(unit: Unit) -> None:
-    """A run that is found must be of this recipe; what a run's checkpoints say of it is compared."""
+    """An existing run must be of this recipe: compare with the recipe in its newest checkpoint."""
     assert unit.recipe is not None
     states = sorted(unit.base.glob("checkpoints/step_*/state/trainer.json"))
     if not states:
-        return  # weights that were put there without their run
-    found = _flat(read_json(states[-1]).get("recipe", {}))
-    wanted = _flat({k: v for k, v in json.loads(json.dumps(unit.recipe[1].to_dict())).items() if k != "method"})
+        return  # weights that were copied here without their run
+    recipe = unit.recipe[1]
+    trained = flat(current_recipe(read_json(states[-1]).get("recipe", {}), type(recipe.config)))
+    wanted = flat({k: v for k, v in json.loads(json.dumps(recipe.to_dict())).items() if k != "method"})
     free = {f"training.{name}" for name in FREE_TO_CHANGE}
-    other = [k for k in sorted({*found, *wanted}) if k not in free and found.get(k) != wanted.get(k)]
+    other = [k for k in sorted({*trained, *wanted}) if k not in free and trained.get(k) != wanted.get(k)]
     if other:
         raise InputError(
             "was trained by another recipe or on other data", path=unit.base,
@@ -117,15 +124,8 @@ def _check_trained(unit: Unit) -> None:
         )  # fmt: skip
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return result
-
-
 def _derive(unit: Unit) -> None:
-    """The trained LM-EEC with other settings of inference, as a folder of its own."""
+    """The trained LM-EEC with other settings of inference, in a folder of its own."""
     from counterview.lmeec.model import LMEEC
     from counterview.lmeec.weights import with_settings
 
@@ -138,7 +138,9 @@ def _derive(unit: Unit) -> None:
 
 def _keep(path: Path, text: str) -> None:
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise InputError("is of other settings or data", path=path, fix="Give another --out, or remove its folder.")
+        raise InputError(
+            "belongs to other settings or data", path=path, fix="Give another --out, or remove its folder."
+        )
     with atomic_write(path, "w") as handle:
         handle.write(text)
 
@@ -152,7 +154,7 @@ def _source(unit: Unit) -> Path:
 
 
 def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> float | None:
-    """Predict, unless that is done; seconds, or ``None`` if they are not known."""
+    """Predict, unless that is done; the seconds it took, ``None`` if not recorded."""
     from counterview.inference.dataset import predict
 
     source = _source(unit)
@@ -164,9 +166,9 @@ def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> 
     }
     note = out.with_suffix(".made.json")
     if out.is_file() and note.is_file():
-        found = read_json(note)
-        if found.get("key") == key:
-            return found.get("seconds")
+        record = read_json(note)
+        if record.get("key") == key:
+            return record.get("seconds")
     cache = None
     if source.is_file() or method_of(source) not in TRACKERS:
         cache = plan.out / "proposals"
@@ -193,7 +195,10 @@ def score(
     """Score one prediction file in one direction by the table's protocol.
 
     Returns:
-        row, title, direction, protocol, each measure with its 95 % interval over takes, counts, and notes.
+        Row, title, direction, protocol, each measure with its 95 % interval over takes, counts, and notes.
+
+    Raises:
+        IncompletePredictions: predictions are missing or malformed, unless ``missing`` is ``"count-absent"``.
     """
     truth = ground_truth(plan)
     report = evaluate(
@@ -201,9 +206,9 @@ def score(
     )
     table = report.table
     if plan.table.fraction < 1:
-        table = _share(plan, table, direction)
-    found, spans = totals(table, report.protocol), intervals(table, report.protocol)
-    values = found.to_json()
+        table = _fraction(plan, table, direction)
+    spans = intervals(table, report.protocol)
+    values = totals(table, report.protocol).to_json()
     return {
         "row": name,
         "title": title,
@@ -218,18 +223,18 @@ def score(
 
 
 def ground_truth(plan: Plan) -> GroundTruth:
-    """What is scored against: the takes of the plan alone."""
+    """The ground truth, restricted to the takes of the plan."""
     if is_release(plan.data):
         truth = GroundTruth(annotation_path(plan.data, plan.split))
     else:
         truth = GroundTruth(plan.data, plan.split)
-    asked = set(plan.dataset.uids)
-    truth.takes = tuple(uid for uid in truth.takes if uid in asked)
+    planned = set(plan.dataset.uids)
+    truth.takes = tuple(uid for uid in truth.takes if uid in planned)
     return truth
 
 
-def _share(plan: Plan, table: FrameTable, direction: Direction) -> FrameTable:
-    """The rows of a share of the pairs, the same on every machine."""
+def _fraction(plan: Plan, table: FrameTable, direction: Direction) -> FrameTable:
+    """The rows of a fraction of the pairs, the same on every machine."""
     pairs = subset(
         enumerate_pairs(plan.dataset, direction, targets="annotated", need_images=False),
         plan.table.fraction,
@@ -245,7 +250,7 @@ def _finite(value: float) -> float | None:
 
 
 def results(plan: Plan, rows: list[dict[str, Any]], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything as plain values, in the form of the benchmarks' results."""
+    """All results as plain values, in the form of the benchmarks' results."""
     return {
         "benchmark": f"reproduce-{plan.table.name}",
         "machine": dict(machine),

@@ -61,7 +61,7 @@ def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a training recipe of any version as those of a recipe of today."""
     values = dict(values)
     method, model = values.get("method"), values.get("model")
-    if method not in _METHODS or not isinstance(model, Mapping) or "omama" in model:
+    if not isinstance(method, str) or method not in _METHODS or not isinstance(model, Mapping) or "omama" in model:
         return values
     if method == "omama" and not settings_of_ours(model):
         values["model"] = {key: value for key, value in model.items() if key not in _OURS}

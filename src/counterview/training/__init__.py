@@ -1,4 +1,4 @@
-"""The training engine: any method, from one core to many machines, resumed to the bit."""
+"""The training engine: any method, on one core or many machines; a resumed run equals an unbroken one to the bit."""
 
 from __future__ import annotations
 

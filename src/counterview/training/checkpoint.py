@@ -1,8 +1,8 @@
-"""Checkpoints: folders that are whole or not there, that say so themselves, and hold no pickle.
+"""Resumable checkpoints: folders that are complete or absent, that record it themselves, and hold no pickle.
 
 step_00000120/
   config.json          what the model's from_pretrained needs
-  model.safetensors    weights as validated (the running average where there is one)
+  model.safetensors    weights as validated (the running average if the recipe keeps one)
   README.md
   state/trainer.json state/optimizer.safetensors state/random.safetensors [state/weights.safetensors]
   COMPLETE             written last: size and SHA-256 of every other file
@@ -23,11 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from counterview.errors import CheckpointError, InputError, PathError
 from counterview.media.files import read_json, safe_join, sha256_file, write_json
+from counterview.nn.checkpoint import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    check_architecture,
+    read_tensors,
+    write_model,
+    write_tensors,
+)
 from counterview.training.task import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -47,32 +53,26 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        text = str(error)
-        number = error.errno if isinstance(error, OSError) else None
-        if number is None and (match := re.search(r"os error (\d+)", text)):
-            number = int(match.group(1))
-        if number is None and isinstance(error, SafetensorError):
-            raise
-        if number in _FULL:
+    except OSError as error:
+        if error.errno in _FULL:
             free = _free_bytes(path)
             raise TrainingError(
                 "the disk is full",
                 path=path,
                 found="no room" if free is None else f"{free / 2**20:.0f} MiB free",
-                fix="Nothing half-written was left and earlier checkpoints are whole. Make room and use --resume.",
+                fix="Nothing half-written was left and earlier checkpoints are complete. Free space and use --resume.",
             ) from None
-        named = getattr(error, "filename", None)
+        named = error.filename
         ours = named is None or Path(os.fsdecode(named)).is_relative_to(path.parent)
-        if ours and number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise TrainingError("cannot be written", path=path, found=text) from None
+        if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise TrainingError("cannot be written", path=path, found=str(error)) from None
         raise
 
 
 def _free_bytes(path: Path) -> int | None:
-    for place in (path, *path.parents):
+    for folder in (path, *path.parents):
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(place).free
+            return shutil.disk_usage(folder).free
     return None
 
 
@@ -82,7 +82,7 @@ def checkpoint_path(root: Path, step: int) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """Step number in a checkpoint folder's name; -1 if it is none."""
+    """Step number in a checkpoint folder's name; -1 if the folder is not a checkpoint."""
     match = _NAME.match(path.name)
     return int(match.group(1)) if match else -1
 
@@ -99,28 +99,26 @@ def write_checkpoint(
     """Write a checkpoint folder aside and rename it into place.
 
     Args:
-        target: folder to be; an older one of that name is replaced when the new one is whole.
-        weights: content of ``model.safetensors``, on any device.
+        target: the folder; an older one of that name is replaced once the new one is complete.
+        weights: content of ``model.safetensors``, of any shapes ``(...)`` and on any device.
         config: content of ``config.json``.
         card: content of ``README.md``.
-        state: files ``state/<name>.safetensors`` and their tensors.
+        state: files ``state/<name>.safetensors`` and their tensors, likewise.
         values: content of ``state/trainer.json``.
 
     Raises:
-        TrainingError: the disk is full or cannot be written; what was there before is untouched.
+        TrainingError: the disk is full or cannot be written; an older checkpoint of that name is untouched.
     """
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     with disk_errors(target):
         try:
             aside.mkdir(parents=True)
-            write_json(aside / "config.json", dict(config))
-            (aside / "README.md").write_text(card, encoding="utf-8")
-            _save(aside / "model.safetensors", weights)
+            write_model(aside, config, card, weights)
             if values is not None:
                 (aside / "state").mkdir()
                 write_json(aside / "state" / "trainer.json", dict(values))
                 for name, tensors in (state or {}).items():
-                    _save(aside / "state" / f"{name}.safetensors", tensors)
+                    write_tensors(aside / "state" / f"{name}.safetensors", tensors)
             files = {}
             for path in sorted(p for p in aside.rglob("*") if p.is_file()):
                 _sync(path)
@@ -141,18 +139,6 @@ def write_checkpoint(
             raise
 
 
-def _save(path: Path, tensors: Tensors) -> None:
-    # Tied weights share memory, which the format refuses; each name gets its own copy.
-    seen: set[int] = set()
-    plain = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        pointer = tensor.untyped_storage().data_ptr()
-        plain[name] = tensor.clone() if pointer in seen and tensor.numel() else tensor
-        seen.add(pointer)
-    save_file(plain, path, metadata={"format": "pt"})
-
-
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return
@@ -164,10 +150,10 @@ def _sync(path: Path) -> None:
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Check that a checkpoint is whole: every file that ``COMPLETE`` names, with its size and hash.
+    """Check that a checkpoint is complete: every file that ``COMPLETE`` names, with its size and hash.
 
     Raises:
-        CheckpointError: says which file is missing or differs.
+        CheckpointError: names the file that is missing or differs.
     """
     if not path.is_dir():
         raise CheckpointError("no such checkpoint", path=path)
@@ -176,36 +162,36 @@ def verify_checkpoint(path: Path) -> None:
     try:
         record = read_json(path / COMPLETE)
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in record["files"].items()}
-        places = {name: safe_join(path, name) for name in files}
+        paths = {name: safe_join(path, name) for name in files}
     except (InputError, PathError, KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"the file {COMPLETE} is damaged", path=path) from None
-    for needed in ("config.json", "model.safetensors"):
+    for needed in (CONFIG_NAME, WEIGHTS_NAME):
         if needed not in files:
             raise CheckpointError("the checkpoint is damaged", path=path, found=f"no record of {needed}")
     for name, (size, digest) in files.items():
-        place = places[name]
-        if not place.is_file():
+        file = paths[name]
+        if not file.is_file():
             raise CheckpointError("the checkpoint is damaged", path=path, found=f"{name} is missing")
-        if place.stat().st_size != size:
+        if file.stat().st_size != size:
             raise CheckpointError(
                 "the checkpoint is damaged",
                 path=path,
-                found=f"{name} has {place.stat().st_size} bytes",
+                found=f"{name} has {file.stat().st_size} bytes",
                 expected=f"{size} bytes",
             )
-        if sha256_file(place) != digest:
+        if sha256_file(file) != digest:
             raise CheckpointError("the checkpoint is damaged", path=path, found=f"{name} has other content")
 
 
 def list_checkpoints(root: Path) -> list[Path]:
-    """Checkpoint folders below ``root``, newest first, whole or not."""
+    """Checkpoint folders below ``root``, newest first, complete or not."""
     if not root.is_dir():
         return []
     return sorted((p for p in root.iterdir() if p.is_dir() and step_of(p) >= 0), key=step_of, reverse=True)
 
 
 def latest_checkpoint(root: Path) -> tuple[Path | None, list[CheckpointError]]:
-    """The newest whole checkpoint, and what was wrong with each newer one that is passed over."""
+    """The newest complete checkpoint, and the error of each newer one that is passed over."""
     passed_over: list[CheckpointError] = []
     for path in list_checkpoints(root):
         try:
@@ -236,21 +222,9 @@ def prune(root: Path, keep_last: int, keep: set[str]) -> None:
     """Remove all checkpoints but the newest ``keep_last`` and those named in ``keep``."""
     for path in list_checkpoints(root)[keep_last:]:
         if path.name not in keep:
-            # COMPLETE goes first: a removal that is cut short leaves nothing that looks whole.
+            # COMPLETE goes first: an interrupted removal leaves nothing that looks complete.
             (path / COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file, on the CPU.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    try:
-        return load_file(path, device="cpu")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError("cannot be read", path=path, found=str(error)) from None
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -271,34 +245,56 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load ``model.safetensors`` of a checkpoint into ``model``, strictly.
+    """Load ``model.safetensors`` of a checkpoint of any version into ``model``, strictly.
 
     Raises:
-        CheckpointError: names that are missing, unknown, or of another shape.
+        CheckpointError: the file is missing or damaged, or a weight is missing, unknown, or of another shape.
     """
-    tensors = read_tensors(path / "model.safetensors")
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in tensors]
-    problems += [f"{name} is unknown" for name in tensors if name not in own]
-    problems += [
-        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise CheckpointError(
-            "the checkpoint is of another architecture", path=path, found="; ".join(problems[:6]) + more
-        )
-    model.load_state_dict(tensors, strict=True)
+    file = path / WEIGHTS_NAME
+    weights = current_names(model, read_tensors(file))
+    check_architecture(model, weights, file)
+    model.load_state_dict(weights, strict=True)
+
+
+def current_names(model: torch.nn.Module, weights: Tensors) -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint of any version under the model's present names.
+
+    A model whose weights were renamed has a class method ``current_names``
+    (:class:`counterview.nn.checkpoint.Pretrained`); the names of any other model are taken as they are.
+
+    Returns:
+        The same tensors, shapes ``(...)`` unchanged.
+    """
+    rename = getattr(model, "current_names", None)
+    return dict(weights) if rename is None else dict(rename(weights))
+
+
+def current_optimizer_names(model: torch.nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
+    """What :func:`optimizer_tensors` returned in any version, ``<key>/<parameter name>``, under present names.
+
+    Returns:
+        The same tensors, shapes ``(...)`` unchanged.
+    """
+    by_key: dict[str, dict[str, torch.Tensor]] = {}
+    for full, tensor in tensors.items():
+        key, _, name = full.partition("/")
+        by_key.setdefault(key, {})[name] = tensor
+    return {
+        f"{key}/{name}": tensor
+        for key, weights in by_key.items()
+        for name, tensor in current_names(model, weights).items()
+    }
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, torch.Tensor]:
-    """State of an optimizer as ``<key>/<parameter name>`` tensors.
+    """State of an optimizer as tensors named ``<key>/<parameter name>``, for instance ``exp_avg/head.weight``.
 
     Args:
-        optimizer: its groups' parameters in order are called ``names``.
-        names: parameter names.
+        optimizer: whose state.
+        names: of its parameters, in the order of its groups.
+
+    Returns:
+        For AdamW: ``step`` ``()``, ``exp_avg`` and ``exp_avg_sq`` of the parameter's shape ``(...)``.
     """
     state = optimizer.state_dict()["state"]
     result = {}
@@ -311,10 +307,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Tensors) -> None:
-    """Put back what :func:`optimizer_tensors` gave; learning rates and decay stay as they are configured.
+    """Restore what :func:`optimizer_tensors` returned; learning rates and decay stay as configured.
+
+    Args:
+        optimizer: that gets the state.
+        names: of its parameters, in the order of its groups.
+        tensors: of the parameters' shapes ``(...)``; ``step`` is ``()``.
 
     Raises:
-        CheckpointError: the tensors belong to other parameters.
+        CheckpointError: a tensor belongs to a parameter that the optimizer does not have.
     """
     index = {name: i for i, name in enumerate(names)}
     state: dict[int, dict[str, torch.Tensor]] = {}

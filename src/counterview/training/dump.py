@@ -1,4 +1,4 @@
-"""What went wrong, kept: the batch that made a loss no number, in files that need no pickle."""
+"""Keep the batch whose loss was not finite, in files that need no pickle."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from counterview.media.files import write_json
+from counterview.nn.checkpoint import write_tensors
 
 
 def flatten(value: Any, name: str = "") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -21,6 +21,9 @@ def flatten(value: Any, name: str = "") -> tuple[dict[str, torch.Tensor], dict[s
 
     Dicts, lists, tuples and dataclasses are descended into; arrays become tensors; what JSON cannot hold becomes
     its ``repr``.
+
+    Returns:
+        Tensors (copies on the CPU, shapes unchanged) and the other values, both by path.
     """
     if isinstance(value, torch.Tensor):
         return {name: value.detach().cpu().contiguous().clone()}, {}
@@ -53,10 +56,13 @@ def save_batches(folder: Path, batches: list[Any], info: Mapping[str, Any]) -> P
 
     Returns:
         ``folder``.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors, others = flatten(batches)
-    save_file(tensors, folder / "batch.safetensors")
+    write_tensors(folder / "batch.safetensors", tensors)
     write_json(folder / "info.json", {**_plain(info), "values": others})
     return folder
 
@@ -66,7 +72,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    # JSON has no NaN and no infinity; here they are the very thing to be told.
+    # JSON has no NaN and no infinity, which are what is to be recorded here.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

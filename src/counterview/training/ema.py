@@ -12,11 +12,11 @@ from torch import nn
 class WeightAverage:
     """Exponential moving average of the parameters that learn.
 
-    After step ``t`` (from 1) the average moves by ``1 - min(decay, (1 + t) / (10 + t))`` towards the weights: early
-    steps, which are far off, are soon forgotten. Buffers and frozen parameters are those of the model.
+    After step ``t`` (from 1) the average moves by ``1 - min(decay, (1 + t) / (10 + t))`` towards the weights, so that
+    the initial weights are soon forgotten. Buffers and frozen parameters are those of the model.
 
     Args:
-        model: its parameters at this moment are the first average.
+        model: its present parameters are the initial average.
         decay: in (0, 1).
     """
 
@@ -26,7 +26,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after optimizer step ``step`` (the first is 1)."""
+        """Move the average towards the weights after optimizer step ``step`` (the first is 1)."""
         rate = 1 - min(self.decay, (1 + step) / (10 + step))
         parameters = dict(model.named_parameters())
         for name, average in self.weights.items():
@@ -34,7 +34,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Within the block the model has the averaged weights; after it its own, bit for bit."""
+        """Within the block the model has the averaged weights; after it the trained ones again, bit for bit."""
         self._swap(model)
         try:
             yield
@@ -45,7 +45,7 @@ class WeightAverage:
     def _swap(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
             if name in self.weights:
-                # Contents move, not storage: optimizers and wrappers hold on to the parameters' tensors.
-                own = parameter.detach().clone()
+                # Contents move, not storage: optimizers and wrappers keep references to the parameters' tensors.
+                trained = parameter.detach().clone()
                 parameter.copy_(self.weights[name])
-                self.weights[name].copy_(own)
+                self.weights[name].copy_(trained)

@@ -22,9 +22,10 @@ from counterview.config import to_dict
 from counterview.errors import CheckpointError, InputError
 from counterview.media.files import write_json
 from counterview.media.images import write_image
+from counterview.nn.checkpoint import read_tensors
 from counterview.training import checkpoint as ckpt
 from counterview.training.ema import WeightAverage
-from counterview.training.identity import differences, environment, identity
+from counterview.training.identity import current_recipe, differences, environment, identity, with_recipe
 from counterview.training.interrupt import StopSignals
 from counterview.training.processes import (
     broadcast_weights,
@@ -52,7 +53,7 @@ class FitResult:
         metrics: validation metrics of these weights after :meth:`Task.finish`.
         best_step: optimizer step that they come from.
         steps: optimizer steps of the whole run.
-        is_main: whether this process is the one that reports.
+        is_main: whether this is the main process, which reports.
     """
 
     model_dir: Path
@@ -71,27 +72,30 @@ def fit(
     allow_changes: bool = False,
     progress: bool = True,
 ) -> FitResult:
-    """Train a task from its first weights, or from where an earlier run stopped, to an exported model.
+    """Train a task from its initial weights, or from where an earlier run stopped, to an exported model.
 
-    Folder ``out`` (seen by all machines of the run) gets ``checkpoints/``, ``train.csv``, ``validation.csv``,
+    Folder ``out`` (visible to all machines of the run) gets ``checkpoints/``, ``train.csv``, ``validation.csv``,
     ``sheets/``, ``tensorboard/``, ``best.json`` and at the end ``model/`` and ``result.json``.
 
     On the CPU, with equal versions and thread counts, a run that was killed at any moment and resumed gives the
-    same bytes of weights as one that was not.
+    same weights, to the bit, as one that was not.
 
     Args:
         task: the method on its data.
         config: how to train.
         out: folder of the run.
-        resume: go on from the newest whole checkpoint in ``out``; start anew if there is none.
-        allow_changes: resume though recipe, data set or number of processes changed; the changes are logged.
+        resume: continue from the newest complete checkpoint in ``out``; start from the beginning if there is none.
+        allow_changes: resume although recipe, data set or number of processes changed; the changes are logged.
         progress: show a bar with the time left on stderr.
+
+    Returns:
+        Where the exported model is, and its validation metrics.
 
     Raises:
         InputError: ``out`` holds a run and ``resume`` is false, or there are no training samples.
-        CheckpointError: the run was of another recipe, data set or number of processes; all of it is named.
-        TrainingError: the loss is no number (the batch is saved in ``out``), or the disk is full.
-        TrainingInterrupted: the run got SIGINT or SIGTERM, and saved itself.
+        CheckpointError: the run was of another recipe, data set or number of processes; every change is named.
+        TrainingError: the loss is not finite (the batch is saved in ``out``), or the disk is full.
+        TrainingInterrupted: the run got SIGINT or SIGTERM, and saved a checkpoint.
     """
     root = Path(out)
     with ckpt.disk_errors(root):
@@ -115,19 +119,19 @@ class _Run:
         self.epoch_steps = [steps_in_epoch(task, epoch, config.batch_size) for epoch in range(config.epochs)]
         total = sum(self.epoch_steps)
         self.total_steps = total if config.max_steps is None else min(total, config.max_steps)
-        # Where the run stands; all of it goes into every checkpoint.
+        # The state of the loop; all of it goes into every checkpoint.
         self.step, self.epoch, self.samples_in_epoch = 0, 0, 0
         self.best: dict[str, Any] | None = None
         self.trackers: list[Tracker] = []
 
     def run(self, resume: bool, allow_changes: bool) -> FitResult:
-        found = self._find(resume)
-        self._build(found, allow_changes)
+        checkpoint = self._find(resume)
+        self._build(checkpoint, allow_changes)
         if self.main:
             self.trackers = open_trackers(self.out, self.config, self.recipe, self.step)
         try:
             with StopSignals() as signals:
-                if found is None and self.config.validate_first:
+                if checkpoint is None and self.config.validate_first:
                     self._validate(epoch=0)
                 self._train(signals)
             return self._export()
@@ -138,47 +142,46 @@ class _Run:
     # ---------------------------------------------------------------------------------------------- start
 
     def _find(self, resume: bool) -> Path | None:
-        """The checkpoint to go on from, the same in every process, chosen by the main one."""
+        """The checkpoint to resume from, the same in every process, chosen by the main one."""
         number, problem = -1, None
         if self.main:
             existing = ckpt.list_checkpoints(self.checkpoints)
             if existing and not resume:
                 problem = "holds a run already"
             elif resume:
-                found, passed_over = ckpt.latest_checkpoint(self.checkpoints)
+                newest, passed_over = ckpt.latest_checkpoint(self.checkpoints)
                 for error in passed_over:
                     ckpt.set_aside(Path(str(error.path)))
-                number = -1 if found is None else ckpt.step_of(found)
-                if found is None:
+                number = -1 if newest is None else ckpt.step_of(newest)
+                if newest is None:
                     logger.warning("%s: nothing to resume from; the run starts at its beginning", self.out)
             ckpt.clean_up(self.checkpoints)
             ckpt.clean_up(self.out)
-        answers = gather_json(self.accelerator, [number, problem])
-        number, problem = answers[0]
+        number, problem = gather_json(self.accelerator, [number, problem])[0]
         if problem:
-            raise InputError(problem, path=self.out, fix="Use --resume to go on with it, or another --out.")
+            raise InputError(problem, path=self.out, fix="Use --resume to continue it, or another --out.")
         if number < 0:
             return None
         path = ckpt.checkpoint_path(self.checkpoints, number)
-        seen = gather_json(self.accelerator, path.is_dir())
-        if not all(seen):
+        visible = gather_json(self.accelerator, path.is_dir())
+        if not all(visible):
             raise CheckpointError(
-                "the checkpoint is not seen by all processes",
+                "the checkpoint is not visible to all processes",
                 path=path,
-                found=f"not by process {seen.index(False)}",
+                found=f"not visible to process {visible.index(False)}",
                 fix="All machines of a run need one shared folder.",
             )
         return path
 
-    def _build(self, found: Path | None, allow_changes: bool) -> None:
+    def _build(self, checkpoint: Path | None, allow_changes: bool) -> None:
         config = self.config
         seed_everything(config.seed)
         self.model: nn.Module = self.task.build_model()
         values: dict[str, Any] = {}
-        if found is not None:
-            values = ckpt.read_values(found)
-            self._check_identity(found, values, allow_changes)
-            ckpt.load_weights(self.model, found)
+        if checkpoint is not None:
+            values = ckpt.read_values(checkpoint)
+            self._check_identity(checkpoint, values, allow_changes)
+            ckpt.load_weights(self.model, checkpoint)
         self.model.to(self.device)
         groups = check_groups(self.model, self.task.parameter_groups(self.model, config.lr, config.weight_decay))
         self.names = [name for group in groups for name in group.pop("param_names")]
@@ -186,25 +189,30 @@ class _Run:
             torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
         )
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay is not None else None
-        if found is not None and (found / "state" / "weights.safetensors").is_file():
-            own = ckpt.read_tensors(found / "state" / "weights.safetensors")
+        if checkpoint is not None and (checkpoint / "state" / "weights.safetensors").is_file():
+            weights = ckpt.current_names(self.model, read_tensors(checkpoint / "state" / "weights.safetensors"))
             with torch.no_grad():
                 for name, parameter in self.model.named_parameters():
-                    if name in own:
-                        parameter.copy_(own[name])
+                    if name in weights:
+                        parameter.copy_(weights[name])
         self.wrapped = self.accelerator.prepare(LossModule(self.task, self.model))
         self.stepper = Stepper(self.accelerator, self.wrapped, self.optimizer, config, self.out)
         # Each process draws its own dropout, the same in every run.
         seed_everything(config.seed + 7919 * (self.rank + 1))
-        if found is not None:
-            self._restore(found, values)
+        if checkpoint is not None:
+            self._restore(checkpoint, values)
 
-    def _check_identity(self, found: Path, values: Mapping[str, Any], allow_changes: bool) -> None:
+    def _check_identity(self, checkpoint: Path, values: Mapping[str, Any], allow_changes: bool) -> None:
         changes = differences(values["identity"], self.identity)
+        if changes and dataclasses.is_dataclass(self.task.config):
+            # Keys that were renamed since are no change.
+            recipe = current_recipe(values.get("recipe", {}), type(self.task.config))
+            before = with_recipe(values["identity"], recipe, getattr(self.task, "free_to_change", ()))
+            changes = differences(before, self.identity)
         if changes and not allow_changes:
             raise CheckpointError(
-                "the run was started otherwise",
-                path=found,
+                "the run was started with other settings or data",
+                path=checkpoint,
                 found="; ".join(changes),
                 fix="Undo the change, start a new run, or resume with --allow-changes.",
             )
@@ -215,16 +223,17 @@ class _Run:
         for phrase in differences(values["environment"], environment(self.device, self.config.precision)):
             logger.warning("resumed elsewhere, so that bits may differ: %s", phrase)
 
-    def _restore(self, found: Path, values: Mapping[str, Any]) -> None:
-        ckpt.load_optimizer(self.optimizer, self.names, ckpt.read_tensors(found / "state" / "optimizer.safetensors"))
+    def _restore(self, checkpoint: Path, values: Mapping[str, Any]) -> None:
+        tensors = read_tensors(checkpoint / "state" / "optimizer.safetensors")
+        ckpt.load_optimizer(self.optimizer, self.names, ckpt.current_optimizer_names(self.model, tensors))
         if values["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(values["scaler"])
-        states = ckpt.read_tensors(found / "state" / "random.safetensors")
+        states = read_tensors(checkpoint / "state" / "random.safetensors")
         self.step, self.epoch = values["step"], values["epoch"]
         self.samples_in_epoch, self.best = values["samples_in_epoch"], values["best"]
         if len(states["torch"]) == self.world_size:
             set_random_state({name: state[self.rank] for name, state in states.items()}, self.device)
-        else:  # as many states as there were processes fit no other number
+        else:  # saved by another number of processes
             seed_everything(self.config.seed + 7919 * (self.rank + 1) + self.step)
 
     # ---------------------------------------------------------------------------------------------- loop
@@ -265,7 +274,7 @@ class _Run:
                 group,
                 number=self.step,
                 total_steps=self.total_steps,
-                asked_to_stop=lambda: signals.asked,
+                stop_requested=lambda: signals.requested,
                 where={"epoch": epoch, "seed": config.seed, "indices": [next(indices) for _ in group]},
             )
             if self.average is not None:
@@ -291,7 +300,7 @@ class _Run:
                 raise TrainingInterrupted(
                     f"stopped after step {self.step} of {self.total_steps}",
                     path=self.out,
-                    fix="All work is saved; go on with --resume.",
+                    fix="All work is saved; continue with --resume.",
                 )
 
     # ---------------------------------------------------------------------------------------------- ends of epochs
@@ -305,11 +314,13 @@ class _Run:
         self.wrapped.train()
 
     def _metrics(self) -> dict[str, float]:
-        share = self.task.validate(self.model, self.device, self.rank, self.world_size)
-        metrics = {k: float(v) for k, v in self.task.summarise(gather_json(self.accelerator, share)).items()}
+        result = self.task.validate(self.model, self.device, self.rank, self.world_size)
+        metrics = {k: float(v) for k, v in self.task.summarise(gather_json(self.accelerator, result)).items()}
         if not math.isfinite(metrics.get(SELECTION_METRIC, math.nan)):
             raise TrainingError(
-                f"validation gave no {SELECTION_METRIC!r}", found=metrics or "nothing", fix="Check the validation data."
+                f"validation gave no {SELECTION_METRIC!r}",
+                found=metrics or "no metrics",
+                fix="Check the validation data.",
             )
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
@@ -337,8 +348,8 @@ class _Run:
                 "random": states,
             }
             if self.average is not None:
-                own = self.average.weights
-                state["weights"] = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in own}
+                averaged = self.average.weights
+                state["weights"] = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in averaged}
             scaler = self.accelerator.scaler
             values = {
                 "format": 1,
@@ -352,8 +363,7 @@ class _Run:
                 "environment": environment(self.device, self.config.precision),
                 "recipe": self.recipe,
             }
-            average = self.average.applied_to(self.model) if self.average else contextlib.nullcontext()
-            with average:
+            with self.average.applied_to(self.model) if self.average else contextlib.nullcontext():
                 ckpt.write_checkpoint(
                     ckpt.checkpoint_path(self.checkpoints, self.step),
                     weights=self.model.state_dict(),
@@ -370,7 +380,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _export(self) -> FitResult:
-        """Finish the weights that ``export`` names and write them to ``model/``."""
+        """Finish the weights that ``training.export`` chooses and write them to ``model/``."""
         target, result = self.out / "model", self.out / "result.json"
         best_step = self.best["step"] if self.best and self.config.export == "best" else self.step
         if self.main:
@@ -378,11 +388,11 @@ class _Run:
             try:
                 ckpt.verify_checkpoint(source)
             except CheckpointError as error:
-                found, _ = ckpt.latest_checkpoint(self.checkpoints)
-                if found is None:
+                newest, _ = ckpt.latest_checkpoint(self.checkpoints)
+                if newest is None:
                     raise
                 logger.warning("the best checkpoint is damaged, the newest is exported: %s", error)
-                source = found
+                source = newest
             best_step = ckpt.step_of(source)
             ckpt.load_weights(self.model, source)
         extra: dict[str, float] = {}
@@ -406,8 +416,10 @@ class _Run:
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:
-    """What JSON makes of ``value``, so that it can be compared with what was read; told now, not at the first save."""
+    """``value`` as JSON reads it back, for comparison with a file; refused now rather than at the first save."""
     try:
         return dict(json.loads(json.dumps(value, allow_nan=False)))
     except (TypeError, ValueError) as error:
-        raise TrainingError("the recipe or the data set's fingerprint cannot be noted", found=str(error)) from None
+        raise TrainingError(
+            "the recipe or the data set's fingerprint cannot be written as JSON", found=str(error)
+        ) from None

@@ -1,4 +1,4 @@
-"""What a run is, so that it is not resumed as another one unnoticed."""
+"""The identity of a run: recipe, data set and number of processes, so that none of them changes unnoticed at resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from counterview import __version__
-from counterview.training.recipe import FREE_TO_CHANGE
+from counterview.config import load_config, to_dict
+from counterview.errors import ConfigError
+from counterview.training.recipe import FREE_TO_CHANGE, TrainingConfig
+
+_RECIPE, _DATA, _PROCESSES = "recipe: ", "data set: ", "world size"
 
 
 def identity(
@@ -21,9 +25,34 @@ def identity(
     those of :data:`FREE_TO_CHANGE` below ``training``, and those named in ``free``.
     """
     left_out = {f"training.{name}" for name in FREE_TO_CHANGE} | set(free)
-    result: dict[str, Any] = {f"recipe: {k}": value for k, value in _flat(recipe).items() if k not in left_out}
-    result |= {f"data set: {key}": value for key, value in _flat(fingerprint).items()}
-    return {**result, "world size": world_size}
+    result: dict[str, Any] = {f"{_RECIPE}{k}": value for k, value in flat(recipe).items() if k not in left_out}
+    result |= {f"{_DATA}{key}": value for key, value in flat(fingerprint).items()}
+    return {**result, _PROCESSES: world_size}
+
+
+def current_recipe(recipe: Mapping[str, Any], config_class: type[Any]) -> dict[str, Any]:
+    """A recipe that an earlier version wrote, under present keys; keys that it did not have get their defaults.
+
+    Args:
+        recipe: ``training`` and the method's own keys, nested.
+        config_class: the dataclass of the method's own keys.
+
+    Returns:
+        The values, nested; ``recipe`` itself where this version cannot read it, so that the differences name its keys.
+    """
+    rest = {key: value for key, value in recipe.items() if key not in ("method", "training")}
+    try:
+        training = to_dict(load_config(TrainingConfig, recipe.get("training") or {}))
+        return {"training": training, **to_dict(load_config(config_class, rest))}
+    except (ConfigError, NameError, TypeError):  # the last two: type hints that only their author can resolve
+        return dict(recipe)
+
+
+def with_recipe(before: Mapping[str, Any], recipe: Mapping[str, Any], free: Iterable[str] = ()) -> dict[str, Any]:
+    """An identity with another recipe and its own data set and number of processes."""
+    rest = {key: value for key, value in before.items() if not key.startswith(_RECIPE)}
+    renewed = {k: value for k, value in identity(recipe, {}, 0, free).items() if k.startswith(_RECIPE)}
+    return {**renewed, **rest}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -42,7 +71,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions and devices on which equal bits depend beside the run's identity."""
+    """Versions and devices on which equal bits depend, besides the run's identity."""
     return {
         "counterview": __version__,
         "torch": torch.__version__,
@@ -54,13 +83,13 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     }
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted keys; tuples become lists, as JSON reads them back."""
     result: dict[str, Any] = {}
     for key, part in value.items():
         if isinstance(part, Mapping) and part:
-            result |= _flat(part, f"{prefix}{key}.")
+            result |= flat(part, f"{prefix}{key}.")
         else:
-            # Tuples come back from JSON as lists.
             result[f"{prefix}{key}"] = list(part) if isinstance(part, tuple) else part
     return result
 

@@ -1,4 +1,4 @@
-"""Thin layer over Accelerate: how this run's processes find one another and exchange numbers, without pickle."""
+"""A thin layer over Accelerate: the processes of a run connect and exchange numbers without pickle."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def open_accelerator(config: TrainingConfig) -> Accelerator:
-    """Accelerate's handle on device, precision and processes; torchrun's variables decide how many there are.
+    """Accelerate's handle on device, precision and processes; torchrun's variables give the number of processes.
 
     Raises:
         MissingExtraError: Accelerate is not installed.
-        ConfigError: the precision does not go with the device.
-        TrainingError: fewer processes were joined than were started.
+        ConfigError: the device does not support the precision.
+        TrainingError: fewer processes connected than were started.
     """
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -52,15 +52,23 @@ def open_accelerator(config: TrainingConfig) -> Accelerator:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
         raise TrainingError(
-            "the processes did not find one another",
+            "the processes did not connect",
             found=f"{accelerator.num_processes} of {started}",
-            fix="Start them by python -m torch.distributed.run, which sets all that is needed.",
+            fix="Start them with python -m torch.distributed.run, which sets every variable that is needed.",
         )
     return accelerator
 
 
 def gather_tensors(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Stack each process's CPU tensors (of equal shapes) to ``(world_size, ...)``, on the CPU, in every process."""
+    """Stack each process's tensors to ``(world_size, ...)``, in every process.
+
+    Args:
+        accelerator: of the run.
+        tensors: on the CPU, of equal names and shapes ``(...)`` in every process.
+
+    Returns:
+        ``(world_size, ...)`` on the CPU, in rank order.
+    """
     result = {}
     for name, tensor in tensors.items():
         if accelerator.num_processes == 1:
@@ -71,10 +79,10 @@ def gather_tensors(accelerator: Accelerator, tensors: Mapping[str, torch.Tensor]
 
 
 def gather_json(accelerator: Accelerator, value: Any) -> list[Any]:
-    """Every process's ``value``, in rank order, in every process; it passes through JSON also for one process.
+    """Every process's ``value``, in rank order, in every process; a single process passes it through JSON as well.
 
     Raises:
-        TrainingError: ``value`` is nothing that JSON can hold.
+        TrainingError: JSON cannot hold ``value``.
     """
     try:
         text = json.dumps(value, allow_nan=False).encode()
@@ -92,11 +100,20 @@ def gather_json(accelerator: Accelerator, value: Any) -> list[Any]:
 def mean_and_flags(
     accelerator: Accelerator, values: torch.Tensor, flags: list[bool]
 ) -> tuple[torch.Tensor, list[bool]]:
-    """Mean of ``values`` ``(n,)`` over processes, and for each flag whether it is up in any of them."""
+    """Mean of ``values`` over processes, and for each flag whether any process set it.
+
+    Args:
+        accelerator: of the run.
+        values: ``(n,)`` on the run's device.
+        flags: any number, the same in every process.
+
+    Returns:
+        ``(n,)`` on the CPU, and the flags.
+    """
     up = torch.tensor([float(flag) for flag in flags], device=values.device, dtype=values.dtype)
     if accelerator.num_processes == 1:
         return values.cpu(), flags
-    # The flags travel apart: a NaN among the values must not hide who stopped.
+    # Reduced apart from the values: a NaN among those must not hide a flag.
     means = accelerator.reduce(values, reduction="mean").cpu()
     return means, [bool(f > 0) for f in accelerator.reduce(up, reduction="sum").tolist()]
 
@@ -109,6 +126,6 @@ def broadcast_weights(accelerator: Accelerator, model: torch.nn.Module) -> None:
 
 
 def leave_processes() -> None:
-    """Take this process out of its group at the end of a program; without a group, do nothing."""
+    """Leave the process group at the end of a program; without a group, do nothing."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

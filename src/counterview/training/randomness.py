@@ -1,4 +1,4 @@
-"""The random state of a process as tensors, so that it can be saved without pickle and put back exactly."""
+"""The random state of a process as tensors, so that it can be saved without pickle and restored exactly."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """State of the global generators as CPU tensors of fixed shapes.
 
     Returns:
-        ``python`` (625,) int64 and ``python_gauss`` (2,) float64; ``numpy`` (626,) int64 and ``numpy_gauss`` (1,)
-        float64; ``torch`` uint8; ``device`` uint8 on CUDA and MPS.
+        ``python`` ``(625,)`` int64 and ``python_gauss`` ``(2,)`` float64; ``numpy`` ``(626,)`` int64 and
+        ``numpy_gauss`` ``(1,)`` float64; ``torch`` ``(n,)`` uint8; ``device`` ``(m,)`` uint8 on CUDA and MPS.
     """
     _, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
@@ -43,10 +43,14 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Put back what :func:`random_state` gave, and check that it took.
+    """Restore what :func:`random_state` returned, and check that the generators have it.
+
+    Args:
+        state: tensors ``(...)`` of the names and shapes that :func:`random_state` lists.
+        device: whose generator is restored beside those of the CPU.
 
     Raises:
-        CheckpointError: the state is incomplete or was refused.
+        CheckpointError: the state is incomplete, or a generator refused it.
     """
     try:
         words = tuple(int(w) for w in state["python"])
@@ -57,25 +61,25 @@ def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) ->
         cached = float(state["numpy_gauss"][0])
         np.random.set_state(("MT19937", keys, numbers[-2], numbers[-1], cached))  # noqa: NPY002
         # Copies: torch crashes on a state that is a view into a larger tensor.
-        whole = state["torch"].cpu().clone()
-        if whole.shape != torch.get_rng_state().shape or whole.dtype != torch.uint8:
-            raise ValueError(f"torch's has the shape {tuple(whole.shape)}")
-        torch.set_rng_state(whole)
+        generator = state["torch"].cpu().clone()
+        if generator.shape != torch.get_rng_state().shape or generator.dtype != torch.uint8:
+            raise ValueError(f"torch's has the shape {tuple(generator.shape)}")
+        torch.set_rng_state(generator)
         if device.type == "cuda" and "device" in state:
             torch.cuda.set_rng_state(state["device"].cpu().clone(), device)
         elif device.type == "mps" and "device" in state:
             torch.mps.set_rng_state(state["device"].cpu().clone())
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError, OverflowError) as error:
-        raise CheckpointError(f"the random state cannot be put back ({error})") from None
+        raise CheckpointError(f"the random state cannot be restored ({error})") from None
     now = random_state(device)
     wrong = [key for key in now if key in state and not torch.equal(now[key], state[key].cpu())]
     if wrong:
-        raise CheckpointError("the random state was put back but differs", found=", ".join(wrong))
+        raise CheckpointError("the random state was restored but differs", found=", ".join(wrong))
 
 
 @contextlib.contextmanager
 def preserved_random_state(device: torch.device) -> Iterator[None]:
-    """Whatever the block draws, the global generators are afterwards as they were before."""
+    """Restore the global generators when the block ends, whatever it drew."""
     before = random_state(device)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Recipes: one YAML file a run. ``method``, ``training``, and the method's own keys beside them.
+"""Recipes: one YAML file per run, with ``method``, ``training``, and the keys of the method.
 
 method: omama
 training: {epochs: 3, batch_size: 24, lr: 8.0e-5}
@@ -41,17 +41,19 @@ FREE_TO_CHANGE = frozenset(
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train, whatever the method.
+    """How to train, independent of the method.
 
     Raises:
         ConfigError: values out of range; all of them in one error.
     """
 
-    seed: int = field(default=42, metadata={"help": "Seed of weights, order and augmentation."})
+    seed: int = field(default=42, metadata={"help": "Seed of initial weights, data order and augmentation."})
     epochs: int = field(default=3, metadata={"help": "Passes over the training samples."})
-    max_steps: int | None = field(default=None, metadata={"help": "End (and shape the schedule) at this step at most."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "Stop at this step at the latest; the schedule ends there."}
+    )
     batch_size: int = field(
-        default=24, metadata={"help": "Samples of one optimizer step, over all processes and accumulated batches."}
+        default=24, metadata={"help": "Samples per optimizer step, over all processes and accumulated batches."}
     )
     accumulate: int = field(default=1, metadata={"help": "Batches whose gradients are added up before a step."})
     lr: float = field(default=8e-5, metadata={"help": "Peak learning rate."})
@@ -63,30 +65,30 @@ class TrainingConfig:
     weight_decay: float = field(default=0.01, metadata={"help": "Decoupled weight decay of AdamW."})
     betas: tuple[float, float] = field(default=(0.9, 0.999), metadata={"help": "Decay rates of AdamW's moments."})
     eps: float = field(default=1e-8, metadata={"help": "AdamW's epsilon."})
-    clip_norm: float | None = field(default=None, metadata={"help": "Largest gradient norm; none for no clipping."})
+    clip_norm: float | None = field(default=None, metadata={"help": "Largest gradient norm; null for no clipping."})
     ema_decay: float | None = field(
         default=None, metadata={"help": "Decay of the running average of the weights that is validated and exported."}
     )
     precision: Literal["no", "bf16", "fp16"] = field(
         default="no", metadata={"help": "Mixed precision; quote it in YAML, where a bare no is false."}
     )
-    device: Literal["auto", "cpu"] = field(default="auto", metadata={"help": "auto takes CUDA or MPS if present."})
+    device: Literal["auto", "cpu"] = field(default="auto", metadata={"help": "auto uses CUDA or MPS if available."})
     find_unused_parameters: bool = field(
-        default=False, metadata={"help": "For several processes, if some weights get no gradient in some steps."}
+        default=False, metadata={"help": "Needed with several processes if some weights get no gradient in some steps."}
     )
     num_workers: int = field(default=0, metadata={"help": "Worker processes that load samples, per process."})
     validate_first: bool = field(default=False, metadata={"help": "Also validate the untrained model, as epoch 0."})
     checkpoint_every: int | None = field(
         default=None, metadata={"help": "Steps between checkpoints within an epoch; one is kept at each epoch's end."}
     )
-    keep_last: int = field(default=2, metadata={"help": "Newest checkpoints that are kept, beside the best."})
+    keep_last: int = field(default=2, metadata={"help": "Number of newest checkpoints to keep, besides the best."})
     export: Literal["best", "last"] = field(
         default="best",
-        metadata={"help": "Which weights become model/: those with the best validation IoU, or those of the end."},
+        metadata={"help": "Which weights are exported to model/: those with the best validation IoU, or the last."},
     )
     log_every: int = field(default=1, metadata={"help": "Steps between log lines."})
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = field(
-        default=("tensorboard",), metadata={"help": "Logs beside the CSV files, which are always written."}
+        default=("tensorboard",), metadata={"help": "Logs besides the CSV files, which are always written."}
     )
     project: str = field(default="counterview", metadata={"help": "Project name for wandb and trackio."})
 
@@ -117,14 +119,14 @@ class Recipe:
     method: str
     training: TrainingConfig
     config: Any
-    """The method's own configuration, an instance of its task's ``config_class``."""
+    """The method's configuration, an instance of its task's ``config_class``."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As in the file, every value spelled out."""
+        """As in the file, with every value."""
         return {"method": self.method, "training": to_dict(self.training), **to_dict(self.config)}
 
     def build_task(self) -> Task:
-        """Open the data set and make the task.
+        """Open the data set and build the task.
 
         Raises:
             InputError: the data set is missing or of the wrong kind.
@@ -134,10 +136,10 @@ class Recipe:
 
 
 def register_method(name: str, task_class: type[Any]) -> None:
-    """Make a task class of your own trainable by recipes that say ``method: name``.
+    """Make a task class trainable by recipes with ``method: name``.
 
     Raises:
-        ConfigError: the name is one of Counterview's own.
+        ConfigError: the name is one of Counterview's methods.
     """
     if name in _METHODS:
         raise ConfigError(f"the method name {name!r} is taken", fix="Choose another.")
@@ -145,12 +147,12 @@ def register_method(name: str, task_class: type[Any]) -> None:
 
 
 def methods() -> list[str]:
-    """Names that ``method:`` may have."""
+    """Names that a recipe's ``method`` may have, sorted."""
     return sorted({*_METHODS, *_OTHERS})
 
 
 def task_class_of(method: str) -> type[Any]:
-    """The task class of a method, imported when it is first asked for.
+    """The task class of a method, imported at the first call.
 
     Raises:
         ConfigError: no such method.

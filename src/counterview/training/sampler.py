@@ -16,17 +16,17 @@ _ORDER, _SAMPLE = 0, 1
 
 
 def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """Sample indices ``(length,)`` int64 of an epoch in the order in which they are trained on."""
+    """Sample indices of an epoch in training order: ``(length,)`` int64."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(length)
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator that :meth:`Task.sample` gets for this sample of this epoch."""
+    """The generator that :meth:`Task.sample` gets for a sample in an epoch."""
     return np.random.default_rng([seed, _SAMPLE, epoch, index])
 
 
 def steps_in_epoch(task: Task, epoch: int, batch_size: int) -> int:
-    """Optimizer steps of an epoch. A last batch that is not full is left out; its samples come in other epochs.
+    """Optimizer steps of an epoch. An incomplete last batch is dropped; its samples are used in other epochs.
 
     Raises:
         InputError: there is no training sample.
@@ -48,11 +48,26 @@ def steps_in_epoch(task: Task, epoch: int, batch_size: int) -> int:
 
 
 class GlobalBatchSampler(Sampler[list[int]]):
-    """Batches of one process: its part of every global batch, from a given step on.
+    """Batches of one process: its part of every global batch, from a first step on.
 
-    Global batch ``s`` is samples ``[s B, (s + 1) B)`` of the epoch's order. It is cut into ``accumulate``
+    Global batch ``s`` is samples ``[s B, (s + 1) B)`` of the epoch's order. It is split into ``accumulate``
     batches, each of these into one part for each process, in rank order. So any number of processes trains on the
     same samples in the same step.
+
+    Args:
+        order: ``(N,)`` sample indices, from :func:`epoch_order`.
+        batch_size: B, over all processes and accumulated batches.
+        accumulate: batches of one optimizer step.
+        rank: of this process.
+        world_size: number of processes.
+        first_step: first optimizer step of the epoch that is yielded.
+        last_step: the step after the last; ``N // B`` by default.
+
+    Yields:
+        ``accumulate`` lists of ``B / (accumulate * world_size)`` indices for each step.
+
+    Raises:
+        ConfigError: ``batch_size`` cannot be split evenly.
     """
 
     def __init__(
@@ -107,13 +122,16 @@ class _Collate:
 
 
 def batches(task: Task, seed: int, epoch: int, sampler: GlobalBatchSampler, num_workers: int = 0) -> Iterator[Any]:
-    """Collated CPU batches of one process for the steps of ``sampler``, loaded by ``num_workers`` processes."""
+    """Batches of one process, as :meth:`Task.collate` makes them, in the order of ``sampler``.
+
+    With ``num_workers`` above 0 as many worker processes load them.
+    """
     loader = DataLoader(
         _EpochSamples(task, seed, epoch),
         batch_sampler=sampler,
         collate_fn=_Collate(task),
         num_workers=num_workers,
-        # The loader draws a number when it starts. From a generator of its own, training's stays as it was.
+        # The loader draws a number when it starts; a separate generator leaves the global one untouched.
         generator=torch.Generator().manual_seed(seed),
     )
     return iter(loader)

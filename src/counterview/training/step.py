@@ -1,4 +1,4 @@
-"""One optimizer step: forward, backward, what the processes agree on, and a stop when a number is none."""
+"""One optimizer step: forward, backward, reduction over processes, and an error when loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LossModule(nn.Module):
-    """The task's loss as a forward pass: whatever it calls of the model is synchronised and cast alike."""
+    """The task's loss as a forward pass, so that every part of the model it calls is synchronised and cast alike."""
 
     def __init__(self, task: Task, model: nn.Module) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class Stepper:
     Args:
         accelerator: of the run.
         wrapped: a prepared :class:`LossModule`.
-        optimizer: prepared; its groups carry ``peak_lr``.
+        optimizer: prepared; its groups have ``peak_lr``.
         config: how to train.
-        out: where a batch is kept that made the loss no number.
+        out: folder in which a batch is kept whose loss or gradient is not finite.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Stepper:
         *,
         number: int,
         total_steps: int,
-        asked_to_stop: Callable[[], bool],
+        stop_requested: Callable[[], bool],
         where: Mapping[str, Any],
     ) -> tuple[dict[str, float], bool]:
         """Train on this process's part of one global batch.
@@ -65,16 +65,17 @@ class Stepper:
         Args:
             group: ``accumulate`` collated batches on the CPU.
             number: of the step, from 0.
-            asked_to_stop: whether this process got a signal until now.
-            where: epoch and sample indices, noted if something goes wrong.
+            total_steps: of the run.
+            stop_requested: whether this process got a signal.
+            where: epoch and sample indices, written beside the batch if it is kept.
 
         Returns:
-            means over processes (``loss``, its parts) with ``lr`` and ``gradient_norm`` (before clipping; -1 where
-            fp16 overflowed and the step was skipped), and whether any process was asked to stop.
+            Means over processes (``loss``, its parts) with ``lr`` and ``gradient_norm`` (before clipping; -1 where
+            fp16 overflowed and the step was skipped), and whether any process was requested to stop.
 
         Raises:
-            TrainingError: in all processes, if the loss or the gradient of one is no finite number; or weights are left
-                out of a step of several processes that were not told so.
+            TrainingError: in all processes, if the loss or the gradient of one is not finite; or if, with several
+                processes, some weights got no gradient and ``find_unused_parameters`` is false.
         """
         from accelerate.utils import send_to_device
 
@@ -91,16 +92,16 @@ class Stepper:
                 accelerator.backward(loss / len(group))
             names = sorted(parts)
             sums.append(torch.stack([loss.detach().float(), *(parts[name].detach().float() for name in names)]))
-        own = torch.stack(sums).mean(0)
+        local = torch.stack(sums).mean(0)  # of this process: loss and its parts
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = float(accelerator.clip_grad_norm_(self.wrapped.parameters(), limit))
         scaled = accelerator.scaler is not None  # fp16: the scaler skips overflowing steps by itself
-        own_loss = float(own[0])
-        bad = not math.isfinite(own_loss) or not (math.isfinite(norm) or scaled)
-        means, (any_bad, stop) = mean_and_flags(accelerator, own, [bad, asked_to_stop()])
+        local_loss = float(local[0])
+        bad = not math.isfinite(local_loss) or not (math.isfinite(norm) or scaled)
+        means, (any_bad, stop) = mean_and_flags(accelerator, local, [bad, stop_requested()])
         row = dict(zip(["loss", *names], means.tolist(), strict=True))
         if any_bad:
-            self._stop(group, {"step": number + 1, **where}, row, own_loss, norm)
+            self._stop(group, {"step": number + 1, **where}, row, local_loss, norm)
         self.optimizer.step()
         return {**row, "lr": self.config.lr * factor, "gradient_norm": norm if math.isfinite(norm) else -1.0}, stop
 
@@ -117,10 +118,10 @@ class Stepper:
         return loss, parts
 
     def _stop(
-        self, group: list[Any], where: Mapping[str, Any], row: Mapping[str, float], own_loss: float, norm: float
+        self, group: list[Any], where: Mapping[str, Any], row: Mapping[str, float], local_loss: float, norm: float
     ) -> None:
         accelerator = self.accelerator
-        numbers = {**row, "loss_of_this_process": own_loss, "gradient_norm": norm}
+        numbers = {**row, "loss_of_this_process": local_loss, "gradient_norm": norm}
         step = where["step"]
         folder = self.out / f"nan_step_{step:08d}_process_{accelerator.process_index}"
         info = {**where, "numbers": numbers, "not_finite": not_finite(accelerator.unwrap_model(self.wrapped).model)}
@@ -130,5 +131,5 @@ class Stepper:
             f"the {'loss' if not math.isfinite(row['loss']) else 'gradient'} of step {step} is not a finite number",
             path=folder,
             found=", ".join(f"{name} {value:.4g}" for name, value in numbers.items()),
-            fix="The weights were not changed by it; the batch lies in this folder and the last checkpoint is whole.",
+            fix="The weights were not changed. The batch is in this folder, and the last checkpoint is complete.",
         )

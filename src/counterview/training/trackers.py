@@ -1,4 +1,4 @@
-"""Logs of a run: CSV files always; TensorBoard, Weights & Biases and trackio where asked for."""
+"""Logs of a run: CSV files always; TensorBoard, Weights & Biases and trackio where configured."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from counterview.media.files import atomic_write, read_json, write_json
 from counterview.training.recipe import TrainingConfig
 from counterview.types import RgbImage
 
-Row = Mapping[str, float | int]
+Values = Mapping[str, float | int]
 
 
 class Tracker(Protocol):
-    """Something that takes the numbers and images of a run, in the main process."""
+    """Receives the numbers and images of a run, in the main process."""
 
-    def log(self, kind: str, step: int, row: Row) -> None:
+    def log(self, kind: str, step: int, row: Values) -> None:
         """Values after optimizer step ``step``; ``kind`` is ``"train"`` or ``"validation"``."""
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
@@ -31,9 +31,9 @@ class Tracker(Protocol):
 
 
 class CsvTracker:
-    """``train.csv`` and ``validation.csv``: one line a step or an epoch, on disk as soon as it is logged.
+    """``train.csv`` and ``validation.csv``: one line per step or epoch, written as soon as it is logged.
 
-    A new column makes the file be rewritten; a line without a column's value has it empty.
+    A new column rewrites the file; a line without a value for a column leaves it empty.
 
     Args:
         out: folder of the files.
@@ -63,7 +63,8 @@ class CsvTracker:
         with atomic_write(self._path(kind), "w") as handle:
             handle.write(text.getvalue())
 
-    def log(self, kind: str, step: int, row: Row) -> None:
+    def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         line = {"step": step, **row}
         new = [column for column in line if column not in self._columns[kind]]
         if new:
@@ -75,19 +76,19 @@ class CsvTracker:
             csv.DictWriter(handle, self._columns[kind], restval="", lineterminator="\n").writerow(line)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
-        pass  # The engine writes sheets to files itself.
+        """Ignore the image ``(H, W, 3)``: the engine writes sheets to files itself."""
 
     def close(self) -> None:
-        pass
+        """Nothing: every line is on disk already."""
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Lines of a log by column; a last line that was cut short by a kill is left out."""
+    """Lines of a log by column; a last line that a kill left incomplete is dropped."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(whole))
+    complete = text[: text.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(complete))
     return [row for row in rows if None not in row and None not in row.values() and row.get("step", "").isdigit()]
 
 
@@ -102,19 +103,22 @@ class TensorBoardTracker:
         purge = resumed_step + 1 if resumed_step else None
         self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=purge, flush_secs=10)
 
-    def log(self, kind: str, step: int, row: Row) -> None:
+    def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         for name, value in row.items():
             self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
+        """An image ``(H, W, 3)`` uint8; see :meth:`Tracker.image`."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
+        """See :meth:`Tracker.close`."""
         self._writer.close()
 
 
 class WandbTracker:
-    """Weights & Biases, from the extra ``[wandb]``; a resumed run goes on under its old id."""
+    """Weights & Biases, from the extra ``[wandb]``; a resumed run keeps its id."""
 
     def __init__(self, out: Path, config: TrainingConfig, recipe: Mapping[str, Any]) -> None:
         try:
@@ -131,18 +135,21 @@ class WandbTracker:
             config=dict(recipe),
         )
 
-    def log(self, kind: str, step: int, row: Row) -> None:
+    def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         self._run.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
+        """An image ``(H, W, 3)`` uint8; see :meth:`Tracker.image`."""
         self._run.log({name: self._wandb.Image(image)}, step=step)
 
     def close(self) -> None:
+        """See :meth:`Tracker.close`."""
         self._run.finish()
 
 
 class TrackioTracker:
-    """trackio, from the extra ``[trackio]``; a resumed run goes on under its old name."""
+    """trackio, from the extra ``[trackio]``; a resumed run keeps its name."""
 
     def __init__(self, out: Path, config: TrainingConfig, recipe: Mapping[str, Any]) -> None:
         try:
@@ -153,13 +160,16 @@ class TrackioTracker:
         name = f"{out.name}-{_run_id(out, 'trackio')}"
         trackio.init(project=config.project, name=name, resume="allow", config=dict(recipe))
 
-    def log(self, kind: str, step: int, row: Row) -> None:
+    def log(self, kind: str, step: int, row: Values) -> None:
+        """See :meth:`Tracker.log`."""
         self._trackio.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
 
     def image(self, name: str, step: int, image: RgbImage) -> None:
+        """An image ``(H, W, 3)`` uint8; see :meth:`Tracker.image`."""
         self._trackio.log({name: self._trackio.Image(image)}, step=step)
 
     def close(self) -> None:
+        """See :meth:`Tracker.close`."""
         self._trackio.finish()
 
 
@@ -180,8 +190,9 @@ def open_trackers(out: Path, config: TrainingConfig, recipe: Mapping[str, Any], 
 
     Args:
         out: folder of the run.
-        recipe: the whole recipe, which trackers note.
-        resumed_step: the step that the run goes on from; 0 for a new one.
+        config: names the trackers.
+        recipe: all values of the run, recorded by the trackers.
+        resumed_step: the step that the run resumes from; 0 for a new run.
 
     Raises:
         MissingExtraError: a tracker's package is not installed.
