@@ -27,6 +27,7 @@ _METHODS: dict[str, str] = {
     "omama-end-to-end": "counterview.tiny.training.end_to_end:EndToEndTask",
     "omama-scene": "counterview.tiny.training.reranker:SceneTask",
     "lmeec": "counterview.lmeec.training.task:LMEECTask",
+    "tiny-follow": "counterview.tiny.training.follow:TinyFollowTask",
 }
 _OTHERS: dict[str, type[Any]] = {}
 
@@ -173,6 +174,10 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     """
     path = None if isinstance(source, Mapping) else source
     values = copy.deepcopy(dict(source) if isinstance(source, Mapping) else read_yaml(source))
+    if values.get("method") == "lmeec":
+        from counterview.tiny.training.follow_legacy import upgrade_recipe
+
+        values = upgrade_recipe(values)
     groups: dict[str, list[str]] = {"method": [], "training": [], "": []}
     for text in overrides:
         key = text.partition("=")[0].partition(".")[0]
