@@ -2,10 +2,11 @@
 
 ::
 
-    python -m counterview.inference.bundled add tiny-follow runs/lmeec --recipe recipes/tabletop/lmeec.yaml \\
+    python -m counterview.inference.bundled add tiny-follow runs/tiny-follow \\
+        --recipe recipes/tabletop/tiny-follow.yaml \\
         --data "counterview tabletop …; counterview prepare …" --scores benchmarks/results/held_out.json
     python -m counterview.inference.bundled card tiny-follow --scores benchmarks/results/held_out.json
-    python -m counterview.inference.bundled check [tiny-follow runs/lmeec]
+    python -m counterview.inference.bundled check [tiny-follow runs/tiny-follow]
 
 ``check NAME FOLDER`` tells whether the shipped files are what the training run in FOLDER left.
 """
@@ -201,9 +202,10 @@ def _check_loads(method: str, folder: Path) -> None:
 
         load_model(folder)
     else:
-        from counterview.lmeec.model import LMEEC
+        from counterview.nn.checkpoint import read_header
+        from counterview.tiny.follow import follow_class
 
-        LMEEC.from_pretrained(folder)
+        follow_class(read_header(folder)).from_pretrained(folder)
 
 
 # ------------------------------------------------------------------------------------------------------- card

@@ -14,8 +14,9 @@ from counterview.types import Candidate, Match, ObjectMask, RgbImage, as_rgb
 if TYPE_CHECKING:
     import torch
 
+    from counterview.lmeec.frame import SessionImage
     from counterview.lmeec.model import LMEEC
-    from counterview.lmeec.session import EncodedView, Session
+    from counterview.lmeec.session import Session
     from counterview.proposals.base import Proposals
 
 CANDIDATE = -1
@@ -32,7 +33,7 @@ class FollowView:
     """
 
     image: RgbImage
-    encoded: EncodedView
+    encoded: SessionImage
 
     @property
     def size_hw(self) -> tuple[int, int]:

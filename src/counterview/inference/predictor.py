@@ -232,11 +232,15 @@ def load_source(
         return Predictor(_proposer(chosen, {}, device, cache), backbone, KnnMatcher())
     if source.method == "lmeec":
         from counterview.inference.mask_tracker import Follower
-        from counterview.lmeec.model import LMEEC
+        from counterview.nn.checkpoint import read_header
+        from counterview.tiny.follow import follow_class
 
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         assert source.folder is not None
-        return Follower(LMEEC.from_pretrained(source.folder).to(resolve_device(device)), source=source.name)
+        return Follower(
+            follow_class(read_header(source.folder)).from_pretrained(source.folder).to(resolve_device(device)),
+            source=source.name,
+        )
     head = _head(source)
     config = head.config
     if features is not None and features != config.backbone:

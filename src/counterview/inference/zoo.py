@@ -106,7 +106,7 @@ def method_of(folder: str | os.PathLike[str]) -> Literal["omama", "lmeec"]:
     if isinstance(values, dict):
         if values.get("method") == "omama":
             return "omama"
-        if "lmeec" in str(values.get("format", "")) or values.get("method") == "lmeec":
+        if "lmeec" in str(values.get("format", "")) or values.get("method") in ("lmeec", "tiny-follow"):
             return "lmeec"
     raise CheckpointError("is no checkpoint of a method that is known", path=path, expected="omama or lmeec")
 
@@ -205,8 +205,10 @@ def load_take_predictor(
 
     source = resolve(shipped.default_model(features) if model is None else model)
     if source.method == "lmeec" and source.folder is not None:
-        from counterview.lmeec.model import LMEEC
+        from counterview.nn.checkpoint import read_header
+        from counterview.tiny.follow import follow_class
 
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
-        return ClipPredictor(LMEEC.from_pretrained(source.folder).to(resolve_device(device)))
+        follower = follow_class(read_header(source.folder)).from_pretrained(source.folder)
+        return ClipPredictor(follower.to(resolve_device(device)))
     return FramePredictor(load_source(source, proposals=proposals, features=features, device=device, cache=cache))

@@ -75,7 +75,7 @@ _NEAREST = ("model.matching_head=false", "model.context=false", "model.cross_att
 _MAP = ("model.descriptor.own=false", "model.object_channels=null")
 """Descriptors pooled from the map, as a network's are, and not taken from the image's pixels."""
 _CLIP = "CLIP's weights come from the Hub"
-_OMAMA, _LMEEC = "tabletop/omama", "tabletop/lmeec"
+_OMAMA, _LMEEC = "tabletop/omama", "tabletop/tiny-follow"
 
 
 def _omama(recipe: str) -> Model:
