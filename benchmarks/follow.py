@@ -1,4 +1,4 @@
-"""A trained LM-EEC on held-out takes, beside its own untrained self and the query mask copied to the same place.
+"""A trained tiny-follow on held-out takes, beside its own untrained self and the query mask copied to the same place.
 
 ``python -m benchmarks.follow MODEL NAME=FOLDER[:SPLIT] ... --out FOLDER [--save]``
 
@@ -28,7 +28,7 @@ from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameTable
 from counterview.inference.dataset import predict
 from counterview.inference.takes import ClipPredictor, Prediction, TakePredictor, prediction_size
-from counterview.lmeec.model import LMEEC
+from counterview.tiny.follow import TinyFollow
 from counterview.tiny.initial import initialise
 
 SAME_PLACE, UNTRAINED, TRAINED = "same place", "untrained", "trained"
@@ -61,12 +61,12 @@ class SamePlace:
 def main() -> None:
     """Predict, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a trained LM-EEC")
+    parser.add_argument("model", help="folder of a trained tiny-follow")
     parser.add_argument("sets", nargs="+", metavar="NAME=FOLDER[:SPLIT]")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
-    trained = LMEEC.from_pretrained(arguments.model)
+    trained = TinyFollow.from_pretrained(arguments.model)
     systems: dict[str, TakePredictor] = {
         SAME_PLACE: SamePlace(),
         UNTRAINED: ClipPredictor(untrained(trained)),
@@ -91,10 +91,10 @@ def main() -> None:
     record("follow", result, save=arguments.save)
 
 
-def untrained(model: LMEEC) -> LMEEC:
+def untrained(model: TinyFollow) -> TinyFollow:
     """The same architecture with the weights that training begins with."""
     torch.manual_seed(SEED)
-    other = LMEEC(model.config)
+    other = TinyFollow(model.config)
     initialise(other)
     return other.eval()
 

@@ -20,7 +20,6 @@ import torch
 from benchmarks.common import record, show
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.training.task import LMEECTask
-from counterview.lmeec.weights import with_settings
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 
@@ -69,12 +68,12 @@ def _run(arguments: argparse.Namespace, row: str, seed: int) -> dict[str, float]
     done = arguments.out / f"{row}-{seed}.json"
     if done.exists():
         return dict(json.loads(done.read_text(encoding="utf-8")))
-    task = recipe.build_task()
+    task: Any = recipe.build_task()
     if not (folder / "model").is_dir():
         fit(task, recipe.training, folder, resume=True)
-    model = LMEEC.from_pretrained(folder / "model")
+    model = task.model_class.from_pretrained(folder / "model")
     if row in TESTED:
-        model = with_settings(model, compression=TESTED[row])
+        model = model.with_settings(compression=TESTED[row])
     metrics = _validate(task, model)
     done.write_text(json.dumps(metrics), encoding="utf-8")
     return metrics

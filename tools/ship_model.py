@@ -2,10 +2,10 @@
 
 ::
 
-    python -m tools.ship_model add tiny-follow runs/lmeec --recipe recipes/tabletop/lmeec.yaml \\
+    python -m tools.ship_model add tiny-follow runs/tiny-follow --recipe recipes/tabletop/tiny-follow.yaml \\
         --data "counterview tabletop …; counterview prepare …" --scores benchmarks/results/held_out.json
     python -m tools.ship_model card tiny-follow --scores benchmarks/results/held_out.json
-    python -m tools.ship_model check [tiny-follow runs/lmeec]
+    python -m tools.ship_model check [tiny-follow runs/tiny-follow]
 
 ``check NAME FOLDER`` tells whether the shipped files are what the training run in FOLDER left.
 """

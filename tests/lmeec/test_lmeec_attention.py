@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from counterview.lmeec import attention
+from counterview.lmeec import attention, network
 from tests.lmeec.lmeec_fill import fill, small_model
 
 
@@ -17,7 +17,7 @@ def theirs(model, top, memory, positions, pointers):
     out = model.sam.memory_attention(
         current_vision_features=top.flatten(2).permute(2, 0, 1),
         memory=memory,
-        current_vision_position_embeddings=model._image_place(top),
+        current_vision_position_embeddings=model._image_position(top),
         memory_posision_embeddings=positions,
         num_object_pointer_tokens=pointers,
     )
@@ -32,15 +32,15 @@ def test_it_equals_transformers_forward_pass(two_layers, pointers, frames):
     memory, positions = fill("memory", (length, 3, 64), 2), fill("positions", (length, 3, 64))
     module = two_layers.sam.memory_attention
     with torch.no_grad():
-        look = attention.first_look(module, top, two_layers._image_place(top))
-        ours = attention.attend(module, look, memory, positions, pointers)
+        attended = attention.first_self_attention(module, top, two_layers._image_position(top))
+        ours = attention.attend(module, attended, memory, positions, pointers)
         expected = theirs(two_layers, top, memory, positions, pointers)
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
-    # The comparison can fail: with the look of another image, or a cell taken for a pointer, it does.
+    # The comparison can fail: with the features of another image, or a cell taken for a pointer, it does.
     with torch.no_grad():
-        assert (attention.attend(module, look.flip(0), memory, positions, pointers) - expected).abs().max() > 1e-3
+        assert (attention.attend(module, attended.flip(0), memory, positions, pointers) - expected).abs().max() > 1e-3
         if frames > 1:
-            wrong = attention.attend(module, look, memory, positions, pointers + 16)
+            wrong = attention.attend(module, attended, memory, positions, pointers + 16)
             assert (wrong - expected).abs().max() > 1e-4
 
 
@@ -48,10 +48,10 @@ def test_more_queries_than_a_chunk_holds(two_layers, monkeypatch):
     top, memory, positions = fill("top", (2, 64, 4, 4)), fill("m", (32, 2, 64)), fill("p", (32, 2, 64))
     module = two_layers.sam.memory_attention
     with torch.no_grad():
-        look = attention.first_look(module, top, two_layers._image_place(top))
-        whole = attention.attend(module, look, memory, positions, 0)
+        attended = attention.first_self_attention(module, top, two_layers._image_position(top))
+        whole = attention.attend(module, attended, memory, positions, 0)
         monkeypatch.setattr(attention, "CHUNK", 5)
-        torch.testing.assert_close(attention.attend(module, look, memory, positions, 0), whole, rtol=0, atol=1e-6)
+        torch.testing.assert_close(attention.attend(module, attended, memory, positions, 0), whole, rtol=0, atol=1e-6)
 
 
 def test_rotation_equals_transformers(two_layers):
@@ -69,26 +69,26 @@ def test_rotation_equals_transformers(two_layers):
         torch.testing.assert_close(turned.float(), expected[1][0, 0], rtol=0, atol=tolerance)
 
 
-def test_the_look_of_an_image_serves_all_its_objects(two_layers):
+def test_the_first_self_attention_of_an_image_serves_all_its_objects(two_layers):
     top = fill("top", (1, 64, 4, 4))
     entries = [fill(f"m{i}", (3, 16, 64)) for i in range(2)]
     with torch.no_grad():
-        look = two_layers.look(top)
+        attended = two_layers.self_attended(top)
         shared = two_layers.memory_features(
-            top.expand(3, -1, -1, -1), entries[:1], entries[1:], look=look.expand(3, -1, -1)
+            top.expand(3, -1, -1, -1), entries[:1], entries[1:], attended=attended.expand(3, -1, -1)
         )
         alone = two_layers.memory_features(top.expand(3, -1, -1, -1), entries[:1], entries[1:])
-        view = two_layers.view_features(top.expand(3, -1, -1, -1), entries[0], look.expand(3, -1, -1))
+        view = two_layers.view_features(top.expand(3, -1, -1, -1), entries[0], attended.expand(3, -1, -1))
         torch.testing.assert_close(view, two_layers.view_features(top.expand(3, -1, -1, -1), entries[0]))
     torch.testing.assert_close(shared, alone)
 
 
 def test_training_takes_transformers_own(two_layers, monkeypatch):
-    monkeypatch.setattr(attention, "attend", lambda *_: pytest.fail("dropout would be lost"))
+    monkeypatch.setattr(network, "attend", lambda *_: pytest.fail("dropout would be lost"))
     top, entry = fill("top", (1, 64, 4, 4)), fill("m", (1, 16, 64))
     two_layers.train()
     try:
-        assert two_layers.look(top) is None
+        assert two_layers.self_attended(top) is None
         assert two_layers.view_features(top, entry).requires_grad
     finally:
         two_layers.eval()

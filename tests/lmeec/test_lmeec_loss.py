@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from counterview.lmeec.model import Decoded
+from counterview.lmeec.network import Decoded
 from counterview.lmeec.training.loss import dice_loss, focal_loss, frame_loss, mean_over_clips, true_iou
-from counterview.lmeec.training.recipe import DataConfig, LMEECRecipe, OptimConfig
+from counterview.lmeec.training.recipe import ClipDataConfig, LMEECRecipe, OptimConfig
 from counterview.lmeec.training.task import LMEECTask
 from counterview.lmeec.training.unroll import ClipBatch, unroll, unused_parameters
 from tests.lmeec.lmeec_fill import disc, fill, random_images, small_model
@@ -130,7 +130,7 @@ def test_the_bank_of_a_clip_is_the_last_frames():
 
 def loss_of(model, batch, **optim):
     task = copy.copy(LMEECTask.__new__(LMEECTask))
-    task.config = LMEECRecipe(DataConfig("x"), optim=OptimConfig(**optim))
+    task.config = LMEECRecipe(ClipDataConfig("x"), optim=OptimConfig(**optim))
     return LMEECTask.loss(task, model, batch)
 
 

@@ -9,8 +9,8 @@ from counterview.config import dump_yaml, load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig, governed_settings
-from counterview.lmeec.model import LMEEC, NO_OBJECT_LOGIT
-from counterview.lmeec.weights import with_settings
+from counterview.lmeec.model import LMEEC
+from counterview.lmeec.network import NO_OBJECT_LOGIT
 from tests.lmeec.lmeec_fill import disc, fill, random_images, small_config, small_model
 
 # ---------------------------------------------------------------------------------------- configuration
@@ -41,7 +41,7 @@ def test_config_survives_yaml_and_json(tmp_path):
         ({"channels": 100}, "multiple of 64"),
         ({"bank_size": 0}, "bank_size is 0"),
         ({"key_frames": 6}, "expected 0 to 5"),
-        ({"cross_view_prompt": False, "query_memory": False, "target_memory": False}, "nothing says which object"),
+        ({"cross_view_prompt": False, "query_memory": False, "target_memory": False}, "nothing tells which object"),
         ({"behaviour": "realeased"}, "released"),
         ({"fusion": "sum"}, "moe, add, concat"),
         ({"backbone": {"global_blocks": [3]}}, "first block of a stage"),
@@ -79,7 +79,7 @@ def test_seam_vision_encoder_gives_three_levels_and_heads_that_project_them(smal
     public = small.sam.get_image_features(torch.zeros(2, 3, 64, 64), return_dict=True)
     for ours, theirs in zip((features.quarter, features.half, features.top), public.fpn_hidden_states, strict=True):
         assert torch.equal(ours.flatten(2).permute(2, 0, 1), theirs)
-    for place, theirs in zip([small._image_place(features.top)], public.fpn_position_encoding[2:], strict=True):
+    for place, theirs in zip([small._image_position(features.top)], public.fpn_position_encoding[2:], strict=True):
         assert torch.equal(place.expand_as(theirs), theirs)
 
 
@@ -87,7 +87,7 @@ def test_seam_memory_encoder_and_its_positions(small):
     top, masks = fill("top", (3, 64, 4, 4)), fill("masks", (3, 1, 64, 64))
     memory, place = small.sam.memory_encoder(top, masks)
     assert memory.shape == (3, 64, 4, 4)
-    assert torch.equal(place[:1].flatten(2).permute(2, 0, 1), small._place(memory.flatten(2).transpose(1, 2)))
+    assert torch.equal(place[:1].flatten(2).permute(2, 0, 1), small._memory_position(memory.flatten(2).transpose(1, 2)))
     # SAM 2's own routine for a frame's memory, which stores bfloat16.
     logits = fill("logits", (3, 1, 64, 64), 5)
     score = torch.tensor([[2.0], [-1.0], [0.0]])[..., None]
@@ -146,7 +146,7 @@ def test_seam_prompt_encoder_and_mask_decoder(small):
 
 
 def test_seam_an_absent_object_has_no_mask_and_the_empty_pointer(small):
-    model = with_settings(small)
+    model = small.with_settings()
     with torch.no_grad():
         model.sam.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(-50)
     features = model.encode_images(torch.zeros(1, 3, 64, 64))
@@ -185,7 +185,7 @@ def last_logits(model, frames=3):
 )
 def test_each_setting_runs_and_only_those_without_effect_yet_change_nothing(small, settings):
     reference, _ = last_logits(small)
-    changed, _ = last_logits(with_settings(small, **settings))
+    changed, _ = last_logits(small.with_settings(**settings))
     assert np.isfinite(changed).all()
     differs = np.abs(reference - changed).max() > 1e-4
     assert differs == ("compression" not in settings)  # nothing is compressed in three frames
@@ -194,7 +194,7 @@ def test_each_setting_runs_and_only_those_without_effect_yet_change_nothing(smal
 @pytest.mark.parametrize("how", ["merge", "drop", "fifo", "weighted"])
 def test_compressions_differ_once_a_bank_is_full(how):
     model = small_model(bank_size=2, compression=how)
-    others = [last_logits(with_settings(model, compression=h), 6)[0] for h in ("merge", "drop", "fifo", "weighted")]
+    others = [last_logits(model.with_settings(compression=h), 6)[0] for h in ("merge", "drop", "fifo", "weighted")]
     mine, session = last_logits(model, 6)
     assert sum(np.abs(mine - o).max() < 1e-6 for o in others) == 1
     assert len(session.tracks["mug", ""].target.entries) == 2
@@ -216,12 +216,12 @@ def test_save_and_load_give_the_same_model(small, tmp_path):
     assert again.config == small.config
     assert again.fingerprint() == small.fingerprint()
     assert np.array_equal(last_logits(again)[0], last_logits(small)[0])
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     # Another behaviour in the file changes everything that it governs.
     config = tmp_path / "m" / "config.json"
     config.write_text(config.read_text().replace('"behaviour": "paper"', '"behaviour": "released"'))
     assert LMEEC.from_pretrained(tmp_path / "m").config == small.config.with_behaviour("released")
-    other = with_settings(small)
+    other = small.with_settings()
     with torch.no_grad():
         other.visibility_bias += 1
     assert other.fingerprint() != small.fingerprint()
@@ -235,14 +235,14 @@ def test_damaged_folders_are_refused(small, tmp_path):
     with pytest.raises(CheckpointError, match="multiple of 32"):
         LMEEC.from_pretrained(folder)
     config.write_text(text.replace('"attention_layers": 1', '"attention_layers": 2'))
-    with pytest.raises(CheckpointError, match=r"missing \(sam.memory_attention.layers.1"):
+    with pytest.raises(CheckpointError, match=r"sam.memory_attention.layers.1.*is missing"):
         LMEEC.from_pretrained(folder)
     config.write_text('{"model_type": "sam2"}')
-    with pytest.raises(CheckpointError, match="no configuration of LM-EEC"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of Counterview"):
         LMEEC.from_pretrained(folder)
     config.write_text(text)
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a readable file of weights"):
         LMEEC.from_pretrained(folder)
     with pytest.raises(WeightsError, match=r"are not available|cannot be reached|not the name of a repository"):
         LMEEC.from_pretrained("someone/lm-eec-that-is-not-there")
@@ -258,28 +258,28 @@ def test_sam2_weights_initialise_everything_but_the_fusion(tmp_path):
         assert torch.equal(value, expected[name]), name
     assert model.sam.vision_encoder.config.backbone_feature_sizes[-1] == [4, 4]
     last_logits(model.eval(), 1)
-    with pytest.raises(CheckpointError, match=r"no SAM 2\.1 video checkpoint of backbone"):
+    with pytest.raises(CheckpointError, match=r"not a SAM 2\.1 video checkpoint of backbone"):
         LMEEC.from_sam2(tmp_path / "sam2", small_config(attention_layers=2))
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no weights"):
         LMEEC.from_sam2(tmp_path / "empty", small_config())
-    with pytest.raises(WeightsError, match="cannot be had"):
+    with pytest.raises(WeightsError, match="not found"):
         LMEEC.from_sam2("facebook/sam2.1-hiera-nothing", small_config())
 
 
 def test_settings_that_change_the_architecture_are_refused(small):
     with pytest.raises(ConfigError, match="change the architecture"):
-        with_settings(small, backbone=HieraConfig())
+        small.with_settings(backbone=HieraConfig())
 
 
 def test_visibility_is_calibrated_score_or_area(small):
     score = torch.tensor([-2.0, 0.0, 3.0])
-    model = with_settings(small)
+    model = small.with_settings()
     torch.testing.assert_close(model.visibility(score), torch.sigmoid(score))
     model.visibility_scale.fill_(2.0)
     model.visibility_bias.fill_(-1.0)
     torch.testing.assert_close(model.visibility(score), torch.sigmoid(2 * score - 1))
-    by_area = with_settings(small, visibility="area")
+    by_area = small.with_settings(visibility="area")
     assert by_area.visibility(score, torch.tensor([0.002, 0.0005, 0.001])).tolist() == [1, 0, 0]
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from counterview.errors import CheckpointError, ImageError, InputError, MaskError
+from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.session import Session
 from counterview.lmeec.session_file import saved_config
 from counterview.types import View
@@ -143,7 +144,7 @@ def test_frame_numbers_stride_and_length(small, clip):
         by_thirty.step(clip[0][5], {}, clip[1][5], frame=750)
     with pytest.raises(InputError, match=r"not on the session's grid.*multiple of the stride, 30"):
         by_thirty.step(clip[0][5], {}, clip[1][5], frame=765)
-    with pytest.raises(InputError, match="begun for 2 frames"):
+    with pytest.raises(InputError, match="has only 2 frames"):
         small.session(frames=2).step(clip[0][0], {}, clip[1][0], frame=0) or None
         follow(small.session(frames=2), clip, {"mug": lambda t: mask(0)}, range(3))
 
@@ -173,7 +174,7 @@ def test_a_saved_session_goes_on_as_if_nothing_had_happened(clip, tmp_path):
         for a, b in zip(expected, follow(resumed, clip, shown, range(5, 8)), strict=True):
             for name in shown:
                 same(a[name], b[name], 0)
-        assert saved_config(tmp_path / "s.safetensors") == model.config
+        assert saved_config(tmp_path / "s.safetensors", LMEECConfig) == model.config
 
 
 def test_a_session_of_another_model_or_a_damaged_one_is_refused(small, clip, tmp_path):
@@ -208,12 +209,12 @@ def test_a_session_of_another_model_or_a_damaged_one_is_refused(small, clip, tmp
     refused(lambda h: h.update(frames=-3))
     refused(lambda h: h.update(autocast="no_grad"))
     refused(lambda h: h.pop("stride"))
-    refused(lambda h: h.update(format="other"), match="no saved session")
+    refused(lambda h: h.update(format="other"), match="not a saved session")
     refused(None, lambda t: t.pop("0.query.0"))
-    refused(None, lambda t: t.update({"0.query.0": torch.zeros(3, 64)}), match="no memory")
-    refused(None, lambda t: t.update({"0.target.1": t["0.target.1"] * float("nan")}), match="no memory")
+    refused(None, lambda t: t.update({"0.query.0": torch.zeros(3, 64)}), match="is not a memory")
+    refused(None, lambda t: t.update({"0.target.1": t["0.target.1"] * float("nan")}), match="is not a memory")
     (tmp_path / "noise.safetensors").write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match="no saved session"):
+    with pytest.raises(CheckpointError, match="not a saved session"):
         Session.load(small, tmp_path / "noise.safetensors")
     with pytest.raises(CheckpointError, match="no such file"):
         Session.load(small, tmp_path / "missing.safetensors")

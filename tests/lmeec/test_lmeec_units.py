@@ -191,7 +191,7 @@ def test_a_thin_mask_does_not_vanish():
 def test_masks_and_images_are_checked():
     with pytest.raises(MaskError, match=r"'mug' has another size .* found 5x4; expected 4x5"):
         as_mask(np.ones((5, 4), bool), (4, 5), "mug")
-    with pytest.raises(MaskError, match="no boolean mask"):
+    with pytest.raises(MaskError, match="not a boolean mask"):
         as_mask(np.ones((4, 5), np.uint8), (4, 5), "mug")
     with pytest.raises(ImageError, match="not an RGB array"):
         to_pixels(np.zeros((4, 5)), 32)

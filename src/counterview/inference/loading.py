@@ -179,8 +179,9 @@ def refuse_options(method: str, **given: object) -> None:
 
 def _lmeec(source: Source) -> LMEEC:
     from counterview.lmeec.model import LMEEC
+    from counterview.tiny.follow import TinyFollow
 
-    return LMEEC.from_pretrained(_folder(source))
+    return (TinyFollow if source.method == "tiny-follow" else LMEEC).from_pretrained(_folder(source))
 
 
 def _head(source: Source) -> OMaMa | TinyMatch:

@@ -14,8 +14,9 @@ from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_r
 if TYPE_CHECKING:
     import torch
 
+    from counterview.lmeec.frame import SessionImage
     from counterview.lmeec.model import LMEEC
-    from counterview.lmeec.session import EncodedView, Session
+    from counterview.lmeec.session import Session
     from counterview.proposals.base import Proposals
 
 NOT_A_PROPOSAL = -1
@@ -32,7 +33,7 @@ class TrackerImage:
     """
 
     image: RgbImage
-    encoded: EncodedView
+    encoded: SessionImage
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -67,7 +68,7 @@ class MaskTracker:
 
         return {
             "matcher": {
-                "name": getattr(self.model, "method", "lmeec"),
+                "name": self.model.method,
                 "source": self.source,
                 "weights": self.model.fingerprint()[:16],
                 "config": to_dict(self.model.config),

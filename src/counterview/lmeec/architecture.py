@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from counterview.lmeec.config import MEMORY_CHANNELS, ConvConfig, HieraConfig, LMEECConfig
+from counterview.lmeec.config import MEMORY_CHANNELS, LMEECConfig
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig
 
 
-def sam2_config(config: LMEECConfig) -> Sam2VideoConfig:
+def sam2_config(config: LMEECConfig, encoder_channels: Sequence[int] | None = None) -> Sam2VideoConfig:
     """transformers' configuration of SAM 2.1 at the image size and the widths of ``config``.
 
     The image size stands in four places there; setting only one leaves the others at 1024.
+
+    Args:
+        config: the model's configuration.
+        encoder_channels: channels of the four maps that SAM 2's neck takes, from high to low resolution; those of
+            ``config.encoder`` if not given. For an encoder that is put in the place of Hiera afterwards.
     """
     from transformers import Sam2VideoConfig
 
-    grid, channels = config.grid, config.channels
-    encoder = config.encoder
-    # A convolutional encoder takes the place of Hiera afterwards; a Hiera of one narrow block a stage until then.
-    hiera = HieraConfig(hidden=8, blocks=(1, 1, 1, 1), global_blocks=()) if isinstance(encoder, ConvConfig) else encoder
+    grid, channels, hiera = config.grid, config.channels, config.encoder
     stages = [hiera.hidden * 2**i for i in range(4)]
-    laterals = [n + encoder.palette for n in encoder.channels] if isinstance(encoder, ConvConfig) else stages
     vision: dict[str, Any] = {
         "model_type": "sam2_vision_model",
         "backbone_config": {
@@ -37,7 +39,7 @@ def sam2_config(config: LMEECConfig) -> Sam2VideoConfig:
             "window_positional_embedding_background_size": list(hiera.background),
             "image_size": [config.image_size, config.image_size],
         },
-        "backbone_channel_list": laterals[::-1],
+        "backbone_channel_list": list(encoder_channels or stages)[::-1],
         "backbone_feature_sizes": [[grid * k, grid * k] for k in (4, 2, 1)],
         "fpn_hidden_size": channels,
     }

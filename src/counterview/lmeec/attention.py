@@ -6,10 +6,11 @@ and change nothing but rounding:
 * Values are a linear map of the 64 channels of a memory and carry no rotary position, so the attention takes its mean
   of memories, and the map to C channels (256) is applied to that mean.
 * The first self-attention sees only the image. It is computed once an image, for all objects and for both F_view
-  and F_mem (:func:`first_look`).
+  and F_mem (:func:`first_self_attention`).
 * Rotary positions are applied as one complex product, not by turning and adding copies.
 
-Training, where dropout acts on the attention's weights, and GPUs, where fused kernels do better, use transformers' own.
+Training, where dropout acts on the attention's weights, and GPUs, where fused kernels do better, use transformers'
+own forward pass.
 """
 
 from __future__ import annotations
@@ -23,43 +24,43 @@ from torch.nn import functional
 CHUNK = 256
 """Queries whose weights over all keys are held at a time, so that they stay in the processor's cache."""
 
-POSITION_SHARE = 0.1
-"""Share of the image's position encoding that SAM 2 adds before the first layer."""
+POSITION_WEIGHT = 0.1
+"""SAM 2 adds this fraction of the image's position encoding before the first layer."""
 
 
-def first_look(module: Any, top: Tensor, place: Tensor) -> Tensor:
+def first_self_attention(module: Any, top: Tensor, position: Tensor) -> Tensor:
     """What the first layer's self-attention makes of images, before any memory comes in.
 
     Args:
         module: ``Sam2VideoMemoryAttention``, in eval mode.
         top: features ``(B, C, h, w)``.
-        place: position encoding ``(h * w, 1, C)``.
+        position: position encoding ``(h * w, 1, C)``.
 
     Returns:
         ``(B, h * w, C)``.
     """
-    values = top.flatten(2).transpose(1, 2) + POSITION_SHARE * place.transpose(0, 1)
+    values = top.flatten(2).transpose(1, 2) + POSITION_WEIGHT * position.transpose(0, 1)
     return _self_attention(module.layers[0], values, rotations(module, values))
 
 
-def attend(module: Any, look: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int) -> Tensor:
-    """The memory attention after :func:`first_look`.
+def attend(module: Any, attended: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int) -> Tensor:
+    """The memory attention after :func:`first_self_attention`.
 
     Args:
         module: ``Sam2VideoMemoryAttention``, in eval mode.
-        look: ``(N, h * w, C)``.
-        memory: ``(L, N, 64)``; the last ``pointer_tokens`` are pointers, which have no place in the image.
-        positions: ``(L, N, 64)``.
+        attended: :func:`first_self_attention` of the images of N tracks, ``(N, h * w, C)``.
+        memory: ``(L, N, 64)``; the last ``pointer_tokens`` are pointers, which have no position in the image.
+        positions: position encoding of ``memory``, ``(L, N, 64)``.
         pointer_tokens: see above.
 
     Returns:
         ``(N, h * w, C)``.
     """
-    turns = rotations(module, look)
+    turns = rotations(module, attended)
     # Keys of one object fill the cache already; those of all at once would go to main memory and back.
     rows = [
-        _attend_one(module, look[n : n + 1], memory[:, n], positions[:, n], pointer_tokens, turns)
-        for n in range(look.shape[0])
+        _attend_one(module, attended[n : n + 1], memory[:, n], positions[:, n], pointer_tokens, turns)
+        for n in range(attended.shape[0])
     ]
     return module.layer_norm(torch.cat(rows))
 
@@ -67,14 +68,14 @@ def attend(module: Any, look: Tensor, memory: Tensor, positions: Tensor, pointer
 def _attend_one(
     module: Any, values: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int, turns: Tensor
 ) -> Tensor:
-    keyed = memory + positions
+    keys = memory + positions
     cells = memory.shape[0] - pointer_tokens
     for index, layer in enumerate(module.layers):
         if index:
             values = _self_attention(layer, values, turns)
         attention = layer.cross_attn_image
         query = rotate(attention.q_proj(layer.layer_norm2(values)), turns)[0]
-        key = attention.k_proj(keyed)
+        key = attention.k_proj(keys)
         turn_frames(key[:cells], turns)
         mean = _mean_of_memories(query, key, memory, attention.scaling)
         values = values + attention.o_proj(attention.v_proj(mean))
@@ -84,7 +85,7 @@ def _attend_one(
 
 
 def rotations(module: Any, values: Tensor) -> Tensor:
-    """Rotary positions of the image's cells as complex numbers ``(h * w, C / 2)``."""
+    """Rotary positions of the image's cells as complex numbers ``(h * w, C / 2)``, for ``values`` ``(N, h * w, C)``."""
     cosine, sine = module.rotary_emb(values, module.position_ids)
     # transformers repeats each number for both halves of a pair.
     return torch.complex(cosine[0, :, ::2].float(), sine[0, :, ::2].float())
@@ -116,7 +117,7 @@ def _self_attention(layer: Any, values: Tensor, turns: Tensor) -> Tensor:
 
 
 def _mean_of_memories(query: Tensor, key: Tensor, memory: Tensor, scale: float) -> Tensor:
-    """Attention of ``(Q, C)`` to keys ``(L, C)``, of which it takes the memories ``(L, 64)``."""
+    """Attention of ``(Q, C)`` to keys ``(L, C)``: weighted means ``(Q, 64)`` of the memories ``(L, 64)``."""
     keys = key.transpose(0, 1)
     parts = []
     for part in (query * scale).split(CHUNK):

@@ -1,13 +1,14 @@
-"""The configuration of LM-EEC: every row of the paper's ablation, and every way in which the released code differs.
+"""The configuration of LM-EEC: every row of the paper's ablation, and every difference of the released code.
 
-``behaviour`` chooses between the paper and the released code as a whole; each of the settings that it governs can still
-be given by itself. ``docs/lmeec.md`` explains them one by one.
+``behaviour`` chooses between the paper and the released code as a whole; each of the settings that it governs can also
+be set by itself. ``docs/lmeec.md`` explains them one by one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 from counterview.config import nearest, out_of_range
 from counterview.errors import ConfigError
@@ -62,40 +63,18 @@ class HieraConfig:
             )
 
 
-@dataclass(frozen=True)
-class ConvConfig:
-    """Size of a convolutional image encoder, which is ours: for training from scratch on a CPU.
-
-    Raises:
-        ConfigError: sizes that do not fit together.
-    """
-
-    channels: tuple[int, int, int, int] = field(default=(32, 64, 128, 256), metadata={"help": "channels of each stage"})
-    blocks: tuple[int, int, int, int] = field(default=(1, 1, 2, 1), metadata={"help": "residual blocks of each stage"})
-    palette: int = field(default=64, metadata={"help": "channels of the colour histograms beside each stage"})
-
-    def __post_init__(self) -> None:
-        if min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):
-            raise ConfigError(
-                "a convolutional encoder has at least one block a stage, and channels in multiples of 16",
-                found=(self.channels, self.blocks),
-            )
-
-
-BACKBONES: dict[str, HieraConfig | ConvConfig] = {
+BACKBONES: dict[str, HieraConfig] = {
     "hiera-t": HieraConfig(),
     "hiera-s": HieraConfig(blocks=(1, 2, 11, 2), global_blocks=(7, 10, 13)),
     "hiera-b+": HieraConfig(hidden=112, heads=2, blocks=(2, 3, 16, 3), global_blocks=(12, 16, 20), background=(14, 14)),
     "hiera-l": HieraConfig(
         hidden=144, heads=2, blocks=(2, 6, 36, 4), global_blocks=(23, 33, 43), windows=(8, 4, 16, 8)
     ),
-    # Ours, for training from scratch on a CPU: no weights of SAM 2 fit it.
-    "hiera-nano": HieraConfig(
-        hidden=32, heads=1, blocks=(1, 1, 3, 1), global_blocks=(3, 4), windows=(8, 4, 14, 7), background=(7, 7)
-    ),
-    "conv-tiny": ConvConfig(),
 }
-"""Image encoders by name. The first four are those of SAM 2.1."""
+"""Image encoders of SAM 2.1 by name."""
+
+_TINY_BACKBONES = ("hiera-nano", "conv-tiny")
+"""Backbones of tiny-follow, which the first version of Counterview listed beside those of SAM 2.1."""
 
 _GOVERNED: dict[str, tuple[Any, Any]] = {
     # setting: (paper, released)
@@ -113,21 +92,22 @@ _GOVERNED: dict[str, tuple[Any, Any]] = {
 class LMEECConfig:
     """Everything that the model :class:`counterview.lmeec.model.LMEEC` is built from.
 
-    Settings marked *governed* are set by ``behaviour`` unless they are given. Where the paper is silent, ``paper``
+    Settings marked *governed* are set by ``behaviour`` where they are ``None``. Where the paper is silent, ``paper``
     means the convention of SAM 2, whose weights the method starts from.
 
     Raises:
         ConfigError: values that contradict each other.
     """
 
+    backbones: ClassVar[Mapping[str, HieraConfig]] = BACKBONES
+    """The names that ``backbone`` may have."""
+
     behaviour: Behaviour = field(
         default="paper", metadata={"help": "paper, or released: what the released weights were trained with"}
     )
     backbone: HieraConfig | str = field(
         default="hiera-b+",
-        metadata={
-            "help": "image encoder: hiera-t, hiera-s, hiera-b+, hiera-l, hiera-nano, conv-tiny, or a Hiera in numbers"
-        },
+        metadata={"help": "image encoder: hiera-t, hiera-s, hiera-b+, hiera-l, or a Hiera in numbers"},
     )
     image_size: int = field(default=480, metadata={"help": "side of the square image, a multiple of 32"})
     channels: int = field(default=256, metadata={"help": "channels of the feature maps (C); a multiple of 64"})
@@ -146,9 +126,6 @@ class LMEECConfig:
     bank_size: int = field(default=6, metadata={"help": "frames that each bank holds (M)"})
     key_frames: int = field(
         default=1, metadata={"help": "first frames of a track that weighted compression never merges"}
-    )
-    appearance: int = field(
-        default=0, metadata={"help": "channels of the appearance prompt, which is ours; 0: none, as in the paper"}
     )
     multimask: bool = field(default=False, metadata={"help": "decode three masks and take the best, as SAM 2 can"})
 
@@ -170,7 +147,7 @@ class LMEECConfig:
         metadata={"help": "governed: what the mask decoder adds: nothing, SAM 2's no-mask embedding, the query mask"},
     )
     without_query: Literal["track", "skip"] | None = field(
-        default=None, metadata={"help": "governed: a frame without query mask is predicted from memory, or passed over"}
+        default=None, metadata={"help": "governed: a frame without query mask is predicted from memory, or skipped"}
     )
     gaps: Literal["keep", "released"] | None = field(
         default=None, metadata={"help": "governed: the bank keeps its frames over a gap, or forgets as released"}
@@ -183,8 +160,8 @@ class LMEECConfig:
     def __post_init__(self) -> None:
         if self.behaviour not in ("paper", "released"):
             raise ConfigError(f"behaviour is {self.behaviour!r} ({nearest(self.behaviour, ['paper', 'released'])})")
-        if isinstance(self.backbone, str) and self.backbone not in BACKBONES:
-            raise ConfigError(f"no backbone {self.backbone!r} ({nearest(self.backbone, list(BACKBONES))})")
+        if isinstance(self.backbone, str) and self.backbone not in self.backbones:
+            raise ConfigError(f"no backbone {self.backbone!r} ({nearest(self.backbone, list(self.backbones))})")
         for name, values in _GOVERNED.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, values[self.behaviour == "released"])
@@ -192,49 +169,68 @@ class LMEECConfig:
         if problems:
             raise ConfigError("; ".join(problems))
 
-    def _problems(self) -> Any:
+    def _problems(self) -> Iterator[str]:
+        """What is wrong with the values, a line each."""
+        window = self.encoder.windows[0]
         if self.image_size < 32 or self.image_size % 32:
             near = max(32, round(self.image_size / 32) * 32)
             yield f"image_size is {self.image_size}, expected a multiple of 32 (nearest: {near})"
-        elif isinstance(self.encoder, HieraConfig):
-            window = self.encoder.windows[0]
-            if (self.image_size // 4) % window:
-                yield (
-                    f"image_size {self.image_size} gives {self.image_size // 4} tokens a side, "
-                    f"which windows of {window} do not fill"
-                )
+        elif (self.image_size // 4) % window:
+            yield (
+                f"image_size {self.image_size} gives {self.image_size // 4} tokens a side, "
+                f"which windows of {window} do not fill"
+            )
         if self.channels < MEMORY_CHANNELS or self.channels % MEMORY_CHANNELS:
             yield f"channels is {self.channels}, expected a multiple of {MEMORY_CHANNELS}"
         yield from out_of_range(self, "attention_layers", "feed_forward", "bank_size", "max_pointers", at_least=1)
-        yield from out_of_range(self, "appearance", at_least=0)
         yield from out_of_range(self, "dropout", at_least=0, below=1)
         if not 0 <= self.key_frames <= max(self.bank_size - 1, 0):
             yield f"key_frames is {self.key_frames}, expected 0 to {self.bank_size - 1} (one less than bank_size)"
         if not (self.cross_view_prompt or self.query_memory or self.target_memory):
-            yield "without cross_view_prompt, query_memory and target_memory nothing says which object is meant"
+            yield "without cross_view_prompt, query_memory and target_memory nothing tells which object is meant"
 
     @property
-    def encoder(self) -> HieraConfig | ConvConfig:
+    def encoder(self) -> HieraConfig:
         """The image encoder in numbers."""
-        return BACKBONES[self.backbone] if isinstance(self.backbone, str) else self.backbone
+        return self.backbones[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     @property
     def grid(self) -> int:
-        """Side of the top feature map in cells of 16 px."""
+        """Side of the top feature map, in cells of 16 px."""
         return self.image_size // 16
 
-    def with_behaviour(self, behaviour: Behaviour) -> LMEECConfig:
+    def architecture(self) -> dict[str, Any]:
+        """The settings that decide the names and shapes of the weights."""
+        names = ("image_size", "channels", "attention_layers", "feed_forward", "fusion", "bank_size")
+        return {"encoder": self.encoder, **{name: getattr(self, name) for name in names}}
+
+    def with_behaviour(self, behaviour: Behaviour) -> Self:
         """The same architecture with every governed setting as ``behaviour`` has it."""
         return replace(self, behaviour=behaviour, **dict.fromkeys(_GOVERNED))  # type: ignore[arg-type]
+
+    @classmethod
+    def current_values(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values in a file of the first version, under the keys of this class.
+
+        Raises:
+            ConfigError: they are those of a tiny-follow, which had the same configuration then.
+        """
+        if is_tiny_follow(values):
+            raise ConfigError(
+                "describes a tiny-follow, which has an encoder or a prompt that LM-EEC lacks",
+                fix="Load it with counterview.load, or as counterview.tiny.follow.TinyFollow.",
+            )
+        return {key: value for key, value in values.items() if key != "appearance"}
+
+
+def is_tiny_follow(values: Mapping[str, Any]) -> bool:
+    """Whether the values of a configuration in a file of the first version are those of a tiny-follow.
+
+    LM-EEC and tiny-follow were one method then. What sets tiny-follow apart is its appearance prompt or its encoder.
+    """
+    return bool(values.get("appearance")) or values.get("backbone") in _TINY_BACKBONES
 
 
 def governed_settings() -> dict[str, tuple[Any, Any]]:
     """Each governed setting with its value in the paper and in the released code."""
     return dict(_GOVERNED)
-
-
-def architecture(config: LMEECConfig) -> dict[str, Any]:
-    """The settings that decide the shape of the weights."""
-    names = ("image_size", "channels", "attention_layers", "feed_forward", "fusion", "bank_size", "appearance")
-    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name in names}
-    return {"backbone": config.encoder, **values}

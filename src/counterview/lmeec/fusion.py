@@ -36,7 +36,9 @@ class MVMoE(nn.Module):
         return memory + memory * self.conv1(spatial) + view + view * self.conv2(spatial)
 
     def gates(self, memory: Tensor, view: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four gates: two ``(B, C)`` of the channel routing, two ``(B, 1, H, W)`` of the spatial routing."""
+        """The four gates, of memory then view: two ``(B, C)`` of the channel routing, two ``(B, 1, H, W)`` of the
+        spatial routing. Arguments as for :meth:`forward`.
+        """
         channel_memory, channel_view, memory, view = self._channel_routing(memory, view)
         spatial = torch.cat([memory, view], dim=1)
         return channel_memory, channel_view, self.conv1(spatial), self.conv2(spatial)
@@ -53,15 +55,19 @@ class MVMoE(nn.Module):
 
 
 class Sum(nn.Module):
-    """The ablation's "simple addition"."""
+    """The ablation's "simple addition" (LM-EEC, ablation)."""
 
     def forward(self, memory: Tensor, view: Tensor) -> Tensor:
-        """``memory + view``, both ``(B, C, H, W)``."""
+        """``memory + view``: all three ``(B, C, H, W)``."""
         return memory + view
 
 
 class Concat(nn.Module):
-    """A 1x1 convolution of both maps, which starts as their sum."""
+    """A 1x1 convolution of both maps, which starts as their sum.
+
+    Args:
+        channels: C.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,7 +78,7 @@ class Concat(nn.Module):
             self.projection.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, memory: Tensor, view: Tensor) -> Tensor:
-        """Join two maps ``(B, C, H, W)`` to one."""
+        """Join two maps ``(B, C, H, W)`` to one of the same shape."""
         return self.projection(torch.cat([memory, view], dim=1))
 
 

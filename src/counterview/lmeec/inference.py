@@ -1,4 +1,4 @@
-"""Whole takes: what is asked of each frame, and answers from sessions that share every encoded image."""
+"""Whole takes: pairs of cameras are predicted frame by frame, in sessions that share every encoded image."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ import torch
 from counterview.data.dataset import Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.errors import ImageError, MaskError, VideoError
-from counterview.lmeec.model import LMEEC
-from counterview.lmeec.session import EncodedView, FrameResult, Session
+from counterview.lmeec.frame import FrameResult, SessionImage
+from counterview.lmeec.network import LMEECNetwork
+from counterview.lmeec.session import Session
 from counterview.masks.geometry import resize_mask
 from counterview.types import BoolImage
 
 logger = logging.getLogger(__name__)
 
-Asked = tuple[Direction, FramePair]
+DirectedPair = tuple[Direction, FramePair]
+"""An object to find in a frame of another camera, and which way that is."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer to one question.
+class TakePrediction:
+    """The prediction for one pair.
 
     Attributes:
         direction: which way.
-        pair: what was asked.
-        result: what was found, at the size of the target image; ``None`` if an image or the query mask cannot be
-            had, or the frame was passed over.
-        note: why there is none.
+        pair: object, cameras and frame.
+        result: the prediction, at the size of the target image; ``None`` if an image or the query mask is not
+            available, or the frame was passed over.
+        note: why there is no result.
     """
 
     direction: Direction
@@ -41,89 +43,90 @@ class Answer:
 
 
 def predict_take(
-    model: LMEEC,
+    model: LMEECNetwork,
     take: Take,
-    wanted: Mapping[int, Sequence[Asked]],
+    pairs_by_frame: Mapping[int, Sequence[DirectedPair]],
     *,
     autocast: torch.dtype | None = None,
-) -> Iterator[tuple[int, list[Answer]]]:
-    """Answer everything that is asked of a take, frame by frame.
+) -> Iterator[tuple[int, list[TakePrediction]]]:
+    """Predict pairs of a take, frame by frame.
 
     There is a session for each direction and query camera, with all its target cameras; each image of a frame is
-    decoded and encoded once for all of them. Frames in which the target is absent are answered like all others.
+    decoded and encoded once for all of them. Frames in which the target is absent are predicted like all others.
 
     Args:
         model: in eval mode.
         take: where images and query masks come from.
-        wanted: by frame number, what is asked.
+        pairs_by_frame: what to predict, by frame number.
         autocast: see :class:`Session`.
 
     Yields:
-        frame number and one answer for each question, in the order of the questions.
+        frame number and one prediction for each pair, in the order of the pairs.
     """
     frames: dict[tuple[Direction, str], list[int]] = defaultdict(list)
-    for number in sorted(wanted):
-        for key in dict.fromkeys((d, p.query_camera) for d, p in wanted[number]):
+    for number in sorted(pairs_by_frame):
+        for key in dict.fromkeys((d, p.query_camera) for d, p in pairs_by_frame[number]):
             frames[key].append(number)
-    places = {key: {number: i for i, number in enumerate(numbers)} for key, numbers in frames.items()}
+    indices = {key: {number: i for i, number in enumerate(numbers)} for key, numbers in frames.items()}
     sessions = {key: Session(model, frames=len(numbers), autocast=autocast) for key, numbers in frames.items()}
-    for number in sorted(wanted):
-        views: dict[str, EncodedView] = {}
+    for number in sorted(pairs_by_frame):
+        encoded: dict[str, SessionImage] = {}
         missing: dict[str, str] = {}
-        asked = wanted[number]
-        cameras = list(dict.fromkeys(c for _, p in asked for c in (p.query_camera, p.target_camera)))
+        pairs = pairs_by_frame[number]
+        cameras = list(dict.fromkeys(c for _, p in pairs for c in (p.query_camera, p.target_camera)))
         images = {}
         for camera in cameras:
             try:
                 images[camera] = take.frame(camera, number)
             except (ImageError, VideoError) as error:
                 logger.warning("%s", error)
-                missing[camera] = f"the image of {camera} cannot be had"
+                missing[camera] = f"the image of {camera} is not available"
         if images:
             encoder = next(iter(sessions.values()))
-            views = dict(zip(images, encoder.encode(list(images.values())), strict=True))
-        answers: dict[Asked, Answer] = {}
+            encoded = dict(zip(images, encoder.encode(list(images.values())), strict=True))
+        predictions: dict[DirectedPair, TakePrediction] = {}
         for key, session in sessions.items():
-            questions = [q for q in asked if (q[0], q[1].query_camera) == key]
-            if questions:
-                answers |= _ask(session, take, questions, views, missing, places[key][number])
-        yield number, [answers[question] for question in asked]
+            of_session = [pair for pair in pairs if (pair[0], pair[1].query_camera) == key]
+            if of_session:
+                predictions |= _predict_frame(session, take, of_session, encoded, missing, indices[key][number])
+        yield number, [predictions[pair] for pair in pairs]
 
 
-def _ask(
+def _predict_frame(
     session: Session,
     take: Take,
-    questions: Sequence[Asked],
-    views: Mapping[str, EncodedView],
+    pairs: Sequence[DirectedPair],
+    encoded: Mapping[str, SessionImage],
     missing: Mapping[str, str],
-    place: int,
-) -> dict[Asked, Answer]:
-    answers: dict[Asked, Answer] = {}
-    camera = questions[0][1].query_camera
+    index: int,
+) -> dict[DirectedPair, TakePrediction]:
+    """One step of a session: ``pairs`` are of its query camera; ``missing`` names cameras without an image."""
+    predictions: dict[DirectedPair, TakePrediction] = {}
+    camera = pairs[0][1].query_camera
     masks: dict[str, BoolImage] = {}
-    pairs: dict[tuple[str, str], None] = {}  # in order: a set's would differ from run to run
-    for question in questions:
-        pair = question[1]
+    keys: dict[tuple[str, str], None] = {}  # in order: a set's would differ from run to run
+    for directed in pairs:
+        pair = directed[1]
         problem = missing.get(camera) or missing.get(pair.target_camera)
         if problem is None and pair.object not in masks:
             try:
-                masks[pair.object] = _query_mask(take, pair, views[camera].size_hw)
+                masks[pair.object] = _query_mask(take, pair, encoded[camera].size_hw)
             except MaskError as error:
                 problem = error.problem
         if problem is not None:
-            answers[question] = Answer(*question, None, problem)
+            predictions[directed] = TakePrediction(*directed, None, problem)
         else:
-            pairs[pair.object, pair.target_camera] = None
-    targets = {c: views[c] for c in dict.fromkeys(t for _, t in pairs)}
+            keys[pair.object, pair.target_camera] = None
+    targets = {c: encoded[c] for c in dict.fromkeys(t for _, t in keys)}
     if not targets:
-        return answers
-    results = session.step(views[camera], masks, targets, frame=place, pairs=pairs)
-    for question in questions:
-        if question not in answers:
-            result: FrameResult = results[question[1].object][question[1].target_camera]
+        return predictions
+    results = session.step(encoded[camera], masks, targets, frame=index, pairs=keys)
+    for directed in pairs:
+        if directed not in predictions:
+            result: FrameResult = results[directed[1].object][directed[1].target_camera]
             note = "the query mask is empty" if result.passed_over else None
-            answers[question] = Answer(*question, None if result.passed_over else result, note)
-    return answers
+            predictions[directed] = TakePrediction(*directed, None if result.passed_over else result, note)
+    return predictions
 
 
 def _query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> BoolImage:

@@ -1,6 +1,7 @@
-"""The memory of one track: a bank of past frames that never grows beyond its size, and past object pointers.
+"""The memory of one track: two banks of past frames that never grow beyond their size, and past object pointers.
 
-All tensors here belong to one object seen by one camera; the session batches tracks of equal length.
+All tensors here belong to one object in one target camera; the session batches tracks of equal length. N is the
+number of cells of a stored memory, one for every 16 x 16 px of the model's square image.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ def compress(
     """Shorten a bank by one frame (LM-EEC, key design 2).
 
     At each position by itself, the neighbouring frames with the smallest Euclidean distance are found (the first
-    such pair on ties). ``merge`` replaces them by their mean, as the paper says; ``drop`` keeps the earlier one, as
-    the released code does; ``weighted`` takes the mean weighted by the number of frames that each stands for, and
-    leaves the first ``protected`` frames alone; ``fifo`` drops the oldest frame everywhere.
+    such pair on ties). ``merge`` replaces them by their mean, as the paper has it; ``drop`` keeps the earlier one, as
+    the released code does; ``weighted`` (ours) takes the mean weighted by the number of frames that each stands for.
+    ``fifo`` drops the oldest frame everywhere.
 
     Args:
         memory: ``(T, N, ..., C)``, oldest frame first, T at least 2.
         how: see above.
-        counts: ``(T, N, ...)`` frames that each entry stands for; ones if not given.
-        protected: number of leading frames that ``weighted`` and ``merge`` never merge.
+        counts: ``(T, N, ...)`` number of frames that each entry stands for; ones if not given.
+        protected: number of leading frames that ``merge``, ``drop`` and ``weighted`` leave alone.
 
     Returns:
         memory ``(T - 1, N, ..., C)`` and counts ``(T - 1, N, ...)``.
@@ -56,17 +57,18 @@ def compress(
     kept_counts = counts.gather(0, source)
     if how == "drop":
         return kept, kept_counts
-    here, later = first[None, ..., None].expand(1, *first.shape, memory.shape[-1]), first[None]
-    a, b = memory.gather(0, here), memory.gather(0, here + 1)
-    count_a, count_b = counts.gather(0, later), counts.gather(0, later + 1)
+    count_index = first[None]
+    entry_index = first[None, ..., None].expand(1, *first.shape, memory.shape[-1])
+    earlier, later = memory.gather(0, entry_index), memory.gather(0, entry_index + 1)
+    earlier_count, later_count = counts.gather(0, count_index), counts.gather(0, count_index + 1)
+    total = earlier_count + later_count
     if how == "merge":
-        merged = (a + b) / 2
+        merged = (earlier + later) / 2
     else:
-        total = count_a + count_b
-        merged = a * (count_a / total)[..., None] + b * (count_b / total)[..., None]
+        merged = earlier * (earlier_count / total)[..., None] + later * (later_count / total)[..., None]
     return (
-        kept.scatter(0, here, merged.to(kept.dtype)),
-        kept_counts.scatter(0, later, (count_a + count_b).to(kept_counts.dtype)),
+        kept.scatter(0, entry_index, merged.to(kept.dtype)),
+        kept_counts.scatter(0, count_index, total.to(kept_counts.dtype)),
     )
 
 
@@ -80,10 +82,15 @@ class MemoryBank:
     processed, compressed to the length it had.
 
     Attributes:
-        size: frames that the bank holds.
-        how: how it is shortened.
+        size: most frames that the bank holds.
+        how: how it is shortened, see :func:`compress`.
         protected: leading frames that weighted compression leaves alone.
         gaps: see above.
+        entries: ``(N, C)`` each, oldest first.
+        counts: ``(N,)`` each, the number of frames that each cell of the entry stands for.
+        numbers: frame numbers, as many as entries; after a compression, those of the newest frames.
+        processed: number of frames that were added.
+        pending: number and memory of the frame that waits to be banked, with ``released``.
     """
 
     size: int
@@ -116,9 +123,9 @@ class MemoryBank:
                 before, memory = self.pending
                 self.pending = None
                 if before == number - 1:
-                    held = len(self.entries)
+                    was_empty = not self.entries
                     self._append(before, memory)
-                    if held:
+                    if not was_empty:
                         self._shorten()
         return list(self.entries)
 
@@ -142,7 +149,12 @@ class MemoryBank:
 
 @dataclass
 class PointerBank:
-    """Object pointers of a track, newest last, as far back as they are used."""
+    """Object pointers of a track as far back as they are used (SAM 2, section 4).
+
+    Attributes:
+        reach: number of frames, the present one counted, that pointers reach back.
+        pointers: frame numbers and pointers ``(C,)``, newest last.
+    """
 
     reach: int
     pointers: deque[tuple[int, Tensor]] = field(default_factory=deque)
@@ -157,3 +169,20 @@ class PointerBank:
             self.pointers.popleft()
         near = [(number - n, p) for n, p in reversed(self.pointers)]
         return [distance for distance, _ in near], [pointer for _, pointer in near]
+
+
+@dataclass
+class TrackMemory:
+    """All that is remembered of one object in one target camera.
+
+    Attributes:
+        query: past frames of the query view.
+        target: past frames of the target view.
+        pointers: past object pointers.
+        last: index of the last frame that was predicted; -1 before the first.
+    """
+
+    query: MemoryBank
+    target: MemoryBank
+    pointers: PointerBank
+    last: int = -1

@@ -24,7 +24,7 @@ def to_pixels(image: RgbImage, size: int) -> Tensor:
     ImageNet's statistics, as the released code does.
 
     Raises:
-        ImageError: no uint8 RGB array.
+        ImageError: not a uint8 RGB array.
     """
     as_rgb(image)
     if image.shape[:2] != (size, size):
@@ -39,7 +39,9 @@ def normalise(values: Tensor) -> Tensor:
 
 
 def soft_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
-    """How much of each cell of a ``(size, size)`` grid a mask ``(H, W)`` fills: bilinear with antialias, float32."""
+    """The fraction of each cell of a ``(size, size)`` grid that a mask ``(H, W)`` fills: bilinear with antialias,
+    float32.
+    """
     values = torch.as_tensor(np.asarray(mask), dtype=torch.float32)[None, None]
     if values.shape[-2:] == (size, size):
         return values[0, 0]
@@ -47,9 +49,9 @@ def soft_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
 
 
 def to_query_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
-    """A mask ``(H, W)`` as the model takes it: ``(size, size)`` of 0 and 1, float32, at least half full.
+    """A mask ``(H, W)`` as the model takes it: ``(size, size)`` float32, 1 in cells at least half full, else 0.
 
-    A mask so thin that nothing would be left keeps the cells at least half as full as the fullest.
+    A mask so thin that nothing would be left keeps the cells that are at least half as full as the fullest.
     """
     soft = soft_mask(mask, size)
     hard = soft >= 0.5
@@ -59,7 +61,15 @@ def to_query_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
 
 
 def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
-    """Check a query mask: ``(H, W)`` bool (or :class:`ObjectMask`) of its image's size; None if None or empty.
+    """Check a query mask: ``(H, W)`` bool (or :class:`ObjectMask`) of its image's size.
+
+    Args:
+        mask: the mask, or None.
+        size_hw: height and width of the image.
+        name: of the object, for the error.
+
+    Returns:
+        ``(H, W)`` bool; None if there is no mask, or none of its pixels is set.
 
     Raises:
         MaskError: another type, shape or size.
@@ -70,7 +80,7 @@ def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
         mask = mask.to_array()
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2:
         found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise MaskError(f"the query mask of {name!r} is no boolean mask", found=found, expected="bool (H, W)")
+        raise MaskError(f"the query mask of {name!r} is not a boolean mask", found=found, expected="bool (H, W)")
     if mask.shape != tuple(size_hw):
         raise MaskError(
             f"the query mask of {name!r} has another size than its image",
@@ -82,7 +92,7 @@ def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
 
 
 def to_native(logits: Tensor, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """Mask logits ``(h, w)`` as a mask ``(H, W)``: bilinear, then above 0."""
+    """Mask logits ``(h, w)`` as a mask ``(H, W)`` of size ``size_hw``: bilinear, then above 0."""
     values = logits[None, None].float()
     full = functional.interpolate(values, size=tuple(size_hw), mode="bilinear", align_corners=False)[0, 0]
     return (full > 0).cpu().numpy()

@@ -384,11 +384,23 @@ class Pretrained:
         """The configuration as it stands in ``config.json``."""
         return to_dict(self.config)
 
-    def card(self, *, name: str = "this-folder", metrics: Mapping[str, float] | None = None) -> str:
-        """Text of ``README.md``: what the model is, how to load it, and its validation scores if given."""
-        rows = {"method": self.about[1], **self.card_rows()}
-        rows |= {f"validation: {key}": f"{value:.4g}" for key, value in sorted((metrics or {}).items())}
-        table = "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    def card(
+        self,
+        *,
+        name: str = "this-folder",
+        metrics: Mapping[str, float] | None = None,
+        rows: Mapping[str, object] | None = None,
+    ) -> str:
+        """Text of ``README.md``: what the model is, how to load it, and its validation scores if given.
+
+        Args:
+            name: the folder that the example loads.
+            metrics: validation scores by name.
+            rows: further rows of the table, for instance what the model was trained on.
+        """
+        lines = {"method": self.about[1], **self.card_rows(), **(rows or {})}
+        lines |= {f"validation: {key}": f"{value:.4g}" for key, value in sorted((metrics or {}).items())}
+        table = "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in lines.items())
         return _CARD.format(title=self.about[0], purpose=self.about[2], usage=self.usage.format(name=name), rows=table)
 
     def card_rows(self) -> dict[str, object]:

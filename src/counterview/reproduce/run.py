@@ -125,13 +125,14 @@ def _check_trained(unit: Unit) -> None:
 
 
 def _derive(unit: Unit) -> None:
-    """The trained LM-EEC with other settings of inference, in a folder of its own."""
-    from counterview.lmeec.model import LMEEC
-    from counterview.lmeec.weights import with_settings
+    """The trained LM-EEC with other settings of inference, as a folder of its own."""
+    from counterview.nn.checkpoint import read_header
+    from counterview.tiny.follow import follow_class
 
-    target = unit.folder / "model"
-    model = with_settings(LMEEC.from_pretrained(unit.base / "model"), **unit.model.settings)
-    if (target / "config.json").is_file() and (LMEEC.from_pretrained(target).fingerprint() == model.fingerprint()):
+    source, target = unit.base / "model", unit.folder / "model"
+    cls = follow_class(read_header(source))
+    model = cls.from_pretrained(source).with_settings(**unit.model.settings)
+    if (target / "config.json").is_file() and cls.from_pretrained(target).fingerprint() == model.fingerprint():
         return
     model.save_pretrained(target)
 

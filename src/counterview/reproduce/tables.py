@@ -75,7 +75,7 @@ _NEAREST = ("model.omama.matching_head=false", "model.omama.context=false", "mod
 _MAP = ("model.omama.descriptor.backbone_pooling=false", "model.omama.object_channels=null")
 """Descriptors pooled from the feature map, as for a network, instead of from the image's pixels."""
 _CLIP = "CLIP's weights come from the Hub"
-_OMAMA, _LMEEC = "tabletop/omama", "tabletop/lmeec"
+_OMAMA, _LMEEC = "tabletop/omama", "tabletop/tiny-follow"
 
 
 def _omama(recipe: str) -> Model:

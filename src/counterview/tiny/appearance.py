@@ -1,6 +1,6 @@
-"""The appearance prompt: where in the target it looks like the object that the query shows. Ours, off by default.
+"""The appearance prompt: which cells of the target look like the object under the query mask.
 
-LM-EEC hands the query's object on in cells of 16 pixels, in which a small object is mixed with what lies around it. SAM
+LM-EEC hands the query's object on in cells of 16 pixels, in which a small object is mixed with its surroundings. SAM
 2's pretrained features survive that; features learned from a few hundred takes do not. With this prompt the mean fine
 feature under the query mask is compared with every fine cell (4 pixels) of the target, and the comparison is added to
 what the mask decoder sees at all three of its resolutions, as SAM 2 adds a mask prompt at one.
@@ -24,7 +24,7 @@ REACH = 10.0
 
 @dataclass(frozen=True)
 class FineMaps:
-    """Fine features of B images as N tracks see them. A map is many times larger than what is read of it, so none is
+    """Fine features of B images, read by N tracks. A map is many times larger than what is read of it, so it is not
     copied for each of its tracks: they are all read in one product.
 
     Attributes:
@@ -37,7 +37,7 @@ class FineMaps:
 
     @classmethod
     def of(cls, maps: Tensor) -> FineMaps:
-        """One track for each image."""
+        """One track for each of the images of ``maps`` ``(B, width + 1, s, s)``."""
         return cls(maps, torch.arange(len(maps), device=maps.device))
 
     @classmethod
@@ -55,30 +55,30 @@ class FineMaps:
 
     @property
     def side(self) -> int:
-        """s."""
+        """s, in cells."""
         return self.maps.shape[-1]
 
-    def under(self, shares: Tensor) -> Tensor:
-        """Sums ``(N, width + 1)`` over the cells of each track's image, weighted by ``shares`` ``(N, s, s)``."""
-        there = self._spots()
-        return self._spread(shares.flatten(1), there).bmm(self.maps.float().flatten(2).transpose(1, 2))[there]
+    def under(self, weights: Tensor) -> Tensor:
+        """Sums ``(N, width + 1)`` over the cells of each track's image, weighted by ``weights`` ``(N, s, s)``."""
+        slots = self._slots()
+        return self._spread(weights.flatten(1), slots).bmm(self.maps.float().flatten(2).transpose(1, 2))[slots]
 
-    def along(self, ways: Tensor) -> Tensor:
-        """Products of ``ways`` ``(N, K, width + 1)`` with every cell of each track's image: ``(N, K, s, s)``."""
-        there, many = self._spots(), ways.shape[1]
-        spread = self._spread(ways, there)
-        found = spread.flatten(1, 2).bmm(self.maps.float().flatten(2))
-        return found.unflatten(1, (-1, many))[there].unflatten(2, (self.side, self.side))
+    def along(self, directions: Tensor) -> Tensor:
+        """Products of ``directions`` ``(N, K, width + 1)`` with every cell of each track's image: ``(N, K, s, s)``."""
+        slots, count = self._slots(), directions.shape[1]
+        spread = self._spread(directions, slots)
+        products = spread.flatten(1, 2).bmm(self.maps.float().flatten(2))
+        return products.unflatten(1, (-1, count))[slots].unflatten(2, (self.side, self.side))
 
-    def _spots(self) -> tuple[Tensor, Tensor]:
-        """Image of each track, and its number among the tracks of this image."""
+    def _slots(self) -> tuple[Tensor, Tensor]:
+        """Image of each track, and its number among the tracks of this image: ``(N,)`` both."""
         same = self.rows[:, None] == self.rows
         return self.rows, same.tril(-1).sum(dim=1)
 
-    def _spread(self, values: Tensor, there: tuple[Tensor, Tensor]) -> Tensor:
-        """``(N, ...)`` as ``(B, most tracks of a image, ...)``, filled up with zeros."""
-        most = int(there[1].max()) + 1 if len(there[1]) else 0
-        return values.new_zeros(len(self.maps), most, *values.shape[1:]).index_put(there, values)
+    def _spread(self, values: Tensor, slots: tuple[Tensor, Tensor]) -> Tensor:
+        """``(N, ...)`` as ``(B, most tracks of an image, ...)``, filled up with zeros."""
+        most = int(slots[1].max()) + 1 if len(slots[1]) else 0
+        return values.new_zeros(len(self.maps), most, *values.shape[1:]).index_put(slots, values)
 
 
 class AppearancePrompt(nn.Module):
@@ -99,10 +99,17 @@ class AppearancePrompt(nn.Module):
         self.to_mask = nn.Conv2d(2, 1, 1)
 
     def features(self, fine: Tensor, top: Tensor) -> Tensor:
-        """Fine features ``(B, width + 1, 4h, 4w)`` from the finest and the coarsest map of the neck.
+        """Fine features of images.
 
-        The first ``width`` channels have unit length and say what a cell looks like; the last says how far it looks
-        like an object at all. Apart, they need not make all objects alike to tell them from the rest.
+        The first ``width`` channels have unit length and describe the appearance of a cell; the last is its
+        objectness. Apart from each other, they need not make all objects alike to set them off from the rest.
+
+        Args:
+            fine: the neck's map of highest resolution, ``(B, C, 4h, 4w)``.
+            top: its map of lowest resolution, ``(B, C, h, w)``.
+
+        Returns:
+            ``(B, width + 1, 4h, 4w)`` float32.
         """
         context = functional.interpolate(self.coarse(top), scale_factor=4.0, mode="bilinear", align_corners=False)
         values = (self.fine(fine) + context).float()
@@ -117,14 +124,19 @@ class AppearancePrompt(nn.Module):
             target: fine features of their target images.
 
         Returns:
-            ``(N, 2, s, s)``: how alike, and how far below the best cell by likeness and objectness together.
+            ``(N, 2, s, s)``: the scaled cosine, and how far the cell is below the best one by cosine and objectness
+            together.
         """
         alike, score = _against(mean_under(query, masks), target, (0.0, 1 / REACH)).unbind(dim=1)
         best = score.amax(dim=(1, 2), keepdim=True)
         return torch.stack([SHARPNESS * alike, REACH * (score - best)], dim=1)
 
     def prompts(self, comparison: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is added at 1/16, 1/8 and 1/4 of the image: ``(N, C, h, w)``, ``(N, C/4, ...)``, ``(N, C/8, ...)``."""
+        """What is added to the decoder's inputs, from a comparison ``(N, 2, 4h, 4w)``.
+
+        Returns:
+            ``(N, C, h, w)``, ``(N, C / 4, 2h, 2w)`` and ``(N, C / 8, 4h, 4w)``.
+        """
         return (
             self.to_top(_pooled(comparison, 4)),
             self.to_half(_pooled(comparison, 2)),
@@ -133,25 +145,36 @@ class AppearancePrompt(nn.Module):
 
 
 def likeness(query: FineMaps, masks: Tensor, target: FineMaps) -> Tensor:
-    """How likely every cell of the target shows the object under each query mask, ``(N, s, s)`` float32.
+    """How much each cell of the target looks like the object under each query mask.
 
     The cosine of the query's mean feature with the cell's, and a tenth of the cell's objectness.
+
+    Args:
+        query: fine features of the N tracks' query images.
+        masks: query masks ``(N, S, S)`` of 0 and 1.
+        target: fine features of their target images.
+
+    Returns:
+        ``(N, s, s)`` float32.
     """
     return _against(mean_under(query, masks), target, (1 / REACH,))[:, 0]
 
 
 def mean_under(features: FineMaps, masks: Tensor) -> Tensor:
-    """Mean feature under each mask without objectness, at unit length, ``(N, width)``; zero under an empty mask.
+    """Mean feature under each mask ``(N, S, S)``, without objectness.
 
     Only the cells count that the mask fills at least half as much as the fullest one.
+
+    Returns:
+        ``(N, width)`` at unit length; zero under an empty mask.
     """
-    share = functional.adaptive_avg_pool2d(masks[:, None].float(), features.side)[:, 0]
-    share = share * (share >= share.amax(dim=(1, 2), keepdim=True) / 2)
-    return functional.normalize(features.under(share)[:, :-1].float(), dim=1)
+    coverage = functional.adaptive_avg_pool2d(masks[:, None].float(), features.side)[:, 0]
+    coverage = coverage * (coverage >= coverage.amax(dim=(1, 2), keepdim=True) / 2)
+    return functional.normalize(features.under(coverage)[:, :-1].float(), dim=1)
 
 
 def _against(means: Tensor, target: FineMaps, objectness: tuple[float, ...]) -> Tensor:
-    """Cosines of means ``(N, width)`` with every cell, plus K shares of its objectness: ``(N, K, s, s)``.
+    """Cosines of means ``(N, width)`` with every cell, plus its objectness times each of K weights: ``(N, K, s, s)``.
 
     One product with all channels: cutting off the last would cost a copy of the map, and a map of zeros backwards.
     """
@@ -160,4 +183,5 @@ def _against(means: Tensor, target: FineMaps, objectness: tuple[float, ...]) -> 
 
 
 def _pooled(comparison: Tensor, side: int) -> Tensor:
+    """Maximum and mean over squares of ``side`` cells: ``(N, 2, s, s)`` to ``(N, 4, s / side, s / side)``."""
     return torch.cat([functional.max_pool2d(comparison, side), functional.avg_pool2d(comparison, side)], dim=1)

@@ -2,9 +2,9 @@
 
 SAM 2's Hiera learns little from a few thousand images and its windows are slow on a CPU. This is a residual network
 (He et al. 2016) that normalises each position by itself (Ba et al. 2016), so that images do not depend on each other
-and the same surface gives the same numbers in both views, whatever else is in the image. Beside it runs a palette:
-soft histograms of colour, which tell things apart from the first step on and from which the rest learns. It gives the
-four maps that SAM 2's neck takes. No weights of SAM 2 fit it.
+and the same surface has the same features in both views, whatever else is in the image. Beside it runs a palette:
+soft histograms of colour, which distinguish objects from the first step on and from which the rest learns. It gives
+the four maps that SAM 2's neck takes. No weights of SAM 2 fit it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from counterview.lmeec.config import ConvConfig
 from counterview.lmeec.preprocess import MEAN, STD
+from counterview.tiny.follow_config import ConvConfig
 
 OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1.6, -1.6, 0.0), (0.9, 0.9, -1.8))
-"""Lightness, red against green and yellow against blue, from normalised RGB; hue tells more than light and shade do."""
+"""Lightness, red against green and yellow against blue, from normalised RGB: hue counts for more than lightness."""
 
 PALETTE_WIDTH = 0.5
 """How far a colour of the palette reaches at the start, in opponent colours."""
@@ -43,7 +43,7 @@ class Maps:
 
 
 class ConvBackbone(nn.Module):
-    """Four stages at 1/4, 1/8, 1/16 and 1/32 of the image, each with the palette's channels behind its own.
+    """Four stages at 1/4, 1/8, 1/16 and 1/32 of the image, each map with the palette's channels behind its own.
 
     Args:
         config: channels and blocks of the stages.
@@ -54,18 +54,22 @@ class ConvBackbone(nn.Module):
         first = config.channels[0]
         self.palette = _Palette(config.palette)
         self.mix = nn.Conv2d(config.palette, first, 1)
-        self.stem = _Layer(3, first, 7, stride=4)
+        self.stem = _ConvLayer(3, first, 7, stride=4)
         self.blocks = nn.ModuleList()
         self.ends: list[int] = []
         before = first
         for channels, count in zip(config.channels, config.blocks, strict=True):
             for index in range(count):
-                self.blocks.append(_Block(before, channels, 2 if self.ends and index == 0 else 1))
+                self.blocks.append(_ConvBlock(before, channels, 2 if self.ends and index == 0 else 1))
                 before = channels
             self.ends.append(len(self.blocks) - 1)
 
     def forward(self, pixel_values: Tensor, **_: Any) -> Maps:
-        """Encode normalised images ``(B, 3, S, S)``, S a multiple of 32."""
+        """Encode normalised images ``(B, 3, S, S)``, S a multiple of 32.
+
+        Returns:
+            four maps ``(B, S / 4, S / 4, C)`` to ``(B, S / 32, S / 32, C)``.
+        """
         # Convolutions on a CPU are fastest with the channels last, which is also how the neck wants the maps.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         palette = functional.avg_pool2d(self.palette(functional.avg_pool2d(pixel_values, 2)), 2)
@@ -80,7 +84,7 @@ class ConvBackbone(nn.Module):
 
 
 class _Palette(nn.Module):
-    """Which of a number of colours each position has, as shares that add up to 1."""
+    """Which of a number of colours each position has, as fractions that add up to 1."""
 
     def __init__(self, colours: int) -> None:
         super().__init__()
@@ -88,36 +92,39 @@ class _Palette(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Colours spread over all there are, pale ones more densely: each is as far from the others as can be."""
+        """Spread the colours over all that surfaces have, pale ones more densely, each far from the others."""
         opponent = torch.tensor(OPPONENT)
         grey, rgb = torch.rand(CANDIDATES, 1), torch.rand(CANDIDATES, 3)
-        strength = STRONGEST * torch.rand(CANDIDATES, 1)
-        rgb = (rgb * strength + grey * (1 - strength) - torch.tensor(MEAN)) / torch.tensor(STD)
-        found = rgb @ opponent.T
+        saturation = STRONGEST * torch.rand(CANDIDATES, 1)
+        rgb = (rgb * saturation + grey * (1 - saturation) - torch.tensor(MEAN)) / torch.tensor(STD)
+        candidates = rgb @ opponent.T
         distance = torch.full((CANDIDATES,), torch.inf)
         chosen = [0]
         for _ in range(self.conv.out_channels - 1):
-            distance = torch.minimum(distance, (found - found[chosen[-1]]).norm(dim=1))
+            distance = torch.minimum(distance, (candidates - candidates[chosen[-1]]).norm(dim=1))
             chosen.append(int(distance.argmax()))
         # Minus half the squared distance, less what is the same for all colours, is linear.
-        centres = found[chosen] / PALETTE_WIDTH**2
+        centres = candidates[chosen] / PALETTE_WIDTH**2
         self.conv.weight.copy_((centres @ opponent)[:, :, None, None])
-        self.conv.bias.copy_(-(found[chosen] * centres).sum(dim=1) / 2)  # type: ignore[union-attr]
+        self.conv.bias.copy_(-(candidates[chosen] * centres).sum(dim=1) / 2)  # type: ignore[union-attr]
 
     def forward(self, values: Tensor) -> Tensor:
+        """``(B, 3, h, w)`` normalised RGB to ``(B, colours, h, w)``."""
         return functional.softmax(self.conv(values), dim=1)
 
 
-def _root(shares: Tensor) -> Tensor:
+def _root(fractions: Tensor) -> Tensor:
     """Square roots: their products compare histograms as Bhattacharyya's coefficient does."""
-    return (shares + 1e-4).sqrt()
+    return (fractions + 1e-4).sqrt()
 
 
-class _Layer(nn.Module):
-    def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1, active: bool = True) -> None:
+class _ConvLayer(nn.Module):
+    """A convolution, normalised over the channels of each position, rectified where it is active."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, active: bool = True) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.LayerNorm(outside)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.LayerNorm(outputs)
         self.active = active
 
     def forward(self, values: Tensor) -> Tensor:
@@ -125,16 +132,18 @@ class _Layer(nn.Module):
         return functional.relu(values) if self.active else values
 
 
-class _Block(nn.Module):
-    def __init__(self, inside: int, outside: int, stride: int) -> None:
+class _ConvBlock(nn.Module):
+    """Two layers beside a shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = _Layer(inside, outside, 3, stride)
-        self.second = _Layer(outside, outside, 3, active=False)
-        self.shortcut = _Layer(inside, outside, 1, active=False) if (inside, stride) != (outside, 1) else None
+        self.first = _ConvLayer(inputs, outputs, 3, stride)
+        self.second = _ConvLayer(outputs, outputs, 3, active=False)
+        self.shortcut = _ConvLayer(inputs, outputs, 1, active=False) if (inputs, stride) != (outputs, 1) else None
         self.stride = stride
 
     def forward(self, values: Tensor) -> Tensor:
-        kept = values
+        identity = values
         if self.shortcut is not None:
-            kept = self.shortcut(functional.avg_pool2d(values, self.stride) if self.stride > 1 else values)
-        return functional.relu(kept + self.second(self.first(values)))
+            identity = self.shortcut(functional.avg_pool2d(values, self.stride) if self.stride > 1 else values)
+        return functional.relu(identity + self.second(self.first(values)))

@@ -1,9 +1,9 @@
-"""First weights for training from scratch.
+"""First weights of tiny-follow, for training from scratch.
 
 transformers draws every weight of SAM 2 with a standard deviation of 0.02, which is meant to be overwritten by a
 checkpoint. The mask is a product of three such layers on either side: its logits begin at 0.000, the encoder's
-gradient at 1/300 of the decoder's, and training ends in "nothing anywhere". Here variances are kept from layer to
-layer (Glorot and Bengio 2010, He et al. 2015), the decoder's tokens are told apart, and attention to memories begins
+gradient at 1/300 of the decoder's, and training ends in empty masks. Here variances are kept from layer to layer
+(Glorot and Bengio 2010, He et al. 2015), the decoder's tokens differ from each other, and attention to memories begins
 as a comparison of appearances, which is what it has to become.
 """
 
@@ -18,7 +18,7 @@ from counterview.lmeec.config import MEMORY_CHANNELS
 from counterview.tiny.conv_encoder import ConvBackbone
 
 if TYPE_CHECKING:
-    from counterview.lmeec.model import LMEEC
+    from counterview.tiny.follow import TinyFollow
 
 SMALL = 0.02
 """Standard deviation of embeddings that are added to something, as in SAM 2."""
@@ -26,13 +26,13 @@ SMALL = 0.02
 FUSER_SCALE = 0.1
 """Layer scale of the memory encoder's blocks; SAM 2's is 1e-6, at which they hardly learn in a short run."""
 
-FIRST_SHARE = 0.02
-"""Share of untrained convolutions in the maps at the start."""
+FIRST_WEIGHT = 0.02
+"""Weight of untrained convolutions in the maps at the start."""
 
 
 @torch.no_grad()
-def initialise(model: LMEEC) -> None:
-    """Draw the weights of ``model`` anew, for training from scratch, from torch's random state."""
+def initialise(model: TinyFollow) -> None:
+    """Draw all weights of ``model`` again, for training from scratch, from torch's random state."""
     sam: Any = model.sam
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -66,31 +66,31 @@ def initialise(model: LMEEC) -> None:
         _begin_with_likeness(model)
 
 
-def _begin_with_colours(model: LMEEC) -> None:
+def _begin_with_colours(model: TinyFollow) -> None:
     """The maps begin as the palette's colours, with little of what the convolutions make of the image."""
     encoder: Any = model.sam.vision_encoder
     encoder.backbone.palette.initialise()
     colours = encoder.backbone.palette.conv.out_channels
     for convolution in encoder.neck.convs:
-        convolution.weight[:, :-colours] *= FIRST_SHARE
+        convolution.weight[:, :-colours] *= FIRST_WEIGHT
         convolution.weight[:, -colours:, 0, 0] = torch.eye(convolution.out_channels, colours)
-    encoder.neck.convs[0].weight.mul_(FIRST_SHARE)  # of the coarsest map, which is added to the one above it
+    encoder.neck.convs[0].weight.mul_(FIRST_WEIGHT)  # of the coarsest map, which is added to the one above it
 
 
-def _begin_with_likeness(model: LMEEC) -> None:
-    """Masks begin as where it looks alike."""
+def _begin_with_likeness(model: TinyFollow) -> None:
+    """Masks begin as the cells that look like the query object."""
     prompt: Any = model.appearance
     nn.init.zeros_(prompt.fine.weight)
     width = prompt.fine.out_channels - 1
     prompt.fine.weight[:width, :, 0, 0] = torch.eye(width, prompt.fine.in_channels)
-    prompt.coarse.weight.mul_(FIRST_SHARE)
+    prompt.coarse.weight.mul_(FIRST_WEIGHT)
     prompt.to_mask.weight.fill_(0.5)
     prompt.to_mask.bias.fill_(-1.5)
     for head in model.sam.mask_decoder.output_hypernetworks_mlps:
         cast(Any, head).proj_out.weight.mul_(0.2)
 
 
-def _compare_appearances(model: LMEEC) -> None:
+def _compare_appearances(model: TinyFollow) -> None:
     """Memories begin as what the image looks like, and queries and keys of the attention as the same projection."""
     sam: Any = model.sam
     encoder, channels = sam.memory_encoder, model.config.channels

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from counterview.lmeec.config import is_tiny_follow
 from counterview.nn.checkpoint import Header
 from counterview.omama.model import settings_of_ours
 
@@ -32,11 +33,6 @@ def current_header(header: Header) -> Header:
     if header.method == "lmeec" and is_tiny_follow(header.model):
         return header.with_model("tiny-follow", header.model)
     return header
-
-
-def is_tiny_follow(model: Mapping[str, Any]) -> bool:
-    """Whether a first-version configuration of LM-EEC uses what is ours."""
-    return bool(model.get("appearance")) or model.get("backbone") in ("conv-tiny", "hiera-nano")
 
 
 def nested_model(model: Mapping[str, Any]) -> dict[str, Any]:

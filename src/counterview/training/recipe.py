@@ -28,8 +28,9 @@ _METHODS: dict[str, str] = {
     "tiny-match-head": "counterview.tiny.training.head:TinyMatchHeadTask",
     "tiny-match-reranker": "counterview.tiny.training.reranker:RerankerTask",
     "lmeec": "counterview.lmeec.training.task:LMEECTask",
+    "tiny-follow": "counterview.tiny.training.follow:TinyFollowTask",
 }
-_UPGRADES = ("counterview.tiny.legacy:upgrade_recipe",)
+_UPGRADES = ("counterview.tiny.legacy:upgrade_recipe", "counterview.tiny.training.follow_legacy:upgrade_recipe")
 """What turns the values of an older recipe into those of a current one."""
 _OTHERS: dict[str, type[Any]] = {}
 

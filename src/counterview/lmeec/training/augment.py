@@ -19,12 +19,16 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Geometry:
-    """A change of all frames of a view: a 2x3 matrix in pixels of the square image, or none."""
+    """A change of all frames of a view.
+
+    Attributes:
+        matrix: ``(2, 3)``, from a pixel ``(x, y, 1)`` of the square image to where it goes; ``None`` for no change.
+    """
 
     matrix: NDArray[np.float64] | None
 
     def images(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """``(T, S, S, 3)`` uint8, changed."""
+        """Frames ``(T, S, S, 3)`` uint8, changed."""
         if self.matrix is None:
             return frames
         size = (frames.shape[2], frames.shape[1])
@@ -33,7 +37,7 @@ class Geometry:
         )
 
     def masks(self, masks: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """``(..., S, S)`` float, changed, and cut at one half (of the largest value, where none reaches it)."""
+        """Masks ``(..., S, S)`` float, changed, and cut at one half (of the largest value, where none reaches it)."""
         flat = masks.reshape(-1, *masks.shape[-2:])
         if self.matrix is not None:
             size = (flat.shape[2], flat.shape[1])
@@ -45,7 +49,14 @@ class Geometry:
 
 
 def draw_geometry(config: AugmentConfig, size: int, native_hw: tuple[int, int], rng: np.random.Generator) -> Geometry:
-    """Flip, rotation and shear about the middle, as they would act on the image before it was made square."""
+    """Flip, rotation and shear about the middle, as they would act on the image before it was made square.
+
+    Args:
+        config: how much of each.
+        size: side of the square images.
+        native_hw: height and width of the images before.
+        rng: what is drawn from.
+    """
     numbers = rng.random(4)
     flip = bool(numbers[0] < config.flip)
     angle = math.radians(config.degrees * (2 * numbers[1] - 1))
@@ -56,8 +67,8 @@ def draw_geometry(config: AugmentConfig, size: int, native_hw: tuple[int, int], 
     change = turn @ np.array([[1, shear_x], [0, 1]]) @ np.array([[1, 0], [shear_y / 2, 1]])
     if flip:
         change = change @ np.diag([-1.0, 1.0])
-    stretch = np.diag([size / native_hw[1], size / native_hw[0]])
-    linear = stretch @ change @ np.linalg.inv(stretch)
+    native_to_square = np.diag([size / native_hw[1], size / native_hw[0]])
+    linear = native_to_square @ change @ np.linalg.inv(native_to_square)
     middle = np.full(2, (size - 1) / 2)
     return Geometry(np.hstack([linear, (middle - linear @ middle)[:, None]]))
 

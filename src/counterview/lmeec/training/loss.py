@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from counterview.lmeec.model import Decoded
-from counterview.tiny.appearance import FineMaps, likeness, mean_under
+from counterview.lmeec.network import Decoded
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,17 @@ class FrameLoss:
 
 
 def focal_loss(logits: Tensor, truth: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Sigmoid focal loss (Lin et al. 2017), mean over the last two dimensions."""
+    """Sigmoid focal loss (Lin et al. 2017), mean over the last two dimensions.
+
+    Args:
+        logits: ``(..., H, W)``.
+        truth: ``(..., H, W)`` in 0..1.
+        alpha: weight of what is inside the mask; what is outside has ``1 - alpha``.
+        gamma: exponent that lessens what is right already.
+
+    Returns:
+        ``(...)``.
+    """
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     probability = logits.sigmoid()
     wrong = probability + truth - 2 * probability * truth  # 1 - p of the true class
@@ -32,62 +41,23 @@ def focal_loss(logits: Tensor, truth: Tensor, alpha: float = 0.25, gamma: float 
 
 
 def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """One minus the smoothed dice coefficient over the last two dimensions."""
+    """One minus the smoothed dice coefficient over the last two dimensions: ``(..., H, W)`` to ``(...)``."""
     probability = logits.sigmoid()
     overlap = 2 * (probability * truth).sum(dim=(-2, -1))
     return 1 - (overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)
 
 
 def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
-    """IoU of the predicted masks (logits above 0) over the last two dimensions."""
+    """IoU of the predicted masks (logits above 0) over the last two dimensions: ``(..., H, W)`` to ``(...)``."""
     predicted, truth = logits > 0, truth > 0.5
     union = (predicted | truth).sum(dim=(-2, -1))
     return (predicted & truth).sum(dim=(-2, -1)) / union.clamp(min=1)
 
 
-def match_loss(
-    query: FineMaps, query_masks: Tensor, target: FineMaps, target_masks: Tensor, temperature: float = 0.1
-) -> Tensor:
-    """Does the object look in the target's features as it does in the query's? Ours, for training from scratch.
-
-    The mean feature under the query mask is compared with every cell of the target (likeness, then softmax over the
-    cells); the cross-entropy is taken to how the target mask is spread over the cells, less that of a perfect answer.
-
-    Args:
-        query: unit features and objectness of N tracks.
-        query_masks: ``(N, S, S)`` of 0 and 1.
-        target: likewise.
-        target_masks: likewise.
-        temperature: likeness is divided by it.
-
-    Returns:
-        ``(N,)``; 0 where either mask is empty.
-    """
-    truth = functional.adaptive_avg_pool2d(target_masks[:, None].float(), target.side).flatten(1)
-    seen = query_masks.flatten(1).any(dim=1) & (truth.sum(dim=1) > 0)
-    spread = truth / truth.sum(dim=1, keepdim=True).clamp(min=1e-6)
-    found = (likeness(query, query_masks, target).flatten(1) / temperature).log_softmax(dim=1)
-    return (spread * (spread.clamp(min=1e-6).log() - found)).sum(dim=1) * seen
-
-
-def tell_apart_loss(
-    query: FineMaps, query_masks: Tensor, target: FineMaps, target_masks: Tensor, temperature: float = 0.1
-) -> Tensor:
-    """Is each object of the query most like itself among all objects of the batch's targets? Ours, from scratch.
-
-    :func:`match_loss` alone is first lowered by making all objects alike and unlike the rest. Arguments as there.
-
-    Returns:
-        ``(N,)``; 0 where either mask is empty.
-    """
-    seen = query_masks.flatten(1).any(dim=1) & target_masks.flatten(1).any(dim=1)
-    alike = mean_under(query, query_masks) @ mean_under(target, target_masks).T / temperature
-    alike = alike.masked_fill(~seen[None, :], -1e4)
-    return torch.where(seen, -alike.log_softmax(dim=1).diagonal(), 0.0)
-
-
 def shrink_truth(masks: Tensor, stride: int) -> Tensor:
-    """Masks ``(N, S, S)`` as the share of each ``stride`` x ``stride`` square that they fill; as they are for 1."""
+    """Masks ``(N, S, S)`` as the fraction of each ``stride`` x ``stride`` square that they fill,
+    ``(N, S / stride, S / stride)``; as they are for 1.
+    """
     return masks if stride == 1 else functional.avg_pool2d(masks[:, None].float(), stride)[:, 0]
 
 
@@ -98,7 +68,7 @@ def frame_loss(decoded: Decoded, truth: Tensor, focal_weight: float = 20.0, dice
     dice loss learns, but the predicted IoU of all of them does.
 
     Args:
-        decoded: of the model.
+        decoded: what the model gave for N tracks.
         truth: ``(N, S, S)`` of 0 and 1; all zero where the object is absent.
         focal_weight: weight of the focal loss in the choice of the mask.
         dice_weight: weight of the dice loss there.
@@ -121,6 +91,9 @@ def mean_over_clips(values: Tensor, clip_of: Tensor, clips: int) -> Tensor:
         values: ``(T, N)``.
         clip_of: ``(N,)`` index of each track's clip.
         clips: number of clips.
+
+    Returns:
+        ``()``.
     """
     per_track = values.mean(dim=0)
     total = torch.zeros(clips, dtype=per_track.dtype, device=per_track.device).index_add(0, clip_of, per_track)

@@ -1,4 +1,4 @@
-"""What a training recipe of LM-EEC says beside ``method`` and ``training``."""
+"""The keys of a training recipe of LM-EEC beside ``method`` and ``training``."""
 
 from __future__ import annotations
 
@@ -13,36 +13,33 @@ from counterview.lmeec.config import LMEECConfig
 
 
 @dataclass(frozen=True)
-class DataConfig(TakesConfig):
+class ClipDataConfig(TakesConfig):
     """Which clips are trained and which takes are validated on."""
 
     val_takes: int | None = field(default=None, metadata={"help": "takes of it that are used; all if not given"})
     val_frames: int | None = field(default=None, metadata={"help": "frames of each that are used; all if not given"})
     clip_frames: int = field(default=CLIP_FRAMES, metadata={"help": "frames of a training clip"})
-    short_epochs: int = field(
-        default=0, metadata={"help": "first epochs, in which clips have one frame: no memory yet (ours, from scratch)"}
-    )
-    match_epochs: int = field(
-        default=0, metadata={"help": "first epochs, in which features are matched and no mask is decoded (ours)"}
-    )
-    match_times: int = field(default=1, metadata={"help": "times as many clips in those, which are cheap"})
     max_objects: int = field(default=MAX_OBJECTS, metadata={"help": "most objects of a training clip"})
     clips_per_epoch: int | None = field(
         default=None, metadata={"help": "clips of an epoch; one for each object and pair of cameras if not given"}
     )
     cache_mb: int = field(
-        default=0, metadata={"help": "shrunken training images kept in memory, per process; for small data sets"}
+        default=0, metadata={"help": "resized training images kept in memory, per process; for small data sets"}
     )
 
     def __post_init__(self) -> None:
-        one_or_more = ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames", "match_times")
-        problems = [
-            *self.problems(),
-            *out_of_range(self, *one_or_more, at_least=1),
-            *out_of_range(self, "cache_mb", "short_epochs", "match_epochs", at_least=0),
-        ]
+        problems = self.problems()
         if problems:
             raise ConfigError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """What is wrong with these keys, a line each."""
+        one_or_more = ("clip_frames", "max_objects", "clips_per_epoch", "val_takes", "val_frames")
+        return [
+            *super().problems(),
+            *out_of_range(self, *one_or_more, at_least=1),
+            *out_of_range(self, "cache_mb", at_least=0),
+        ]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class AugmentConfig:
     contrast: float = field(default=0.03, metadata={"help": "largest relative change of contrast"})
     saturation: float = field(default=0.03, metadata={"help": "largest relative change of saturation"})
     grey: float = field(default=0.05, metadata={"help": "probability of a grey clip"})
-    per_view: bool = field(default=False, metadata={"help": "draw anew for the second camera"})
+    per_view: bool = field(default=False, metadata={"help": "draw again for the second camera"})
 
     def __post_init__(self) -> None:
         problems = [
@@ -69,16 +66,13 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LMEECLossConfig:
     """Weights of the four losses. The defaults are the paper's."""
 
     focal: float = field(default=20.0, metadata={"help": "weight of the focal loss"})
     dice: float = field(default=1.0, metadata={"help": "weight of the dice loss"})
     iou: float = field(default=1.0, metadata={"help": "weight of the error of the predicted IoU"})
     score: float = field(default=1.0, metadata={"help": "weight of the object score's cross-entropy"})
-    match: float = field(
-        default=0.0, metadata={"help": "weight of matching the top features of both views (ours, from scratch)"}
-    )
     stride: int = field(default=1, metadata={"help": "masks are compared at the image's size divided by this"})
     calibration: Literal["balanced", "data", "none"] = field(
         default="balanced",
@@ -86,18 +80,25 @@ class LossConfig:
     )
 
     def __post_init__(self) -> None:
-        problems = out_of_range(self, "focal", "dice", "iou", "score", "match", at_least=0, below=1e6)
-        if self.stride not in (1, 2, 4):
-            problems.append(f"stride is {self.stride}, expected 1, 2 or 4")
+        problems = self.problems()
         if problems:
             raise ConfigError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """What is wrong with these keys, a line each."""
+        problems = out_of_range(self, "focal", "dice", "iou", "score", at_least=0, below=1e6)
+        if self.stride not in (1, 2, 4):
+            problems.append(f"stride is {self.stride}, expected 1, 2 or 4")
+        return problems
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """What the method adds to the engine's optimiser. The defaults are the paper's."""
 
-    encoder_lr_scale: float = field(default=0.6, metadata={"help": "learning rate of the image encoder over the rest"})
+    encoder_lr_scale: float = field(
+        default=0.6, metadata={"help": "learning rate of the image encoder, as a factor of the others'"}
+    )
     layer_decay: float = field(default=0.9, metadata={"help": "factor from each block of the encoder to the one below"})
     recompute: bool = field(
         default=False, metadata={"help": "compute activations again in the backward pass: less memory, more time"}
@@ -120,18 +121,12 @@ class OptimConfig:
 class LMEECRecipe:
     """The keys of a recipe beside ``method`` and ``training``."""
 
-    data: DataConfig
+    data: ClipDataConfig
     model: LMEECConfig = field(default_factory=LMEECConfig)
     init_from: str | None = field(
         default=None,
-        metadata={
-            "help": "weights to begin with: a Hub id or folder of SAM 2.1, a folder of LM-EEC; random if not given"
-        },
+        metadata={"help": "weights to begin with: a Hub id or folder of SAM 2.1, or a folder of LM-EEC"},
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: LMEECLossConfig = field(default_factory=LMEECLossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-
-    def __post_init__(self) -> None:
-        if self.data.match_epochs and not self.loss.match:
-            raise ConfigError("data.match_epochs needs loss.match above 0", found=self.data.match_epochs)

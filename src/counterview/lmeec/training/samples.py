@@ -1,4 +1,4 @@
-"""Training samples: clips as small arrays, read, shrunken, augmented."""
+"""Training samples: clips as small arrays, read, resized, augmented."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class ClipSample:
-    """One clip: images ``(T, S, S, 3)`` uint8 of both views and masks ``(O, T, S, S)`` bool.
+    """One clip of T frames with O objects.
 
-    ``decode`` is false where only the features of both views are to be matched.
+    Attributes:
+        query_images: ``(T, S, S, 3)`` uint8.
+        target_images: ``(T, S, S, 3)`` uint8.
+        query_masks: ``(O, T, S, S)`` bool.
+        target_masks: ``(O, T, S, S)`` bool, empty where the object is absent.
     """
 
     query_images: NDArray[np.uint8]
     target_images: NDArray[np.uint8]
     query_masks: NDArray[np.bool_]
     target_masks: NDArray[np.bool_]
-    decode: bool = True
 
 
 class ClipReader:
@@ -43,8 +46,8 @@ class ClipReader:
     Args:
         dataset: the takes.
         size: side of the square images.
-        augment: what is changed; nothing if not given.
-        cache_mb: shrunken images and masks kept in memory.
+        augment: the augmentation; none if not given.
+        cache_mb: most megabytes of resized images and masks kept in memory.
     """
 
     def __init__(self, dataset: Dataset, size: int, augment: AugmentConfig | None = None, cache_mb: int = 0) -> None:
@@ -61,14 +64,14 @@ class ClipReader:
         """The arrays of a clip; the same for the same clip and state of ``rng``."""
         take = self.dataset.take(clip.take)
         cameras = (clip.query_camera, clip.target_camera)
-        shrunken = [np.stack([self._image(take, c, f) for f in clip.frames]) for c in cameras]
+        resized = [np.stack([self._image(take, c, f) for f in clip.frames]) for c in cameras]
         soft = [
             np.stack([np.stack([self._soft(take, name, c, f) for f in clip.frames]) for name in clip.objects])
             for c in cameras
         ]
         geometries = self._geometries(take, clip, soft, rng)
         colour = None if self.augment is None else draw_colour(self.augment, rng)
-        images = [g.images(p) for g, p in zip(geometries, shrunken, strict=True)]
+        images = [g.images(frames) for g, frames in zip(geometries, resized, strict=True)]
         if self.augment is not None and colour is not None:
             other = draw_colour(self.augment, rng) if self.augment.per_view else colour
             images = [change_colour(images[0], colour), change_colour(images[1], other)]
@@ -92,27 +95,27 @@ class ClipReader:
         return Geometry(None), Geometry(None)
 
     def _image(self, take: Take, camera: str, frame: int) -> NDArray[np.uint8]:
-        def make() -> NDArray[np.uint8]:
+        def read() -> NDArray[np.uint8]:
             image = take.frame(camera, frame)
             return np.asarray(Image.fromarray(image).resize((self.size, self.size)))
 
-        return self._kept((take.uid, camera, frame), make)
+        return self._cached((take.uid, camera, frame), read)
 
     def _soft(self, take: Take, name: str, camera: str, frame: int) -> NDArray[np.float32]:
-        def make() -> NDArray[np.uint8]:
+        def read() -> NDArray[np.uint8]:
             mask = take.mask(name, camera, frame)
             if mask is None or mask.is_empty:
                 return np.zeros((self.size, self.size), dtype=np.uint8)
             # Rounded up, so that no mask vanishes.
             return np.ceil(soft_mask(mask.to_array(), self.size).numpy().clip(0, 1) * 255 - 1e-3).astype(np.uint8)
 
-        return self._kept((take.uid, camera, frame, name), make).astype(np.float32) / np.float32(255)
+        return self._cached((take.uid, camera, frame, name), read).astype(np.float32) / np.float32(255)
 
-    def _kept(self, key: tuple[Any, ...], make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def _cached(self, key: tuple[Any, ...], read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        value = make()
+        value = read()
         if self._room:
             self._cache[key] = value
             self._held += value.nbytes
@@ -130,5 +133,4 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
         torch.from_numpy(np.concatenate([s.query_masks for s in samples])),
         torch.from_numpy(np.concatenate([s.target_masks for s in samples])),
         torch.arange(len(samples)).repeat_interleave(torch.tensor(objects)),
-        torch.tensor(all(s.decode for s in samples)),
     )

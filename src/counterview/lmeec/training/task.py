@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -19,23 +18,15 @@ from counterview.data.clips import ClipSampler, clip_sources
 from counterview.data.open import open_dataset, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.lmeec.model import LMEEC
+from counterview.lmeec.network import ImageFeatures
+from counterview.lmeec.released import load_sam2
 from counterview.lmeec.training.calibration import fit_visibility
-from counterview.lmeec.training.card import model_card
-from counterview.lmeec.training.loss import (
-    FrameLoss,
-    frame_loss,
-    match_loss,
-    mean_over_clips,
-    shrink_truth,
-    tell_apart_loss,
-)
+from counterview.lmeec.training.loss import FrameLoss, frame_loss, mean_over_clips, shrink_truth
 from counterview.lmeec.training.recipe import LMEECRecipe
 from counterview.lmeec.training.samples import ClipReader, ClipSample, collate
-from counterview.lmeec.training.unroll import ClipBatch, matched_features, unroll, unused_parameters
-from counterview.lmeec.training.validation import Row, Validator, summarise
-from counterview.lmeec.weights import CONFIG_NAME, load_sam2, model_config
-from counterview.tiny.appearance import FineMaps
-from counterview.tiny.initial import initialise
+from counterview.lmeec.training.unroll import ClipBatch, unroll, unused_parameters
+from counterview.lmeec.training.validation import LMEECScore, LMEECValidator, summarise
+from counterview.nn.checkpoint import is_checkpoint
 from counterview.types import RgbImage
 
 logger = logging.getLogger(__name__)
@@ -45,16 +36,17 @@ BACKBONE = "sam.vision_encoder.backbone."
 
 
 class LMEECTask:
-    """Trains LM-EEC on clips of two cameras.
+    """Trains LM-EEC on clips of two cameras, from weights of SAM 2.1 (LM-EEC, section 4.1).
 
     Args:
         config: the recipe's keys.
 
     Raises:
-        InputError: the data set is missing, of the wrong kind, or without clips of the length asked for.
+        InputError: the data set is missing, of the wrong kind, or without clips of that length.
     """
 
     config_class: ClassVar[type] = LMEECRecipe
+    model_class: ClassVar[type[LMEEC]] = LMEEC
     config: LMEECRecipe
 
     def __init__(self, config: LMEECRecipe) -> None:
@@ -76,34 +68,66 @@ class LMEECTask:
             raise InputError(
                 f"there are no clips of {data.clip_frames} frames to train on",
                 path=data.root,
-                found=f"{len(self.train_data)} takes, none with an object in both cameras for so long",
+                found=f"{len(self.train_data)} takes, in none of which an object is in both cameras for so long",
                 fix="Set data.clip_frames lower, or check data.split, data.directions and the masks.",
             )
         self.sampler = ClipSampler(sources, length=data.clip_frames, max_objects=data.max_objects)
-        self.short_sampler = ClipSampler(sources, length=1, max_objects=data.max_objects)
         self.reader = ClipReader(self.train_data, config.model.image_size, config.augment, data.cache_mb)
-        self.validator = Validator(self.val_data, data.directions, takes=data.val_takes, frames=data.val_frames)
+        self.validator = LMEECValidator(self.val_data, data.directions, takes=data.val_takes, frames=data.val_frames)
 
     # ------------------------------------------------------------------------------------------- training
 
     def build_model(self) -> nn.Module:
-        """See :class:`counterview.training.task.Task`, as for all below."""
+        """See :class:`counterview.training.task.Task`, as for all below.
+
+        Raises:
+            ConfigError: the recipe has no weights to begin with, or such of another architecture.
+        """
         source = self.config.init_from
-        if source is None:
-            model = LMEEC(self.config.model)
-            initialise(model)
-        elif (Path(source) / CONFIG_NAME).is_file() and "counterview-lmeec" in (Path(source) / CONFIG_NAME).read_text(
-            encoding="utf-8"
-        ):
-            model = LMEEC(self.config.model)
-            initialise(model)
-            _go_on_from(model, source)
-        else:
-            model = LMEEC(self.config.model)
-            load_sam2(model, source)
+        model = self.new_model()
+        if source is not None and is_checkpoint(source):
+            self._continue_from(model, source)
+        elif source is not None:
+            load_sam2(model.sam, source, model.config.backbone)
         for name in unused_parameters(model):
             model.get_parameter(name).requires_grad_(False)
         return model
+
+    def new_model(self) -> LMEEC:
+        """The model of the recipe with its random weights, before those of ``init_from`` are loaded.
+
+        Raises:
+            ConfigError: there is no ``init_from``.
+        """
+        if self.config.init_from is None:
+            raise ConfigError(
+                "LM-EEC does not train from random weights",
+                found="no init_from",
+                fix="Set init_from, for instance to facebook/sam2.1-hiera-base-plus; "
+                '"method: tiny-follow" trains from scratch.',
+            )
+        return self.model_class(self.config.model)
+
+    def _continue_from(self, model: LMEEC, source: str) -> None:
+        """Load the weights of a trained model. Another fusion of the two views than that one's starts afresh.
+
+        Raises:
+            ConfigError: weights of other names or shapes.
+        """
+        start = self.model_class.from_pretrained(source)
+        state, own = start.state_dict(), model.state_dict()
+        if start.config.fusion != model.config.fusion:
+            state = {name: value for name, value in state.items() if not name.startswith("fusion.")}
+            state |= {name: value for name, value in own.items() if name.startswith("fusion.")}
+        wrong = sorted(n for n in {*state, *own} if n not in state or n not in own or state[n].shape != own[n].shape)
+        if wrong:
+            raise ConfigError(
+                "training cannot begin with a model of another architecture",
+                path=source,
+                found=f"{len(wrong)} weights differ, {wrong[0]} among them",
+                fix="Set model as in init_from.",
+            )
+        model.load_state_dict(state)
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         blocks = len(cast(LMEEC, model).sam.vision_encoder.backbone.blocks)
@@ -125,74 +149,63 @@ class LMEECTask:
         if not name.startswith(ENCODER):
             return 1.0
         if not name.startswith(BACKBONE):
-            return optim.encoder_lr_scale  # the neck stands above the last block
+            return optim.encoder_lr_scale  # the neck is above the last block
         rest = name.removeprefix(BACKBONE)
-        # Patch and position embeddings lie below the first block.
+        # Patch and position embeddings are below the first block.
         depth = int(rest.split(".")[1]) + 1 if rest.startswith("blocks.") else 0
         return optim.encoder_lr_scale * optim.layer_decay ** (blocks + 1 - depth)
 
     def train_length(self, epoch: int) -> int:
-        data = self.config.data
-        times = data.match_times if epoch < data.match_epochs else 1
-        return times * (data.clips_per_epoch or len(self.sampler))
+        return self.config.data.clips_per_epoch or len(self.sampler)
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> ClipSample:
-        data = self.config.data
-        sampler = self.short_sampler if epoch < max(data.short_epochs, data.match_epochs) else self.sampler
-        sample = self.reader.read(sampler.clip(epoch, index), rng)
-        return replace(sample, decode=epoch >= data.match_epochs)
+        return self.reader.read(self.sampler.clip(epoch, index), rng)
 
     def collate(self, samples: Sequence[ClipSample]) -> ClipBatch:
         return collate(samples)
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        weights, optim = self.config.loss, self.config.optim
-        tops: list[tuple[FineMaps, FineMaps]] = []
-        if bool(batch.decode):
-            frames = unroll(
-                cast(LMEEC, model),
-                batch,
-                recompute=optim.recompute,
-                recompute_images=optim.recompute_images,
-                watch=tops if weights.match else None,
-            )
-            losses = [
-                frame_loss(decoded, shrink_truth(batch.target_masks[:, t], weights.stride), weights.focal, weights.dice)
-                for t, decoded in enumerate(frames)
-            ]
-            values = {
-                name: torch.stack([getattr(one, name) for one in losses]) for name in FrameLoss.__dataclass_fields__
-            }
-        else:
-            tops = matched_features(cast(LMEEC, model), batch)
-            nothing = torch.zeros(len(tops), len(batch.clip_of), device=batch.clip_of.device)
-            values = dict.fromkeys(FrameLoss.__dataclass_fields__, nothing)
-        if weights.match:
-            values["match"] = torch.stack([self._match(batch, t, *both) for t, both in enumerate(tops)])
+        values = self.frame_losses(cast(LMEEC, model), batch)
         parts = {name: mean_over_clips(value, batch.clip_of, batch.clips) for name, value in values.items()}
         total = sum(
-            (getattr(weights, name) * value for name, value in parts.items()),
+            (getattr(self.config.loss, name) * value for name, value in parts.items()),
             start=torch.zeros(()).to(batch.clip_of.device),
         )
         return total, {name: value.detach() for name, value in parts.items()}
 
-    @staticmethod
-    def _match(batch: ClipBatch, frame: int, query: FineMaps, target: FineMaps) -> Tensor:
-        there = (query, batch.query_masks[:, frame], target, batch.target_masks[:, frame])
-        back = (*there[2:], *there[:2])
-        return sum((f(*way) for f in (match_loss, tell_apart_loss) for way in (there, back)), torch.zeros(())) / 2
+    def frame_losses(self, model: LMEEC, batch: ClipBatch) -> dict[str, Tensor]:
+        """Each loss of every frame and track, ``(T, N)``, by the name of its weight in ``config.loss``."""
+        return self.decoder_losses(model, batch)
+
+    def decoder_losses(
+        self, model: LMEEC, batch: ClipBatch, watch: Callable[[ImageFeatures, ImageFeatures], None] | None = None
+    ) -> dict[str, Tensor]:
+        """The four losses of what is decoded, ``(T, N)`` each, by name.
+
+        Args:
+            model: the model.
+            batch: T frames of N tracks.
+            watch: see :func:`counterview.lmeec.training.unroll.unroll`.
+        """
+        weights, optim = self.config.loss, self.config.optim
+        frames = unroll(model, batch, recompute=optim.recompute, recompute_images=optim.recompute_images, watch=watch)
+        losses = [
+            frame_loss(decoded, shrink_truth(batch.target_masks[:, t], weights.stride), weights.focal, weights.dice)
+            for t, decoded in enumerate(frames)
+        ]
+        return {name: torch.stack([getattr(one, name) for one in losses]) for name in FrameLoss.__dataclass_fields__}
 
     # ----------------------------------------------------------------------------------------- validation
 
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
-        return [row.to_json() for row in self.validator.rows(cast(LMEEC, model), rank, world_size)]
+        return [score.to_json() for score in self.validator.scores(cast(LMEEC, model), rank, world_size)]
 
     def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        rows = [Row.from_json(row) for share in shares for row in share]
-        metrics = summarise(rows)
+        scores = [LMEECScore.from_json(values) for share in shares for values in share]
+        metrics = summarise(scores)
         if len(self.config.data.directions) > 1:
             for direction in self.config.data.directions:
-                part = summarise([row for row in rows if row.direction == direction])
+                part = summarise([score for score in scores if score.direction == direction])
                 metrics |= {f"{name}_{direction}": value for name, value in part.items()}
         return metrics
 
@@ -200,15 +213,15 @@ class LMEECTask:
         return self.validator.sheet(cast(LMEEC, model))
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        how = self.config.loss.calibration
-        if how == "none":
+        prior = self.config.loss.calibration
+        if prior == "none":
             return {}
-        rows = [row for row in self.validator.rows(cast(LMEEC, model)) if row.score is not None]
+        scores = [score for score in self.validator.scores(cast(LMEEC, model)) if score.score is not None]
         return fit_visibility(
             cast(LMEEC, model),
-            np.array([row.score for row in rows], dtype=np.float64),
-            np.array([row.visible for row in rows], dtype=bool),
-            balanced=how == "balanced",
+            np.array([score.score for score in scores], dtype=np.float64),
+            np.array([score.visible for score in scores], dtype=bool),
+            balanced=prior == "balanced",
         )
 
     # -------------------------------------------------------------------------------------------- identity
@@ -236,27 +249,8 @@ class LMEECTask:
         }
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
-        return model_config(cast(LMEEC, model))
+        return cast(LMEEC, model).header()
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
-        return model_card(cast(LMEEC, model), self.config, metrics)
-
-
-def _go_on_from(model: LMEEC, source: str) -> None:
-    """Give a model the weights of a trained one. Another fusion of the two views than that one's starts afresh.
-
-    Raises:
-        ConfigError: weights of other names or shapes.
-    """
-    start = LMEEC.from_pretrained(source)
-    state, own = start.state_dict(), model.state_dict()
-    if start.config.fusion != model.config.fusion:
-        state = {name: value for name, value in state.items() if not name.startswith("fusion.")}
-        state |= {name: value for name, value in own.items() if name.startswith("fusion.")}
-    wrong = sorted(n for n in {*state, *own} if n not in state or n not in own or state[n].shape != own[n].shape)
-    if wrong:
-        raise ConfigError(
-            "training cannot begin with a model of another architecture", path=source,
-            found=f"{len(wrong)} weights differ, {wrong[0]} among them", fix="Give model the settings of init_from's.",
-        )  # fmt: skip
-    model.load_state_dict(state)
+        rows = {"trained for": ", ".join(self.config.data.directions)}
+        return cast(LMEEC, model).card(metrics=metrics, rows=rows)

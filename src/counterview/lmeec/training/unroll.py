@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from counterview.lmeec.model import LMEEC, Decoded, ImageFeatures
+from counterview.lmeec.network import Decoded, ImageFeatures, LMEECNetwork
 from counterview.lmeec.preprocess import normalise
-from counterview.tiny.appearance import FineMaps
 
 
 @dataclass
@@ -26,7 +24,6 @@ class ClipBatch:
         query_masks: ``(N, T, S, S)`` bool.
         target_masks: ``(N, T, S, S)`` bool, empty where the object is absent.
         clip_of: ``(N,)`` int64, the clip of each track.
-        decode: ``()`` bool; false where only the features of both views are to be matched, and no mask decoded.
     """
 
     query_images: Tensor
@@ -34,11 +31,10 @@ class ClipBatch:
     query_masks: Tensor
     target_masks: Tensor
     clip_of: Tensor
-    decode: Tensor = field(default_factory=lambda: torch.tensor(True))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
-        return ClipBatch(*(getattr(self, n).to(device, non_blocking=non_blocking) for n in self.__dataclass_fields__))
+        return type(self)(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
 
     @property
     def clips(self) -> int:
@@ -47,12 +43,12 @@ class ClipBatch:
 
 
 def unroll(
-    model: LMEEC,
+    model: LMEECNetwork,
     batch: ClipBatch,
     *,
     recompute: bool = False,
     recompute_images: int = 1,
-    watch: list[tuple[FineMaps, FineMaps]] | None = None,
+    watch: Callable[[ImageFeatures, ImageFeatures], None] | None = None,
 ) -> list[Decoded]:
     """Predict every frame of the clips in turn, each from the memories of those before it.
 
@@ -63,18 +59,18 @@ def unroll(
         batch: the clips.
         recompute: keep no activations of the encoder and of each frame; compute them again in the backward pass.
         recompute_images: images encoded at a time where that is done.
-        watch: is given the features of query and target of each frame that are to match, see :func:`matched`.
+        watch: called in each frame with the features of the N tracks' query images and target images.
 
     Returns:
         one :class:`Decoded` a frame, of N tracks.
     """
     config = model.config
     frames = batch.query_images.shape[1]
-    keep = _Recompute(recompute)
-    queries = _encode(model, batch.query_images, keep, recompute_images)
-    targets = _encode(model, batch.target_images, keep, recompute_images)
-    # Frame t of the clip of each track.
-    rows = [batch.clip_of * frames + t for t in range(frames)]
+    run = _Recompute(recompute)
+    images_at_a_time = recompute_images if recompute else None
+    queries, targets = (
+        encode_frames(model, images, images_at_a_time) for images in (batch.query_images, batch.target_images)
+    )
     span = min(frames, config.max_pointers) - 1
     query_bank: list[Tensor] = []
     target_bank: list[Tensor] = []
@@ -98,22 +94,23 @@ def unroll(
             distances,
             span,
         )
-        decoded = model.decode(model.fuse(memory, view, images.top), images, masks, query.fine)
+        decoded = model.decode(model.fuse(memory, view, images.top), images, masks, query.extra)
         if last:
             return decoded, query_memory, None  # nothing comes that could remember it
         target_memory = model.encode_memory(images.top, decoded.logits, decoded.score)
         return decoded, query_memory, target_memory
 
     for t in range(frames):
-        images, query = targets.pick(rows[t]), queries.pick(rows[t])
-        held = min(len(query_bank), config.bank_size)
-        past = (*query_bank[-held:], *target_bank[-held:]) if held else ()
+        rows = frame_rows(batch, t)
+        images, query = targets.pick(rows), queries.pick(rows)
+        length = min(len(query_bank), config.bank_size)
+        past = (*query_bank[-length:], *target_bank[-length:]) if length else ()
         newest_first = pointers[::-1][: config.max_pointers - 1]
-        decoded, query_memory, target_memory = keep(
-            predict, images, query, batch.query_masks[:, t], held, t == frames - 1, *past, *newest_first
+        decoded, query_memory, target_memory = run(
+            predict, images, query, batch.query_masks[:, t], length, t == frames - 1, *past, *newest_first
         )
         if watch is not None:
-            watch.append((matched(query), matched(images)))
+            watch(query, images)
         results.append(decoded)
         query_bank.append(query_memory)
         target_bank.append(target_memory)
@@ -121,26 +118,37 @@ def unroll(
     return results
 
 
-def matched_features(model: LMEEC, batch: ClipBatch) -> list[tuple[FineMaps, FineMaps]]:
-    """Features of query and target of each frame that are to match, of N tracks each, with nothing decoded."""
-    frames = batch.query_images.shape[1]
-    views = [
-        matched(_encode(model, images, _Recompute(False), 1)) for images in (batch.query_images, batch.target_images)
-    ]
-    rows = [batch.clip_of * frames + t for t in range(frames)]
-    return [(views[0].pick(row), views[1].pick(row)) for row in rows]
+def frame_rows(batch: ClipBatch, frame: int) -> Tensor:
+    """Index ``(N,)`` of one frame of each track's clip among the frames that :func:`encode_frames` encodes."""
+    return batch.clip_of * batch.query_images.shape[1] + frame
 
 
-def matched(features: ImageFeatures) -> FineMaps:
-    """The features that are to match: those of the appearance prompt if there is one, or else the top map."""
-    if features.fine is not None:
-        return features.fine
-    top = functional.normalize(features.top.float(), dim=1)
-    return FineMaps.of(torch.cat([top, torch.zeros_like(top[:, :1])], dim=1))
+def encode_frames(model: LMEECNetwork, images: Tensor, recompute_at_a_time: int | None = None) -> ImageFeatures:
+    """Encode the frames of one view of all clips.
+
+    Args:
+        model: the model.
+        images: ``(B, T, S, S, 3)`` uint8.
+        recompute_at_a_time: if given, encode so many images at a time and keep no activations.
+
+    Returns:
+        Features of B * T images, clip by clip.
+    """
+    flat = images.flatten(0, 1).permute(0, 3, 1, 2)
+
+    def encode(part: Tensor) -> ImageFeatures:
+        return model.encode_images(normalise(part.float() / 255))
+
+    if recompute_at_a_time is None:
+        return encode(flat)
+    run = _Recompute(True)
+    return ImageFeatures.join([run(encode, part) for part in flat.split(recompute_at_a_time)])
 
 
 @dataclass(frozen=True)
 class _Recompute:
+    """Runs functions, and where it is on keeps no activations of them but computes them again backwards."""
+
     on: bool
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -149,18 +157,7 @@ class _Recompute:
         return function(*arguments)
 
 
-def _encode(model: LMEEC, images: Tensor, keep: _Recompute, at_a_time: int) -> ImageFeatures:
-    flat = images.flatten(0, 1).permute(0, 3, 1, 2)
-
-    def encode(part: Tensor) -> ImageFeatures:
-        return model.encode_images(normalise(part.float() / 255))
-
-    if not keep.on:
-        return encode(flat)
-    return ImageFeatures.join([keep(encode, part) for part in flat.split(at_a_time)])
-
-
-def unused_parameters(model: LMEEC) -> dict[str, str]:
+def unused_parameters(model: LMEECNetwork) -> dict[str, str]:
     """Parameters that no training step can reach, and why. They are frozen while training.
 
     Returns:
@@ -168,8 +165,8 @@ def unused_parameters(model: LMEEC) -> dict[str, str]:
     """
     config = model.config
     reasons: dict[str, str] = {
-        "sam.prompt_encoder.point_embed.": "no points or boxes are ever given",
-        "sam.mask_downsample.": "SAM 2 uses it for mask prompts on the tracked view, which there are none of",
+        "sam.prompt_encoder.point_embed.": "there are no prompts of points or boxes",
+        "sam.mask_downsample.": "SAM 2 uses it for mask prompts on the tracked view, and there are none",
         "sam.no_memory_positional_encoding": "SAM 2 itself never uses it",
     }
     if config.dense_prompt != "mask":

@@ -1,0 +1,84 @@
+"""The configuration of tiny-follow: LM-EEC's, with an encoder for training from scratch and an appearance prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from counterview.config import out_of_range
+from counterview.errors import ConfigError
+from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Size of a convolutional image encoder, for training from scratch on a CPU.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+
+    channels: tuple[int, int, int, int] = field(default=(32, 64, 128, 256), metadata={"help": "channels of each stage"})
+    blocks: tuple[int, int, int, int] = field(default=(1, 1, 2, 1), metadata={"help": "residual blocks of each stage"})
+    palette: int = field(default=64, metadata={"help": "channels of the colour histograms beside each stage"})
+
+    def __post_init__(self) -> None:
+        if min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):
+            raise ConfigError(
+                "a convolutional encoder has at least one block a stage, and channels in multiples of 16",
+                found=(self.channels, self.blocks),
+            )
+
+
+CONVOLUTIONS = {"conv-tiny": ConvConfig()}
+"""Convolutional image encoders by name."""
+
+PLACEHOLDER = HieraConfig(hidden=8, blocks=(1, 1, 1, 1), global_blocks=())
+"""The Hiera that stands where a convolutional encoder will be put: one narrow block a stage."""
+
+
+@dataclass(frozen=True)
+class TinyFollowConfig(LMEECConfig):
+    """Everything that :class:`counterview.tiny.follow.TinyFollow` is built from.
+
+    No weights of SAM 2 fit the encoders that it has beside SAM 2.1's: ``hiera-nano``, a small Hiera, and ``conv-tiny``,
+    a convolutional one.
+
+    Raises:
+        ConfigError: values that contradict each other.
+    """
+
+    backbones: ClassVar[Mapping[str, HieraConfig]] = {
+        **BACKBONES,
+        "hiera-nano": HieraConfig(hidden=32, blocks=(1, 1, 3, 1), global_blocks=(3, 4)),
+        **dict.fromkeys(CONVOLUTIONS, PLACEHOLDER),
+    }
+
+    backbone: HieraConfig | str = field(
+        default="hiera-b+",
+        metadata={
+            "help": "image encoder: conv-tiny, hiera-nano, hiera-t, hiera-s, hiera-b+, hiera-l, or a Hiera in numbers"
+        },
+    )
+    appearance: int = field(
+        default=0, metadata={"help": "channels of the appearance prompt's fine features; 0: no such prompt"}
+    )
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        yield from out_of_range(self, "appearance", at_least=0)
+
+    @property
+    def convolutions(self) -> ConvConfig | None:
+        """The convolutional encoder in numbers; ``None`` for a Hiera."""
+        return CONVOLUTIONS.get(self.backbone) if isinstance(self.backbone, str) else None
+
+    def architecture(self) -> dict[str, Any]:
+        """The settings that decide the names and shapes of the weights."""
+        return {**super().architecture(), "convolutions": self.convolutions, "appearance": self.appearance}
+
+    @classmethod
+    def current_values(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values in a file of the first version, which had these keys."""
+        return dict(values)
