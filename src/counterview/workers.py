@@ -1,4 +1,4 @@
-"""Worker processes that share a list of items. Each process has one thread and ends with the process that started it."""
+"""Worker processes that share a list of items. Each has one thread and ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def for_each_item(
         Exception: the first exception of a worker, unchanged. The other processes are stopped.
 
     >>> squares = []
-    >>> for_each_item(lambda out: lambda n: out.append(n * n), [squares], [1, 2, 3], workers=1, label="", progress=False)
+    >>> def start(out):
+    ...     return lambda n: out.append(n * n)
+    >>> for_each_item(start, [squares], [1, 2, 3], workers=1, label="", progress=False)
     >>> squares
     [1, 4, 9]
     """

@@ -60,7 +60,7 @@ class ConvBackbone(nn.Module):
         before = first
         for channels, count in zip(config.channels, config.blocks, strict=True):
             for index in range(count):
-                self.blocks.append(_ConvBlock(before, channels, 2 if self.ends and index == 0 else 1))
+                self.blocks.append(_EncoderBlock(before, channels, 2 if self.ends and index == 0 else 1))
                 before = channels
             self.ends.append(len(self.blocks) - 1)
 
@@ -132,7 +132,7 @@ class _ConvLayer(nn.Module):
         return functional.relu(values) if self.active else values
 
 
-class _ConvBlock(nn.Module):
+class _EncoderBlock(nn.Module):
     """Two layers beside a shortcut (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
