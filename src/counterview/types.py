@@ -25,7 +25,7 @@ RgbImage = NDArray[np.uint8]
 
 
 def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
-    """Return the pixels of an image, checked. Every call of Counterview that takes an image begins with this.
+    """Return the pixels of an image, checked. Calls that take an image begin with this.
 
     Args:
         image: an ``(H, W, 3)`` uint8 array with at least one pixel, or a :class:`View`, whose image is returned.
@@ -56,9 +56,9 @@ def as_rgb(image: Any, *, what: str = "image") -> RgbImage:
 class View:
     """One image of one camera, with its origin.
 
-    A view may stand for its image in every call that takes an image: ``match`` and ``encode`` of a model,
-    proposers, features, :func:`counterview.media.images.write_image`, :func:`counterview.media.encode.write_video`
-    and the functions of :mod:`counterview.masks.draw`. All of them read it through :func:`as_rgb`.
+    A view stands for its image in ``encode`` and ``match`` of a predictor, in a session of LM-EEC, in
+    :func:`counterview.media.images.write_image`, :func:`counterview.media.encode.write_video` and the functions of
+    :mod:`counterview.masks.draw`. Elsewhere, pass ``view.image``.
 
     Attributes:
         image: ``(H, W, 3)`` uint8, RGB. The constructor also accepts another view and takes its image.
