@@ -14,13 +14,6 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 Graph = dict[str, set[str]]
 
-UNDER_REPAIR: set[tuple[str, str]] = {
-    ("counterview.evaluation", "counterview.evaluation"),
-    ("counterview.lmeec", "counterview.lmeec"),
-    ("counterview.lmeec", "counterview.tiny"),
-}
-"""Imports from one package into another, or within one, that are part of circles which are still to be removed."""
-
 
 def modules() -> dict[str, Path]:
     paths = {".".join(p.relative_to(SRC).with_suffix("").parts): p for p in SRC.rglob("*.py")}
@@ -46,11 +39,7 @@ def module_graph(paths: dict[str, Path]) -> Graph:
                 imported |= {target if target in paths else str(node.module) for target in targets}
             elif isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}
-        graph[name] = {
-            target
-            for target in imported
-            if target in paths and target != name and (package_of(name), package_of(target)) not in UNDER_REPAIR
-        }
+        graph[name] = {target for target in imported if target in paths and target != name}
     return graph
 
 
