@@ -107,7 +107,8 @@ def prediction_file() -> dict[str, Any]:
     """One prediction file of the bundled take, and its official scores."""
     from importlib.resources import files
 
-    from counterview.data.dataset import DIRECTIONS, open_dataset
+    from counterview.data.dataset import DIRECTIONS
+    from counterview.data.open import open_dataset
     from counterview.evaluation import GroundTruth, evaluate, open_predictions
     from counterview.inference.dataset import predict
     from counterview.inference.loading import load_take_predictor
