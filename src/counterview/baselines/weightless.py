@@ -73,7 +73,7 @@ class LabHistogram:
         """
         import torch
 
-        as_rgb(image)
+        image = as_rgb(image)
         size = (image.shape[0], image.shape[1])
         return FeatureMap(torch.zeros(1, 1, 1), size, size, extra=lab_bins(image))
 

@@ -198,7 +198,8 @@ def _room(path: Path) -> Iterator[None]:
 
 def image_key(image: RgbImage) -> str:
     """SHA-256, in hex, of an image's size and pixels ``(H, W, 3)``: its name in a cache, wherever its file is."""
-    digest = hashlib.sha256(str(as_rgb(image).shape).encode())
+    image = as_rgb(image)
+    digest = hashlib.sha256(str(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 

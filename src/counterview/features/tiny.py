@@ -343,7 +343,8 @@ class Tiny:
     @torch.no_grad()
     def encode(self, image: RgbImage) -> FeatureMap:
         """The maps of one image. See :class:`~counterview.features.base.Backbone`."""
-        size = self.input_hw(as_rgb(image).shape[:2])
+        image = as_rgb(image)
+        size = self.input_hw(image.shape[:2])
         if size != image.shape[:2]:
             smaller = size[0] <= image.shape[0] and size[1] <= image.shape[1]
             method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR

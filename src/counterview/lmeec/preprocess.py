@@ -26,7 +26,7 @@ def to_pixels(image: RgbImage, size: int) -> Tensor:
     Raises:
         ImageError: not a uint8 RGB array.
     """
-    as_rgb(image)
+    image = as_rgb(image)
     if image.shape[:2] != (size, size):
         image = np.asarray(Image.fromarray(image).resize((size, size)))
     return normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)

@@ -67,7 +67,7 @@ class CachedProposer:
         Raises:
             ImageError: another shape or dtype.
         """
-        as_rgb(image)
+        image = as_rgb(image)
         if self.name == "folder":
             return self.proposer(image, name)
         path = self.path(image)

@@ -93,7 +93,7 @@ class FastSamProposer:
         Raises:
             ImageError: another shape or dtype.
         """
-        as_rgb(image)
+        image = as_rgb(image)
         settings, size_hw = self._settings, (image.shape[0], image.shape[1])
         (result,) = self._network(
             np.ascontiguousarray(image[..., ::-1]),  # ultralytics takes OpenCV's order

@@ -84,7 +84,8 @@ class FolderProposer:
             ProposalError: no name, no file of that name, or one that is damaged, holds too many masks, or masks of
                 another size than the image.
         """
-        size_hw = as_rgb(image).shape[:2]
+        image = as_rgb(image)
+        size_hw = image.shape[:2]
         if name is None:
             raise ProposalError(
                 "proposals in a folder are found by the image's name, which is missing", path=self._folder

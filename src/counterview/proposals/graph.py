@@ -96,7 +96,7 @@ class GraphProposer:
         Raises:
             ImageError: another shape or dtype.
         """
-        as_rgb(image)
+        image = as_rgb(image)
         settings = self._settings
         size_hw = (image.shape[0], image.shape[1])
         regions = oversegment(at_working_size(image, settings.working_side_px), settings.regions)

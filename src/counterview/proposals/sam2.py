@@ -118,7 +118,7 @@ class Sam2Proposer:
         Raises:
             ImageError: another shape or dtype.
         """
-        as_rgb(image)
+        image = as_rgb(image)
         settings, size_hw = self._settings, (image.shape[0], image.shape[1])
         masks: list[ObjectMask] = []
         scores: list[float] = []

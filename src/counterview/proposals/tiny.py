@@ -330,7 +330,7 @@ class TinyProposer:
         Raises:
             ImageError: another shape or dtype.
         """
-        as_rgb(image)
+        image = as_rgb(image)
         settings, size_hw = self._settings, (image.shape[0], image.shape[1])
         working = at_working_size(image, settings)
         regions = oversegment_along(working, self._boundary(working), settings.regions)
