@@ -95,8 +95,19 @@ def test_mean_over_clips_weighs_each_clip_alike():
 # ---------------------------------------------------------------------------------------- unrolled clips
 
 
-def test_a_training_clip_equals_a_session():
-    model = small_model(dropout=0.0)
+@pytest.mark.parametrize(
+    ("settings", "score_bias"),
+    [
+        ({}, 5.0),
+        ({}, -5.0),  # every object is absent
+        ({"cross_view_prompt": False}, 5.0),
+        ({"max_pointers": 3}, 5.0),
+    ],
+)
+def test_a_training_clip_equals_a_session(settings, score_bias):
+    model = small_model(dropout=0.0, **settings)
+    with torch.no_grad():
+        model.sam.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(score_bias)
     images = [random_images(5, (SIDE, SIDE), seed=s) for s in (0, 1)]
     masks = [[disc((SIDE, SIDE), 20 + 12 * n + t, 30, 9) for t in range(5)] for n in range(2)]
     session = model.session(frames=5)
@@ -108,10 +119,11 @@ def test_a_training_clip_equals_a_session():
         torch.zeros(2, dtype=torch.int64),
     )
     with torch.no_grad():
-        for out, wanted in zip(unroll(model, batch), expected, strict=True):
+        for out, of_frame in zip(unroll(model, batch), expected, strict=True):
+            assert ((out.score > 0) == (score_bias > 0)).all()
             for n, name in enumerate("ab"):
-                np.testing.assert_allclose(out.logits[n], wanted[name].low_res_logits, atol=5e-5)
-                assert abs(float(out.score[n]) - wanted[name].object_score) < 5e-5
+                np.testing.assert_allclose(out.logits[n], of_frame[name].low_res_logits, atol=5e-5)
+                assert abs(float(out.score[n]) - of_frame[name].object_score) < 5e-5
 
 
 def test_the_bank_of_a_clip_is_the_last_frames():

@@ -149,6 +149,67 @@ def test_frame_numbers_stride_and_length(small, clip):
         follow(small.session(frames=2), clip, {"mug": lambda t: mask(0)}, range(3))
 
 
+def test_the_length_of_a_clip_counts_from_its_first_frame(small, clip):
+    session = small.session(frames=3, stride=30)
+    for t in range(3):
+        session.step(clip[0][t], {"mug": mask(0)}, clip[1][t], frame=600 + 30 * t)
+    with pytest.raises(InputError, match="has only 3 frames; found frame 690, the 4th"):
+        session.step(clip[0][3], {"mug": mask(0)}, clip[1][3])
+
+
+def test_visibility_by_area_is_the_fraction_of_the_target_image_that_the_mask_covers(small, clip, monkeypatch):
+    model = small.with_settings(visibility="area")
+    inner = model.decode
+
+    def peak(height):
+        """One cell above 0, all others a little below it: the higher, the larger the mask."""
+
+        def decode(*arguments):
+            decoded = inner(*arguments)
+            decoded.logits = torch.full_like(decoded.logits, -1.0)
+            decoded.logits[:, 8, 8] = height
+            return decoded
+
+        return decode
+
+    target = np.zeros((160, 160, 3), np.uint8)
+    for height, visible in ((0.2, 0.0), (3.0, 1.0)):
+        monkeypatch.setattr(model, "decode", peak(height))
+        result = model.session().step(clip[0][0], {"mug": mask(0)}, target)["mug"]
+        assert result.mask.any()
+        assert (result.mask.mean() > 0.001) == visible
+        assert result.visibility == visible
+
+
+def test_the_predicted_iou_is_that_of_the_mask_that_is_returned(clip, monkeypatch):
+    model = small_model(multimask=True)
+    with torch.no_grad():
+        model.sam.mask_decoder.iou_prediction_head.proj_out.bias[2] += 9  # or the first of the three might be the best
+    decoded = []
+    inner = model.decode
+    monkeypatch.setattr(model, "decode", lambda *arguments: decoded.append(inner(*arguments)) or decoded[-1])
+    chosen = set()
+    for t in range(4):
+        shown = {f"o{i}": mask(i, t) for i in range(3)}
+        results = model.session().step(clip[0][t], shown, clip[1][t])
+        for row, result in enumerate(results.values()):
+            masks, ious = decoded[-1].all_logits[row].numpy(), decoded[-1].ious[row].numpy()
+            [index] = [i for i in range(3) if np.array_equal(masks[i], result.low_res_logits)]
+            assert result.predicted_iou == pytest.approx(ious[index]) == pytest.approx(ious.max())
+            chosen.add(index)
+    assert chosen != {0}
+
+
+def test_views_stand_wherever_images_do(small, clip):
+    query, target = View(clip[0][0], camera="a"), View(clip[1][0], camera="b", frame=3)
+    expected = small.session().step(clip[0][0], {"mug": mask(0)}, clip[1][0])["mug"]
+    same(small.session().step(query, {"mug": mask(0)}, target)["mug"], expected, 0)
+    same(small.session().step(query, {"mug": mask(0)}, {"b": target})["mug"]["b"], expected, 0)
+    encoded = small.session().encode([query, clip[1][0], target])
+    assert [image.size_hw for image in encoded] == [QUERY_HW, TARGET_HW, TARGET_HW]
+    same(small.session().step(encoded[0], {"mug": mask(0)}, encoded[2])["mug"], expected)
+
+
 def test_a_clip_of_one_frame_and_pointer_positions_of_short_clips(small, clip):
     shown = {"mug": lambda t: mask(0)}
     result = follow(small.session(frames=1), clip, shown, [0])[0]["mug"]

@@ -88,6 +88,14 @@ def test_weighted_merging_keeps_the_weight_of_every_frame():
             counts = torch.cat([counts, torch.ones(1, 20, dtype=torch.float64)])
 
 
+def test_one_pair_stays_free_however_many_frames_are_protected():
+    memory = torch.tensor([0.0, 0.1, 10.0])[:, None, None]
+    for protected in (1, 2, 5):
+        short, counts = compress(memory, "weighted", protected=protected)
+        assert short.flatten().tolist() == pytest.approx([0.0, 5.05])
+        assert counts.flatten().tolist() == [1, 2]
+
+
 def test_key_frames_are_never_merged():
     frames = [torch.randn(9, 4, generator=torch.Generator().manual_seed(i)) * 0.1 for i in range(30)]
     bank = MemoryBank(size=4, how="weighted", protected=2)
@@ -148,6 +156,12 @@ def test_pointers_reach_back_a_fixed_distance():
     assert [int(p[0]) for p in pointers] == [6, 5]
     assert len(bank.pointers) == 2  # older ones are gone for good
     assert PointerBank(reach=1).read(0) == ([], [])
+    # SAM 2 counts the present frame: of sixteen frames fifteen are past ones.
+    for reach in (1, 2, 16):
+        bank = PointerBank(reach)
+        for t in range(20):
+            bank.add(t, torch.full((2,), float(t)))
+        assert bank.read(20)[0] == list(range(1, reach))
 
 
 @pytest.mark.parametrize("case", ["mask_704", "mask_2160x3840"])
