@@ -231,3 +231,29 @@ def test_refuses_what_does_not_fit(classical):
             load_backbone("classical", **wrong)
     with pytest.raises(ConfigError, match="surroundings"):
         load_backbone("classical", surrounding=0.1)
+
+
+def test_surroundings_are_a_quarter_of_the_objects_size():
+    runs = pooling.lattice_runs([square(10, 10, 40)], (70, 70), (70, 70))
+    ring = painted(module._inside_and_around(runs, (70, 70))[1], (70, 70))[0]
+    assert ring[30, :].nonzero()[0].tolist() == [*range(0, 10), *range(50, 60)]  # 10 pixels of 40
+    runs = pooling.lattice_runs([square(30, 30, 4)], (70, 70), (70, 70))
+    ring = painted(module._inside_and_around(runs, (70, 70))[1], (70, 70))[0]
+    assert ring[31, :].nonzero()[0].tolist() == [27, 28, 29, 34, 35, 36]  # at least 3
+
+
+def test_orientations_are_unsigned_and_tell_upright_from_lying():
+    """Ramps of lightness: left to right equals right to left, and differs from top to bottom."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 70).astype(np.uint8)[None, :, None], (70, 70, 3))
+    mask = square(10, 10, 40)
+    backbone = Classical(ClassicalConfig(colour=1e-6, surroundings=0.0, texture=0.0, orientation=1.0))
+    images = [ramp, ramp[:, ::-1], ramp.transpose(1, 0, 2)]
+    right, left, down = (described(backbone, np.ascontiguousarray(image), [mask])[0] for image in images)
+    assert right @ left > 0.99
+    assert right @ down < 0.7
+
+
+def square(x, y, side):
+    mask = np.zeros((70, 70), dtype=bool)
+    mask[y : y + side, x : x + side] = True
+    return ObjectMask.from_array(mask)

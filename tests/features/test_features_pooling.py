@@ -22,6 +22,7 @@ from counterview.features.pooling import (
     mask_weights,
     missed_masks,
     upsampling_matrix,
+    with_centres,
 )
 from counterview.masks.geometry import resize_nearest
 from counterview.types import ObjectMask
@@ -231,3 +232,22 @@ def test_refuses_what_does_not_fit():
         FeatureMap(torch.zeros((2, 2)), (4, 4), (4, 4))
     with pytest.raises(InputError, match="at least 1"):
         PoolGrid((0, 4), (4, 4), (1, 1))
+
+
+def test_centroids_are_measured_from_pixel_edges():
+    """A cell a pixel: the centroid of two neighbours is on the edge between them, and belongs to the second."""
+    grid = PoolGrid((8, 10), (8, 10), (8, 10), 1)
+    mask = np.zeros((2, 8, 10), dtype=bool)
+    mask[0, 3, 4:6] = True
+    mask[1, 2:4, 7] = True
+    weights = centroid_weights(grid, [ObjectMask.from_array(m) for m in mask])
+    assert np.argwhere(weights[0]).tolist() == [[3, 5]]
+    assert np.argwhere(weights[1]).tolist() == [[3, 7]]
+    # On a lattice of every third pixel, neither mask has a point: each gets the one whose cell holds its centroid.
+    runs = lattice_runs([ObjectMask.from_array(m) for m in mask], (8, 10), (2, 2))
+    assert runs.points().tolist() == [0, 0]
+    centred = with_centres(runs, [ObjectMask.from_array(m) for m in mask], (8, 10), (2, 2))
+    assert centred.points().tolist() == [1, 1]
+    assert centred.owner.tolist() == [0, 1]
+    # Columns of 5 pixels, rows of 4: (x, y) of the centroids are (5.0, 3.5) and (7.5, 3.0).
+    assert list(zip(centred.column, centred.top, strict=True)) == [(1, 0), (1, 0)]

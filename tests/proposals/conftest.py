@@ -4,6 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from counterview.proposals.boundary import EMBEDDING, EXTENT
+from counterview.proposals.bundled import DensePrediction
+from counterview.proposals.tiny import oversegment_along
+
 
 def _shapes(size_hw=(180, 240), seed=0):
     """A textured ground with four objects, noise on top: ``(H, W, 3)`` uint8 and the objects' masks by name."""
@@ -46,3 +50,34 @@ def shapes():
 @pytest.fixture(scope="session")
 def best_iou():
     return _best_iou
+
+
+def _extent_of(mask):
+    """The extent ``(5,)`` of an instance: centre, log deviations, log area."""
+    y, x = np.nonzero(mask)
+    deviations = [np.log(np.sqrt(v.var() + 1 / 12)) for v in (x, y)]
+    return np.float32([x.mean(), y.mean(), *deviations, np.log(len(x))])
+
+
+@pytest.fixture(scope="session")
+def extent_of():
+    return _extent_of
+
+
+@pytest.fixture(scope="session")
+def segmented():
+    """A small image, the prediction of a perfect boundary network, and the regions of both."""
+    image, objects = _shapes((90, 120))
+    edge = np.zeros((90, 120), bool)
+    for mask in objects.values():
+        edge[1:] |= mask[1:] != mask[:-1]
+        edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    embedding = np.zeros((90, 120, EMBEDDING), np.float32)
+    for number, mask in enumerate(objects.values(), start=1):
+        embedding[mask, number % EMBEDDING] = 4
+    embedding += np.random.default_rng(0).normal(0, 0.05, embedding.shape).astype(np.float32)
+    extent = np.zeros((90, 120, EXTENT), np.float32)
+    for mask in (*objects.values(), ~np.any(list(objects.values()), axis=0)):
+        extent[mask] = _extent_of(mask)
+    prediction = DensePrediction(edge.astype(np.uint8) * 255, embedding, extent)
+    return image, prediction, oversegment_along(image, prediction, 60)

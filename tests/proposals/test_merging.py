@@ -108,3 +108,20 @@ def test_over_segmentation_of_the_smallest_images(shape):
     assert regions.labels.shape == shape
     assert len(regions) == 1
     assert len(regions.pairs) == 0
+
+
+@pytest.mark.parametrize(("at_once", "rounds"), [(0.5, 3), (1.0, 1), (0.25, 4)])
+def test_a_round_merges_the_cheapest_fraction_of_the_mutual_pairs(at_once, rounds):
+    """Four pairs that touch nothing else: all are each other's cheapest neighbours from the start."""
+    pairs = np.arange(8).reshape(4, 2)
+    prices = np.array([4.0, 1.0, 3.0, 2.0])
+    calls = []
+
+    def cost(sums, u, v, borders):
+        calls.append(len(u))
+        return borders[:, 0]
+
+    tree = merge_tree(np.ones((8, 1)), pairs, prices[:, None], cost, at_once=at_once)
+    assert len(calls) == rounds
+    assert tree.costs.tolist() == sorted(prices)
+    assert tree.children.tolist() == pairs[np.argsort(prices)].tolist()

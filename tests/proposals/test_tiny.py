@@ -42,32 +42,6 @@ def tiny():
     return load_proposer("tiny")
 
 
-@pytest.fixture(scope="module")
-def segmented(shapes):
-    """A small image, the prediction of a perfect boundary network, and the regions of both."""
-    image, objects = shapes((90, 120))
-    edge = np.zeros((90, 120), bool)
-    for mask in objects.values():
-        edge[1:] |= mask[1:] != mask[:-1]
-        edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    embedding = np.zeros((90, 120, EMBEDDING), np.float32)
-    for number, mask in enumerate(objects.values(), start=1):
-        embedding[mask, number % EMBEDDING] = 4
-    embedding += np.random.default_rng(0).normal(0, 0.05, embedding.shape).astype(np.float32)
-    extent = np.zeros((90, 120, EXTENT), np.float32)
-    for mask in (*objects.values(), ~np.any(list(objects.values()), axis=0)):
-        extent[mask] = extent_of(mask)
-    prediction = bundled.DensePrediction(edge.astype(np.uint8) * 255, embedding, extent)
-    return image, prediction, oversegment_along(image, prediction, 60)
-
-
-def extent_of(mask):
-    """The extent ``(5,)`` of an instance."""
-    y, x = np.nonzero(mask)
-    deviations = [np.log(np.sqrt(v.var() + 1 / 12)) for v in (x, y)]
-    return np.float32([x.mean(), y.mean(), *deviations, np.log(len(x))])
-
-
 def test_objects_are_among_the_first_masks(shapes, best_iou):
     image, objects = shapes()
     proposals = load_proposer("tiny", max_masks=60)(image)
@@ -298,7 +272,7 @@ def test_over_segmentation_keeps_the_sums_of_the_image(segmented):
         assert border[[LENGTH, EDGE, JUMP]] == pytest.approx(np.array(total[tuple(pair)]), rel=1e-4, abs=1e-3)
 
 
-def test_the_two_parts_of_an_occluded_object_are_merged_by_their_embedding():
+def test_the_two_parts_of_an_occluded_object_are_merged_by_their_embedding(extent_of):
     image = np.full((60, 90, 3), 120, np.uint8)
     image[20:40, 10:80] = (200, 60, 60)
     image[10:50, 40:50] = (60, 60, 200)

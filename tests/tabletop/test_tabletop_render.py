@@ -9,7 +9,8 @@ pytest.importorskip("embreex")
 
 from counterview.tabletop import take as takes
 from counterview.tabletop.camera.cameras import Camera, look_at
-from counterview.tabletop.camera.render import OUTSIDE, Renderer
+from counterview.tabletop.camera.render import OUTSIDE, RenderedImage, Renderer
+from counterview.tabletop.camera.sensor import Sensor, develop
 from counterview.tabletop.camera.world import BACKGROUND, AreaLight, BodyPoses, Lighting, RigidBody
 from counterview.tabletop.config import preset
 from counterview.tabletop.objects.shapes import ellipsoid, quad
@@ -123,3 +124,70 @@ def test_every_label_lies_on_its_own_objects_pixels(stage):
                     got = np.median(rendered.light[inner], 0)
                     assert np.allclose(got, (np.array(colour) / 255) ** 2, atol=0.01), (i, camera.name)
     assert len(seen) > len(colours) // 2
+
+
+def test_motion_is_the_displacement_of_the_projection_since_the_exposure_began():
+    at = np.array([0.0, -2.0, 0.5])
+    camera = Camera("aria01_214-1", (200, 300), 300.0, look_at(at, (0, 0, 0.5)), at)
+    renderer = two_balls()
+    still = np.tile(np.eye(3, dtype=np.float32), (3, 1, 1))
+    now = np.array([[0, 0, 0], [0, 0, 0.5], [0, 1.0, 0.5]], np.float32)
+    before = now.copy()
+    before[1] -= (0.02, 0, 0.01)  # the near ball has moved right and up
+    renderer.pose(BodyPoses(still, now))
+    rendered = renderer.render(camera, (BodyPoses(still, before), camera))
+    assert rendered.flow_px is not None
+    x, y = rendered.flow_px[100, 150]
+    depth = 2.0 - 0.2  # to the front of the ball
+    assert x == pytest.approx(300 * 0.02 / depth, rel=0.02)
+    assert y == pytest.approx(-300 * 0.01 / depth, rel=0.02)
+    assert np.abs(rendered.flow_px[rendered.labels == BACKGROUND]).max() < 1e-3
+    # The camera moves right: what stands still moves left in the image.
+    step = np.array([0.03, 0, 0])
+    earlier = Camera("aria01_214-1", (200, 300), 300.0, camera.world_to_camera, at - step)
+    renderer.pose(BodyPoses(still, now))
+    flow = renderer.render(camera, (BodyPoses(still, now), earlier)).flow_px
+    assert flow is not None
+    assert flow[100, 150, 0] == pytest.approx(-300 * 0.03 / depth, rel=0.02)
+
+
+PLAIN = Sensor(0.5, (1.0, 1.0, 1.0), 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 100, 20)
+"""A sensor without noise, vignetting, blur, sharpening and JPEG."""
+
+
+def developed(sensor, light, **more):
+    rendered = RenderedImage(light.astype(np.float32), np.zeros(light.shape[:2], np.int16), more.pop("flow", None))
+    return develop(rendered, sensor, np.random.default_rng(0), **more)
+
+
+def test_a_sensor_exposes_and_darkens_corners_and_balances_white():
+    grey = np.full((60, 80, 3), 0.3)
+    image, gain = developed(PLAIN, grey)
+    assert np.ptp(image) == 0
+    # A camera meters on the mean: twice the light gives half the gain and the same image.
+    bright, half = developed(PLAIN, 2 * grey)
+    assert half == pytest.approx(gain / 2)
+    assert np.array_equal(bright, image)
+    assert developed(PLAIN, 2 * grey, gain=gain)[0][0, 0, 0] > image[0, 0, 0]
+    corners, _ = developed(replace(PLAIN, vignette=0.3), grey)
+    assert corners[30, 40, 0] == pytest.approx(int(image[0, 0, 0]), abs=1)
+    assert corners[0, 0, 0] < corners[30, 0, 0] < corners[30, 40, 0]
+    warm, _ = developed(replace(PLAIN, gains=(1.2, 1.0, 0.8)), grey)
+    assert warm[0, 0, 0] > warm[0, 0, 1] > warm[0, 0, 2]
+    pale, _ = developed(replace(PLAIN, gains=(1.2, 1.0, 0.8), saturation=0.0), grey)
+    assert np.ptp(pale) <= 1
+    noisy, _ = developed(replace(PLAIN, noise=6.0), grey)
+    assert 1 < noisy.astype(float).std() < 12
+
+
+def test_motion_blur_is_as_long_as_the_motion_and_along_it():
+    light = np.full((96, 96, 3), 0.05)
+    light[:, 48] = 1.0
+    flow = np.zeros((96, 96, 2), np.float32)
+    flow[..., 0] = 3.0  # along x, within the limit of a 32nd of the height
+    sharp, gain = developed(PLAIN, light)
+    blurred, _ = developed(PLAIN, light, flow=flow, gain=gain)
+    along = np.abs(blurred.astype(int) - int(blurred[48, 0, 0]))[48, :, 0] > 4
+    assert np.flatnonzero(along).tolist() == list(range(46, 51))  # 1.5 pixels to either side, interpolated
+    flow = flow[..., ::-1]  # along y: a vertical line stays as it is
+    assert np.abs(developed(PLAIN, light, flow=flow, gain=gain)[0].astype(int) - sharp).max() <= 1
