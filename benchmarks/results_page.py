@@ -67,8 +67,8 @@ def held_out(results: dict[str, Any]) -> list[str]:
         errors = {n: r["kinds"] for n, r in b["rows"].items() if "kinds" in r}
         if errors:
             lines += [
-                "What the chosen proposals show, as a fraction of the visible objects; and the area under the ROC curve "
-                "of visibility, for all visible objects and for those that were found:",
+                "What the chosen proposals show, as a fraction of the visible objects; and the area under the ROC "
+                "curve of visibility, for all visible objects and for those that were found:",
                 "",
                 *markdown_table([
                     ["", *next(iter(errors.values())), "ROC", "ROC, found"],

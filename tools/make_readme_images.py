@@ -6,8 +6,6 @@ Nothing is chosen by hand and nothing retouched: wrong matches are drawn as they
 images.
 """
 
-# ruff: noqa: T201  # a maintainer runs it and reads what it says
-
 from __future__ import annotations
 
 import argparse

@@ -182,7 +182,9 @@ def test_contributing_names_every_package():
     tree = re.search(r"```\nsrc/counterview/\n(.*?)```", text, re.DOTALL)[1]
     package = ROOT / "src" / "counterview"
     here = {p.name for p in package.iterdir() if (p / "__init__.py").is_file()}
-    inner = {f"{p.parent.name}/{p.name}" for n in here for p in (package / n).iterdir() if (p / "__init__.py").is_file()}
+    inner = {
+        f"{p.parent.name}/{p.name}" for n in here for p in (package / n).iterdir() if (p / "__init__.py").is_file()
+    }
     rows = {line.split()[0].rstrip("/"): line for line in tree.splitlines() if line.startswith("  ") and "/" in line}
     assert here <= set(rows), here - set(rows)
     for name in inner:
