@@ -25,8 +25,9 @@ _HEAD = """# Results
 Written by `python -m benchmarks.results_page` from the files in `benchmarks/results`; not by hand.
 
 **Every number of ours on this page is on synthetic takes unless its table says otherwise, and none of those is a score
-on Ego-Exo4D.** Published numbers stand in tables of their own, each with its split and protocol; rows whose protocol
-differs are no comparison. [Scoring](scoring.md) explains the protocols, [reproduce](reproduce.md) the commands."""
+on Ego-Exo4D.** Published numbers are in tables of their own, each with its split and protocol; rows of different
+protocols cannot be compared. [Scoring protocols](reference/scoring.md) explains the rules,
+[Reproduce](how-to/reproduce.md) has the commands."""
 
 
 def held_out(results: dict[str, Any]) -> list[str]:
@@ -44,8 +45,8 @@ def held_out(results: dict[str, Any]) -> list[str]:
             f"### {name}: {part['takes']} takes, {part['frames']} frames",
             "",
             f"Top-1 accuracy among the true masks of the target image ({a['mean_candidates']:.1f} on average, "
-            f"{a['questions']} questions; tiny-match also looks at its proposals of both images, to see how the "
-            "views lie to each other):",
+            f"{a['questions']} object-frames; tiny-match also uses its proposals of both images, for the geometry "
+            "between the views):",
             "",
             *markdown_table([
                 ["", "accuracy", *(ARROWS[d] for d in DIRECTIONS)],
@@ -66,8 +67,8 @@ def held_out(results: dict[str, Any]) -> list[str]:
         errors = {n: r["kinds"] for n, r in b["rows"].items() if "kinds" in r}
         if errors:
             lines += [
-                "What the chosen proposals show, share of visible objects; and the area under the ROC curve of "
-                "visibility, for all visible objects and for those that were found:",
+                "What the chosen proposals show, as a fraction of the visible objects; and the area under the ROC "
+                "curve of visibility, for all visible objects and for those that were found:",
                 "",
                 *markdown_table([
                     ["", *next(iter(errors.values())), "ROC", "ROC, found"],
@@ -80,7 +81,7 @@ def held_out(results: dict[str, Any]) -> list[str]:
             lines += [f"* {n} over {g['over']}, {what}: {span(g, sign=True)}" for n, g in gains.items()]
         lines.append("")
     if results["left_out"]:
-        lines += [f"Left out, because they were not there: {', '.join(results['left_out'])}.", ""]
+        lines += [f"Left out, because they were not available: {', '.join(results['left_out'])}.", ""]
     return lines
 
 

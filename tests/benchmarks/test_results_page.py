@@ -50,7 +50,7 @@ def test_what_was_measured_stands_on_the_page(folder):
     for part in ("### hard: 3 takes, 12 frames", "| tiny-match | 0.750 (0.700 to 0.800) | 0.250 | 0.250 |",
                  "* tiny-match over k-NN, Lab histogram, accuracy: +0.210 (+0.100 to +0.300)", "| chance | 0.200 |",
                  "|  | right | background | ROC | ROC, found |", "| tiny-match | 0.750 | 0.250 | 0.625 | 0.875 |",
-                 "Left out, because they were not there: tiny-follow.", "| O-MaMa | 0.625 (0.525..0.725) |",
+                 "Left out, because they were not available: tiny-follow.", "| O-MaMa | 0.625 (0.525..0.725) |",
                  "Tabletop, synthetic takes", "`counterview reproduce lmeec-main` has not been"):  # fmt: skip
         assert part in text, part
     ours, apart = text.split("not to be compared with the rows above")
