@@ -45,6 +45,30 @@ def test_resizing_run_lengths_equals_resizing_pixels(a, b, seed):
     assert np.array_equal(g.resize_mask(ObjectMask.from_array(dense), b).to_array(), g.resize_nearest(dense, b))
 
 
+@pytest.mark.parametrize(
+    ("pixels_yx", "expected_yx"),
+    [([(33, 51)], (3, 17)), ([(91, 4)], (9, 1)), ([(33, 47), (33, 55)], (3, 17)), ([(41, 5), (48, 5)], (4, 1))],
+)
+def test_a_mask_that_vanishes_keeps_the_pixel_at_its_centroid(pixels_yx, expected_yx):
+    """From (100, 60) to (10, 20) pixels: every tenth row and third column is kept, so that these masks vanish."""
+    dense = np.zeros((100, 60), dtype=bool)
+    for y, x in pixels_yx:
+        dense[y, x] = True
+    assert not g.resize_nearest(dense, (10, 20)).any()
+    fitted = g.fit_mask(ObjectMask.from_array(dense), (10, 20)).to_array()
+    assert [tuple(place) for place in np.argwhere(fitted)] == [expected_yx]
+
+
+@given(shape, shape, st.integers(0, 2**32 - 1))
+def test_a_mask_is_fitted_by_resizing_it_where_it_does_not_vanish(a, b, seed):
+    dense = np.random.default_rng(seed).random(a) > 0.9
+    fitted, resized = g.fit_mask(ObjectMask.from_array(dense), b).to_array(), g.resize_nearest(dense, b)
+    assert fitted.shape == b
+    assert fitted.any() == dense.any()
+    if resized.any():
+        assert np.array_equal(fitted, resized)
+
+
 @given(shape, st.integers(0, 2**32 - 1))
 def test_runs_are_split_at_the_ends_of_columns(size, seed):
     """The oracle goes through the columns one by one."""

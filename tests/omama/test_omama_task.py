@@ -15,9 +15,9 @@ import torch
 from counterview.config import load_config
 from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
-from counterview.masks.geometry import iou
+from counterview.masks.geometry import fit_mask, iou
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.training.image_store import ImageStore, fit_mask, mask_overlaps, prepare
+from counterview.omama.training.image_store import ImageStore, mask_overlaps, prepare
 from counterview.omama.training.mining import TRUTH
 from counterview.omama.training.recipe import OMaMaRecipe
 from counterview.omama.training.samples import collate, make_example
@@ -240,9 +240,6 @@ def test_overlaps_equal_the_geometry_module():
     expected = [[iou(a, b) if a.area + b.area else 0.0 for b in masks] for a in masks]
     assert np.allclose(mask_overlaps(masks, masks), expected)
     assert mask_overlaps(masks, []).shape == (4, 0)
-    tiny = np.zeros((100, 100), bool)
-    tiny[33, 41] = True
-    assert fit_mask(ObjectMask.from_array(tiny), (10, 10)).area == 1
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,34 @@ def split_at_columns(
     )
 
 
+def fit_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
+    """A mask at the size of its image, which may be smaller than the annotation; a small object never vanishes.
+
+    Args:
+        mask: at any size.
+        size_hw: height and width of the image in pixels.
+
+    Returns:
+        :func:`resize_mask`, or the pixel at the mask's centroid where that would be empty. An empty mask stays empty.
+
+    Raises:
+        MaskError: a size below 1.
+
+    >>> mask = ObjectMask.from_array([[0] * 8, [0, 0, 0, 0, 0, 1, 0, 0], [0] * 8, [0] * 8])
+    >>> resize_mask(mask, (2, 4)).is_empty
+    True
+    >>> fit_mask(mask, (2, 4)).to_array().astype(int).tolist()
+    [[0, 0, 1, 0], [0, 0, 0, 0]]
+    """
+    resized = resize_mask(mask, size_hw)
+    if mask.centroid_xy is None or not resized.is_empty:
+        return resized
+    x, y = mask.centroid_xy
+    dense = np.zeros(size_hw, dtype=bool)
+    dense[int(y * size_hw[0] / mask.size_hw[0]), int(x * size_hw[1] / mask.size_hw[1])] = True
+    return ObjectMask.from_array(dense)
+
+
 def iou(a: ObjectMask | BoolImage, b: ObjectMask | BoolImage) -> float:
     """Intersection over union of two masks of the same size; 1 if both are empty.
 

@@ -23,7 +23,7 @@ from counterview.data.open import open_datasets
 from counterview.errors import MaskError
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.features.cache import ArrayStore, CachedBackbone, image_key
-from counterview.masks.geometry import resize_mask
+from counterview.masks.geometry import fit_mask
 from counterview.masks.rle import to_coco
 from counterview.media.files import sha256_file
 from counterview.omama.config import OMaMaConfig
@@ -275,20 +275,6 @@ class ImageStore:
         """Drop what is kept in memory."""
         self._kept.clear()
         self._bytes = 0
-
-
-def fit_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
-    """A mask at the image's size, which may be smaller than the annotation's.
-
-    One that vanishes on the way keeps the pixel at its centroid.
-    """
-    small = resize_mask(mask, size_hw)
-    if mask.is_empty or not small.is_empty or mask.centroid_xy is None:
-        return small
-    x, y = mask.centroid_xy
-    dense = np.zeros(size_hw, dtype=bool)
-    dense[int(y * size_hw[0] / mask.size_hw[0]), int(x * size_hw[1] / mask.size_hw[1])] = True
-    return ObjectMask.from_array(dense)
 
 
 def mask_overlaps(first: Sequence[ObjectMask], second: Sequence[ObjectMask]) -> NDArray[np.float32]:

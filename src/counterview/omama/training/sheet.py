@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from counterview.masks.draw import PALETTE, contact_sheet, overlay, side_by_side
-from counterview.omama.training.image_store import fit_mask
+from counterview.masks.geometry import fit_mask
 from counterview.omama.training.validation import MatchingModel, OMaMaValidator, ScoredMatch
 from counterview.types import RgbImage
 

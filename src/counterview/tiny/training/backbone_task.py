@@ -14,7 +14,8 @@ from torch import nn
 from counterview.data.dataset import Take
 from counterview.data.open import open_dataset
 from counterview.errors import MaskError
-from counterview.omama.training.image_store import ImageStore, fit_mask
+from counterview.masks.geometry import fit_mask
+from counterview.omama.training.image_store import ImageStore
 from counterview.omama.training.recipe import SamplingConfig
 from counterview.omama.training.sheet import match_sheet
 from counterview.omama.training.task import pairs_of, split_decay, summarise_shares
