@@ -84,7 +84,7 @@ def test_dry_run_in_the_place_of_ego_exo4d(data, tmp_path, capsys):
     assert (code, err) == (0, "")
     assert "Tabletop, synthetic takes in the place of Ego-Exo4D, split val, 1 takes" in out
     assert "protocol: lmeec" in out
-    assert "data are there: tabletop_test" in out
+    assert "data: tabletop_test" in out
     order = [out.index(part) for part in ("counterview train recipes/lmeec/ablation-no-cross-view.yaml",
                                           "counterview predict", "counterview evaluate")]  # fmt: skip
     assert order == sorted(order)

@@ -1,4 +1,4 @@
-"""``counterview convert``: released weights of a method into Counterview's own format."""
+"""``counterview convert``: released weights of O-MaMa or LM-EEC to a model folder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def convert(
     file: Annotated[Path, typer.Argument(help="The released weights: a torch file or .safetensors.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     direction: Annotated[
-        str | None, typer.Option(help="ego2exo or exo2ego, to be checked; read from the weights if not given.")
+        str | None, typer.Option(help="For omama: ego2exo or exo2ego, as a check; by default read from the weights.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Of lmeec: the image encoder of the weights.")] = "hiera-b+",
-    image_size: Annotated[int, typer.Option(help="Of lmeec: side of the images that it was trained on.")] = 480,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is already there.")] = False,
+    backbone: Annotated[str, typer.Option(help="For lmeec: image encoder of the weights.")] = "hiera-b+",
+    image_size: Annotated[int, typer.Option(help="For lmeec: side of the training images in pixels.")] = 480,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model.")] = False,
 ) -> None:
-    """Convert released weights. Every tensor of the file is used and named, or the file is refused."""
+    """Convert released weights to a model folder. A file with missing or surplus tensors is refused."""
     if method not in METHODS:
         raise InputError("no such method", found=repr(method), fix=nearest(method, list(METHODS)).capitalize())
     if (out / "config.json").exists() and not overwrite:
-        raise InputError("there is a model already", path=out, fix="Choose another folder, or add --overwrite.")
+        raise InputError("a model exists already", path=out, fix="Choose another folder, or add --overwrite.")
     if method == "omama":
         _omama(file, out, direction)
     else:

@@ -1,10 +1,10 @@
-"""``counterview demo``: the main jobs on what comes with the package: match in images, match and follow in a take."""
+"""``counterview demo``: match in a bundled pair of images, match and follow in a bundled take."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,22 +14,21 @@ if TYPE_CHECKING:
     from counterview.inference.predictor import Predictor
     from counterview.inference.takes import TakePredictor
 
-FOLLOWER = "tiny-follow"
+FOLLOWER: Final = "tiny-follow"
 VIDEO_FPS = 2
-"""Annotated frames lie a second apart; a video shows two of them a second."""
+"""Annotated frames are a second apart; a video shows two of them a second."""
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for images and videos.")] = Path("counterview-demo"),
     model: Annotated[
         str | None,
-        typer.Option(help="knn, tiny, base, a trained folder, a recipe, or a Hub id.", show_default=default_model()),
+        typer.Option(help="knn, tiny, base, a model folder, a recipe, or a Hub id.", show_default=default_model()),
     ] = None,
     what: Annotated[str, typer.Option(help="pair, take or both.")] = "both",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Match the objects of a bundled pair of images and of a bundled take, follow them through the take, offline;
-    and say how well it went."""
+    """Match and follow objects in bundled images and a bundled take, offline, and report the scores."""
     import time
 
     from counterview.errors import InputError
@@ -47,40 +46,38 @@ def demo(
     if what in ("pair", "both"):
         written += _pair(name, predictor, out)
     if what in ("take", "both"):
-        follows = isinstance(predictor, MaskTracker)
-        answering: TakePredictor = (
-            ClipPredictor(predictor.model) if isinstance(predictor, MaskTracker) else FramePredictor(predictor)
-        )
-        written += _take("follow" if follows else "match", name, answering, out)
-        if not follows and FOLLOWER in available():
-            follower = load(FOLLOWER, device=device)
-            assert isinstance(follower, MaskTracker)
-            written += _take("follow", FOLLOWER, ClipPredictor(follower.model), out)
-        elif not follows:
-            print(
-                f"follow: skipped, because this installation does not hold the model {FOLLOWER}; with one of yours: "
-                "counterview demo --model FOLDER",
-                file=sys.stderr,
-            )
+        if isinstance(predictor, MaskTracker):
+            written += _take("follow", name, ClipPredictor(predictor.model), out)
+        else:
+            written += _take("match", name, FramePredictor(predictor), out)
+            if FOLLOWER in available():
+                written += _take("follow", FOLLOWER, ClipPredictor(load(FOLLOWER, device=device).model), out)
+            else:
+                print(
+                    f"follow: skipped, the model {FOLLOWER} is not part of this installation; for a model of yours: "
+                    "counterview demo --model FOLDER",
+                    file=sys.stderr,
+                )
     print(f"In {time.perf_counter() - start:.0f} seconds:")
     for path in written:
         print(f"  {path}")
 
 
-def _about(model: Predictor) -> str:
+def _about(model: Predictor[Any]) -> str:
+    """Proposals and features of a model in brackets; empty for a model without them."""
     settings = model.settings()
     parts = [settings[kind]["name"] for kind in ("proposals", "features") if kind in settings]
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _pair(name: str, model: Predictor, out: Path) -> list[Path]:
-    """Both directions of the bundled pair."""
+def _pair(name: str, model: Predictor[Any], out: Path) -> list[Path]:
+    """Match the bundled pair in both directions, print the IoUs, and return the files written."""
     from counterview.cli.match import describe, write
     from counterview.inference.examples import load_pair
     from counterview.masks.geometry import iou
 
     pair = load_pair()
-    kept: list[Path] = []
+    written: list[Path] = []
     encoded = {view.name: model.encode(view.image) for view in (pair.near, pair.far)}
     for query, target in ((pair.near, pair.far), (pair.far, pair.near)):
         names, masks = list(query.masks), list(query.masks.values())
@@ -89,39 +86,39 @@ def _pair(name: str, model: Predictor, out: Path) -> list[Path]:
             Path(query.name), Path(target.name), query.image, target.image, masks, matches, model.settings()
         )
         paths = write(out / f"{query.name}_to_{target.name}", result, query.image, target.image, masks, matches)
-        kept += [path for path in paths if path.name in ("overlay.png", "match.json")]
+        written += [path for path in paths if path.name in ("overlay.png", "match.json")]
         scores = [iou(item.mask_rle, target.masks[item.name]) for item in matches]
         print(f"match, two images, {query.name} -> {target.name}: {name}{_about(model)}")
         for text, score, item in zip(names, scores, matches, strict=True):
             print(f"  {text:<22} IoU {score:.2f}   visibility {item.visibility:.2f}")
         print(f"  {'mean':<22} IoU {sum(scores) / len(scores):.2f}")
-    return kept
+    return written
 
 
 def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path]:
-    """Both directions between the ego camera and one exo camera of the bundled take."""
+    """Predict the bundled take between two cameras, print the scores, and return the video and the contact sheet."""
     from counterview.data.dataset import DIRECTIONS
     from counterview.inference.examples import load_take
-    from counterview.inference.take_overlay import answer_take, draw_answers
+    from counterview.inference.take_overlay import draw_predictions, predict_take
     from counterview.masks.draw import contact_sheet
     from counterview.media.encode import write_video
     from counterview.media.images import write_image
 
     take = load_take()
-    answers = answer_take(predictor, take)
-    how = "each frame by itself" if job == "match" else "with memory"
-    print(f"{job}, a rendered take of {len(answers.frames)} annotated seconds, {how}: {name}")
-    columns = {direction: answers.by_object(direction) for direction in DIRECTIONS}
+    scored = predict_take(predictor, take)
+    how = "each frame on its own" if job == "match" else "with memory"
+    print(f"{job}, a rendered take of {len(scored.frames)} annotated seconds, {how}: {name}")
+    columns = {direction: scored.by_object(direction) for direction in DIRECTIONS}
     print(f"  {'IoU':<22} {'ego -> exo':>10} {'exo -> ego':>10}")
-    for text in take.objects:
-        cells = [columns[d].get(text) for d in DIRECTIONS]
-        print(f"  {text:<22} " + " ".join(f"{'-' if c is None else format(c, '.2f'):>10}" for c in cells))
+    for item in take.objects:
+        cells = [columns[d].get(item) for d in DIRECTIONS]
+        print(f"  {item:<22} " + " ".join(f"{'-' if c is None else format(c, '.2f'):>10}" for c in cells))
     for label, measure in (("mean over all frames", "iou"), ("balanced accuracy", "balanced_accuracy")):
-        values = [getattr(answers.totals(d), measure) for d in DIRECTIONS]
+        values = [getattr(scored.totals(d), measure) for d in DIRECTIONS]
         print(f"  {label:<22} " + " ".join(f"{v:>10.2f}" for v in values))
-    images = list(draw_answers(answers, "ego2exo"))
+    images = list(draw_predictions(scored, "ego2exo"))
     video, sheet = out / "take" / f"{job}.mp4", out / "take" / f"{job}.jpg"
     write_video(video, images, VIDEO_FPS)
-    captions = [f"second {number // 30}" for number in answers.frames]
+    captions = [f"second {number // 30}" for number in scored.frames]
     write_image(sheet, contact_sheet(images, columns=2, captions=captions, tile_height_px=220))
     return [video, sheet]

@@ -1,4 +1,4 @@
-"""``counterview doctor``: what is installed, what is not, and how to get it."""
+"""``counterview doctor``: what is installed, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 
 EXTRAS = {
-    "render": ("embreex", "renders synthetic takes"),
-    "train": ("accelerate", "trains"),
-    "fastsam": ("ultralytics", "FastSAM proposals; AGPL-3.0, read docs/decisions.md first"),
+    "render": ("embreex", "rendering of synthetic takes"),
+    "train": ("accelerate", "training"),
+    "fastsam": ("ultralytics", "FastSAM proposals; AGPL-3.0, see docs/decisions.md first"),
 }
 WEIGHTS = {
     "facebook/dinov2-with-registers-base": "--features dinov2-base-reg",
     "facebook/dinov2-base": "--features dinov2-base",
     "openai/clip-vit-base-patch16": "--features clip",
-    "facebook/dinov3-vitb16-pretrain-lvd1689m": "--features dinov3 (ask for access on its page first)",
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": "--features dinov3 (request access on its Hub page first)",
     "facebook/sam2.1-hiera-base-plus": "--proposals sam2",
 }
 PACKAGES = (
@@ -28,7 +28,7 @@ PACKAGES = (
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Show versions, devices, extras and weights, and how to get what is missing."""
+    """Show versions, devices, extras and weights, and how to install what is missing."""
     report = examine()
     if as_json:
         print(json.dumps(report, indent=2))
@@ -43,8 +43,8 @@ def doctor(
         table.add_row(name, version or "missing", "" if version else f"pip install {name}")
     for device, note in report["devices"].items():
         table.add_row(device, note, "")
-    for name, state in report["shipped"].items():
-        table.add_row(name, state, "a model that comes with the package")
+    for name, state in report["bundled"].items():
+        table.add_row(name, state, "bundled model")
     for name, extra in report["extras"].items():
         how = "" if extra["installed"] else f'pip install "counterview[{name}]"'
         table.add_row(
@@ -53,14 +53,14 @@ def doctor(
             f"{extra['what']}  {how}".replace("[", "\\["),
         )
     for name, weight in report["weights"].items():
-        how = "" if weight["cached"] else f"fetched on first use, or: hf download {name}"
-        table.add_row(name, "cached" if weight["cached"] else "not here", f"{weight['used_by']}  {how}")
+        how = "" if weight["cached"] else f"downloaded on first use, or: hf download {name}"
+        table.add_row(name, "cached" if weight["cached"] else "not cached", f"{weight['used_by']}  {how}")
     console.print(table)
-    console.print("Without any of the weights: counterview match … --proposals graph --features classical")
+    console.print("Without any weights: counterview match … --proposals graph --features classical")
 
 
 def examine() -> dict[str, Any]:
-    """Gather what :func:`doctor` shows. Nothing is fetched."""
+    """The report of :func:`doctor` as plain values. Nothing is downloaded."""
     import importlib.util
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -77,15 +77,17 @@ def examine() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = None
     devices = {"cpu": f"{torch.get_num_threads()} threads"}
-    devices["cuda"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none"
-    devices["mps"] = "available" if torch.backends.mps.is_available() else "none"
+    devices["cuda"] = (
+        ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "not available"
+    )
+    devices["mps"] = "available" if torch.backends.mps.is_available() else "not available"
     return {
         "counterview": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": packages,
         "devices": devices,
-        "shipped": _shipped(),
+        "bundled": _bundled_models(),
         "extras": {
             name: {"installed": importlib.util.find_spec(module) is not None, "what": what}
             for name, (module, what) in EXTRAS.items()
@@ -97,19 +99,19 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _shipped() -> dict[str, str]:
-    """What became of each model that may come with the package; every file is checked against its hash."""
+def _bundled_models() -> dict[str, str]:
+    """The state of each bundled model, after a check of every file against its hash."""
     from counterview.errors import CounterviewError
     from counterview.inference.bundled import BUNDLED, available, bundled_folder
 
     states = {}
     for name in BUNDLED:
         if name not in available():
-            states[name] = "not here"
+            states[name] = "not installed"
             continue
         try:
             bundled_folder(name)
-            states[name] = "whole"
+            states[name] = "intact"
         except CounterviewError as error:
             states[name] = error.problem
     return states

@@ -1,4 +1,4 @@
-"""``counterview evaluate``: prediction files in, scores out."""
+"""``counterview evaluate``: scores of prediction files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def evaluate(
     pred: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE…", help="Prediction files, or folders of masks. The others are compared with the first."
+            metavar="FILE…", help="Prediction files or folders of masks. The first is the baseline of the others."
         ),
     ],
     gt: Annotated[Path, typer.Option(help="relations_*.json, correspondence-gt.json, or a prepared folder.")],
-    # What follows the first file of --pred arrives as arguments.
+    # Typer passes the files after the first one of --pred as arguments.
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     direction: Annotated[
-        str | None, typer.Option(help="ego2exo or exo2ego. Every direction that the files hold if not given.")
+        str | None, typer.Option(help="ego2exo or exo2ego; by default every direction in the files.")
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="official, omama, lmeec, macro, visible or corrected; see docs/scoring.md.")
@@ -43,7 +43,7 @@ def evaluate(
     ] = "error",
     split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
     allow_missing_takes: Annotated[
-        bool, typer.Option("--allow-missing-takes", help="Go on if takes of the split were not prepared.")
+        bool, typer.Option("--allow-missing-takes", help="Score the prepared takes of a split that is not complete.")
     ] = False,
     proposals: Annotated[
         Path | None,
@@ -57,15 +57,15 @@ def evaluate(
     ] = None,
     frames: Annotated[
         Path | None,
-        typer.Option(help="Prepared folder with the images for the page. The ground truth's own by default."),
+        typer.Option(help="Prepared folder with the images for the HTML page; by default that of --gt."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0: one a core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print scores as JSON: one object, or a list of several.")
+        bool, typer.Option("--json", help="Print the scores as JSON: an object, or a list of several.")
     ] = False,
 ) -> None:
-    """Score prediction files against ground truth, by the official protocol or another."""
+    """Score prediction files against the ground truth, by the official or another protocol."""
     from counterview.errors import InputError
     from counterview.evaluation.groundtruth import GroundTruth
     from counterview.evaluation.open import open_predictions
@@ -81,19 +81,19 @@ def evaluate(
         check_table_path(per_frame)
     truth = GroundTruth(gt, split)
     sources = [open_predictions(path) for path in [*pred, *(more or [])]]
-    ways = [direction] if direction is not None else list(dict.fromkeys(w for s in sources for w in s.directions))
+    directions = [direction] if direction is not None else list(dict.fromkeys(d for s in sources for d in s.directions))
     count = worker_count(workers, len(truth))
     comparisons: list[tuple[Comparison, list[PredictionSource]]] = []
-    for way in ways:
-        chosen = [s for s in sources if direction is not None or way in s.directions]
+    for each in directions:
+        scored = [s for s in sources if direction is not None or each in s.directions]
         reports: list[Report] = []
-        for source in chosen:
-            with progress_bar(f"{source.path.name} {way}") as tick:
+        for source in scored:
+            with progress_bar(f"{source.path.name} {each}") as tick:
                 try:
-                    found = score(
+                    result = score(
                         truth,
                         source,
-                        way,
+                        each,
                         protocol=protocol,
                         missing=missing,  # type: ignore[arg-type]  # checked by score
                         allow_missing_takes=allow_missing_takes,
@@ -103,14 +103,14 @@ def evaluate(
                 except IncompletePredictions as error:
                     print_lines(error.lines)
                     raise
-            reports.append(found)
-            for note in found.notes:
+            reports.append(result)
+            for note in result.notes:
                 print(f"{source.path.name}: {note}", file=sys.stderr)
         best = None
         if proposals is not None:
-            with progress_bar(f"proposals {way}") as tick:
-                best = oracle(truth, proposals, way, protocol=protocol, workers=count, progress=tick)
-        comparisons.append((compare(reports, best, seed=seed), chosen))
+            with progress_bar(f"proposals {each}") as tick:
+                best = oracle(truth, proposals, each, protocol=protocol, workers=count, progress=tick)
+        comparisons.append((compare(reports, best, seed=seed), scored))
     if not comparisons:
         raise InputError("no predictions to score", found=", ".join(map(str, pred)))
     results = [r for comparison, _ in comparisons for r in comparison.reports]
@@ -118,29 +118,41 @@ def evaluate(
         _write_tables(per_frame, results)
     if report is not None:
         images = frames or (truth.path if truth.kind == "prepared" else None)
-        for comparison, chosen in comparisons:
+        for comparison, scored in comparisons:
             stem = "index" if len(comparisons) == 1 else comparison.reports[0].direction
-            page = write_report(report, comparison, truth, chosen, frames=images, stem=stem)
+            page = write_report(report, comparison, truth, scored, frames=images, stem=stem)
             print(f"wrote {page}", file=sys.stderr)
     if as_json:
-        shown = [r.to_json() for r in results]
-        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
+        values = [r.to_json() for r in results]
+        print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
     else:
         for comparison, _ in comparisons:
             _print_tables(comparison)
 
 
-def worker_count(asked: int, takes: int) -> int:
-    """Processes to use: one a core if 0 was asked for, none beside ours for a handful of takes."""
-    if asked:
-        return asked
+def worker_count(workers: int, takes: int) -> int:
+    """The number of worker processes for a number of takes, for the option ``--workers``.
+
+    Args:
+        workers: the option; 0 stands for one a core, but only one process for up to 15 takes.
+        takes: the number of takes.
+    """
+    if workers:
+        return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, takes // 8))
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over takes on standard error, if that is a terminal."""
+    """A progress bar over takes on standard error, if that is a terminal.
+
+    Args:
+        title: text before the bar.
+
+    Yields:
+        a function that takes the number of finished takes and the number of all.
+    """
     from tqdm import tqdm
 
     with tqdm(desc=title, unit="take", disable=None, file=sys.stderr, leave=False) as bar:
@@ -153,7 +165,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_lines(lines: list[str]) -> None:
-    """List faults on standard error."""
+    """Print the lines of a report to standard error, indented; at most :data:`SHOWN_LINES`."""
     for line in lines[:SHOWN_LINES]:
         print(f"  {' '.join(line.split())}", file=sys.stderr)
     if len(lines) > SHOWN_LINES:
@@ -162,11 +174,11 @@ def print_lines(lines: list[str]) -> None:
 
 def _write_tables(path: Path, reports: list[Report]) -> None:
     for number, report in enumerate(reports, start=1):
-        place = path
+        file = path
         if len(reports) > 1:
-            place = path.with_name(f"{path.stem}-{number}-{report.direction}{path.suffix}")
-        report.table.write(place)
-        print(f"wrote {place}", file=sys.stderr)
+            file = path.with_name(f"{path.stem}-{number}-{report.direction}{path.suffix}")
+        report.table.write(file)
+        print(f"wrote {file}", file=sys.stderr)
 
 
 def _print_tables(comparison: Comparison) -> None:
@@ -196,10 +208,10 @@ def _print_tables(comparison: Comparison) -> None:
     for name in ("frames", "visible", "absent", "missing"):
         table.add_row(name, *(str(getattr(r.totals, name)) for _, r in columns), style="dim")
     console.print(table)
-    for name, (found, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
+    for name, (differences, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
         parts = [
             f"{TITLES[m]} {d.value:+.4f} ({d.interval.low:+.4f}..{d.interval.high:+.4f}, p {d.p_value:.3g})"
-            for m, d in found.items()
+            for m, d in differences.items()
         ]
         console.print(escape(f"{name} - {comparison.names[0]} on {frames} frames: {'; '.join(parts)}"))
 

@@ -1,4 +1,4 @@
-"""``counterview inspect``: what is in a data set, real or synthetic."""
+"""``counterview inspect``: statistics of a data set, real or synthetic."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import typer
 def inspect(
     root: Annotated[Path, typer.Argument(help="Folder in the release layout: annotations/relations_*.json.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Also draw the distributions (.png or .jpg).")] = None,
+    image: Annotated[Path | None, typer.Option(help="Also draw the distributions to this file (.png or .jpg).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Count takes, cameras, objects and masks, and show how large and how visible the objects are."""
+    """Count takes, cameras, objects and masks, and show how large and how often visible objects are."""
     import json
 
     from counterview.data.inspect import draw_inspection, inspect_release
 
-    found = inspect_release(root, split)
+    inspection = inspect_release(root, split)
     if image is not None:
-        draw_inspection(found, image)
+        draw_inspection(inspection, image)
     if as_json:
-        typer.echo(json.dumps(found.summary(), indent=2))
+        typer.echo(json.dumps(inspection.summary(), indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
-    numbers = found.summary()
+    numbers = inspection.summary()
     table = Table(title=str(root), show_header=True)
     table.add_column("")
     table.add_column("ego", justify="right")
@@ -42,11 +42,12 @@ def inspect(
     table.add_row("tracks (object and camera)", *(str(numbers[s]["tracks"]) for s in ("ego", "exo")))
     table.add_row("median masks a track", *(f"{numbers[s]['track_length_median']:g}" for s in ("ego", "exo")))
     console = Console()
-    console.print(f"{found.takes} takes, {found.cameras} cameras, {found.objects} objects, {found.masks} masks")
+    counts = [f"{getattr(inspection, name)} {name}" for name in ("takes", "cameras", "objects", "masks")]
+    console.print(", ".join(counts))
     console.print(table)
-    for name, count in found.directions.items():
+    for name, count in inspection.directions.items():
         console.print(f"{name}: {count.frames} query frames, target not visible in {count.not_visible_fraction:.1%}")
-    if found.unreadable:
-        console.print(f"{found.unreadable} masks do not decode")
-    if found.empty_takes:
-        console.print(f"{len(found.empty_takes)} takes without a mask: {', '.join(found.empty_takes[:5])}")
+    if inspection.unreadable:
+        console.print(f"{inspection.unreadable} masks cannot be decoded")
+    if inspection.empty_takes:
+        console.print(f"{len(inspection.empty_takes)} takes without a mask: {', '.join(inspection.empty_takes[:5])}")

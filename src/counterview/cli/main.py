@@ -1,7 +1,7 @@
 """The command line: ``counterview COMMAND``.
 
-Commands are registered here and live one a file beside this one. Only typer is imported before a command
-runs, so that ``--help`` answers at once.
+The commands are in the other modules of this package, one a module. Only typer is imported before a command runs, so
+that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# Typer carries its own click from 0.20 on and uses the public one before; the bases of its error name either.
+# Typer has its own copy of click from 0.20 on and uses the public one before; either is a base class of its error.
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 for command in (
@@ -68,12 +68,12 @@ def _version(value: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is being done.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Set up logging from the options before the command."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
@@ -84,14 +84,17 @@ def options(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped with Ctrl-C.
+    Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped with Ctrl-C; a command may have further ones.
+
+    Args:
+        arguments: command and options; those of the process by default.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
-    if debug:  # it may stand anywhere, where people add it to a line that failed
-        given = ["--debug", *(a for a in given if a != "--debug")]
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    if debug:  # allowed anywhere: people add it at the end of a command that failed
+        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
     try:
-        result = app(given, standalone_mode=False)
+        result = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         if result == 130:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
@@ -105,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"counterview: {error.format_message()} See --help.", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does; Python would complain once more at exit.
+        # The reader of the output closed the pipe, as `head` does; without this, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except CounterviewError as error:
@@ -116,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).split()) or "no further word"
+        text = " ".join(str(error).split()) or "no message"
         print(
             f"counterview: failed with {type(error).__name__}: {text[:300]}. Run again with --debug for the traceback.",
             file=sys.stderr,

@@ -1,4 +1,4 @@
-"""``counterview match``: one image's object in another image."""
+"""``counterview match``: find objects of one image in another image."""
 
 from __future__ import annotations
 
@@ -18,42 +18,46 @@ if TYPE_CHECKING:
 
 
 def match(
-    query: Annotated[Path, typer.Argument(help="Image in which the object is given.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="Image in which it is sought.", show_default=False)],
+    query: Annotated[Path, typer.Argument(help="Image with the object.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="Image in which to find it.", show_default=False)],
     mask: Annotated[
-        list[Path] | None, typer.Option(help="PNG of the object in QUERY, white on black. Once per object.")
+        list[Path] | None,
+        typer.Option(help="PNG mask of the object in QUERY, white on black. Repeat for several objects."),
     ] = None,
     point: Annotated[
-        list[str] | None, typer.Option(metavar="X,Y", help="A pixel on the object. Once per object.")
+        list[str] | None,
+        typer.Option(metavar="X,Y", help="A pixel of the object in QUERY. Repeat for several objects."),
     ] = None,
     box: Annotated[
-        list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box around the object. Once per object.")
+        list[str] | None,
+        typer.Option(metavar="X1,Y1,X2,Y2", help="A box around the object in QUERY. Repeat for several objects."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="knn, tiny, base (DINOv2-B and SAM 2.1), a trained folder, a recipe, or a Hub id.",
+            help="knn, tiny, base (DINOv2-B and SAM 2.1), a model folder, a recipe, or a Hub id.",
             show_default=default_model(),
         ),
     ] = None,
     proposals: Annotated[
-        str | None, typer.Option(help="graph (knn's default), tiny, sam2[:ID or FOLDER], fastsam, folder:PATH.")
+        str | None,
+        typer.Option(help="graph (default of knn), tiny, sam2[:ID or FOLDER], fastsam, or folder:PATH."),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Of knn: classical (its default), tiny, dinov2-base[-reg], clip, dinov3, Hub id, folder."),
+        typer.Option(
+            help="For knn: classical (default), tiny, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for match.json, mask.png and overlay.png.")] = Path(
         "counterview-match"
     ),
-    top: Annotated[int, typer.Option(min=1, max=100, help="How many candidates to list per object.")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=100, help="Number of candidates for each object.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Keep proposals in this folder and use them again.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print match.json to standard output and nothing else.")
-    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
 ) -> None:
-    """Find the object that a mask, a point or a box shows in QUERY in the image TARGET."""
+    """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
     from counterview.inference.loading import load
     from counterview.media.images import read_image
 
@@ -72,10 +76,10 @@ def match(
         print(json.dumps(result, indent=2))
         return
     for item in matches:
-        seen = "visible" if item.visibility > 0.5 else "probably not visible"
+        verdict = "visible" if item.visibility > 0.5 else "probably not visible"
         x, y, width, height = item.mask_rle.box_xywh
         print(
-            f"{item.name}: {seen} (visibility {item.visibility:.2f}, similarity {item.similarity:.3f}), "
+            f"{item.name}: {verdict} (visibility {item.visibility:.2f}, similarity {item.similarity:.3f}), "
             f"box x={x} y={y} w={width} h={height}"
         )
         for note in item.notes:
@@ -84,7 +88,20 @@ def match(
 
 
 def read_prompts(masks: list[Path], points: list[str], boxes: list[str]) -> dict[str, ObjectMask | Point | Box]:
-    """Query objects by name, in the order masks, points, boxes. A mask is named after its file."""
+    """Read the query objects of the command line.
+
+    Args:
+        masks: files.
+        points: texts ``X,Y``.
+        boxes: texts ``X1,Y1,X2,Y2``.
+
+    Returns:
+        name to prompt, in the order masks, points, boxes. A mask is named after its file.
+
+    Raises:
+        InputError: no object, a malformed point or box, or a file that does not exist.
+        MaskError: a file that is not a mask.
+    """
     from counterview.inference.prompts import Box, Point
     from counterview.masks.png import read_mask
     from counterview.types import ObjectMask
@@ -116,7 +133,7 @@ def _numbers(text: str, count: int, option: str, form: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(n) for n in numbers):
-        raise InputError(f"{option} is not understood", found=repr(text), expected=f"{form} in pixels")
+        raise InputError(f"{option} is malformed", found=repr(text), expected=f"{form} in pixels")
     return numbers
 
 
@@ -129,7 +146,17 @@ def describe(
     matches: list[Match],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """The contents of ``match.json``."""
+    """The contents of ``match.json``.
+
+    Args:
+        query: path of the query image.
+        target: path of the target image.
+        query_image: ``(H, W, 3)`` uint8.
+        target_image: ``(H', W', 3)`` uint8.
+        masks: the query masks ``(H, W)``.
+        matches: one for each mask.
+        settings: of the predictor.
+    """
     from importlib.metadata import version
 
     from counterview import __version__
@@ -141,7 +168,7 @@ def describe(
         "objects": [
             {
                 "name": item.name,
-                "query_mask": to_coco(given),
+                "query_mask": to_coco(query_mask),
                 "mask": to_coco(item.mask_rle),
                 "box_xywh": list(item.mask_rle.box_xywh),
                 "similarity": item.similarity,
@@ -152,7 +179,7 @@ def describe(
                 ],
                 "notes": list(item.notes),
             }
-            for given, item in zip(masks, matches, strict=True)
+            for query_mask, item in zip(masks, matches, strict=True)
         ],
         "settings": settings,
         "versions": {"counterview": __version__, **{p: version(p) for p in ("torch", "transformers", "numpy")}},
@@ -167,7 +194,19 @@ def write(
     masks: list[ObjectMask],
     matches: list[Match],
 ) -> list[Path]:
-    """Write masks and images, and ``match.json`` last. Returns the paths."""
+    """Write the masks, ``overlay.png`` and, last, ``match.json``.
+
+    Args:
+        out: the folder.
+        result: contents of ``match.json``.
+        query_image: ``(H, W, 3)`` uint8.
+        target_image: ``(H', W', 3)`` uint8.
+        masks: the query masks ``(H, W)``.
+        matches: one for each mask.
+
+    Returns:
+        the paths.
+    """
     from counterview.inference.drawing import draw_match
     from counterview.masks.png import write_mask_png
     from counterview.media.files import write_json

@@ -1,4 +1,4 @@
-"""``counterview predict``: a whole data set into one prediction file."""
+"""``counterview predict``: predictions for a data set in one file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[MODEL] DATA",
-            help="A model (knn, tiny, tiny-follow, base, a trained folder, a recipe, a Hub id; "
-            f"{default_model()} if not given), then a release, a prepared folder, or HANDAL.",
+            help="MODEL: knn, tiny, tiny-follow, base, a model folder, a recipe, or a Hub id; "
+            f"{default_model()} if left out. DATA: a release, a prepared folder, or HANDAL.",
             show_default=False,
         ),
     ],
@@ -26,15 +26,19 @@ def predict(
     direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
     split: Annotated[str, typer.Option(help="train, val, test or test_novel.")] = "test",
     proposals: Annotated[
-        str | None, typer.Option(help="graph (knn's default), tiny, sam2[:ID or FOLDER], fastsam, folder:PATH.")
+        str | None,
+        typer.Option(help="graph (default of knn), tiny, sam2[:ID or FOLDER], fastsam, or folder:PATH."),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="Of knn: classical, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder.")
+        str | None,
+        typer.Option(
+            help="For knn: classical (default), tiny, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Keep proposals in this folder and use them again.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
 ) -> int:
-    """Predict every frame that the official evaluation asks for. A killed run goes on where it was."""
+    """Predict every frame of the official evaluation. Run again to resume a run that was stopped."""
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
     from counterview.inference.dataset import predict as run
@@ -45,10 +49,10 @@ def predict(
     *model, data = places
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
-    found = load_take_predictor(
+    predictor = load_take_predictor(
         model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache
     )
-    counts = run(found, dataset, directions, out)
+    counts = run(predictor, dataset, directions, out)
     print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")
     for note, number in sorted(counts["empty"].items()):
         print(f"{number} of them: {note}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``counterview prepare``: an Ego-Exo4D release into the layout that methods read."""
+"""``counterview prepare``: images, masks, splits and pair lists from an Ego-Exo4D release."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ import typer
 if TYPE_CHECKING:
     from counterview.data.prepare.report import PrepareReport
 
-NOT_WHOLE = 3
-"""Exit code when the run came to its end but something is wanting."""
+NOT_COMPLETE = 3
+"""Exit code of a run that finished without some of the data."""
 
 
 def prepare(
     release: Annotated[Path, typer.Argument(help="The release: takes/, takes.json and annotations/.")],
-    out: Annotated[Path, typer.Argument(help="The folder to fill. Run again to go on where a run was stopped.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write. Run again to resume a run that was stopped.")],
     split: Annotated[
-        list[str] | None, typer.Option(help="train, val or test; repeat for several. All there are by default.")
+        list[str] | None,
+        typer.Option(help="train, val or test; repeat for several. By default every split of the release."),
     ] = None,
     height: Annotated[
-        str | None, typer.Option(help="Read the 'full' or the '448' videos; whichever are there by default.")
+        str | None,
+        typer.Option(help="Read the videos of height 'full' or '448'; by default whichever the release has."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     take: Annotated[list[str] | None, typer.Option(help="Only this take uid; repeat for several.")] = None,
     split_file: Annotated[
-        Path | None, typer.Option(help="The baselines' split.json, if it does not lie in the release.")
+        Path | None, typer.Option(help="The baselines' split.json, if it is not in the release.")
     ] = None,
     every_second: Annotated[
-        bool, typer.Option("--every-second", help="Every 30th frame of the ego video, not only annotated ones.")
+        bool, typer.Option("--every-second", help="Every 30th frame of the ego video, not only the annotated frames.")
     ] = False,
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality.")] = 95,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
 ) -> None:
     """Prepare takes for training and scoring: images at the annotated times, masks, splits and pair lists.
 
-    Exit codes: 0 everything is whole (redacted takes aside), 3 finished but something is wanting (the report says
-    what), 2 bad input, 1 the folder cannot be written.
+    Exit codes: 0 complete (redacted takes aside), 3 finished, but some data are missing (see the report), 2 bad input,
+    1 the folder cannot be written.
     """
     from tqdm import tqdm
 
@@ -77,7 +79,7 @@ def prepare(
     else:
         _show(report, out / REPORT_FILE)
     if not report.is_complete:
-        raise typer.Exit(NOT_WHOLE)
+        raise typer.Exit(NOT_COMPLETE)
 
 
 def _show(report: PrepareReport, path: Path) -> None:
@@ -94,21 +96,21 @@ def _show(report: PrepareReport, path: Path) -> None:
         images = sum(camera.frames for t in takes for camera in t.cameras.values())
         table.add_row(split, *map(str, numbers), str(images), str(sum(t.masks for t in takes)))
     console.print(table)
-    wanting = [t for t in report.takes if t.status != "prepared"]
-    for take in wanting[:20]:
+    incomplete = [t for t in report.takes if t.status != "prepared"]
+    for take in incomplete[:20]:
         console.print(f"{take.status}  {take.take_name or take.take_uid}", style="bold", markup=False, soft_wrap=True)
         for problem in take.problems[:6]:
             console.print(f"    {problem}", markup=False, highlight=False, soft_wrap=True)
         if len(take.problems) > 6:
             console.print(f"    and {len(take.problems) - 6} more")
-    if len(wanting) > 20:
-        console.print(f"and {len(wanting) - 20} more takes")
+    if len(incomplete) > 20:
+        console.print(f"and {len(incomplete) - 20} more takes")
     if report.not_annotated:
-        some = ", ".join(report.not_annotated[:3])
-        console.print(f"{len(report.not_annotated)} takes on disk are not annotated: {some} …", markup=False)
+        examples = ", ".join(report.not_annotated[:3])
+        console.print(f"{len(report.not_annotated)} takes on disk are not annotated: {examples} …", markup=False)
     for name, count in report.pairs.items():
-        left = report.pairs_left_out.get(name, 0)
-        console.print(f"{name}: {count} pairs" + (f", {left} left out" if left else ""), markup=False)
+        left_out = report.pairs_left_out.get(name, 0)
+        console.print(f"{name}: {count} pairs" + (f", {left_out} left out" if left_out else ""), markup=False)
     if report.done_before:
-        console.print(f"{report.done_before} takes were done before.")
-    console.print(f"Everything in {path}", markup=False, soft_wrap=True)
+        console.print(f"{report.done_before} takes were prepared in an earlier run.")
+    console.print(f"Report: {path}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``counterview reproduce``: a table of the papers, our rows beside the published ones."""
+"""``counterview reproduce``: a table of the papers, with our rows beside the published rows."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ def reproduce(
         typer.Argument(help="omama-main, omama-modules, omama-descriptors, lmeec-main or lmeec-ablations; or list."),
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Prepared folder or release: Ego-Exo4D, or synthetic takes.")
+        Path | None, typer.Option(help="Prepared folder or release, of Ego-Exo4D or of synthetic takes.")
     ] = None,
     tabletop: Annotated[
-        bool, typer.Option("--tabletop", help="Small recipes, for synthetic takes of `counterview tabletop`.")
+        bool, typer.Option("--tabletop", help="Use the small recipes, for synthetic takes of `counterview tabletop`.")
     ] = False,
-    split: Annotated[str | None, typer.Option(help="Split to score; the table's own if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to score; by default the split of the table.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of runs, predictions and scores.", show_default="runs/reproduce")
+        Path | None, typer.Option(help="Folder for runs, predictions and scores.", show_default="runs/reproduce")
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(help="Only these rows, with commas; none for those of --row alone.")
+        str | None, typer.Option(help="Only these rows, separated by commas; none: only the rows of --row.")
     ] = None,
     row: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Score another system's predictions as a row.")
     ] = None,
     missing: Annotated[
-        str, typer.Option(help="For --row: error, or count-absent: what is missing is 'not visible, empty mask'.")
+        str, typer.Option(help="For --row: error, or count-absent: a missing prediction is 'not visible, empty mask'.")
     ] = "error",
     takes: Annotated[int | None, typer.Option(min=1, help="Score only the first takes.")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over every recipe.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value in every recipe.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check recipes and data, print the steps in order, and do nothing.")
+        bool, typer.Option("--dry-run", help="Check recipes and data, print the steps, and stop.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     save: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Train or load, predict, score and print a TABLE of the papers.
+    """Reproduce a TABLE of the papers: train or load the models, predict, score and print.
 
-    A run that was stopped goes on where it was; rows that are done are kept.
+    Run again to resume a run that was stopped; finished rows are kept.
     """
     from counterview.media.files import write_json
     from counterview.reproduce.plan import check_images, commands, make_plan
@@ -61,17 +61,18 @@ def reproduce(
             print(f"{each.name}: {each.title}; rows {', '.join(r.name for r in each.rows)}")
         return
     if missing not in ("error", "count-absent"):
-        raise InputError("no such way to treat missing predictions", found=missing, expected="error or count-absent")
+        raise InputError("--missing is unknown", found=missing, expected="error or count-absent")
     files = dict(_named(text) for text in row or [])
-    chosen = None if rows is None else [r for r in rows.split(",") if r not in ("", "none")]
-    place = out or Path("runs") / "reproduce"
+    selected = None if rows is None else [r for r in rows.split(",") if r not in ("", "none")]
+    folder = out or Path("runs") / "reproduce"
     plan = make_plan(
-        get_table(table), data, place, tabletop=tabletop, split=split, rows=chosen, takes=takes, overrides=change or []
-    )
+        get_table(table), data, folder, tabletop=tabletop, split=split, rows=selected, takes=takes,
+        overrides=change or [],
+    )  # fmt: skip
     empty = results(plan, [], machine())
     if dry_run:
         print("\n".join(page(empty)))
-        print(f"\ndata are there: {check_images(plan)}")
+        print(f"\ndata: {check_images(plan)}")
         print("\nsteps:")
         for number, line in enumerate(commands(plan), start=1):
             print(f"{number:3d}. {line}")
@@ -79,28 +80,28 @@ def reproduce(
             print(f"     and score {name} from {path}")
         return
     if plan.stand_in:
-        print("Synthetic takes stand in the place of Ego-Exo4D; the rows are no scores on Ego-Exo4D.", file=sys.stderr)
-    found = []
+        print("Synthetic takes in the place of Ego-Exo4D: the rows are not scores on Ego-Exo4D.", file=sys.stderr)
+    finished = []
     for result in run(plan, device=device, progress=not quiet):
-        found.append(result)
+        finished.append(result)
         print(f"{result['title']}, {result['direction']}: IoU {result['scores']['iou']['value']}", file=sys.stderr)
     for name, path in files.items():
-        found += external(plan, name, path, missing)  # type: ignore[arg-type]  # checked above
-    whole = results(plan, found, machine())
+        finished += external(plan, name, path, missing)  # type: ignore[arg-type]  # checked above
+    values = results(plan, finished, machine())
     kind = "tabletop" if plan.tabletop else "egoexo4d"
-    kept = place / f"{plan.table.name}-{kind}-{plan.split}.json"
-    for target in [kept, *([save] if save else [])]:
-        write_json(target, whole)
-    print("\n".join(page(whole)))
-    for note in notes(found):
+    file = folder / f"{plan.table.name}-{kind}-{plan.split}.json"
+    for target in [file, *([save] if save else [])]:
+        write_json(target, values)
+    print("\n".join(page(values)))
+    for note in notes(finished):
         print(note, file=sys.stderr)
-    print(f"\nresults in {kept}")
+    print(f"\nresults in {file}")
 
 
 def _named(text: str) -> tuple[str, Path]:
-    name, found, path = text.partition("=")
-    if not found or not name.strip() or not path:
-        raise InputError("--row is NAME=FILE", found=repr(text))
+    name, equals, path = text.partition("=")
+    if not equals or not name.strip() or not path:
+        raise InputError("--row is malformed", found=repr(text), expected="NAME=FILE")
     if not Path(path).exists():
         raise InputError("no such file", path=path, expected=f"the predictions of {name}")
     return name.strip(), Path(path)

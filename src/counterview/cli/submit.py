@@ -1,4 +1,4 @@
-"""``counterview submit``: two prediction files in, one file for the challenge out."""
+"""``counterview submit``: one file for the challenge from two prediction files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from counterview.cli.evaluate import print_lines
 
 
 def submit(
-    ego2exo: Annotated[Path, typer.Argument(help="Predictions from ego to exo: file or folder.", show_default=False)],
-    exo2ego: Annotated[Path, typer.Argument(help="Predictions from exo to ego: file or folder.", show_default=False)],
+    ego2exo: Annotated[Path, typer.Argument(help="Predictions from ego to exo, a file or folder.", show_default=False)],
+    exo2ego: Annotated[Path, typer.Argument(help="Predictions from exo to ego, a file or folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     gt: Annotated[
         Path | None,
@@ -22,19 +22,19 @@ def submit(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
     missing: Annotated[
-        str, typer.Option(help="error, or count-absent: write an empty mask of confidence 0 for what is missing.")
+        str, typer.Option(help="error, or count-absent: write an empty mask of confidence 0 for a missing prediction.")
     ] = "error",
-    version: Annotated[str, typer.Option(help="Written beside the results.")] = "xx",
-    challenge: Annotated[str, typer.Option(help="Written beside the results.")] = "xx",
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    version: Annotated[str, typer.Option(help="Value of the key version in the file.")] = "xx",
+    challenge: Annotated[str, typer.Option(help="Value of the key challenge in the file.")] = "xx",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Merge both directions, resize the masks, and check everything that the challenge's server checks."""
+    """Merge both directions, resize the masks, and run the checks of the challenge's server."""
     from counterview.errors import InputError
     from counterview.evaluation.protocol import IncompletePredictions
     from counterview.evaluation.submission import submit as merge
 
     if missing not in ("error", "count-absent"):
-        raise InputError("no such way to treat missing predictions", found=missing, expected="error or count-absent")
+        raise InputError("--missing is unknown", found=missing, expected="error or count-absent")
     try:
         report = merge(
             ego2exo,
@@ -52,14 +52,14 @@ def submit(
     for note in report.notes:
         print(note, file=sys.stderr)
     if as_json:
-        facts = {
+        summary = {
             "out": str(report.path),
             "takes": report.takes,
             "predictions": report.predictions,
             "resized": report.resized,
             "notes": report.notes,
         }
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(summary, indent=2))
         return
     for direction, count in report.predictions.items():
         print(f"{direction}: {count} predictions in {report.takes[direction]} takes")

@@ -1,4 +1,4 @@
-"""``counterview train``: a recipe from an empty folder, or from where it stopped, to a scored model."""
+"""``counterview train``: train the model of a recipe, from the start or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.", show_default=False)],
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values laid over the recipe: training.lr=1e-4"),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Change values of the recipe, for example training.lr=1e-4."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/ and the recipe's name")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
     allow_changes: Annotated[
         bool,
-        typer.Option("--allow-changes", help="Resume though recipe, data or number of processes changed."),
+        typer.Option("--allow-changes", help="Resume even if recipe, data or number of processes changed."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train the model of a RECIPE.
 
-    Several processes or machines: start it by torchrun, python -m torch.distributed.run --nproc_per_node 4 -m
+    For several processes or machines use torchrun: python -m torch.distributed.run --nproc_per_node 4 -m
     counterview.cli.main train RECIPE.
     """
     from counterview.training.fit import fit

@@ -1,4 +1,4 @@
-"""What a user calls: load a model by name, match images, predict takes and data sets."""
+"""Load a model by name, match images, predict takes and data sets."""
 
 from __future__ import annotations
 

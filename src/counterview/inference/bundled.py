@@ -1,8 +1,8 @@
-"""Models that come with the package: their names, their folders, and the check of their hashes.
+"""Models that are part of the package: their names, their folders, and the check of their hashes.
 
-``assets/models/NAME/`` holds ``config.json``, ``model.safetensors`` (half precision), ``README.md`` (the model card)
-and ``card.json`` (the card's values); ``assets/models/hashes.json`` holds the SHA-256 of every file. Maintainers put a
-trained model there with ``python -m tools.ship_model``.
+``assets/models/NAME/`` has ``config.json``, ``model.safetensors`` (half precision), ``README.md`` (the model card) and
+``card.json`` (the values of the card); ``assets/models/hashes.json`` has the SHA-256 of every file. Maintainers add a
+trained model with ``python -m tools.ship_model``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ BUNDLED = {
     "tiny-match": "Counterview's own matcher: an O-MaMa head on object crops, with a geometric re-ranker",
     "tiny-follow": "a small LM-EEC with an appearance prompt",
 }
-"""Names of the models that the package may hold, and what they are."""
+"""Bundled models: name to a short description. An installation may lack some of them."""
 
 ALIASES = {"tiny": "tiny-match"}
-"""Other names for them."""
+"""Other names of bundled models."""
 
 DEFAULT_MODEL = "tiny-match"
-"""What ``counterview.load()``, ``match``, ``predict`` and ``demo`` take if no model is named."""
+"""The model of ``counterview.load()``, ``match``, ``predict`` and ``demo`` if none is named."""
 
 
 def default_model(features: str | None = None) -> str:
-    """The model if none is named: :data:`DEFAULT_MODEL`, and nearest neighbour if features are chosen for it."""
+    """The model if none is named: :data:`DEFAULT_MODEL`, or nearest neighbour (``knn``) if features are chosen."""
     return DEFAULT_MODEL if features is None else "knn"
 
 
 def models_root() -> Path:
-    """The folder of bundled models. It may be absent."""
+    """The folder of bundled models. It may not exist."""
     return Path(str(files("counterview"))) / "assets" / "models"
 
 
 def read_hashes(root: Path | None = None) -> dict[str, str]:
-    """SHA-256 by file, as ``NAME/FILE``; empty if nothing is bundled.
+    """The list of bundled files: ``NAME/FILE`` to SHA-256 in hex; empty if nothing is bundled.
 
     Raises:
         CheckpointError: the list is damaged.
@@ -57,7 +57,7 @@ def read_hashes(root: Path | None = None) -> dict[str, str]:
 
 
 def available() -> tuple[str, ...]:
-    """Names of the models that this installation holds, by its list; nothing is read but that list."""
+    """Names of the models in the list of bundled files. Reads that list and nothing else."""
     try:
         listed = {name.partition("/")[0] for name in read_hashes()}
     except CheckpointError:
@@ -66,33 +66,37 @@ def available() -> tuple[str, ...]:
 
 
 def bundled_folder(name: str) -> Path:
-    """The folder of a bundled model, every file of it checked against its hash.
+    """The folder of a bundled model, after a check of every file against its hash.
 
     Args:
         name: one of :data:`BUNDLED` or :data:`ALIASES`.
 
     Raises:
-        WeightsError: this installation does not hold it.
+        WeightsError: the model is not part of this installation.
         CheckpointError: a file is missing or damaged.
     """
-    full = ALIASES.get(name, name)
+    full_name = ALIASES.get(name, name)
     root = models_root()
-    listed = {path: digest for path, digest in read_hashes(root).items() if path.partition("/")[0] == full}
+    listed = {path: digest for path, digest in read_hashes(root).items() if path.partition("/")[0] == full_name}
     if not listed:
         raise WeightsError(
-            f"the model {full!r} is not part of this installation",
+            f"the model {full_name!r} is not part of this installation",
             found=", ".join(available()) or "no bundled model",
             fix="`--model knn` needs no weights; or give the folder of a model that you trained.",
         )
     verify(root, listed)
-    return root / full
+    return root / full_name
 
 
 def verify(root: Path, listed: dict[str, str]) -> None:
     """Check files below ``root`` against their SHA-256.
 
+    Args:
+        root: the folder of bundled models.
+        listed: ``NAME/FILE`` to SHA-256 in hex.
+
     Raises:
-        CheckpointError: names the first that is missing or damaged.
+        CheckpointError: a file is missing or damaged; the first such file is named.
     """
     for name in sorted(listed):
         read_shipped(root, name)

@@ -1,8 +1,8 @@
-"""Predictions for a whole data set, in the official format (Ego-Exo4D Correspondence).
+"""Predictions for a data set, in the official format (Ego-Exo4D Correspondence).
 
-Every image goes through the backbone once, whatever the number of objects, cameras and directions. What is
-done is kept beside the output, one line a frame and one file a take, so that a killed run goes on where it
-was; memory holds the images of one frame.
+Every image goes through the backbone once, whatever the number of objects, cameras and directions. Finished frames are
+written beside the output, one line a frame and one file a take, so that a run that was killed can be resumed; memory
+holds the images of one frame.
 """
 
 from __future__ import annotations
@@ -43,36 +43,43 @@ def predict(
 
     Args:
         predictor: the method.
-        dataset: what to predict; every frame with a query mask, as the official server asks, absent targets included.
+        dataset: the takes. Every frame with a query mask is predicted, also where the target is absent, as the official
+            server expects.
         directions: one or both.
-        out: the file; ``out.parts`` beside it holds what is done until the file is whole.
+        out: the file. Finished frames are kept in ``out.parts`` beside it until the file is complete.
         progress: show a progress bar on standard error.
 
     Returns:
-        Counts: takes, predictions, empty answers by reason, and takes that failed.
+        Counts: ``predictions``, ``takes``, ``empty`` (number of empty predictions by reason) and ``failed`` (uid to
+        problem of each take that was left out).
 
     Raises:
-        InputError: no direction, nothing to predict, or parts of a run with other settings.
+        InputError: no direction, nothing to predict, or an unfinished run with other settings or data.
     """
-    asked = [check_direction(d) for d in dict.fromkeys(directions)]
-    if not asked:
-        raise InputError("no direction was asked for", expected=" or ".join(DIRECTIONS))
+    directions = [check_direction(d) for d in dict.fromkeys(directions)]
+    if not directions:
+        raise InputError("no direction was given", expected=" or ".join(DIRECTIONS))
     out = Path(out)
     if out.is_dir():
         raise InputError("is a folder", path=out, expected="a file to write, for example predictions.json")
     parts = out.with_name(out.name + ".parts")
-    header = {"format": VERSION, "directions": asked, "settings": predictor.settings(), "data": _fingerprint(dataset)}
+    header = {
+        "format": VERSION,
+        "directions": directions,
+        "settings": predictor.settings(),
+        "data": _fingerprint(dataset),
+    }
     _open_parts(parts, header)
     failed: dict[str, str] = {}
     with tqdm(total=len(dataset), unit="take", disable=None if progress else True, dynamic_ncols=True) as bar:
         for uid in dataset.uids:
             try:
-                _predict_take(predictor, dataset.take(uid), asked, _part(parts, uid), bar)
+                _predict_take(predictor, dataset.take(uid), directions, _part(parts, uid), bar)
             except CounterviewError as error:
                 failed[uid] = str(error)
                 logger.warning("take %s is left out: %s", uid, error)
             bar.update()
-    counts = _merge(parts, out, dataset.uids, asked, header)
+    counts = _merge(parts, out, dataset.uids, directions, header)
     if not counts["predictions"]:
         raise InputError(
             "there is nothing to predict", path=dataset.root, found=f"{len(dataset)} takes, {len(failed)} unreadable",
@@ -88,7 +95,7 @@ def _fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def _part(parts: Path, uid: str) -> Path:
-    # A take's identifier comes out of a file; its hash is a safe name for ours.
+    # The uid of a take is read from a file; its hash is a safe file name.
     return parts / f"{hashlib.sha256(uid.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.jsonl"
 
 
@@ -96,14 +103,14 @@ def _open_parts(parts: Path, header: dict[str, Any]) -> None:
     marker = parts / "run.json"
     if marker.exists():
         try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
+            earlier = json.loads(marker.read_text(encoding="utf-8"))
         except ValueError:
-            found = None
-        if found != json.loads(json.dumps(header)):
+            earlier = None
+        if earlier != json.loads(json.dumps(header)):
             raise InputError(
-                "holds the beginning of a run with other settings or data",
+                "holds an unfinished run with other settings or data",
                 path=parts,
-                fix="Finish that run with its own settings, or remove the folder to start anew.",
+                fix="Finish that run with its own settings, or remove the folder to start again.",
             )
         return
     write_json(marker, header)
@@ -114,19 +121,19 @@ def _predict_take(
 ) -> None:
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in directions:
-        # Frames of which nothing is known in the target are not scored, but the challenge's server wants them too.
+        # Frames whose target is not annotated are not scored, but the challenge's server expects them as well.
         for pair in pairs_of_take(take, direction, targets="official", need_images=False):
             wanted[pair.frame].append((direction, pair))
     done, length = _read_part(part)
     if done and not predictor.restartable and len(done) < len(wanted):
         done, length = {}, 0
-    left = {frame: pairs for frame, pairs in sorted(wanted.items()) if frame not in done}
-    if not left:
+    remaining = {frame: pairs for frame, pairs in sorted(wanted.items()) if frame not in done}
+    if not remaining:
         return
     with part.open("r+b" if part.exists() else "wb") as handle:
-        handle.truncate(length)  # a line that was cut off by a kill goes
+        handle.truncate(length)  # drops a line that a kill cut off
         handle.seek(length)
-        for frame, predictions in predictor.predict(take, left):
+        for frame, predictions in predictor.predict(take, remaining):
             line = json.dumps({"frame": frame, "predictions": [_to_json(p) for p in predictions]}, ensure_ascii=True)
             handle.write(line.encode("ascii") + b"\n")
             handle.flush()
@@ -142,7 +149,7 @@ def _to_json(prediction: Prediction) -> list[Any]:
 
 
 def _read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
-    """The whole lines of a part by frame, and how many bytes they take."""
+    """The complete lines of a part by frame, and their length in bytes."""
     done: dict[int, list[Any]] = {}
     length = 0
     if not part.exists():
@@ -161,7 +168,7 @@ def _read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
 def _merge(
     parts: Path, out: Path, uids: Sequence[str], directions: Sequence[Direction], header: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the official file, take by take, and count what is in it."""
+    """Write the official file take by take, and count its predictions."""
     counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
     with PredictionWriter(out, settings=header["settings"]) as writer:
         for direction in directions:
@@ -170,8 +177,8 @@ def _merge(
                 done, _ = _read_part(_part(parts, uid))
                 masks: dict[str, Any] = {}
                 for frame in sorted(done):
-                    for way, name, query, target, entry in done[frame]:
-                        if way == direction:
+                    for entry_direction, name, query, target, entry in done[frame]:
+                        if entry_direction == direction:
                             masks.setdefault(name, {}).setdefault(f"{query}_{target}", {})[str(frame)] = entry
                             counts["predictions"] += 1
                             if "note" in entry:

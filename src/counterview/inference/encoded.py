@@ -1,4 +1,4 @@
-"""An image after everything that depends on it alone, for predictors that choose among proposals."""
+"""What predictors that choose among proposals compute from one image alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ImageEncoding:
 
     Attributes:
         size_hw: height and width of the image in pixels.
-        features: its feature map.
-        proposals: its N candidate masks.
-        descriptors: ``(N, D)`` float, one a proposal.
-        context: the same image with its own proposals, where :attr:`proposals` are chosen masks. They give the
-            homographies between the views, and are not candidates.
+        features: the feature map, ``(C, H, W)``.
+        proposals: the N candidate masks.
+        descriptors: ``(N, D)`` float, one row a proposal.
+        context: the same image with the masks of a proposer, if :attr:`proposals` come from elsewhere (for example the
+            true masks). The homographies between the views are estimated from these; they are not candidates.
     """
 
     size_hw: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What comes with the package: a rendered table scene from near and from far, and a short rendered take."""
+"""Bundled examples: a rendered table scene from near and from far, and a short rendered take."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from counterview.types import ObjectMask, RgbImage
 
 @dataclass(frozen=True)
 class BundledView:
-    """One of the two images.
+    """One image of the bundled pair.
 
     Attributes:
         name: ``ego`` or ``exo``.
         image: ``(H, W, 3)`` uint8.
-        masks: the annotated objects by name.
+        masks: name to mask of each annotated object, at the size of the image.
     """
 
     name: str
@@ -32,7 +32,12 @@ class BundledView:
 
 @dataclass(frozen=True)
 class BundledPair:
-    """Both images. The same objects are annotated in both."""
+    """Two images of one scene. The same objects are annotated in both.
+
+    Attributes:
+        near: the ego view.
+        far: the exo view.
+    """
 
     near: BundledView
     far: BundledView
@@ -43,6 +48,13 @@ def load_pair() -> BundledPair:
 
     Raises:
         InputError: the installed files are damaged.
+        ImageError, MaskError: likewise.
+
+    >>> pair = load_pair()
+    >>> pair.near.image.shape, pair.far.image.shape
+    ((704, 704, 3), (540, 960, 3))
+    >>> list(pair.near.masks) == list(pair.far.masks)
+    True
     """
     with as_file(files("counterview") / "assets" / "pair") as folder:
         listing = read_json(folder / "pair.json")
@@ -65,5 +77,9 @@ def load_take() -> Take:
 
     Raises:
         InputError: the installed files are damaged.
+
+    >>> take = load_take()
+    >>> take.ego_cameras, take.exo_cameras
+    (('aria05_214-1',), ('cam01', 'cam02'))
     """
     return open_dataset(Path(str(files("counterview"))) / "assets" / "take", "test").takes[0]

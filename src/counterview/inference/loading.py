@@ -1,4 +1,4 @@
-"""Models by name: a predictor for images, or one for whole takes."""
+"""Load a predictor by name: for pairs of images, or for takes."""
 
 from __future__ import annotations
 
@@ -59,24 +59,24 @@ def load(
 
     Args:
         model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); ``base``, the same on
-            DINOv2-B and SAM 2.1; ``tiny`` and other models that come with the package; a trained folder, a recipe,
-            or the id ``owner/name`` of a repository on the Hub: see :mod:`counterview.inference.zoo`. Not given:
-            :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are.
-        proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. Not given: ``graph``
-            for ``knn``, and what it was trained with for a checkpoint.
-        features: of ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``,
-            ``dinov3``, a Hub id, or a folder. A checkpoint has its own and takes no other.
+            DINOv2-B and SAM 2.1; ``tiny`` or another bundled model; the folder of a trained model, a recipe, or the id
+            ``owner/name`` of a repository on the Hub: see :mod:`counterview.inference.zoo`. By default
+            :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
+        proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. By default ``graph``
+            for ``knn``, and for a checkpoint the proposer that it was trained with.
+        features: for ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``,
+            a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        cache: a folder in which proposals are kept, and found again.
+        cache: a folder in which proposals are stored for the next run.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
         :class:`~counterview.inference.mask_tracker.MaskTracker`.
 
     Raises:
-        ConfigError: an unknown name; the nearest known one is named.
-        CheckpointError: a folder that holds no checkpoint, a damaged one, or a recipe that was not trained.
-        WeightsError: weights that cannot be fetched, or a bundled model that this installation lacks.
+        ConfigError: an unknown name (the error names the nearest one), or an option that the model does not have.
+        CheckpointError: a folder without a checkpoint, a damaged checkpoint, or a recipe that was not trained.
+        WeightsError: weights that cannot be fetched, or a bundled model that is not part of this installation.
         MissingExtraError: an extra that is not installed.
 
     >>> import counterview
@@ -96,7 +96,7 @@ def load_source(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
 ) -> Predictor[Any]:
-    """:func:`load` for a model that was found by :func:`counterview.inference.zoo.resolve`."""
+    """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return load_tracker(source, device)
@@ -111,11 +111,14 @@ def load_take_predictor(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
 ) -> TakePredictor:
-    """Load what predicts whole takes, by name. Arguments and errors as :func:`load`.
+    """Load a predictor for takes by name. Arguments and errors as :func:`load`.
 
     Returns:
-        A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, a
-        :class:`~counterview.inference.takes.FramePredictor` for everything else.
+        A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, otherwise a
+        :class:`~counterview.inference.takes.FramePredictor`.
+
+    >>> load_take_predictor("knn").settings()["matcher"]["name"]
+    'knn'
     """
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
@@ -127,7 +130,7 @@ def load_take_predictor(
 
 
 def load_tracker(source: Source, device: str = "auto") -> MaskTracker:
-    """An LM-EEC by its source."""
+    """Load an LM-EEC from its source. Errors as :func:`load`."""
     from counterview.devices import resolve_device
     from counterview.inference.mask_tracker import MaskTracker
 
@@ -142,7 +145,7 @@ def load_matcher(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
 ) -> ProposalMatcher:
-    """A predictor that chooses among proposals, by its source. Arguments and errors as :func:`load`."""
+    """Load a predictor that chooses among proposals from its source. Arguments and errors as :func:`load`."""
     from counterview.devices import resolve_device
     from counterview.features import load_backbone
     from counterview.inference.matchers import HeadMatcher, KnnMatcher
@@ -151,29 +154,38 @@ def load_matcher(
 
     if source.method == "knn":
         backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
-        chosen = proposals or source.options.get("proposals", "graph")
-        return ProposalMatcher(_proposer(chosen, {}, device, cache), backbone, KnnMatcher())
+        name = proposals or source.options.get("proposals", "graph")
+        return ProposalMatcher(_proposer(name, {}, device, cache), backbone, KnnMatcher())
     head = _head(source)
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
     if features is not None and features != config.backbone:
         raise ConfigError(
             f"the model {source.name} was trained on other features", found=features, expected=config.backbone,
-            fix="Leave --features out.",
+            fix="Leave out --features.",
         )  # fmt: skip
-    is_own = proposals is None or proposals == config.proposer
-    proposer = _proposer(proposals or config.proposer, config.proposer_settings if is_own else {}, device, cache)
-    own = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
-    backbone = own or load_backbone(config.backbone, device=device, **config.backbone_settings)
+    as_trained = proposals is None or proposals == config.proposer
+    proposer = _proposer(proposals or config.proposer, config.proposer_settings if as_trained else {}, device, cache)
+    learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
+    backbone = learned or load_backbone(config.backbone, device=device, **config.backbone_settings)
     return ProposalMatcher(proposer, backbone, matcher)
 
 
-def refuse_options(method: str, **given: object) -> None:
-    """Raise ``ConfigError`` for options that an LM-EEC has no use for."""
-    surplus = [f"--{name}" for name, value in given.items() if value is not None]
+def refuse_options(method: str, **options: object) -> None:
+    """Refuse options that an LM-EEC does not have.
+
+    Args:
+        method: of the model.
+        options: name to value of each option; ``None`` if it was not given.
+
+    Raises:
+        ConfigError: the method is an LM-EEC, and an option was given.
+    """
+    surplus = [f"--{name}" for name, value in options.items() if value is not None]
     if method in TRACKERS and surplus:
         raise ConfigError(
-            f"LM-EEC takes no {' and no '.join(surplus)}", fix="It has no proposals and features of its own to choose."
+            f"LM-EEC takes no {' and no '.join(surplus)}",
+            fix="Leave it out: LM-EEC draws its masks and has no proposals or features to choose.",
         )
 
 

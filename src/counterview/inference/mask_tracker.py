@@ -1,4 +1,4 @@
-"""LM-EEC as a predictor: it draws the mask of an object of one image in another."""
+"""LM-EEC as a predictor: it draws the mask of an object instead of choosing among proposals."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from counterview.proposals.base import Proposals
 
 NOT_A_PROPOSAL = -1
-"""Index of a candidate that the model drew, instead of one of a set."""
+"""Proposal index of a candidate that the model drew."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrackerImage:
-    """An image that LM-EEC's image encoder has seen.
+    """An image after LM-EEC's image encoder.
 
     Attributes:
         image: ``(H, W, 3)`` uint8.
-        encoded: the encoder's result.
+        encoded: the feature maps of the encoder.
     """
 
     image: RgbImage
@@ -42,28 +42,28 @@ class TrackerImage:
 
     @cached_property
     def proposals(self) -> Proposals:
-        """Proposals that a point or a box chooses from; made when they are first needed."""
+        """The ``graph`` proposals that a point or a box chooses from; computed on first use."""
         from counterview.proposals import load_proposer
 
         return load_proposer("graph")(self.image)
 
 
 class MaskTracker:
-    """Draws the mask of an object of one image in another, by LM-EEC.
+    """Draws the mask of an object of one image in another image, by LM-EEC.
 
-    A single pair of images is a clip of one frame: nothing is remembered from pair to pair. :meth:`session` follows
-    objects through a clip, :class:`counterview.inference.takes.ClipPredictor` through a take.
+    A pair of images is a clip of one frame: there is no memory from pair to pair. :meth:`session` follows objects
+    through a clip, :class:`counterview.inference.takes.ClipPredictor` through a take.
 
     Args:
-        model: an LM-EEC.
-        source: where it came from, for the settings.
+        model: an LM-EEC; it is put in eval mode.
+        source: the name that it was loaded by, for the settings.
     """
 
     def __init__(self, model: LMEEC, *, source: str = "") -> None:
         self.model, self.source = model.eval(), source
 
     def settings(self) -> dict[str, Any]:
-        """Source, configuration, and a hash of configuration and weights."""
+        """Source, configuration, and a hash of the weights."""
         from counterview.config import to_dict
 
         return {
@@ -76,7 +76,7 @@ class MaskTracker:
         }
 
     def session(self, frames: int | None = None, stride: int = 1, autocast: torch.dtype | None = None) -> Session:
-        """Follow objects through a clip: see :class:`counterview.lmeec.session.Session`."""
+        """A session that follows objects through a clip. Arguments: see :class:`counterview.lmeec.session.Session`."""
         from counterview.lmeec.session import Session
 
         return Session(self.model, frames, stride, autocast)
@@ -84,7 +84,7 @@ class MaskTracker:
     def encode(
         self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
     ) -> TrackerImage:
-        """Run the image encoder over an image ``(H, W, 3)``. Proposals are not used.
+        """Run the image encoder on an image ``(H, W, 3)``. Proposals are not used.
 
         See :meth:`counterview.Predictor.encode`.
         """
@@ -122,7 +122,7 @@ class MaskTracker:
     ) -> list[Match]:
         """See :meth:`counterview.Predictor.match_encoded`.
 
-        There is one candidate, and its similarity is the IoU that the model expects of its mask.
+        Each match has one candidate; its similarity is the IoU that the model predicts for its mask, in ``[0, 1]``.
         """
         masks, names = name_masks(list(query_masks), names)
         for mask, name in zip(masks, names, strict=True):
@@ -132,7 +132,7 @@ class MaskTracker:
         matches = []
         for name in names:
             result = results[name]
-            expected_iou = min(1.0, max(0.0, result.predicted_iou or 0.0))
-            candidate = Candidate(result.mask_rle, expected_iou, NOT_A_PROPOSAL)
-            matches.append(Match(name, result.mask_rle, expected_iou, result.visibility, (candidate,)))
+            predicted_iou = min(1.0, max(0.0, result.predicted_iou or 0.0))
+            candidate = Candidate(result.mask_rle, predicted_iou, NOT_A_PROPOSAL)
+            matches.append(Match(name, result.mask_rle, predicted_iou, result.visibility, (candidate,)))
         return matches

@@ -1,4 +1,4 @@
-"""How query objects and candidates are compared: one interface, whatever the method."""
+"""Scores of candidates for query objects: nearest neighbour, O-MaMa and tiny-match behind one interface."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class MatchScores:
-    """How Q query objects match N candidates.
+    """Scores of N candidates for Q query objects.
 
     Attributes:
         similarity: ``(Q, N)`` float, cosine.
-        visibility: ``(Q,)`` float, probability that the object can be seen in the target image.
-        notes: for each query object, what the reader should know.
-        score: ``(Q, N)`` float by which candidates are ordered, the largest first: the similarity, or what a re-ranker
-            makes of it.
+        visibility: ``(Q,)`` float, probability that the object is visible in the target image.
+        notes: Q tuples of warnings for the reader.
+        score: ``(Q, N)`` float. Candidates are ordered by it, the largest first: the similarity, or the output of a
+            re-ranker.
     """
 
     similarity: NDArray[np.floating]
@@ -40,34 +40,49 @@ class MatchScores:
 
 
 class Matcher(Protocol):
-    """A method that scores which candidate is the query object.
+    """A method that scores candidates for query objects.
 
     Attributes:
-        name: as :func:`counterview.load` takes it.
+        name: of the method, as in the settings of a predictor.
     """
 
     name: str
 
     def settings(self) -> dict[str, Any]:
-        """Everything that its scores depend on beside its input, as plain values."""
+        """Everything beside the input that the scores depend on, as plain values."""
         ...
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
-        """Descriptors of masks of one image, ``(N, D)``, in the form that :meth:`score` compares."""
+        """Descriptors of N masks ``(H, W)`` of one image, ``(N, D)``, as :meth:`score` compares them.
+
+        Args:
+            backbone: it made the feature map.
+            features: ``(C, h, w)``.
+            masks: N masks at the size of the image.
+        """
         ...
 
     def score(
         self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
-        """Compare query objects with the target's proposals, of which there is at least one."""
+        """Score the N proposals of the target image for Q query objects; N is at least 1.
+
+        Args:
+            backbone: it made the feature maps.
+            query: the encoded query image.
+            query_masks: Q masks ``(H, W)`` at its size.
+            target: the encoded target image.
+        """
         ...
 
 
 class KnnMatcher:
-    """The nearest neighbour by the cosine of object descriptors (O-MaMa's k-NN row), checked both ways.
+    """The nearest neighbour by the cosine of object descriptors (O-MaMa's k-NN row).
+
+    The visibility comes from a cycle check: whether the match of the match is the query object again.
 
     Args:
-        pooling: how a mask becomes an object descriptor.
+        pooling: how features are pooled over a mask.
     """
 
     name = "knn"
@@ -80,13 +95,13 @@ class KnnMatcher:
         return {"pooling": self.pooling}
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
-        """``(N, D)``."""
+        """Object descriptors, ``(N, D)``. See :meth:`Matcher.describe`."""
         return backbone.describe(features, masks, self.pooling)
 
     def score(
         self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
-        """See :class:`Matcher`; visibility by :func:`counterview.baselines.knn.cycle_visibility`."""
+        """See :meth:`Matcher.score`; visibility ``(Q,)`` by :func:`counterview.baselines.knn.cycle_visibility`."""
         from counterview.baselines.knn import cycle_visibility, match_descriptors
 
         queries = self.describe(backbone, query.features, query_masks)
@@ -104,12 +119,12 @@ class KnnMatcher:
 
 
 class HeadMatcher:
-    """A learned head over the backbone's map: O-MaMa's (ICCV 2025), or tiny-match around one.
+    """A learned head over the backbone's feature map: O-MaMa's (ICCV 2025), or tiny-match around one.
 
     Args:
-        model: the head; it knows the backbone and the pooling that it was trained with.
-        source: where it came from, for the settings.
-        device: where it runs; where its weights are if not given.
+        model: the head; it is put in eval mode.
+        source: the name that it was loaded by, for the settings.
+        device: where to move it; it stays where it is by default.
     """
 
     def __init__(self, model: OMaMa | TinyMatch, *, source: str = "", device: str | None = None) -> None:
@@ -118,12 +133,12 @@ class HeadMatcher:
 
     @property
     def omama(self) -> OMaMaConfig:
-        """The configuration of the head."""
+        """The configuration of the O-MaMa head."""
         config = self.model.config
         return config if isinstance(config, OMaMaConfig) else config.omama
 
     def settings(self) -> dict[str, Any]:
-        """The model's configuration, and a hash of its weights."""
+        """Source, configuration, and a hash of the weights."""
         from counterview.config import to_dict
 
         return {"source": self.source, "weights": self.fingerprint(), "config": to_dict(self.model.config)}
@@ -133,7 +148,10 @@ class HeadMatcher:
         return self.model.fingerprint()[:16]
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
-        """``(N, D + C)``: the object, and its context (paper: Mask-Context Encoder)."""
+        """Object and context descriptors, ``(N, D + C)`` (O-MaMa, Mask-Context Encoder). See :meth:`Matcher.describe`.
+
+        D is the width of an object descriptor, C the number of channels of the feature map.
+        """
         from counterview.omama.descriptors import describe_masks
 
         return describe_masks(self.omama.descriptor, backbone, features, masks)
@@ -141,7 +159,7 @@ class HeadMatcher:
     def score(
         self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
-        """See :class:`Matcher`."""
+        """See :meth:`Matcher.score`; scores ``(Q, N)``."""
         from counterview.omama.descriptors import notes_on
         from counterview.omama.model import ImageInput
 

@@ -1,4 +1,4 @@
-"""Pointing at an object: a mask, a point or a box in the query image becomes a query mask."""
+"""Points and boxes on an object of the query image, and the proposals that they select as query masks."""
 
 from __future__ import annotations
 
@@ -11,30 +11,58 @@ from counterview.masks.geometry import box_iou, intersection
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask
 
-MAX_POINT_SHARE = 0.5
-"""A proposal that covers more of the image than this is background, not what somebody points at."""
+MAX_POINT_FRACTION = 0.5
+"""A point does not select a proposal that covers a larger fraction of the image: that is background."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A pixel of the query image, ``x`` to the right and ``y`` down, from the top left corner."""
+    """A pixel of the query image, as :func:`mask_at` takes it.
+
+    Attributes:
+        x_px: column, counted from the left edge.
+        y_px: row, counted from the top edge.
+
+    >>> Point(12, 7.5).check((480, 640))
+    >>> Point(640, 0).check((480, 640))
+    Traceback (most recent call last):
+    counterview.errors.InputError: the point 640,0 is outside the query image; expected x from 0 to 639 and y from ...
+    """
 
     x_px: float
     y_px: float
 
     def check(self, size_hw: tuple[int, int]) -> None:
-        """Raise ``InputError`` if the point lies outside an image of ``size_hw``."""
+        """Check that the point is inside an image of height and width ``size_hw``.
+
+        Raises:
+            InputError: the point is outside.
+        """
         height, width = size_hw
         if not (0 <= self.x_px < width and 0 <= self.y_px < height):
             raise InputError(
-                f"the point {self.x_px:g},{self.y_px:g} lies outside the query image",
+                f"the point {self.x_px:g},{self.y_px:g} is outside the query image",
                 expected=f"x from 0 to {width - 1} and y from 0 to {height - 1}",
             )
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box of the query image by two corners; the second lies outside of it by one pixel."""
+    """A box around an object of the query image, as :func:`mask_at` takes it.
+
+    It covers the pixels ``x1_px <= x < x2_px`` and ``y1_px <= y < y2_px``.
+
+    Attributes:
+        x1_px: left edge.
+        y1_px: top edge.
+        x2_px: right edge, exclusive.
+        y2_px: bottom edge, exclusive.
+
+    >>> Box(10, 20, 60, 80).check((480, 640))
+    >>> Box(10, 20, 10, 80).check((480, 640))
+    Traceback (most recent call last):
+    counterview.errors.InputError: the box 10,20,10,80 is empty; expected X1 < X2 and Y1 < Y2
+    """
 
     x1_px: float
     y1_px: float
@@ -42,7 +70,11 @@ class Box:
     y2_px: float
 
     def check(self, size_hw: tuple[int, int]) -> None:
-        """Raise ``InputError`` if the box is empty or reaches outside an image of ``size_hw``."""
+        """Check that the box is not empty and is inside an image of height and width ``size_hw``.
+
+        Raises:
+            InputError: the box is empty or reaches outside the image.
+        """
         height, width = size_hw
         text = f"the box {self.x1_px:g},{self.y1_px:g},{self.x2_px:g},{self.y2_px:g}"
         if not (self.x1_px < self.x2_px and self.y1_px < self.y2_px):
@@ -55,7 +87,16 @@ class Box:
 
 
 def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> None:
-    """Raise ``MaskError`` if a query mask is empty or of another size than its image."""
+    """Check that a query mask ``(H, W)`` has the size of its image and is not empty.
+
+    Args:
+        mask: the mask.
+        size_hw: height and width of the image in pixels.
+        name: of the object, for the error message.
+
+    Raises:
+        MaskError: the mask is empty or of another size.
+    """
     if mask.size_hw != tuple(size_hw):
         raise MaskError(
             f"the mask {name!r} does not fit the query image",
@@ -64,18 +105,35 @@ def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> N
             fix="Draw the mask on the image at its own size.",
         )
     if mask.is_empty:
-        raise MaskError(f"the mask {name!r} is empty", expected="at least one pixel inside")
+        raise MaskError(f"the mask {name!r} is empty", expected="at least one pixel")
 
 
 def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:
-    """The proposal that a point or a box means.
+    """The proposal that a point or a box selects.
 
-    A point means the best-scored proposal that contains it and is no background; a box means the proposal
-    whose own box overlaps it most, weighted by the share of the proposal that lies inside.
+    A point selects the proposal with the best score among those that contain it and are not background
+    (:data:`MAX_POINT_FRACTION`). A box selects the proposal with the largest product of two numbers: the IoU of its
+    own box with the given box, and the fraction of its pixels inside the given box.
+
+    Args:
+        prompt: a point or a box of the image.
+        proposals: masks ``(H, W)`` of the image.
+
+    Returns:
+        one of the masks, ``(H, W)``.
 
     Raises:
-        InputError: the prompt lies outside the image.
-        ProposalError: no proposal is there.
+        InputError: the prompt is outside the image.
+        ProposalError: no proposal at the point or in the box.
+
+    >>> masks = np.zeros((2, 40, 60), dtype=bool)
+    >>> masks[0, 10:20, 10:20] = masks[1, 5:30, 5:40] = True
+    >>> mug, tray = map(ObjectMask.from_array, masks)
+    >>> proposals = Proposals((40, 60), (mug, tray), np.array([0.9, 0.8]))
+    >>> mask_at(Point(12, 12), proposals) == mug, mask_at(Point(30, 25), proposals) == tray
+    (True, True)
+    >>> mask_at(Box(9, 9, 22, 22), proposals) == mug, mask_at(Box(4, 4, 42, 30), proposals) == tray
+    (True, True)
     """
     prompt.check(proposals.size_hw)
     masks = proposals.masks
@@ -86,8 +144,8 @@ def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:
         best = None
         for index, mask in enumerate(masks):
             inside = np.searchsorted(np.cumsum(mask.runs), pixel, side="right")[0] % 2 == 1
-            fits = inside and mask.area <= MAX_POINT_SHARE * height * width
-            if fits and (best is None or proposals.scores[index] > proposals.scores[best]):
+            eligible = inside and mask.area <= MAX_POINT_FRACTION * height * width
+            if eligible and (best is None or proposals.scores[index] > proposals.scores[best]):
                 best = index
         if best is None:
             raise ProposalError(
@@ -101,14 +159,14 @@ def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:
     overlap = box_iou(np.array([[x1, y1, x2 - x1, y2 - y1]]), proposals.boxes_xywh)[0]
     window = np.zeros((height, width), dtype=np.bool_)
     window[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
-    frame = ObjectMask.from_array(window)
-    value = np.array(
+    box_mask = ObjectMask.from_array(window)
+    values = np.array(
         [
-            overlap[i] * intersection(mask, frame) / mask.area if overlap[i] > 0 and mask.area else 0.0
+            overlap[i] * intersection(mask, box_mask) / mask.area if overlap[i] > 0 and mask.area else 0.0
             for i, mask in enumerate(masks)
         ]
     )
-    best = int(value.argmax())
-    if value[best] <= 0:
-        raise ProposalError("no proposal lies in the box", fix="Give a larger box or a mask.")
+    best = int(values.argmax())
+    if values[best] <= 0:
+        raise ProposalError("no proposal is in the box", fix="Give a larger box or a mask.")
     return masks[best]

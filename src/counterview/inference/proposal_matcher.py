@@ -1,4 +1,4 @@
-"""Propose, describe, match: a predictor that chooses among candidate masks (k-NN, O-MaMa, tiny-match)."""
+"""A predictor that chooses among candidate masks: k-NN, O-MaMa and tiny-match."""
 
 from __future__ import annotations
 
@@ -21,9 +21,21 @@ class ProposalMatcher:
     """Finds objects of a query image among the proposals of a target image.
 
     Args:
-        proposer: makes candidate masks.
-        backbone: makes feature maps and descriptors.
-        matcher: compares query objects with candidates.
+        proposer: makes the candidate masks of an image.
+        backbone: makes its feature map.
+        matcher: describes masks, and scores candidates for query objects.
+
+    >>> import counterview
+    >>> import numpy as np
+    >>> image = np.full((60, 80, 3), 90, dtype=np.uint8)
+    >>> image[10:30, 10:30], image[25:50, 45:70] = (200, 30, 30), (30, 60, 200)
+    >>> red, blue = (image == (200, 30, 30)).all(-1), (image == (30, 60, 200)).all(-1)
+    >>> mirrored = np.ascontiguousarray(image[:, ::-1])
+    >>> matches = counterview.load("knn").match(image, {"red": red, "blue": blue}, mirrored)
+    >>> [(match.name, match.mask_rle.box_xywh, match.similarity > 0.9) for match in matches]
+    [('red', (50, 10, 20, 20), True), ('blue', (10, 25, 25, 25), True)]
+    >>> matches[0].mask.shape
+    (60, 80)
     """
 
     def __init__(self, proposer: Proposer, backbone: Backbone, matcher: Matcher) -> None:
@@ -42,7 +54,7 @@ class ProposalMatcher:
     def encode(
         self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
     ) -> ImageEncoding:
-        """Propose and describe, once an image ``(H, W, 3)``. See :meth:`counterview.Predictor.encode`."""
+        """Propose and describe the masks of an image ``(H, W, 3)``. See :meth:`counterview.Predictor.encode`."""
         rgb = as_rgb(image)
         candidates = self.proposer(rgb, name) if proposals is None else proposals
         size = (rgb.shape[0], rgb.shape[1])
@@ -83,7 +95,7 @@ class ProposalMatcher:
         """See :meth:`counterview.Predictor.match_encoded`."""
         masks, names = name_masks(list(query_masks), names)
         if top_k < 1:
-            raise InputError("at least one candidate must be asked for", found=top_k)
+            raise InputError("top_k is at least 1", found=top_k)
         for mask, name in zip(masks, names, strict=True):
             check_query_mask(mask, query.size_hw, name)
         if not target.proposals.masks:

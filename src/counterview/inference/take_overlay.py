@@ -1,8 +1,7 @@
-"""What a model answers over a whole take, scored object by object, and drawn frame by frame."""
+"""Predictions for a take, scored by object and drawn frame by frame."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +13,23 @@ from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, Scorer, Totals
 from counterview.inference.takes import Prediction, TakePredictor
 from counterview.masks.draw import FAINT, PALETTE, overlay, side_by_side
-from counterview.masks.geometry import resize_mask
+from counterview.masks.geometry import iou, resize_mask
 from counterview.types import ObjectMask, RgbImage
 
 TRUTH = "#ffffff"
-"""Colour of the outline of what was annotated."""
+"""Colour of the outlines of the annotation."""
 
 
 @dataclass(frozen=True)
-class TakeAnswers:
-    """A model's answers over one ego and one exo camera of a take.
+class ScoredTake:
+    """Predictions between one ego and one exo camera of a take, with their scores.
 
     Attributes:
-        take: where images and masks come from.
+        take: the take.
         ego: the ego camera.
         exo: the exo camera.
-        frames: answers by frame number, both directions.
-        scorer: the answers, scored by the official protocol, of both directions.
+        frames: frame number to predictions, both directions.
+        scorers: direction to scores by the official protocol.
     """
 
     take: Take
@@ -40,14 +39,14 @@ class TakeAnswers:
     scorers: dict[Direction, Scorer]
 
     def by_object(self, direction: Direction) -> dict[str, float]:
-        """Mean IoU of each object over the frames in which it can be seen; objects that never can are left out."""
+        """Mean IoU of each object over the frames in which it is visible; without objects that never are."""
         table = self.scorers[direction].table
-        seen = table["gt_visible"]
+        visible = table["gt_visible"]
         names = table["object"]
         return {
-            name: float(np.mean(table["iou"][seen & (names == name)]))
+            name: float(np.mean(table["iou"][visible & (names == name)]))
             for name in self.take.objects
-            if (seen & (names == name)).any()
+            if (visible & (names == name)).any()
         }
 
     def totals(self, direction: Direction) -> Totals:
@@ -55,63 +54,73 @@ class TakeAnswers:
         return self.scorers[direction].totals()
 
 
-def answer_take(predictor: TakePredictor, take: Take, exo: str | None = None) -> TakeAnswers:
-    """Ask a model for every annotated object of a take, in both directions between two cameras.
+def predict_take(predictor: TakePredictor, take: Take, exo: str | None = None) -> ScoredTake:
+    """Predict every annotated object of a take in both directions between two cameras, and score the predictions.
 
     Args:
         predictor: the model.
         take: the take.
-        exo: which exo camera; the first if not given.
+        exo: the exo camera; the first one by default.
     """
-    ego, other = take.ego_cameras[0], exo or take.exo_cameras[0]
+    ego, exo = take.ego_cameras[0], exo or take.exo_cameras[0]
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in DIRECTIONS:
         for pair in pairs_of_take(take, direction, targets="annotated"):
-            if {pair.query_camera, pair.target_camera} == {ego, other}:
+            if {pair.query_camera, pair.target_camera} == {ego, exo}:
                 wanted[pair.frame].append((direction, pair))
     scorers = {direction: Scorer("official") for direction in DIRECTIONS}
     frames: dict[int, list[Prediction]] = {}
-    for number, answers in predictor.predict(take, dict(sorted(wanted.items()))):
-        frames[number] = answers
-        for answer in answers:
-            pair = answer.pair
+    for number, predictions in predictor.predict(take, dict(sorted(wanted.items()))):
+        frames[number] = predictions
+        for prediction in predictions:
+            pair = prediction.pair
             truth = take.mask(pair.object, pair.target_camera, number)
-            scorers[answer.direction].add(
+            scorers[prediction.direction].add(
                 take.uid, pair.object, pair.query_camera, pair.target_camera, number,
-                gt=truth, pred=answer.mask, confidence=answer.confidence,
+                gt=truth, pred=prediction.mask, confidence=prediction.confidence,
             )  # fmt: skip
-    return TakeAnswers(take, ego, other, frames, scorers)
+    return ScoredTake(take, ego, exo, frames, scorers)
 
 
-def draw_answers(
-    answers: TakeAnswers, direction: Direction, numbers: Sequence[int] | None = None
+def draw_predictions(
+    scored: ScoredTake, direction: Direction, numbers: Sequence[int] | None = None
 ) -> Iterator[RgbImage]:
-    """Frame by frame, the query with the objects that were given, and the target with what was found.
+    """Draw each frame: the query image with the query masks, and beside it the target image with the predictions.
 
-    Every object keeps its colour. White lines are the annotation; a grey line is an answer that the model itself
-    holds for not visible.
+    Every object has one colour in all frames. White outlines are the annotation; a grey outline is a prediction with a
+    confidence of at most 0.5, that is, not visible.
+
+    Args:
+        scored: the predictions.
+        direction: which of the two.
+        numbers: frame numbers; all frames by default.
+
+    Yields:
+        one image a frame, ``(h, w, 3)`` uint8.
     """
-    take = answers.take
-    cameras = (answers.ego, answers.exo) if direction == "ego2exo" else (answers.exo, answers.ego)
+    take = scored.take
+    cameras = (scored.ego, scored.exo) if direction == "ego2exo" else (scored.exo, scored.ego)
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(take.objects)}
-    for number in answers.frames if numbers is None else numbers:
-        found = [a for a in answers.frames[number] if a.direction == direction]
+    for number in scored.frames if numbers is None else numbers:
+        predictions = [p for p in scored.frames[number] if p.direction == direction]
         query, target = (take.frame(camera, number) for camera in cameras)
-        given = {a.pair.object: take.mask(a.pair.object, cameras[0], number) for a in found}
-        shown = {name: _fit(mask, query) for name, mask in given.items() if mask is not None}
-        left = overlay(query, list(shown.values()), labels=list(shown), colors=[colours[n] for n in shown])
-        sure = [a for a in found if a.confidence > CONFIDENCE_THRESHOLD]
-        unsure = [_fit(a.mask, target) for a in found if a.confidence <= CONFIDENCE_THRESHOLD]
+        annotated = {p.pair.object: take.mask(p.pair.object, cameras[0], number) for p in predictions}
+        query_masks = {name: _fit(mask, query) for name, mask in annotated.items() if mask is not None}
+        left = overlay(
+            query, list(query_masks.values()), labels=list(query_masks), colors=[colours[n] for n in query_masks]
+        )
+        visible = [p for p in predictions if p.confidence > CONFIDENCE_THRESHOLD]
+        hidden = [_fit(p.mask, target) for p in predictions if p.confidence <= CONFIDENCE_THRESHOLD]
         right = overlay(
             target,
-            [_fit(a.mask, target) for a in sure],
-            labels=[_label(take, a) for a in sure],
-            colors=[colours[a.pair.object] for a in sure],
+            [_fit(p.mask, target) for p in visible],
+            labels=[_label(take, p) for p in visible],
+            colors=[colours[p.pair.object] for p in visible],
         )
-        right = overlay(right, unsure, colors=[FAINT] * len(unsure), opacity=0.0, thickness_px=1)
-        truths = [take.mask(a.pair.object, cameras[1], number) for a in found]
-        lines = [_fit(mask, target) for mask in truths if mask is not None]
-        right = overlay(right, lines, colors=[TRUTH] * len(lines), opacity=0.0, thickness_px=1)
+        right = overlay(right, hidden, colors=[FAINT] * len(hidden), opacity=0.0, thickness_px=1)
+        truths = [take.mask(p.pair.object, cameras[1], number) for p in predictions]
+        outlines = [_fit(mask, target) for mask in truths if mask is not None]
+        right = overlay(right, outlines, colors=[TRUTH] * len(outlines), opacity=0.0, thickness_px=1)
         yield side_by_side(left, right)
 
 
@@ -119,11 +128,10 @@ def _fit(mask: ObjectMask, image: RgbImage) -> ObjectMask:
     return resize_mask(mask, (image.shape[0], image.shape[1]))
 
 
-def _label(take: Take, answer: Prediction) -> str:
-    truth = take.mask(answer.pair.object, answer.pair.target_camera, answer.pair.frame)
+def _label(take: Take, prediction: Prediction) -> str:
+    """The name of the object with the IoU of its prediction, or ``absent`` if the annotation has no mask."""
+    pair = prediction.pair
+    truth = take.mask(pair.object, pair.target_camera, pair.frame)
     if truth is None:
-        return f"{answer.pair.object} absent"
-    from counterview.masks.geometry import iou
-
-    value = iou(resize_mask(truth, answer.mask.size_hw), answer.mask)
-    return f"{answer.pair.object} {0.0 if math.isnan(value) else value:.2f}"
+        return f"{pair.object} absent"
+    return f"{pair.object} {iou(resize_mask(truth, prediction.mask.size_hw), prediction.mask):.2f}"

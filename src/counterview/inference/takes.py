@@ -1,4 +1,4 @@
-"""Predictions for a take: every method behind one protocol, frame by frame or over the clip."""
+"""Predictions for takes: frame by frame, or with the memory of LM-EEC over the clip."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted for one object, pair of cameras and frame.
+    """The prediction for one object in one frame and pair of cameras.
 
     Attributes:
-        direction: from which view to which.
-        pair: the object, cameras and frame.
-        mask: at the official size.
-        confidence: probability that the object is visible; above 0.5 counts as visible.
-        note: why the mask is empty, where it had to be.
+        direction: ego to exo or exo to ego.
+        pair: the object, the cameras and the frame.
+        mask: the predicted mask, at the official size of the target camera.
+        confidence: probability that the object is visible, in ``[0, 1]``; above 0.5 counts as visible.
+        note: why the mask is empty although the model did not say so, or the warnings of the match; ``None`` if there
+            is nothing to report.
     """
 
     direction: Direction
@@ -50,27 +51,35 @@ class Prediction:
 
 
 class TakePredictor(Protocol):
-    """Predicts one take. :class:`FramePredictor` goes frame by frame; others may need the frames in order."""
+    """Predicts takes: :class:`FramePredictor` frame by frame, :class:`ClipPredictor` with memory."""
 
     restartable: bool
-    """Whether an interrupted take can continue where it was; if not, it is predicted from its beginning."""
+    """Whether an interrupted take can be resumed in the middle; otherwise it is predicted from its first frame."""
 
     def settings(self) -> dict[str, Any]:
-        """Everything that predictions depend on beside the data."""
+        """Everything beside the data that predictions depend on, as plain values."""
         ...
 
     def predict(
         self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """Yield the predictions of each frame of ``wanted``, in order, one for each pair."""
+        """Predict a take.
+
+        Args:
+            take: the take.
+            wanted: frame number to the pairs to predict, each with its direction.
+
+        Yields:
+            frame number and predictions, one for each pair; the frames in ascending order.
+        """
         ...
 
 
 class FramePredictor:
-    """A predictor for pairs of images over a take, each frame by itself.
+    """Predicts each frame of a take on its own, with a predictor for pairs of images.
 
     Args:
-        predictor: encodes and matches.
+        predictor: encodes each image once a frame, and matches.
     """
 
     restartable = True
@@ -79,13 +88,13 @@ class FramePredictor:
         self.predictor = predictor
 
     def settings(self) -> dict[str, Any]:
-        """Settings of the predictor."""
+        """The settings of the predictor."""
         return self.predictor.settings()
 
     def predict(
         self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """See :class:`TakePredictor`."""
+        """See :meth:`TakePredictor.predict`."""
         for frame in sorted(wanted):
             encodings: dict[str, Encoding | str] = {}
             groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
@@ -100,7 +109,7 @@ class FramePredictor:
             yield frame, results
 
     def _encode(self, take: Take, camera: str, frame: int) -> Encoding | str:
-        """The encoded image, or why there is none."""
+        """The encoded image, or the reason why it is not available."""
         try:
             image = take.frame(camera, frame)
             encoding: Encoding = self.predictor.encode(image, self._stored_proposals(take, camera, frame, image))
@@ -110,7 +119,7 @@ class FramePredictor:
             return f"the image of {camera} is not available"
 
     def _stored_proposals(self, take: Take, camera: str, frame: int, image: RgbImage) -> Proposals | None:
-        """Proposals of a folder are below it as images are in the prepared layout: ``take uid/camera/frame``."""
+        """Proposals of the proposer ``folder``, from ``TAKE UID/CAMERA/FRAME``; ``None`` for other proposers."""
         if not isinstance(self.predictor, ProposalMatcher) or self.predictor.proposer.name != "folder":
             return None
         folder = safe_join(self.predictor.proposer.settings()["path"], take.uid, camera)
@@ -124,7 +133,7 @@ class FramePredictor:
         query: Encoding | str,
         target: Encoding | str,
     ) -> list[Prediction]:
-        """Predictions for pairs of one frame and two cameras: those without a mask first."""
+        """Predictions for the pairs of one frame and two cameras; empty ones come first."""
         size = prediction_size(take, pairs[0].target_camera, None if isinstance(target, str) else target.size_hw)
 
         def without_mask(pair: FramePair, problem: str) -> Prediction:
@@ -133,11 +142,11 @@ class FramePredictor:
         if isinstance(query, str) or isinstance(target, str):
             problem = query if isinstance(query, str) else str(target)
             return [without_mask(pair, problem) for pair in pairs]
-        empty, masks, matched = [], [], []
+        empty, masks, pairs_to_match = [], [], []
         for pair in pairs:
             try:
                 masks.append(query_mask(take, pair, query.size_hw))
-                matched.append(pair)
+                pairs_to_match.append(pair)
             except MaskError as error:
                 empty.append(without_mask(pair, error.problem))
         if not masks:
@@ -146,31 +155,31 @@ class FramePredictor:
         try:
             matches = self.predictor.match_encoded(query, masks, target, names=names, top_k=1)
         except ProposalError as error:
-            return [*empty, *(without_mask(pair, error.problem) for pair in matched)]
+            return [*empty, *(without_mask(pair, error.problem) for pair in pairs_to_match)]
         return empty + [
             Prediction(
                 direction, pair, resize_mask(match.mask_rle, size), match.visibility, "; ".join(match.notes) or None
             )
-            for pair, match in zip(matched, matches, strict=True)
+            for pair, match in zip(pairs_to_match, matches, strict=True)
         ]
 
 
 class ClipPredictor:
-    """Follows all objects of a take through both directions, every image encoded once.
+    """Follows all objects of a take in both directions, with the memory of LM-EEC; every image is encoded once.
 
     Args:
-        model: in eval mode.
+        model: an LM-EEC; it is put in eval mode.
         autocast: ``torch.bfloat16`` or ``torch.float16`` to compute in half precision.
     """
 
-    restartable = False  # what is predicted for a frame depends on all frames before it
+    restartable = False  # a prediction depends on all earlier frames
 
     def __init__(self, model: LMEEC, autocast: torch.dtype | None = None) -> None:
         self.model = model.eval()
         self.autocast = autocast
 
     def settings(self) -> dict[str, Any]:
-        """The model's configuration, a hash of its weights, and the precision."""
+        """Configuration, a hash of the weights, and precision."""
         from counterview.config import to_dict
 
         return {
@@ -183,28 +192,36 @@ class ClipPredictor:
     def predict(
         self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """See :class:`TakePredictor`."""
+        """See :meth:`TakePredictor.predict`."""
         from counterview.lmeec.inference import predict_take
 
-        for frame, answers in predict_take(self.model, take, wanted, autocast=self.autocast):
-            results = []
-            for answer in answers:
-                result = answer.result
-                found = None if result is None else result.mask_rle.size_hw
-                size = prediction_size(take, answer.pair.target_camera, found)
+        for frame, outputs in predict_take(self.model, take, wanted, autocast=self.autocast):
+            predictions = []
+            for output in outputs:
+                result = output.result
+                image_hw = None if result is None else result.mask_rle.size_hw
+                size = prediction_size(take, output.pair.target_camera, image_hw)
                 mask = ObjectMask.empty(size) if result is None else resize_mask(result.mask_rle, size)
                 confidence = 0.0 if result is None else result.visibility
-                results.append(Prediction(answer.direction, answer.pair, mask, confidence, answer.note))
-            yield frame, results
+                predictions.append(Prediction(output.direction, output.pair, mask, confidence, output.note))
+            yield frame, predictions
 
 
 def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectMask:
-    """The query object's mask at the size of the image, which may be smaller than the annotation.
+    """The annotated mask of the query object, resized to its image, which may be smaller than the annotation.
 
-    A mask that vanishes when it is made smaller keeps one pixel, at its centroid.
+    A mask of which no pixel is left after resizing is replaced by one pixel at its centroid.
+
+    Args:
+        take: the take.
+        pair: object, query camera and frame.
+        size_hw: height and width of the query image in pixels.
+
+    Returns:
+        a mask of ``size_hw`` with at least one pixel.
 
     Raises:
-        MaskError: there is none, it is malformed, or it has no pixel.
+        MaskError: the mask is missing, malformed or empty.
     """
     mask = take.mask(pair.object, pair.query_camera, pair.frame)
     if mask is None or mask.is_empty:
@@ -219,7 +236,17 @@ def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectM
 
 
 def prediction_size(take: Take, camera: str, image_hw: tuple[int, int] | None) -> tuple[int, int]:
-    """The official size of a prediction for a camera: its masks' size, or its image's, with longer side 480."""
+    """The official size of predictions for a camera: that of its annotated masks, scaled to a longer side of 480.
+
+    Args:
+        take: the take.
+        camera: the target camera.
+        image_hw: height and width of its image in pixels, used if the camera has no annotated mask; without it the
+            prediction is 480 square.
+
+    Returns:
+        height and width in pixels.
+    """
     try:
         return fit_longest_side(take.native_size(camera), LONGEST_SIDE_PX)
     except AnnotationError:

@@ -1,16 +1,16 @@
-"""From the name of a model to its source: the same names in Python and in every command.
+"""Names of models and their sources. The names are the same in Python and in all commands.
 
 =======================  =======================================================================================
 ``knn``                  nearest neighbour, no weights
 ``base``                 nearest neighbour on DINOv2-B features with SAM 2.1 proposals, both from the Hub
-``tiny``, ``tiny-…``     a model that comes with the package (:mod:`counterview.inference.bundled`)
-a folder                 a trained model, or the run that left one
-a recipe                 its file, or its name below ``recipes/`` such as ``omama/main-ego2exo``: the folder
-                         ``runs/NAME/model`` that it was trained to. A recipe of nearest neighbour needs no training
+``tiny``, ``tiny-…``     a bundled model (:mod:`counterview.inference.bundled`)
+a folder                 a trained model, or the folder of a training run
+a recipe                 its file, or its name below ``recipes/``, for example ``omama/main-ego2exo``: the model in
+                         ``runs/NAME/model``, where training puts it. A recipe of nearest neighbour needs no training
 ``owner/name``           a repository on the Hub
 =======================  =======================================================================================
 
-They are tried in this order; a folder with the name of a bundled model is given as ``./tiny``.
+They are tried in this order. A folder that has the name of a bundled model is written ``./tiny``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from counterview.inference import bundled
 from counterview.media.files import safe_join
 
 Method = Literal["knn", "omama", "tiny-match", "lmeec", "tiny-follow"]
-"""What a model is; the names of its ``config.json``."""
+"""Methods, as ``config.json`` of a model names them; ``knn`` has no ``config.json``."""
 TRACKERS = ("lmeec", "tiny-follow")
-"""Methods that draw masks; the others choose among proposals."""
+"""Methods that draw masks. The others choose among proposals."""
 
 BASE = {"features": "dinov2-base-reg", "proposals": "sam2"}
-"""The features and proposals of ``base``."""
+"""Features and proposals of ``base``."""
 RUNS = Path("runs")
-"""Where ``counterview train`` puts runs if it is not told."""
-WITHOUT_NETWORK = "Without a network `--model knn` runs, and so do bundled models and folders."
+"""Default folder of the runs of ``counterview train``."""
+WITHOUT_NETWORK = "`--model knn`, bundled models and folders work without a network."
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Source:
     """Where a model comes from.
 
     Attributes:
-        name: as it was asked for, or its full name for a bundled one.
-        method: what it is.
-        folder: of the weights; ``None`` where there are none.
+        name: as the user wrote it; the full name of a bundled model.
+        method: the method.
+        folder: the folder of the weights; ``None`` if the method has no weights.
         options: features and proposals that the name implies.
         settings: the ``model`` part of a recipe that needs no training.
     """
@@ -58,12 +58,21 @@ class Source:
 
 
 def resolve(model: str | os.PathLike[str]) -> Source:
-    """Find a model by name; see the module's text. Nothing is loaded; a Hub id is fetched.
+    """Find the source of a model by its name; the docstring of this module lists the names.
+
+    No weights are loaded; the repository of a Hub id is fetched.
 
     Raises:
-        ConfigError: nothing of that name; the nearest known one is named.
+        ConfigError: an unknown name; the error names the nearest one.
         CheckpointError: a folder without a model, a damaged bundled file, or a recipe that was not trained.
-        WeightsError: a bundled model that this installation lacks, or a repository that cannot be fetched.
+        WeightsError: a bundled model that is not part of this installation, or a repository that cannot be fetched.
+
+    >>> source = resolve("base")
+    >>> source.method, source.options["features"], source.options["proposals"]
+    ('knn', 'dinov2-base-reg', 'sam2')
+    >>> resolve("bse")
+    Traceback (most recent call last):
+    counterview.errors.ConfigError: there is no model 'bse'; ... Did you mean 'base'?
     """
     name = os.fspath(model)
     if name == "knn":
@@ -80,25 +89,25 @@ def resolve(model: str | os.PathLike[str]) -> Source:
     if recipe is not None:
         return _trained(name, recipe)
     if path.suffix in (".yaml", ".yml"):
-        raise ConfigError("no such recipe", path=name, fix=_known_recipes(name))
+        raise ConfigError("no such recipe", path=name, fix=_nearest_recipe(name))
     if name.count("/") == 1 and not path.is_absolute() and not name.startswith((".", "~")):
         from counterview.hub import fetch_folder
 
         fetched = fetch_folder(name, ("config.json", "*.safetensors", "README.md"), WITHOUT_NETWORK)
         return Source(name, method_of(fetched), fetched)
-    known = ["knn", "base", *bundled.ALIASES, *bundled.BUNDLED]
+    names = ["knn", "base", *bundled.ALIASES, *bundled.BUNDLED]
     raise ConfigError(
         f"there is no model {name!r}",
         expected="knn, base, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
-        fix=nearest(name, known).capitalize(),
+        fix=nearest(name, names).capitalize(),
     )
 
 
 def method_of(folder: str | os.PathLike[str]) -> Method:
-    """Which method a checkpoint folder holds, whatever version wrote it.
+    """The method of the model in a checkpoint folder, written by this or an earlier version.
 
     Raises:
-        CheckpointError: not a checkpoint, or of a method that this version does not know.
+        CheckpointError: not a checkpoint, or a method that this version does not have.
     """
     from counterview.nn.checkpoint import read_header
     from counterview.tiny.legacy import current_header
@@ -112,7 +121,7 @@ def method_of(folder: str | os.PathLike[str]) -> Method:
 
 def _folder(name: str, path: Path) -> Source:
     if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
-        path = path / "model"  # what a training run leaves
+        path = path / "model"  # the folder of a training run
     return Source(name, method_of(path), path)
 
 
@@ -120,16 +129,16 @@ def _folder(name: str, path: Path) -> Source:
 
 
 def recipes_root() -> Path | None:
-    """The folder of recipes: ``recipes/`` here, in the source tree, or in the installed package; ``None`` without."""
+    """The folder of recipes: in the working directory, the source tree or the package; ``None`` if there is none."""
     package = Path(__file__).resolve().parents[1]
-    for place in (Path("recipes"), package.parents[1] / "recipes", package / "recipes"):
-        if any((place / kind).is_dir() for kind in ("omama", "lmeec", "tabletop")):
-            return place
+    for folder in (Path("recipes"), package.parents[1] / "recipes", package / "recipes"):
+        if any((folder / kind).is_dir() for kind in ("omama", "lmeec", "tabletop")):
+            return folder
     return None
 
 
 def find_recipe(name: str) -> Path | None:
-    """The file of a recipe, by its path or by its name below the folder of recipes; ``None`` if there is none."""
+    """The file of a recipe, by its path or by its name below the folder of recipes; ``None`` if it does not exist."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
@@ -137,13 +146,13 @@ def find_recipe(name: str) -> Path | None:
     if root is None or path.is_absolute():
         return None
     try:
-        place = safe_join(root, path.as_posix().removesuffix(".yaml") + ".yaml")
+        file = safe_join(root, path.as_posix().removesuffix(".yaml") + ".yaml")
     except PathError:
         return None
-    return place if place.is_file() else None
+    return file if file.is_file() else None
 
 
-def _known_recipes(name: str) -> str:
+def _nearest_recipe(name: str) -> str:
     root = recipes_root()
     names = (
         [] if root is None else [p.relative_to(root).with_suffix("").as_posix() for p in sorted(root.rglob("*.yaml"))]
@@ -152,7 +161,11 @@ def _known_recipes(name: str) -> str:
 
 
 def run_folder(recipe: Path) -> Path:
-    """Where ``counterview train RECIPE`` puts its run if it is not told."""
+    """Default folder of the run of ``counterview train RECIPE``.
+
+    >>> run_folder(Path("recipes/omama/main-ego2exo.yaml")).as_posix()
+    'runs/main-ego2exo'
+    """
     return RUNS / recipe.stem
 
 
@@ -171,6 +184,6 @@ def _trained(name: str, recipe: Path) -> Source:
             f"the recipe {name} has not been trained here",
             path=run / "model",
             expected="config.json and model.safetensors",
-            fix=f"Run `counterview train {recipe}`, or give the folder that it was trained to.",
+            fix=f"Run `counterview train {recipe}`, or give the folder of its run.",
         )
     return Source(name, method_of(run / "model"), run / "model")
