@@ -11,6 +11,7 @@ from counterview.features import pooling
 from counterview.features.backbone import load_backbone
 from counterview.features.base import Backbone
 from counterview.features.classical import Classical, ClassicalConfig
+from counterview.masks.lattice import lattice_runs
 from counterview.types import ObjectMask
 
 COLOURS = ((200, 40, 40), (40, 160, 60), (40, 60, 190), (210, 180, 40), (120, 40, 150))
@@ -135,7 +136,7 @@ def test_regions_are_those_of_a_plain_computation():
     one = np.zeros((50, 70), dtype=bool)
     one[0, 69] = True
     masks.append(one)
-    runs = pooling.lattice_runs([ObjectMask.from_array(m) for m in masks], (50, 70), (50, 70))
+    runs = lattice_runs([ObjectMask.from_array(m) for m in masks], (50, 70), (50, 70))
     inside, around = (painted(r, (50, 70)) for r in module._inside_and_around(runs, (50, 70)))
     for mask, deep, ring in zip(masks, inside, around, strict=True):
         width = max(3, round(module.RING * np.sqrt(mask.sum())))
@@ -234,10 +235,10 @@ def test_refuses_what_does_not_fit(classical):
 
 
 def test_surroundings_are_a_quarter_of_the_objects_size():
-    runs = pooling.lattice_runs([square(10, 10, 40)], (70, 70), (70, 70))
+    runs = lattice_runs([square(10, 10, 40)], (70, 70), (70, 70))
     ring = painted(module._inside_and_around(runs, (70, 70))[1], (70, 70))[0]
     assert ring[30, :].nonzero()[0].tolist() == [*range(0, 10), *range(50, 60)]  # 10 pixels of 40
-    runs = pooling.lattice_runs([square(30, 30, 4)], (70, 70), (70, 70))
+    runs = lattice_runs([square(30, 30, 4)], (70, 70), (70, 70))
     ring = painted(module._inside_and_around(runs, (70, 70))[1], (70, 70))[0]
     assert ring[31, :].nonzero()[0].tolist() == [27, 28, 29, 34, 35, 36]  # at least 3
 

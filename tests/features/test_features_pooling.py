@@ -17,12 +17,10 @@ from counterview.features.pooling import (
     centroid_weights,
     describe,
     grid_boxes,
-    lattice_runs,
     mask_boxes,
     mask_weights,
     missed_masks,
     upsampling_matrix,
-    with_centres,
 )
 from counterview.masks.geometry import resize_nearest
 from counterview.types import ObjectMask
@@ -123,18 +121,6 @@ def test_pooling_is_upsample_and_average(seed, image_hw, cells_hw, size):
     np.testing.assert_allclose(
         describe(features, encoded, "box_max"), torch.stack([c.amax(1) for c in crops]), atol=1e-12
     )
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**31), image_hw=pairs, points_hw=pairs)
-def test_runs_on_the_lattice_are_the_nearest_neighbour_resize(seed, image_hw, points_hw):
-    _, masks = random_case(seed, image_hw, (2, 2), (8, 8))
-    runs = lattice_runs([ObjectMask.from_array(m) for m in masks], image_hw, points_hw)
-    painted = np.zeros((len(masks), *points_hw), dtype=int)
-    for owner, column, top, bottom in zip(runs.owner, runs.column, runs.top, runs.bottom, strict=True):
-        painted[owner, top:bottom, column] += 1
-    np.testing.assert_array_equal(painted, [resize_nearest(m, points_hw) for m in masks])
-    np.testing.assert_array_equal(runs.points(), painted.sum((1, 2)))
 
 
 @pytest.mark.parametrize(("cells", "points"), [(1, 1), (1, 9), (38, 133), (68, 238), (50, 175), (7, 3), (5, 5)])
@@ -243,11 +229,3 @@ def test_centroids_are_measured_from_pixel_edges():
     weights = centroid_weights(grid, [ObjectMask.from_array(m) for m in mask])
     assert np.argwhere(weights[0]).tolist() == [[3, 5]]
     assert np.argwhere(weights[1]).tolist() == [[3, 7]]
-    # On a lattice of every third pixel, neither mask has a point: each gets the one whose cell holds its centroid.
-    runs = lattice_runs([ObjectMask.from_array(m) for m in mask], (8, 10), (2, 2))
-    assert runs.points().tolist() == [0, 0]
-    centred = with_centres(runs, [ObjectMask.from_array(m) for m in mask], (8, 10), (2, 2))
-    assert centred.points().tolist() == [1, 1]
-    assert centred.owner.tolist() == [0, 1]
-    # Columns of 5 pixels, rows of 4: (x, y) of the centroids are (5.0, 3.5) and (7.5, 3.0).
-    assert list(zip(centred.column, centred.top, strict=True)) == [(1, 0), (1, 0)]

@@ -31,8 +31,8 @@ from scipy import sparse
 
 from counterview.errors import ConfigError
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
-from counterview.features.pooling import Runs, lattice_runs, with_centres
 from counterview.features.pooling import describe as pool_map
+from counterview.masks.lattice import Runs, lattice_runs, with_centres
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:

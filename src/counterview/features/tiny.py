@@ -34,6 +34,7 @@ from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.colour import LENGTH, histograms, lab_bins
 from counterview.features.object_crops import ObjectCropNet, cut
+from counterview.masks.lattice import lattice_runs, with_centres
 from counterview.nn.checkpoint import weights_fingerprint
 from counterview.nn.layers import ResidualBlock, conv
 from counterview.types import ObjectMask, RgbImage, as_rgb
@@ -291,9 +292,9 @@ def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_
         MaskError: a mask of another size.
     """
     size = (input_hw[0] // HALF, input_hw[1] // HALF)
-    runs = pooling.lattice_runs(masks, image_hw, size)
+    runs = lattice_runs(masks, image_hw, size)
     if fallback == "centre":
-        runs = pooling.with_centres(runs, masks, image_hw, size)
+        runs = with_centres(runs, masks, image_hw, size)
     steps = np.zeros((len(masks), size[0] + 1, size[1]), dtype=np.int8)
     np.add.at(steps, (runs.owner, runs.top, runs.column), 1)
     np.subtract.at(steps, (runs.owner, runs.bottom, runs.column), 1)
