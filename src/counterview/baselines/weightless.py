@@ -51,10 +51,10 @@ def nearest_to_place(mask: ObjectMask, candidates: Sequence[ObjectMask]) -> int:
 
 
 class LabHistogram:
-    """The square root of an object's 8 x 8 x 8 histogram in CIE Lab as a backbone: the cosine of two such descriptors
-    is the Bhattacharyya coefficient of the histograms.
+    """The square root of an object's 8 x 8 x 8 histogram in CIE Lab as a backbone.
 
-    Strong where both cameras render a colour alike, as synthetic ones do. It uses no position, texture or context.
+    The cosine of two such descriptors is the Bhattacharyya coefficient of the histograms. Strong where both cameras
+    render a colour alike, as synthetic ones do. It uses no position, texture or context.
     """
 
     name = "lab-histogram"
@@ -95,7 +95,9 @@ class LabHistogram:
         Args:
             features: of :meth:`encode`.
             masks: N masks at the image's size.
-            kind: ignored, as are ``context_px`` and ``fallback``: the histogram is always over the mask.
+            kind: ignored: the histogram is always over the mask.
+            context_px: ignored.
+            fallback: ignored.
         """
         import torch
 

@@ -36,7 +36,7 @@ def evaluate(
         str | None, typer.Option(help="ego2exo or exo2ego; by default every direction in the files.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="official, omama, lmeec, macro, visible or corrected; see docs/scoring.md.")
+        str, typer.Option(help="official, omama, lmeec, macro, visible or corrected; see docs/reference/scoring.md.")
     ] = "official",
     missing: Annotated[
         str, typer.Option(help="error, or count-absent: a missing prediction is 'not visible, empty mask'.")

@@ -14,7 +14,7 @@ from counterview.errors import InputError
 def open_dataset(
     root: str | os.PathLike[str], split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
 ) -> Dataset:
-    """Open a data set. Its format is detected from the contents of the folder:
+    """Open a data set. Its format is detected from the contents of the folder.
 
     ==============  ==================================================================================
     prepared        ``split.json`` and a folder per take with ``annotation.json``, here or in ``processed/``

@@ -149,8 +149,10 @@ def _common(first: FrameTable, second: FrameTable) -> tuple[FrameTable, FrameTab
 
 
 def _by_take(table: FrameTable, measure: str, rules: Protocol) -> NDArray[np.float64]:
-    """``(4, T)``: per take the sum and count of a measure, then zeros; for balanced accuracy hits and count of the
-    visible rows, then of the others."""
+    """``(4, T)``: per take the sum and count of a measure, then zeros.
+
+    For balanced accuracy: hits and count of the visible rows, then of the others.
+    """
     takes, index = np.unique(table.codes("take"), return_inverse=True)
     index = index.reshape(-1)
 

@@ -1,7 +1,7 @@
 """The configuration of LM-EEC: every row of the paper's ablation, and every difference of the released code.
 
 ``behaviour`` chooses between the paper and the released code as a whole; each of the settings that it governs can also
-be set by itself. ``docs/lmeec.md`` explains them one by one.
+be set by itself. ``docs/methods/lmeec.md`` explains them one by one.
 """
 
 from __future__ import annotations

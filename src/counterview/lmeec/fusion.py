@@ -36,8 +36,9 @@ class MVMoE(nn.Module):
         return memory + memory * self.conv1(spatial) + view + view * self.conv2(spatial)
 
     def gates(self, memory: Tensor, view: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four gates, of memory then view: two ``(B, C)`` of the channel routing, two ``(B, 1, H, W)`` of the
-        spatial routing. Arguments as for :meth:`forward`.
+        """The four gates, of memory then view: two of the channel routing, two of the spatial routing.
+
+        ``(B, C)`` and ``(B, 1, H, W)``. Arguments as for :meth:`forward`.
         """
         channel_memory, channel_view, memory, view = self._channel_routing(memory, view)
         spatial = torch.cat([memory, view], dim=1)

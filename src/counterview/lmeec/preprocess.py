@@ -39,8 +39,9 @@ def normalise(values: Tensor) -> Tensor:
 
 
 def soft_mask(mask: BoolImage | Tensor, size: int) -> Tensor:
-    """The fraction of each cell of a ``(size, size)`` grid that a mask ``(H, W)`` fills: bilinear with antialias,
-    float32.
+    """The fraction of each cell of a ``(size, size)`` grid that a mask ``(H, W)`` fills, float32.
+
+    Bilinear with antialias.
     """
     values = torch.as_tensor(np.asarray(mask), dtype=torch.float32)[None, None]
     if values.shape[-2:] == (size, size):

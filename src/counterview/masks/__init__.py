@@ -1,0 +1,1 @@
+"""Object masks: run lengths, image files, geometry and overlays."""

@@ -22,7 +22,7 @@ TABLETOP_NAME = "tabletop_"
 _GET_EGOEXO = (
     "Ego-Exo4D is licensed by its owners: apply at https://ego-exo4d-data.org, download with `egoexo -o egoexo "
     "--benchmarks relations --parts metadata annotations takes`, run `counterview prepare egoexo egoexo/prepared`, and "
-    "give --data egoexo/prepared; or render synthetic takes and add --tabletop (docs/reproduce.md)."
+    "give --data egoexo/prepared; or render synthetic takes and add --tabletop (docs/how-to/reproduce.md)."
 )
 _GET_TABLETOP = (
     "Render synthetic takes: `counterview tabletop takes --takes 40 --split train=24,val=6,test=10`, `counterview "

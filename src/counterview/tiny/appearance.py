@@ -24,8 +24,10 @@ REACH = 10.0
 
 @dataclass(frozen=True)
 class FineMaps:
-    """Fine features of B images, read by N tracks. A map is many times larger than what is read of it, so it is not
-    copied for each of its tracks: they are all read in one product.
+    """Fine features of B images, read by N tracks.
+
+    A map is many times larger than what is read of it, so it is not copied for each of its tracks: they are all read
+    in one product.
 
     Attributes:
         maps: ``(B, width + 1, s, s)``.

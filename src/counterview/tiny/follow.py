@@ -68,8 +68,9 @@ class TinyFollow(LMEEC):
     def decoder_input(
         self, feature: Tensor, images: ImageFeatures, query_masks: Tensor | None, query_extra: FineMaps | None
     ) -> DecoderInput:
-        """What the mask decoder sees, with the appearance prompt where there is a query mask. Arguments as for
-        :meth:`~counterview.lmeec.network.LMEECNetwork.decode`.
+        """What the mask decoder sees, with the appearance prompt where there is a query mask.
+
+        Arguments as for :meth:`~counterview.lmeec.network.LMEECNetwork.decode`.
         """
         inputs = super().decoder_input(feature, images, query_masks, query_extra)
         if self.appearance is None or query_masks is None or query_extra is None:

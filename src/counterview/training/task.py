@@ -83,8 +83,10 @@ class Task(Protocol):
         """
 
     def collate(self, samples: Sequence[Any]) -> Any:
-        """A batch of one process from ``B`` samples: CPU tensors ``(B, ...)`` in nested dicts, lists, tuples (or
-        objects with ``.to(device)``)."""
+        """A batch of one process from ``B`` samples: CPU tensors ``(B, ...)``.
+
+        In nested dicts, lists, tuples, or objects with ``.to(device)``.
+        """
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """``(loss, parts)``: a scalar ``()`` with gradient, and scalars to be logged, the same names in every step.
@@ -131,8 +133,11 @@ class Task(Protocol):
         """
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
-        """Content of ``config.json``: with ``model.state_dict()`` in ``model.safetensors`` all that the model's
-        ``from_pretrained(folder)`` needs."""
+        """Content of ``config.json``.
+
+        With ``model.state_dict()`` in ``model.safetensors`` it is all that the model's ``from_pretrained(folder)``
+        needs.
+        """
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
         """Text of ``README.md`` in the checkpoint, Markdown: what it is, how to load it, validation scores."""

@@ -107,13 +107,16 @@ class HandalTake(Take):
 
     @property
     def path(self) -> Path:
+        """As :meth:`counterview.data.dataset.Take.path`."""
         return self.folder
 
     def is_ego(self, camera: str) -> bool:
+        """As :meth:`counterview.data.dataset.Take.is_ego`."""
         return camera == QUERY_CAMERA
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
+        """As :meth:`counterview.data.dataset.Take.frames`."""
         return tuple(sorted(n for n, index in self._index.items() if index + self.step < len(self._images)))
 
     def _index_of(self, camera: str, frame: int) -> int | None:
@@ -158,6 +161,7 @@ class HandalTake(Take):
 
     @cached_property
     def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
+        """As :meth:`counterview.data.dataset.Take.raw_masks`."""
         masks: dict[str, dict[str, dict[int, Any]]] = {}
         for value in self._object_values:
             cameras: dict[str, dict[int, Any]] = {QUERY_CAMERA: {}, self.target_camera: {}}
@@ -170,18 +174,22 @@ class HandalTake(Take):
         return masks
 
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
+        """As :meth:`counterview.data.dataset.Take.annotated_frames`."""
         self._raw_masks_of(name, camera)
         indices = {frame: self._index_of(camera, frame) for frame in self.frames}
         return frozenset(f for f, i in indices.items() if i is not None and self._mask_values[i] is not None)
 
     def decode_mask(self, raw: Any) -> ObjectMask:
+        """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         index, value = raw
         return ObjectMask.from_array(read_index_png(self._mask_path(self._images[index])) == value)
 
     def has_frame(self, camera: str, frame: int) -> bool:
+        """As :meth:`counterview.data.dataset.Take.has_frame`."""
         return self._index_of(camera, frame) is not None
 
     def frame(self, camera: str, frame: int) -> RgbImage:
+        """As :meth:`counterview.data.dataset.Take.frame`."""
         index = self._index_of(camera, frame)
         if index is None:
             raise ImageError(f"scene {self.uid} has no frame {frame} in camera {camera!r}", path=self.folder)

@@ -194,16 +194,20 @@ class PreparedTake(Take):
 
     @property
     def path(self) -> Path:
+        """As :meth:`counterview.data.dataset.Take.path`."""
         return self.folder / ANNOTATION
 
     @property
     def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
+        """As :meth:`counterview.data.dataset.Take.raw_masks`."""
         return self._masks
 
     def decode_mask(self, raw: Any) -> ObjectMask:
+        """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         return from_coco(raw)
 
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
+        """As :meth:`counterview.data.dataset.Take.annotated_frames`."""
         listed = self._annotated.get(name)
         numbers = listed.get(camera, ()) if isinstance(listed, dict) else ()
         frames = set(self._raw_masks_of(name, camera))
@@ -216,6 +220,7 @@ class PreparedTake(Take):
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
+        """As :meth:`counterview.data.dataset.Take.frames`."""
         entries = self._subsample if isinstance(self._subsample, list) else []
         numbers = {n for n in entries if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
         if len(numbers) < len(entries):
@@ -239,9 +244,11 @@ class PreparedTake(Take):
         return self._image_frames[camera]
 
     def has_frame(self, camera: str, frame: int) -> bool:
+        """As :meth:`counterview.data.dataset.Take.has_frame`."""
         return frame in self.images(camera)
 
     def frame(self, camera: str, frame: int) -> RgbImage:
+        """As :meth:`counterview.data.dataset.Take.frame`."""
         path = self.frame_path(camera, frame)
         if not path.is_file():
             raise ImageError(

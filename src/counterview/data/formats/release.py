@@ -289,22 +289,27 @@ class ReleaseTake(Take):
 
     @property
     def path(self) -> Path:
+        """As :meth:`counterview.data.dataset.Take.path`."""
         return self._source
 
     @property
     def raw_masks(self) -> Mapping[str, Mapping[str, Mapping[int, Any]]]:
+        """As :meth:`counterview.data.dataset.Take.raw_masks`."""
         return self._masks
 
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
+        """As :meth:`counterview.data.dataset.Take.annotated_frames`."""
         self._raw_masks_of(name, camera)
         return self._annotated[name, camera]
 
     def decode_mask(self, raw: Any) -> ObjectMask:
+        """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         height, width, text = raw
         return rle.from_lzstring(text, (height, width))
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
+        """As :meth:`counterview.data.dataset.Take.frames`."""
         return tuple(sorted(frozenset().union(*self._annotated.values())))
 
     def video_path(self, camera: str) -> Path | None:
@@ -341,10 +346,12 @@ class ReleaseTake(Take):
         return self._videos[camera]
 
     def has_frame(self, camera: str, frame: int) -> bool:
+        """As :meth:`counterview.data.dataset.Take.has_frame`."""
         try:
             return frame in self.video(camera)
         except VideoError:
             return False
 
     def frame(self, camera: str, frame: int) -> RgbImage:
+        """As :meth:`counterview.data.dataset.Take.frame`."""
         return self.video(camera).frame(frame)

@@ -1,0 +1,1 @@
+"""``counterview prepare``: the Ego-Exo4D release as images and annotations that open fast."""

@@ -1,0 +1,1 @@
+"""Training of LM-EEC: clips, the unrolled network, losses, validation."""

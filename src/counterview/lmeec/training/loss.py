@@ -55,7 +55,8 @@ def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def shrink_truth(masks: Tensor, stride: int) -> Tensor:
-    """Masks ``(N, S, S)`` as the fraction of each ``stride`` x ``stride`` square that they fill,
+    """Masks ``(N, S, S)`` as the fraction of each ``stride`` x ``stride`` square that they fill.
+
     ``(N, S / stride, S / stride)``; as they are for 1.
     """
     return masks if stride == 1 else functional.avg_pool2d(masks[:, None].float(), stride)[:, 0]

@@ -130,6 +130,7 @@ class LMEECTask:
         model.load_state_dict(state)
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """As :meth:`counterview.training.task.Task.parameter_groups`."""
         blocks = len(cast(LMEEC, model).sam.vision_encoder.backbone.blocks)
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
@@ -156,15 +157,19 @@ class LMEECTask:
         return optim.encoder_lr_scale * optim.layer_decay ** (blocks + 1 - depth)
 
     def train_length(self, epoch: int) -> int:
+        """As :meth:`counterview.training.task.Task.train_length`."""
         return self.config.data.clips_per_epoch or len(self.sampler)
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> ClipSample:
+        """As :meth:`counterview.training.task.Task.sample`."""
         return self.reader.read(self.sampler.clip(epoch, index), rng)
 
     def collate(self, samples: Sequence[ClipSample]) -> ClipBatch:
+        """As :meth:`counterview.training.task.Task.collate`."""
         return collate(samples)
 
     def loss(self, model: nn.Module, batch: ClipBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """As :meth:`counterview.training.task.Task.loss`."""
         values = self.frame_losses(cast(LMEEC, model), batch)
         parts = {name: mean_over_clips(value, batch.clip_of, batch.clips) for name, value in values.items()}
         total = sum(
@@ -198,9 +203,11 @@ class LMEECTask:
     # ----------------------------------------------------------------------------------------- validation
 
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
+        """As :meth:`counterview.training.task.Task.validate`."""
         return [score.to_json() for score in self.validator.scores(cast(LMEEC, model), rank, world_size)]
 
     def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
+        """As :meth:`counterview.training.task.Task.summarise`."""
         scores = [LMEECScore.from_json(values) for share in shares for values in share]
         metrics = summarise(scores)
         if len(self.config.data.directions) > 1:
@@ -210,9 +217,11 @@ class LMEECTask:
         return metrics
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
+        """As :meth:`counterview.training.task.Task.sample_sheet`."""
         return self.validator.sheet(cast(LMEEC, model))
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """As :meth:`counterview.training.task.Task.finish`."""
         prior = self.config.loss.calibration
         if prior == "none":
             return {}
@@ -227,6 +236,7 @@ class LMEECTask:
     # -------------------------------------------------------------------------------------------- identity
 
     def fingerprint(self) -> dict[str, Any]:
+        """As :meth:`counterview.training.task.Task.fingerprint`."""
         values = to_dict(self.config)
         roots = [values["data"].pop("root"), *values["data"].pop("more_roots")]
         values["data"].pop("cache_mb")
@@ -249,8 +259,10 @@ class LMEECTask:
         }
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
+        """As :meth:`counterview.training.task.Task.model_config`."""
         return cast(LMEEC, model).header()
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
+        """As :meth:`counterview.training.task.Task.model_card`."""
         rows = {"trained for": ", ".join(self.config.data.directions)}
         return cast(LMEEC, model).card(metrics=metrics, rows=rows)

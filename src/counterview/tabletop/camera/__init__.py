@@ -1,0 +1,1 @@
+"""Cameras of a synthetic take: rig and head camera, rasterizer, sensor noise."""

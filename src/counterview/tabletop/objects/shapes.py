@@ -72,6 +72,9 @@ def transform(
     """Rotate by ``rotation`` ``(3, 3)``, then move by ``translation`` ``(3,)``.
 
     Args:
+        mesh: left as it is.
+        rotation: none by default.
+        translation: m.
         part: give all faces this part.
     """
     v, n = mesh.vertices, mesh.normals
@@ -166,6 +169,7 @@ def loft(
     """Closed solid swept along ``spine`` ``(N, 3)`` with super-elliptic cross sections.
 
     Args:
+        spine: points of the middle line, m.
         widths: ``(N,)`` half widths sideways.
         heights: ``(N,)`` half heights along ``up``.
         part: part of all faces.

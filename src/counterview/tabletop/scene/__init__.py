@@ -1,0 +1,1 @@
+"""What happens in a synthetic take: room, layout, hands, grasps and actions."""

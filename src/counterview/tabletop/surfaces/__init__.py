@@ -1,0 +1,1 @@
+"""Materials, textures and printed labels of a synthetic take."""

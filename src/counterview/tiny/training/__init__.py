@@ -1,0 +1,1 @@
+"""Training of the bundled models, stage by stage: backbone, object crops, head, re-ranker, proposers, tiny-follow."""

@@ -75,20 +75,24 @@ class TinyFollowTask(LMEECTask):
         return model
 
     def train_length(self, epoch: int) -> int:
+        """As :meth:`counterview.training.task.Task.train_length`."""
         data = self.config.data
         return super().train_length(epoch) * (data.match_times if epoch < data.match_epochs else 1)
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> FollowSample:
+        """As :meth:`counterview.training.task.Task.sample`."""
         data = self.config.data
         sampler = self.frame_sampler if epoch < max(data.short_epochs, data.match_epochs) else self.sampler
         sample = self.reader.read(sampler.clip(epoch, index), rng)
         return FollowSample(**vars(sample), decode=epoch >= data.match_epochs)
 
     def collate(self, samples: Sequence[ClipSample]) -> FollowBatch:
+        """As :meth:`counterview.training.task.Task.collate`."""
         decode = all(cast(FollowSample, sample).decode for sample in samples)
         return FollowBatch(**vars(collate(samples)), decode=torch.tensor(decode))
 
     def frame_losses(self, model: LMEEC, batch: ClipBatch) -> dict[str, Tensor]:
+        """As :meth:`counterview.training.task.Task.frame_losses`."""
         features: list[tuple[FineMaps, FineMaps]] = []
 
         def watch(query: ImageFeatures, target: ImageFeatures) -> None:
