@@ -1,4 +1,4 @@
-"""The demo with small models in the place of shipped ones, so that it takes seconds."""
+"""The demo with small models in the place of the bundled ones, so that it takes seconds."""
 
 import json
 
@@ -17,7 +17,7 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-def test_the_whole_demo_with_both_models(with_shipped, tmp_path, capsys, monkeypatch):
+def test_the_demo_with_both_models(with_shipped, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny")
     code, out, err = run(capsys, "--out", tmp_path)
     assert (code, err) == (0, "")
@@ -32,11 +32,11 @@ def test_the_whole_demo_with_both_models(with_shipped, tmp_path, capsys, monkeyp
             assert video.frame_count == 10
             assert video.size_hw[1] > 2 * video.size_hw[0]
         assert read_image(tmp_path / "take" / f"{job}.jpg").shape[1] > 1000
-    found = json.loads((tmp_path / "ego_to_exo" / "match.json").read_text())
-    assert found["settings"]["matcher"]["source"] == "tiny-match"
+    result = json.loads((tmp_path / "ego_to_exo" / "match.json").read_text())
+    assert result["settings"]["matcher"]["source"] == "tiny-match"
 
 
-def test_what_cannot_be_followed_is_said(without_shipped, tmp_path, capsys):
+def test_the_demo_follows_with_a_model_of_the_user(without_shipped, tmp_path, capsys):
     code, out, err = run(capsys, "--out", tmp_path, "--what", "take", "--model", small_lmeec(tmp_path / "m"))
     assert code == 0
     assert "follow, a rendered take" in out
@@ -50,10 +50,10 @@ def test_what_cannot_be_followed_is_said(without_shipped, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_without_any_weights(without_shipped, tmp_path, capsys, monkeypatch):
+def test_the_demo_without_weights(without_shipped, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "knn")
     code, out, err = run(capsys, "--out", tmp_path)
     assert code == 0
-    assert "follow: skipped" in err
+    assert "follow: skipped, the model tiny-follow is not part of this installation" in err
     means = [float(line.split()[-1]) for line in out.splitlines() if line.startswith("  mean   ")]
-    assert min(means) > 0.7, "what the README says of the bundled pair"
+    assert min(means) > 0.7, "the README has this number"

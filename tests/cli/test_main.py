@@ -18,7 +18,7 @@ def test_help_and_version(capsys):
         assert command in out
 
 
-def test_help_loads_no_heavy_library():
+def test_help_does_not_import_numpy():
     code = (
         "import sys; from counterview.cli.main import main; main(['match', '--help']); sys.exit('numpy' in sys.modules)"
     )
@@ -28,7 +28,7 @@ def test_help_loads_no_heavy_library():
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["match", "--nonsense"], ["match"], ["match", "a", "b", "--top", "0"]]
 )
-def test_wrong_usage_is_exit_code_2(arguments, capsys):
+def test_usage_errors_have_exit_code_2(arguments, capsys):
     assert cli.main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("counterview: ")
@@ -53,7 +53,7 @@ def test_errors_become_one_line_and_an_exit_code(error, code, capsys, monkeypatc
             cli.main(["doctor", "--debug"])
 
 
-def test_doctor_tells_versions_devices_extras_and_weights(capsys):
+def test_doctor_reports_versions_devices_extras_and_weights(capsys):
     assert cli.main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["counterview"] == __version__

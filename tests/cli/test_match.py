@@ -1,4 +1,4 @@
-"""The command as people run it: on the bundled pair, and on everything that can be wrong with its input."""
+"""The command on the bundled pair, and on malformed input of every kind."""
 
 import json
 from importlib.resources import files
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from counterview.cli.main import main
+from counterview.inference.matchers import KnnMatcher, MatchScores
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
 from counterview.media.images import write_image
@@ -20,7 +21,7 @@ MASKS = sorted(PAIR.glob("ego_*.png"))
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """An image of few colours that is quickly proposed for, and a mask on it."""
+    """An image of three colours, for which proposals are fast, and a mask of one object."""
     folder = tmp_path_factory.mktemp("small")
     image = np.full((60, 80, 3), 120, np.uint8)
     image[10:30, 10:30] = (200, 30, 30)
@@ -36,22 +37,23 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-def test_one_object_writes_its_three_files(tmp_path, capsys):
+def test_one_object_gives_three_files(tmp_path, capsys):
     code, out, err = run(capsys, EGO, EXO, "--mask", MASKS[0], "--out", tmp_path, "--top", 3, "--model", "knn")
     assert (code, err) == (0, "")
     assert MASKS[0].stem in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mask.png", "match.json", "overlay.png"]
     result = json.loads((tmp_path / "match.json").read_text())
-    (found,) = result["objects"]
-    assert from_coco(found["mask"]).size_hw == tuple(result["target"]["size_hw"])
-    assert np.array_equal(from_coco(found["mask"]).to_array(), read_mask(tmp_path / "mask.png"))
-    assert len(found["runners_up"]) == 2
-    assert 0 <= found["visibility"] <= 1
+    (item,) = result["objects"]
+    assert from_coco(item["mask"]).size_hw == tuple(result["target"]["size_hw"])
+    assert np.array_equal(from_coco(item["mask"]).to_array(), read_mask(tmp_path / "mask.png"))
+    assert len(item["runners_up"]) == 2
+    assert item["mask"] not in [c["mask"] for c in item["runners_up"]], "the match itself is no runner-up"
+    assert 0 <= item["visibility"] <= 1
     assert result["settings"]["features"]["name"] == "classical"
     assert result["versions"]["counterview"]
 
 
-def test_several_objects_points_and_boxes_in_one_go(tmp_path, capsys):
+def test_several_masks_points_and_boxes_in_one_run(tmp_path, capsys):
     arguments = [EGO, EXO, "--out", tmp_path, "--json", "--point", "150,210", "--box", "60,180,160,280"]
     for mask in MASKS[:2]:
         arguments += ["--mask", mask]
@@ -64,7 +66,7 @@ def test_several_objects_points_and_boxes_in_one_go(tmp_path, capsys):
     assert {f"mask_{n}.png" for n in names} < {p.name for p in tmp_path.iterdir()}
 
 
-def test_the_same_run_gives_the_same_bytes(small, tmp_path, capsys):
+def test_equal_runs_give_equal_bytes(small, tmp_path, capsys):
     for name in ("one", "two"):
         assert (
             run(capsys, small / "a.png", small / "a.png", "--mask", small / "red.png", "--out", tmp_path / name)[0] == 0
@@ -94,7 +96,7 @@ def broken_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
         "rgb mask": ([good, good, "--mask", folder / "rgb.png"], "colour image"),
         "no prompt": ([good, good], "no object was given"),
         "point outside": ([good, good, "--point", "80,10"], "outside"),
-        "point no numbers": ([good, good, "--point", "a,b"], "not understood"),
+        "point malformed": ([good, good, "--point", "a,b"], "--point is malformed"),
         "box empty": ([good, good, "--box", "5,5,5,5"], "is empty"),
         "no proposals": ([good, folder / "flat.png", *mask], "no proposals"),
         "unknown proposer": ([good, good, *mask, "--proposals", "grph"], "graph"),
@@ -103,12 +105,28 @@ def broken_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
 
 
 CASES = ["missing", "not an image", "truncated", "bomb", "other size", "empty mask", "rgb mask", "no prompt",
-         "point outside", "point no numbers", "box empty",
+         "point outside", "point malformed", "box empty",
          "no proposals", "unknown proposer", "unknown features"]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("visibility", "verdict"), [(0.51, "visible (visibility 0.51"), (0.5, "probably not visible (visibility 0.50")]
+)
+def test_a_visibility_above_one_half_is_reported_as_visible(small, tmp_path, capsys, monkeypatch, visibility, verdict):
+    def score(self, backbone, query, query_masks, target):
+        similarity = np.full((len(query_masks), len(target.proposals)), 0.25)
+        return MatchScores(similarity, np.full(len(query_masks), visibility), (("a note",),), similarity)
+
+    monkeypatch.setattr(KnnMatcher, "score", score)
+    arguments = [small / "a.png", small / "a.png", "--mask", small / "red.png", "--out", tmp_path, "--model", "knn"]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0
+    assert out.startswith(f"red: {verdict}, similarity 0.250), box x=")
+    assert err == "red: note: a note\n"
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_line_exit_code_2_and_nothing_written(case, small, tmp_path, capsys):
+def test_malformed_input_is_one_line_and_exit_code_2_and_writes_nothing(case, small, tmp_path, capsys):
     arguments, part = broken_inputs(small)[case]
     code, out, err = run(capsys, *arguments, "--out", tmp_path / "out")
     assert code == 2
@@ -119,7 +137,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(case, small, tmp_
 
 
 @pytest.mark.parametrize("option", [["--features", "dinov2-base"], ["--proposals", "sam2"]])
-def test_an_unreachable_hub_is_a_failure_with_a_way_out(option, small, tmp_path, capsys, monkeypatch):
+def test_without_the_hub_the_error_names_what_works_offline(option, small, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     code, _, err = run(
         capsys, small / "a.png", small / "a.png", "--mask", small / "red.png", "--out", tmp_path / "out", *option

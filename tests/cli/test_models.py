@@ -1,4 +1,4 @@
-"""Which model ``match`` and ``predict`` take, and what they say where it cannot be had."""
+"""The models of ``match`` and ``predict``, and what ``doctor`` reports about them."""
 
 import json
 from importlib.resources import files
@@ -15,12 +15,12 @@ ARGUMENTS = ["match", str(PAIR / "ego.jpg"), str(PAIR / "exo.jpg"), "--mask", st
 
 
 @pytest.mark.parametrize(("model", "name"), [("tiny", "tiny-match"), ("tiny-follow", "lmeec"), (None, "tiny-match")])
-def test_match_by_shipped_models(with_shipped, tmp_path, capsys, monkeypatch, model, name):
+def test_match_with_bundled_models(with_shipped, tmp_path, capsys, monkeypatch, model, name):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
     option = [] if model is None else ["--model", model]
     assert main([*ARGUMENTS, *option, "--out", str(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["settings"]["matcher"]["name"] == name
+    result = json.loads(capsys.readouterr().out)
+    assert result["settings"]["matcher"]["name"] == name
     assert (tmp_path / "overlay.png").is_file()
 
 
@@ -30,7 +30,7 @@ def test_features_alone_mean_nearest_neighbour(with_shipped, tmp_path, capsys, m
     assert json.loads(capsys.readouterr().out)["settings"]["matcher"]["name"] == "knn"
 
 
-def test_a_damaged_shipped_file_is_one_line(own_shipped, tmp_path, capsys):
+def test_a_damaged_bundled_file_is_an_error_of_one_line(own_shipped, tmp_path, capsys):
     path = own_shipped / "tiny-match" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     assert main([*ARGUMENTS, "--model", "tiny", "--out", str(tmp_path)]) == 2
@@ -40,23 +40,23 @@ def test_a_damaged_shipped_file_is_one_line(own_shipped, tmp_path, capsys):
     assert "reinstall" in err
 
 
-def test_doctor_tells_which_models_are_whole(own_shipped, capsys):
+def test_doctor_reports_which_bundled_models_are_intact(own_shipped, capsys):
     path = own_shipped / "tiny-follow" / "config.json"
     path.write_text("{}")
     assert main(["doctor", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["shipped"] == {
-        "tiny-match": "whole", "tiny-follow": "a shipped file is damaged or was replaced"
+    assert json.loads(capsys.readouterr().out)["bundled"] == {
+        "tiny-match": "intact", "tiny-follow": "a shipped file is damaged or was replaced"
     }  # fmt: skip
     (own_shipped / bundled.HASHES).unlink()
     assert main(["doctor", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)["shipped"].values()) == {"not here"}
+    assert set(json.loads(capsys.readouterr().out)["bundled"].values()) == {"not installed"}
 
 
-def test_a_point_and_a_box_choose_an_object_for_lmeec_too(with_shipped, tmp_path, capsys):
+def test_a_point_and_a_box_select_objects_for_lmeec(with_shipped, tmp_path, capsys):
     arguments = ["--model", "tiny-follow", "--point", "150,210", "--box", "60,180,160,280", "--out", str(tmp_path)]
     assert main([*ARGUMENTS[:3], *arguments, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["objects"]
-    assert [o["name"] for o in found] == ["point", "box"]
+    objects = json.loads(capsys.readouterr().out)["objects"]
+    assert [o["name"] for o in objects] == ["point", "box"]
     assert main([*ARGUMENTS[:3], "--model", "tiny-follow", "--point", "9999,1", "--out", str(tmp_path)]) == 2
     assert "outside the query image" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from tools import ship_model
 
 @pytest.fixture(scope="session")
 def shipped_models(tmp_path_factory):
-    """A folder of shipped models, made the way real ones are."""
+    """A folder of bundled models, made like the real ones."""
     place = tmp_path_factory.mktemp("models")
     root = place / "assets"
     patch = pytest.MonkeyPatch()
@@ -22,14 +22,14 @@ def shipped_models(tmp_path_factory):
 
 @pytest.fixture
 def with_shipped(shipped_models, monkeypatch):
-    """The package holds both models."""
+    """An installation with both models."""
     monkeypatch.setattr(bundled, "models_root", lambda: shipped_models)
     return shipped_models
 
 
 @pytest.fixture
 def own_shipped(shipped_models, tmp_path, monkeypatch):
-    """The same in a copy that a test may damage."""
+    """An installation with both models, in a copy that a test may damage."""
     import shutil
 
     root = tmp_path / "models"
@@ -41,5 +41,5 @@ def own_shipped(shipped_models, tmp_path, monkeypatch):
 
 @pytest.fixture
 def without_shipped(tmp_path, monkeypatch):
-    """An installation without shipped models."""
+    """An installation without bundled models."""
     monkeypatch.setattr(bundled, "models_root", lambda: tmp_path / "nothing")

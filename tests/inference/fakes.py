@@ -1,4 +1,4 @@
-"""A proposer and a backbone whose right answers are plain: flat squares of one colour, described by that colour."""
+"""A proposer and a backbone with known right matches: squares of one colour, described by that colour."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class ColourProposer:
 
     def __call__(self, image, name=None):
         self.calls += 1
-        found = [ObjectMask.from_array((image == c).all(-1)) for c in np.unique(image.reshape(-1, 3), axis=0)]
-        kept = [m for m in found if m.area < 0.5 * image.shape[0] * image.shape[1]]
+        masks = [ObjectMask.from_array((image == c).all(-1)) for c in np.unique(image.reshape(-1, 3), axis=0)]
+        kept = [m for m in masks if m.area < 0.5 * image.shape[0] * image.shape[1]]
         return Proposals(image.shape[:2], tuple(kept), np.linspace(1, 0.5, len(kept)))
 
 

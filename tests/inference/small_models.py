@@ -14,7 +14,7 @@ from counterview.tiny import TinyMatch, TinyMatchConfig
 
 
 def small_tiny_match(folder: Path, **values: object) -> Path:
-    """A tiny-match on the features and proposals which need no weights."""
+    """A tiny-match on features and proposals without weights."""
     torch.manual_seed(0)
     config = OMaMaConfig(
         channels=282,
@@ -36,7 +36,7 @@ def small_tiny_match(folder: Path, **values: object) -> Path:
 
 
 def small_lmeec(folder: Path) -> Path:
-    """An LM-EEC of the least size."""
+    """An LM-EEC of the smallest size."""
     torch.manual_seed(0)
     hiera = HieraConfig(hidden=8, blocks=(1, 1, 1, 1), global_blocks=(), windows=(2, 2, 2, 2), background=(2, 2))
     config = LMEECConfig(backbone=hiera, image_size=64, channels=64, attention_layers=1, feed_forward=64, bank_size=2)
@@ -44,7 +44,7 @@ def small_lmeec(folder: Path) -> Path:
 
 
 def as_run(model: Path, run: Path) -> Path:
-    """What a training run would leave around a model's folder."""
+    """Put a model into the folder of a training run."""
     model.rename(run.joinpath("model")) if run.is_dir() else (run.mkdir(parents=True), model.rename(run / "model"))
     write_json(run / "result.json", {"best_step": 8, "steps": 10, "metrics": {"iou": 0.5}, "finish": {}})
     recipe = {"training": {"seed": 7, "log_every": 2}, "data": {"root": "/somewhere/data"}}

@@ -1,4 +1,4 @@
-"""Whole-data prediction on plain scenes: right answers, one encoding an image, nothing redone after a kill."""
+"""Predictions for a data set of known scenes: right masks, one encoding an image, nothing repeated after a kill."""
 
 import json
 from pathlib import Path
@@ -24,27 +24,28 @@ PLACES = {"red": (5, 5), "green": (30, 30), "blue/cup_0": (60, 40)}
 
 @pytest.fixture
 def prepared(tmp_path) -> Path:
-    """Two takes in the prepared layout; the blue cup is never seen by cam02, and nobody looked in cam01 at frame 60."""
+    """Two takes in the prepared layout; the blue cup is never visible to cam02; cam01 is not annotated at frame 60."""
     root = tmp_path / "data"
     for uid in ("take-a", "take-b"):
-        masks, looked = {}, {}
+        masks, annotated = {}, {}
         for number, frame in enumerate((0, 30, 60)):
             for camera, size in SIZES.items():
-                shown = {n: (min(x, size[1] - 14) - number, min(y, size[0] - 14)) for n, (x, y) in PLACES.items()}
+                visible = {n: (min(x, size[1] - 14) - number, min(y, size[0] - 14)) for n, (x, y) in PLACES.items()}
                 if camera == "cam02":
-                    shown.pop("blue/cup_0")
-                image, truth = scene({n.split("/")[0]: xy for n, xy in shown.items()}, size, 12)
+                    visible.pop("blue/cup_0")
+                image, truth = scene({n.split("/")[0]: xy for n, xy in visible.items()}, size, 12)
                 path = root / uid / camera / f"{frame}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(path, format="PNG")
                 for name in PLACES:
                     if (camera, frame) != ("cam01", 60):
-                        looked.setdefault(name, {}).setdefault(camera, []).append(frame)
+                        annotated.setdefault(name, {}).setdefault(camera, []).append(frame)
                         masks.setdefault(name, {}).setdefault(camera, {})
-                        if name in shown:
+                        if name in visible:
                             masks[name][camera][str(frame)] = to_coco(truth[name.split("/")[0]])
         write_json(
-            root / uid / "annotation.json", {"masks": masks, "subsample_idx": [0, 30, 60], "annotated_frames": looked}
+            root / uid / "annotation.json",
+            {"masks": masks, "subsample_idx": [0, 30, 60], "annotated_frames": annotated},
         )
     write_json(root / "split.json", {"train": [], "val": [], "test": ["take-a", "take-b"]})
     return root
@@ -54,7 +55,7 @@ def model(proposer=None):
     return ProposalMatcher(proposer or ColourProposer(), ColourBackbone(), KnnMatcher())
 
 
-def test_every_wanted_frame_is_answered_and_right(prepared, tmp_path):
+def test_every_frame_is_predicted_and_right(prepared, tmp_path):
     dataset = open_dataset(prepared, "test")
     predictor = model()
     counts = predict(FramePredictor(predictor), dataset, ["ego2exo", "exo2ego"], tmp_path / "p.json", progress=False)
@@ -83,7 +84,7 @@ def test_every_wanted_frame_is_answered_and_right(prepared, tmp_path):
     assert not (tmp_path / "p.json.parts").exists()
 
 
-def test_a_killed_run_goes_on_where_it_was(prepared, tmp_path):
+def test_a_killed_run_is_resumed(prepared, tmp_path):
     dataset = open_dataset(prepared, "test")
     whole = tmp_path / "whole.json"
     predict(FramePredictor(model()), dataset, ["ego2exo"], whole, progress=False)
@@ -107,10 +108,10 @@ def test_a_killed_run_goes_on_where_it_was(prepared, tmp_path):
     resumed = model()
     predict(FramePredictor(resumed), dataset, ["ego2exo"], out, progress=False)
     assert out.read_bytes() == whole.read_bytes()
-    assert resumed.backbone.calls == 2 * 3 * 3 - 4 * 3, "nothing that was done is done again"
+    assert resumed.backbone.calls == 2 * 3 * 3 - 4 * 3, "finished frames are not predicted again"
 
 
-def test_other_settings_are_not_mixed_in(prepared, tmp_path):
+def test_a_run_with_other_settings_is_not_resumed(prepared, tmp_path):
     dataset = open_dataset(prepared, "test")
     parts = tmp_path / "p.json.parts"
     write_json(parts / "run.json", {"format": 0})
@@ -118,7 +119,7 @@ def test_other_settings_are_not_mixed_in(prepared, tmp_path):
         predict(FramePredictor(model()), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
 
 
-def test_no_proposals_and_lost_images_are_answered_empty_and_said(prepared, tmp_path):
+def test_without_proposals_or_an_image_the_prediction_is_empty_and_has_a_note(prepared, tmp_path):
     dataset = open_dataset(prepared, "test")
     counts = predict(FramePredictor(model(NoProposer())), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
     assert counts["empty"] == {"the target image has no proposals": counts["predictions"]}

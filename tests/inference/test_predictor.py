@@ -1,4 +1,4 @@
-"""Oracle: scenes whose right answers are plain (see fakes.py)."""
+"""Oracle: scenes whose right matches are known (see fakes.py)."""
 
 import dataclasses
 
@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 import counterview
+from counterview import View
 from counterview.errors import ConfigError, ImageError, InputError, MaskError, ProposalError
+from counterview.inference.drawing import draw_match
 from counterview.inference.matchers import KnnMatcher
+from counterview.inference.predictor import Predictor
 from counterview.inference.prompts import Point
 from counterview.inference.proposal_matcher import ProposalMatcher, name_masks
+from counterview.proposals.base import Proposals
+from counterview.types import ObjectMask
 from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene
 
 QUERY, QUERY_MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
@@ -41,7 +46,7 @@ def test_an_absent_object_is_less_visible_than_a_present_one():
     assert by_name["blue"] < by_name["green"]
 
 
-def test_each_image_is_encoded_once_whatever_the_number_of_objects():
+def test_an_image_is_encoded_once_for_all_its_objects():
     model = predictor()
     query = model.encode(QUERY)
     for _ in range(3):
@@ -51,7 +56,7 @@ def test_each_image_is_encoded_once_whatever_the_number_of_objects():
     assert model.proposer.calls == 4
 
 
-def test_all_at_once_equals_one_by_one():
+def test_matching_several_objects_equals_matching_each():
     model = predictor()
     together = model.match(QUERY, QUERY_MASKS, TARGET)
     for match in together:
@@ -68,22 +73,107 @@ def test_points_resolve_to_proposals():
     assert model.resolve(encoded, QUERY_MASKS["red"]) == QUERY_MASKS["red"]
 
 
-def test_top_k_limits_the_candidates():
-    assert len(predictor().match(QUERY, QUERY_MASKS["red"], TARGET, top_k=2)[0].candidates) == 2
-    with pytest.raises(InputError):
+@pytest.mark.parametrize("top_k", [1, 2, 3, 4, 9])
+def test_top_k_keeps_the_best_candidates(top_k):
+    every = predictor().match(QUERY, QUERY_MASKS["red"], TARGET, top_k=4)[0]
+    match = predictor().match(QUERY, QUERY_MASKS["red"], TARGET, top_k=top_k)[0]
+    assert [c.proposal for c in match.candidates] == [c.proposal for c in every.candidates[:top_k]]
+    assert (match.mask_rle, match.similarity) == (every.mask_rle, every.similarity)
+
+
+def test_top_k_is_at_least_1():
+    with pytest.raises(InputError, match="top_k is at least 1; found 0"):
         predictor().match(QUERY, QUERY_MASKS["red"], TARGET, top_k=0)
 
 
-def test_candidates_are_ordered_by_what_the_matcher_says_not_by_similarity_alone():
+def test_candidates_are_ordered_by_the_score_of_the_matcher():
     class Contrary(KnnMatcher):
         def score(self, *arguments):
-            found = super().score(*arguments)
-            return dataclasses.replace(found, score=-found.similarity)
+            scores = super().score(*arguments)
+            return dataclasses.replace(scores, score=-scores.similarity)
 
     match = ProposalMatcher(ColourProposer(), ColourBackbone(), Contrary()).match(QUERY, QUERY_MASKS["red"], TARGET)[0]
     similarities = [c.similarity for c in match.candidates]
     assert similarities == sorted(similarities)
     assert match.similarity == similarities[0] < similarities[-1]
+
+
+def test_candidates_of_equal_score_keep_the_order_of_the_proposals():
+    class Undecided(KnnMatcher):
+        """Gives proposals 10, 20 and 30 the score 1, and 0 to all others."""
+
+        def score(self, *arguments):
+            scores = super().score(*arguments)
+            return dataclasses.replace(scores, score=(np.arange(60) % 10 == 0)[None] * (np.arange(60) % 60 > 0) * 1.0)
+
+    rows, columns = np.divmod(np.arange(60), 10)
+    masks = []
+    for row, column in zip(rows, columns, strict=True):
+        dense = np.zeros(TARGET.shape[:2], bool)
+        dense[10 * row : 10 * row + 8, 14 * column : 14 * column + 9] = True
+        masks.append(ObjectMask.from_array(dense))
+    model = ProposalMatcher(ColourProposer(), ColourBackbone(), Undecided())
+    target = model.encode(TARGET, Proposals(TARGET.shape[:2], tuple(masks), np.ones(60)))
+    [match] = model.match_encoded(model.encode(QUERY), [QUERY_MASKS["red"]], target, top_k=60)
+    first = [10, 20, 30, 40, 50]
+    assert [c.proposal for c in match.candidates] == [*first, *(i for i in range(60) if i not in first)]
+    assert [c.mask_rle for c in match.candidates] == [masks[c.proposal] for c in match.candidates]
+
+
+def test_notes_of_the_matcher_go_to_their_match():
+    class WithNotes(KnnMatcher):
+        def score(self, *arguments):
+            return dataclasses.replace(super().score(*arguments), notes=((), ("too small", "cut off"), ()))
+
+    matches = ProposalMatcher(ColourProposer(), ColourBackbone(), WithNotes()).match(QUERY, QUERY_MASKS, TARGET)
+    assert [match.notes for match in matches] == [(), ("too small", "cut off"), ()]
+
+
+def facts(matches):
+    return [(m.name, m.mask_rle, m.similarity, m.visibility, m.candidates, m.notes) for m in matches]
+
+
+def test_views_match_as_their_images():
+    model = predictor()
+    query, target = View(QUERY, camera="ego", frame=30), View(TARGET, path="exo.jpg")
+    expected = facts(model.match(QUERY, QUERY_MASKS, TARGET))
+    for images in ((query, target), (QUERY, target), (query, TARGET)):
+        assert facts(model.match(images[0], QUERY_MASKS, images[1])) == expected
+    encoded = model.encode(query), model.encode(target)
+    masks = list(QUERY_MASKS.values())
+    assert facts(model.match_encoded(encoded[0], masks, encoded[1], names=list(QUERY_MASKS))) == expected
+    with pytest.raises(MaskError, match="does not fit the query image"):
+        model.match(target, QUERY_MASKS["red"], query)
+
+
+def test_lmeec_takes_views_in_match_and_in_sessions(with_shipped):
+    model = counterview.load("tiny-follow")
+    query, target = View(QUERY, camera="ego"), View(TARGET, camera="exo")
+    assert facts(model.match(query, QUERY_MASKS, target)) == facts(model.match(QUERY, QUERY_MASKS, TARGET))
+    arrays = {name: mask.to_array() for name, mask in QUERY_MASKS.items()}
+    expected = model.session(frames=2), model.session(frames=2)
+    for _ in range(2):
+        of_arrays = expected[0].step(QUERY, arrays, TARGET)
+        of_views = expected[1].step(query, arrays, target)
+        assert list(of_views) == list(QUERY_MASKS)
+        for name, result in of_views.items():
+            assert result.mask_rle == of_arrays[name].mask_rle
+            assert result.visibility == of_arrays[name].visibility
+
+
+def test_matches_are_drawn_on_views():
+    matches = predictor().match(QUERY, QUERY_MASKS, TARGET)
+    masks = list(QUERY_MASKS.values())
+    drawn = draw_match(QUERY, masks, TARGET, matches)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape[0] == TARGET.shape[0], "the larger height"
+    assert np.array_equal(draw_match(View(QUERY), masks, View(TARGET), matches), drawn)
+
+
+def test_both_predictors_follow_the_protocol(with_shipped):
+    for model in (predictor(), counterview.load("tiny-follow")):
+        assert isinstance(model, Predictor)
+        assert model.encode(View(QUERY)).size_hw == QUERY.shape[:2]
 
 
 def test_bad_input():
@@ -105,13 +195,13 @@ def test_bad_input():
         model.encode(QUERY, proposals=ColourProposer()(TARGET))
 
 
-def test_names():
+def test_names_of_query_objects():
     mask = QUERY_MASKS["red"]
     assert name_masks([mask, mask])[1] == ["object 1", "object 2"]
     assert name_masks({"a": mask, "b": mask.to_array()})[1] == ["a", "b"]
     assert name_masks(mask, ["x"])[1] == ["x"]
     for names in (["x"], ["x", "x"]):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="names of query objects are not unique"):
             name_masks([mask, mask], names)
 
 

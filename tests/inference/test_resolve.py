@@ -1,4 +1,4 @@
-"""A folder's own word decides which method it is."""
+"""Names of models: the method of a folder is in its ``config.json``; the same names work everywhere."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_the_method_of_a_folder(tmp_path):
         method_of(tmp_path)
 
 
-def test_names_and_options_that_do_not_fit(tmp_path):
+def test_unknown_names_and_options_are_refused(tmp_path):
     assert isinstance(load_take_predictor("knn"), FramePredictor)
     with pytest.raises(ConfigError, match="no model"):
         load_take_predictor("kn")
@@ -41,7 +41,7 @@ def test_names_and_options_that_do_not_fit(tmp_path):
         load_take_predictor(tmp_path, features="classical")
 
 
-def test_the_same_names_in_python_and_for_whole_takes(with_shipped, tmp_path, monkeypatch):
+def test_names_mean_the_same_for_images_and_for_takes(with_shipped, tmp_path, monkeypatch):
     run = as_run(small_tiny_match(tmp_path / "m"), tmp_path / "run")
     assert resolve("knn").method == "knn"
     assert resolve("base").options == {"features": "dinov2-base-reg", "proposals": "sam2"}
@@ -50,7 +50,7 @@ def test_the_same_names_in_python_and_for_whole_takes(with_shipped, tmp_path, mo
     assert resolve(run).folder == resolve(run / "model").folder == run / "model"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
-    assert resolve("tiny").folder == with_shipped / "tiny-match", "a shipped name comes first"
+    assert resolve("tiny").folder == with_shipped / "tiny-match", "the name of a bundled model comes first"
     with pytest.raises(CheckpointError, match="no such file"):
         resolve("./tiny")
     for bad, near in (("tyny", "tiny"), ("knnn", "knn")):
@@ -60,7 +60,7 @@ def test_the_same_names_in_python_and_for_whole_takes(with_shipped, tmp_path, mo
             load_take_predictor(bad)
 
 
-def test_recipes_stand_for_the_folder_they_were_trained_to(tmp_path, monkeypatch):
+def test_a_recipe_means_the_folder_of_its_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("omama/main-ego2exo", "omama/main-ego2exo.yaml"):
         with pytest.raises(CheckpointError, match="has not been trained here") as caught:
@@ -84,14 +84,14 @@ def test_a_recipe_of_nearest_neighbour_needs_no_training(tmp_path):
     )
     image, masks = scene({"red": (5, 5), "green": (40, 30)})
     model = load(recipe)
-    found = model.match(image, masks["red"], image)[0]
-    assert found.similarity > 0.98
-    assert iou(found.mask_rle, masks["red"]) > 0.7
+    match = model.match(image, masks["red"], image)[0]
+    assert match.similarity > 0.98
+    assert iou(match.mask_rle, masks["red"]) > 0.7
     assert model.settings()["matcher"]["weights"] == load(recipe).settings()["matcher"]["weights"]
 
 
 @pytest.mark.parametrize("name", ["somebody/something", "base"])
-def test_a_hub_id_without_network_says_what_runs(name, tmp_path, monkeypatch):
+def test_a_hub_id_without_network_is_an_error_with_what_works_offline(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(WeightsError) as caught:
         load(name)
@@ -100,7 +100,7 @@ def test_a_hub_id_without_network_says_what_runs(name, tmp_path, monkeypatch):
     assert "knn" in text or "classical" in text
 
 
-def test_a_hub_repository_that_lies_here_is_a_folder(tmp_path, monkeypatch):
+def test_a_hub_repository_in_the_cache_is_a_folder(tmp_path, monkeypatch):
     folder = small_tiny_match(tmp_path / "m")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
     assert resolve("somebody/something").folder == folder
