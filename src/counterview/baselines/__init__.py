@@ -1,1 +1,1 @@
-"""Matchers without training, against which the trained ones are measured: nearest neighbour, colour, boxes."""
+"""Matchers without training, against which the trained ones are measured: nearest neighbour, colour, same place."""
