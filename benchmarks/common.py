@@ -1,4 +1,4 @@
-"""What all benchmarks share: machine and versions, medians with their spread, results as a table and as JSON."""
+"""Shared by all benchmarks: machine and versions, medians with their spread, results as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system and versions that a timing depends on."""
+    """Processor, cores, system and versions, on which timings depend."""
     import os
 
     names = {}
@@ -52,12 +52,12 @@ def timed(function: Callable[[], Any], *, repeat: int = 5, warmup: int = 1) -> d
 
 
 def finite(value: float) -> float | None:
-    """The value for JSON, which knows no NaN."""
+    """The value for JSON, which has no NaN."""
     return value if math.isfinite(value) else None
 
 
 def decimals(value: float | None) -> str:
-    """Three decimals for a table, a dash for what is not there."""
+    """Three decimals for a table, or a dash for a missing value."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.curves RUN OUT.png [--losses matching absent] [--scores iou ...] [--window 50]``
 
-Reads ``train.csv`` and ``validation.csv``. A line of losses is the mean over ``--window`` steps, those in which the
-loss was asked for at all; each is divided by its largest value, so that they fit into one image.
+Reads ``train.csv`` and ``validation.csv``. A loss is drawn as means over ``--window`` steps, without the steps in which
+it was 0 because it did not apply. Each is divided by its largest value, so that all fit into one plot.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def smooth(rows: Sequence[dict[str, float]], name: str, window: int) -> tuple[list[float], list[float]]:
-    """Ends of windows, and means of a column over them; a loss of exactly 0 was not asked for."""
-    places: list[float] = []
+    """Last steps of windows, and means of a column over them; a loss of exactly 0 did not apply."""
+    steps: list[float] = []
     values: list[float] = []
     for start in range(0, int(rows[-1]["step"]), window):
         part = [r[name] for r in rows if start < r["step"] <= start + window and r.get(name)]
         if part:
-            places.append(start + window)
+            steps.append(start + window)
             values.append(sum(part) / len(part))
-    return places, values
+    return steps, values
 
 
 def main() -> int:
@@ -52,9 +52,9 @@ def main() -> int:
     names = options.losses or ["loss"]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2))
     for name in names:
-        places, values = smooth(train, name, options.window)
-        most = max(values)
-        left.plot(places, [v / most for v in values], label=f"{name} / {most:.2g}")
+        steps, values = smooth(train, name, options.window)
+        largest = max(values)
+        left.plot(steps, [v / largest for v in values], label=f"{name} / {largest:.2g}")
     left.set(xlabel="step", title=f"training losses, means of {options.window} steps", ylim=0)
     left.legend()
     for name in options.scores:

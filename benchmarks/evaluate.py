@@ -1,8 +1,8 @@
-"""How much faster is scoring from run lengths than decoding, copying and resizing whole masks?
+"""How much faster is scoring on run lengths than on decoded, copied and resized masks?
 
 ``python -m benchmarks.evaluate [--frames 2000] [--plain-frames N]`` writes a synthetic data set with ground truth of
 2160x3840 and 1408x1408 pixels, scores it in both directions with Counterview and with a plain implementation of the
-same rules, compares every number, and measures peak memory for more and more takes.
+same rules, compares every number, and measures peak memory for growing numbers of takes.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def make_take(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         name = f"object_{index}"
         masks[name] = {EGO: {}, EXO: {}}
         listed[name] = {camera: [30 * k for k in range(FRAMES_PER_TAKE)] for camera in SIZES}
-        found: dict[str, dict[str, Any]] = {EGO: {}, EXO: {}}
+        entries: dict[str, dict[str, Any]] = {EGO: {}, EXO: {}}
         start = {camera: rng.uniform(0.2, 0.8, 2) for camera in SIZES}
         drift = {camera: rng.normal(0, 0.004, 2) for camera in SIZES}
-        share = float(np.exp(rng.uniform(np.log(0.015), np.log(0.12))))
+        fraction = float(np.exp(rng.uniform(np.log(0.015), np.log(0.12))))
         for k in range(FRAMES_PER_TAKE):
             frame = str(30 * k)
             for camera, (height, width) in SIZES.items():
                 centre = (start[camera] + k * drift[camera]) * (width, height)
-                radius = share * height * (1.6 if camera == EGO else 1)
+                radius = fraction * height * (1.6 if camera == EGO else 1)
                 gt = blob(rng, (height, width), centre, radius, index)
                 if rng.random() > 0.1:
                     masks[name][camera][frame] = gt
@@ -74,9 +74,9 @@ def make_take(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
                 shift = rng.normal(0, 0.3 * radius, 2)
                 guess = blob(rng, small, (centre + shift) * scale, radius * scale, index + int(rng.random() < 0.3))
                 entry = {"pred_mask": guess, "confidence": float(rng.random())}
-                found[camera][frame] = entry
-        predictions["ego-exo"][name] = {f"{EGO}_{EXO}": {f: found[EXO][f] for f in masks[name][EGO]}}
-        predictions["exo-ego"][name] = {f"{EXO}_{EGO}": {f: found[EGO][f] for f in masks[name][EXO]}}
+                entries[camera][frame] = entry
+        predictions["ego-exo"][name] = {f"{EGO}_{EXO}": {f: entries[EXO][f] for f in masks[name][EGO]}}
+        predictions["exo-ego"][name] = {f"{EXO}_{EGO}": {f: entries[EGO][f] for f in masks[name][EXO]}}
     frames = [30 * k for k in range(FRAMES_PER_TAKE)]
     gt_take = {"masks": masks, "annotated_frames": listed, "subsample_idx": frames}
     return gt_take, {key: {"masks": value, "subsample_idx": frames} for key, value in predictions.items()}
@@ -84,18 +84,18 @@ def make_take(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def write_data(folder: Path, takes: int, different: int) -> tuple[Path, Path]:
     """Files of ``takes`` takes, of which ``different`` differ."""
-    made = [make_take(i) for i in range(min(takes, different))]
+    contents = [make_take(i) for i in range(min(takes, different))]
     truth, predicted = folder / f"gt-{takes}.json", folder / f"pred-{takes}.json"
     with truth.open("w") as handle:
         handle.write('{"version": "xx", "challenge": "xx", "annotations": {')
-        texts = [json.dumps(gt) for gt, _ in made]
+        texts = [json.dumps(gt) for gt, _ in contents]
         for i in range(takes):
             handle.write(f'{", " if i else ""}"take-{i:05d}": {texts[i % len(texts)]}')
         handle.write("}}")
     with predicted.open("w") as handle:
         handle.write("{")
         for n, key in enumerate(("ego-exo", "exo-ego")):
-            texts = [json.dumps(pred[key]) for _, pred in made]
+            texts = [json.dumps(pred[key]) for _, pred in contents]
             handle.write(f'{", " if n else ""}"{key}": {{"version": "xx", "challenge": "xx", "results": {{')
             for i in range(takes):
                 handle.write(f'{", " if i else ""}"take-{i:05d}": {texts[i % len(texts)]}')
@@ -104,7 +104,7 @@ def write_data(folder: Path, takes: int, different: int) -> tuple[Path, Path]:
     return truth, predicted
 
 
-# --- The plain implementation: the same rules on whole decoded masks, as the official evaluator works. ---
+# --- The plain implementation: the same rules on decoded masks, as in the official evaluator. ---
 
 
 def plain_scores(truth: Path, predicted: Path, direction: str, limit: int) -> list[tuple[Any, ...]]:
@@ -135,13 +135,13 @@ def plain_scores(truth: Path, predicted: Path, direction: str, limit: int) -> li
 
 
 def plain_iou(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Intersection over union of whole masks."""
+    """Intersection over union of decoded masks."""
     union = np.logical_or(gt, pred).sum()
     return 1.0 if union == 0 else float(np.logical_and(gt, pred).sum() / (union + 1e-7))
 
 
 def plain_location(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Distance of the box centres, found on masks padded by their height on all sides."""
+    """Distance of the box centres, computed on masks padded by their height on all sides."""
     centres = []
     for mask in (gt, pred):
         padded = np.pad(mask, mask.shape[0])
@@ -154,7 +154,7 @@ def plain_location(gt: np.ndarray, pred: np.ndarray) -> float:
 
 
 def plain_contours(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Boundary F-measure on whole images."""
+    """Boundary F-measure on images of full size."""
     radius = math.ceil(0.008 * math.hypot(*gt.shape))
     offset = np.arange(-radius, radius + 1)
     disk = (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius * radius).astype(np.uint8)
@@ -177,10 +177,10 @@ def plain_boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def compare(truth: Path, predicted: Path, direction: str, plain_frames: int) -> dict[str, Any]:
-    """Score the same files both ways in this process; take the largest difference of any number.
+    """Score the same files with both implementations, and find the largest difference of any number.
 
-    The processor time of this one-threaded process is what the two are compared by: other work on the machine
-    stretches wall time. Wall time is given too, with the start of the worker processes in that of two workers.
+    They are compared by the processor time of this process, which has one thread: wall time depends on other work on
+    the machine. It is reported as well; that of two workers includes the start of the processes.
     """
     seconds = []
     for _ in range(3):
@@ -194,14 +194,14 @@ def compare(truth: Path, predicted: Path, direction: str, plain_frames: int) -> 
     rows = plain_scores(truth, predicted, direction, plain_frames)
     plain, plain_wall = time.process_time() - start, time.perf_counter() - wall
     table = report.table.select(report.table["gt_visible"])
-    worst = 0.0
+    largest = 0.0
     mine = zip(
         *(table[n] for n in ("take", "object", "frame", "iou", "contour_accuracy", "location_error")), strict=True
     )
     for ours, theirs in zip(mine, rows, strict=False):
         if ours[:3] != theirs[:3]:
             raise SystemExit(f"different frames: {ours[:3]} and {theirs[:3]}")
-        worst = max(worst, *(abs(a - b) for a, b in zip(ours[3:], theirs[3:], strict=True)))
+        largest = max(largest, *(abs(a - b) for a, b in zip(ours[3:], theirs[3:], strict=True)))
     start = time.perf_counter()
     twice = evaluate(truth, predicted, direction, workers=2)
     pooled = time.perf_counter() - start
@@ -211,7 +211,7 @@ def compare(truth: Path, predicted: Path, direction: str, plain_frames: int) -> 
     ours_ms, plain_ms = 1000 * sorted(seconds)[1] / visible, 1000 * plain / len(rows)
     return {
         "direction": direction, "object_frames": report.totals.frames, "visible": visible, "compared": len(rows),
-        "largest_difference": worst, "plain_ms": plain_ms, "counterview_ms": ours_ms, "speedup": plain_ms / ours_ms,
+        "largest_difference": largest, "plain_ms": plain_ms, "counterview_ms": ours_ms, "speedup": plain_ms / ours_ms,
         "plain_wall_ms": 1000 * plain_wall / len(rows), "counterview_wall_ms": 1000 * alone / visible,
         "two_workers_wall_ms": 1000 * pooled / visible,
         "seconds": seconds,
@@ -235,7 +235,9 @@ def main() -> None:
     """Run everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=2000, help="object-frames a direction")
-    parser.add_argument("--plain-frames", type=int, default=2000, help="how many of them the plain code scores")
+    parser.add_argument(
+        "--plain-frames", type=int, default=2000, help="how many of them the plain implementation scores"
+    )
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/evaluate.json")
     options = parser.parse_args()
     cv2.setNumThreads(1)

@@ -1,10 +1,10 @@
-"""A trained tiny-follow on held-out takes, beside its own untrained self and the query mask copied to the same place.
+"""A trained tiny-follow on held-out takes, compared with the untrained model and with the query mask at the same place.
 
 ``python -m benchmarks.follow MODEL NAME=FOLDER[:SPLIT] ... --out FOLDER [--save]``
 
-Each system answers every question of the official protocol through ``counterview predict``'s own code and is scored by
-``counterview evaluate``'s; intervals are of 95 % over takes. Prediction files stay in ``--out``, and a run that was
-stopped goes on.
+Every system predicts all object-frames of the official protocol with the code of ``counterview predict``, and is scored
+with that of ``counterview evaluate``. Intervals are 95 % over takes. Prediction files stay in ``--out``; run again to
+resume a run that was stopped.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ SEED = 123
 
 
 class SamePlace:
-    """The query mask, stretched to the target image, and always said to be visible."""
+    """Predicts the query mask, stretched to the target image, with confidence 1."""
 
     restartable = True
 
     def settings(self) -> dict[str, Any]:
-        """Nothing to set."""
+        """The name."""
         return {"method": "same place"}
 
     def predict(
         self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """See :class:`counterview.inference.dataset.TakePredictor`."""
+        """See :meth:`counterview.inference.takes.TakePredictor.predict`."""
         for frame in sorted(wanted):
-            answers = []
+            predictions = []
             for direction, pair in wanted[frame]:
                 mask = take.mask(pair.object, pair.query_camera, pair.frame)
-                assert mask is not None  # the protocol asks for nothing else
+                assert mask is not None  # pairs have a query mask
                 size = prediction_size(take, pair.target_camera, None)
-                answers.append(Prediction(direction, pair, same_place(mask, size), 1.0))
-            yield frame, answers
+                predictions.append(Prediction(direction, pair, same_place(mask, size), 1.0))
+            yield frame, predictions
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def untrained(model: TinyFollow) -> TinyFollow:
-    """The same architecture with the weights that training begins with."""
+    """The same architecture with its initial weights."""
     torch.manual_seed(SEED)
     other = TinyFollow(model.config)
     initialise(other)
@@ -100,7 +100,7 @@ def untrained(model: TinyFollow) -> TinyFollow:
 
 
 def scores(tables: dict[str, dict[str, FrameTable]]) -> dict[str, Any]:
-    """Values and intervals of each system and direction, and what training gains."""
+    """Values and intervals of each system and direction, and the gain of training."""
     result: dict[str, Any] = {}
     for system, ways in tables.items():
         result[system] = {"both": _values(_joined(ways)), **{way: _values(table) for way, table in ways.items()}}
@@ -118,8 +118,8 @@ def _joined(ways: dict[str, FrameTable]) -> FrameTable:
 
 
 def _values(table: FrameTable) -> dict[str, list[float | None]]:
-    found, spans = totals(table), intervals(table)
-    return {m: [finite(v) for v in (getattr(found, m), spans[m].low, spans[m].high)] for m in MEASURES}
+    values, spans = totals(table), intervals(table)
+    return {m: [finite(v) for v in (getattr(values, m), spans[m].low, spans[m].high)] for m in MEASURES}
 
 
 def _print(name: str, takes: int, part: dict[str, Any]) -> None:

@@ -1,20 +1,22 @@
-"""Held-out synthetic takes, both directions, every system beside every other, with 95 % intervals over takes.
+"""All systems on held-out synthetic takes, both directions, with 95 % intervals over takes.
 
 ``python -m benchmarks.held_out standard=FOLDER hard=FOLDER novel=FOLDER:test_novel --out FOLDER [--save]``
 
-Each set is a prepared folder, with the split after a colon (``test`` if it has one, else ``test_novel``). Of each set:
+Each set is a prepared folder, with the split after a colon (by default ``test``, or ``test_novel`` if there is no
+``test``). There are three parts for each set:
 
-* *candidates*: top-1 accuracy where the candidates are the true masks of all annotated objects of the target image;
-  chance is the mean of one over their number. LM-EEC draws a mask, and the object that it overlaps most counts as its
-  choice. tiny-match also looks at its proposals of both images, to see how they lie to each other.
-* *proposals*: IoU, location error, contour accuracy and balanced accuracy by the official protocol, every system
-  choosing among the same proposals (those that tiny-match was made for); LM-EEC draws its own masks. *best choice*
-  takes the best proposal each time; *ground-truth candidates* is tiny-match among the true masks.
-* *errors*: what wrongly chosen proposals show, and how well visibility ranks visible before absent objects.
+* *candidates*: top-1 accuracy among the true masks of all annotated objects of the target image; chance is the mean of
+  one over their number. LM-EEC draws a mask; its choice is the object with the largest overlap. tiny-match also sees
+  its proposals of both images, from which it estimates homographies.
+* *proposals*: IoU, location error, contour accuracy and balanced accuracy by the official protocol. All systems choose
+  among the same proposals (those that tiny-match was trained with); LM-EEC draws its masks. *best choice* is the best
+  proposal for each object; *ground-truth candidates* is tiny-match among the true masks.
+* *errors*: what the wrong proposals show, and how well the visibility separates visible from absent objects.
 
-``--match MODEL --name NAME`` measures another O-MaMa in tiny-match's rows, with its features and proposals, and keeps
-the result under another name. Answers of a take are kept in the folder, so that a run that was stopped goes on; other
-settings make them anew. ``--takes`` and ``--frames`` bound a run. Systems that are not there are named and left out.
+``--match MODEL --name NAME`` measures another model in the rows of tiny-match, with its features and proposals, and
+saves the result under another name. The results of each take are stored in the folder of ``--out``: run again to resume
+a run that was stopped; with other settings they are computed again. ``--takes`` and ``--frames`` limit a run. Systems
+that are not available are reported and left out.
 """
 
 from __future__ import annotations
@@ -46,9 +48,9 @@ from benchmarks.held_out_systems import (
     TINY,
     TRUE_MASKS,
     WEIGHT_FREE,
-    Answers,
     Systems,
-    answer,
+    TakeResults,
+    run_systems,
 )
 from counterview.data.dataset import DIRECTIONS, Dataset
 from counterview.data.formats.prepared import read_splits
@@ -61,16 +63,16 @@ from counterview.media.files import read_json, write_json
 
 ORDER = (CHANCE, PLACE, LAB, CLASSICAL, TINY, MATCH, FOLLOW, BEST, TRUE_MASKS)
 WITHOUT_VISIBILITY = (CHANCE, PLACE, BEST)
-"""Rows that claim or know visibility, so that their balanced accuracy says nothing."""
+"""Rows with a constant or known visibility, for which balanced accuracy is meaningless."""
 LEARNED = (MATCH, FOLLOW)
 
 
 def open_set(text: str) -> tuple[str, Dataset]:
     """``NAME=FOLDER[:SPLIT]`` as a name and takes."""
-    name, found, place = text.partition("=")
-    if not found or not name or not place:
-        raise InputError("a set is NAME=FOLDER or NAME=FOLDER:SPLIT", found=repr(text))
-    folder, _, split = place.rpartition(":") if not Path(place).is_dir() else (place, "", "")
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise InputError("a set is malformed", found=repr(text), expected="NAME=FOLDER or NAME=FOLDER:SPLIT")
+    folder, _, split = path.rpartition(":") if not Path(path).is_dir() else (path, "", "")
     if not split:
         splits = read_splits(Path(folder)) or {}
         split = "test" if splits.get("test") or not splits.get("test_novel") else "test_novel"
@@ -78,7 +80,7 @@ def open_set(text: str) -> tuple[str, Dataset]:
 
 
 def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, out: Path) -> dict[str, Any]:
-    """Answers for one take as plain values: from ``out``, or made and kept there."""
+    """The results of one take as plain values: read from ``out``, or computed and stored there."""
     key = json.loads(json.dumps({"take": uid, "frames": frames, **systems.settings}))
     path = out / f"{hashlib.sha256(uid.encode()).hexdigest()[:24]}.json"
     if path.is_file():
@@ -86,16 +88,16 @@ def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, 
         if isinstance(values, dict) and values.get("key") == key:
             return values
     start, processor = time.perf_counter(), time.process_time()
-    found: Answers = answer(systems, dataset.take(uid), frames)
+    results: TakeResults = run_systems(systems, dataset.take(uid), frames)
     values = {
         "key": key,
         "seconds": time.perf_counter() - start,
         "processor_s": time.process_time() - processor,
-        "proposals": found.proposals,
-        "choices": found.choices,
-        "kinds": found.kinds,
+        "proposals": results.proposals,
+        "choices": results.choices,
+        "kinds": results.kinds,
         "rows": {
-            name: [[direction, _plain(asdict(row))] for direction, row in rows] for name, rows in found.rows().items()
+            name: [[direction, _plain(asdict(row))] for direction, row in rows] for name, rows in results.rows().items()
         },
     }
     write_json(path, values, indent=None)
@@ -107,7 +109,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_table(rows: Iterable[dict[str, Any]]) -> FrameTable:
-    """Scored answers as a table; what is not there is NaN."""
+    """Scored predictions as a table; missing values are NaN."""
     table = FrameTable()
     for row in rows:
         table.append(FrameScore(**{**{"confidence": math.nan}, **row}))
@@ -115,7 +117,7 @@ def score_table(rows: Iterable[dict[str, Any]]) -> FrameTable:
 
 
 def accuracy_table(choices: Iterable[dict[str, Any]], system: str) -> FrameTable:
-    """Choices as a table, with "right" in the place of IoU, so that intervals and differences are drawn alike."""
+    """Choices as a table, with "right" in the place of IoU: intervals and differences are computed in the same way."""
     table = FrameTable()
     for c in choices:
         if system in c["right"]:
@@ -127,7 +129,7 @@ def accuracy_table(choices: Iterable[dict[str, Any]], system: str) -> FrameTable
 
 
 def candidates_part(choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Table (a)."""
+    """The part *candidates* of a set."""
     names = [n for n in ORDER if any(n in c["right"] for c in choices)]
     rows: dict[str, Any] = {}
     tables = {name: accuracy_table(choices, name) for name in names}
@@ -146,28 +148,28 @@ def candidates_part(choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def proposals_part(takes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Table (b)."""
+    """The parts *proposals* and *errors* of a set."""
     names = [n for n in ORDER if any(n in t["rows"] for t in takes)]
     rows: dict[str, Any] = {}
     tables = {}
     for name in names:
-        found = [pair for t in takes for pair in t["rows"].get(name, [])]
-        tables[name] = score_table(row for _, row in found)
+        scored = [pair for t in takes for pair in t["rows"].get(name, [])]
+        tables[name] = score_table(row for _, row in scored)
         counts = {k: sum(t["kinds"].get(name, {}).get(k, 0) for t in takes) for k in KINDS}
         measures = [m for m in MEASURES if m != "balanced_accuracy" or name not in WITHOUT_VISIBILITY]
         entry = _values(tables[name], measures)
         for direction in DIRECTIONS:
-            part = totals(score_table(row for d, row in found if d == direction))
+            part = totals(score_table(row for d, row in scored if d == direction))
             entry[direction] = {m: finite(getattr(part, m)) for m in measures}
         if any(counts.values()):
             entry["kinds"] = {k: n / sum(counts.values()) for k, n in counts.items()}
         if name not in WITHOUT_VISIBILITY:
-            entry["visibility"] = ranked([row for _, row in found])
+            entry["visibility"] = ranked([row for _, row in scored])
         rows[name] = entry
-    asked = totals(tables[names[0]]) if names else None
+    counts_of_all = totals(tables[names[0]]) if names else None
     return {
-        "object_frames": asked.frames if asked else 0,
-        "visible": asked.visible if asked else 0,
+        "object_frames": counts_of_all.frames if counts_of_all else 0,
+        "visible": counts_of_all.visible if counts_of_all else 0,
         "mean_proposals": float(np.mean([n for t in takes for n in t["proposals"]])),
         "rows": rows,
         "gains": _gains(tables),
@@ -176,17 +178,17 @@ def proposals_part(takes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _values(table: FrameTable, measures: Sequence[str]) -> dict[str, Any]:
     """Score and interval of each measure."""
-    found, spans = totals(table), intervals(table)
+    values, spans = totals(table), intervals(table)
     return {
-        m: {"value": finite(getattr(found, m)), "interval": [finite(spans[m].low), finite(spans[m].high)]}
+        m: {"value": finite(getattr(values, m)), "interval": [finite(spans[m].low), finite(spans[m].high)]}
         for m in measures
     }
 
 
 def _gains(tables: dict[str, FrameTable]) -> dict[str, Any]:
-    """Learned systems against the best descriptor without weights, and O-MaMa against its own features.
+    """Gains of learned systems over the best descriptor without weights, and of tiny-match's head over its features.
 
-    On the same questions. Both tables hold what counts, right or IoU, in the same column.
+    All on the same objects and frames. The column IoU of a table holds what is compared, accuracy or IoU.
     """
     rivals = [n for n in WEIGHT_FREE if n in tables and len(tables[n])]
     versus = [(name, max(rivals, key=lambda n: totals(tables[n]).iou), name) for name in LEARNED if rivals]
@@ -211,7 +213,7 @@ def print_set(title: str, part: dict[str, Any]) -> None:
     a, b = part["candidates"], part["proposals"]
     show(
         f"\n{title}: {part['takes']} takes, {part['frames']} frames. Top-1 accuracy among the true masks of the target "
-        f"image, {a['mean_candidates']:.1f} on average; {a['questions']} questions",
+        f"image, {a['mean_candidates']:.1f} on average; {a['questions']} query objects",
         ["", "both ways (95 % over takes)", *DIRECTIONS],
         [[n, _cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
     )
@@ -224,13 +226,13 @@ def print_set(title: str, part: dict[str, Any]) -> None:
         ],
     )
     show(
-        f"\n{title}: what the chosen proposals show, share of visible objects",
+        f"\n{title}: what the chosen proposals show, fraction of visible objects",
         ["", *KINDS],
         [[n, *(f"{r['kinds'][k]:.3f}" for k in KINDS)] for n, r in b["rows"].items() if "kinds" in r],
     )
     show(
-        f"\n{title}: how well visibility ranks, area under the ROC curve",
-        ["", "all visible objects", "those that were found"],
+        f"\n{title}: visibility, area under the ROC curve",
+        ["", "all visible objects", "those with IoU > 0.5"],
         [[n, *(decimals(v) for v in r["visibility"].values())] for n, r in b["rows"].items() if "visibility" in r],
     )
     for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
@@ -239,17 +241,17 @@ def print_set(title: str, part: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Answer, score, print."""
+    """Predict, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="NAME=FOLDER[:SPLIT]")
-    parser.add_argument("--out", type=Path, required=True, help="folder in which answers are kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder in which results are stored")
     parser.add_argument("--takes", type=int, help="only the first takes of each set")
-    parser.add_argument("--frames", type=int, help="only so many frames of each take, evenly spread")
-    parser.add_argument("--match", help="O-MaMa to measure: any model name; the shipped tiny-match by default")
-    parser.add_argument("--follow", help="LM-EEC to measure; the shipped tiny-follow by default")
-    parser.add_argument("--proposals", help="proposer for all; tiny-match's own by default")
+    parser.add_argument("--frames", type=int, help="only this number of frames of each take, evenly spread")
+    parser.add_argument("--match", help="matcher to measure, any model name; by default the bundled tiny-match")
+    parser.add_argument("--follow", help="LM-EEC to measure, any model name; by default the bundled tiny-follow")
+    parser.add_argument("--proposals", help="proposer for all systems; by default that of tiny-match")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--name", default="held_out", help="of the result's file, with --save")
+    parser.add_argument("--name", default="held_out", help="name of the results file, with --save")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     try:
@@ -267,21 +269,21 @@ def main() -> int:
         print(f"left out: {name}: {why}")
     settings = copy.deepcopy({k: v for k, v in systems.settings.items() if k != "version"})
     for _, matcher in (system["matcher"] for system in settings["systems"].values()):
-        if "source" in matcher:  # where this machine keeps it is nobody's business
+        if "source" in matcher:  # without the folders of this machine
             matcher["source"] = Path(matcher["source"]).name
     record(options.name, {"sets": result, "settings": settings, "left_out": sorted(systems.missing)}, save=options.save)
     return 0
 
 
 def run_set(systems: Systems, name: str, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    """All takes of a set, and both tables."""
+    """Run all systems on the takes of a set, and summarise."""
     uids = dataset.uids[: options.takes]
     rows = [
         take_rows(systems, dataset, uid, options.frames, options.out / name)
         for uid in tqdm(uids, desc=name, unit="take", dynamic_ncols=True, disable=None)
     ]
     choices = [c for take in rows for c in take["choices"]]
-    frames = {(t["key"]["take"], row["frame"]) for t in rows for found in t["rows"].values() for _, row in found}
+    frames = {(t["key"]["take"], row["frame"]) for t in rows for scored in t["rows"].values() for _, row in scored}
     return {
         "split": dataset.split,
         "takes": len(rows),

@@ -1,4 +1,4 @@
-"""Why answers of :mod:`benchmarks.held_out` are wrong: what a chosen proposal shows, and what visibility ranks."""
+"""Errors in :mod:`benchmarks.held_out`: what a wrong proposal shows, and how well visibility separates."""
 
 from __future__ import annotations
 
@@ -19,38 +19,41 @@ RIGHT, IMPOSSIBLE, PART, OTHER, OTHER_PART, BACKGROUND = (
 )
 KINDS = (RIGHT, IMPOSSIBLE, PART, OTHER, OTHER_PART, BACKGROUND)
 GOOD, TOUCHED = 0.5, 0.05
-"""IoU from which a mask is that of an object, and from which it shows some of it."""
+"""A mask shows an object if their IoU is above the first value, and a part of it if above the second."""
 
 
 def kind(chosen: ObjectMask, name: str, truth: Mapping[str, ObjectMask], possible: float) -> str:
-    """What a proposal shows that was chosen for an object which can be seen.
+    """What the chosen proposal of a visible object shows.
 
     Args:
-        chosen: the proposal.
+        chosen: the proposal, ``(H, W)``.
         name: the object.
-        truth: masks of the annotated objects of the target image, the object among them.
-        possible: largest IoU of any proposal with the object.
+        truth: masks ``(H, W)`` of all annotated objects of the target image, including this one.
+        possible: the largest IoU of any proposal with the object.
+
+    Returns:
+        one of :data:`KINDS`.
     """
-    own = iou(chosen, truth[name])
-    if own > GOOD:
+    overlap = iou(chosen, truth[name])
+    if overlap > GOOD:
         return RIGHT
     if possible <= GOOD:
         return IMPOSSIBLE
-    if own > TOUCHED:
+    if overlap > TOUCHED:
         return PART
     others = max((iou(chosen, mask) for other, mask in truth.items() if other != name), default=0.0)
     return OTHER if others > GOOD else OTHER_PART if others > TOUCHED else BACKGROUND
 
 
 def ranked(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """How well visibility ranks visible objects before absent ones, whatever its threshold.
+    """How well the visibility separates visible from absent objects, for any threshold.
 
     Args:
-        rows: scored answers with ``gt_visible``, ``confidence`` and ``iou``.
+        rows: scored predictions with ``gt_visible``, ``confidence`` and, of visible objects, ``iou``.
 
     Returns:
-        area under the ROC curve of all visible objects, and of those alone whose answer is right; None where there is
-        only one kind.
+        area under the ROC curve for all visible objects (``auc``) and for those with the right match
+        (``auc_where_right``); ``None`` without visible or without absent objects.
     """
     absent = [r["confidence"] for r in rows if not r["gt_visible"]]
     visible = [r["confidence"] for r in rows if r["gt_visible"]]

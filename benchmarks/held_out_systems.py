@@ -1,6 +1,6 @@
-"""The systems of :mod:`benchmarks.held_out`, and what each answers for the images of a take.
+"""The systems of :mod:`benchmarks.held_out`, and their predictions for a take.
 
-Proposals, feature maps and descriptors of an image are made once, whatever the number of systems.
+Proposals, feature maps and descriptors of an image are computed once for all systems.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.held_out_errors import kind
 from counterview.baselines.weightless import LabHistogram, nearest_to_place, same_place
 from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
-from counterview.errors import CounterviewError, MaskError
+from counterview.errors import ConfigError, CounterviewError
 from counterview.evaluation.scorer import Scorer
 from counterview.evaluation.table import FrameScore
 from counterview.features import Backbone, FeatureMap, load_backbone
@@ -38,30 +38,30 @@ LAB, CLASSICAL, TINY = "k-NN, Lab histogram", "k-NN, classical features", "k-NN,
 MATCH, FOLLOW = "tiny-match", "tiny-follow"
 TRUE_MASKS = "ground-truth candidates"
 WEIGHT_FREE = (LAB, CLASSICAL)
-"""Descriptors without weights: what learned ones have to beat."""
+"""Descriptors without weights: the baselines of the learned ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A descriptor and a way to compare: one row of both tables."""
+    """Features and a matcher: one row of the tables."""
 
     backbone: Backbone
     matcher: Matcher
 
     def settings(self) -> dict[str, Any]:
-        """What its answers depend on, beside proposals."""
+        """Everything beside the proposals that its predictions depend on."""
         return {"matcher": [self.matcher.name, self.matcher.settings()], "features": self.backbone.settings()}
 
 
 @dataclass(frozen=True, eq=False)
 class Systems:
-    """Everything that is compared.
+    """All systems that are compared.
 
     Attributes:
         matchers: systems that choose among candidates, by name.
-        proposer: whose masks all of them choose from.
+        proposer: makes the masks that all of them choose from.
         follower: LM-EEC, if there is one.
-        missing: names of systems that are not there, and why.
+        missing: names of systems that are not available, with the reason.
     """
 
     matchers: dict[str, System]
@@ -74,10 +74,10 @@ class Systems:
         """Load them.
 
         Args:
-            match: the O-MaMa to measure, by any name; the shipped one if not given.
-            follow: the LM-EEC likewise.
-            proposals: proposer for all; the O-MaMa's own if not given, ``graph`` where there is none.
-            cache: folder in which proposals are kept.
+            match: name of the matcher to measure; by default the bundled tiny-match.
+            follow: name of the LM-EEC to measure; by default the bundled tiny-follow.
+            proposals: proposer for all; by default that of the matcher, or ``graph`` without a matcher.
+            cache: folder in which proposals are stored.
             device: where networks run.
         """
         matchers = {
@@ -89,7 +89,7 @@ class Systems:
         try:
             model = load(match or MATCH, device=device)
             if not isinstance(model, ProposalMatcher):
-                raise MaskError(f"{match} chooses among no proposals")
+                raise ConfigError(f"{match} does not choose among proposals")
             matchers[TINY] = System(model.backbone, KnnMatcher())
             matchers[MATCH] = System(model.backbone, model.matcher)
             proposer = proposer or model.proposer
@@ -99,10 +99,10 @@ class Systems:
             missing[MATCH] = missing[TINY] = str(error)
         follower = None
         try:
-            found = load(follow or FOLLOW, device=device)
-            if not isinstance(found, MaskTracker):
-                raise MaskError(f"{follow} is not an LM-EEC")
-            follower = ClipPredictor(found.model)
+            tracker = load(follow or FOLLOW, device=device)
+            if not isinstance(tracker, MaskTracker):
+                raise ConfigError(f"{follow} is not an LM-EEC")
+            follower = ClipPredictor(tracker.model)
         except CounterviewError as error:
             if follow:
                 raise
@@ -111,7 +111,7 @@ class Systems:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What all answers depend on."""
+        """Everything that the predictions depend on."""
         return {
             "version": 3,
             "proposals": [self.proposer.name, self.proposer.settings()],
@@ -127,7 +127,7 @@ class Systems:
 
 @dataclass(eq=False)
 class ImageRecord:
-    """One camera at one time. ``truth`` holds the annotated objects at the image's size, none empty."""
+    """One image of one camera. ``truth`` has the masks of its annotated objects at the image's size, none empty."""
 
     size_hw: tuple[int, int]
     proposals: Proposals
@@ -137,8 +137,8 @@ class ImageRecord:
 
 
 @dataclass
-class Answers:
-    """What all systems said about a take: choices among true masks, and scored masks."""
+class TakeResults:
+    """Results of all systems for a take: choices among the true masks, and scored predictions."""
 
     choices: list[dict[str, Any]] = field(default_factory=list)
     scorers: dict[str, Scorer] = field(default_factory=lambda: defaultdict(lambda: Scorer("official")))
@@ -147,31 +147,31 @@ class Answers:
     kinds: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(
-        self, system: str, take: Take, direction: Direction, pair: FramePair, mask: ObjectMask, sure: float
+        self, system: str, take: Take, direction: Direction, pair: FramePair, mask: ObjectMask, confidence: float
     ) -> None:
-        """Score one answer by the official protocol."""
+        """Score one prediction by the official protocol."""
         truth = take.mask(pair.object, pair.target_camera, pair.frame) if pair.target_visible else None
         self.scorers[system].add(
             pair.take, pair.object, pair.query_camera, pair.target_camera, pair.frame,
-            gt=truth, pred=mask, confidence=sure, resize=True,
+            gt=truth, pred=mask, confidence=confidence, resize=True,
         )  # fmt: skip
         self.directions[system].append(direction)
 
     def rows(self) -> dict[str, list[tuple[str, FrameScore]]]:
-        """Scored answers by system, each with its direction."""
+        """Scored predictions by system, each with its direction."""
         return {
             name: list(zip(self.directions[name], scorer.table.rows(), strict=True))
             for name, scorer in self.scorers.items()
         }
 
 
-def answer(systems: Systems, take: Take, frames: int | None) -> Answers:
-    """Ask every system everything that the official evaluation asks of a take.
+def run_systems(systems: Systems, take: Take, frames: int | None) -> TakeResults:
+    """Run all systems on a take: both directions, every pair of cameras, all objects of the official evaluation.
 
     Args:
-        systems: who is asked.
-        take: both directions, every pair of cameras.
-        frames: how many of the annotated frames, evenly spread; all if not given.
+        systems: the systems.
+        take: the take.
+        frames: number of annotated frames, evenly spread; all by default.
     """
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in DIRECTIONS:
@@ -180,8 +180,8 @@ def answer(systems: Systems, take: Take, frames: int | None) -> Answers:
     numbers = sorted(wanted)
     if frames is not None and frames < len(numbers):
         numbers = [numbers[int(i)] for i in np.linspace(0, len(numbers) - 1, frames).round()]
-    result = Answers()
-    followed = _follow(systems, take, {n: wanted[n] for n in numbers}, result)
+    result = TakeResults()
+    tracked = _follow(systems, take, {n: wanted[n] for n in numbers}, result)
     for number in numbers:
         records: dict[str, ImageRecord] = {}
         groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
@@ -192,7 +192,7 @@ def answer(systems: Systems, take: Take, frames: int | None) -> Answers:
                 if camera not in records:
                     records[camera] = _record(systems, take, camera, number)
                     result.proposals.append(len(records[camera].proposals))
-            _answer_pairs(systems, take, direction, pairs, records[first], records[second], followed, result)
+            _run_pairs(systems, take, direction, pairs, records[first], records[second], tracked, result)
     return result
 
 
@@ -221,73 +221,73 @@ def _record(systems: Systems, take: Take, camera: str, frame: int) -> ImageRecor
     return record
 
 
-def _answer_pairs(
+def _run_pairs(
     systems: Systems,
     take: Take,
     direction: Direction,
     pairs: Sequence[FramePair],
     query: ImageRecord,
     target: ImageRecord,
-    followed: Mapping[Any, ObjectMask],
-    result: Answers,
+    tracked: Mapping[Any, ObjectMask],
+    result: TakeResults,
 ) -> None:
-    """All objects of one frame and one pair of cameras, by every system."""
+    """Run all systems on the objects of one frame and pair of cameras."""
     size = prediction_size(take, pairs[0].target_camera, target.size_hw)
-    asked = [p for p in pairs if p.object in query.truth]
-    masks = [query_mask(take, p, query.size_hw) for p in asked]
+    queried = [p for p in pairs if p.object in query.truth]
+    masks = [query_mask(take, p, query.size_hw) for p in queried]
     names = list(target.truth)
     true_masks = list(target.truth.values())
     proposals = target.proposals.masks
 
-    def say(system: str, pair: FramePair, mask: ObjectMask | None, sure: float) -> None:
-        answer = ObjectMask.empty(size) if mask is None else resize_mask(mask, size)
-        result.add(system, take, direction, pair, answer, sure)
+    def add(system: str, pair: FramePair, mask: ObjectMask | None, confidence: float) -> None:
+        prediction = ObjectMask.empty(size) if mask is None else resize_mask(mask, size)
+        result.add(system, take, direction, pair, prediction, confidence)
 
-    placed = [same_place(mask, target.size_hw) for mask in masks]
-    there = [i for i, p in enumerate(asked) if p.target_visible and p.object in target.truth]
-    overlaps = {i: [iou(mask, target.truth[asked[i].object]) for mask in proposals] for i in there}
-    for i, pair in enumerate(asked):
-        say(PLACE, pair, placed[i], 1.0)
-        say(CHANCE, pair, proposals[_draw(pair, len(proposals))] if proposals else None, 1.0)
+    placements = [same_place(mask, target.size_hw) for mask in masks]
+    visible = [i for i, p in enumerate(queried) if p.target_visible and p.object in target.truth]
+    overlaps = {i: [iou(mask, target.truth[queried[i].object]) for mask in proposals] for i in visible}
+    for i, pair in enumerate(queried):
+        add(PLACE, pair, placements[i], 1.0)
+        add(CHANCE, pair, proposals[_draw(pair, len(proposals))] if proposals else None, 1.0)
         best = proposals[int(np.argmax(overlaps[i]))] if overlaps.get(i) else None
-        say(BEST, pair, best, 1.0 if pair.target_visible else 0.0)
-    # Which of the annotated objects is it? Only those that are there can be asked.
-    right: dict[str, dict[int, float]] = defaultdict(dict)
-    for i in there:
-        right[CHANCE][i] = 1 / len(names)
-        right[PLACE][i] = float(names[nearest_to_place(placed[i], true_masks)] == asked[i].object)
-        drawn = followed.get((direction, asked[i]))
+        add(BEST, pair, best, 1.0 if pair.target_visible else 0.0)
+    # Which of the annotated objects is it? Only a visible object has an answer.
+    correct: dict[str, dict[int, float]] = defaultdict(dict)
+    for i in visible:
+        correct[CHANCE][i] = 1 / len(names)
+        correct[PLACE][i] = float(names[nearest_to_place(placements[i], true_masks)] == queried[i].object)
+        tracked_mask = tracked.get((direction, queried[i]))
         if systems.follower is not None:
-            right[FOLLOW][i] = _nearest_drawn(drawn, target, asked[i].object)
+            correct[FOLLOW][i] = _overlaps_most(tracked_mask, target, queried[i].object)
     for name, system in systems.matchers.items():
         if masks and proposals:
             scores = system.matcher.score(system.backbone, query.views[name], masks, target.views[name])
-            for i, pair in enumerate(asked):
+            for i, pair in enumerate(queried):
                 chosen = proposals[int(scores.score[i].argmax())]
-                say(name, pair, chosen, float(scores.visibility[i]))
+                add(name, pair, chosen, float(scores.visibility[i]))
                 if i in overlaps:
                     result.kinds[name][kind(chosen, pair.object, target.truth, max(overlaps[i]))] += 1
         else:
-            for pair in asked:
-                say(name, pair, None, 0.0)
+            for pair in queried:
+                add(name, pair, None, 0.0)
         if masks and names:
             scores = system.matcher.score(system.backbone, query.true_views[name], masks, target.true_views[name])
             order = scores.score.argmax(axis=1)
-            for i in there:
-                right[name][i] = float(names[int(order[i])] == asked[i].object)
+            for i in visible:
+                correct[name][i] = float(names[int(order[i])] == queried[i].object)
             if name == systems.chooser:
-                for i, pair in enumerate(asked):
-                    say(TRUE_MASKS, pair, true_masks[int(order[i])], float(scores.visibility[i]))
-    for i in there:
+                for i, pair in enumerate(queried):
+                    add(TRUE_MASKS, pair, true_masks[int(order[i])], float(scores.visibility[i]))
+    for i in visible:
         result.choices.append({
-            "direction": direction, "take": take.uid, "object": asked[i].object, "query": asked[i].query_camera,
-            "target": asked[i].target_camera, "frame": asked[i].frame, "candidates": len(names),
-            "right": {name: values[i] for name, values in right.items()},
+            "direction": direction, "take": take.uid, "object": queried[i].object, "query": queried[i].query_camera,
+            "target": queried[i].target_camera, "frame": queried[i].frame, "candidates": len(names),
+            "right": {name: values[i] for name, values in correct.items()},
         })  # fmt: skip
 
 
 def _follow(
-    systems: Systems, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]], result: Answers
+    systems: Systems, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]], result: TakeResults
 ) -> dict[tuple[Direction, FramePair], ObjectMask]:
     if systems.follower is None:
         return {}
@@ -299,18 +299,18 @@ def _follow(
     return masks
 
 
-def _nearest_drawn(drawn: ObjectMask | None, target: ImageRecord, name: str) -> float:
-    """Whether the object is the one that a drawn mask overlaps most; a guess where it overlaps none."""
+def _overlaps_most(tracked_mask: ObjectMask | None, target: ImageRecord, name: str) -> float:
+    """1 if the tracked mask overlaps this object most, 0 if another; chance if it overlaps none."""
     overlaps = {}
-    if drawn is not None:
-        drawn = resize_mask(drawn, target.size_hw)
-        overlaps = {other: iou(drawn, mask) for other, mask in target.truth.items()}
+    if tracked_mask is not None:
+        tracked_mask = resize_mask(tracked_mask, target.size_hw)
+        overlaps = {other: iou(tracked_mask, mask) for other, mask in target.truth.items()}
     if not overlaps or max(overlaps.values()) <= 0:
         return 1 / len(target.truth)
     return float(max(overlaps, key=lambda other: overlaps[other]) == name)
 
 
 def _draw(pair: FramePair, count: int) -> int:
-    """A proposal by chance, the same in every run."""
+    """Index of a random proposal, the same in every run."""
     digest = hashlib.sha256(pair.key.encode("utf-8", "surrogatepass")).digest()
     return int(np.random.default_rng(list(digest[:8])).integers(count))

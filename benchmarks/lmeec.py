@@ -1,13 +1,12 @@
-"""What does LM-EEC cost a frame, what does each further object and camera cost, and does memory stay flat?
+"""How much does a frame of LM-EEC cost, and each further object and camera? Is memory constant over a clip?
 
 ``python -m benchmarks.lmeec [speed] [memory] [--small] [--device cuda] [--save]``
 
-speed: SAM 2.1 Hiera-B+ at 480 px with random weights (``--small``: the small configuration of Tabletop), banks full.
-Against a session of all objects stands one object at a time, which is run as well: a session for each object and
-camera, each encoding both images again, as the released code does. On a CPU, times are compared in CPU seconds, which
-hold on a busy machine too; on a GPU in wall seconds.
-memory: a small model over 50 and 2,000 frames, each in a process of its own; peak resident memory.
-On a GPU, fp32 and bf16, eager and with a compiled image encoder.
+speed: SAM 2.1 Hiera-B+ at 480 px with random weights (``--small``: the small configuration for Tabletop), banks full.
+A session of all objects is compared with one object at a time: a session for each object and camera, each of which
+encodes both images again, as in the released code. On a CPU, times are compared in CPU seconds, which do not depend on
+other work on the machine; on a GPU in wall seconds, in fp32 and bf16, eager and with a compiled image encoder.
+memory: peak resident memory of a small model over 50 and over 2,000 frames, each in its own process.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, nargs="+", default=CAMERAS)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--save", action="store_true")
-    parser.add_argument("--frames", type=int, help="of one memory run; used by this program itself")
+    parser.add_argument("--frames", type=int, help="length of one memory run; used internally")
     arguments = parser.parse_args()
     if arguments.frames:
         print(peak_mb(arguments.frames))
@@ -62,7 +61,7 @@ def main() -> None:
         result["memory"] = memory()
     name = "lmeec_small" if arguments.small else "lmeec"
     saved = RESULTS / f"{name}.json"
-    if arguments.save and saved.is_file():  # a part that was not run again stays as it was
+    if arguments.save and saved.is_file():  # keep the part that was not run again
         kept = json.loads(saved.read_text(encoding="utf-8"))
         result = {part: kept[part] for part in ("speed", "memory") if part in kept} | result
     record(name, result, save=arguments.save)
@@ -72,7 +71,7 @@ def main() -> None:
 
 
 def speed(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds per frame for each number of objects and cameras, and one object at a time."""
+    """Seconds a frame for each number of objects and cameras, together and one object at a time."""
     torch.manual_seed(0)
     model = LMEEC(LMEECConfig(**(SMALL if arguments.small else {}))).eval().to(arguments.device)
     variants: list[tuple[str, torch.dtype | None]] = [("eager fp32", None)]
@@ -127,7 +126,7 @@ def _speed_rows(model: LMEEC, autocast: torch.dtype | None, arguments: argparse.
 def _one_by_one(
     model: LMEEC, filled: Session, step: Callable[[Session, int, int], Callable[[], Any]], objects: int, cameras: int
 ) -> Callable[[], Any]:
-    """The same frame in a session for each object and camera, each of which encodes both images for itself."""
+    """The same frame in a session for each object and camera, each of which encodes both images."""
     [track, *_] = filled.tracks.values()
     [(name, camera), *_] = filled.tracks
     alone = []
@@ -140,7 +139,7 @@ def _one_by_one(
 
 
 def _fill(session: Session, step: Callable[[], Any], model: LMEEC) -> None:
-    """One real frame, then its memory in every place of the banks: what follows costs what a long clip costs."""
+    """Fill the banks with the memory of one real frame, so that the next frame costs as much as in a long clip."""
     step()
     config = model.config
     for track in session.tracks.values():
@@ -173,7 +172,7 @@ def _clock(step: Callable[[], Any], arguments: argparse.Namespace) -> tuple[floa
 
 
 def memory() -> dict[str, Any]:
-    """Peak resident memory of a short and a long session of a small model, each in its own process."""
+    """Peak resident memory of a short and of a long session of a small model, each in its own process."""
     peaks = {}
     for frames in (SHORT, LONG):
         command = [sys.executable, "-m", "benchmarks.lmeec", "--frames", str(frames)]
@@ -185,7 +184,7 @@ def memory() -> dict[str, Any]:
 
 
 def peak_mb(frames: int) -> float:
-    """Peak resident memory of this process after a session of so many frames, in MB."""
+    """Peak resident memory of this process after a session of this number of frames, in MB."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = LMEEC(LMEECConfig(**{**SMALL, "image_size": 96})).eval()

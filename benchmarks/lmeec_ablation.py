@@ -1,10 +1,10 @@
-"""The ablation of LM-EEC's paper on a small configuration, as one command and one table.
+"""The ablation of LM-EEC's paper on a small configuration: one command, one table.
 
 ``python -m benchmarks.lmeec_ablation RECIPE --out FOLDER [--seeds 3] [--rows full no-cross-view ...] [key=value ...]``
 
-Every row is the recipe with one setting changed, trained from the same seeds and validated by the official protocol.
-Rows that change only what happens at test time (``fifo``, ``drop``, ``weighted``) are not trained again: they validate
-the weights of the full model. Finished runs in FOLDER are kept, so the command can be stopped and given again.
+Every row is the recipe with one setting changed, trained with the same seeds and validated by the official protocol.
+Rows that change only inference (``fifo``, ``drop``, ``weighted``) are not trained: they use the weights of the full
+model. Finished runs in FOLDER are kept: run again to resume a run that was stopped.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TRAINED: dict[str, list[str]] = {
     "no-target-memory": ["model.target_memory=false"],
     "no-pointers": ["model.pointers=false"],
 }
-"""Rows that are trained, and what they change."""
+"""Rows that are trained, with the settings that they change."""
 
 TESTED = {"fifo": "fifo", "drop": "drop", "weighted": "weighted"}
-"""Rows that are the full model with another compression."""
+"""Rows of the full model with another compression."""
 
 MEASURES = ("iou", "location_error", "contour_accuracy", "balanced_accuracy")
 
@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace, row: str, seed: int) -> dict[str, float]
 
 def _validate(task: Any, model: LMEEC) -> dict[str, float]:
     if not isinstance(task, LMEECTask):
-        raise SystemExit("the recipe is not one of LM-EEC")
+        raise SystemExit("the recipe is not of LM-EEC")
     with torch.no_grad():
         return task.summarise([task.validate(model, model.device)])
 

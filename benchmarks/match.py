@@ -1,12 +1,12 @@
-"""What does a pair of images cost, and what does each further object cost?
+"""How much does a pair of images cost, and each further object?
 
-``python -m benchmarks.match [--save]``: the bundled pair, proposals ``graph``, features ``classical``, both
-images encoded once. The same query mask is used for every object, since only the number matters here.
+``python -m benchmarks.match [--save]``: the bundled pair, proposals ``graph``, features ``classical``; both images are
+encoded once. The masks of the pair are repeated up to the number of objects.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from benchmarks.common import record, show, timed
 from counterview.inference.examples import load_pair
@@ -17,6 +17,9 @@ COUNTS = (1, 4, 16)
 
 def main() -> None:
     """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/match.json")
+    options = parser.parse_args()
     pair = load_pair()
     model = load("knn")
     masks = [*pair.near.masks.values()]
@@ -34,7 +37,7 @@ def main() -> None:
     record(
         "match",
         {"seconds": {str(n): t for n, t in times.items()}, "per_object_s": extra, "ratio_16_to_1": most / one},
-        save="--save" in sys.argv,
+        save=options.save,
     )
 
 

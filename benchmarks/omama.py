@@ -1,12 +1,12 @@
-"""What O-MaMa costs: backbone passes for a take, training steps with and without cached maps, seconds per pair.
+"""The cost of O-MaMa: backbone passes for a take, training steps with and without cached maps, seconds a pair.
 
 ``python -m benchmarks.omama [passes] [steps] [stages] [--device cpu] [--quick] [--save]``: all three if none is named.
 
-* *passes*: a take of one ego and three exo cameras with eight objects, both directions, against one pair of images
-  at a time, as the released code goes. The network is a small DINOv2; proposals were made before, as there.
+* *passes*: a take of one ego and three exo cameras with eight objects in both directions, compared with one pair of
+  images at a time, as in the released code. The network is a small DINOv2; proposals are computed before.
 * *steps*: the same batches from the cache, and with every image through the backbone again.
 * *stages*: DINOv2-B with registers at the released sizes (700x700, 532x952), 100 proposals, 1 and 16 objects, random
-  weights. ``--quick`` takes smaller images.
+  weights. ``--quick`` uses smaller images.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def write_take(root: Path, uid: str, frames: int, seed: int) -> None:
 
 
 def small_network(folder: Path) -> str:
-    """A small DINOv2 with random weights, saved as a user's would be."""
+    """A small DINOv2 with random weights, saved like a model of a user."""
     torch.manual_seed(0)
     config = Dinov2Config(hidden_size=96, num_hidden_layers=6, num_attention_heads=3, patch_size=14, image_size=224)
     Dinov2Model(config).save_pretrained(folder)
@@ -75,7 +75,7 @@ def small_network(folder: Path) -> str:
 
 
 class Counted:
-    """A backbone that counts the images it is given."""
+    """A backbone that counts its images."""
 
     def __init__(self, backbone: Any) -> None:
         self.backbone, self.passes = backbone, 0
@@ -91,7 +91,7 @@ class Counted:
 
 
 def passes(folder: Path) -> dict[str, Any]:
-    """Question (a)."""
+    """Backbone passes and seconds for a take."""
     root = folder / "take"
     write_take(root, "take", FRAMES, 0)
     backbone = Counted(load_backbone(small_network(folder / "network"), device="cpu"))
@@ -123,14 +123,14 @@ def passes(folder: Path) -> dict[str, Any]:
     ratio, saved = theirs["passes"] / ours["passes"], theirs["seconds"] / ours["seconds"]
     show(
         f"(a) {OBJECTS} objects, {EXO_CAMERAS} exo cameras, {FRAMES} frames, both directions: {pairs} pairs",
-        ["way", "backbone passes", "seconds"],
-        [["whole take", *ours.values()], ["pair by pair", *theirs.values()], ["ratio", ratio, saved]],
+        ["", "backbone passes", "seconds"],
+        [["the take at once", *ours.values()], ["pair by pair", *theirs.values()], ["ratio", ratio, saved]],
     )
     return {"whole_take": ours, "pair_by_pair": theirs, "pass_ratio": ratio, "time_ratio": saved, "pairs": pairs}
 
 
 def steps(folder: Path) -> dict[str, Any]:
-    """Question (b)."""
+    """Training steps with and without cached maps."""
     root = folder / "data"
     for number in range(3):
         write_take(root, f"take{number}", 2, number)
@@ -159,8 +159,8 @@ def steps(folder: Path) -> dict[str, Any]:
         optimizer.step()
 
     def step_without_cache() -> None:
-        # What a step costs more when no map is kept: both images of each pair through the backbone, and their
-        # masks described. Proposals are kept in either case.
+        # Without cached maps a step also passes both images of each pair through the backbone and describes their
+        # masks. Proposals are cached in both cases.
         for index in numbers:
             pair = task.train_pairs[int(index)][1]
             take = task.train_data.take(pair.take)
@@ -181,7 +181,7 @@ def steps(folder: Path) -> dict[str, Any]:
 
 
 def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
-    """Question (c)."""
+    """Seconds of each stage of a pair."""
     torch.manual_seed(0)
     config = Dinov2WithRegistersConfig(patch_size=14, image_size=518, num_register_tokens=4)
     Dinov2WithRegistersModel(config).save_pretrained(folder / "base")
@@ -197,11 +197,11 @@ def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
 
     def discs(size: tuple[int, int], count: int) -> list[ObjectMask]:
         y, x = np.mgrid[: size[0], : size[1]]
-        found = []
+        masks = []
         for _ in range(count):
             cy, cx, r = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(8, 80) / scale
-            found.append(ObjectMask.from_array((y - cy) ** 2 + (x - cx) ** 2 < r**2))
-        return found
+            masks.append(ObjectMask.from_array((y - cy) ** 2 + (x - cx) ** 2 < r**2))
+        return masks
 
     queries, proposals = discs(sizes[0], 16), discs(sizes[1], 100)
     settings = model.config.descriptor
@@ -239,11 +239,11 @@ def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
         seconds[f"attention and head, {count} objects"] = run(
             lambda n=count: model(tables[0][:, :n], tables[1], *dense, keep_queries=True)
         )
-    share = {}
+    fraction = {}
     for count in (1, 16):
         names = ("describe 100 proposals", f"describe {count} query objects", f"attention and head, {count} objects")
         rest = sum(seconds[name]["median_s"] for name in names)
-        share[count] = rest / seconds["backbone, both images"]["median_s"]
+        fraction[count] = rest / seconds["backbone, both images"]["median_s"]
     show(
         f"(c) seconds per pair, DINOv2-B with registers, 100 proposals, {device}{', half precision' if half else ''}",
         ["stage", "median s", "min s", "max s"],
@@ -251,23 +251,24 @@ def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
     )
     print(
         "; ".join(
-            f"{n} objects: all but backbone and proposer {100 * s:.1f} % of the backbone" for n, s in share.items()
+            f"{n} objects: everything but backbone and proposer takes {100 * s:.1f} % of the backbone's time"
+            for n, s in fraction.items()
         )
     )
-    return {"seconds": seconds, "share_of_backbone": {str(n): s for n, s in share.items()}, "device": device}
+    return {"seconds": seconds, "share_of_backbone": {str(n): s for n, s in fraction.items()}, "device": device}
 
 
 def main() -> None:
-    """Run what was asked for, and print."""
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions", nargs="*", choices=["passes", "steps", "stages", []], default=[])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
-    asked = options.questions or ["passes", "steps", "stages"]
+    names = options.questions or ["passes", "steps", "stages"]
     result: dict[str, Any] = {"threads": torch.get_num_threads()}
-    for name in asked:
+    for name in names:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if name == "stages":

@@ -2,10 +2,9 @@
 
 ``python -m benchmarks.omama_ablation RECIPE --out FOLDER [--seeds 0 1 2] [--test-split test] [KEY=VALUE ...] [--save]``
 
-Every row is trained from the recipe with only the modules changed, on the same cached features, and scored on held-out
-takes by the official protocol. A row whose result lies in FOLDER already is not trained again. Intervals are 95 %:
-takes are drawn with repetition, and of each draw the mean over the seeds is taken. The difference column compares each
-row with nearest neighbour on the same takes.
+Every row is the recipe with other modules, trained on the same cached features and scored on held-out takes by the
+official protocol. A row with a result in FOLDER is not trained again. Intervals are 95 %, by bootstrap over takes, of
+the mean over the seeds. The gain is over nearest neighbour on the same takes.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ ROWS: dict[str, tuple[bool, bool, bool]] = {
     "D loss, context, cross-attention": (True, False, True),
     "E loss, context, adjacent, cross-attention": (True, True, True),
 }
-"""Context, adjacent negatives, cross-attention; rows A, C and E are those that the paper prints."""
+"""Context, adjacent negatives, cross-attention. Rows A, C and E are in the paper."""
 BASELINE = "nearest neighbour"
 
 
 def variant(recipe: Recipe, modules: tuple[bool, bool, bool], seed: int) -> Recipe:
-    """The recipe with modules switched."""
+    """The recipe with modules on or off."""
     context, adjacent, cross = modules
     config, model = recipe.config, recipe.config.model
     head = dataclasses.replace(head_of(model), context=context, cross_attention=cross)
@@ -56,28 +55,28 @@ def variant(recipe: Recipe, modules: tuple[bool, bool, bool], seed: int) -> Reci
 
 
 def head_of(model: Any) -> OMaMaConfig:
-    """The configuration of O-MaMa in that of a model, which may be a tiny-match around it."""
+    """The configuration of the O-MaMa head in that of a model, which may be a tiny-match."""
     return model if isinstance(model, OMaMaConfig) else model.omama
 
 
 def scored(task: OMaMaTask, model: Any, out: Path, key: dict[str, Any]) -> list[ScoredMatch]:
-    """Answers on the held-out pairs, kept in ``out``."""
+    """Match the held-out pairs, and store the scores in ``out``."""
     rows = list(task.validator.rows(model.eval()))
     write_json(out, {"key": key, "rows": [row.to_json() for row in rows]}, indent=None)
     return rows
 
 
-def known(out: Path, key: dict[str, Any]) -> list[ScoredMatch] | None:
-    """Answers of an earlier run of the same settings."""
+def stored(out: Path, key: dict[str, Any]) -> list[ScoredMatch] | None:
+    """Scores of an earlier run with the same settings; ``None`` without one."""
     if not out.is_file():
         return None
     values = read_json(out)
-    same = values.get("key") == json.loads(json.dumps(key))
-    return [ScoredMatch.from_json(row) for row in values["rows"]] if same else None
+    is_same = values.get("key") == json.loads(json.dumps(key))
+    return [ScoredMatch.from_json(row) for row in values["rows"]] if is_same else None
 
 
 def average(tables: list[FrameTable]) -> FrameTable:
-    """One table with the mean over seeds of each score, so that intervals over takes are those of the mean."""
+    """One table with the mean of each score over the seeds; its intervals over takes are those of the mean."""
     if len(tables) == 1:
         return tables[0]
     result = FrameTable()
@@ -114,19 +113,19 @@ def main() -> None:
     systems: dict[str, list[list[ScoredMatch]]] = {}
     knn = OMaMa(OMaMaConfig.knn(config.channels, object_channels=config.object_channels))
     key = {"features": test.fingerprint()}
-    place = options.out / "knn.json"
-    systems[BASELINE] = [known(place, key) or scored(test, knn, place, key)]
+    file = options.out / "knn.json"
+    systems[BASELINE] = [stored(file, key) or scored(test, knn, file, key)]
     for name, modules in ROWS.items():
         systems[name] = []
         for seed in options.seeds:
             row = variant(recipe, modules, seed)
             key = {"recipe": to_dict(row.training) | to_dict(row.config), "test": test.fingerprint()}
-            place = options.out / f"{name[0]}-{seed}.json"
-            rows = known(place, key)
+            file = options.out / f"{name[0]}-{seed}.json"
+            rows = stored(file, key)
             if rows is None:
                 folder = options.out / f"{name[0]}-{seed}"
                 result = fit(task_class(row.config), row.training, folder, resume=True)
-                rows = scored(test, model_class.from_pretrained(result.model_dir), place, key)
+                rows = scored(test, model_class.from_pretrained(result.model_dir), file, key)
             systems[name].append(rows)
 
     lines, report = [], {}

@@ -1,14 +1,14 @@
-"""What does it cost to describe N objects of one image, once its feature map is there?
+"""How much does it cost to describe N objects of an image, given its feature map?
 
 ``python -m benchmarks.pooling [--save]``: a 38x68x768 map (DINOv2-B at 532x952), 32 and 100 elliptic masks as run
-lengths, one thread. Ours counts from run lengths to descriptors. The plain form upsamples all channels to 133x238,
-then multiplies by each mask and sums, one mask after the other. Beside it stands a quicker plain form that picks the
-masked points out of the upsampled map instead of multiplying.
+lengths, one thread. Ours is timed from run lengths to descriptors. The plain implementation upsamples all channels to
+133x238, multiplies by each mask and sums, one mask after the other. A faster plain implementation selects the masked
+points of the upsampled map instead of multiplying.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ COUNTS = (32, 100)
 
 
 def ellipses(count: int, size_hw: tuple[int, int], seed: int = 0) -> list[ObjectMask]:
-    """Masks with half axes of 10 to 150 pixels, anywhere."""
+    """Random masks with half axes of 10 to 150 pixels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size_hw[0], : size_hw[1]]
     masks = []
@@ -53,6 +53,9 @@ def plain(features: FeatureMap, masks: list[ObjectMask], *, pick: bool = False) 
 
 def main() -> None:
     """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/pooling.json")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     tensor = torch.randn((CHANNELS, *CELLS_HW), generator=torch.Generator().manual_seed(0))
     features = FeatureMap(tensor, INPUT_HW, INPUT_HW)
@@ -78,10 +81,10 @@ def main() -> None:
         }
     show(
         f"Seconds for the masks of one image ({CELLS_HW[0]}x{CELLS_HW[1]}x{CHANNELS}, one thread, median)",
-        ["masks", "ours", "upsample and loop", "times", "the same, picking", "times", "difference"],
+        ["masks", "ours", "upsample and multiply", "times", "upsample and select", "times", "difference"],
         rows,
     )
-    record("pooling", {"masks": result}, save="--save" in sys.argv)
+    record("pooling", {"masks": result}, save=options.save)
 
 
 if __name__ == "__main__":

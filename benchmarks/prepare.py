@@ -1,10 +1,10 @@
-"""How fast are the annotated frames of a 4K video had, and what does opening the full annotation cost?
+"""How fast is reading the annotated frames of a 4K video, and how much does opening the full annotation cost?
 
 ``python -m benchmarks.prepare [--seconds 10] [--annotation-gb 2] [--save]``
 
-A 4K clip is encoded twice, with a keyframe every 30 and every 250 frames; every image carries its own number.
-One frame a second is wanted, as Ego-Exo4D is annotated. Decoding through is what the official preparation does:
-every frame is decoded and every 30th is kept.
+A 4K clip is encoded twice, with a keyframe every 30 and every 250 frames; every image shows its frame number. One frame
+a second is read, as Ego-Exo4D is annotated. *through* is the way of the official preparation: every frame is decoded,
+and every 30th is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEP = 30
 
 
 def encode(path: Path, frames: int, gop: int) -> None:
-    """A panning texture with a little noise, so that decoding costs about what camera images cost."""
+    """A panning texture with some noise, for which decoding costs about as much as for camera images."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(40, 216, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
@@ -62,13 +62,13 @@ def encode(path: Path, frames: int, gop: int) -> None:
 
 
 def by_groups(path: Path) -> Iterator[tuple[int, Any]]:
-    """Ours."""
+    """The reader of Counterview."""
     with VideoReader(path) as video:
         yield from video.read(range(0, video.frame_count, STEP))
 
 
 def through(path: Path) -> Iterator[tuple[int, Any]]:
-    """Every frame decoded, every 30th kept."""
+    """Decode every frame, keep every 30th."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -78,13 +78,13 @@ def through(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def bytes_read() -> int | None:
-    """What this process has read from files so far; ``None`` where the system does not tell."""
+    """Bytes that this process has read from files; ``None`` where the system does not report it."""
     path = Path("/proc/self/io")
     return int(path.read_text().split("rchar:")[1].split()[0]) if path.exists() else None
 
 
 def measure(read: Callable[[Path], Iterable[tuple[int, Any]]], path: Path, frames: int, repeat: int) -> dict[str, Any]:
-    """Wall and processor seconds, bytes, and whether each image carries the number that was asked for."""
+    """Wall and processor seconds, bytes, and whether each image shows the requested frame number."""
     walls, works, exact = [], [], True
     before = bytes_read()
     for _ in range(repeat):
@@ -119,7 +119,7 @@ def videos(seconds: int, repeat: int, folder: Path) -> list[dict[str, Any]]:
 
 
 def write_annotation(root: Path, gigabytes: float) -> int:
-    """An annotation of about that size with takes like the real ones; returns the number of takes."""
+    """Write an annotation of about this size with takes like the real ones; return the number of takes."""
     (root / "annotations").mkdir(parents=True)
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"
     draw = random.Random(0)
@@ -179,7 +179,7 @@ print(json.dumps({**result, "hundred_takes_peak_megabytes": peak()}))
 
 
 def annotation(gigabytes: float, folder: Path) -> dict[str, Any]:
-    """Time and peak memory of opening a release with an annotation of that size, in a process of its own."""
+    """Time and peak memory of opening a release with an annotation of this size, in its own process."""
     root = folder / "release"
     write_annotation(root, gigabytes)
     size = (root / "annotations" / "relations_train.json").stat().st_size / 1e9

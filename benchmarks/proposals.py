@@ -1,10 +1,10 @@
-"""How good are the proposals: best IoU with known objects by number of masks, and seconds an image?
+"""How good are the proposals: best IoU with annotated objects by number of masks, and seconds an image?
 
 ``python -m benchmarks.proposals [DATA] [--split test] [--real FOLDER] [--proposals graph tiny] [--save]``: the bundled
 pair; images of a data set (a release or a prepared one), every annotated mask of each; and a folder with images
 ``NAME.jpg`` (or ``.png``) and masks ``NAME_OBJECT.png``. Each object counts with the best IoU among the first 50, 100,
-200 and 300 proposals; means are over objects, by view and by size of mask. Seconds are of one call, one thread; what
-counts on a shared machine is processor seconds.
+200 and 300 proposals; means are over objects, by view and by size of mask. Seconds are of one call in one thread;
+processor seconds do not depend on other work on the machine.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from counterview.types import ObjectMask, RgbImage
 
 COUNTS = (50, 100, 200, 300)
 SIZES_PX = (0, 100, 300, 1000, 3000)
-"""Lower limits of the classes of masks, in pixels of the image."""
+"""Lower limits of the sizes of masks, in pixels of the image."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image with the masks of known objects in it."""
+    """An image with the masks of its annotated objects."""
 
     name: str
     view: str
@@ -101,13 +101,13 @@ def measure(proposer: Proposer, examples: list[Example]) -> list[dict[str, objec
 
 
 def summarise(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
-    """Means over objects: by view, over both views of the data set, and there by size of mask."""
+    """Means over objects: by view, and over both views of the data set, also by size of mask."""
     groups: dict[str, list[list[float]]] = {}
     for row in rows:
-        taken = row["view"] in ("ego", "exo")
+        of_dataset = row["view"] in ("ego", "exo")
         for value in row["objects"].values():  # type: ignore[attr-defined]
             names = [str(row["view"])]
-            if taken:
+            if of_dataset:
                 least = max(size for size in SIZES_PX if value["area_px"] >= size)
                 names += ["ego and exo", f"ego and exo, from {least} px"]
             for name in names:
@@ -150,23 +150,23 @@ def main() -> None:
         summary = summarise(rows)
         seconds = {
             view: {
-                "images": len(own := [row for row in rows if row["view"] == view]),
-                "median_processor_s": statistics.median(row["processor_s"] for row in own),  # type: ignore[type-var]
-                "median_wall_s": statistics.median(row["wall_s"] for row in own),  # type: ignore[type-var]
+                "images": len(of_view := [row for row in rows if row["view"] == view]),
+                "median_processor_s": statistics.median(row["processor_s"] for row in of_view),  # type: ignore[type-var]
+                "median_wall_s": statistics.median(row["wall_s"] for row in of_view),  # type: ignore[type-var]
             }
             for view in dict.fromkeys(row["view"] for row in rows)
         }
         results[name] = {"settings": proposer.settings(), "summary": summary, "seconds": seconds}
         for group, values in summary.items():
-            spent = seconds.get(group)
+            times = seconds.get(group)
             table.append(
                 [
                     name,
                     group,
                     values["objects"],
                     *values["mean_best_iou"],  # type: ignore[misc]
-                    spent["median_processor_s"] if spent else "",
-                    spent["median_wall_s"] if spent else "",
+                    times["median_processor_s"] if times else "",
+                    times["median_wall_s"] if times else "",
                 ]
             )
     show(

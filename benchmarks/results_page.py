@@ -1,8 +1,8 @@
 """``docs/results.md`` from the result files: ``python -m benchmarks.results_page [--check]``.
 
 Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``) and every
-``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check`` writes nothing and tells
-whether the page is up to date.
+``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check`` writes nothing and
+reports whether the page is up to date.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def tables(files: list[Path]) -> list[str]:
         measured.setdefault(values["table"], []).append(values)
     for name, table in TABLES.items():
         lines += [f"### {table.title}", ""]
-        found = measured.get(name)
-        if not found:
+        results = measured.get(name)
+        if not results:
             empty = {
                 "table": name, "title": table.title, "data": "none", "protocol": table.protocol, "rows": [],
                 "fraction": table.fraction, "overrides": [], "skipped": {}, "tabletop": False,
@@ -113,7 +113,7 @@ def tables(files: list[Path]) -> list[str]:
             lines += [f"`counterview reproduce {name}` has not been run for this page.", ""]
             lines += [*page(empty, markdown_table)[4:], ""]
             continue
-        for values in found:
+        for values in results:
             body = page(values, markdown_table)
             lines += [f"{text}  " for text in body[1:3]] + [f"{text}  " for text in body[3:4] if text]
             lines += ["", *body[4:], ""]
@@ -121,11 +121,11 @@ def tables(files: list[Path]) -> list[str]:
 
 
 def render(folder: Path = RESULTS) -> str:
-    """The whole page."""
+    """The page."""
     lines = [_HEAD, ""]
-    place = folder / "held_out.json"
-    if place.is_file():
-        lines += held_out(read_json(place))
+    file = folder / "held_out.json"
+    if file.is_file():
+        lines += held_out(read_json(file))
     lines += tables(sorted(folder.glob("reproduce-*.json")))
     text = "\n".join(lines)
     while "\n\n\n" in text:

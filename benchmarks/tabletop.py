@@ -1,7 +1,7 @@
-"""What does a rendered frame cost, and a finished take, with one worker and with two?
+"""How much does a rendered frame cost, and a take, with one worker and with two?
 
-``python -m benchmarks.tabletop [--frames 12] [--takes 2] [--save]``. Wall and processor time are given apart: on a
-machine that does other things as well, only the second says what the work is.
+``python -m benchmarks.tabletop [--frames 12] [--takes 2] [--save]``. Wall and processor time are
+reported: only processor time does not depend on other work on the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from counterview.tabletop.take import Stage
 
 
 def clock(samples: dict[str, list[tuple[float, float]]], name: str, function: Any, *arguments: Any, **more: Any) -> Any:
-    """Call ``function`` and keep its wall and processor seconds under ``name``."""
+    """Call ``function`` and add its wall and processor seconds to ``samples[name]``."""
     wall, processor = time.perf_counter(), time.process_time()
     out = function(*arguments, **more)
     samples.setdefault(name, []).append((time.perf_counter() - wall, time.process_time() - processor))

@@ -1,11 +1,10 @@
-"""What each part of ``tiny-match`` is worth: the bundled model with one part switched off at a time.
+"""Ablation of ``tiny-match``: the bundled model without one part at a time.
 
 ``python -m benchmarks.tiny_match_ablation NAME=FOLDER[:SPLIT] ... [--takes N] [--frames N] [--save]``
 
-Each set is a prepared folder of rendered takes that no training saw. All rows choose among the same proposals and are
-scored by the official protocol, both directions, with 95 % intervals over takes. Nothing is trained again: a part is
-left out of the model as it is, so a row says what the model loses without it, not what a model trained without it would
-reach. *k-NN* compares the descriptors alone.
+Each set is a prepared folder of held-out rendered takes. All rows choose among the same proposals and are scored by the
+official protocol, both directions, with 95 % intervals over takes. There is no retraining: a row shows what the model
+loses without a part, not what a model trained without it would reach. *k-NN* compares the descriptors alone.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ from counterview.tiny import TinyMatch
 
 FULL = "tiny-match"
 PRIOR = 0.2
-"""Weight of the proposer's score where no re-ranker weighs it; that of recipes/tabletop/tiny-match-head.yaml."""
+"""Weight of the proposer's score in rows without the re-ranker, as in recipes/tabletop/tiny-match-head.yaml."""
 
 
 class WithoutColumns:
-    """A matcher that sees descriptors with some of their columns set to zero."""
+    """A matcher with some columns of the descriptors set to zero."""
 
     def __init__(self, matcher: Matcher, columns: slice) -> None:
         self.matcher, self.columns, self.name = matcher, columns, matcher.name
 
     def settings(self) -> dict[str, Any]:
-        """Of the matcher, and which columns are missing."""
+        """Settings of the matcher, and the columns."""
         return {**self.matcher.settings(), "without": [self.columns.start, self.columns.stop]}
 
     def describe(self, backbone: Backbone, features: FeatureMap, masks: Any) -> Tensor:
@@ -72,7 +71,7 @@ class WithoutColumns:
 
 
 def without(model: TinyMatch, **changes: Any) -> TinyMatch:
-    """The same weights under a configuration with less in it."""
+    """The same weights with a changed configuration."""
     other = TinyMatch(replace(model.config, **changes))
     state = other.state_dict()
     other.load_state_dict({name: value for name, value in model.state_dict().items() if name in state})
@@ -105,7 +104,7 @@ def variants(model: TinyMatch) -> dict[str, Matcher]:
     }
 
 
-def answer(
+def score_take(
     base: ProposalMatcher, rows: dict[str, Matcher], take: Take, frames: int, scorers: Callable[[str], Scorer]
 ) -> None:
     """Score every row on ``frames`` frames of a take, both directions."""
@@ -127,8 +126,8 @@ def answer(
             size = prediction_size(take, cameras[1], target.size_hw)
             masks = [query_mask(take, pair, query.size_hw) for pair in pairs]
             for name, matcher in rows.items():
-                knn = isinstance(matcher, KnnMatcher)
-                views = [_objects_alone(e) if knn else e for e in (query, target)]
+                is_knn = isinstance(matcher, KnnMatcher)
+                views = [_objects_alone(e) if is_knn else e for e in (query, target)]
                 scores = matcher.score(base.backbone, views[0], masks, views[1])
                 for index, pair in enumerate(pairs):
                     chosen = target.proposals.masks[int(scores.score[index].argmax())]
@@ -157,7 +156,7 @@ def measure(dataset: Dataset, takes: int | None, frames: int) -> dict[str, Any]:
     start = time.perf_counter()
     uids = dataset.uids[:takes]
     for uid in tqdm(uids, "takes"):
-        answer(base, rows, dataset.take(uid), frames, scorers.__getitem__)
+        score_take(base, rows, dataset.take(uid), frames, scorers.__getitem__)
     full = scorers[FULL].table
     result: dict[str, Any] = {"takes": len(uids), "frames": frames, "seconds": time.perf_counter() - start, "rows": {}}
     for name, scorer in scorers.items():

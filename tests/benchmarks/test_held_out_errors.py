@@ -1,4 +1,4 @@
-"""What wrong answers show, and how visibility ranks, on masks and numbers that can be counted."""
+"""Kinds of errors and ROC areas, on masks and numbers that can be checked by hand."""
 
 import numpy as np
 import pytest
@@ -30,11 +30,11 @@ TRUTH = {"mug": box(0), "bowl": box(40)}
         (box(70), 0.2, "no proposal"),
     ],
 )
-def test_what_a_wrong_proposal_shows(chosen, possible, expected):
+def test_the_kind_of_a_chosen_proposal(chosen, possible, expected):
     assert kind(chosen, "mug", TRUTH, possible) == expected
 
 
-def test_visibility_is_ranked_for_all_and_for_those_that_were_found():
+def test_the_roc_area_of_visibility_for_all_and_for_right_matches():
     def row(visible, confidence, iou=None):
         return {"gt_visible": visible, "confidence": confidence} | ({} if iou is None else {"iou": iou})
 

@@ -45,7 +45,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_what_was_measured_stands_on_the_page(folder):
+def test_the_page_has_the_measured_scores(folder):
     text = results_page.render(folder)
     for part in ("### hard: 3 takes, 12 frames", "| tiny-match | 0.750 (0.700 to 0.800) | 0.250 | 0.250 |",
                  "* tiny-match over k-NN, Lab histogram, accuracy: +0.210 (+0.100 to +0.300)", "| chance | 0.200 |",
@@ -59,7 +59,7 @@ def test_what_was_measured_stands_on_the_page(folder):
     assert "\n\n\n" not in text
 
 
-def test_checking_writes_nothing(folder, tmp_path, monkeypatch, capsys):
+def test_check_writes_nothing(folder, tmp_path, monkeypatch, capsys):
     place = tmp_path / "page.md"
     monkeypatch.setattr(results_page, "PAGE", place)
     monkeypatch.setattr("sys.argv", ["results_page", "--check"])

@@ -61,6 +61,19 @@ def test_a_point_and_a_box_select_objects_for_lmeec(with_shipped, tmp_path, caps
     assert "outside the query image" in capsys.readouterr().err
 
 
+def test_predict_reports_a_take_that_cannot_be_read_and_exits_with_1(with_shipped, tmp_path, capsys):
+    data = write_takes(tmp_path / "data", frames=1, splits={"test": 2})
+    (data / "take0" / "annotation.json").write_text("{")
+    out = tmp_path / "p.json"
+    assert main(["predict", "tiny-follow", str(data), "--out", str(out), "--direction", "exo2ego"]) == 1
+    printed = capsys.readouterr()
+    results = json.loads(out.read_text())["exo-ego"]["results"]
+    count = sum(len(frames) for cameras in results["take1"]["masks"].values() for frames in cameras.values())
+    assert list(results) == ["take1"]
+    assert f"{count} predictions of 2 takes written to {out}" in printed.out
+    assert "left out: take take0: " in printed.err
+
+
 def test_predict_takes_a_model_or_the_default(with_shipped, tmp_path, capsys, monkeypatch):
     data = write_takes(tmp_path / "data", frames=1, splits={"test": 1})
     results = {}

@@ -1,4 +1,4 @@
-"""The held-out benchmark on two small takes whose objects change their colours between the cameras."""
+"""The held-out benchmark on two small takes in which objects change their colours between the cameras."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def run(capsys, monkeypatch, tmp_path, *arguments):
     return code, out, json.loads(out.strip().splitlines()[-1]) if code == 0 else None
 
 
-def test_every_system_is_asked_the_same_and_a_second_run_asks_nothing(
+def test_all_systems_predict_the_same_objects_and_a_second_run_predicts_nothing(
     takes, with_shipped, tmp_path, capsys, monkeypatch
 ):
     code, out, result = run(capsys, monkeypatch, tmp_path, f"small={takes}")
@@ -41,16 +41,16 @@ def test_every_system_is_asked_the_same_and_a_second_run_asks_nothing(
     assert a["mean_candidates"] == pytest.approx(4.5)
     assert a["questions"] == 2 * 2 * (4 + 4)
     assert b["visible"] == a["questions"]
-    assert b["object_frames"] == 2 * 2 * (5 + 4), "the absent object is asked from ego to exo"
+    assert b["object_frames"] == 2 * 2 * (5 + 4), "the absent object is predicted from ego to exo"
     best = b["rows"]["best choice"]["iou"]["value"]
     for name, row in b["rows"].items():
         if name not in ("tiny-follow", "same place", "ground-truth candidates"):
             assert row["iou"]["value"] <= best + 1e-9, name
         assert 0 <= row["iou"]["value"] <= 1
-    chosen, right = (
+    mean_iou, accuracy = (
         t["rows"][n][m]["value"] for t, n, m in ((b, "ground-truth candidates", "iou"), (a, "tiny-match", "accuracy"))
     )
-    assert chosen == pytest.approx(right, abs=0.05), "a true mask is right or somewhere else"
+    assert mean_iou == pytest.approx(accuracy, abs=0.05), "the IoU of a true mask is about 1 or 0"
     assert "balanced_accuracy" not in b["rows"]["chance"]
     assert "tiny-match over k-NN" in out
     for row in (a["rows"]["same place"]["accuracy"], b["rows"]["tiny-match"]["iou"]):
@@ -58,16 +58,16 @@ def test_every_system_is_asked_the_same_and_a_second_run_asks_nothing(
         assert low <= row["value"] <= high
 
     def fail(*_):
-        raise AssertionError("asked again")
+        raise AssertionError("computed again")
 
-    monkeypatch.setattr(held_out, "answer", fail)
+    monkeypatch.setattr(held_out, "run_systems", fail)
     _, _, again = run(capsys, monkeypatch, tmp_path, f"small={takes}")
     assert again["sets"] == result["sets"]
-    with pytest.raises(AssertionError, match="asked again"):
+    with pytest.raises(AssertionError, match="computed again"):
         run(capsys, monkeypatch, tmp_path, f"small={takes}", "--frames", "1")
 
 
-def test_without_learned_models_they_are_named_and_left_out(takes, without_shipped, tmp_path, capsys, monkeypatch):
+def test_models_that_are_not_installed_are_reported_and_left_out(takes, without_shipped, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(held_out_systems, "load_proposer", lambda name: _graph())
     code, out, result = run(capsys, monkeypatch, tmp_path, f"small={takes}:test", "--takes", "1", "--frames", "1")
     assert code == 0
@@ -85,7 +85,7 @@ def _graph():
     return load_proposer("graph", **GRAPH)
 
 
-def test_what_cannot_be_opened(takes, without_shipped, tmp_path, capsys, monkeypatch):
+def test_malformed_sets_and_unknown_models(takes, without_shipped, tmp_path, capsys, monkeypatch):
     assert run(capsys, monkeypatch, tmp_path, "nothing")[0] == 2
     code, out, _ = run(capsys, monkeypatch, tmp_path, f"small={takes}", "--match", "tiny")
     assert code == 1

@@ -1,4 +1,4 @@
-"""Rendered release -> prepare -> pairs -> predictions -> submit -> evaluate: what goes in perfect comes out perfect."""
+"""Rendered release -> prepare -> pairs -> predictions -> submit -> evaluate: the ground truth scores perfectly."""
 
 import json
 import random
@@ -36,7 +36,7 @@ def prepared(release, tmp_path_factory) -> Path:
 def predict_truth(
     prepared: Path, path: Path, direction: str, *, empty: bool = False, shuffle: int | None = None
 ) -> int:
-    """Write the ground truth itself as a prediction, or nothing at all."""
+    """Write the ground truth as predictions, or empty masks; return their number."""
     dataset = open_dataset(prepared, "test")
     takes: dict[str, dict] = {}
     pairs = list(enumerate_pairs(dataset, direction))
@@ -63,7 +63,7 @@ def evaluate(capsys, gt: Path, pred: Path, *more: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_perfect_predictions_score_perfectly_after_the_whole_way(release, prepared, tmp_path, capsys):
+def test_the_ground_truth_scores_perfectly_after_every_step(release, prepared, tmp_path, capsys):
     for direction in DIRECTIONS:
         assert predict_truth(prepared, tmp_path / f"{direction}.json", direction) > 20
     out = tmp_path / "submission.json"
@@ -83,7 +83,7 @@ def test_perfect_predictions_score_perfectly_after_the_whole_way(release, prepar
             assert scores["counts"]["absent"] > 0
 
 
-def test_novel_kinds_are_a_split_of_their_own(release, tmp_path):
+def test_novel_kinds_are_a_separate_split(release, tmp_path):
     novel = open_dataset(release, "test_novel")
     assert len(novel) == 1
     assert not set(novel.uids) & set(open_dataset(release, "test").uids)
@@ -91,16 +91,16 @@ def test_novel_kinds_are_a_split_of_their_own(release, tmp_path):
     assert open_dataset(tmp_path, "test_novel").uids == novel.uids
 
 
-def test_empty_predictions_give_their_documented_values(prepared, tmp_path, capsys):
+def test_empty_predictions_have_the_documented_scores(prepared, tmp_path, capsys):
     predict_truth(prepared, tmp_path / "p.json", "ego2exo", empty=True)
     scores = evaluate(capsys, prepared, tmp_path / "p.json", "--direction", "ego2exo")
     assert scores["balanced_accuracy"] == 0.5
     assert scores["iou"] < 0.02  # one only where nearest resizing leaves nothing of the truth either
 
 
-def test_order_does_not_matter(prepared, tmp_path, capsys):
-    found = []
+def test_the_order_of_predictions_does_not_matter(prepared, tmp_path, capsys):
+    scores = []
     for seed in (1, 2):
         predict_truth(prepared, tmp_path / "p.json", "exo2ego", shuffle=seed)
-        found.append(evaluate(capsys, prepared, tmp_path / "p.json", "--direction", "exo2ego"))
-    assert found[0] == found[1]
+        scores.append(evaluate(capsys, prepared, tmp_path / "p.json", "--direction", "exo2ego"))
+    assert scores[0] == scores[1]

@@ -61,7 +61,7 @@ def reproduce(
             print(f"{each.name}: {each.title}; rows {', '.join(r.name for r in each.rows)}")
         return
     if missing not in ("error", "count-absent"):
-        raise InputError("--missing is unknown", found=missing, expected="error or count-absent")
+        raise InputError("unknown value of --missing", found=missing, expected="error or count-absent")
     files = dict(_named(text) for text in row or [])
     selected = None if rows is None else [r for r in rows.split(",") if r not in ("", "none")]
     folder = out or Path("runs") / "reproduce"

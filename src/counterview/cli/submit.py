@@ -34,7 +34,7 @@ def submit(
     from counterview.evaluation.submission import submit as merge
 
     if missing not in ("error", "count-absent"):
-        raise InputError("--missing is unknown", found=missing, expected="error or count-absent")
+        raise InputError("unknown value of --missing", found=missing, expected="error or count-absent")
     try:
         report = merge(
             ego2exo,
