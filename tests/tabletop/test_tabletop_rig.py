@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from counterview.data.dataset import open_dataset
+from counterview.data import open_dataset
 from counterview.tabletop.camera.cameras import Camera, look_at
 from counterview.tabletop.camera.rig import draw_rig, ego_camera
 from counterview.tabletop.camera.sensor import develop

@@ -86,7 +86,7 @@ class Proposals:
         return f"Proposals(size_hw={self.size_hw}, {len(self)} masks)"
 
     def take(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Proposals:
-        """The proposals at ``indices``, in that order; ``take(slice(100))`` gives the first hundred."""
+        """The proposals at ``indices`` ``(K,)``, in that order; ``take(slice(100))`` gives the first hundred."""
         chosen = np.arange(len(self))[indices]
         return Proposals(
             self.size_hw,

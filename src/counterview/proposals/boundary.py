@@ -95,7 +95,8 @@ def placed(embedding: torch.Tensor) -> torch.Tensor:
 def folded(trained: BoundaryNet) -> dict[str, torch.Tensor]:
     """Weights for ``BoundaryNet()`` with the batch norms of a trained network folded into its convolutions.
 
-    The outputs are those of the trained network in evaluation mode.
+    The outputs are those of the trained network in evaluation mode. Shapes are those of ``BoundaryNet().state_dict()``,
+    ``(outputs, inputs, 3, 3)`` and ``(outputs,)`` of a convolution.
     """
     weights: dict[str, torch.Tensor] = {}
     for name, module in trained.named_modules():

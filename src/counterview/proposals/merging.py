@@ -38,9 +38,9 @@ class MergeTree:
     def parents(self) -> I64:
         """``(n + m,)`` int64, the parent of each node, -1 for a root."""
         parents = np.full(len(self.sums), -1, dtype=np.int64)
-        joined = np.arange(self.leaves, len(self.sums))
-        parents[self.children[:, 0]] = joined
-        parents[self.children[:, 1]] = joined
+        merged = np.arange(self.leaves, len(self.sums))
+        parents[self.children[:, 0]] = merged
+        parents[self.children[:, 1]] = merged
         return parents
 
     def keys(self) -> NDArray[np.uint64]:

@@ -159,7 +159,8 @@ def fit(examples: Sequence[RankingExample], epochs: int, seed: int) -> dict[str,
         seed: of weights, order and noise.
 
     Returns:
-        weights by name, as :func:`counterview.proposals.objectness.predict` takes them.
+        weights by name, for :func:`counterview.proposals.objectness.predict`: ``mean`` and ``scale`` ``(26,)``,
+        ``w0`` ``(26, 48)``, ``b0`` ``(48,)`` and so on.
     """
     torch.manual_seed(seed)
     every = np.concatenate([example.features for example in examples])
@@ -200,7 +201,7 @@ def bundle(boundary: Path, weights: dict[str, NDArray[np.float32]], out: Path) -
 
     Args:
         boundary: file of the boundary network.
-        weights: of the ranking network.
+        weights: of the ranking network, from :func:`fit`: ``mean`` ``(26,)`` and so on.
         out: the folder; created if needed.
 
     Returns:
