@@ -1,4 +1,4 @@
-"""Object crops: what is cut out of an image, and what the network makes of it."""
+"""Object crops: the squares around masks, and the network that describes them."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from counterview.errors import MaskError
-from counterview.features.object_crops import CUT, REACH, SIZE, ObjectCropNet, cut, middle
+from counterview.features.object_crops import CROP_SCALE, INPUT_PX, STORED_PX, ObjectCropNet, centre_crop, crop_objects
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.types import ObjectMask
 
@@ -29,70 +29,70 @@ def painted(masks, size_hw):
 @pytest.mark.parametrize("radius", [3, 12, 60])
 @pytest.mark.parametrize("centre", [(100, 150), (2, 3), (198, 298)])
 def test_every_object_is_shown_equally_large_with_its_mask_on_it(radius, centre):
-    """The oracle is colour: where the cut's mask is full, the cut is red, at any size and at the image's rim."""
+    """The oracle is colour: where the crop's mask is full, the crop is red, at any size and at the image's edge."""
     mask = disc((200, 300), centre, radius)
-    cuts = cut(painted([(mask, (220, 30, 30))], (200, 300)), [ObjectMask.from_array(mask)])
-    pixels = cuts.pixels[0].astype(int)
-    assert cuts.pixels.shape == (1, CUT, CUT, 4)
+    crops = crop_objects(painted([(mask, (220, 30, 30))], (200, 300)), [ObjectMask.from_array(mask)])
+    pixels = crops.pixels[0].astype(int)
+    assert crops.pixels.shape == (1, STORED_PX, STORED_PX, 4)
     inside = cv2.erode((pixels[..., 3] > 250).astype(np.uint8), np.ones((5, 5))).astype(bool)
     assert inside.any()
     assert (pixels[inside, 0] > 200).mean() > 0.99
     if centre == (100, 150):
-        shown = (pixels[..., 3] > 127).sum() / CUT**2
-        side = int(np.ceil(REACH * (2 * radius + 1) + 4))
-        assert shown == pytest.approx(mask.sum() / side**2, rel=0.08)
+        fraction = (pixels[..., 3] > 127).sum() / STORED_PX**2
+        side = int(np.ceil(CROP_SCALE * (2 * radius + 1) + 4))
+        assert fraction == pytest.approx(mask.sum() / side**2, rel=0.08)
         assert (pixels[pixels[..., 3] < 3][:, 0] < 100).mean() > 0.99
 
 
-def test_a_mask_is_unfolded_where_its_box_is():
+def test_a_mask_is_decoded_where_its_box_is():
     rng = np.random.default_rng(0)
     for _ in range(20):
         mask = cv2.resize(rng.random((7, 9)), (90, 70), interpolation=cv2.INTER_CUBIC) > rng.uniform(0.4, 0.9)
         mask[:, : rng.integers(1, 40)] = False
         if not mask.any():
             continue
-        kept = ObjectMask.from_array(mask)
+        encoded = ObjectMask.from_array(mask)
         image = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
-        cuts = cut(image, [kept])
-        inside = cuts.pixels[0, ..., 3].astype(int)
-        x, y, width, height = kept.box_xywh
-        middle_part = slice(CUT // 4, 3 * CUT // 4)  # beyond the rim pixels are repeated, and the mask is not
+        crops = crop_objects(image, [encoded])
+        inside = crops.pixels[0, ..., 3].astype(int)
+        x, y, width, height = encoded.box_xywh
+        centre = slice(STORED_PX // 4, 3 * STORED_PX // 4)  # beyond the edge pixels are repeated, and the mask is not
         if x > width and y > height and x + 2 * width < 90 and y + 2 * height < 70:
-            assert np.array_equal(inside, cuts.pixels[0, ..., 0])
-        assert inside[middle_part, middle_part].any()
+            assert np.array_equal(inside, crops.pixels[0, ..., 0])
+        assert inside[centre, centre].any()
 
 
-def test_sizes_are_told_apart_and_nothing_is_zeros():
+def test_sizes_differ_and_an_empty_mask_gives_zeros():
     small, large = disc((200, 300), (100, 150), 5), disc((200, 300), (100, 150), 50)
-    nothing = np.zeros((200, 300), bool)
-    cuts = cut(painted([(large, (9, 200, 9))], (200, 300)), [ObjectMask.from_array(m) for m in (small, large, nothing)])
-    assert cuts.numbers[1, 0] - cuts.numbers[0, 0] > 0.8
-    assert abs(cuts.numbers[1, 1] - cuts.numbers[0, 1]) < 0.6
-    assert not cuts.pixels[2].any()
-    assert not cuts.numbers[2].any()
-    assert np.array_equal(middle(cuts.pixels), cuts.pixels[:, 8:72, 8:72])
+    masks = [ObjectMask.from_array(m) for m in (small, large, np.zeros((200, 300), bool))]
+    crops = crop_objects(painted([(large, (9, 200, 9))], (200, 300)), masks)
+    assert crops.sizes[1, 0] - crops.sizes[0, 0] > 0.8
+    assert abs(crops.sizes[1, 1] - crops.sizes[0, 1]) < 0.6
+    assert not crops.pixels[2].any()
+    assert not crops.sizes[2].any()
+    assert np.array_equal(centre_crop(crops.pixels), crops.pixels[:, 8:72, 8:72])
 
 
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(MaskError, match="another size"):
-        cut(np.zeros((20, 30, 3), np.uint8), [ObjectMask.empty((30, 20))])
+        crop_objects(np.zeros((20, 30, 3), np.uint8), [ObjectMask.empty((30, 20))])
 
 
-def test_the_network_looks_at_pixels_mask_and_numbers():
+def test_the_network_reads_pixels_mask_and_sizes():
     torch.manual_seed(0)
     net = ObjectCropNet(12, (4, 8, 8, 12), (1, 1, 1), 8).eval()
-    pixels = torch.rand(3, 4, SIZE, SIZE)
-    numbers = torch.rand(3, 2)
+    pixels = torch.rand(3, 4, INPUT_PX, INPUT_PX)
+    sizes = torch.rand(3, 2)
     with torch.no_grad():
-        first = net(pixels, numbers)
+        first = net(pixels, sizes)
         assert first.shape == (3, 12)
         assert torch.allclose(first.norm(dim=1), torch.full((3,), 12**0.5), atol=1e-4)
         for change in (0, 3):
             other = pixels.clone()
             other[:, change, :20] = 0
-            assert (net(other, numbers) - first).abs().max() > 1e-3
-        assert (net(pixels, numbers + 1) - first).abs().max() > 1e-3
-        assert torch.allclose(net(torch.zeros_like(pixels), numbers).isnan(), torch.tensor(False))
+            assert (net(other, sizes) - first).abs().max() > 1e-3
+        assert (net(pixels, sizes + 1) - first).abs().max() > 1e-3
+        assert torch.allclose(net(torch.zeros_like(pixels), sizes).isnan(), torch.tensor(False))
 
 
 def test_a_backbone_with_object_crops_describes_by_them():
@@ -100,16 +100,16 @@ def test_a_backbone_with_object_crops_describes_by_them():
     backbone = Tiny(TinyNet(SMALL))
     masks = [disc((120, 160), (60, 40), 12), disc((120, 160), (60, 110), 12)]
     image = painted(list(zip(masks, [(220, 30, 30), (30, 30, 220)], strict=True)), (120, 160))
-    kept = [*(ObjectMask.from_array(m) for m in masks), ObjectMask.empty((120, 160))] * 30  # more than one batch
+    encoded = [*(ObjectMask.from_array(m) for m in masks), ObjectMask.empty((120, 160))] * 30  # more than one batch
     features = backbone.encode(image)
-    rows = backbone.describe(features, kept)
+    rows = backbone.describe(features, encoded)
     assert rows.shape == (90, SMALL.object_channels) == (90, 12)
     with torch.no_grad():
-        alone = backbone.net.object_crops.describe(cut(image, kept[:2]))
+        alone = backbone.net.object_crops.describe(crop_objects(image, encoded[:2]))
     assert torch.allclose(rows[:2], alone, atol=1e-5)
     assert torch.allclose(rows[87:89], rows[:2], atol=1e-5)
     assert not rows[2].any()
     assert not torch.allclose(rows[0], rows[1], atol=0.1)
     assert backbone.describe(features, []).shape == (0, 12)
     # Context and other kinds of pooling still come from the map.
-    assert backbone.describe(features, kept[:1], "box").shape == (1, SMALL.channels)
+    assert backbone.describe(features, encoded[:1], "box").shape == (1, SMALL.channels)

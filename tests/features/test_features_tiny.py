@@ -8,7 +8,7 @@ import torch
 
 from counterview.errors import ConfigError, MaskError
 from counterview.features import Backbone
-from counterview.features.tiny import HALF, SHAPES, Tiny, TinyConfig, TinyNet, pool_points, sample_points
+from counterview.features.tiny import MASK_STRIDE, SHAPE_FEATURES, Tiny, TinyConfig, TinyNet, pool_masks, sample_masks
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, fine=8, colours=8, longest_side_px=128)
@@ -52,48 +52,48 @@ def test_large_images_are_reduced_and_keep_their_shape(tiny):
     assert tiny.describe(features, [mask]).shape == (1, SMALL.object_channels)
 
 
-def test_descriptors_are_the_means_that_they_are_said_to_be(tiny, random_image):
+def test_descriptors_are_means_over_the_cells_of_a_mask(tiny, random_image):
     features = tiny.encode(random_image)
-    # A box that fits the coarsest grid exactly: means over its cells, without any weighing.
+    # A box of complete cells of the coarsest grid: means over cells without weights.
     dense = np.zeros((64, 96), dtype=bool)
     dense[16:32, 24:56] = True
     maps = features.extra.maps
     k, f, c = 8, 8, 16
-    row = pool_points(maps, sample_points([ObjectMask.from_array(dense)], (64, 96), (64, 96)))[0]
+    row = pool_masks(maps, sample_masks([ObjectMask.from_array(dense)], (64, 96), (64, 96)))[0]
     assert torch.allclose(row[:k], (maps.colours[:, 8:16, 12:28].mean((1, 2)) + 0.01).sqrt(), atol=1e-5)
     assert torch.allclose(row[k : k + f], maps.fine[:, 4:8, 6:14].mean((1, 2)), atol=1e-5)
     assert torch.allclose(row[k + f : k + f + c], maps.map[:, 2:4, 3:7].mean((1, 2)), atol=1e-5)
     described = tiny.describe(features, [ObjectMask.from_array(dense)])
     assert torch.allclose(described, tiny.net.norm(row[None]), atol=1e-6)
-    log_area, _, fill, box, share, rim = row[-SHAPES:].tolist()
+    log_area, _, fill, box, image_fraction, at_edge = row[-SHAPE_FEATURES:].tolist()
     assert log_area == pytest.approx(np.log(8 * 16) / 4 - 1, abs=1e-5)
     assert fill == pytest.approx(3 / np.pi, abs=0.01)
     assert box == 1.0
-    assert rim == 0.0
-    assert share == pytest.approx(np.sqrt(8 * 16 / (32 * 48)), abs=1e-5)
+    assert at_edge == 0.0
+    assert image_fraction == pytest.approx(np.sqrt(8 * 16 / (32 * 48)), abs=1e-5)
 
 
-def test_the_ring_lies_around_and_not_inside(tiny, random_image):
+def test_the_ring_is_around_the_mask_and_not_inside(tiny, random_image):
     """Painting the ring changes the ring's block and neither the colours nor the shape."""
     features = tiny.encode(random_image)
     maps = features.extra.maps
-    points = disc((32, 48), 16, 24, 6)[None]
-    before = pool_points(maps, points)
+    mask = disc((32, 48), 16, 24, 6)[None]
+    before = pool_masks(maps, mask)
     changed = maps.fine.clone()
-    near = torch.from_numpy(disc((16, 24), 8, 12, 7))
-    changed[:, ~near] += 100.0  # beyond the ring
-    after = pool_points(type(maps)(maps.colours, changed, maps.map), points)
+    nearby = torch.from_numpy(disc((16, 24), 8, 12, 7))
+    changed[:, ~nearby] += 100.0  # beyond the ring
+    after = pool_masks(type(maps)(maps.colours, changed, maps.map), mask)
     assert torch.equal(before, after)
     inner = torch.from_numpy(disc((16, 24), 7.5, 11.5, 1.5))
     changed = maps.fine.clone()
     changed[:, inner] += 100.0  # deep inside
-    after = pool_points(type(maps)(maps.colours, changed, maps.map), points)
-    ring, own = slice(8 + 8 + 16, 8 + 8 + 16 + 8 + 16), slice(8, 16)
+    after = pool_masks(type(maps)(maps.colours, changed, maps.map), mask)
+    ring, fine = slice(8 + 8 + 16, 8 + 8 + 16 + 8 + 16), slice(8, 16)
     assert torch.equal(after[0, ring], before[0, ring])
-    assert (after - before)[0, own].abs().max() > 0.01
+    assert (after - before)[0, fine].abs().max() > 0.01
     changed = maps.fine.clone()
-    changed[0, ~inner & near] += 100.0  # around and at the rim
-    after = pool_points(type(maps)(maps.colours, changed, maps.map), points)
+    changed[0, ~inner & nearby] += 100.0  # around and at the edge
+    after = pool_masks(type(maps)(maps.colours, changed, maps.map), mask)
     assert (after - before)[0, ring].abs().max() > 0.01
     assert torch.equal(after[0, :8], before[0, :8])
 
@@ -101,13 +101,12 @@ def test_the_ring_lies_around_and_not_inside(tiny, random_image):
 def test_gradients_reach_all_three_maps(tiny):
     net = TinyNet(SMALL).train()
     maps = net(torch.rand(2, 3, 64, 64)).each()[1]
-    points = np.stack([disc((32, 32), 12, 12, 5), disc((32, 32), 20, 18, 7)])
-    net.norm(pool_points(maps, points)).square().sum().backward()
-    without = [name for name, p in net.named_parameters() if p.grad is None]
-    assert without == []
+    masks = np.stack([disc((32, 32), 12, 12, 5), disc((32, 32), 20, 18, 7)])
+    net.norm(pool_masks(maps, masks)).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
-def test_a_plain_histogram_stands_beside_what_is_learned(tiny, random_image):
+def test_a_plain_histogram_is_appended_to_the_learned_descriptor(tiny, random_image):
     from counterview.features.colour import LENGTH, histograms, lab_bins
 
     both = TinyNet(dataclasses.replace(SMALL, histogram=2.0))
@@ -128,11 +127,11 @@ def test_tiny_and_empty_masks(tiny, random_image):
     one = np.zeros((64, 96), dtype=bool)
     one[33, 41] = True  # between the points of the half grid
     masks = [ObjectMask.from_array(one), ObjectMask.empty((64, 96))]
-    points = sample_points(masks, (64, 96), (64, 96))
-    assert points.shape == (2, 64 // HALF, 96 // HALF)
-    assert points[0].sum() == 1
-    assert points[0, 16, 20]
-    assert not sample_points(masks, (64, 96), (64, 96), "zeros").any()
+    sampled = sample_masks(masks, (64, 96), (64, 96))
+    assert sampled.shape == (2, 64 // MASK_STRIDE, 96 // MASK_STRIDE)
+    assert sampled[0].sum() == 1
+    assert sampled[0, 16, 20]
+    assert not sample_masks(masks, (64, 96), (64, 96), "zeros").any()
     rows = tiny.describe(features, masks)
     assert rows[0, :8].abs().max() > 0
     assert rows[1].abs().max() == 0

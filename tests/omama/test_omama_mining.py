@@ -31,7 +31,7 @@ def test_negatives_are_clean(number, mining, positive):
             np.random.default_rng(seed),
             neighbours=neighbours,
             overlap=overlap,
-            same=same,
+            representative=same,
             mining=mining,
             positive=positive,
         )

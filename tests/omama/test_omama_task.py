@@ -17,7 +17,7 @@ from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.masks.geometry import fit_mask, iou
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.training.image_store import ImageStore, mask_overlaps, prepare
+from counterview.omama.training.image_store import ImageStore, fill_store, mask_overlaps
 from counterview.omama.training.mining import TRUTH
 from counterview.omama.training.recipe import OMaMaRecipe
 from counterview.omama.training.samples import collate, make_example
@@ -35,7 +35,7 @@ def test_is_a_task(task):
     assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert {g["weight_decay"] for g in groups} == {0.1, 0.0}
     assert task.train_length(0) == len(task.train_pairs)
-    assert 0 < task.visible_share < 1
+    assert 0 < task.visible_fraction < 1
 
 
 def test_store_holds_what_is_computed_directly(task):
@@ -331,6 +331,8 @@ def test_a_few_images_are_prepared_by_the_store_at_hand_whatever_the_workers(tas
     take = next(iter(task.val_data))
     camera, frame = next((c, f) for f in take.frames for c in take.cameras if take.has_frame(c, f))
     root = task.config.data.root
-    assert prepare(store, [((root,), take)], {((root,), take.uid): {(camera, frame)}}, workers=2, progress=False) == 1
+    assert (
+        fill_store(store, [((root,), take)], {((root,), take.uid): {(camera, frame)}}, workers=2, progress=False) == 1
+    )
     assert store.has(take, camera, frame)
     assert store.backbone.passes == 1

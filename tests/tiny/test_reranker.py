@@ -12,16 +12,18 @@ from counterview.geometry import Homography, PairFeature, QueryFeature, find_hom
 from counterview.omama import OMaMaConfig
 from counterview.omama.model import ImageInput
 from counterview.tiny import GeometricReranker, RerankerConfig, TinyMatch, TinyMatchConfig
-from counterview.tiny.training.reranker import RerankerRecipe, RerankerTask, collate_reranker_examples, mirror
+from counterview.tiny.training.reranker_task import RerankerRecipe, RerankerTask, collate_reranker_examples, mirror
 from counterview.training.fit import fit
 from counterview.training.recipe import TrainingConfig
 from counterview.training.task import Task
 from tests.geometry.two_views import boxes_at, two_views
 
 
-def described(points, looks, **kwargs):
+def image_input(points, descriptors, **kwargs):
     boxes = boxes_at(points, **kwargs)
-    return ImageInput(torch.from_numpy(looks).float(), torch.zeros(4, 3, 3), boxes.xywh, boxes.size_hw, boxes.scores)
+    return ImageInput(
+        torch.from_numpy(descriptors).float(), torch.zeros(4, 3, 3), boxes.xywh, boxes.size_hw, boxes.scores
+    )
 
 
 def small_config(reranker=None, **values):
@@ -48,11 +50,11 @@ def place_model():
 def twin_scene():
     rng = np.random.default_rng(3)
     query, target, _ = two_views(3, 24, twins=False)
-    looks = rng.normal(size=(24, 16))
-    looks[1] = looks[0]  # twins in both views
-    far = [np.c_[looks + rng.normal(0, 0.05, looks.shape), np.zeros((24, 4))] for _ in range(2)]
-    far[1][1, :16] = far[1][0, :16] = looks[0]
-    return described(query, far[0]), described(target, far[1])
+    appearance = rng.normal(size=(24, 16))
+    appearance[1] = appearance[0]  # twins in both views
+    views = [np.c_[appearance + rng.normal(0, 0.05, appearance.shape), np.zeros((24, 4))] for _ in range(2)]
+    views[1][1, :16] = views[1][0, :16] = appearance[0]
+    return image_input(query, views[0]), image_input(target, views[1])
 
 
 def rows_of(image, rows):
@@ -60,7 +62,7 @@ def rows_of(image, rows):
     return ImageInput(image.descriptors[rows], image.map, image.boxes_xywh[rows], image.size_hw)
 
 
-def test_twins_are_told_apart_by_where_they_stand():
+def test_twins_are_distinguished_by_where_they_stand():
     query, target = twin_scene()
     model = place_model()
     output = model.match(query.descriptors[:2], query.boxes_xywh[:2], query, target)
@@ -107,12 +109,12 @@ def test_padding_changes_nothing():
     assert torch.allclose(padded[1], plain[1], atol=1e-5)
 
 
-def test_visibility_sees_what_was_not_chosen():
+def test_visibility_depends_on_candidates_that_were_not_chosen():
     torch.manual_seed(3)
     head = GeometricReranker(RerankerConfig(proposals=5, hidden=16))
 
     def draw():
-        # The chosen candidate tells nothing; that another one stands before the place tells everything.
+        # The chosen candidate is always the same; whether another one stands before the place decides.
         pairs, hidden = torch.rand(64, 1, 6, 14), torch.rand(64, 1) < 0.5
         pairs[..., PairFeature.SIMILARITY] *= 0.5
         pairs[:, :, 0, PairFeature.SIMILARITY] = 0.9
@@ -216,7 +218,7 @@ def test_a_recipe_needs_a_model_and_a_head(reranker_values):
         load_config(RerankerRecipe, without)
 
 
-def test_image_pairs_hold_what_the_data_set_says(reranker_task, reranker_values):
+def test_image_pairs_have_the_objects_of_the_data_set(reranker_task, reranker_values):
     assert isinstance(reranker_task, Task)
     pairs = {(p.take, p.frame, p.query_camera, p.target_camera) for _, p in reranker_task.train_pairs}
     assert len(reranker_task.image_pairs) == reranker_task.train_length(0) == len(pairs)
@@ -227,14 +229,14 @@ def test_image_pairs_hold_what_the_data_set_says(reranker_task, reranker_values)
     for pair in reranker_task.image_pairs:
         assert pair.similarity.shape == (len(pair.query[0]) + len(pair.query[1]),
                                           len(pair.target[0]) + len(pair.target[1]))  # fmt: skip
-    # Arrays are kept under a name that depends on the model and not on chance.
+    # Arrays are stored under a name that depends on the model and not on chance.
     files = {p: p.stat().st_mtime_ns for p in (reranker_task.store.root / "scenes").rglob("*.npy")}
     again = RerankerTask(load_config(RerankerRecipe, reranker_values), progress=False)
     assert {p: p.stat().st_mtime_ns for p in (reranker_task.store.root / "scenes").rglob("*.npy")} == files
     assert np.array_equal(again.image_pairs[0].similarity, reranker_task.image_pairs[0].similarity)
 
 
-def test_examples_are_pure_functions_of_their_chance(reranker_task):
+def test_examples_are_pure_functions_of_their_generator(reranker_task):
     for index in range(4):
         one, two = (reranker_task.sample(0, index, np.random.default_rng(index)) for _ in range(2))
         for name in ("pair_features", "query_features", "overlap", "visible"):

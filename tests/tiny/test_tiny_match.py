@@ -95,7 +95,7 @@ def test_a_proposers_score_helps_to_choose_and_its_scale_does_not_matter():
     assert prior_score(similarity[:, :0], scores[:0], 0.2).shape == (2, 0)
 
 
-def test_a_checkpoint_says_what_it_is(tmp_path):
+def test_a_checkpoint_names_its_method(tmp_path):
     folder = TinyMatch(tiny(descriptor_weight=0.75)).save_pretrained(tmp_path / "m")
     assert read_header(folder).method == "tiny-match"
     assert TinyMatch.from_pretrained(folder).config.descriptor_weight == 0.75
@@ -110,7 +110,7 @@ def test_a_checkpoint_says_what_it_is(tmp_path):
         TinyMatch.from_pretrained(plain)
 
 
-def test_checkpoints_of_the_first_version_are_told_apart_by_what_they_use(tmp_path):
+def test_checkpoints_of_the_first_version_are_read_as_what_they_use(tmp_path):
     expected = {"omama": "omama", "omama-residual": "tiny-match", "tiny-match": "tiny-match", "lmeec": "lmeec",
                 "tiny-follow": "tiny-follow"}  # fmt: skip
     for name, method in expected.items():
@@ -142,7 +142,7 @@ def test_recipes_of_the_first_version_lose_nothing():
     assert upgrade_recipe(current) == current
 
 
-def test_validation_chooses_with_the_proposers_score_where_the_model_says_so(task):
+def test_validation_chooses_with_the_proposers_score_where_the_model_does(task):
     model = TinyMatch(TinyMatchConfig(omama=task.config.model)).eval()
     validator = OMaMaValidator(task.store, task.val_data, task.val_pairs[:6])
     plain = list(validator.rows(model))

@@ -1,17 +1,17 @@
-"""``tiny``: Counterview's own small convolutional features, trained for O-MaMa on rendered takes.
+"""``tiny``: Counterview's own small convolutional features, trained for ``tiny-match`` on rendered takes.
 
-Three maps of one image: *colours* at half the input's size (learned channels of each pixel's own colour), *fine*
-features at a quarter, and the *map* at an eighth, which attention and context look at. An object is described by its
-object crop (:mod:`counterview.features.object_crops`) where the network has them, as the bundled one has. Otherwise by
+Three maps of an image: *colours* at half the input's size (learned channels of single pixels), *fine* features at a
+quarter, and the *map* at an eighth, which attention and context read. An object is described by its object crop
+(:mod:`counterview.features.object_crops`) if the network has them, as the bundled one does. Otherwise by
 
-- the square roots of the means of its colour channels, which play the part of a histogram,
+- the square roots of the means of its colour channels, which serve as a histogram,
 - the means of fine features and map over the mask, and over a ring around it, a quarter of the object's size wide,
-  which tells a whole object from a part of one,
+  which distinguishes a whole object from a part of one,
 - six numbers of its shape,
 
-each of them centred and scaled over the objects of training, by a batch normalisation, all from the mask sampled at
-half the input's size, the same way in training and in use. A plain colour histogram of the image's own pixels can
-stand beside either (``histogram``); nothing of it is learned.
+normalised over the objects of training (batch normalisation), and computed from the mask at half the input's size, the
+same way in training and at inference. A plain colour histogram of the image's pixels can be appended to either
+(``histogram``); nothing of it is learned.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from counterview.errors import ConfigError
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.colour import LENGTH, histograms, lab_bins
-from counterview.features.object_crops import ObjectCropNet, cut
+from counterview.features.object_crops import ObjectCropNet, crop_objects
 from counterview.masks.lattice import lattice_runs, with_centres
 from counterview.nn.checkpoint import weights_fingerprint
 from counterview.nn.layers import ResidualBlock, conv
@@ -41,17 +41,17 @@ from counterview.types import ObjectMask, RgbImage, as_rgb
 
 STRIDE = 8
 """Pixels of the input from one cell of the map to the next."""
-HALF = 2
+MASK_STRIDE = 2
 """Masks are sampled at the input's size divided by this."""
-SHAPES = 6
-"""Numbers that say what shape a mask has."""
-RING = 0.25
-"""Width of the ring as a share of the square root of the mask's area; at least two points."""
+SHAPE_FEATURES = 6
+"""Numbers that describe the shape of a mask."""
+RING_WIDTH = 0.25
+"""Width of the ring as a fraction of the square root of the mask's area; at least two pixels of the sampled mask."""
 
 
 @dataclass(frozen=True)
 class TinyConfig:
-    """Architecture of :class:`TinyNet` and the size at which it sees images.
+    """Architecture of :class:`TinyNet` and the size of its input.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
@@ -68,12 +68,12 @@ class TinyConfig:
     colours: int = field(default=64, metadata={"help": "learned colour channels"})
     histogram: float = field(
         default=0.0,
-        metadata={"help": "weight of a plain colour histogram beside the learned descriptor; 0: none"},
+        metadata={"help": "weight of a plain colour histogram beside the learned descriptor; 0: no histogram"},
     )
     object_crops: int = field(
         default=0,
         metadata={
-            "help": "channels of the object-crop descriptor, which replaces the means over the maps; 0: none",
+            "help": "channels of the object-crop descriptor, which replaces means over the maps; 0: no object crops",
             "formerly": ("close_ups",),
         },
     )
@@ -105,12 +105,12 @@ class TinyConfig:
 
     @property
     def pooled_channels(self) -> int:
-        """Channels of what :func:`pool_points` makes of an object."""
-        return self.colours + 2 * (self.fine + self.channels) + SHAPES
+        """Channels of what :func:`pool_masks` returns."""
+        return self.colours + 2 * (self.fine + self.channels) + SHAPE_FEATURES
 
     @property
     def learned_channels(self) -> int:
-        """Channels of an object's descriptor beside a plain histogram."""
+        """Channels of an object's descriptor without the histogram."""
         return self.object_crops or self.pooled_channels
 
     @property
@@ -121,7 +121,7 @@ class TinyConfig:
 
 @dataclass(frozen=True, eq=False)
 class TinyMaps:
-    """What :class:`TinyNet` makes of images; the axis B is left out for one of them.
+    """Maps of B images from :class:`TinyNet`; of a single image the axis B is left out.
 
     Attributes:
         colours: ``(B, K, H / 2, W / 2)``, not negative.
@@ -134,7 +134,7 @@ class TinyMaps:
     map: Tensor
 
     def each(self) -> list[TinyMaps]:
-        """Those of each image. Taken out one by one, their gradients would be as many whole batches of zeros."""
+        """The maps of each image. Indexing them one by one would make the gradient of each a batch of zeros."""
         parts = (self.colours.unbind(), self.fine.unbind(), self.map.unbind())
         return [TinyMaps(*maps) for maps in zip(*parts, strict=True)]
 
@@ -162,24 +162,24 @@ class TinyNet(nn.Module):
         self.fine_above = nn.Conv2d(config.channels, config.fine, 1)
         self.fine_smooth = conv(config.fine, config.fine)
         self.colours = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, config.colours, 1))
-        # Means of positive channels are all alike; without their common part, cosines tell objects apart.
+        # Means of positive channels are all similar; without their common part, cosines distinguish objects.
         self.norm = nn.BatchNorm1d(config.pooled_channels)
-        ring, shape = config.fine + config.channels, SHAPES
+        ring, shape = config.fine + config.channels, SHAPE_FEATURES
         with torch.no_grad():
             self.norm.weight[-ring - shape : -shape] = 0.4
         if config.object_crops:
             self.object_crops = ObjectCropNet(
                 config.object_crops, config.crop_widths, config.crop_blocks, config.colours
             )
-        # Channels that begin by covering the colour cube: the usual small weights would make them nearly linear.
+        # Initial channels that cover the colour cube: the usual small weights would make them nearly linear.
         nn.init.normal_(self.colours[0].weight, std=1.5)  # type: ignore[arg-type]
         nn.init.normal_(self.colours[2].weight, std=0.25)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> TinyMaps:
         """Maps of images ``(B, 3, H, W)`` with values from 0 to 1; sides are multiples of 32."""
         centred = (pixels - 0.45) / 0.25
-        # Not normalised to shares: a softmax over so many pixels would cost as much as all else.
-        colours = functional.relu(self.colours(functional.avg_pool2d(centred, HALF)))
+        # Not normalised by a softmax, which over so many pixels would cost as much as everything else.
+        colours = functional.relu(self.colours(functional.avg_pool2d(centred, MASK_STRIDE)))
         x = self.stem(centred)
         levels = []
         for stage in self.stages:
@@ -187,8 +187,8 @@ class TinyNet(nn.Module):
             levels.append(x)
         above: Tensor | None = None
         for lateral, level in zip(reversed(self.lateral), reversed(levels[1:]), strict=True):
-            here = lateral(level)
-            above = here if above is None else here + _upsample(above, here)
+            current = lateral(level)
+            above = current if above is None else current + _upsample(above, current)
         features = self.smooth(above)
         fine = self.fine_lateral(levels[0])
         fine = self.fine_smooth(fine + _upsample(self.fine_above(features), fine))
@@ -196,32 +196,33 @@ class TinyNet(nn.Module):
 
 
 def _upsample(x: Tensor, like: Tensor) -> Tensor:
+    """``(B, C, h, w)`` at the height and width of ``like``."""
     return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def pool_points(maps: TinyMaps, points: NDArray[np.bool_]) -> Tensor:
-    """What is known of N masks of one image, before :attr:`TinyNet.norm`.
+def pool_masks(maps: TinyMaps, masks: NDArray[np.bool_]) -> Tensor:
+    """Descriptors of N masks of one image, before :attr:`TinyNet.norm`.
 
     Args:
         maps: of the image, without the axis B.
-        points: ``(N, H / 2, W / 2)`` the masks at half the input's size.
+        masks: ``(N, H / 2, W / 2)`` at half the input's size.
 
     Returns:
-        ``(N, D)`` float32, :attr:`TinyConfig.pooled_channels` of them. Gradients flow to the maps.
+        ``(N, D)`` float32 of :attr:`TinyConfig.pooled_channels`. Gradients flow to the maps.
     """
     device = maps.map.device
-    inside = torch.from_numpy(points).to(device).float()
-    around = torch.from_numpy(_rings(points)).to(device).float()
-    # The root of what may be 0 has no gradient there; the summand keeps it from growing without bounds.
-    parts = [(_mean(maps.colours, inside) + 0.01).sqrt()]
-    for masks in (inside, around):
-        parts += [_mean(maps.fine, masks), _mean(maps.map, masks)]
-    parts.append(torch.from_numpy(_shapes(points)).to(device))
+    objects = torch.from_numpy(masks).to(device).float()
+    rings = torch.from_numpy(_rings(masks)).to(device).float()
+    # The gradient of a square root is infinite at 0; the summand bounds it.
+    parts = [(_masked_mean(maps.colours, objects) + 0.01).sqrt()]
+    for weights in (objects, rings):
+        parts += [_masked_mean(maps.fine, weights), _masked_mean(maps.map, weights)]
+    parts.append(torch.from_numpy(_shapes(masks)).to(device))
     return torch.cat(parts, dim=1)
 
 
-def _mean(tensor: Tensor, masks: Tensor) -> Tensor:
-    """Mean of a ``(C, h, w)`` map over masks ``(N, H, W)`` of a whole multiple of its size: ``(N, C)``."""
+def _masked_mean(tensor: Tensor, masks: Tensor) -> Tensor:
+    """Mean of a ``(C, h, w)`` map over masks ``(N, H, W)`` of an integer multiple of its size: ``(N, C)``."""
     factor = masks.shape[-1] // tensor.shape[-1]
     weights = functional.avg_pool2d(masks[:, None], factor)[:, 0] if factor > 1 else masks
     weights = weights.flatten(1)
@@ -229,15 +230,15 @@ def _mean(tensor: Tensor, masks: Tensor) -> Tensor:
     return (weights / total) @ tensor.flatten(1).float().T
 
 
-def _rings(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What lies around each mask, ``(N, h, w)``."""
-    result = np.zeros_like(points)
-    height, width = points.shape[1:]
-    for mask, ring in zip(points, result, strict=True):
+def _rings(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The ring around each mask ``(N, h, w)``, of the same shape."""
+    result = np.zeros_like(masks)
+    height, width = masks.shape[1:]
+    for mask, ring in zip(masks, result, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows) == 0:
             continue
-        reach = max(2, round(RING * float(np.sqrt(mask.sum()))))
+        reach = max(2, round(RING_WIDTH * float(np.sqrt(mask.sum()))))
         y0, y1 = max(0, rows[0] - reach), min(height, rows[-1] + 1 + reach)
         x0, x1 = max(0, columns[0] - reach), min(width, columns[-1] + 1 + reach)
         crop = mask[y0:y1, x0:x1]
@@ -246,52 +247,63 @@ def _rings(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return result
 
 
-def _shapes(points: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Shapes of masks ``(N, h, w)``: size, elongation, fill of ellipse and box, share of the image, touch of its rim.
+def _shapes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Shape features ``(N, 6)`` of masks ``(N, h, w)``.
 
-    Second moments as in :func:`counterview.proposals.ranking.ellipse_fill`; nothing depends on position.
+    Logarithm of the area; elongation (logarithm of the ratio of the axes of the ellipse with the same second moments);
+    area as a fraction of that ellipse and of the box; root of the fraction of the image; whether the mask touches the
+    image's edge. Second moments as in :func:`counterview.proposals.ranking.ellipse_fill`: only the last depends on
+    position. All are 0 for an empty mask.
     """
-    count, height, width = points.shape
+    count, height, width = masks.shape
     if count == 0:
-        return np.zeros((0, SHAPES), dtype=np.float32)
+        return np.zeros((0, SHAPE_FEATURES), dtype=np.float32)
     y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
-    down, across = points.sum(2).astype(np.float64), points.sum(1).astype(np.float64)
-    area = np.maximum(down.sum(1), 1e-9)
-    mean_y, mean_x = down @ y / area, across @ x / area
-    var_y = down @ (y * y) / area - mean_y**2 + 1 / 12
-    var_x = across @ (x * x) / area - mean_x**2 + 1 / 12
-    cov = ((points @ x) * y).sum(1) / area - mean_x * mean_y
-    middle, half = (var_x + var_y) / 2, np.sqrt(np.maximum((var_x - var_y) ** 2 / 4 + cov**2, 0))
-    large, small = middle + half, np.maximum(middle - half, 1 / 12)
-    fill = area / (4 * np.pi * np.sqrt(large * small))
-    box = (down > 0).sum(1) * (across > 0).sum(1)
-    rim = points[:, 0].any(1) | points[:, -1].any(1) | points[:, :, 0].any(1) | points[:, :, -1].any(1)
+    row_sums, column_sums = masks.sum(2).astype(np.float64), masks.sum(1).astype(np.float64)
+    area = np.maximum(row_sums.sum(1), 1e-9)
+    mean_y, mean_x = row_sums @ y / area, column_sums @ x / area
+    # A pixel is a square, not a point: its variance is 1 / 12 in each direction.
+    var_y = row_sums @ (y * y) / area - mean_y**2 + 1 / 12
+    var_x = column_sums @ (x * x) / area - mean_x**2 + 1 / 12
+    covariance = ((masks @ x) * y).sum(1) / area - mean_x * mean_y
+    mean_variance = (var_x + var_y) / 2
+    difference = np.sqrt(np.maximum((var_x - var_y) ** 2 / 4 + covariance**2, 0))
+    major, minor = mean_variance + difference, np.maximum(mean_variance - difference, 1 / 12)
+    ellipse_fill = area / (4 * np.pi * np.sqrt(major * minor))
+    box_area = (row_sums > 0).sum(1) * (column_sums > 0).sum(1)
+    at_edge = masks[:, 0].any(1) | masks[:, -1].any(1) | masks[:, :, 0].any(1) | masks[:, :, -1].any(1)
     table = np.stack(
         [
             np.log(area) / 4 - 1,
-            np.log(large / small) / 2,
-            np.minimum(fill, 1.2),
-            area / np.maximum(box, 1),
+            np.log(major / minor) / 2,
+            np.minimum(ellipse_fill, 1.2),
+            area / np.maximum(box_area, 1),
             np.sqrt(area / (height * width)),
-            rim.astype(np.float64),
+            at_edge.astype(np.float64),
         ],
         axis=1,
     )
-    return (table * (down.sum(1) > 0)[:, None]).astype(np.float32)
+    return (table * (row_sums.sum(1) > 0)[:, None]).astype(np.float32)
 
 
-def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_hw: tuple[int, int],
-                  fallback: Fallback = "centre") -> NDArray[np.bool_]:  # fmt: skip
-    """Masks of an image at half the size at which the network saw it, ``(N, H / 2, W / 2)``.
+def sample_masks(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_hw: tuple[int, int],
+                 fallback: Fallback = "centre") -> NDArray[np.bool_]:  # fmt: skip
+    """Masks of an image at half the size of the network's input.
 
     Args:
         masks: N masks of size ``image_hw``.
-        fallback: ``centre``: a mask that no point meets keeps the point nearest to its centroid.
+        image_hw: height and width of the image in pixels.
+        input_hw: height and width ``(H, W)`` of the network's input.
+        fallback: ``centre``: a mask that would have no pixel keeps the one nearest to its centroid; ``zeros``: it
+            stays empty.
+
+    Returns:
+        ``(N, H / 2, W / 2)`` bool.
 
     Raises:
         MaskError: a mask of another size.
     """
-    size = (input_hw[0] // HALF, input_hw[1] // HALF)
+    size = (input_hw[0] // MASK_STRIDE, input_hw[1] // MASK_STRIDE)
     runs = lattice_runs(masks, image_hw, size)
     if fallback == "centre":
         runs = with_centres(runs, masks, image_hw, size)
@@ -302,8 +314,14 @@ def sample_points(masks: Sequence[ObjectMask], image_hw: tuple[int, int], input_
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """What describing masks needs of an image: maps, and the image or its colour bins where they are asked for."""
+class _DescribeInputs:
+    """What :meth:`Tiny.describe` reads of an image.
+
+    Attributes:
+        maps: without the axis B.
+        image: ``(H, W, 3)`` uint8, where there are object crops.
+        bins: ``(H * W,)`` of :func:`~counterview.features.colour.lab_bins`, where there is a histogram.
+    """
 
     maps: TinyMaps
     image: RgbImage | None
@@ -316,7 +334,7 @@ class Tiny:
     Args:
         net: the network; it is put in evaluation mode and moved to ``device``.
         device: where to compute.
-        name: as it was asked for.
+        name: by which it was loaded.
     """
 
     stride = STRIDE
@@ -326,24 +344,28 @@ class Tiny:
         self.channels = net.config.channels
 
     def settings(self) -> dict[str, Any]:
-        """A fingerprint of the weights, and everything else that maps and descriptors depend on."""
+        """A fingerprint of the weights, and whatever else maps and descriptors depend on."""
         config = self.net.config
         return {"features": "tiny", "version": 1, "weights": self.fingerprint,
                 "histogram": config.histogram, "longest_side_px": config.longest_side_px}  # fmt: skip
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the weights."""
+        """SHA-256 over the weights, in hex."""
         return weights_fingerprint(self.net)
 
     def input_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """The size at which an image is seen: not above the longest side, sides multiples of 32."""
+        """Size of the network's input for an image: at most the longest side, sides multiples of 32."""
         ratio = min(1.0, self.net.config.longest_side_px / max(image_hw))
         return tuple(max(32, round(side * ratio / 32) * 32) for side in image_hw)  # type: ignore[return-value]
 
     @torch.no_grad()
     def encode(self, image: RgbImage) -> FeatureMap:
-        """The maps of one image. See :class:`~counterview.features.base.Backbone`."""
+        """The maps of one image ``(H, W, 3)``. See :class:`~counterview.features.base.Backbone`.
+
+        Raises:
+            ImageError: not such an image.
+        """
         image = as_rgb(image)
         size = self.input_hw(image.shape[:2])
         if size != image.shape[:2]:
@@ -355,8 +377,10 @@ class Tiny:
         pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
         maps = self.net(pixels[None]).each()[0]
         config = self.net.config
-        seen = _Seen(maps, image if config.object_crops else None, lab_bins(image) if config.histogram else None)
-        return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=seen)
+        extra = _DescribeInputs(
+            maps, image if config.object_crops else None, lab_bins(image) if config.histogram else None
+        )
+        return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=extra)
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
         """The maps of several images, one after the other: they may differ in size."""
@@ -372,26 +396,36 @@ class Tiny:
         context_px: int | None = None,
         fallback: Fallback = "centre",
     ) -> Tensor:
-        """Descriptors ``(N, D)`` float32; kinds other than ``mask``, and a context, pool the map alone.
+        """Describe masks. Kinds other than ``mask``, and a context, pool the map alone.
+
+        Args:
+            features: of the image, from :meth:`encode`.
+            masks: N masks at the image's size.
+            kind: see :class:`~counterview.features.base.Backbone`.
+            context_px: likewise.
+            fallback: likewise.
+
+        Returns:
+            ``(N, D)`` float32.
 
         Raises:
             MaskError: a mask of another size than the image.
         """
-        seen, config = features.extra, self.net.config
-        if kind != "mask" or context_px is not None or not isinstance(seen, _Seen):
+        inputs, config = features.extra, self.net.config
+        if kind != "mask" or context_px is not None or not isinstance(inputs, _DescribeInputs):
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
         if not len(masks):
             return torch.zeros((0, config.object_channels))
-        if seen.image is not None:
-            there = torch.tensor([not mask.is_empty for mask in masks], device=self.device)
-            table = self.net.object_crops.describe(cut(seen.image, masks)) * there[:, None]
+        if inputs.image is not None:
+            has_pixels = torch.tensor([not mask.is_empty for mask in masks], device=self.device)
+            learned = self.net.object_crops.describe(crop_objects(inputs.image, masks)) * has_pixels[:, None]
         else:
-            points = sample_points(masks, features.image_hw, features.input_hw, fallback)
-            there = torch.from_numpy(points.any((1, 2))).to(self.device)
-            table = self.net.norm(pool_points(seen.maps, points)) * there[:, None]
-        if seen.bins is None:
-            return table
-        # Numbers of about 1 each are about this long; a histogram is of length 1.
+            sampled = sample_masks(masks, features.image_hw, features.input_hw, fallback)
+            has_pixels = torch.from_numpy(sampled.any((1, 2))).to(self.device)
+            learned = self.net.norm(pool_masks(inputs.maps, sampled)) * has_pixels[:, None]
+        if inputs.bins is None:
+            return learned
+        # The learned descriptor is about sqrt(channels) long, a histogram 1.
         weight = config.histogram**0.5 * config.learned_channels**0.5
-        plain = torch.from_numpy(histograms(seen.bins, masks)).to(self.device)
-        return torch.cat([table, weight * plain], dim=1)
+        histogram = torch.from_numpy(histograms(inputs.bins, masks)).to(self.device)
+        return torch.cat([learned, weight * histogram], dim=1)

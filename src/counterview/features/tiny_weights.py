@@ -1,4 +1,4 @@
-"""Where the weights of ``tiny`` features come from: the ``tiny-match`` that holds them, bundled or trained."""
+"""The weights of ``tiny`` features, out of a ``tiny-match`` that is bundled or trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUNDLED = "tiny-match"
 """The bundled model whose network is ``load_backbone("tiny")``."""
 
 _PREFIX = "network."
-"""Of the network's weights among those of the model."""
+"""With which the names of the network's weights begin in a model."""
 _FIRST_VERSION = {"backbone.close_ups.": "network.object_crops.", "backbone.": _PREFIX}
 
 
@@ -31,14 +31,19 @@ def network_settings(folder: Path) -> Mapping[str, Any] | None:
     """
     header = read_header(folder)
     if header.version == 1 and header.method == "omama":
-        found = header.model.get("backbone_settings") if header.model.get("learned_backbone") else None
+        settings = header.model.get("backbone_settings") if header.model.get("learned_backbone") else None
     else:
-        found = header.model.get("network")
-    return found if isinstance(found, Mapping) else None
+        settings = header.model.get("network")
+    return settings if isinstance(settings, Mapping) else None
 
 
 def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "tiny") -> Tiny:
     """The network out of a model's folder.
+
+    Args:
+        folder: of the model.
+        device: where to compute.
+        name: by which the features were loaded.
 
     Raises:
         CheckpointError: not a model with a network of its own, or damaged weights.
@@ -52,10 +57,10 @@ def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "
 
 
 def load_bundled_tiny(device: torch.device | str = "cpu") -> Tiny:
-    """The network of the bundled model, its file checked.
+    """The network of the bundled model, after a check of its files' hashes.
 
     Raises:
-        WeightsError: this installation does not hold it.
+        WeightsError: it is not part of this installation.
         CheckpointError: it is damaged.
     """
     root = Path(str(files("counterview"))) / "assets" / "models"
@@ -69,14 +74,14 @@ def load_bundled_tiny(device: torch.device | str = "cpu") -> Tiny:
 
 
 def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> Tiny:
-    """The network that a folder's configuration describes, with the weights in ``data``."""
+    """The network that a folder's configuration describes, with the weights in the bytes ``data``."""
     try:
         settings = network_settings(folder)
         config = None if settings is None else load_config(TinyConfig, settings)
     except ConfigError as error:
         raise CheckpointError(f"has a network that cannot be built: {error.problem}", path=folder) from None
     if config is None:
-        raise CheckpointError("holds no network of its own", path=folder, expected="a tiny-match model")
+        raise CheckpointError("has no network of its own", path=folder, expected="a tiny-match model")
     net, path = TinyNet(config), folder / WEIGHTS_NAME
     state = {
         key.removeprefix(_PREFIX): value.float() if value.is_floating_point() else value

@@ -1,4 +1,4 @@
-"""Masks of one image as geometry needs them: their boxes, and how good the proposer thinks each is."""
+"""Boxes of the masks of one image with the proposer's scores, and the points at which their objects stand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ScoredBoxes:
         return len(self.xywh)
 
     def best(self, count: int) -> NDArray[np.int64]:
-        """Rows ``(min(N, count),)`` of the highest scores, the first among equals."""
+        """Rows ``(min(N, count),)`` of the highest scores; of equal ones the first."""
         return np.argsort(-self.scores, kind="stable")[:count]
 
     def at(self, rows: NDArray[np.int64]) -> ScoredBoxes:
@@ -39,7 +39,12 @@ class ScoredBoxes:
     def make(
         cls, xywh: NDArray[np.floating], size_hw: tuple[int, int], scores: NDArray[np.floating] | None = None
     ) -> ScoredBoxes:
-        """Boxes ``(N, 4)`` with scores ``(N,)`` on any scale, or without.
+        """Boxes with scores on any scale, or without.
+
+        Args:
+            xywh: ``(N, 4)`` left, top, width and height in pixels.
+            size_hw: height and width of the image in pixels.
+            scores: ``(N,)``; they are divided by the largest.
 
         >>> import numpy as np
         >>> boxes = ScoredBoxes.make(np.array([[0, 0, 4, 2], [4, 0, 4, 8]]), (10, 20), np.array([2.0, 8.0]))
@@ -50,13 +55,13 @@ class ScoredBoxes:
 
 
 def relative_scores(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Scores ``(N,)`` divided by their largest magnitude; zeros, or no scores, are returned unchanged."""
+    """Scores ``(N,)`` divided by their largest magnitude; if all are zero, or N is 0, they are returned unchanged."""
     largest = float(np.abs(scores).max(initial=0.0))
     return scores / largest if largest else scores
 
 
 def ground_points(boxes_xywh: NDArray[np.floating], size_hw: tuple[int, int]) -> F64:
-    """Where objects stand: the middles of the lower edges of their boxes.
+    """Where objects stand: the centres of the lower edges of their boxes.
 
     Args:
         boxes_xywh: ``(N, 4)`` in pixels.

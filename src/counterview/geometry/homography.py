@@ -1,9 +1,9 @@
 """The homography between two views of a scene, from points at which its objects stand.
 
 Objects stand on a table or a floor, and two images of a plane differ by a homography. Which proposal of one view
-corresponds to which of the other is not known, only how similar they are. So minimal samples of four pairs are drawn by
-similarity, the homography with the largest inlier weight is kept (RANSAC, Fischler and Bolles 1981, with uncertain
-matches), and it is refined on its inliers (locally optimised RANSAC, Chum, Matas and Kittler 2003).
+corresponds to which of the other is not given, only how similar they are. Minimal samples of four pairs are therefore
+drawn by similarity, the homography with the largest inlier weight is kept (RANSAC, Fischler and Bolles 1981, with
+uncertain matches), and it is refined on its inliers (locally optimised RANSAC, Chum, Matas and Kittler 2003).
 
 Ours; neither paper has it.
 """
@@ -37,7 +37,7 @@ class HomographyConfig:
     samples: int = field(default=2000, metadata={"help": "minimal samples of four pairs that are drawn"})
     tolerance: float = field(
         default=0.13,
-        metadata={"help": "expected deviation of points, in halves of the image width: not all lie on one plane"},
+        metadata={"help": "expected deviation of points from the plane, in halves of the image width"},
     )
     temperature: float = field(default=0.07, metadata={"help": "of the soft assignment of proposals to each other"})
     min_similarity: float = field(default=0.3, metadata={"help": "cosine below which a pair is left out"})
@@ -52,7 +52,7 @@ class HomographyConfig:
     )
     kept_fraction: float = field(
         default=0.9,
-        metadata={"help": "each of several homographies sees a random fraction of the proposals, from here to 1"},
+        metadata={"help": "smallest fraction of the proposals from which each of several homographies is estimated"},
     )
 
     def __post_init__(self) -> None:
@@ -72,12 +72,12 @@ class HomographyConfig:
 
 @dataclass(frozen=True, eq=False)
 class Homography:
-    """Where points of the query image lie in the target image.
+    """A map from points of the plane in the query image to the target image.
 
     Attributes:
         query_to_target: ``(3, 3)``, of points as :func:`~counterview.geometry.boxes.ground_points` gives them.
-        inlier_weight: summed weight of the inliers: about how many proposals agree.
-        inlier_fraction: the same as a fraction of the weight of all pairs; 0 to 1.
+        inlier_weight: summed weight of the inliers: about the number of proposals that agree.
+        inlier_fraction: the same as a fraction of the weight of all pairs, 0 to 1.
     """
 
     query_to_target: F64
@@ -91,8 +91,13 @@ class Homography:
             points: ``(N, 2)``.
 
         Returns:
-            ``(N, 2)`` points in the target image; ``(N,)`` the logarithm of how much lengths grow there; ``(N,)``
-            whether the points lie before the horizon. The first two are 0 and meaningless where they do not.
+            ``(N, 2)`` points in the target image; ``(N,)`` logarithm of the growth of lengths there; ``(N,)`` bool,
+            whether the points lie before the horizon. Where they do not, the point is 0 and the growth meaningless.
+
+        >>> half = Homography(np.diag([0.5, 0.5, 1.0]), inlier_weight=9.0, inlier_fraction=0.8)
+        >>> points, growth, before_horizon = half.map(np.array([[0.4, -0.2]]))
+        >>> points.tolist(), growth.round(3).tolist(), before_horizon.tolist()
+        ([[0.2, -0.1]], [-0.693], [True])
         """
         mapped, depth = _map(self.query_to_target[None], points)
         # A homography has no sign; the estimation chooses it so that depths are positive.
@@ -111,17 +116,17 @@ def view_homographies(
 ) -> tuple[Homography | None, ...]:
     """Several homographies between two images, each from another random subset of the proposals.
 
-    A single one may be wrong without notice; where several differ, none is to be trusted far.
+    Nothing shows that a single homography is wrong; where several differ, none of them is reliable.
 
     Args:
         similarity: ``(M, N)`` cosines of query and target proposals.
         query: the M proposals of the query image; each counts by its score.
         target: the N proposals of the target image, likewise.
-        count: how many homographies.
-        config: the estimation; the defaults if not given.
+        count: number of homographies.
+        config: constants of the estimation; the defaults if not given.
 
     Returns:
-        ``count`` homographies; ``None`` in place of one that was not found.
+        ``count`` homographies; ``None`` for one that was not found.
     """
     config = config or HomographyConfig()
     points, target_points = (ground_points(boxes.xywh, boxes.size_hw) for boxes in (query, target))
@@ -154,13 +159,19 @@ def find_homography(
         query: ``(M, 2)`` points at which the query image's proposals stand.
         target: ``(N, 2)`` likewise of the target image.
         similarity: ``(M, N)`` cosines.
-        scores: ``(M,)`` and ``(N,)`` how likely each proposal is an object, 0 to 1; all alike if not given. The lower
-            edge of a proposal that is not an object, such as a piece of a wall, may lie anywhere.
+        scores: ``(M,)`` and ``(N,)`` how likely each proposal is an object, 0 to 1; all 1 if not given. The lower
+            edge of a proposal that is not an object, such as a piece of a wall, may be anywhere.
         seed: of the samples.
-        config: the estimation; the defaults if not given.
+        config: constants of the estimation; the defaults if not given.
 
     Returns:
-        ``None`` where there are too few pairs, or no sample that two cameras could see.
+        The homography; ``None`` if there are too few pairs, or no sample is possible for two cameras.
+
+    >>> query = np.random.default_rng(0).uniform(-1, 1, (8, 2))
+    >>> target = query / 2 + (0.1, -0.2)
+    >>> homography = find_homography(query, target, similarity=np.eye(8))
+    >>> homography.map(np.array([[0.4, 0.6]]))[0].round(3).tolist()
+    [[0.3, 0.1]]
     """
     config = config or HomographyConfig()
     if min(similarity.shape) < 4:
@@ -204,11 +215,13 @@ def find_homography(
 
 
 class _Pairs:
-    """P pairs of proposals that may correspond: their points, their numbers, and how likely they are.
+    """P pairs of proposals that may correspond: their points, their rows, and how likely they are.
 
     Args:
-        query, target: ``(P, 2)`` points.
-        rows, columns: ``(P,)`` numbers of the proposals; ``rows`` is sorted.
+        query: ``(P, 2)`` points in the query image.
+        target: ``(P, 2)`` points in the target image.
+        rows: ``(P,)`` rows of the query proposals, sorted.
+        columns: ``(P,)`` rows of the target proposals.
         weight: ``(P,)``.
         tolerance: see :class:`HomographyConfig`.
     """
@@ -234,7 +247,7 @@ class _Pairs:
         return np.where(depth > 0, agreement, 0.0)
 
     def inlier_weight(self, agreement: F64) -> F64:
-        """``(K,)``: each proposal counts once, with its best pair; of the two views, the one with the smaller sum."""
+        """``(K,)``: each proposal counts once, with its best pair; the smaller sum of the two views."""
         query_sum = np.maximum.reduceat(agreement, self._row_starts, axis=1).sum(1)
         target_sum = np.maximum.reduceat(agreement[:, self._column_order], self._column_starts, axis=1).sum(1)
         return np.minimum(query_sum, target_sum)
@@ -242,7 +255,7 @@ class _Pairs:
     def fit(self, agreement: F64, min_weight: float) -> F64:
         """Least-squares homographies of each row's inliers, ``(up to K, 3, 3)``; each proposal's best pair counts.
 
-        Rows with fewer than five inliers have none.
+        Rows with fewer than five inliers are left out.
         """
         best = np.maximum.reduceat(agreement, self._row_starts, axis=1)[:, self._row_group]
         used = np.where((agreement == best) & (agreement > min_weight), agreement, 0.0)
@@ -254,7 +267,7 @@ class _Pairs:
 
 
 def _soft_assignment(similarity: F64, temperature: float) -> F64:
-    """How likely two proposals correspond, 0 to 1: a proposal that is similar to many is weak evidence."""
+    """How likely two proposals correspond, ``(M, N)`` from 0 to 1: one that is similar to many is weak evidence."""
     power = np.exp((similarity - similarity.max()) / temperature)
     smallest = np.finfo(np.float64).tiny
     rows, columns = power.sum(1, keepdims=True), power.sum(0, keepdims=True)
@@ -262,11 +275,12 @@ def _soft_assignment(similarity: F64, temperature: float) -> F64:
 
 
 def _distinct(numbers: I64) -> NDArray[np.bool_]:
+    """``(K,)`` whether the integers of each row ``(K, 4)`` differ from one another."""
     return np.asarray((np.diff(np.sort(numbers, axis=1), axis=1) > 0).all(1))
 
 
 def _map(matrices: F64, points: NDArray[np.floating]) -> tuple[F64, F64]:
-    """Points ``(N, 2)``, or ``(K, N, 2)`` of each matrix's own, to ``(K, N, 2)`` and depths ``(K, N)``."""
+    """Points ``(N, 2)``, or ``(K, N, 2)`` for each matrix, mapped to ``(K, N, 2)``, and their depths ``(K, N)``."""
     points = np.asarray(points, dtype=np.float64)
     mapped = np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1) @ matrices.transpose(0, 2, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -285,11 +299,12 @@ def _equations(query: F64, target: F64) -> tuple[F64, F64]:
 
 
 def _matrix(values: F64) -> F64:
+    """``(K, 8)`` elements to matrices ``(K, 3, 3)`` whose last element is 1."""
     return np.concatenate([values, np.ones((*values.shape[:-1], 1))], -1).reshape(*values.shape[:-1], 3, 3)
 
 
 def _through(query: F64, target: F64) -> F64:
-    """Homographies through four pairs each: ``(K, 4, 2)`` twice to ``(K, 3, 3)``, NaN where there is none."""
+    """Homographies through four pairs of points ``(K, 4, 2)`` each: ``(K, 3, 3)``, NaN where three are collinear."""
     rows, right = _equations(query, target)
     solvable = np.abs(np.linalg.det(rows)) > 1e-9
     values = np.full((len(rows), 8), np.nan)
@@ -298,7 +313,7 @@ def _through(query: F64, target: F64) -> F64:
 
 
 def _plausible(matrices: F64, samples: F64, area_range: tuple[float, float]) -> F64:
-    """Those that two cameras could see: nothing mirrored or behind, and no patch out of proportion.
+    """The matrices that are possible for two cameras: nothing mirrored or behind, no patch grown beyond the range.
 
     Args:
         matrices: ``(K, 3, 3)``.

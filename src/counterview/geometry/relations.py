@@ -1,7 +1,7 @@
-"""What is known of a query object and a candidate, in numbers: similarity, place, size, and rivals. Ours.
+"""Features of pairs of a query object and a candidate: similarity, place, size, and rivals. Ours.
 
-Two cups of one set look alike; where they stand tells them apart. The homography between the views gives the point at
-which each query object should stand in the target image, and how large it should be.
+Two cups of one set look the same; where they stand distinguishes them. The homography between the views gives the point
+at which each query object should stand in the target image, and how large it should be.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ F64 = NDArray[np.float64]
 
 
 class PairFeature(IntEnum):
-    """Columns of the pair features, by name: what is known of a query object and a candidate.
+    """Columns of the features of a query object and a candidate.
 
     Offsets and radii are in halves of the image width; sizes are logarithms.
     """
@@ -50,7 +50,7 @@ class PairFeature(IntEnum):
     INLIER_WEIGHT = 10
     """How many proposals agree on the homography, as a logarithm."""
     INLIER_FRACTION = 11
-    """Which fraction of them."""
+    """That number as a fraction."""
     SIMILARITY_MARGIN = 12
     """How much more similar the candidate is to the query object than to any other proposal of the query image."""
     PLACE_MARGIN = 13
@@ -58,7 +58,7 @@ class PairFeature(IntEnum):
 
 
 class QueryFeature(IntEnum):
-    """Columns of the query features, by name: what is known of a query object, whatever the candidate."""
+    """Columns of the features of a query object that do not depend on the candidate."""
 
     HAS_PLACE = 0
     """1 where the homography gives the object a point in the target image's plane."""
@@ -67,7 +67,7 @@ class QueryFeature(IntEnum):
     SIZE = 2
     """Logarithm of the query object's size."""
     EXPECTED_SIZE = 3
-    """Logarithm of its size to be."""
+    """Logarithm of the size that the homography gives it in the target image."""
     INLIER_WEIGHT = 4
     """See :class:`PairFeature`."""
     INLIER_FRACTION = 5
@@ -83,14 +83,16 @@ class PairFeatureConfig:
     """
 
     near_radius: float = field(
-        default=0.12, metadata={"help": "as exact as a homography can be, in halves of the image width"}
+        default=0.12, metadata={"help": "radius of the accuracy of a homography, in halves of the image width"}
     )
     nearby_radius: float = field(
-        default=0.35, metadata={"help": "the right part of the table, in halves of the image width"}
+        default=0.35, metadata={"help": "radius of a part of the table, in halves of the image width"}
     )
     same_object_overlap: float = field(
         default=0.5,
-        metadata={"help": "a proposal that holds this fraction of the smaller of both boxes is no rival of the object"},
+        metadata={
+            "help": "overlap, as a fraction of the smaller box, above which a proposal is the object, not a rival"
+        },
     )
     place_weight: float = field(default=0.5, metadata={"help": "weight of nearness beside similarity in a margin"})
 
@@ -114,6 +116,8 @@ def pair_features(
 ) -> tuple[F32, F32]:
     """Features of each query object and candidate.
 
+    A rival is another object of the query image that a candidate may show instead of the query object.
+
     Args:
         similarity: ``(Q, N)`` cosines.
         query: Q query objects.
@@ -124,43 +128,52 @@ def pair_features(
         config: constants; the defaults if not given.
 
     Returns:
-        ``(Q, N, 14)`` in the order of :class:`PairFeature`, and ``(Q, 6)`` in the order of :class:`QueryFeature`.
+        ``(Q, N, 14)`` float32 in the order of :class:`PairFeature`, and ``(Q, 6)`` float32 in the order of
+        :class:`QueryFeature`.
+
+    >>> cup = ScoredBoxes.make(np.array([[90.0, 50, 20, 25]]), (150, 200))
+    >>> same_place = Homography(np.eye(3), inlier_weight=7.0, inlier_fraction=0.5)
+    >>> similarity, no_rivals = np.array([[0.8]]), ScoredBoxes.make(np.zeros((0, 4)), (150, 200))
+    >>> pairs, queries = pair_features(similarity, cup, cup, same_place, np.zeros((0, 1)), no_rivals)
+    >>> pairs.shape, float(pairs[0, 0, PairFeature.NEAR]), float(queries[0, QueryFeature.INSIDE])
+    ((1, 1, 14), 1.0, 0.5)
     """
     config = config or PairFeatureConfig()
     count, number = similarity.shape
     points = ground_points(candidates.xywh, candidates.size_hw)
-    own, other = (_expected_places(boxes, points, homography) for boxes in (query, rivals))
+    places, rival_places = (_expected_places(boxes, points, homography) for boxes in (query, rivals))
     log_sizes = [np.log(np.maximum(b.xywh[:, 2:], 1) / b.size_hw[1] * 2) for b in (query, candidates)]
     inlier_weight = inlier_fraction = 0.0
     if homography is not None:
         inlier_weight, inlier_fraction = np.log1p(homography.inlier_weight) / 3, homography.inlier_fraction
     growth = log_sizes[1][None] - log_sizes[0][:, None]
-    nearby = own.nearness(config.nearby_radius)
+    nearby = places.nearness(config.nearby_radius)
     pairs = np.zeros((count, number, len(PairFeature)), dtype=np.float32)
     pairs[..., PairFeature.SIMILARITY] = similarity
     pairs[..., PairFeature.SCORE] = candidates.scores
-    pairs[..., PairFeature.NEAR] = own.nearness(config.near_radius)
+    pairs[..., PairFeature.NEAR] = places.nearness(config.near_radius)
     pairs[..., PairFeature.NEARBY] = nearby
-    pairs[..., [PairFeature.OFFSET_X, PairFeature.OFFSET_Y]] = (own.offset / config.nearby_radius).clip(-2, 2)
+    pairs[..., [PairFeature.OFFSET_X, PairFeature.OFFSET_Y]] = (places.offset / config.nearby_radius).clip(-2, 2)
     pairs[..., [PairFeature.WIDER, PairFeature.TALLER]] = growth.clip(-3, 3)
-    surplus = (growth - own.growth[:, None, None]) * own.has_place[:, None, None]
-    pairs[..., [PairFeature.WIDER_THAN_EXPECTED, PairFeature.TALLER_THAN_EXPECTED]] = surplus.clip(-3, 3)
+    unexpected_growth = (growth - places.growth[:, None, None]) * places.has_place[:, None, None]
+    columns = [PairFeature.WIDER_THAN_EXPECTED, PairFeature.TALLER_THAN_EXPECTED]
+    pairs[..., columns] = unexpected_growth.clip(-3, 3)
     pairs[..., PairFeature.INLIER_WEIGHT] = inlier_weight
     pairs[..., PairFeature.INLIER_FRACTION] = inlier_fraction
     is_rival = ~_same_object(query.xywh, rivals.xywh, config.same_object_overlap)
     pairs[..., PairFeature.SIMILARITY_MARGIN] = _margin(similarity, rival_similarity, is_rival)
     pairs[..., PairFeature.PLACE_MARGIN] = _margin(
         similarity + nearby * config.place_weight,
-        rival_similarity + other.nearness(config.nearby_radius) * config.place_weight,
+        rival_similarity + rival_places.nearness(config.nearby_radius) * config.place_weight,
         is_rival,
     )
     limit = np.array([1.0, candidates.size_hw[0] / candidates.size_hw[1]])
     size = log_sizes[0].mean(-1)
     queries = np.zeros((count, len(QueryFeature)), dtype=np.float32)
-    queries[:, QueryFeature.HAS_PLACE] = own.has_place
-    queries[:, QueryFeature.INSIDE] = (limit - np.abs(own.point)).min(-1).clip(-0.5, 0.5) * own.has_place
+    queries[:, QueryFeature.HAS_PLACE] = places.has_place
+    queries[:, QueryFeature.INSIDE] = (limit - np.abs(places.point)).min(-1).clip(-0.5, 0.5) * places.has_place
     queries[:, QueryFeature.SIZE] = size / 3
-    queries[:, QueryFeature.EXPECTED_SIZE] = (size + own.growth) * own.has_place / 3
+    queries[:, QueryFeature.EXPECTED_SIZE] = (size + places.growth) * places.has_place / 3
     queries[:, QueryFeature.INLIER_WEIGHT] = inlier_weight
     queries[:, QueryFeature.INLIER_FRACTION] = inlier_fraction
     return pairs, queries
@@ -172,9 +185,9 @@ class _ExpectedPlaces:
 
     Attributes:
         point: ``(M, 2)``.
-        growth: ``(M,)`` logarithm of how much they grow.
+        growth: ``(M,)`` logarithm of the growth of their sides.
         has_place: ``(M,)`` 1 where the homography gives a point, else 0.
-        offset: ``(M, N, 2)`` from there to where the candidates stand.
+        offset: ``(M, N, 2)`` from there to the points at which the candidates stand.
     """
 
     point: F64
@@ -183,12 +196,13 @@ class _ExpectedPlaces:
     offset: F64
 
     def nearness(self, radius: float) -> F64:
-        """``(M, N)`` from 0 to 1."""
+        """``(M, N)`` a Gaussian of the distance, from 0 to 1."""
         squared = (self.offset**2).sum(-1)
         return np.asarray(np.exp(-squared / (2 * radius**2)) * self.has_place[:, None])
 
 
 def _expected_places(boxes: ScoredBoxes, points: F64, homography: Homography | None) -> _ExpectedPlaces:
+    """Where M boxes should stand, beside N candidates that stand at ``points`` ``(N, 2)``."""
     count = len(boxes)
     if homography is None:
         offsets = np.zeros((count, len(points), 2))
@@ -200,7 +214,7 @@ def _expected_places(boxes: ScoredBoxes, points: F64, homography: Homography | N
 
 
 def _same_object(one: NDArray[np.floating], other: NDArray[np.floating], overlap: float) -> NDArray[np.bool_]:
-    """``(M, N)`` whether more than a fraction of the smaller of two boxes lies in the other."""
+    """``(M, N)`` whether more than a fraction of the smaller of two boxes is in the other."""
     start, other_start = (np.asarray(b, dtype=np.float64)[:, :2] for b in (one, other))
     end, other_end = (np.asarray(b, dtype=np.float64)[:, :2] + np.asarray(b)[:, 2:] for b in (one, other))
     overlap_wh = np.minimum(end[:, None], other_end[None]) - np.maximum(start[:, None], other_start[None])
@@ -208,14 +222,19 @@ def _same_object(one: NDArray[np.floating], other: NDArray[np.floating], overlap
     return np.asarray(overlap_wh.clip(0).prod(-1) > overlap * np.minimum(areas[0][:, None], areas[1][None]))
 
 
-def _margin(own: NDArray[np.floating], rivals: NDArray[np.floating], is_rival: NDArray[np.bool_]) -> F64:
-    """``(Q, N)``: how far each value ``(Q, N)`` exceeds the best of its rivals ``(M, N)``; 0 without rivals.
+def _margin(values: NDArray[np.floating], rival_values: NDArray[np.floating], is_rival: NDArray[np.bool_]) -> F64:
+    """By how much values exceed those of the best rival; 0 without rivals.
 
     Args:
+        values: ``(Q, N)``.
+        rival_values: ``(M, N)``.
         is_rival: ``(Q, M)``.
+
+    Returns:
+        ``(Q, N)``.
     """
-    margin = np.zeros(own.shape)
-    for row, chosen in enumerate(is_rival):
-        if chosen.any():
-            margin[row] = own[row] - rivals[chosen].max(0)
+    margin = np.zeros(values.shape)
+    for row, rivals in enumerate(is_rival):
+        if rivals.any():
+            margin[row] = values[row] - rival_values[rivals].max(0)
     return margin

@@ -1,4 +1,4 @@
-"""From scores to probabilities: one monotone map for every method, kept in buffers beside the weights."""
+"""From scores to probabilities: one monotone map for every method, saved with the weights."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ class Calibration(nn.Module):
 
     def forward(self, logit: Tensor) -> Tensor:
         """Calibrated logits, of the shape of ``logit``; non-finite ones pass through."""
-        straight = self.scale.to(logit.dtype) * logit + self.offset.to(logit.dtype)
         if not bool(self.isotonic):
-            return straight
+            return self.scale.to(logit.dtype) * logit + self.offset.to(logit.dtype)
         knots, values = self.knots.to(logit.dtype), self.values.to(logit.dtype)
-        clear = logit.nan_to_num().clamp(float(knots[0]), float(knots[-1]))
-        right = torch.searchsorted(knots, clear.contiguous()).clamp(1, KNOTS - 1)
-        step = (clear - knots[right - 1]) / (knots[right] - knots[right - 1])
+        clamped = logit.nan_to_num().clamp(float(knots[0]), float(knots[-1]))
+        right = torch.searchsorted(knots, clamped.contiguous()).clamp(1, KNOTS - 1)
+        step = (clamped - knots[right - 1]) / (knots[right] - knots[right - 1])
         curve = values[right - 1] + step * (values[right] - values[right - 1])
         return torch.where(torch.isfinite(logit), curve, logit)
 
@@ -66,7 +65,7 @@ class Calibration(nn.Module):
                 classes weigh the same, so that deciding at 0.5 maximises balanced accuracy.
 
         Raises:
-            InputError: only one class, or lengths that differ: nothing can be calibrated with that.
+            InputError: only one class, or lengths that differ.
         """
         scores, visible = np.asarray(logits, dtype=np.float64), np.asarray(visible, dtype=bool)
         if scores.shape != visible.shape or scores.ndim != 1:
@@ -92,7 +91,18 @@ class Calibration(nn.Module):
 
 
 def class_weights(visible: NDArray[np.bool_], prior: Literal["data", "balanced"]) -> NDArray[np.float64]:
-    """Weights ``(M,)`` of examples that sum to 1: all alike, or half for either class. Both classes must be there."""
+    """Weights of examples that sum to 1.
+
+    Args:
+        visible: ``(M,)`` bool, some of both classes.
+        prior: ``data``: all equal. ``balanced``: half of the sum for either class.
+
+    Returns:
+        ``(M,)``.
+
+    >>> class_weights(np.array([True, True, False]), "balanced").tolist()
+    [0.25, 0.25, 0.5]
+    """
     if prior == "data":
         return np.full(len(visible), 1 / len(visible))
     present = int(visible.sum())
@@ -134,9 +144,10 @@ def fit_platt(
 def _isotonic(
     logits: NDArray[np.float64], visible: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Knots and calibrated logits, ``(KNOTS,)`` each, of a weighted isotonic regression."""
     from sklearn.isotonic import IsotonicRegression
 
-    floor = 1.0 / (len(logits) + 2)  # a bin of one class is no certainty
+    floor = 1.0 / (len(logits) + 2)  # a bin of a single class is not certain
     curve = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip")
     curve.fit(logits, visible.astype(np.float64), sample_weight=weights)
     knots = np.unique(np.quantile(logits, np.linspace(0, 1, KNOTS)))

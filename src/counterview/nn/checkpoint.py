@@ -57,7 +57,7 @@ import counterview
 
 @dataclass(frozen=True)
 class Header:
-    """What ``config.json`` says.
+    """Content of ``config.json``.
 
     Attributes:
         method: ``omama``, ``lmeec``, ``tiny-match`` or ``tiny-follow``.
@@ -91,8 +91,8 @@ def read_header(folder: str | os.PathLike[str]) -> Header:
         method, version = values.get("method"), values.get("format_version")
         if values.get("format") == _FIRST_LMEEC:
             method, version = "lmeec", values.get("version")
-        known = (1, VERSION) if values.get("format") != FORMAT else (VERSION,)
-        if isinstance(method, str) and version not in known:
+        readable = (1, VERSION) if values.get("format") != FORMAT else (VERSION,)
+        if isinstance(method, str) and version not in readable:
             raise CheckpointError(
                 "was written by another version of Counterview", path=path, found=f"format {version!r}",
                 expected=f"at most {VERSION}", fix="Upgrade Counterview.",
@@ -103,7 +103,7 @@ def read_header(folder: str | os.PathLike[str]) -> Header:
 
 
 def is_checkpoint(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a ``config.json`` of ours; its weights are not looked for."""
+    """Whether a folder holds a ``config.json`` of ours; its weights are not read."""
     try:
         read_header(folder)
     except CheckpointError:
@@ -157,16 +157,16 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all. Tied weights are written once for each of their names."""
-    seen: set[int] = set()
-    plain = {}
+    """Write a safetensors file, whole or not at all. Tied weights are written under each of their names."""
+    pointers: set[int] = set()
+    separate = {}
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
         pointer = value.untyped_storage().data_ptr()
-        plain[name] = value.clone() if pointer in seen and value.numel() else value
-        seen.add(pointer)
+        separate[name] = value.clone() if pointer in pointers and value.numel() else value
+        pointers.add(pointer)
     with atomic_write(path) as handle:
-        handle.write(save(plain, metadata={"format": "pt"}))
+        handle.write(save(separate, metadata={"format": "pt"}))
 
 
 def write_model(
@@ -237,9 +237,9 @@ def check_state(model: nn.Module, state: Mapping[str, Any], path: str | os.PathL
         CheckpointError: see :func:`load_strictly`.
     """
     check_architecture(model, state, path)
-    bad = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
-    if bad:
-        raise CheckpointError(f"the weights are not finite: {shortened(bad)}", path=path)
+    not_finite = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    if not_finite:
+        raise CheckpointError(f"the weights are not finite: {shortened(not_finite)}", path=path)
 
 
 def check_architecture(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
@@ -248,39 +248,51 @@ def check_architecture(model: nn.Module, state: Mapping[str, Any], path: str | o
     Raises:
         CheckpointError: names every weight that is missing, unknown, of another shape or not a tensor.
     """
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is unknown" for name in state if name not in own]
-    for name, value in own.items():
-        given = state.get(name)
-        if given is None:
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in expected]
+    for name, value in expected.items():
+        weight = state.get(name)
+        if weight is None:
             continue
-        if not isinstance(given, Tensor):
+        if not isinstance(weight, Tensor):
             problems.append(f"{name} is not a tensor")
-        elif given.shape != value.shape:
-            problems.append(f"{name} is {tuple(given.shape)}, expected {tuple(value.shape)}")
-        elif value.is_floating_point() and not given.is_floating_point():
-            problems.append(f"{name} is of dtype {given.dtype}, expected floating point")
+        elif weight.shape != value.shape:
+            problems.append(f"{name} is {tuple(weight.shape)}, expected {tuple(value.shape)}")
+        elif value.is_floating_point() and not weight.is_floating_point():
+            problems.append(f"{name} is of dtype {weight.dtype}, expected floating point")
     if problems:
         raise CheckpointError(f"the weights are of another architecture: {shortened(problems)}", path=path)
 
 
 def shortened(lines: Sequence[str], limit: int = _SHOWN) -> str:
-    """Lines joined by semicolons, the first ``limit`` of them."""
-    rest = f"; and {len(lines) - limit} more" if len(lines) > limit else ""
-    return "; ".join(lines[:limit]) + rest
+    """Lines joined by semicolons, the first ``limit`` of them.
+
+    >>> shortened(["a is missing", "b is missing", "c is unknown"], limit=2)
+    'a is missing; b is missing; and 1 more'
+    """
+    remainder = f"; and {len(lines) - limit} more" if len(lines) > limit else ""
+    return "; ".join(lines[:limit]) + remainder
 
 
 def renamed(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights under today's names: the first of ``prefixes`` that a name begins with is replaced."""
+    """Weights under other names: the first of ``prefixes`` that a name begins with is replaced.
 
-    def today(name: str) -> str:
+    Args:
+        state: weights by name.
+        prefixes: old beginnings of names, and new ones.
+
+    >>> list(renamed({"scene.bias": torch.zeros(1), "head.bias": torch.zeros(1)}, {"scene.": "reranker."}))
+    ['reranker.bias', 'head.bias']
+    """
+
+    def new_name(name: str) -> str:
         for old, new in prefixes.items():
             if name.startswith(old):
                 return new + name.removeprefix(old)
         return name
 
-    return {today(name): value for name, value in state.items()}
+    return {new_name(name): value for name, value in state.items()}
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -304,7 +316,7 @@ class Pretrained:
     """
 
     method: ClassVar[str]
-    """What ``config.json`` calls it."""
+    """Its name in ``config.json``."""
     config_class: ClassVar[type]
     """The dataclass that it is built from."""
     about: ClassVar[tuple[str, str, str]]
@@ -312,7 +324,7 @@ class Pretrained:
     usage: ClassVar[str]
     """For the card: Python that loads and uses it, ``{name}`` for the folder."""
     renamed_weights: ClassVar[Mapping[str, str]] = {}
-    """Earlier beginnings of the names of weights, and those of today."""
+    """Earlier beginnings of the names of weights, and the current ones."""
 
     config: Any
 
@@ -346,7 +358,7 @@ class Pretrained:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``README.md``, ``config.json`` and, last, ``model.safetensors``; return the folder.
 
-        Each file is whole or not there.
+        No file is left half written.
         """
         folder = Path(folder)
         write_model(folder, self.header(), self.card(name=folder.name), cast(nn.Module, self).state_dict())
@@ -381,7 +393,7 @@ class Pretrained:
         return {"format": FORMAT, "format_version": VERSION, "method": self.method, "model": self.config_values()}
 
     def config_values(self) -> dict[str, Any]:
-        """The configuration as it stands in ``config.json``."""
+        """The configuration as it is written to ``config.json``."""
         return to_dict(self.config)
 
     def card(
@@ -404,12 +416,12 @@ class Pretrained:
         return _CARD.format(title=self.about[0], purpose=self.about[2], usage=self.usage.format(name=name), rows=table)
 
     def card_rows(self) -> dict[str, object]:
-        """What the card's table says beside the method and the scores."""
+        """Rows of the card's table beside the method and the scores."""
         return {"parameters": f"{sum(p.numel() for p in cast(nn.Module, self).parameters()):,}"}
 
     @classmethod
     def upgraded(cls, header: Header) -> Header:
-        """The header of an earlier format as one of today.
+        """The header of a checkpoint of any format as a current one.
 
         Raises:
             CheckpointError: of another method.
@@ -436,7 +448,7 @@ class Pretrained:
 
     @classmethod
     def current_names(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a file of any version under the names of today."""
+        """Weights of a file of any version under the current names."""
         return renamed(state, cls.renamed_weights)
 
 

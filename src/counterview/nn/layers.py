@@ -1,4 +1,4 @@
-"""Layers that Counterview's own convolutional features are made of."""
+"""Layers of Counterview's own convolutional networks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ from torch.nn import functional
 
 
 def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
-    """A convolution that keeps the size but for its stride, normalised, rectified."""
+    """Convolution, batch normalisation and ReLU.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        stride: ``(B, inputs, H, W)`` becomes ``(B, outputs, ceil(H / stride), ceil(W / stride))``.
+        size: of the kernel, odd.
+    """
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity (He et al. 2016)."""
+    """Two convolutions beside the identity (He et al. 2016).
+
+    Args:
+        channels: C of input and output.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,4 +34,5 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]  # begins as the identity
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
         return functional.relu(x + self.second(self.first(x)))

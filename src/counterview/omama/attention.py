@@ -23,8 +23,7 @@ class PositionEmbedding(nn.Module):
     def forward(self, grid_hw: tuple[int, int]) -> Tensor:
         """The embedding of a map of ``grid_hw``: ``(1, h * w, C)``, row by row.
 
-        The whole embedding is spread over the whole map, so that the corners of the image keep theirs
-        whatever its shape; the image itself is never stretched for it.
+        It covers every map from corner to corner, whatever the shape of the image; the image is not stretched for it.
         """
         weight: Tensor = self.weight
         if tuple(grid_hw) != tuple(weight.shape[:2]):
@@ -38,12 +37,13 @@ class CrossViewAttention(nn.Module):
     """Multi-head attention of descriptors over a map, followed by ``y + MLP(norm(y))``.
 
     One LayerNorm serves descriptors and map; descriptors are not added to the result. The same module
-    serves both uses: candidates look at the query image, the query object looks at the target image.
+    serves both uses: candidates attend to the query image, the query object attends to the target image.
 
     Args:
         channels: channels C of descriptors and map.
         heads: number of heads; divides C.
-        query_channels: channels of the descriptors, if they are others than C; they then have a norm of their own.
+        query_channels: channels D of the descriptors; C if not given. Descriptors of another width than C have their
+            own LayerNorm.
     """
 
     def __init__(self, channels: int, heads: int, query_channels: int | None = None) -> None:
@@ -60,24 +60,25 @@ class CrossViewAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, channels))
 
     def forward(self, descriptors: Tensor, tokens: Tensor) -> Tensor:
-        """Attend.
+        """Attend to a map.
 
         Args:
-            descriptors: ``(B, N, C)``, or of ``query_channels``.
+            descriptors: ``(B, N, D)``.
             tokens: ``(B, T, C)``, a map with its position embedding added, row by row.
 
         Returns:
             ``(B, N, C)``.
         """
         norm = self.input_norm if self.query_norm is None else self.query_norm
-        look = self._split(self.query(norm(descriptors)))
+        queries = self._split_heads(self.query(norm(descriptors)))
         tokens = self.input_norm(tokens)
-        seen = functional.scaled_dot_product_attention(
-            look, self._split(self.key(tokens)), self._split(self.value(tokens))
+        attended = functional.scaled_dot_product_attention(
+            queries, self._split_heads(self.key(tokens)), self._split_heads(self.value(tokens))
         )
-        mixed = self.project(seen.transpose(1, 2).flatten(2))
-        return mixed + self.mlp(self.output_norm(mixed))
+        projected = self.project(attended.transpose(1, 2).flatten(2))
+        return projected + self.mlp(self.output_norm(projected))
 
-    def _split(self, values: Tensor) -> Tensor:
-        batch, number, channels = values.shape
-        return values.view(batch, number, self.heads, channels // self.heads).transpose(1, 2)
+    def _split_heads(self, values: Tensor) -> Tensor:
+        """``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
+        batch, count, channels = values.shape
+        return values.view(batch, count, self.heads, channels // self.heads).transpose(1, 2)

@@ -14,7 +14,11 @@ Pooling = Literal["mask", "box", "box_max", "centroid"]
 
 @dataclass(frozen=True)
 class DescriptorConfig:
-    """How masks are described on a feature map (paper: Mask-Context Encoder)."""
+    """How masks are described on a feature map (paper: Mask-Context Encoder).
+
+    Raises:
+        ConfigError: a value out of range.
+    """
 
     pooling: Pooling = field(
         default="mask", metadata={"help": "mean over the mask, mean or maximum over its box, or the cell at its centre"}
@@ -22,7 +26,7 @@ class DescriptorConfig:
     backbone_pooling: bool = field(
         default=True,
         metadata={
-            "help": "let the backbone describe objects in its own way if it has one; false: pool its map",
+            "help": "let a backbone that describes objects itself do so; false: pool its map",
             "formerly": ("own",),
         },
     )
@@ -43,12 +47,16 @@ class DescriptorConfig:
 
 @dataclass(frozen=True)
 class OMaMaConfig:
-    """Architecture of :class:`counterview.omama.OMaMa`. The defaults are those of the released weights."""
+    """Architecture of :class:`counterview.omama.OMaMa`. The defaults are those of the released weights.
+
+    Raises:
+        ConfigError: values out of range, or settings that do not go together; all problems at once.
+    """
 
     channels: int = field(default=768, metadata={"help": "channels C of the backbone's map"})
     object_channels: int | None = field(
         default=None,
-        metadata={"help": "channels of object descriptors, for features that describe objects otherwise than by C"},
+        metadata={"help": "channels of object descriptors, where they are not C"},
     )
     hidden: int = field(default=768, metadata={"help": "width of the matching head's hidden layers"})
     embedding: int = field(default=768, metadata={"help": "channels E of the embeddings that are compared"})
@@ -61,7 +69,7 @@ class OMaMaConfig:
     cross_attention: bool = field(default=True, metadata={"help": "attend to the other view's map"})
     dropout: float = field(
         default=0.0,
-        metadata={"help": "fraction of the head's inputs and hidden units left out in training; 0 in the paper"},
+        metadata={"help": "fraction of the head's inputs and hidden units dropped in training; 0 in the paper"},
     )
     query_grid_hw: tuple[int, int] = field(
         default=(38, 68), metadata={"help": "grid of the query view's position embedding; other grids interpolate"}
@@ -75,10 +83,10 @@ class OMaMaConfig:
     )
     visibility_agreement: bool = field(
         default=True,
-        metadata={"help": "the visibility head compares query and match channel by channel, not by similarities alone"},
+        metadata={"help": "the visibility head compares query and match channel by channel, not only by similarity"},
     )
     visibility_gradient: bool = field(
-        default=False, metadata={"help": "let the visibility loss change the embeddings too, not its head alone"}
+        default=False, metadata={"help": "let the visibility loss train the embeddings too, not only its head"}
     )
     backbone: str = field(
         default="dinov2-base-reg", metadata={"help": "the feature extractor: a name, a folder or a Hub id"}
@@ -106,7 +114,7 @@ class OMaMaConfig:
         if not self.matching_head:
             for name in ("context", "cross_attention"):
                 if getattr(self, name):
-                    problems.append(f"{name} is true without matching_head: the k-NN baseline has none of it")
+                    problems.append(f"{name} is true without matching_head: the k-NN baseline does not use it")
             if self.visibility == "trained":
                 problems.append("visibility is 'trained' without matching_head: the k-NN baseline learns nothing")
         for name in ("backbone", "proposer"):
@@ -117,17 +125,29 @@ class OMaMaConfig:
 
     @property
     def object_width(self) -> int:
-        """Channels of an object descriptor: C unless ``object_channels`` says otherwise."""
+        """Channels of an object descriptor: ``object_channels``, or C where that is not given."""
         return self.channels if self.object_channels is None else self.object_channels
 
     @property
     def descriptor_width(self) -> int:
-        """Channels of ``[object; context]``, 2C unless ``object_channels`` says otherwise."""
+        """Channels of ``[object; context]``: 2C, or ``object_channels + C``."""
         return self.object_width + self.channels
 
     @classmethod
     def knn(cls, channels: int, **values: object) -> OMaMaConfig:
-        """The paper's baseline: the cosine of object descriptors, with nothing learned."""
+        """The paper's k-NN baseline: the cosine of object descriptors, with nothing learned.
+
+        Args:
+            channels: channels of the backbone's map.
+            **values: other fields.
+
+        Raises:
+            ConfigError: see :class:`OMaMaConfig`.
+
+        >>> config = OMaMaConfig.knn(384, backbone="dinov2-small")
+        >>> config.matching_head, config.cross_attention, config.visibility
+        (False, False, 'released')
+        """
         return cls(
             channels=channels,
             matching_head=False,
@@ -140,6 +160,9 @@ class OMaMaConfig:
     @classmethod
     def released(cls, direction: Literal["ego2exo", "exo2ego"]) -> OMaMaConfig:
         """The architecture of the released weights of one direction.
+
+        Args:
+            direction: from the query to the target view.
 
         Raises:
             ConfigError: another direction.
@@ -154,4 +177,5 @@ RELEASED_GRIDS_HW: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "ego2exo": ((50, 50), (38, 68)),
     "exo2ego": ((38, 68), (50, 50)),
 }
-"""Grids of query and target map in the released weights: 700x700 and 532x952 pixels in patches of 14."""
+"""Grids of the position embeddings of query and target map in the released weights: 700 x 700 pixels (ego) and
+532 x 952 pixels (exo) in patches of 14."""

@@ -30,7 +30,7 @@ _NOT_OF_THE_PAPER: dict[str, Any] = {
     "proposal_prior": 0.0,
     "scene": {"proposals": 0, "homographies": 8, "hidden": 32},
 }
-"""Settings that the first version kept in this configuration, with the values that leave them off. They are of
+"""Settings that the first version kept in this configuration, with the values that switch them off. They belong to
 ``tiny-match`` (:mod:`counterview.tiny`)."""
 
 
@@ -38,7 +38,7 @@ _NOT_OF_THE_PAPER: dict[str, Any] = {
 class OMaMaOutput:
     """Result of :class:`OMaMa` for B pairs of images with Q query objects and N candidates each.
 
-    With one query object an image the axis Q is left out.
+    With one query object per image the axis Q is left out.
 
     Attributes:
         similarity: ``(B, N)`` or ``(B, Q, N)`` cosines in ``[-1, 1]``; minus infinity for padded candidates.
@@ -166,7 +166,15 @@ class OMaMa(Pretrained, nn.Module):
         return self._embed(query_descriptors, target_map, "target_position")
 
     def embed_candidates(self, candidate_descriptors: Tensor, query_map: Tensor) -> Tensor:
-        """Embed candidates, which attend to the query image: ``(B, N, 2C)``, ``(B, C, h, w)`` to ``(B, N, E)``."""
+        """Embed candidates, which attend to the query image.
+
+        Args:
+            candidate_descriptors: ``(B, N, 2C)``.
+            query_map: ``(B, C, h, w)``.
+
+        Returns:
+            ``(B, N, E)`` of length 1.
+        """
         return self._embed(candidate_descriptors, query_map, "query_position")
 
     def forward(
@@ -187,10 +195,10 @@ class OMaMa(Pretrained, nn.Module):
             query_map: ``(B, C, h, w)`` of the query image, any grid.
             target_map: ``(B, C, h', w')`` of the target image, any grid.
             candidate_mask: ``(B, N)`` bool, false for padding; all true if not given.
-            keep_queries: keep the axis Q in the answer even where Q is 1.
+            keep_queries: keep the axis Q in the output even where Q is 1.
 
         Raises:
-            InputError: shapes that do not belong together.
+            InputError: shapes that do not fit together.
         """
         self.check_inputs(query_descriptors, candidate_descriptors, query_map, target_map, candidate_mask)
         queries = self.embed_queries(query_descriptors, target_map)
@@ -213,7 +221,10 @@ class OMaMa(Pretrained, nn.Module):
             candidates: ``(B, N, E)`` of length 1.
             candidate_mask: ``(B, N)`` bool, false for padding; all true if not given.
             keep_queries: keep the axis Q in the output even where Q is 1.
-            similarity: ``(B, Q, N)`` to choose by, if it is not the embeddings' own.
+            similarity: ``(B, Q, N)`` to choose by; the cosine of the embeddings if not given.
+
+        Returns:
+            See :class:`OMaMaOutput`.
         """
         similarity = queries @ candidates.transpose(1, 2) if similarity is None else similarity
         if candidate_mask is not None:
@@ -255,6 +266,12 @@ class OMaMa(Pretrained, nn.Module):
             query: the query image with its proposals, of which O-MaMa reads the map alone.
             target: the target image; its masks are the candidates, at least one.
             context: the target image with its proposals, where the candidates are other masks; not read by O-MaMa.
+
+        Returns:
+            See :class:`MatchOutput`.
+
+        Raises:
+            InputError: shapes that do not fit together.
         """
         device = self.device
         output = self(
@@ -292,8 +309,15 @@ class OMaMa(Pretrained, nn.Module):
     ) -> None:
         """Check the shapes of the inputs of :meth:`forward`.
 
+        Args:
+            queries: ``(B, Q, 2C)``.
+            candidates: ``(B, N, 2C)``.
+            query_map: ``(B, C, h, w)``.
+            target_map: ``(B, C, h', w')``.
+            mask: ``(B, N)`` bool.
+
         Raises:
-            InputError: shapes that do not belong together.
+            InputError: shapes that do not fit together.
         """
         channels, width = self.config.channels, self.config.descriptor_width
         batch = queries.shape[0] if queries.ndim else -1
@@ -303,8 +327,8 @@ class OMaMa(Pretrained, nn.Module):
             ("query_map", query_map, (channels, "h", "w")),
             ("target_map", target_map, (channels, "h", "w")),
         ):
-            fits = tensor.ndim == len(shape) + 1 and tensor.shape[0] == batch
-            if not fits or any(isinstance(n, int) and n != m for n, m in zip(shape, tensor.shape[1:], strict=True)):
+            has_axes = tensor.ndim == len(shape) + 1 and tensor.shape[0] == batch
+            if not has_axes or any(isinstance(n, int) and n != m for n, m in zip(shape, tensor.shape[1:], strict=True)):
                 raise InputError(
                     f"{name} has the wrong shape",
                     found=tuple(tensor.shape),
@@ -328,6 +352,9 @@ class OMaMa(Pretrained, nn.Module):
         Args:
             source: the file (``.pt`` or ``.safetensors``), or its state dict. A leading ``module.`` is dropped.
             direction: the direction that they were trained for; read from their position embeddings if not given.
+
+        Returns:
+            The model on the CPU, in evaluation mode.
 
         Raises:
             CheckpointError: tensors are missing, unknown, of another shape, not finite, or of the other direction.
@@ -355,18 +382,17 @@ class OMaMa(Pretrained, nn.Module):
         header = super().upgraded(header)
         if header.version > 1:
             return header
-        extra = {k: v for k, v in header.model.items() if k in _NOT_OF_THE_PAPER}
-        used = settings_of_ours(header.model)
-        if used:
+        switched_on = settings_of_ours(header.model)
+        if switched_on:
             raise CheckpointError(
-                "is a tiny-match, not a plain O-MaMa", path=header.path, found=", ".join(sorted(used)),
+                "is a tiny-match, not a plain O-MaMa", path=header.path, found=", ".join(sorted(switched_on)),
                 fix="Load it with counterview.load or counterview.tiny.TinyMatch.from_pretrained.",
             )  # fmt: skip
-        return header.with_model(cls.method, {k: v for k, v in header.model.items() if k not in extra})
+        return header.with_model(cls.method, {k: v for k, v in header.model.items() if k not in _NOT_OF_THE_PAPER})
 
 
 def settings_of_ours(model: Mapping[str, Any]) -> list[str]:
-    """Names of the settings in a first-version configuration that O-MaMa does not have and that are switched on."""
+    """Names of the settings of a first-version configuration that are switched on and that the paper does not have."""
     return [key for key, value in model.items() if key in _NOT_OF_THE_PAPER and not _is_off(key, value)]
 
 
@@ -377,5 +403,5 @@ def _is_off(key: str, value: Any) -> bool:
 
 
 def to_float64(tensor: Tensor) -> F64:
-    """A tensor of any shape as a NumPy array. It leaves its device first: MPS has no float64."""
+    """A tensor of any shape as a float64 array of the same shape. It leaves its device first: MPS has no float64."""
     return np.asarray(tensor.cpu().double().numpy())

@@ -35,15 +35,14 @@ _OURS = ("visibility_head.statistics.", "visibility_head.calibration.")
 
 
 def released_names(model_class: type[OMaMa]) -> dict[str, str]:
-    """Released tensor name to the name of the same parameter in :class:`OMaMa`, for all of them."""
+    """The name of each released tensor, and that of the same parameter in :class:`OMaMa`."""
     with torch.device("meta"):
-        ours = model_class(OMaMaConfig.released("ego2exo")).state_dict()
-    back = {new: old for old, new in _MODULES.items()}
+        parameters = model_class(OMaMaConfig.released("ego2exo")).state_dict()
     names = dict(_POSITIONS)
-    for name in ours:
-        for prefix, old in back.items():
+    for name in parameters:
+        for released_prefix, prefix in _MODULES.items():
             if name.startswith(prefix) and not name.startswith(_OURS):
-                names[old + name.removeprefix(prefix)] = name
+                names[released_prefix + name.removeprefix(prefix)] = name
     return names
 
 
@@ -85,43 +84,44 @@ def load_released(
         if tuple(tensor.shape) != expected:
             problems.append(f"{old} is {tuple(tensor.shape)}, expected {expected}")
         elif not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            problems.append(f"{old} holds values that are not finite numbers")
+            problems.append(f"{old} has values that are not finite")
         else:
             state[new] = tensor.detach().to(torch.float32).reshape(shape)
     if problems:
         raise CheckpointError(f"cannot be used: {shortened(problems)}", path=path)
     model = model_class(config)
-    kept = {name: value for name, value in model.state_dict().items() if name.startswith(_OURS)}
-    for name, value in kept.items():
+    not_released = {name: value for name, value in model.state_dict().items() if name.startswith(_OURS)}
+    for name, value in not_released.items():
         if name.startswith("visibility_head.statistics."):
-            value = torch.zeros_like(value)  # not in the release: the same bytes at every conversion
+            value = torch.zeros_like(value)  # not random: every conversion writes the same bytes
         state[name] = value
     model.load_state_dict(state, strict=True)
     return model.eval()
 
 
-def _direction(tensors: Mapping[str, Tensor], asked: str | None, path: Path | None) -> Any:
-    cells = {
+def _direction(tensors: Mapping[str, Tensor], requested: str | None, path: Path | None) -> Any:
+    """The direction whose grids the position embeddings have."""
+    expected_cells = {
         direction: {"pos_embed_Q": math.prod(query), "pos_embed_T": math.prod(target)}
         for direction, (query, target) in RELEASED_GRIDS_HW.items()
     }
-    found = {name: tensors[name].shape[1] if tensors[name].ndim == 3 else None for name in _POSITIONS}
-    inferred = next((direction for direction, count in cells.items() if count == found), None)
-    if asked is not None and asked not in cells:
-        raise CheckpointError("no such direction", found=repr(asked), expected="ego2exo or exo2ego")
+    cells = {name: tensors[name].shape[1] if tensors[name].ndim == 3 else None for name in _POSITIONS}
+    inferred = next((direction for direction, counts in expected_cells.items() if counts == cells), None)
+    if requested is not None and requested not in expected_cells:
+        raise CheckpointError("no such direction", found=repr(requested), expected="ego2exo or exo2ego")
     if inferred is None:
         raise CheckpointError(
-            "the grids of its position embeddings are those of no released model",
+            "the grids of its position embeddings match no released model",
             path=path,
-            found=f"pos_embed_Q {found['pos_embed_Q']}, pos_embed_T {found['pos_embed_T']} cells",
+            found=f"pos_embed_Q {cells['pos_embed_Q']}, pos_embed_T {cells['pos_embed_T']} cells",
             expected="2500 and 2584 (ego2exo) or 2584 and 2500 (exo2ego)",
         )
-    if asked not in (None, inferred):
+    if requested not in (None, inferred):
         raise CheckpointError(
             "these weights were trained for the other direction",
             path=path,
             found=inferred,
-            expected=asked,
+            expected=requested,
             fix=f"Load them with direction={inferred!r}.",
         )
     return inferred

@@ -1,4 +1,4 @@
-"""How likely it is that the object can be seen in the target image at all."""
+"""How likely it is that the object is visible in the target image."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _TEMPERATURE = 0.07
 
 
 class VisibilityHead(nn.Module):
-    """A small network over the best match: is it the object, or only the nearest thing?
+    """A small network over the best match: is it the object, or only what resembles it most?
 
-    It sees how query and best candidate agree channel by channel (product and absolute difference of their
+    It reads how query and best candidate agree channel by channel (product and absolute difference of their
     embeddings, 2E numbers) and how the best similarity stands out among all (6 statistics). The first layers
-    have the shape of the visibility network that the released weights contain but never use; from what those
-    were to be computed is not known, so released weights answer with ``visibility="released"``.
+    have the shape of the visibility network that the released weights contain but never use; what its input
+    was is not known, so released weights come with ``visibility="released"``.
 
     Args:
         embedding: channels E of the embeddings.
-        agreement: look at the channels; otherwise at the statistics alone, which a small data set does not overfit.
+        agreement: read the channels; false: the statistics alone, which overfit a small data set less.
     """
 
     def __init__(self, embedding: int, agreement: bool = True) -> None:
@@ -51,7 +51,7 @@ class VisibilityHead(nn.Module):
             queries: ``(B, Q, E)`` of length 1.
             candidates: ``(B, N, E)`` of length 1.
             similarity: ``(B, Q, N)``, minus infinity for padding.
-            detach: keep the gradient from the embeddings.
+            detach: stop the gradient before embeddings and similarities.
 
         Returns:
             ``(B, Q)``; minus infinity where there is no candidate.
@@ -66,7 +66,7 @@ class VisibilityHead(nn.Module):
         return torch.where(torch.isfinite(similarity).any(-1), logit, -torch.inf)
 
     def probability(self, logit: Tensor) -> Tensor:
-        """Calibrated probability of logits of :meth:`forward`, of the same shape."""
+        """Calibrated probabilities ``(B, Q)`` of logits ``(B, Q)`` of :meth:`forward`."""
         return torch.sigmoid(self.calibration(logit))
 
 
@@ -74,7 +74,7 @@ def _agreement(mlp: nn.Module, queries: Tensor, candidates: Tensor, similarity: 
     """Logits ``(B, Q)`` from how query and best candidate agree, channel by channel."""
     best = similarity.argmax(dim=-1)
     chosen = torch.gather(candidates, 1, best[..., None].expand(-1, -1, candidates.shape[-1]))
-    scale = queries.shape[-1] ** 0.5  # products of unit vectors are tiny; this brings them to about 1
+    scale = queries.shape[-1] ** 0.5  # products of unit vectors are tiny; the scale brings them to about 1
     agreement = torch.cat([queries * chosen * scale, (queries - chosen).abs() * scale**0.5], dim=-1)
     absent, present = mlp(agreement).unbind(-1)
     return torch.as_tensor(present - absent)
@@ -87,17 +87,24 @@ def similarity_statistics(similarity: Tensor) -> Tensor:
         similarity: ``(B, Q, N)``, minus infinity for padding.
 
     Returns:
-        ``(B, Q, 6)``: the best; its lead over the second and the fifth; mean and deviation of all; the share of
-        the best in the softmax. A row without candidates is all zeros.
+        ``(B, Q, 6)``: the best; its lead over the second and over the fifth (where there are fewer, over -1); mean and
+        standard deviation of all; the softmax probability of the best. A row without candidates is all zeros.
+
+    >>> statistics = similarity_statistics(torch.tensor([[[0.2, 0.8, 0.5]]]))
+    >>> [round(value, 3) for value in statistics[0, 0].tolist()]
+    [0.8, 0.3, 1.8, 0.5, 0.245, 0.986]
     """
-    real = torch.isfinite(similarity)
-    count = real.sum(-1, keepdim=True).clamp(min=1)
-    filled = similarity.masked_fill(~real, 0.0)
+    is_candidate = torch.isfinite(similarity)
+    count = is_candidate.sum(-1, keepdim=True).clamp(min=1)
+    filled = similarity.masked_fill(~is_candidate, 0.0)
     mean = filled.sum(-1, keepdim=True) / count
-    deviation = ((((filled - mean) * real) ** 2).sum(-1, keepdim=True) / count + 1e-12).sqrt()
+    deviation = ((((filled - mean) * is_candidate) ** 2).sum(-1, keepdim=True) / count + 1e-12).sqrt()
     top = similarity.topk(min(5, similarity.shape[-1]), dim=-1).values
     top = torch.where(torch.isfinite(top), top, -1.0)
     top = functional.pad(top, (0, 5 - top.shape[-1]), value=-1.0)
-    share = torch.softmax(similarity.masked_fill(~real, -1e4) / _TEMPERATURE, dim=-1).amax(-1, keepdim=True)
-    columns = [top[..., :1], top[..., :1] - top[..., 1:2], top[..., :1] - top[..., 4:5], mean, deviation, share]
-    return torch.cat(columns, dim=-1) * real.any(-1, keepdim=True)
+    probability = torch.softmax(similarity.masked_fill(~is_candidate, -1e4) / _TEMPERATURE, dim=-1)
+    columns = [
+        top[..., :1], top[..., :1] - top[..., 1:2], top[..., :1] - top[..., 4:5], mean, deviation,
+        probability.amax(-1, keepdim=True),
+    ]  # fmt: skip
+    return torch.cat(columns, dim=-1) * is_candidate.any(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The architecture of ``tiny-match``: what is O-MaMa's stands below ``omama``, everything beside it is ours."""
+"""The architecture of ``tiny-match``: ``omama`` is the paper's head, everything beside it is ours."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ class TinyMatchConfig:
 
     Raises:
         ConfigError: settings that do not go together; all problems at once.
+
+    >>> head = OMaMaConfig.knn(128, object_channels=192, backbone="tiny")
+    >>> config = TinyMatchConfig(head, network=TinyConfig(object_crops=192))
+    >>> config.network.object_channels, config.reranker
+    (192, None)
+    >>> TinyMatchConfig(descriptor_weight=2, attention_downscale=0)
+    Traceback (most recent call last):
+        ...
+    counterview.errors.ConfigError: attention_downscale is 0, expected 1 or more; descriptor_weight is 2, ...
     """
 
     omama: OMaMaConfig = field(default_factory=OMaMaConfig)
@@ -28,18 +37,18 @@ class TinyMatchConfig:
     descriptor_weight: float | Literal["learned"] = field(
         default=0.0,
         metadata={
-            "help": "weight of the descriptors' own cosine in the similarity, beside the head's: 0 to 1, or learned"
+            "help": "weight of the object descriptors' cosine in the similarity, from 0 (the head alone); or learned"
         },
     )
     attention_downscale: int = field(
-        default=1, metadata={"help": "the attention sees the map in blocks of so many cells a side"}
+        default=1, metadata={"help": "cells per side of the blocks in which the attention reads the map"}
     )
     proposal_prior: float = field(
         default=0.0,
-        metadata={"help": "weight of the proposer's score (the best 1), added to the similarity to choose a candidate"},
+        metadata={"help": "weight of the proposer's score (the best is 1) that is added to the similarity"},
     )
     reranker: RerankerConfig | None = field(
-        default=None, metadata={"help": "the geometric re-ranker; null: each candidate by itself, as in the paper"}
+        default=None, metadata={"help": "the geometric re-ranker; null: none, as in the paper"}
     )
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Files of the first version, which kept our additions under the names of the papers' methods.
 
-A checkpoint of ``omama`` with a residual or a scene head is today a ``tiny-match``; one of ``lmeec`` with an appearance
+A checkpoint of ``omama`` with a residual or a scene head is a ``tiny-match`` now; one of ``lmeec`` with an appearance
 prompt is a ``tiny-follow``. The same holds for recipes.
 """
 
@@ -19,13 +19,14 @@ _METHODS = {
     "omama-close-ups": "tiny-match-crops",
     "omama-scene": "tiny-match-reranker",
 }
-"""Methods of training that recipes of the first version name, and those of today."""
+"""Methods that recipes of the first version name, and the current ones."""
 _SECTIONS = {"close_ups": "object_crops", "scene": "reranker"}
+"""Sections of recipes of the first version, and the current ones."""
 _OURS = ("residual", "residual_share", "attention_pooling", "learned_backbone", "proposal_prior", "scene")
 
 
 def current_header(header: Header) -> Header:
-    """The header of a checkpoint of any version as one of today: under the method that the model is called now."""
+    """The header of a checkpoint of any version, under the method that its model has now."""
     if header.version > 1:
         return header
     if header.method == "omama" and settings_of_ours(header.model):
@@ -54,7 +55,7 @@ def nested_model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a training recipe of any version as those of a recipe of today."""
+    """The values of a training recipe of any version as those of a current recipe."""
     values = dict(values)
     method, model = values.get("method"), values.get("model")
     if not isinstance(method, str) or method not in _METHODS or not isinstance(model, Mapping) or "omama" in model:

@@ -1,4 +1,4 @@
-"""``tiny-match``: an O-MaMa head on object crops, with what the paper does not have. Ours."""
+"""``tiny-match``: an O-MaMa head on object crops, with additions that the paper does not have. Ours."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ from counterview.tiny.reranker import GeometricReranker
 
 @dataclass(frozen=True, eq=False)
 class TinyMatchOutput(MatchOutput):
-    """A :class:`~counterview.omama.model.MatchOutput`, and the homographies that it comes from.
+    """A :class:`~counterview.omama.model.MatchOutput` and the homographies behind it.
 
     Attributes:
-        homographies: from the query to the target image, ``None`` in place of one that was not found; empty without
-            a re-ranker.
+        homographies: from the query to the target image, ``None`` for one that was not found; empty without a
+            re-ranker.
     """
 
     homographies: tuple[Homography | None, ...] = ()
 
 
 class TinyMatch(Pretrained, nn.Module):
-    """An O-MaMa head with our additions, each of which its configuration switches.
+    """An O-MaMa head with our additions; each is a setting.
 
-    * *Features of its own* (``network``): object crops and a colour histogram instead of a map's means.
-    * *Descriptor weight*: similarity is a weighted mean of the head's cosine and that of the descriptors themselves.
-    * *Attention downscale*: the attention sees a coarser map.
-    * *Re-ranker*: homographies between the views weigh place against similarity, and give the visibility.
+    * ``network``: its own features, object crops and a colour histogram instead of means over a map.
+    * ``descriptor_weight``: similarity is the weighted mean of the head's cosine and that of the object descriptors.
+    * ``attention_downscale``: the attention reads a coarser map.
+    * ``reranker``: the place that homographies between the views predict is weighed against similarity; it also
+      gives the visibility.
+
+    Shapes are those of :class:`~counterview.omama.model.OMaMa`: B pairs, Q query objects, N candidates, D channels of
+    a descriptor, C of a map, E of an embedding. With a descriptor weight E is ``object_channels + embedding``.
 
     Args:
         config: its architecture.
-
-    Shapes are those of :class:`~counterview.omama.model.OMaMa`. With a descriptor weight the embedding has
-    ``object_channels + E`` channels.
     """
 
     method: ClassVar[str] = "tiny-match"
@@ -81,7 +82,7 @@ class TinyMatch(Pretrained, nn.Module):
         self.config = config
         self.omama = OMaMa(config.omama)
         if config.descriptor_weight:
-            # Kept where it is fixed, too: files of either kind have the same names.
+            # Also a parameter where the weight is fixed: files of either kind have the same names.
             self.descriptor_logit = nn.Parameter(torch.zeros(()), requires_grad=config.descriptor_weight == "learned")
         if config.reranker is not None:
             self.reranker = GeometricReranker(config.reranker)
@@ -90,7 +91,7 @@ class TinyMatch(Pretrained, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the CPU without weights."""
+        """Where the weights are; the CPU if there are none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
@@ -104,7 +105,7 @@ class TinyMatch(Pretrained, nn.Module):
         return self.config.reranker is not None or self.config.proposal_prior > 0
 
     def own_backbone(self, device: str | torch.device = "cpu") -> Tiny | None:
-        """The features whose weights the model holds; ``None`` if it was trained on frozen features."""
+        """The features whose weights are part of the model; ``None`` if it was trained on frozen features."""
         return None if self.config.network is None else Tiny(self.network, torch.device(device))
 
     def embed_queries(self, query_descriptors: Tensor, target_map: Tensor) -> Tensor:
@@ -139,26 +140,28 @@ class TinyMatch(Pretrained, nn.Module):
             candidate_mask: ``(B, N)`` bool, false for padding.
             keep_queries: keep the axis Q in the output even where Q is 1.
 
+        Returns:
+            See :class:`~counterview.omama.model.OMaMaOutput`.
+
         Raises:
-            InputError: shapes that do not belong together.
+            InputError: shapes that do not fit together.
         """
         self.omama.check_inputs(query_descriptors, candidate_descriptors, query_map, target_map, candidate_mask)
         queries = self.embed_queries(query_descriptors, target_map)
         candidates = self.embed_candidates(candidate_descriptors, query_map)
         if not self.config.descriptor_weight:
             return self.omama.compare(queries, candidates, candidate_mask, keep_queries=keep_queries)
-        # Visibility compares what the head learned; the choice is by the weighted mean.
+        # Visibility compares the head's embeddings alone; the choice is by the weighted mean.
         similarity = queries @ candidates.transpose(1, 2)
         width = self.config.omama.embedding
-        learned_queries, learned_candidates = (
-            functional.normalize(e[..., -width:], dim=-1) for e in (queries, candidates)
-        )
+        head_queries, head_candidates = (functional.normalize(e[..., -width:], dim=-1) for e in (queries, candidates))
         output = self.omama.compare(
-            learned_queries, learned_candidates, candidate_mask, keep_queries=True, similarity=similarity
+            head_queries, head_candidates, candidate_mask, keep_queries=True, similarity=similarity
         )
-        embedding, keep = queries, keep_queries or queries.shape[1] > 1
-        parts = (output.similarity, output.visibility, output.visibility_logit, embedding, output.best)
-        similarity, visibility, logit, embedding, best = parts if keep else (part[:, 0] for part in parts)
+        parts = (output.similarity, output.visibility, output.visibility_logit, queries, output.best)
+        if queries.shape[1] == 1 and not keep_queries:
+            parts = tuple(part[:, 0] for part in parts)  # type: ignore[assignment]
+        similarity, visibility, logit, embedding, best = parts
         return OMaMaOutput(similarity, visibility, logit, embedding, candidates, best)
 
     @torch.inference_mode()
@@ -178,6 +181,12 @@ class TinyMatch(Pretrained, nn.Module):
             query: the query image with its proposals, which the re-ranker reads.
             target: the target image; its masks are the candidates, at least one.
             context: the target image with its proposals, where the candidates are other masks.
+
+        Returns:
+            Similarities, scores and visibility of Q queries and N candidates, and the homographies.
+
+        Raises:
+            InputError: shapes that do not fit together.
         """
         reranker = self.config.reranker
         if reranker is None:
@@ -186,21 +195,24 @@ class TinyMatch(Pretrained, nn.Module):
             score = prior_score(similarity, target.scores, self.config.proposal_prior).astype(np.float64)
             visibility, logit = to_float64(output.visibility[0]), to_float64(output.visibility_logit[0])
             return TinyMatchOutput(similarity, score, visibility, logit)
-        count, boxes, device = len(query_descriptors), _boxes(query), self.device
-        rows = boxes.best(reranker.proposals)
-        rivals = boxes.at(rows)
-        described = [query_descriptors.to(device), query.descriptors[torch.from_numpy(rows)].to(device)]
-        output = self._compare(torch.cat(described), query, target)
+        count, query_boxes, device = len(query_descriptors), _boxes(query), self.device
+        rows = query_boxes.best(reranker.proposals)
+        rivals = query_boxes.at(rows)
+        descriptors = [query_descriptors.to(device), query.descriptors[torch.from_numpy(rows)].to(device)]
+        output = self._compare(torch.cat(descriptors), query, target)
         similarity = to_float64(output.similarity[0].clamp(-1.0, 1.0))
-        place, place_similarity = target, similarity[count:]
+        # Homographies come from the proposals of both images, which the candidates need not be.
+        proposal_similarity, target_boxes = similarity[count:], _boxes(target if context is None else context)
         if context is not None:
-            place = context
-            embedded = self.embed_candidates(context.descriptors[None].to(device), query.map[None].to(device))
-            place_similarity = to_float64(output.query_embedding[0, count:] @ embedded[0].T)
-        place_boxes = _boxes(place)
-        columns = place_boxes.best(reranker.proposals)
+            embeddings = self.embed_candidates(context.descriptors[None].to(device), query.map[None].to(device))
+            proposal_similarity = to_float64(output.query_embedding[0, count:] @ embeddings[0].T)
+        columns = target_boxes.best(reranker.proposals)
         homographies = view_homographies(
-            place_similarity[:, columns], rivals, place_boxes.at(columns), reranker.homographies, reranker.homography
+            proposal_similarity[:, columns],
+            rivals,
+            target_boxes.at(columns),
+            reranker.homographies,
+            reranker.homography,
         )
         objects, candidates = ScoredBoxes.make(query_boxes_xywh, query.size_hw), _boxes(target)
         features = [
@@ -218,6 +230,7 @@ class TinyMatch(Pretrained, nn.Module):
         )
 
     def _compare(self, query_descriptors: Tensor, query: ImageInput, target: ImageInput) -> OMaMaOutput:
+        """:meth:`forward` for one pair of images and Q query descriptors ``(Q, D)``, with the axis Q."""
         device = self.device
         output: OMaMaOutput = self(
             query_descriptors[None].to(device),
@@ -229,22 +242,25 @@ class TinyMatch(Pretrained, nn.Module):
         return output
 
     def _downscaled(self, features: Tensor) -> Tensor:
+        """A map ``(B, C, h, w)`` as the attention reads it."""
         size = self.config.attention_downscale
         if size == 1:
             return features
         return functional.avg_pool2d(features, size, ceil_mode=True, count_include_pad=False)
 
     def _with_descriptors(self, descriptors: Tensor, embedding: Tensor) -> Tensor:
+        """Object descriptors ``(B, N, D)`` beside embeddings ``(B, N, E)``, by the square roots of their weights.
+
+        The cosine of two such vectors is the weighted mean of both cosines.
+        """
         if not self.config.descriptor_weight:
             return embedding
-        # Of two unit vectors side by side the cosine is the mean of their cosines, weighted by their shares.
-        weight = self.config.descriptor_weight
-        if weight == "learned":
-            share = torch.sigmoid(self.descriptor_logit)
+        if self.config.descriptor_weight == "learned":
+            weight = torch.sigmoid(self.descriptor_logit)
         else:
-            share = torch.full_like(self.descriptor_logit, weight)
+            weight = torch.full_like(self.descriptor_logit, self.config.descriptor_weight)
         objects = functional.normalize(descriptors[..., : self.config.omama.object_width], dim=-1)
-        return torch.cat([share.sqrt() * objects, (1 - share).sqrt() * embedding], dim=-1)
+        return torch.cat([weight.sqrt() * objects, (1 - weight).sqrt() * embedding], dim=-1)
 
     def card_rows(self) -> dict[str, object]:
         """See :meth:`counterview.nn.checkpoint.Pretrained.card_rows`."""
@@ -264,15 +280,18 @@ class TinyMatch(Pretrained, nn.Module):
 def prior_score(
     similarity: NDArray[np.floating], scores: NDArray[np.floating] | None, prior: float
 ) -> NDArray[np.floating]:
-    """The score by which a candidate is chosen: its similarity, plus a share of the proposer's score.
+    """The score by which a candidate is chosen: its similarity plus the proposer's score, weighted.
 
     Args:
         similarity: ``(Q, N)``.
         scores: ``(N,)`` of the proposer, on any scale; ``None`` for masks without scores.
-        prior: weight of the best proposer's score.
+        prior: weight of the proposer's scores, which are divided by the best of them.
 
     Returns:
         ``(Q, N)``.
+
+    >>> prior_score(np.array([[0.50, 0.45]]), np.array([3.0, 6.0]), prior=0.2).round(2).tolist()
+    [[0.6, 0.65]]
     """
     if prior == 0 or scores is None or not scores.any():
         return similarity

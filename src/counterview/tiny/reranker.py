@@ -1,8 +1,8 @@
-"""The geometric re-ranker: weighs place against similarity, and tells whether the object can be seen. Ours.
+"""The geometric re-ranker: weighs place against similarity, and predicts whether the object is visible. Ours.
 
 The proposals of both images give homographies between the views (:mod:`counterview.geometry`). A small network weighs
-what follows from them against similarity (:class:`~counterview.geometry.PairFeature`). An object that should be in the
-image but resembles nothing near its place is hidden; one whose place lies outside the image is out of view.
+the place and size that they predict against similarity (:class:`~counterview.geometry.PairFeature`). An object whose
+place is inside the image, but which resembles nothing there, is hidden; one whose place is outside is out of view.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from counterview.nn.calibration import Calibration
 from counterview.omama.visibility import STATISTICS, similarity_statistics
 
 _POOLINGS = 3
-"""Ways in which candidates are summed up in :meth:`GeometricReranker._context`."""
+"""Ways in which :meth:`GeometricReranker._context` pools the candidates."""
 _INITIAL_PRIOR = 2.0
-"""Weight of the proposer's score at the start of training: a fifth of that of similarity."""
+"""Initial weight of the proposer's score: a fifth of that of similarity."""
 
 
 @dataclass(frozen=True)
 class RerankerConfig:
-    """How the geometric re-ranker is built, and the constants of what it sees.
+    """Architecture of the geometric re-ranker, and the constants of the features that it reads.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
@@ -43,7 +43,8 @@ class RerankerConfig:
         default=10.0, metadata={"help": "initial weight of similarity; divides scores before their statistics"}
     )
     nearby_offset: float = field(
-        default=0.3, metadata={"help": "added to the weight of nearby candidates, so that few of them count less"}
+        default=0.3,
+        metadata={"help": "added to the summed weight of nearby candidates, so that a few distant ones count little"},
     )
     homography: HomographyConfig = field(default_factory=HomographyConfig)
     features: PairFeatureConfig = field(default_factory=PairFeatureConfig)
@@ -59,7 +60,7 @@ class RerankerConfig:
 
 
 class GeometricReranker(nn.Module):
-    """Scores candidates by similarity and place, and tells whether the object can be seen.
+    """Scores candidates by similarity and place, and predicts whether the object is visible.
 
     Args:
         config: its size and constants.
@@ -115,7 +116,7 @@ class GeometricReranker(nn.Module):
         return scores, self.visibility(torch.cat(inputs, -1))[..., 0]
 
     def _context(self, pair_features: Tensor, scores: Tensor) -> Tensor:
-        """All candidates summed up: the chosen one alone does not show what hides the object.
+        """Pooled features of all candidates: the chosen one alone does not show what hides the object.
 
         Args:
             pair_features: ``(B, Q, N, 14)``.
@@ -125,10 +126,10 @@ class GeometricReranker(nn.Module):
             ``(B, Q, 3 * hidden // 2)``: learned features of each candidate, pooled by their maximum, by their mean near
             the point where the object should stand, and by their mean weighted by the candidates' probability.
         """
-        probability, is_real = torch.softmax(scores, -1)[..., None], torch.isfinite(scores)[..., None]
+        probability, is_candidate = torch.softmax(scores, -1)[..., None], torch.isfinite(scores)[..., None]
         learned = self.context(torch.cat([pair_features, probability], -1))
-        nearby = pair_features[..., PairFeature.NEARBY, None] * is_real
-        largest = learned.masked_fill(~is_real, torch.finfo(learned.dtype).min).amax(-2)
+        nearby = pair_features[..., PairFeature.NEARBY, None] * is_candidate
+        largest = learned.masked_fill(~is_candidate, torch.finfo(learned.dtype).min).amax(-2)
         mean_nearby = (learned * nearby).sum(-2) / (nearby.sum(-2) + self.config.nearby_offset)
         return torch.cat([largest, mean_nearby, (learned * probability).sum(-2)], -1)
 

@@ -23,10 +23,10 @@ from counterview.training.task import Task
 
 _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training.task:OMaMaTask",
-    "tiny-match-maps": "counterview.tiny.training.end_to_end:EndToEndTask",
-    "tiny-match-crops": "counterview.tiny.training.object_crops:ObjectCropTask",
-    "tiny-match-head": "counterview.tiny.training.head:TinyMatchHeadTask",
-    "tiny-match-reranker": "counterview.tiny.training.reranker:RerankerTask",
+    "tiny-match-maps": "counterview.tiny.training.maps_task:MapsTask",
+    "tiny-match-crops": "counterview.tiny.training.crops_task:ObjectCropTask",
+    "tiny-match-head": "counterview.tiny.training.head_task:TinyMatchHeadTask",
+    "tiny-match-reranker": "counterview.tiny.training.reranker_task:RerankerTask",
     "lmeec": "counterview.lmeec.training.task:LMEECTask",
     "tiny-follow": "counterview.tiny.training.follow:TinyFollowTask",
 }

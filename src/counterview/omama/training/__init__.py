@@ -1,0 +1,1 @@
+"""Training of O-MaMa: samples, loss, validation, and the task of the training engine."""

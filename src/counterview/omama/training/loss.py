@@ -1,4 +1,4 @@
-"""Mask Matching Contrastive Loss: InfoNCE over a target image's candidates, or over all of the batch."""
+"""InfoNCE over the candidates of a target image, or of the whole batch (paper: Mask Matching Contrastive Loss)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def info_nce(
     """Cross-entropy of each example at its positive; an example whose object is not visible gives 0.
 
     With ``overlap`` the loss is ``-log(sum(p * overlap) / max(overlap))`` for the softmax ``p``: the expected
-    overlap of the choice takes the place of the probability of the one right candidate, so that a proposal that
-    covers most of the object is nearly right, and half of it is half right. Where only the positive overlaps, this
-    is InfoNCE itself.
+    overlap of the choice replaces the probability of the one right candidate, so that a proposal that covers most
+    of the object is nearly right, and one that covers half of it is half right. Where only the positive overlaps,
+    this is InfoNCE itself. The graded loss is ours, not the paper's.
 
     Args:
         similarity: ``(B, N)`` cosines, any N.
-        positive: ``(B,)`` int64 place of the right candidate; anything in ``[0, N)`` where not visible.
+        positive: ``(B,)`` int64 index of the right candidate; anything in ``[0, N)`` where not visible.
         visible: ``(B,)`` bool, or weights; all visible if not given.
         candidate_mask: ``(B, N)`` bool, false for candidates that do not count: padding, or masks that show
             the object too.
@@ -40,7 +40,11 @@ def info_nce(
         ``(B,)``. Its mean is the released code's loss, in which examples without the object count as 0.
 
     Raises:
-        InputError: shapes that do not fit, or a positive that does not count.
+        InputError: shapes that do not fit, a visible object without candidates, or a positive that does not count.
+
+    >>> similarity = torch.tensor([[0.9, 0.1], [0.4, 0.4]])
+    >>> [round(loss, 4) for loss in info_nce(similarity, torch.tensor([0, 0]), temperature=0.1).tolist()]
+    [0.0003, 0.6931]
     """
     if similarity.ndim != 2 or positive.shape != similarity.shape[:1]:
         raise InputError(
@@ -52,20 +56,20 @@ def info_nce(
             raise InputError("a visible object has no candidate")
         return similarity.sum(1)
     counts = torch.isfinite(similarity) if candidate_mask is None else candidate_mask & torch.isfinite(similarity)
-    there = counts.gather(1, positive[:, None])[:, 0]
-    if bool(((weight != 0) & ~there).any()):
+    positive_counts = counts.gather(1, positive[:, None])[:, 0]
+    if bool(((weight != 0) & ~positive_counts).any()):
         raise InputError("the positive of a visible object is masked out")
     # Examples that do not count get one harmless finite row: 0 * inf would be NaN in the gradient.
-    idle = (weight == 0)[:, None]
-    logits = (similarity / temperature).masked_fill(~counts, -torch.inf).masked_fill(idle, 0.0)
+    is_unused = (weight == 0)[:, None]
+    logits = (similarity / temperature).masked_fill(~counts, -torch.inf).masked_fill(is_unused, 0.0)
     if overlap is None:
         return functional.cross_entropy(logits, positive, reduction="none") * weight
     credit = overlap.to(logits.dtype).clamp(min=0).masked_fill(~counts, 0.0)
     credit = credit / credit.amax(1, keepdim=True).clamp(min=1e-6)
-    credit = torch.where(idle, 1.0, credit)
-    # The smallest number instead of 0: a row that is minus infinity throughout has no gradient.
-    gained = torch.logsumexp(logits + credit.clamp(min=1e-30).log(), dim=1)
-    return (torch.logsumexp(logits, dim=1) - gained) * weight
+    credit = torch.where(is_unused, 1.0, credit)
+    # A tiny number instead of 0: a row that is minus infinity throughout has no gradient.
+    credited = torch.logsumexp(logits + credit.clamp(min=1e-30).log(), dim=1)
+    return (torch.logsumexp(logits, dim=1) - credited) * weight
 
 
 def with_batch_negatives(
@@ -74,38 +78,46 @@ def with_batch_negatives(
     candidate_mask: Tensor,
     groups: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Similarities of each query with its own candidates, then with those of all other examples.
+    """Similarities of each query with the candidates of its example, then with those of all other examples.
 
-    Candidates of another example of the same group (the same take, in which the object may be seen again) do not
+    Candidates of another example of the same group (the same take, in which the object may be visible again) do not
     count.
 
     Args:
         queries: ``(B, E)``.
         candidates: ``(B, N, E)``.
-        candidate_mask: ``(B, N)`` bool, false for what does not count for its own query.
+        candidate_mask: ``(B, N)`` bool, false for what does not count in its example.
         groups: ``(B,)`` int64.
 
     Returns:
-        ``(B, B * N)`` similarities, the own ones first, and the mask of those that count. The place of the
-        positive among the own ones stays as it was.
+        ``(B, B * N)`` similarities, those of the query's example first, and ``(B, B * N)`` bool, which of them count.
+        The index of the positive stays valid.
     """
-    batch, number, _ = candidates.shape
-    others = queries @ candidates.flatten(0, 1).T
+    batch, count, _ = candidates.shape
+    similarity = (queries @ candidates.flatten(0, 1).T).view(batch, batch, count)
     # A padded candidate of another example must not count here either; one that shows its object may.
-    counts = (groups[:, None] != groups[None, :])[:, :, None] & candidate_mask[None]
-    own = torch.eye(batch, dtype=torch.bool, device=queries.device)[:, :, None]
-    counts = (counts & ~own) | (own & candidate_mask[None])
-    similarity = others.view(batch, batch, number)
-    turn = (torch.arange(batch, device=queries.device)[:, None] + torch.arange(batch, device=queries.device)) % batch
-    similarity = similarity.gather(1, turn[:, :, None].expand(-1, -1, number))
-    counts = counts.gather(1, turn[:, :, None].expand(-1, -1, number))
-    return similarity.flatten(1), counts.flatten(1)
+    is_same_example = torch.eye(batch, dtype=torch.bool, device=queries.device)[:, :, None]
+    is_other_take = (groups[:, None] != groups[None, :])[:, :, None]
+    counts = (is_same_example | is_other_take) & candidate_mask[None]
+    # Row b begins with example b: b, b + 1, ..., and around the end of the batch.
+    rows = torch.arange(batch, device=queries.device)
+    order = ((rows[:, None] + rows) % batch)[:, :, None].expand(-1, -1, count)
+    return similarity.gather(1, order).flatten(1), counts.gather(1, order).flatten(1)
 
 
 def visibility_loss(logit: Tensor, visible: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of visibility logits ``(B,)`` with truths ``(B,)``; 0 for logits that are not finite."""
-    there = torch.isfinite(logit)
+    """Binary cross-entropy of visibility.
+
+    Args:
+        logit: ``(B,)``; those that are not finite (an image without candidates) give 0.
+        visible: ``(B,)`` bool, the truth.
+        weight: ``(B,)``; all 1 if not given.
+
+    Returns:
+        ``(B,)``.
+    """
+    is_finite = torch.isfinite(logit)
     loss = functional.binary_cross_entropy_with_logits(
-        torch.where(there, logit, 0.0), visible.to(logit.dtype), reduction="none"
+        torch.where(is_finite, logit, 0.0), visible.to(logit.dtype), reduction="none"
     )
-    return loss * there * (1.0 if weight is None else weight)
+    return loss * is_finite * (1.0 if weight is None else weight)

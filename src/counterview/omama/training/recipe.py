@@ -1,4 +1,4 @@
-"""What a training recipe of O-MaMa says beside ``method`` and ``training``."""
+"""The keys of a training recipe of O-MaMa beside ``method`` and ``training``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from counterview.omama.training.mining import Mining
 
 @dataclass(frozen=True)
 class DataConfig(TakesConfig):
-    """Which pairs of images are trained and validated on."""
+    """Which pairs of images are trained and validated on.
 
-    fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
+
+    fraction: float = field(default=1.0, metadata={"help": "fraction of the training pairs that is used"})
     frame_step: int = field(default=1, metadata={"help": "train on every n-th frame of each take only"})
-    val_fraction: float = field(default=1.0, metadata={"help": "share of its pairs that are used"})
+    val_fraction: float = field(default=1.0, metadata={"help": "fraction of the validation pairs that is used"})
     val_frame_step: int = field(default=1, metadata={"help": "validate on every n-th frame of each take only"})
     seed: int = field(default=42, metadata={"help": "seed of the choice of pairs where a fraction is used"})
     cache: str | None = field(
-        default=None, metadata={"help": "folder for features and proposals, made once; below root if not given"}
+        default=None, metadata={"help": "folder for features and proposals, computed once; below root if not given"}
     )
-    workers: int = field(default=1, metadata={"help": "processes that make features and proposals"})
+    workers: int = field(default=1, metadata={"help": "processes that compute features and proposals"})
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
 
     def __post_init__(self) -> None:
@@ -40,12 +44,16 @@ class DataConfig(TakesConfig):
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which candidates a training example offers. The defaults are the paper's, with the release's faults mended."""
+    """The candidates of a training example. The defaults are the paper's, without the faults of the released code.
+
+    Raises:
+        ConfigError: values out of range, or settings that do not go together; all problems at once.
+    """
 
     candidates: int = field(default=32, metadata={"help": "candidates of a target image, the right one among them"})
     mining: Mining = field(
         default="adjacent",
-        metadata={"help": "adjacent: hard negatives; random; released: as the released code chooses"},
+        metadata={"help": "adjacent: hard negatives; random; released: as the released code draws"},
     )
     order: int = field(default=2, metadata={"help": "neighbours of neighbours up to this order, 1 to 3"})
     positive: Literal["gt", "proposal", "both"] = field(
@@ -53,7 +61,7 @@ class SamplingConfig:
         metadata={"help": "the right candidate: the ground-truth mask, the best proposal (as at test time), or either"},
     )
     overlap_threshold: float = field(
-        default=0.5, metadata={"help": "IoU with the truth from which a proposal is no negative"}
+        default=0.5, metadata={"help": "IoU with the truth from which a proposal is not a negative"}
     )
     duplicate_iou: float = field(default=0.95, metadata={"help": "IoU from which two proposals count as one"})
 
@@ -70,19 +78,24 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised."""
+    """What is minimised.
+
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
 
     temperature: float = field(default=TEMPERATURE, metadata={"help": "of InfoNCE"})
     graded: bool = field(
         default=False,
-        metadata={"help": "candidates that overlap the truth count as right by as much, instead of one alone"},
+        metadata={"help": "each candidate is right by its overlap with the truth, instead of the positive alone"},
     )
     batch_negatives: bool = field(
         default=False, metadata={"help": "candidates of the batch's other takes are negatives too"}
     )
     visibility: float = field(default=1.0, metadata={"help": "weight of the visibility head's cross-entropy"})
     visibility_balance: bool = field(
-        default=True, metadata={"help": "visible and absent objects weigh the same in it, whatever their numbers"}
+        default=True,
+        metadata={"help": "visible and absent objects weigh the same in it, however many of each there are"},
     )
     calibration: Literal["temperature", "isotonic", "none"] = field(
         default="temperature", metadata={"help": "how visibility is calibrated on validation data at the end"}

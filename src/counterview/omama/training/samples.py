@@ -1,4 +1,4 @@
-"""Training examples: pairs of images turned into descriptors, candidates and maps, and batches of them."""
+"""Training examples: descriptors, candidates and maps of pairs of images, and batches of them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Example:
     Attributes:
         query: ``(2C,)`` descriptor of the query object.
         candidates: ``(M, 2C)``; M may be 0.
-        query_map, target_map: ``(C, h, w)``, each of its own grid.
-        overlap: ``(M,)`` float32, IoU of each candidate with the truth; zeros where there is none.
-        positive: place of the right candidate; 0 where there is none.
-        visible: whether there is one.
-        weight: 0 for an example that cannot be learned from (a query mask without a pixel), else 1.
-        group: a number for the take.
+        query_map: ``(C, h, w)``.
+        target_map: ``(C, h', w')``.
+        overlap: ``(M,)`` float32, IoU of each candidate with the truth; zeros where the object is not visible.
+        positive: index of the right candidate; 0 where the object is not visible.
+        visible: whether the object is visible in the target image.
+        weight: 0 for an example without usable masks (a query mask without a pixel), else 1.
+        group: number of the take.
     """
 
     query: NDArray[np.float16]
@@ -47,31 +48,42 @@ class Example:
 def make_example(
     store: ImageStore, take: Take, pair: FramePair, sampling: SamplingConfig, rng: np.random.Generator, group: int = 0
 ) -> Example:
-    """The example of one pair of images; all chance comes from ``rng``.
+    """The example of one pair of images.
 
-    An object whose target mask is unusable (damaged, or without a pixel) is left unlearned, not called absent.
+    An object whose target mask is unusable (damaged, or without a pixel) gets weight 0; it is not taken for absent.
+
+    Args:
+        store: gives maps and descriptors.
+        take: of the pair.
+        pair: the query object, both cameras and the frame.
+        sampling: which candidates are drawn.
+        rng: the only source of randomness.
+        group: number of the take.
     """
     query_image = store.record(take, pair.query_camera, pair.frame)
     query_objects = store.objects(take, pair.query_camera, pair.frame)
     target = store.record(take, pair.target_camera, pair.frame)
     objects = store.objects(take, pair.target_camera, pair.frame)
-    row = query_objects.row(pair.object)
-    usable = query_objects.usable(pair.object) is not None
-    query = query_objects.descriptors[row] if row is not None else np.zeros_like(target.map, shape=2 * len(target.map))
-    place = objects.usable(pair.object) if pair.target_visible else None
-    usable = usable and (place is not None or not pair.target_visible)
-    overlap = None if place is None else objects.overlap[place]
+    query_row = query_objects.row(pair.object)
+    if query_row is None:
+        query = np.zeros_like(target.map, shape=2 * len(target.map))
+    else:
+        query = query_objects.descriptors[query_row]
+    target_row = objects.usable_row(pair.object) if pair.target_visible else None
+    is_usable = query_objects.usable_row(pair.object) is not None
+    is_usable = is_usable and (target_row is not None or not pair.target_visible)
+    overlap = None if target_row is None else objects.overlap[target_row]
     best = None
-    if place is not None and sampling.mining == "released" and len(target.boxes_xywh):
-        # As there: boxes end at their last pixel, so they are one pixel narrower than they are.
-        boxes = [np.maximum(b - np.array([0, 0, 1, 1]), 0) for b in (target.boxes_xywh, objects.boxes_xywh[place])]
+    if target_row is not None and sampling.mining == "released" and len(target.boxes_xywh):
+        # The released code ends a box at its last pixel, so that it is one pixel narrower than it should be.
+        boxes = [np.maximum(b - np.array([0, 0, 1, 1]), 0) for b in (target.boxes_xywh, objects.boxes_xywh[target_row])]
         best = best_box(*boxes)
     positive = sampling.positive if sampling.positive != "both" else ("gt", "proposal")[int(rng.integers(2))]
     draw = draw_candidates(
         rng,
         neighbours=target.neighbours,
         overlap=overlap,
-        same=target.same,
+        representative=target.representative,
         best=best,
         count=sampling.candidates,
         mining=sampling.mining,
@@ -79,44 +91,48 @@ def make_example(
         overlap_threshold=sampling.overlap_threshold,
     )
     table = target.descriptors
-    if place is not None:  # index -1 is the truth
-        table = np.concatenate([table, objects.descriptors[place : place + 1]])
-    chosen = np.where(draw.proposals == TRUTH, len(table) - 1, draw.proposals)
-    credit = np.zeros(len(chosen), dtype=np.float32)
+    if target_row is not None:  # the last row is the truth
+        table = np.concatenate([table, objects.descriptors[target_row : target_row + 1]])
+    rows = np.where(draw.proposals == TRUTH, len(table) - 1, draw.proposals)
+    candidate_overlap = np.zeros(len(rows), dtype=np.float32)
     if overlap is not None:
-        credit = np.append(overlap, np.float32(1.0))[chosen].astype(np.float32)
+        candidate_overlap = np.append(overlap, np.float32(1.0))[rows].astype(np.float32)
     return Example(
         query,
-        table[chosen],
+        table[rows],
         query_image.map,
         target.map,
-        credit,
+        candidate_overlap,
         draw.positive,
         draw.visible,
-        float(usable),
+        float(is_usable),
         group,
     )
 
 
 def collate(examples: Sequence[Example]) -> list[dict[str, Tensor]]:
-    """Batches of examples whose maps have one grid each, in order of first appearance.
+    """Examples as batches, one for each pair of map grids, in order of first appearance.
 
-    Each is a mapping of ``query (B, 1, 2C)``, ``candidates (B, M, 2C)``, ``candidate_mask (B, M)`` bool,
-    ``overlap (B, M)``,
-    ``query_map (B, C, h, w)``, ``target_map (B, C, h', w')``, ``positive (B,)``, ``visible (B,)`` bool,
-    ``weight (B,)`` and ``group (B,)``; M is the largest number of candidates of the whole batch.
+    Args:
+        examples: with maps of any grids.
+
+    Returns:
+        Mappings of ``query (B, 1, 2C)``, ``candidates (B, M, 2C)``, ``candidate_mask (B, M)`` bool,
+        ``overlap (B, M)``, ``query_map (B, C, h, w)``, ``target_map (B, C, h', w')``, ``positive (B,)``,
+        ``visible (B,)`` bool, ``weight (B,)`` and ``group (B,)``; M is the largest number of candidates of all.
     """
     groups: dict[Any, list[Example]] = {}
     for example in examples:
         groups.setdefault((example.query_map.shape, example.target_map.shape), []).append(example)
-    most = max((len(e.candidates) for e in examples), default=0)
-    return [_stack(members, most) for members in groups.values()]
+    count = max((len(e.candidates) for e in examples), default=0)
+    return [_stack(members, count) for members in groups.values()]
 
 
-def _stack(members: Sequence[Example], most: int) -> dict[str, Tensor]:
-    candidates = np.zeros((len(members), most, members[0].candidates.shape[1]), dtype=np.float32)
-    mask = np.zeros((len(members), most), dtype=bool)
-    overlap = np.zeros((len(members), most), dtype=np.float32)
+def _stack(members: Sequence[Example], count: int) -> dict[str, Tensor]:
+    """One batch of examples whose maps have the same grids, padded to ``count`` candidates."""
+    candidates = np.zeros((len(members), count, members[0].candidates.shape[1]), dtype=np.float32)
+    mask = np.zeros((len(members), count), dtype=bool)
+    overlap = np.zeros((len(members), count), dtype=np.float32)
     for index, example in enumerate(members):
         candidates[index, : len(example.candidates)] = example.candidates
         mask[index, : len(example.candidates)] = True

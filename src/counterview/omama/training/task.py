@@ -20,7 +20,7 @@ from counterview.errors import ConfigError, InputError
 from counterview.features import Backbone
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.model import OMaMa, OMaMaOutput
-from counterview.omama.training.image_store import ImageStore, prepare
+from counterview.omama.training.image_store import ImageStore, fill_store
 from counterview.omama.training.loss import info_nce, visibility_loss, with_batch_negatives
 from counterview.omama.training.recipe import DataConfig, LossConfig, OMaMaRecipe
 from counterview.omama.training.samples import Example, collate, make_example
@@ -31,18 +31,18 @@ from counterview.types import RgbImage
 logger = logging.getLogger(__name__)
 
 CACHE = ".counterview"
-"""Folder below a data set for what was made of it, where the recipe names no other."""
+"""Folder below a data set for features and proposals, where the recipe names no other."""
 
 
 class OMaMaTask:
-    """Trains O-MaMa on frozen features (paper: Training; ``docs/methods`` names the published settings).
+    """Trains O-MaMa on frozen features (paper: Training; ``recipes/omama`` has the published settings).
 
     Opening the task computes features and proposals of all images that it needs, unless they are in the cache.
 
     Args:
         config: the recipe's keys.
-        store: where features and proposals are made and kept; by the recipe if not given.
-        progress: show a bar while they are made.
+        store: computes and keeps features and proposals; the recipe's if not given.
+        progress: show a bar while they are computed.
 
     Raises:
         InputError: the data set is missing, of the wrong kind, or without pairs.
@@ -82,13 +82,14 @@ class OMaMaTask:
         )
         _check_channels(self.store, model)
         self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
-        seen = sum(bool(pair.target_visible) for _, pair in self.train_pairs)
-        self.visible_share = seen / len(self.train_pairs)
+        visible = sum(bool(pair.target_visible) for _, pair in self.train_pairs)
+        self.visible_fraction = visible / len(self.train_pairs)
         self.validator = OMaMaValidator(self.store, self.val_data, self.val_pairs)
-        self._prepare(progress)
+        self._fill_store(progress)
 
-    def _prepare(self, progress: bool) -> None:
-        wanted: dict[tuple[tuple[str, ...], str], set[tuple[str, int]]] = {}
+    def _fill_store(self, progress: bool) -> None:
+        """Compute features and proposals of all images of training and validation."""
+        images: dict[tuple[tuple[str, ...], str], set[tuple[str, int]]] = {}
         takes: list[tuple[tuple[str, ...], Take]] = []
         data = self.config.data
         for roots, dataset, pairs in (
@@ -96,15 +97,15 @@ class OMaMaTask:
             ((data.val_root or data.root,), self.val_data, self.val_pairs),
         ):
             for _, pair in pairs:
-                if (roots, pair.take) not in wanted:
+                if (roots, pair.take) not in images:
                     takes.append((roots, dataset.take(pair.take)))
-                place = wanted.setdefault((roots, pair.take), set())
-                place |= {(pair.query_camera, pair.frame), (pair.target_camera, pair.frame)}
-        # Processes that share the work begin at different places; what another has made is only read.
+                of_take = images.setdefault((roots, pair.take), set())
+                of_take |= {(pair.query_camera, pair.frame), (pair.target_camera, pair.frame)}
+        # Each process of a distributed run begins at another take; what the others have computed is only read.
         rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
         start = len(takes) * rank // world_size
         takes = takes[start:] + takes[:start]
-        prepare(self.store, takes, wanted, workers=data.workers, progress=progress and rank == 0)
+        fill_store(self.store, takes, images, workers=data.workers, progress=progress and rank == 0)
 
     # ------------------------------------------------------------------- what a model around O-MaMa overrides
 
@@ -118,13 +119,13 @@ class OMaMaTask:
         return OMaMa(self.config.model)
 
     def initial_backbone(self) -> Backbone | None:
-        """The features, where they are not those that the configuration names."""
+        """The backbone, where it is not the one that the configuration names."""
         return None
 
     # ------------------------------------------------------------------------------------------- training
 
     def build_model(self) -> nn.Module:
-        """See :class:`counterview.training.task.Task`, as for all below."""
+        """A model with the weights of ``init`` if given; a visibility head that is not trained is frozen."""
         model = self.new_model()
         if self.config.init is not None:
             start_from(model, self.config.init)
@@ -133,41 +134,46 @@ class OMaMaTask:
         return cast(nn.Module, model)
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """See :func:`split_decay`."""
         return split_decay(model, base_lr, weight_decay)
 
     def train_length(self, epoch: int) -> int:
+        """Number of training pairs."""
         return len(self.train_pairs)
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> Example:
+        """One training pair; see :func:`~counterview.omama.training.samples.make_example`."""
         pair = self.train_pairs[index][1]
         take = self.train_data.take(pair.take)
         return make_example(self.store, take, pair, self.config.sampling, rng, self._groups[pair.take])
 
     def collate(self, samples: Sequence[Example]) -> list[dict[str, Tensor]]:
+        """Batches by map grids; see :func:`~counterview.omama.training.samples.collate`."""
         return collate(samples)
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """InfoNCE plus the weighted cross-entropy of visibility, both averaged over the batch's examples."""
         config = self.config.loss
-        answers = [
+        outputs: list[OMaMaOutput] = [
             model(p["query"], p["candidates"], p["query_map"], p["target_map"], p["candidate_mask"]) for p in batch
         ]
         joined = {name: torch.cat([p[name] for p in batch]) for name in batch[0] if not name.endswith("map")}
-        similarity = torch.cat([a.similarity for a in answers])
+        similarity = torch.cat([o.similarity for o in outputs])
         weight = joined["weight"].to(similarity.dtype)
-        seen = joined["visible"] & (weight > 0)
+        visible = joined["visible"] & (weight > 0)
         counts = joined["candidate_mask"]
-        right = (_best(answers) == joined["positive"]) & seen
+        right = (torch.cat([o.best for o in outputs]) == joined["positive"]) & visible
         overlap = joined["overlap"] if config.graded else None
         if config.batch_negatives:
-            queries = torch.cat([a.query_embedding for a in answers])
-            candidates = torch.cat([a.candidate_embeddings for a in answers])
+            queries = torch.cat([o.query_embedding for o in outputs])
+            candidates = torch.cat([o.candidate_embeddings for o in outputs])
             similarity, counts = with_batch_negatives(queries, candidates, counts, joined["group"])
             if overlap is not None:
                 overlap = nn.functional.pad(overlap, (0, similarity.shape[1] - overlap.shape[1]))
         matching = info_nce(
             similarity,
             joined["positive"],
-            visible=seen,
+            visible=visible,
             candidate_mask=counts,
             overlap=overlap,
             temperature=config.temperature,
@@ -175,10 +181,10 @@ class OMaMaTask:
         parts = {"matching": matching.detach(), "right": right.float().mean()}
         if self.omama.visibility == "released" or config.visibility == 0:
             return matching, parts
-        logits = torch.cat([a.visibility_logit for a in answers])
-        if config.visibility_balance and 0 < self.visible_share < 1:
-            share = torch.where(joined["visible"], self.visible_share, 1 - self.visible_share)
-            weight = weight * 0.5 / share.to(weight.dtype)
+        logits = torch.cat([o.visibility_logit for o in outputs])
+        if config.visibility_balance and 0 < self.visible_fraction < 1:
+            fraction = torch.where(joined["visible"], self.visible_fraction, 1 - self.visible_fraction)
+            weight = weight * 0.5 / fraction.to(weight.dtype)
         visibility = visibility_loss(logits, joined["visible"], weight).mean()
         parts["visibility"] = visibility.detach()
         return matching + config.visibility * visibility, parts
@@ -186,75 +192,85 @@ class OMaMaTask:
     # ----------------------------------------------------------------------------------------- validation
 
     def validate(self, model: nn.Module, device: torch.device, rank: int = 0, world_size: int = 1) -> Any:
+        """Scored matches of this process's part of the validation pairs, as lists."""
         return [row.to_json() for row in self.validator.rows(cast(Any, model), rank, world_size)]
 
-    def summarise(self, shares: Sequence[Any]) -> dict[str, float]:
-        return summarise_shares(shares, self.validator.pairs, self.config.data.directions)
+    def summarise(self, parts: Sequence[Any]) -> dict[str, float]:
+        """Metrics over all processes; see :func:`summarise_parts`."""
+        return summarise_parts(parts, self.validator.pairs, self.config.data.directions)
 
     def sample_sheet(self, model: nn.Module, device: torch.device) -> RgbImage | None:
+        """A contact sheet of matches; see :func:`~counterview.omama.training.sheet.match_sheet`."""
         return match_sheet(self.validator, cast(Any, model))
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Calibrates visibility; see :func:`calibrate`."""
         return calibrate(self.validator, cast(Any, model), self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity
 
     def fingerprint(self) -> dict[str, Any]:
+        """Settings of features and proposals, and hashes of the pairs."""
         result: dict[str, Any] = {}
         for group, settings in (
             ("features", self.store.backbone.settings()),
             ("proposals", self.store.proposer.settings()),
         ):
-            # A folder of weights may lie elsewhere next time; what it is called there says enough.
+            # A folder of weights may have moved at the next run; its name is enough.
             result |= {f"{group}.{k}": Path(v).name if isinstance(v, str) else v for k, v in settings.items()}
         result |= pairs_fingerprint("train", self.train_pairs)
         return result | pairs_fingerprint("validation", self.val_pairs)
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
+        """Content of ``config.json``."""
         return cast(OMaMa, model).header()
 
     def model_card(self, model: nn.Module, metrics: Mapping[str, float]) -> str:
+        """Text of ``README.md``."""
         return cast(OMaMa, model).card(metrics=metrics)
 
 
 def _check_channels(store: ImageStore, model: OMaMaConfig) -> None:
-    found = store.widths()
-    asked = {"channels": model.channels, "object_channels": model.object_width}
-    wrong = {name: width for name, width in found.items() if asked[name] != width}
+    """Raise ``ConfigError`` where the store's features have other channels than the model."""
+    configured = {"channels": model.channels, "object_channels": model.object_width}
+    wrong = {name: width for name, width in store.widths().items() if configured[name] != width}
     if wrong:
         raise ConfigError(
             f"the features {model.backbone!r} have another number of channels than the model",
-            found=", ".join(f"model.{name} = {asked[name]}" for name in wrong),
+            found=", ".join(f"model.{name} = {configured[name]}" for name in wrong),
             expected=", ".join(f"{name}: {width}" for name, width in wrong.items()),
         )
 
 
-def _best(answers: Sequence[OMaMaOutput]) -> Tensor:
-    return torch.cat([a.best for a in answers])
-
-
 def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> list[tuple[Direction, FramePair]]:
-    """The pairs of all directions; each direction's share is chosen by itself."""
+    """The pairs of all directions.
+
+    Args:
+        dataset: the takes.
+        data: names the directions, and whether pairs whose object is absent are among them.
+        fraction: of the pairs that is drawn, from each direction by itself.
+        step: only every ``step``-th frame of each take is used.
+    """
     result: list[tuple[Direction, FramePair]] = []
-    kept = {take.uid: frozenset(take.frames[::step]) for take in dataset} if step > 1 else {}
+    frames = {take.uid: frozenset(take.frames[::step]) for take in dataset} if step > 1 else {}
     for direction in data.directions:
         table = enumerate_pairs(dataset, direction, targets="annotated" if data.absent else "visible")
         if step > 1:
-            table = PairTable.from_pairs(pair for pair in table if pair.frame in kept[pair.take])
+            table = PairTable.from_pairs(pair for pair in table if pair.frame in frames[pair.take])
         result += [(direction, pair) for pair in subset(table, fraction, data.seed)]
     return result
 
 
 def start_from(model: nn.Module, folder: str, prefix: str = "", *, rounded: bool = False, optional: str = "-") -> None:
-    """Give a model the weights of a saved one of its class, those whose names begin with ``prefix``.
+    """Copy weights of a saved model of the same class into a model.
 
     Args:
-        model: with ``from_pretrained``.
+        model: with ``from_pretrained``; changed in place.
         folder: the saved model.
-        prefix: of the weights that are taken.
-        rounded: to half precision, in which models ship, so that what is frozen then stays exactly what it was while
-            the rest was trained.
-        optional: weights whose names begin so may be missing in the saved model.
+        prefix: only weights whose names begin with it are copied.
+        rounded: to half precision, in which models ship. Weights that stay frozen then are exactly those that the
+            others were trained beside.
+        optional: weights whose names begin with it may be missing in the saved model.
 
     Raises:
         CheckpointError: not a model of that class.
@@ -262,13 +278,13 @@ def start_from(model: nn.Module, folder: str, prefix: str = "", *, rounded: bool
     """
     saved = cast(Any, type(model)).from_pretrained(folder)
     state = {k: v for k, v in saved.state_dict().items() if k.startswith(prefix)}
-    wanted = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    expected = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
     wrong = sorted(
         k
-        for k in {*state, *wanted}
+        for k in {*state, *expected}
         if (k not in state and not k.startswith(optional))
-        or k not in wanted
-        or (k in state and state[k].shape != wanted[k].shape)
+        or k not in expected
+        or (k in state and state[k].shape != expected[k].shape)
     )
     if wrong or not state:
         raise ConfigError(
@@ -281,49 +297,76 @@ def start_from(model: nn.Module, folder: str, prefix: str = "", *, rounded: bool
 
 
 def split_decay(model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: biases, norms and positions do not decay."""
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    """Parameter groups for ``torch.optim``: biases, norms and position embeddings do not decay.
+
+    Args:
+        model: its parameters that require a gradient.
+        base_lr: peak learning rate of both groups.
+        weight_decay: of the others.
+    """
+    decaying: list[nn.Parameter] = []
+    constant: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (plain if parameter.ndim < 2 or "position" in name else decay).append(parameter)
+            (constant if parameter.ndim < 2 or "position" in name else decaying).append(parameter)
     groups = [
-        {"name": "weights", "params": decay, "lr": base_lr, "weight_decay": weight_decay},
-        {"name": "biases, norms, positions", "params": plain, "lr": base_lr, "weight_decay": 0.0},
+        {"name": "weights", "params": decaying, "lr": base_lr, "weight_decay": weight_decay},
+        {"name": "biases, norms, positions", "params": constant, "lr": base_lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def summarise_shares(
-    shares: Sequence[Any], pairs: Sequence[tuple[Direction, FramePair]], directions: Sequence[Direction]
+def summarise_parts(
+    parts: Sequence[Any], pairs: Sequence[tuple[Direction, FramePair]], directions: Sequence[Direction]
 ) -> dict[str, float]:
-    """Metrics of all processes' rows, of each direction too where there are two."""
-    rows = sorted((ScoredMatch.from_json(r) for share in shares for r in share), key=lambda row: row.number)
+    """Metrics of the scored matches of all processes; of each direction too where there are two.
+
+    Args:
+        parts: for each process the lists of :meth:`~counterview.omama.training.validation.ScoredMatch.to_json`.
+        pairs: of the validation.
+        directions: that the recipe names.
+    """
+    rows = sorted((ScoredMatch.from_json(r) for part in parts for r in part), key=lambda row: row.number)
     metrics = summarise(rows)
     if len(directions) > 1:
-        known = [(d, p) for d, p in pairs if p.target_visible is not None]
+        scored_pairs = [(d, p) for d, p in pairs if p.target_visible is not None]
         for direction in directions:
-            part = [row for row in rows if known[row.number][0] == direction]
-            metrics |= {f"{name}_{direction}": value for name, value in summarise(part).items() if name != "pairs"}
+            of_direction = summarise([row for row in rows if scored_pairs[row.number][0] == direction])
+            metrics |= {f"{name}_{direction}": value for name, value in of_direction.items() if name != "pairs"}
     return metrics
 
 
 def calibrate(validator: OMaMaValidator, model: Any, config: LossConfig) -> dict[str, float]:
-    """Fit the calibration of a model's visibility to validation data, in place; return it for the log."""
+    """Fit the calibration of a model's visibility to validation data, in place.
+
+    Args:
+        validator: of the validation pairs.
+        model: with ``calibration`` and ``match``, in evaluation mode.
+        config: the kind of calibration; a visibility weight of 0 means none.
+
+    Returns:
+        Scale and offset for the log; empty where nothing was fitted.
+    """
     calibration = model.calibration
     if calibration is None or config.visibility == 0 or config.calibration == "none":
         return {}
     rows = [row for row in validator.rows(model) if row.logit is not None]
     visible = np.array([row.visible for row in rows], dtype=bool)
     if len(set(visible.tolist())) < 2:
-        logger.warning("visibility is not calibrated: validation has not both visible and absent objects")
+        logger.warning("visibility is not calibrated: validation needs visible and absent objects")
         return {}
     calibration.fit(np.array([row.logit for row in rows]), visible, kind=config.calibration, prior=config.prior)
     return {"calibration_scale": float(calibration.scale), "calibration_offset": float(calibration.offset)}
 
 
 def pairs_fingerprint(name: str, pairs: Sequence[tuple[Direction, FramePair]], extra: str = "") -> dict[str, Any]:
-    """Number and hash of pairs, in their order."""
+    """Number and hash of pairs, in their order.
+
+    Args:
+        name: the keys are ``{name}_pairs`` and ``{name}_hash``.
+        pairs: to be hashed.
+        extra: further text to be hashed.
+    """
     digest = hashlib.sha256(extra.encode("utf-8", "surrogatepass"))
     for direction, pair in pairs:
         digest.update(f"{direction}\0{pair.key}\0{pair.target_visible}\n".encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Scores on validation pairs by the official protocol, with all proposals offered as at test time."""
+"""Scores on validation pairs by the official protocol, with all proposals as candidates, as at test time."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class ScoredMatch:
     Attributes:
         number: of the pair among all of the validation.
         visible: whether the object is in the target image.
-        confidence: probability that it is, as the model says.
-        logit: of it, before calibration; ``None`` where there was nothing to choose from.
+        confidence: the model's probability that it is.
+        logit: of that probability, before calibration; ``None`` where there was no candidate.
         scores: IoU, location error and contour accuracy; ``None`` where the object is not visible.
         possible: IoU of the best proposal, at the image's size; ``None`` likewise.
-        proposal: which was chosen; -1 for none.
+        proposal: index of the chosen one; -1 where there was no candidate.
     """
 
     number: int
@@ -66,27 +66,27 @@ class ScoredMatch:
     proposal: int
 
     def to_json(self) -> list[Any]:
-        """For :meth:`from_json`."""
+        """A list that JSON can hold, for :meth:`from_json`."""
         scores = None if self.scores is None else list(self.scores)
         return [self.number, self.visible, self.confidence, self.logit, scores, self.possible, self.proposal]
 
     @classmethod
     def from_json(cls, values: Sequence[Any]) -> ScoredMatch:
-        """Back from :meth:`to_json`."""
+        """The inverse of :meth:`to_json`."""
         number, visible, confidence, logit, scores, possible, proposal = values
         return cls(number, visible, confidence, logit, None if scores is None else tuple(scores), possible, proposal)
 
 
 class OMaMaValidator:
-    """Answers validation pairs with a model, and scores the answers.
+    """Matches validation pairs with a model, and scores the matches.
 
     Pairs of one time and one pair of cameras go through the model together. Scores of a proposal are kept, so
-    later epochs mostly cost the model alone.
+    that later epochs mostly cost the model alone.
 
     Args:
-        store: makes and keeps what the model needs of images.
+        store: gives what the model reads of images.
         dataset: the takes.
-        pairs: directions and pairs; those about whose target nothing is known are left out.
+        pairs: directions and pairs; those whose target image was not annotated are left out.
     """
 
     def __init__(self, store: ImageStore, dataset: Dataset, pairs: Sequence[tuple[Direction, FramePair]]) -> None:
@@ -94,28 +94,39 @@ class OMaMaValidator:
         self.pairs = [(d, p) for d, p in pairs if p.target_visible is not None]
         self.protocol = get_protocol("official")
         self.groups = by_image_pair([pair for _, pair in self.pairs])
-        self._known: dict[Any, tuple[float, float, float]] = {}
+        self._scores: dict[Any, tuple[float, float, float]] = {}
 
     def rows(self, model: MatchingModel, rank: int = 0, world_size: int = 1) -> Iterator[ScoredMatch]:
-        """The answers to this process's share of the pairs."""
+        """The scored matches of this process's part of the pairs.
+
+        Args:
+            model: in evaluation mode.
+            rank: of this process.
+            world_size: number of processes.
+        """
         for numbers in self.groups[rank::world_size]:
-            yield from self.answer(model, numbers)
+            yield from self.match_pairs(model, numbers)
 
     @torch.no_grad()
-    def answer(self, model: MatchingModel, numbers: Sequence[int]) -> Iterator[ScoredMatch]:
-        """The answers to pairs of one time and one pair of cameras, by their numbers."""
+    def match_pairs(self, model: MatchingModel, numbers: Sequence[int]) -> Iterator[ScoredMatch]:
+        """The scored matches of pairs of one time and one pair of cameras.
+
+        Args:
+            model: in evaluation mode.
+            numbers: of the pairs, one of :attr:`groups`.
+        """
         pairs = [self.pairs[n][1] for n in numbers]
         first = pairs[0]
         take = self.dataset.take(first.take)
         queries = self.store.objects(take, first.query_camera, first.frame)
         target = self.store.record(take, first.target_camera, first.frame)
-        places = [queries.usable(p.object) for p in pairs]
-        usable = [i for i, place in enumerate(places) if place is not None]
+        query_rows = [queries.usable_row(p.object) for p in pairs]
+        usable = [i for i, row in enumerate(query_rows) if row is not None]
         best = np.full(len(pairs), -1)
         confidence = np.zeros(len(pairs))
         logit = np.full(len(pairs), -math.inf)
         if usable and len(target.descriptors):
-            rows = np.array([places[i] for i in usable], dtype=np.int64)
+            rows = np.array([query_rows[i] for i in usable], dtype=np.int64)
             images = [self.image_input(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
             output = model.match(_tensor(queries.descriptors[rows]), queries.boxes_xywh[rows], *images)
             best[usable] = output.score.argmax(axis=1)
@@ -124,12 +135,12 @@ class OMaMaValidator:
         for i, (number, pair) in enumerate(zip(numbers, pairs, strict=True)):
             scores, possible = None, None
             if pair.target_visible:
-                place = objects.row(pair.object)
-                possible = float(objects.overlap[place].max(initial=0.0)) if place is not None else 0.0
+                row = objects.row(pair.object)
+                possible = float(objects.overlap[row].max(initial=0.0)) if row is not None else 0.0
                 scores = self._score(take, pair, int(best[i]))
-            known = float(logit[i]) if math.isfinite(logit[i]) else None
+            finite_logit = float(logit[i]) if math.isfinite(logit[i]) else None
             yield ScoredMatch(
-                number, bool(pair.target_visible), float(confidence[i]), known, scores, possible, int(best[i])
+                number, bool(pair.target_visible), float(confidence[i]), finite_logit, scores, possible, int(best[i])
             )
 
     def image_input(self, model: MatchingModel, take: Take, camera: str, frame: int) -> ImageInput:
@@ -139,7 +150,7 @@ class OMaMaValidator:
         return ImageInput(_tensor(record.descriptors), _tensor(record.map), record.boxes_xywh, record.size_hw, scores)
 
     def table(self, rows: Sequence[ScoredMatch]) -> FrameTable:
-        """Answers as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
+        """Matches as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
         table = FrameTable()
         for row in rows:
             pair = self.pairs[row.number][1]
@@ -162,35 +173,40 @@ class OMaMaValidator:
         return table
 
     def _score(self, take: Take, pair: FramePair, proposal: int) -> tuple[float, float, float] | None:
+        """Scores of a proposal (-1: of an empty mask); ``None`` where the truth is missing."""
         key = (pair.take, pair.object, pair.target_camera, pair.frame, proposal)
-        if key not in self._known:
+        if key not in self._scores:
             truth = take.mask(pair.object, pair.target_camera, pair.frame)
             if truth is None:
                 return None
             size = fit_longest_side(truth.size_hw, LONGEST_SIDE_PX)
-            answer = ObjectMask.empty(size)
+            predicted = ObjectMask.empty(size)
             if proposal >= 0:
                 masks = self.store.proposals(take, pair.target_camera, pair.frame).masks
-                answer = resize_mask(masks[proposal], size)
-            values = score_frame(self.protocol, truth, answer)
+                predicted = resize_mask(masks[proposal], size)
+            values = score_frame(self.protocol, truth, predicted)
             if values is None:
                 return None
-            self._known[key] = tuple(float(values[name]) for name in MEASURES)  # type: ignore[assignment]
-        return self._known[key]
+            self._scores[key] = tuple(float(values[name]) for name in MEASURES)  # type: ignore[assignment]
+        return self._scores[key]
 
 
 def summarise(rows: Sequence[ScoredMatch]) -> dict[str, float]:
-    """Metrics over all rows, as the official evaluation has them; undefined ones are left out.
+    """Metrics over all rows, as the official evaluation computes them; undefined ones are left out.
 
-    ``iou``, ``location_error``, ``contour_accuracy`` over visible objects; ``balanced_accuracy``;
-    ``possible_iou``: what the best choice among the proposals would get; ``pairs``.
+    Args:
+        rows: scored matches.
+
+    Returns:
+        ``iou``, ``location_error`` and ``contour_accuracy`` over visible objects; ``balanced_accuracy``;
+        ``possible_iou``, that of the best proposals; ``pairs``, the number of rows.
     """
-    seen = [row for row in rows if row.scores is not None]
+    visible = [row for row in rows if row.scores is not None]
     metrics: dict[str, float] = {"pairs": float(len(rows))}
     for index, name in enumerate(MEASURES):
-        if seen:
-            metrics[name] = math.fsum(row.scores[index] for row in seen if row.scores) / len(seen)
-    possible = [row.possible for row in seen if row.possible is not None]
+        if visible:
+            metrics[name] = math.fsum(row.scores[index] for row in visible if row.scores) / len(visible)
+    possible = [row.possible for row in visible if row.possible is not None]
     if possible:
         metrics["possible_iou"] = math.fsum(possible) / len(possible)
     recalls = [
@@ -204,7 +220,7 @@ def summarise(rows: Sequence[ScoredMatch]) -> dict[str, float]:
 
 
 def by_image_pair(pairs: Sequence[FramePair]) -> list[list[int]]:
-    """Numbers of pairs of one time and one pair of cameras together, in order of first appearance."""
+    """Numbers of pairs, grouped by time and pair of cameras, in order of first appearance."""
     groups: dict[tuple[str, int, str, str], list[int]] = {}
     for number, pair in enumerate(pairs):
         groups.setdefault((pair.take, pair.frame, pair.query_camera, pair.target_camera), []).append(number)
@@ -215,22 +231,32 @@ def by_image_pair(pairs: Sequence[FramePair]) -> list[list[int]]:
 def true_candidates(
     validator: OMaMaValidator, model: MatchingModel, rank: int = 0, world_size: int = 1
 ) -> tuple[int, int]:
-    """How often the right one is chosen among the target image's true masks, and of how many."""
+    """How often the right one is chosen among the target image's true masks.
+
+    Args:
+        validator: of the validation pairs.
+        model: in evaluation mode.
+        rank: of this process.
+        world_size: number of processes.
+
+    Returns:
+        Number of right choices and number of choices, over this process's part of the pairs.
+    """
     right = total = 0
     for numbers in validator.groups[rank::world_size]:
         pairs = [validator.pairs[n][1] for n in numbers]
         first, take = pairs[0], validator.dataset.take(pairs[0].take)
-        places = (first.query_camera, first.target_camera)
-        objects = [validator.store.objects(take, camera, first.frame) for camera in places]
+        cameras = (first.query_camera, first.target_camera)
+        objects = [validator.store.objects(take, camera, first.frame) for camera in cameras]
         rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
         usable = [(q, t) for q, t in rows if q is not None and t is not None]
         if not usable:
             continue
-        asked = np.array([q for q, _ in usable], dtype=np.int64)
-        query, context = (validator.image_input(model, take, camera, first.frame) for camera in places)
+        query_rows = np.array([q for q, _ in usable], dtype=np.int64)
+        query, context = (validator.image_input(model, take, camera, first.frame) for camera in cameras)
         target = ImageInput(_tensor(objects[1].descriptors), context.map, objects[1].boxes_xywh, context.size_hw)
-        boxes = objects[0].boxes_xywh[asked]
-        output = model.match(_tensor(objects[0].descriptors[asked]), boxes, query, target, context)
+        boxes = objects[0].boxes_xywh[query_rows]
+        output = model.match(_tensor(objects[0].descriptors[query_rows]), boxes, query, target, context)
         right += int((output.score.argmax(axis=1) == np.array([t for _, t in usable])).sum())
         total += len(usable)
     return right, total

@@ -1,7 +1,7 @@
-"""O-MaMa with a small backbone of its own, both trained together, as a task of the training engine.
+"""Training of the maps of ``tiny-match`` end to end with its head, as a task of the training engine. Ours.
 
-Beyond the paper, whose backbone is frozen: all cameras of a moment are looked at together, each through a crop of its
-own (:mod:`counterview.tiny.training.image_crops`), every ordered pair of them is a pair of query and target image, and
+In the paper the backbone is frozen. Here a sample is one moment in several cameras, each through its own augmented crop
+(:mod:`counterview.tiny.training.image_crops`); every ordered pair of them is a pair of query and target image, and
 candidates of the batch's other takes are negatives too.
 """
 
@@ -23,12 +23,7 @@ from counterview.errors import ConfigError, InputError
 from counterview.features.tiny import TinyMaps
 from counterview.omama.training.loss import info_nce, visibility_loss
 from counterview.omama.training.recipe import DataConfig, LossConfig, SamplingConfig
-from counterview.omama.training.task import (
-    CACHE,
-    calibrate,
-    pairs_fingerprint,
-    start_from,
-)
+from counterview.omama.training.task import CACHE, calibrate, pairs_fingerprint, start_from
 from counterview.proposals import CachedProposer, load_proposer
 from counterview.tiny.config import TinyMatchConfig
 from counterview.tiny.model import TinyMatch
@@ -39,12 +34,16 @@ from counterview.tiny.training.image_crops import BoolArray, Crop, CropConfig, d
 
 @dataclass(frozen=True)
 class EndToEndConfig:
-    """What is particular to training end to end."""
+    """Settings of training end to end.
+
+    Raises:
+        ConfigError: a value out of range; all problems at once.
+    """
 
     views: int = field(default=3, metadata={"help": "cameras of a sample, one of them ego; 2 or more"})
-    passes: int = field(default=1, metadata={"help": "how often an epoch goes through all moments"})
+    passes: int = field(default=1, metadata={"help": "passes of an epoch through all moments"})
     proposals: bool = field(
-        default=False, metadata={"help": "real proposals as distractors, made once; false: made-up ones"}
+        default=False, metadata={"help": "real proposals as distractors, computed once; false: made-up ones"}
     )
     descriptor_loss: float = field(
         default=1.0,
@@ -53,7 +52,7 @@ class EndToEndConfig:
     descriptor_temperature: float = field(
         default=0.1, metadata={"help": "its temperature", "formerly": ("direct_temperature",)}
     )
-    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a candidate is right"})
+    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a candidate counts as right"})
     absent_weight: float = field(default=2.0, metadata={"help": "weight of absent objects in the visibility loss"})
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
     image_mb: int = field(
@@ -72,8 +71,12 @@ class EndToEndConfig:
 
 
 @dataclass(frozen=True)
-class EndToEndRecipe:
-    """The keys of a recipe beside ``method`` and ``training``."""
+class MapsRecipe:
+    """The keys of a recipe beside ``method`` and ``training``.
+
+    Raises:
+        ConfigError: no network to train, or a setting of the loss that would change nothing.
+    """
 
     data: DataConfig
     model: TinyMatchConfig
@@ -85,26 +88,26 @@ class EndToEndRecipe:
     def __post_init__(self) -> None:
         if self.model.network is None:
             raise ConfigError("model.network is not given: there is nothing to train end to end")
-        # Its candidates are always graded, its own loss has the other takes, and absent objects have their weight.
-        idle = [n for n, d in (("graded", False), ("batch_negatives", False), ("visibility_balance", True))
-                if getattr(self.loss, n) != d]  # fmt: skip
-        if idle:
+        # Candidates are always graded, the descriptor loss has the other takes, absent objects have their weight.
+        unused = [n for n, d in (("graded", False), ("batch_negatives", False), ("visibility_balance", True))
+                  if getattr(self.loss, n) != d]  # fmt: skip
+        if unused:
             raise ConfigError(
-                f"loss.{' and loss.'.join(idle)} changes nothing in end-to-end training", fix="Leave it out."
+                f"loss.{' and loss.'.join(unused)} changes nothing in end-to-end training", fix="Leave it out."
             )
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame of a take with the cameras that show something in it."""
+    """A frame of a take, and the cameras that show an object in it."""
 
     take: str
     frame: int
     cameras: tuple[str, ...]
 
 
-class EndToEndTask(BackboneTask):
-    """Trains backbone and head together.
+class MapsTask(BackboneTask):
+    """Trains network and head of a ``tiny-match`` together.
 
     Args:
         config: the recipe's keys.
@@ -114,11 +117,11 @@ class EndToEndTask(BackboneTask):
         ConfigError: settings that do not go together.
     """
 
-    config_class: ClassVar[type] = EndToEndRecipe
-    config: EndToEndRecipe
+    config_class: ClassVar[type] = MapsRecipe
+    config: MapsRecipe
     free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "end_to_end.image_mb")
 
-    def __init__(self, config: EndToEndRecipe) -> None:
+    def __init__(self, config: MapsRecipe) -> None:
         data = config.data
         self.train_data = open_datasets(data.roots, data.split)
         self.moments = list(moments(self.train_data, data.frame_step))
@@ -137,25 +140,27 @@ class EndToEndTask(BackboneTask):
     # ------------------------------------------------------------------------------------------- training
 
     def build_model(self) -> nn.Module:
-        """See :class:`counterview.training.task.Task`, as for all below."""
+        """A model, with the weights of ``init`` if given."""
         model = TinyMatch(self.config.model)
         if self.config.end_to_end.init is not None:
             start_from(model, self.config.end_to_end.init)
         return model.train()
 
     def train_length(self, epoch: int) -> int:
+        """Number of moments, times the passes of an epoch."""
         return len(self.moments) * self.config.end_to_end.passes
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> tuple[int, list[Crop]]:
+        """Number of a take, and crops of one of its moments in several cameras."""
         moment = self.moments[index % len(self.moments)]
         take = self.train_data.take(moment.take)
         cameras = draw_cameras(take, moment.cameras, self.config.end_to_end.views, rng)
         mirrored = bool(rng.random() < self.config.crops.flip)
-        seen = [self._view(take, camera, moment.frame) for camera in cameras]
-        common = [name for name in seen[0][1] if any(name in view[1] for view in seen[1:])]
+        views = [self._view(take, camera, moment.frame) for camera in cameras]
+        common = [name for name in views[0][1] if any(name in view[1] for view in views[1:])]
         anchor = common[int(rng.integers(len(common)))] if common else None
         crops = []
-        for image, masks, absent, proposals in seen:
+        for image, masks, absent, proposals in views:
             dense = {name: mask.to_array() for name, mask in masks.items()}
             chosen: list[BoolArray] = []
             if proposals:
@@ -165,22 +170,24 @@ class EndToEndTask(BackboneTask):
         return self._groups[moment.take], crops
 
     def _view(self, take: Take, camera: str, frame: int) -> tuple[Any, ...]:
-        """Image, masks, names of absent objects, proposals."""
+        """Image ``(H, W, 3)``, masks by name, names of absent objects, proposals."""
         key = (take.uid, camera, frame)
-        if key in self._kept:
-            return cast(tuple[Any, ...], self._kept[key])
+        if key in self._memory:
+            return cast(tuple[Any, ...], self._memory[key])
         image = take.frame(camera, frame)
         masks, absent = objects_in(take, camera, frame, image)
         proposals = self.proposer(image, str(frame)).masks if self.config.end_to_end.proposals else ()
-        value = (image, masks, frozenset(absent), proposals)
-        size = image.nbytes + 4000 * (len(masks) + len(proposals))
-        self._keep(key, value, size, self.config.end_to_end.image_mb)
-        return value
+        view = (image, masks, frozenset(absent), proposals)
+        nbytes = image.nbytes + 4000 * (len(masks) + len(proposals))
+        self._remember(key, view, nbytes, self.config.end_to_end.image_mb)
+        return view
 
     def collate(self, samples: Sequence[tuple[int, list[Crop]]]) -> dict[str, Any]:
+        """See :func:`~counterview.tiny.training.crop_batches.collate_crops`."""
         return collate_crops(samples)
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Graded InfoNCE, the descriptor loss, and the cross-entropy of visibility."""
         model = cast(TinyMatch, model)
         maps = model.network(batch["pixels"].float() / 255)
         with torch.autocast(batch["pixels"].device.type, enabled=False):
@@ -189,78 +196,86 @@ class EndToEndTask(BackboneTask):
     def _head_loss(self, model: TinyMatch, maps: TinyMaps, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         config, loss = self.config.end_to_end, self.config.loss
         maps = TinyMaps(maps.colours.float(), maps.fine.float(), maps.map.float())
-        points = [part.cpu().numpy() for part in batch["points"]]
-        table = describe_crops(model.network, maps, points, model.config.omama.descriptor.context_px)
-        query_of, target_of = batch["pairs"].unbind(1)
-        rows = batch["query"][..., None].expand(-1, -1, table.shape[-1])
-        out = model(
-            table[query_of].gather(1, rows),
-            table[target_of],
-            maps.map[query_of],
-            maps.map[target_of],
-            batch["candidates"][target_of],
+        masks = [crop_masks.cpu().numpy() for crop_masks in batch["masks"]]
+        descriptors = describe_crops(model.network, maps, masks, model.config.omama.descriptor.context_px)
+        query_crop, target_crop = batch["pairs"].unbind(1)
+        rows = batch["query"][..., None].expand(-1, -1, descriptors.shape[-1])
+        output = model(
+            descriptors[query_crop].gather(1, rows),
+            descriptors[target_crop],
+            maps.map[query_crop],
+            maps.map[target_crop],
+            batch["candidates"][target_crop],
             keep_queries=True,
         )
-        number, queries, candidates = out.similarity.shape
-        own = out.similarity.reshape(number * queries, candidates)
-        counts = batch["candidates"][target_of][:, None].expand(-1, queries, -1).reshape(own.shape)
-        overlap = batch["overlap"].reshape(own.shape) ** config.credit_power
-        weight = batch["weight"].flatten()
-        seen = batch["visible"].flatten() & (weight > 0)
+        pairs, queries, candidates = output.similarity.shape
+        similarity = output.similarity.reshape(pairs * queries, candidates)
+        counts = batch["candidates"][target_crop][:, None].expand(-1, queries, -1).reshape(similarity.shape)
+        overlap = batch["overlap"].reshape(similarity.shape) ** config.credit_power
+        weight, mean_weight = batch["weight"].flatten(), batch["mean_weight"].flatten()
+        visible = batch["visible"].flatten() & (weight > 0)
         positive = batch["positive"].flatten()
-        each = info_nce(
-            own, positive, visible=seen, candidate_mask=counts, overlap=overlap, temperature=loss.temperature
+        matching = info_nce(
+            similarity, positive, visible=visible, candidate_mask=counts, overlap=overlap, temperature=loss.temperature
         )
-        share = batch["share"].flatten()  # a sample counts as one, however many objects it has
-        matching = (each * share).sum()
+        matching = (matching * mean_weight).sum()
         descriptor = matching.new_zeros(())
         if config.descriptor_loss > 0:
-            descriptor = (self._descriptor_loss(table, batch) * share).sum()
-        right = ((own.argmax(1) == positive) & seen).float().sum() / seen.float().sum().clamp(min=1)
-        absent = torch.where(batch["visible"].flatten(), 1.0, config.absent_weight)
-        visibility = (
-            visibility_loss(out.visibility_logit.flatten(), batch["visible"].flatten(), absent * weight) * share
-        ).sum()
+            descriptor = (self._descriptor_loss(descriptors, batch) * mean_weight).sum()
+        right = ((similarity.argmax(1) == positive) & visible).float().sum() / visible.float().sum().clamp(min=1)
+        class_weight = torch.where(batch["visible"].flatten(), 1.0, config.absent_weight)
+        visibility = visibility_loss(
+            output.visibility_logit.flatten(), batch["visible"].flatten(), class_weight * weight
+        )
+        visibility = (visibility * mean_weight).sum()
         parts = {"matching": matching, "descriptor": descriptor, "visibility": visibility, "right": right}
         total = matching + config.descriptor_loss * descriptor + loss.visibility * visibility
         return total, {name: value.detach() for name, value in parts.items()}
 
-    def _descriptor_loss(self, table: Tensor, batch: Any) -> Tensor:
+    def _descriptor_loss(self, descriptors: Tensor, batch: Any) -> Tensor:
         """InfoNCE on the cosines of object descriptors alone, with the candidates of the batch's other takes.
 
-        It teaches the backbone what tells objects apart. The head is kept out of it: from context and attention it
-        would learn to tell takes apart, and nothing about the objects of one image.
+        It trains the network to distinguish objects. The head has no part in it: from context and attention it would
+        learn to distinguish takes, and nothing about the objects of one image.
+
+        Args:
+            descriptors: ``(crops, N, D + C)`` of all candidates.
+            batch: of :func:`~counterview.tiny.training.crop_batches.collate_crops`.
+
+        Returns:
+            ``(P * Q,)``.
         """
-        query_of, target_of = batch["pairs"].unbind(1)
-        objects = nn.functional.normalize(table[..., : self.config.model.omama.object_width], dim=-1)
+        query_crop, target_crop = batch["pairs"].unbind(1)
+        objects = nn.functional.normalize(descriptors[..., : self.config.model.omama.object_width], dim=-1)
         rows = batch["query"][..., None].expand(-1, -1, objects.shape[-1])
-        queries = objects[query_of].gather(1, rows)
-        number, most = batch["query"].shape
-        candidates = objects.shape[1]
+        queries = objects[query_crop].gather(1, rows)
+        pair_count, query_count = batch["query"].shape
         similarity = torch.einsum("pqd,cnd->pqcn", queries, objects)
         crops = torch.arange(len(objects), device=objects.device)
-        own = (crops[None] == target_of[:, None])[:, None, :, None]
-        foreign = (batch["crop_group"][None] != batch["group"][:, None])[:, None, :, None]
+        is_target_crop = (crops[None] == target_crop[:, None])[:, None, :, None]
+        is_other_take = (batch["crop_group"][None] != batch["group"][:, None])[:, None, :, None]
         # A mask that covers part of the object is neither right nor wrong here.
-        clear = batch["overlap"] < 0.3
-        clear.scatter_(2, batch["positive"][..., None], True)
-        counts = batch["candidates"][None, None] & (foreign | (own & clear[:, :, None]))
-        positive = target_of[:, None] * candidates + batch["positive"]
+        is_clear = batch["overlap"] < 0.3
+        is_clear.scatter_(2, batch["positive"][..., None], True)
+        counts = batch["candidates"][None, None] & (is_other_take | (is_target_crop & is_clear[:, :, None]))
+        positive = target_crop[:, None] * objects.shape[1] + batch["positive"]
         return info_nce(
-            similarity.reshape(number * most, -1),
+            similarity.reshape(pair_count * query_count, -1),
             positive.flatten(),
             visible=batch["visible"].flatten() & (batch["weight"].flatten() > 0),
-            candidate_mask=counts.expand(number, most, -1, -1).reshape(number * most, -1),
+            candidate_mask=counts.expand(pair_count, query_count, -1, -1).reshape(pair_count * query_count, -1),
             temperature=self.config.end_to_end.descriptor_temperature,
         )
 
     def finish(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Calibrates visibility; see :func:`counterview.omama.training.task.calibrate`."""
         model = cast(TinyMatch, model)
         return calibrate(self._validate_with(model, device), model, self.config.loss)
 
     # -------------------------------------------------------------------------------------------- identity
 
     def fingerprint(self) -> dict[str, Any]:
+        """Settings of the proposals, and hashes of moments and validation pairs."""
         result: dict[str, Any] = {f"proposals.{k}": v for k, v in self.proposer.settings().items()}
         moments_text = "\n".join(f"{m.take}\0{m.frame}\0{','.join(m.cameras)}" for m in self.moments)
         return result | {
@@ -271,14 +286,20 @@ class EndToEndTask(BackboneTask):
 
 
 def moments(dataset: Dataset, step: int = 1) -> Iterator[Moment]:
-    """All frames in which some object is seen by two cameras, every ``step``-th of a take."""
+    """All moments in which two cameras show the same object.
+
+    Args:
+        dataset: the takes.
+        step: only every ``step``-th frame of each take is used.
+    """
     for take in dataset:
         for frame in take.frames[::step]:
-            seen: dict[str, int] = {}
+            # For each camera, the number of cameras that show one of its objects, at most.
+            camera_counts: dict[str, int] = {}
             for name in take.objects:
-                cameras = [c for c, frames in take.raw_masks[name].items() if frame in frames]
-                for camera in cameras:
-                    seen[camera] = max(seen.get(camera, 0), len(cameras))
-            cameras_here = tuple(c for c in take.cameras if c in seen and take.has_frame(c, frame))
-            if len(cameras_here) >= 2 and max(seen.values()) >= 2:
-                yield Moment(take.uid, frame, cameras_here)
+                showing = [c for c, frames in take.raw_masks[name].items() if frame in frames]
+                for camera in showing:
+                    camera_counts[camera] = max(camera_counts.get(camera, 0), len(showing))
+            cameras = tuple(c for c in take.cameras if c in camera_counts and take.has_frame(c, frame))
+            if len(cameras) >= 2 and max(camera_counts.values()) >= 2:
+                yield Moment(take.uid, frame, cameras)

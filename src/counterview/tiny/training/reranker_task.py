@@ -1,7 +1,7 @@
-"""Training of the geometric re-ranker (:mod:`counterview.tiny.reranker`) on a model that stays as it is. Ours.
+"""Training of the geometric re-ranker (:mod:`counterview.tiny.reranker`) beside a frozen ``tiny-match``. Ours.
 
-A sample is one pair of images with every object that is sought there. Similarities of all masks of both images, and
-homographies from several subsets of the proposals, are computed once and kept on disk.
+A sample is one pair of images with all its query objects. Similarities of all masks of both images, and homographies
+from several subsets of the proposals, are computed once and kept on disk.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from counterview.geometry.boxes import ScoredBoxes
 from counterview.geometry.homography import Homography, view_homographies
 from counterview.geometry.relations import PairFeature, PairFeatureConfig, QueryFeature, pair_features
 from counterview.nn.checkpoint import weights_fingerprint
-from counterview.omama.training.image_store import ImageRecord, ImageStore, Objects
+from counterview.omama.training.image_store import ImageObjects, ImageRecord, ImageStore
 from counterview.omama.training.task import start_from
 from counterview.omama.training.validation import by_image_pair
 from counterview.tiny.config import TinyMatchConfig
 from counterview.tiny.model import TinyMatch
 from counterview.tiny.reranker import RerankerConfig
-from counterview.tiny.training.head import TinyMatchHeadRecipe, TinyMatchHeadTask
+from counterview.tiny.training.head_task import TinyMatchHeadRecipe, TinyMatchHeadTask
 
-_LAYOUT = 3  # raised when the kept arrays change their meaning
+_LAYOUT = 3  # raised when the stored arrays change their meaning
 
 
 @dataclass(frozen=True)
 class RerankerTraining:
-    """What is particular to training the re-ranker.
+    """Settings of training the re-ranker.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
@@ -47,23 +47,23 @@ class RerankerTraining:
     min_rival_fraction: float = field(
         default=0.6,
         metadata={
-            "help": "fraction of the query image's proposals that are rivals, from here to 1",
+            "help": "fraction of the query image's proposals that are rivals: drawn from here to 1",
             "formerly": ("least_share",),
         },
     )
     true_candidates: float = field(
-        default=0.3, metadata={"help": "how often the candidates are the true masks, not the proposals"}
+        default=0.3, metadata={"help": "probability that the candidates are the true masks, not the proposals"}
     )
-    swap: float = field(default=0.5, metadata={"help": "how often a proposal of the object is the query"})
-    swap_iou: float = field(default=0.6, metadata={"help": "IoU with the object from which a proposal is of it"})
+    swap: float = field(default=0.5, metadata={"help": "probability that a proposal of the object is the query"})
+    swap_iou: float = field(default=0.6, metadata={"help": "IoU with the object from which a proposal shows it"})
     min_candidate_fraction: float = field(
         default=0.4,
-        metadata={"help": "fraction of the candidates that is kept, from here to 1", "formerly": ("least_kept",)},
+        metadata={"help": "fraction of the candidates that is kept: drawn from here to 1", "formerly": ("least_kept",)},
     )
-    noise: float = field(default=0.02, metadata={"help": "standard deviation of what is added to similarities"})
+    noise: float = field(default=0.02, metadata={"help": "standard deviation of the noise on similarities"})
     score_noise: float = field(
         default=0.0,
-        metadata={"help": "the same for the proposer's scores, the best of which is 1: other images have other ones"},
+        metadata={"help": "standard deviation of the noise on the proposer's scores, the best of which is 1"},
     )
     learnable_iou: float = field(default=0.2, metadata={"help": "best candidate's IoU below which a query is skipped"})
 
@@ -79,7 +79,11 @@ class RerankerTraining:
 
 @dataclass(frozen=True)
 class RerankerRecipe(TinyMatchHeadRecipe):
-    """The keys of a recipe beside ``method`` and ``training``."""
+    """The keys of a recipe beside ``method`` and ``training``.
+
+    Raises:
+        ConfigError: no re-ranker to train, or no model to train it beside.
+    """
 
     reranker: RerankerTraining = field(default_factory=RerankerTraining)
 
@@ -93,16 +97,16 @@ class RerankerRecipe(TinyMatchHeadRecipe):
 
 @dataclass(frozen=True, eq=False)
 class ImagePair:
-    """A pair of images and the objects that are sought in it. K and K' objects, M and N proposals.
+    """A pair of images and its query objects: K and K' objects, M and N proposals.
 
     Attributes:
         similarity: ``(K + M, K' + N)`` float16 cosines, objects first.
-        homographies: of :func:`counterview.geometry.view_homographies`.
+        homographies: from :func:`counterview.geometry.view_homographies`.
         query: boxes of the query image's objects and proposals.
         target: boxes of the target image's objects and proposals.
         overlap: ``(K, M)`` and ``(K', N)`` IoU of the objects with the proposals of their image.
-        query_rows: ``(Q,)`` the objects that are sought, by their rows in the query image.
-        target_rows: ``(Q,)`` their rows in the target image; -1 where they are not visible.
+        query_rows: ``(Q,)`` rows of the query objects among the objects of the query image.
+        target_rows: ``(Q,)`` their rows among those of the target image; -1 where they are not visible.
     """
 
     similarity: NDArray[np.float16]
@@ -116,14 +120,14 @@ class ImagePair:
 
 @dataclass(frozen=True, eq=False)
 class RerankerExample:
-    """Features of an image pair, and the right answers.
+    """Features of an image pair, and the truth.
 
     Attributes:
-        pair_features: ``(Q, N, 14)`` of :func:`counterview.geometry.pair_features`.
+        pair_features: ``(Q, N, 14)`` from :func:`counterview.geometry.pair_features`.
         query_features: ``(Q, 6)`` likewise.
         overlap: ``(Q, N)`` IoU of each candidate with the true mask.
         visible: ``(Q,)`` bool.
-        trains_visibility: false where the candidates are the true masks, which give away who is visible.
+        trains_visibility: false where the candidates are the true masks, from which visibility would be read off.
     """
 
     pair_features: NDArray[np.float32]
@@ -142,13 +146,13 @@ class RerankerTask(TinyMatchHeadTask):
         super().__init__(config, store=store, progress=progress)
         pairs = [pair for _, pair in self.train_pairs]
         groups = [[pairs[n] for n in numbers] for numbers in by_image_pair(pairs)]
-        # Without the re-ranker, whose weights are random here and would make another cache each time.
+        # Without the re-ranker: its weights are random here, and the name of the cache depends on all weights.
         model = self._model(replace(config.model, reranker=None)).eval()
         reranker = self.reranker_config
         settings = {
             "layout": _LAYOUT,
             "model": weights_fingerprint(model),
-            "pictures": self.store.half.folder.name,
+            "pictures": self.store.descriptor_store.folder.name,
             "proposals": reranker.proposals,
             "homographies": reranker.homographies,
             "homography": to_dict(reranker.homography),
@@ -165,12 +169,21 @@ class RerankerTask(TinyMatchHeadTask):
         return cast(RerankerConfig, self.config.model.reranker)
 
     def _model(self, config: TinyMatchConfig) -> TinyMatch:
+        """A model with the weights of ``init``."""
         model = TinyMatch(config)
         start_from(model, str(self.config.init), rounded=config.network is not None, optional="reranker.")
         return model
 
     def _image_pair(self, model: TinyMatch, pairs: Sequence[FramePair]) -> ImagePair | None:
-        """``None`` where nothing can be learned."""
+        """Objects, proposals, similarities and homographies of one pair of images.
+
+        Args:
+            model: computes the similarities.
+            pairs: of one time and one pair of cameras.
+
+        Returns:
+            ``None`` where the target image has no proposals, or no query object has usable masks.
+        """
         first, take = pairs[0], self.train_data.take(pairs[0].take)
         cameras = (first.query_camera, first.target_camera)
         records = [self.store.record(take, camera, first.frame) for camera in cameras]
@@ -179,7 +192,7 @@ class RerankerTask(TinyMatchHeadTask):
             return None
         query_rows, target_rows = [], []
         for pair in pairs:
-            query_row, target_row = (part.usable(pair.object) for part in objects)
+            query_row, target_row = (annotated.usable_row(pair.object) for annotated in objects)
             if query_row is not None and (target_row is not None or not pair.target_visible):
                 query_rows.append(query_row)
                 target_rows.append(target_row if pair.target_visible and target_row is not None else -1)
@@ -197,7 +210,7 @@ class RerankerTask(TinyMatchHeadTask):
         key = " ".join(
             part
             for camera in cameras
-            for part in self.store.objects_name(self.store.key(take, camera, first.frame), take, camera, first.frame)[0]
+            for part in self.store.objects_key(self.store.key(take, camera, first.frame), take, camera, first.frame)[0]
         )
         similarity = self._similarities.get_or_make(key, lambda: _similarity(model, records, objects))
         rows = self._homographies.get_or_make(key, lambda: self._homography_rows(similarity, objects, boxes))
@@ -217,15 +230,15 @@ class RerankerTask(TinyMatchHeadTask):
     def _homography_rows(
         self,
         similarity: NDArray[np.floating],
-        objects: Sequence[Objects],
+        objects: Sequence[ImageObjects],
         boxes: Sequence[tuple[ScoredBoxes, ScoredBoxes]],
     ) -> NDArray[np.float32]:
-        """``(homographies, 11)``: matrix, inlier weight (0 where none was found) and inlier fraction."""
+        """``(homographies, 11)``: matrix, inlier weight (0 where no homography was found) and inlier fraction."""
         config = self.reranker_config
         query_best, target_best = (proposals.best(config.proposals) for _, proposals in boxes)
-        between = np.asarray(similarity[len(objects[0].names) :, len(objects[1].names) :], dtype=np.float64)
+        of_proposals = np.asarray(similarity[len(objects[0].names) :, len(objects[1].names) :], dtype=np.float64)
         homographies = view_homographies(
-            between[np.ix_(query_best, target_best)],
+            of_proposals[np.ix_(query_best, target_best)],
             boxes[0][1].at(query_best),
             boxes[1][1].at(target_best),
             config.homographies,
@@ -239,7 +252,7 @@ class RerankerTask(TinyMatchHeadTask):
         return rows
 
     def build_model(self) -> nn.Module:
-        """See :class:`counterview.training.task.Task`, as for all below."""
+        """A model with the weights of ``init``, frozen but for its re-ranker."""
         model = self._model(self.config.model).requires_grad_(False)
         model.reranker.requires_grad_(True)
         return model
@@ -249,7 +262,7 @@ class RerankerTask(TinyMatchHeadTask):
         return len(self.image_pairs)
 
     def sample(self, epoch: int, index: int, rng: np.random.Generator) -> Any:
-        """One image pair."""
+        """Features of one image pair; see :func:`make_reranker_example`."""
         config = self.reranker_config
         return make_reranker_example(
             self.image_pairs[index], self.config.reranker, config.proposals, rng, config.features
@@ -289,14 +302,14 @@ def make_reranker_example(
     rng: np.random.Generator,
     features: PairFeatureConfig | None = None,
 ) -> RerankerExample:
-    """Features of an image pair under random changes; all chance comes from ``rng``.
+    """Features of an image pair under random changes.
 
     Args:
         pair: the images.
         config: the changes.
-        proposal_count: best proposals of the query image that are rivals.
-        rng: a generator.
-        features: constants of the pair features.
+        proposal_count: best proposals of the query image from which the rivals are drawn.
+        rng: the only source of randomness.
+        features: constants of the pair features; the defaults if not given.
     """
     objects, proposals = pair.query
     rows = pair.query_rows.copy()
@@ -311,11 +324,11 @@ def make_reranker_example(
         columns, candidates = np.arange(len(pair.target[0])), pair.target[0]
         overlap = (columns[None] == pair.target_rows[:, None]).astype(np.float32)
     else:
-        every = pair.target[1]
-        kept = np.flatnonzero(rng.random(len(every)) < rng.uniform(config.min_candidate_fraction, 1))
+        boxes = pair.target[1]
+        kept = np.flatnonzero(rng.random(len(boxes)) < rng.uniform(config.min_candidate_fraction, 1))
         kept = kept if len(kept) else np.arange(1)
-        scores = every.scores[kept] + rng.normal(0, config.score_noise, len(kept))
-        candidates = ScoredBoxes(every.xywh[kept], every.size_hw, scores)
+        scores = boxes.scores[kept] + rng.normal(0, config.score_noise, len(kept))
+        candidates = ScoredBoxes(boxes.xywh[kept], boxes.size_hw, scores)
         columns = len(pair.target[0]) + kept
         overlap = np.zeros((len(rows), len(kept)), np.float32)
         overlap[visible] = pair.overlap[1][pair.target_rows[visible]][:, kept]
@@ -333,18 +346,19 @@ def make_reranker_example(
 
 
 def mirror(pairs: NDArray[np.float32]) -> None:
-    """Turn pair features ``(Q, N, 14)`` in place into those of both images mirrored left to right.
+    """Change pair features ``(Q, N, 14)`` in place to those of both images mirrored left to right.
 
-    Nothing but the horizontal offset changes its sign.
+    Only the horizontal offset changes its sign.
     """
     pairs[..., PairFeature.OFFSET_X] *= -1
 
 
 def collate_reranker_examples(examples: Sequence[RerankerExample]) -> dict[str, Tensor]:
-    """One batch, padded to the largest Q and N.
+    """A batch of examples, padded to the largest Q and N.
 
-    ``pair_features (B, Q, N, 14)``, ``query_features (B, Q, 6)``, ``overlap (B, Q, N)``, ``candidate_mask (B, N)``,
-    ``is_query`` and ``visible (B, Q)``, ``trains_visibility (B,)``.
+    Returns:
+        ``pair_features (B, Q, N, 14)``, ``query_features (B, Q, 6)``, ``overlap (B, Q, N)``, ``candidate_mask (B, N)``,
+        ``is_query`` and ``visible (B, Q)``, ``trains_visibility (B,)``.
     """
     queries, candidates = (max(e.pair_features.shape[axis] for e in examples) for axis in (0, 1))
     shape = (len(examples), queries)
@@ -369,9 +383,11 @@ def collate_reranker_examples(examples: Sequence[RerankerExample]) -> dict[str, 
 
 
 @torch.inference_mode()
-def _similarity(model: TinyMatch, records: Sequence[ImageRecord], objects: Sequence[Objects]) -> NDArray[np.float32]:
+def _similarity(
+    model: TinyMatch, records: Sequence[ImageRecord], objects: Sequence[ImageObjects]
+) -> NDArray[np.float32]:
     """``(K + M, K' + N)`` cosines of all masks of both images, objects first."""
-    described = [np.concatenate([o.descriptors, p.descriptors]) for o, p in zip(objects, records, strict=True)]
-    arrays = (described[0], described[1], records[0].map, records[1].map)
+    descriptors = [np.concatenate([o.descriptors, p.descriptors]) for o, p in zip(objects, records, strict=True)]
+    arrays = (descriptors[0], descriptors[1], records[0].map, records[1].map)
     output = model(*(torch.from_numpy(a)[None].float() for a in arrays), keep_queries=True)
     return np.asarray(output.similarity[0].numpy())

@@ -1,4 +1,4 @@
-"""What a training recipe of object crops says beside ``method`` and ``training``."""
+"""The keys of a training recipe of object crops beside ``method`` and ``training``."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from counterview.tiny.config import TinyMatchConfig
 
 @dataclass(frozen=True)
 class ObjectCropTraining:
-    """What is particular to training object crops.
+    """Settings of training object crops.
 
     Raises:
         ConfigError: a value out of range; all problems at once.
     """
 
     init: str | None = field(
-        default=None, metadata={"help": "folder of a model whose backbone training begins with; its maps stay"}
+        default=None, metadata={"help": "folder of a model whose network training begins with; its maps stay frozen"}
     )
-    passes: int = field(default=1, metadata={"help": "how often an epoch goes through all takes"})
+    passes: int = field(default=1, metadata={"help": "passes of an epoch through all takes"})
     views: int = field(default=3, metadata={"help": "cameras of a moment, one of them ego; 2 or more"})
     other_views: int = field(default=1, metadata={"help": "views of other moments of the take"})
-    proposals: int = field(default=0, metadata={"help": "proposals of each view that stand beside its objects"})
-    kept_proposals: int = field(default=40, metadata={"help": "proposals of a view of which these are drawn"})
+    proposals: int = field(default=0, metadata={"help": "proposals of each view beside its objects"})
+    kept_proposals: int = field(
+        default=40, metadata={"help": "proposals of a view that are kept, and from which these are drawn"}
+    )
     look_alikes: int = field(
         default=0,
-        metadata={"help": "of the kept ones, so many that init finds most like an object of the view, and are not it"},
+        metadata={"help": "of the kept ones, those that init finds most similar to an object that they do not show"},
     )
     temperature: float = field(default=0.07, metadata={"help": "divides the cosines"})
-    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal is right"})
+    credit_power: float = field(default=2.0, metadata={"help": "power of the IoU by which a proposal counts as right"})
     cross_take_weight: float = field(
         default=0.5,
         metadata={"help": "weight of the same loss with the batch's other takes", "formerly": ("foreign",)},
     )
     absent: float = field(default=0.5, metadata={"help": "weight of objects that the view does not show"})
     absent_similarity: float = field(
-        default=0.5, metadata={"help": "cosine of the answer 'not there', with which every candidate competes"}
+        default=0.5, metadata={"help": "cosine of the choice 'not visible', with which every candidate competes"}
     )
-    degrees: float = field(default=20.0, metadata={"help": "largest turn of an object crop either way"})
+    degrees: float = field(default=20.0, metadata={"help": "largest rotation of an object crop either way"})
     zoom: float = field(default=0.18, metadata={"help": "largest change of its scale, as a logarithm"})
-    shift: float = field(default=0.06, metadata={"help": "largest shift, as a share of its side"})
-    flip: float = field(default=0.5, metadata={"help": "share of samples that are mirrored, all views together"})
+    shift: float = field(default=0.06, metadata={"help": "largest shift, as a fraction of its side"})
+    flip: float = field(default=0.5, metadata={"help": "fraction of samples that are mirrored, all views together"})
     downscale_prob: float = field(
         default=0.25,
         metadata={"help": "fraction of object crops shown as if from farther away", "formerly": ("coarse",)},
@@ -62,7 +64,7 @@ class ObjectCropTraining:
         if self.look_alikes > self.kept_proposals:
             problems.append(f"look_alikes is {self.look_alikes}, above kept_proposals = {self.kept_proposals}")
         if self.look_alikes and self.init is None:
-            problems.append("look_alikes is above 0 without init, which finds them")
+            problems.append("look_alikes is above 0 without init, whose network finds them")
         problems += [
             *out_of_range(self, "temperature", above=0),
             *out_of_range(
@@ -86,7 +88,11 @@ class ObjectCropTraining:
 
 @dataclass(frozen=True)
 class ObjectCropRecipe:
-    """The keys of a recipe beside ``method`` and ``training``."""
+    """The keys of a recipe beside ``method`` and ``training``.
+
+    Raises:
+        ConfigError: a model without object crops, or with a head.
+    """
 
     data: DataConfig
     model: TinyMatchConfig

@@ -1,6 +1,6 @@
 """Training of the head of ``tiny-match`` on frozen features, as a task of the training engine. Ours.
 
-The training is O-MaMa's (:class:`counterview.omama.training.task.OMaMaTask`); the model around the head is not.
+Samples, loss and validation are O-MaMa's (:class:`counterview.omama.training.task.OMaMaTask`); the model is ours.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class TinyMatchHeadRecipe:
     loss: LossConfig = field(default_factory=LossConfig)
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
     init_head: bool = field(
-        default=True, metadata={"help": "false: its network alone, which stays as it is; the head begins at random"}
+        default=True, metadata={"help": "false: only its network, which stays frozen; the head begins at random"}
     )
 
     def __post_init__(self) -> None:
         if self.model.network is not None and self.init is None:
             raise ConfigError(
-                "model.network is given, and its weights are not",
-                fix="Set init to the folder of a tiny-match model, whose network is taken and kept.",
+                "model.network is given without its weights",
+                fix="Set init to the folder of a tiny-match model; its network is used and stays frozen.",
             )
 
 
 class TinyMatchHeadTask(OMaMaTask):
-    """Trains the head of a ``tiny-match``; its network stays as ``init`` has it.
+    """Trains the head of a ``tiny-match`` beside the frozen network of ``init``.
 
     See :class:`counterview.omama.training.task.OMaMaTask`.
     """
@@ -62,7 +62,7 @@ class TinyMatchHeadTask(OMaMaTask):
         return TinyMatch(self.config.model)
 
     def initial_backbone(self) -> Backbone | None:
-        """The network of ``init``, where the model has one of its own."""
+        """The network of ``init``, if the model has one."""
         if self.config.model.network is None:
             return None
         model = self.new_model()
@@ -70,7 +70,7 @@ class TinyMatchHeadTask(OMaMaTask):
         return model.eval().own_backbone()
 
     def build_model(self) -> nn.Module:
-        """See :class:`counterview.training.task.Task`."""
+        """A model with the weights of ``init``, its network frozen."""
         model, has_network = self.new_model(), self.config.model.network is not None
         if self.config.init is not None:
             start_from(model, self.config.init, "" if self.config.init_head else "network.", rounded=has_network)

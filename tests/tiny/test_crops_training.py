@@ -6,21 +6,21 @@ import torch
 
 from counterview.config import load_config
 from counterview.errors import ConfigError, InputError
-from counterview.features.object_crops import cut
+from counterview.features.object_crops import crop_objects
 from counterview.features.tiny import TinyConfig
 from counterview.omama import OMaMaConfig
 from counterview.omama.training.image_store import mask_overlaps
 from counterview.tiny import TinyMatch, TinyMatchConfig
 from counterview.tiny.training.backbone_task import objects_in
-from counterview.tiny.training.object_crop_recipe import ObjectCropTraining
-from counterview.tiny.training.object_crops import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, TakeView
+from counterview.tiny.training.crops_recipe import ObjectCropTraining
+from counterview.tiny.training.crops_task import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, TakeView
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
 from tests.omama.tiny_takes import write_takes
 
 TINY = {"widths": [8, 12, 16, 24, 32], "blocks": [0, 1, 1, 0], "channels": 16, "fine": 8, "colours": 8}
-CLOSE = {"object_crops": 24, "crop_widths": [8, 12, 16, 24], "crop_blocks": [0, 1, 1]}
+OBJECT_CROPS = {"object_crops": 24, "crop_widths": [8, 12, 16, 24], "crop_blocks": [0, 1, 1]}
 
 
 def recipe_values(place, object_crops=(), **training):
@@ -41,8 +41,8 @@ def recipe_values(place, object_crops=(), **training):
     return {
         "method": "tiny-match-crops",
         "training": base | training,
-        "data": values["data"] | {"cache": str(root / "cache-close")},
-        "model": {"omama": model, "network": TINY | CLOSE},
+        "data": values["data"] | {"cache": str(root / "cache-crops")},
+        "model": {"omama": model, "network": TINY | OBJECT_CROPS},
         "object_crops": {"proposals": 4, "kept_proposals": 8} | dict(object_crops),
     }
 
@@ -70,9 +70,9 @@ def test_is_a_task_and_samples_are_functions_of_their_seed(task):
     assert not all(a.pixels.shape == b.pixels.shape and np.array_equal(a.pixels, b.pixels)
                    for a, b in zip(one, other, strict=False))  # fmt: skip
     model = task.build_model()
-    learning = {id(p) for p in model.network.object_crops.parameters()}
-    assert {id(p) for p in model.parameters() if p.requires_grad} == learning
-    assert {id(p) for g in task.parameter_groups(model, 1e-3, 0.1) for p in g["params"]} == learning
+    trained = {id(p) for p in model.network.object_crops.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == trained
+    assert {id(p) for g in task.parameter_groups(model, 1e-3, 0.1) for p in g["params"]} == trained
 
 
 def test_a_sample_holds_objects_then_proposals(task):
@@ -88,7 +88,7 @@ def test_a_sample_holds_objects_then_proposals(task):
         assert view.overlap[:count].sum() == count
         assert (view.states[view.objects] == VISIBLE).all()
         assert set(view.states.tolist()) <= {UNKNOWN, ABSENT, VISIBLE}
-    # What is made before any change is made once.
+    # A view before augmentation is read once.
     key = (task.takes[0], views_camera(task), min(task.views[task.takes[0]]))
     assert task._view(*key, True) is task._view(*key, True)
 
@@ -104,7 +104,7 @@ def view_of(objects, states, overlap):
 
 
 def test_the_loss_by_loops(task):
-    """Two takes; the first has an object that the second view does not show, and one of which nobody knows."""
+    """Two takes; the first has an object that its second view does not show, and one that was not annotated there."""
     first = [
         view_of([0, 1, 2], [1, 1, 1], [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0, 0]]),
         view_of([0], [1, 0, -1], [[1, 0, 0], [0.8, 0, 0], [0.1, 0, 0]]),
@@ -113,7 +113,7 @@ def test_the_loss_by_loops(task):
     batch = task.collate([first, second])
     torch.manual_seed(0)
     described = torch.nn.functional.normalize(torch.randn(10, 5), dim=1)
-    total, parts = task._matching(described, batch)
+    loss, parts = task._matching(described, batch)
     config = task.config.object_crops
     rows = [described[0:4], described[4:7], described[7:8], described[8:10]]
     views, takes = [*first, *second], [0, 0, 1, 1]
@@ -124,29 +124,30 @@ def test_the_loss_by_loops(task):
                 continue
             for row, name in enumerate(views[a].objects):
                 query = rows[a][row]
-                own = [float(query @ r) / config.temperature for r in rows[b]]
-                none = config.absent_similarity / config.temperature
-                whole = np.log(np.exp([*own, none]).sum())
-                rest = [
+                logits = [float(query @ r) / config.temperature for r in rows[b]]
+                not_visible = config.absent_similarity / config.temperature
+                total = np.log(np.exp([*logits, not_visible]).sum())
+                other_takes = [
                     float(query @ r) / config.temperature for v in range(4) if takes[v] != takes[a] for r in rows[v]
                 ]
                 if views[b].states[name] == VISIBLE:
-                    gained = np.log(sum(np.exp(s) * views[b].overlap[i, name] ** 2 for i, s in enumerate(own)))
-                    sums["matching"][takes[a]].append(whole - gained)
-                    sums["cross_take"][takes[a]].append(np.log(np.exp([*own, none, *rest]).sum()) - gained)
+                    credited = np.log(sum(np.exp(s) * views[b].overlap[i, name] ** 2 for i, s in enumerate(logits)))
+                    sums["matching"][takes[a]].append(total - credited)
+                    with_others = np.log(np.exp([*logits, not_visible, *other_takes]).sum())
+                    sums["cross_take"][takes[a]].append(with_others - credited)
                 elif views[b].states[name] == ABSENT:
-                    sums["absent"][takes[a]].append(whole - none)
+                    sums["absent"][takes[a]].append(total - not_visible)
     expected = {name: np.mean([np.mean(v) if v else 0.0 for v in values]) for name, values in sums.items()}
     for name, value in expected.items():
         assert float(parts[name]) == pytest.approx(value, rel=1e-4), name
     assert len(sums["absent"][0]) == 1
-    assert float(total) == pytest.approx(
+    assert float(loss) == pytest.approx(
         expected["matching"] + config.cross_take_weight * expected["cross_take"] + config.absent * expected["absent"],
         rel=1e-4,
     )
 
 
-def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
+def test_a_run_learns_and_does_not_change_the_maps(place, tmp_path):
     values = recipe_values(place, {"passes": 12}, max_steps=24)
     recipe = load_recipe(values)
     task = recipe.build_task()
@@ -160,10 +161,10 @@ def test_a_run_learns_and_leaves_the_maps_as_they_were(place, tmp_path):
         before, after = (float(task.loss(m, batch)[1]["matching"]) for m in (fresh, model.train()))
     assert after < before - 0.2
     assert 0 <= result.metrics["top1_true_candidates"] <= 1
-    # The maps of another model are taken over, and stay; its object crops too, where it has some.
+    # The maps of another model are copied and stay; its object crops too, if it has them.
     values = recipe_values(place, {"init": str(result.model_dir)}, max_steps=1)
-    going_on = load_recipe(values).build_task().build_model()
-    for name, value in going_on.state_dict().items():
+    continued = load_recipe(values).build_task().build_model()
+    for name, value in continued.state_dict().items():
         assert torch.equal(value, kept[name]), name
     torch.manual_seed(1)
     TinyMatch(maps_alone()).save_pretrained(tmp_path / "plain")
@@ -186,13 +187,13 @@ def test_further_data_sets_and_proposals_made_by_two_processes(place, tmp_path):
     assert task.fingerprint()["takes"] == 6
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
     images = {(uid, c, f) for uid in task.takes for f in task._moments(uid) for c in task.views[uid][f]}
-    assert 8 <= len(made) <= len(images)  # equal images share an entry
+    assert 8 <= len(made) <= len(images)  # equal images have one entry
     assert len(task.sample(0, 5, np.random.default_rng(0))) >= 2
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "proposals").glob("*/*.json")}
     assert after == made
 
 
-def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
+def test_look_alikes_are_what_init_takes_for_an_object(place, tmp_path):
     torch.manual_seed(3)
     TinyMatch(load_recipe(recipe_values(place)).build_task().config.model).save_pretrained(tmp_path / "init")
     object_crops = {"init": str(tmp_path / "init"), "look_alikes": 5, "kept_proposals": 8}
@@ -202,24 +203,25 @@ def test_look_alikes_are_those_that_init_takes_for_an_object(place, tmp_path):
     camera = task.views[uid][frame][0]
     view = task._view(uid, camera, frame, True)
     image, count = task.train_data.take(uid).frame(camera, frame), len(view.objects)
-    found = task.proposer(image, str(frame)).masks
+    proposals = task.proposer(image, str(frame)).masks
     assert len(view.pixels) == count + 8
     # The same choice, one proposal at a time.
     net = TinyMatch.from_pretrained(tmp_path / "init").eval().network.object_crops
-    shown, _ = objects_in(task.train_data.take(uid), camera, frame, image)
+    visible, _ = objects_in(task.train_data.take(uid), camera, frame, image)
     with torch.autocast("cpu", torch.bfloat16):
-        described = torch.nn.functional.normalize(net.describe(cut(image, [*shown.values(), *found])).float(), dim=1)
-    overlap = mask_overlaps(found, list(shown.values()))
-    most = [
+        described = net.describe(crop_objects(image, [*visible.values(), *proposals])).float()
+    described = torch.nn.functional.normalize(described, dim=1)
+    overlap = mask_overlaps(proposals, list(visible.values()))
+    largest = [
         max(float(described[count + i] @ described[k]) if overlap[i, k] < 0.5 else -1.0 for k in range(count))
-        for i in range(len(found))
+        for i in range(len(proposals))
     ]
     kept = {view.pixels[count + i].tobytes() for i in range(8)}
-    cuts = cut(image, found).pixels
-    best = sorted(range(len(found)), key=lambda i: -most[i])[:5]
-    assert {cuts[i].tobytes() for i in best} <= kept
+    crops = crop_objects(image, proposals).pixels
+    best = sorted(range(len(proposals)), key=lambda i: -largest[i])[:5]
+    assert {crops[i].tobytes() for i in best} <= kept
     assert task._view(uid, camera, frame, True) is view
-    # Maps alone find none.
+    # A network without object crops cannot find them.
     TinyMatch(maps_alone()).save_pretrained(tmp_path / "plain")
     with pytest.raises(ConfigError, match="init has no object crops"):
         load_recipe(recipe_values(place, object_crops | {"init": str(tmp_path / "plain")})).build_task()
