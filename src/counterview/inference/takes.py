@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from counterview.data.dataset import Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.errors import AnnotationError, ImageError, MaskError, ProposalError, VideoError
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.inference.predictor import Encoding, Predictor
 from counterview.inference.proposal_matcher import ProposalMatcher
-from counterview.masks.geometry import fit_longest_side, resize_mask
+from counterview.masks.geometry import fit_longest_side, fit_mask, resize_mask
 from counterview.media.files import safe_join
 from counterview.proposals import load_proposer
 from counterview.proposals.base import Proposals
@@ -226,13 +224,7 @@ def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectM
     mask = take.mask(pair.object, pair.query_camera, pair.frame)
     if mask is None or mask.is_empty:
         raise MaskError("the query mask has no pixel")
-    small = resize_mask(mask, size_hw)
-    if not small.is_empty or mask.centroid_xy is None:
-        return small
-    x, y = mask.centroid_xy
-    dense = np.zeros(size_hw, dtype=np.bool_)
-    dense[int(y * size_hw[0] / mask.size_hw[0]), int(x * size_hw[1] / mask.size_hw[1])] = True
-    return ObjectMask.from_array(dense)
+    return fit_mask(mask, size_hw)
 
 
 def prediction_size(take: Take, camera: str, image_hw: tuple[int, int] | None) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from counterview.errors import ImageError, MaskError, VideoError
 from counterview.lmeec.frame import FrameResult, SessionImage
 from counterview.lmeec.network import LMEECNetwork
 from counterview.lmeec.session import Session
-from counterview.masks.geometry import resize_mask
+from counterview.masks.geometry import fit_mask
 from counterview.types import BoolImage
 
 logger = logging.getLogger(__name__)
@@ -133,9 +133,4 @@ def _query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> BoolIm
     mask = take.mask(pair.object, pair.query_camera, pair.frame)
     if mask is None:
         raise MaskError("the query mask is missing")
-    # Masks have the size of the annotations, images may be smaller.
-    array = (mask if mask.size_hw == tuple(size_hw) else resize_mask(mask, size_hw)).to_array()
-    if not array.any() and mask.centroid_xy is not None:
-        x, y = mask.centroid_xy
-        array[int(y * size_hw[0] / mask.size_hw[0]), int(x * size_hw[1] / mask.size_hw[1])] = True
-    return array
+    return fit_mask(mask, size_hw).to_array()
