@@ -24,7 +24,7 @@ from typing import Any
 
 from counterview.config import nearest
 from counterview.errors import CheckpointError, ConfigError, CounterviewError, InputError
-from counterview.features.object_crops import SIZE as CROP_PX
+from counterview.features.object_crops import INPUT_PX as CROP_PX
 from counterview.inference import bundled
 from counterview.inference.zoo import TRACKERS, method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
@@ -265,7 +265,7 @@ def write_card(path: Path, facts: Mapping[str, Any], config: Mapping[str, Any]) 
     if facts.get("ablation"):
         parts.append(_ablation(facts["ablation"]))
     if facts.get("note"):
-        parts.append(str(facts["note"]))
+        parts.append(f"## Training\n\n{facts['note']}")
     if facts.get("validation"):
         lines = "\n".join(f"| {k} | {v:.4g} |" for k, v in sorted(facts["validation"].items()))
         parts.append(f"## Scores\n\nValidation takes of the recipe, official protocol:\n\n| | |\n|---|---|\n{lines}")
@@ -370,7 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     card = commands.add_parser("card", help="write configuration and card of a bundled model again")
     card.add_argument("name")
     card.add_argument("--scores", type=Path)
-    card.add_argument("--note")
+    for option in ("data", "recipe", "note"):
+        card.add_argument(f"--{option}")
     card.add_argument("--ablation", type=Path)
     checking = commands.add_parser(
         "check", help="verify hashes; with NAME FOLDER, also that the weights are those of that run"
@@ -386,7 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             _print(f"{options.name}: {facts['parameters']:,} weights, {facts['bytes'] / 1e6:.2f} MB")
         elif options.command == "card":
-            _print(f"wrote {renew_card(options.name, options.scores, options.note, options.ablation)}")
+            texts = {key: getattr(options, key) for key in ("data", "recipe", "note")}
+            _print(f"wrote {renew_card(options.name, options.scores, options.ablation, **texts)}")
         else:
             _print(check(options.name, options.folder))
     except CounterviewError as error:
@@ -395,14 +397,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def renew_card(name: str, scores: Path | None = None, note: str | None = None, ablation: Path | None = None) -> Path:
+def renew_card(name: str, scores: Path | None = None, ablation: Path | None = None, **texts: str | None) -> Path:
     """Write ``config.json``, ``README.md`` and ``card.json`` of a bundled model again, in the current format.
 
     Args:
         name: of the model; its weights are unchanged.
         scores: results file of the held-out benchmark; the card keeps its scores without it.
-        note: a paragraph for the card; it keeps its note without it.
         ablation: results file of ``benchmarks.tiny_match_ablation``; the card keeps its ablation without it.
+        texts: ``data``, ``recipe`` or ``note``, as for :func:`add`; the card keeps what is not given.
 
     Returns:
         the path of the card.
@@ -421,8 +423,7 @@ def renew_card(name: str, scores: Path | None = None, note: str | None = None, a
         facts["ablation"] = ablation_tables(ablation)
     if scores is not None:
         facts["held_out"] = held_out_scores(scores, name)
-    if note is not None:
-        facts["note"] = note
+    facts |= {key: text for key, text in texts.items() if text is not None}
     header = current_config(folder)
     write_json(folder / "config.json", header)
     write_json(folder / CARD, facts)

@@ -14,7 +14,7 @@ from counterview.errors import CheckpointError, InputError, WeightsError
 from counterview.media.files import HASHES, REINSTALL, read_json, read_shipped
 
 BUNDLED = {
-    "tiny-match": "Counterview's own matcher: an O-MaMa head on object crops, with a geometric re-ranker",
+    "tiny-match": "an O-MaMa head on object crops, with a geometric re-ranker of our own",
     "tiny-follow": "a small LM-EEC with an appearance prompt",
 }
 """Bundled models: name to a short description. An installation may lack some of them."""

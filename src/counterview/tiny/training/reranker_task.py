@@ -152,7 +152,7 @@ class RerankerTask(TinyMatchHeadTask):
         settings = {
             "layout": _LAYOUT,
             "model": weights_fingerprint(model),
-            "pictures": self.store.descriptor_store.folder.name,
+            "images": self.store.descriptor_store.folder.name,
             "proposals": reranker.proposals,
             "homographies": reranker.homographies,
             "homography": to_dict(reranker.homography),
