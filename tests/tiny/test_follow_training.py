@@ -238,5 +238,14 @@ def test_a_recipe_of_lmeec_that_does_not_stays_one():
     assert loaded.method == "lmeec"
     assert type(loaded.config) is LMEECRecipe
     assert upgrade_recipe({"method": "omama", "data": {"short_epochs": 1}})["method"] == "omama"
-    # Without weights to begin with it was trained from scratch, which is tiny-follow's.
-    assert load_recipe({"method": "lmeec", "data": {"root": "x"}}).method == "tiny-follow"
+
+
+def test_a_recipe_of_lmeec_without_first_weights_was_trained_from_scratch(caplog):
+    """Which is tiny-follow's; it is said, and not so where the weights are given on the command line."""
+    values = {"method": "lmeec", "data": {"root": "x"}}
+    assert load_recipe(values).method == "tiny-follow"
+    assert "method lmeec of an earlier version, read as tiny-follow" in caplog.text
+    caplog.clear()
+    loaded = load_recipe(values, ["init_from=sam2"])
+    assert (loaded.method, loaded.config.init_from) == ("lmeec", "sam2")
+    assert not caplog.records

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from typing import Any, Literal, cast
 from counterview.config import load_config, nearest, out_of_range, read_yaml, to_dict
 from counterview.errors import ConfigError
 from counterview.training.task import Task
+
+logger = logging.getLogger(__name__)
 
 _METHODS: dict[str, str] = {
     "omama": "counterview.omama.training.task:OMaMaTask",
@@ -178,8 +181,17 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     """
     path = None if isinstance(source, Mapping) else source
     values = copy.deepcopy(dict(source) if isinstance(source, Mapping) else read_yaml(source))
+    written = values.get("method")
+    for text in overrides:  # a recipe without first weights may be an earlier version's, unless they are given here
+        key, _, value = text.partition("=")
+        if key == "init_from" and value:
+            values["init_from"] = value
     for place in _UPGRADES:
         values = _imported(place)(values)
+    if values.get("method") != written:
+        logger.warning(
+            "%s: method %s of an earlier version, read as %s", path or "the recipe", written, values["method"]
+        )
     groups: dict[str, list[str]] = {"method": [], "training": [], "": []}
     for text in overrides:
         key = text.partition("=")[0].partition(".")[0]
