@@ -1,6 +1,7 @@
 """``docs/results.md`` from the result files: ``python -m benchmarks.results_page [--check]``.
 
-Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``) and every
+Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``), ``tiny_match_ablation.json``
+(``python -m benchmarks.tiny_match_ablation … --save``) and every
 ``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check`` writes nothing and
 reports whether the page is up to date.
 """
@@ -85,6 +86,34 @@ def held_out(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def tiny_match_ablation(results: dict[str, Any]) -> list[str]:
+    """The section on what each part of tiny-match is worth."""
+    lines = [
+        "## tiny-match without one part",
+        "",
+        "`python -m benchmarks.tiny_match_ablation NAME=FOLDER --save`: synthetic takes as above, official protocol, "
+        "both directions, the same proposals in every row, without training again; in brackets 95 % intervals over takes.",
+        "",
+    ]
+    for name, part in results["sets"].items():
+        measures = (*MEASURES, "iou_lost")
+        lines += [
+            f"### {name} without one part: {part['takes']} takes, {part['frames']} frames each",
+            "",
+            *markdown_table([
+                ["", *(SHORT[m] for m in MEASURES), "IoU lost"],
+                *([row, *(_triple(values[m]) for m in measures)] for row, values in part["rows"].items()),
+            ]),
+            "",
+        ]  # fmt: skip
+    return lines
+
+
+def _triple(values: list[float | None]) -> str:
+    value, low, high = values
+    return span({"value": value, "interval": [low, high]})
+
+
 def span(entry: dict[str, Any] | None, *, sign: bool = False) -> str:
     """A value with its interval."""
     if entry is None or entry["value"] is None:
@@ -126,6 +155,9 @@ def render(folder: Path = RESULTS) -> str:
     file = folder / "held_out.json"
     if file.is_file():
         lines += held_out(read_json(file))
+    file = folder / "tiny_match_ablation.json"
+    if file.is_file():
+        lines += tiny_match_ablation(read_json(file))
     lines += tables(sorted(folder.glob("reproduce-*.json")))
     text = "\n".join(lines)
     while "\n\n\n" in text:

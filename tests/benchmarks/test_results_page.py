@@ -34,6 +34,9 @@ def folder(tmp_path):
     }  # fmt: skip
     held = {"machine": {"cpu": "x", "cores": 2}, "sets": {"hard": part}, "left_out": ["tiny-follow"]}
     (tmp_path / "held_out.json").write_text(json.dumps(held))
+    full = {m: [0.5, 0.4, 0.6] for m in ("iou", "location_error", "contour_accuracy", "balanced_accuracy", "iou_lost")}
+    ablation = {"sets": {"hard": {"takes": 3, "frames": 2, "rows": {"without object crops": full}}}}
+    (tmp_path / "tiny_match_ablation.json").write_text(json.dumps(ablation))
     row = {"row": "omama", "title": "O-MaMa", "direction": "exo2ego", "kind": "ours", "scores": scores(0.625)}
     table = {
         "table": "omama-main", "title": TABLES["omama-main"].title,
@@ -47,7 +50,9 @@ def folder(tmp_path):
 
 def test_the_page_has_the_measured_scores(folder):
     text = results_page.render(folder)
-    for part in ("### hard: 3 takes, 12 frames", "| tiny-match | 0.750 (0.700 to 0.800) | 0.250 | 0.250 |",
+    for part in ("### hard without one part: 3 takes, 2 frames each",
+                 "| without object crops | " + " | ".join(["0.500 (0.400 to 0.600)"] * 5) + " |",
+                 "### hard: 3 takes, 12 frames", "| tiny-match | 0.750 (0.700 to 0.800) | 0.250 | 0.250 |",
                  "* tiny-match over k-NN, Lab histogram, accuracy: +0.210 (+0.100 to +0.300)", "| chance | 0.200 |",
                  "|  | right | background | ROC | ROC, found |", "| tiny-match | 0.750 | 0.250 | 0.625 | 0.875 |",
                  "Left out, because they were not available: tiny-follow.", "| O-MaMa | 0.625 (0.525..0.725) |",
