@@ -1,3 +1,3 @@
-from tests.inference.conftest import own_shipped, shipped_models, with_shipped, without_shipped
+from tests.inference.conftest import bundled_models, own_bundled, with_bundled, without_bundled
 
-__all__ = ["own_shipped", "shipped_models", "with_shipped", "without_shipped"]
+__all__ = ["bundled_models", "own_bundled", "with_bundled", "without_bundled"]

@@ -17,7 +17,7 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-def test_the_demo_with_both_models(with_shipped, tmp_path, capsys, monkeypatch):
+def test_the_demo_with_both_models(with_bundled, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny")
     code, out, err = run(capsys, "--out", tmp_path)
     assert (code, err) == (0, "")
@@ -36,7 +36,7 @@ def test_the_demo_with_both_models(with_shipped, tmp_path, capsys, monkeypatch):
     assert result["settings"]["matcher"]["source"] == "tiny-match"
 
 
-def test_the_demo_follows_with_a_model_of_the_user(without_shipped, tmp_path, capsys):
+def test_the_demo_follows_with_a_model_of_the_user(without_bundled, tmp_path, capsys):
     code, out, err = run(capsys, "--out", tmp_path, "--what", "take", "--model", small_lmeec(tmp_path / "m"))
     assert code == 0
     assert "follow, a rendered take" in out
@@ -50,7 +50,7 @@ def test_the_demo_follows_with_a_model_of_the_user(without_shipped, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_the_demo_without_weights(without_shipped, tmp_path, capsys, monkeypatch):
+def test_the_demo_without_weights(without_bundled, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "knn")
     code, out, err = run(capsys, "--out", tmp_path)
     assert code == 0

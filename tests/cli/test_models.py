@@ -15,7 +15,7 @@ ARGUMENTS = ["match", str(PAIR / "ego.jpg"), str(PAIR / "exo.jpg"), "--mask", st
 
 
 @pytest.mark.parametrize(("model", "name"), [("tiny", "tiny-match"), ("tiny-follow", "lmeec"), (None, "tiny-match")])
-def test_match_with_bundled_models(with_shipped, tmp_path, capsys, monkeypatch, model, name):
+def test_match_with_bundled_models(with_bundled, tmp_path, capsys, monkeypatch, model, name):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
     option = [] if model is None else ["--model", model]
     assert main([*ARGUMENTS, *option, "--out", str(tmp_path), "--json"]) == 0
@@ -24,14 +24,14 @@ def test_match_with_bundled_models(with_shipped, tmp_path, capsys, monkeypatch, 
     assert (tmp_path / "overlay.png").is_file()
 
 
-def test_features_alone_mean_nearest_neighbour(with_shipped, tmp_path, capsys, monkeypatch):
+def test_features_alone_mean_nearest_neighbour(with_bundled, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny-match")
     assert main([*ARGUMENTS, "--features", "classical", "--out", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["matcher"]["name"] == "knn"
 
 
-def test_a_damaged_bundled_file_is_an_error_of_one_line(own_shipped, tmp_path, capsys):
-    path = own_shipped / "tiny-match" / "model.safetensors"
+def test_a_damaged_bundled_file_is_an_error_of_one_line(own_bundled, tmp_path, capsys):
+    path = own_bundled / "tiny-match" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     assert main([*ARGUMENTS, "--model", "tiny", "--out", str(tmp_path)]) == 2
     err = capsys.readouterr().err
@@ -40,19 +40,19 @@ def test_a_damaged_bundled_file_is_an_error_of_one_line(own_shipped, tmp_path, c
     assert "reinstall" in err
 
 
-def test_doctor_reports_which_bundled_models_are_intact(own_shipped, capsys):
-    path = own_shipped / "tiny-follow" / "config.json"
+def test_doctor_reports_which_bundled_models_are_intact(own_bundled, capsys):
+    path = own_bundled / "tiny-follow" / "config.json"
     path.write_text("{}")
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bundled"] == {
-        "tiny-match": "intact", "tiny-follow": "a shipped file is damaged or was replaced"
+        "tiny-match": "intact", "tiny-follow": "a bundled file is damaged or was replaced"
     }  # fmt: skip
-    (own_shipped / bundled.HASHES).unlink()
+    (own_bundled / bundled.HASHES).unlink()
     assert main(["doctor", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["bundled"].values()) == {"not installed"}
 
 
-def test_a_point_and_a_box_select_objects_for_lmeec(with_shipped, tmp_path, capsys):
+def test_a_point_and_a_box_select_objects_for_lmeec(with_bundled, tmp_path, capsys):
     arguments = ["--model", "tiny-follow", "--point", "150,210", "--box", "60,180,160,280", "--out", str(tmp_path)]
     assert main([*ARGUMENTS[:3], *arguments, "--json"]) == 0
     objects = json.loads(capsys.readouterr().out)["objects"]
@@ -61,7 +61,7 @@ def test_a_point_and_a_box_select_objects_for_lmeec(with_shipped, tmp_path, caps
     assert "outside the query image" in capsys.readouterr().err
 
 
-def test_predict_reports_a_take_that_cannot_be_read_and_exits_with_1(with_shipped, tmp_path, capsys):
+def test_predict_reports_a_take_that_cannot_be_read_and_exits_with_1(with_bundled, tmp_path, capsys):
     data = write_takes(tmp_path / "data", frames=1, splits={"test": 2})
     (data / "take0" / "annotation.json").write_text("{")
     out = tmp_path / "p.json"
@@ -74,7 +74,7 @@ def test_predict_reports_a_take_that_cannot_be_read_and_exits_with_1(with_shippe
     assert "left out: take take0: " in printed.err
 
 
-def test_predict_takes_a_model_or_the_default(with_shipped, tmp_path, capsys, monkeypatch):
+def test_predict_takes_a_model_or_the_default(with_bundled, tmp_path, capsys, monkeypatch):
     data = write_takes(tmp_path / "data", frames=1, splits={"test": 1})
     results = {}
     for name, arguments in {"tiny": ["tiny"], "tiny-follow": ["tiny-follow"], "default": []}.items():

@@ -25,7 +25,7 @@ def run(capsys, monkeypatch, tmp_path, *arguments):
 
 
 def test_all_systems_predict_the_same_objects_and_a_second_run_predicts_nothing(
-    takes, with_shipped, tmp_path, capsys, monkeypatch
+    takes, with_bundled, tmp_path, capsys, monkeypatch
 ):
     code, out, result = run(capsys, monkeypatch, tmp_path, f"small={takes}")
     assert code == 0
@@ -67,7 +67,7 @@ def test_all_systems_predict_the_same_objects_and_a_second_run_predicts_nothing(
         run(capsys, monkeypatch, tmp_path, f"small={takes}", "--frames", "1")
 
 
-def test_models_that_are_not_installed_are_reported_and_left_out(takes, without_shipped, tmp_path, capsys, monkeypatch):
+def test_models_that_are_not_installed_are_reported_and_left_out(takes, without_bundled, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(held_out_systems, "load_proposer", lambda name: _graph())
     code, out, result = run(capsys, monkeypatch, tmp_path, f"small={takes}:test", "--takes", "1", "--frames", "1")
     assert code == 0
@@ -85,7 +85,7 @@ def _graph():
     return load_proposer("graph", **GRAPH)
 
 
-def test_malformed_sets_and_unknown_models(takes, without_shipped, tmp_path, capsys, monkeypatch):
+def test_malformed_sets_and_unknown_models(takes, without_bundled, tmp_path, capsys, monkeypatch):
     assert run(capsys, monkeypatch, tmp_path, "nothing")[0] == 2
     code, out, _ = run(capsys, monkeypatch, tmp_path, f"small={takes}", "--match", "tiny")
     assert code == 1

@@ -67,7 +67,7 @@ def test_damage_is_named(folder):
         load_backbone(str(folder))
 
 
-def test_the_shipped_one_is_checked(folder, tmp_path, monkeypatch):
+def test_the_bundled_network_is_checked(folder, tmp_path, monkeypatch):
     root = tmp_path / "package"
     place = root / "assets" / "models" / "tiny-match"
     monkeypatch.setattr(tiny_weights, "files", lambda _: root)

@@ -8,7 +8,7 @@ from tools import ship_model
 
 
 @pytest.fixture(scope="session")
-def shipped_models(tmp_path_factory):
+def bundled_models(tmp_path_factory):
     """A folder of bundled models, made like the real ones."""
     place = tmp_path_factory.mktemp("models")
     root = place / "assets"
@@ -21,25 +21,25 @@ def shipped_models(tmp_path_factory):
 
 
 @pytest.fixture
-def with_shipped(shipped_models, monkeypatch):
+def with_bundled(bundled_models, monkeypatch):
     """An installation with both models."""
-    monkeypatch.setattr(bundled, "models_root", lambda: shipped_models)
-    return shipped_models
+    monkeypatch.setattr(bundled, "models_root", lambda: bundled_models)
+    return bundled_models
 
 
 @pytest.fixture
-def own_shipped(shipped_models, tmp_path, monkeypatch):
+def own_bundled(bundled_models, tmp_path, monkeypatch):
     """An installation with both models, in a copy that a test may damage."""
     import shutil
 
     root = tmp_path / "models"
-    shutil.copytree(shipped_models, root)
+    shutil.copytree(bundled_models, root)
     monkeypatch.setattr(bundled, "models_root", lambda: root)
     assert json.loads((root / bundled.HASHES).read_text())
     return root
 
 
 @pytest.fixture
-def without_shipped(tmp_path, monkeypatch):
+def without_bundled(tmp_path, monkeypatch):
     """An installation without bundled models."""
     monkeypatch.setattr(bundled, "models_root", lambda: tmp_path / "nothing")

@@ -23,7 +23,7 @@ from tools import ship_model
 IMAGE, MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
 
 
-def test_bundled_models_load_by_every_name(with_shipped):
+def test_bundled_models_load_by_every_name(with_bundled):
     for name in ("tiny", "tiny-match"):
         model = counterview.load(name)
         assert model.matcher.name == "tiny-match"
@@ -34,7 +34,7 @@ def test_bundled_models_load_by_every_name(with_shipped):
     assert isinstance(load_take_predictor("tiny-follow"), ClipPredictor)
 
 
-def test_lmeec_is_a_predictor(with_shipped):
+def test_lmeec_is_a_predictor(with_bundled):
     model = counterview.load("tiny-follow")
     assert isinstance(model, MaskTracker)
     matches = model.match(IMAGE, dict(MASKS), IMAGE)
@@ -53,7 +53,7 @@ def test_lmeec_is_a_predictor(with_shipped):
         model.match(IMAGE, ObjectMask.empty((4, 4)), IMAGE)
 
 
-def test_a_model_that_is_not_installed_is_an_error_with_a_way_out(without_shipped):
+def test_a_model_that_is_not_installed_is_an_error_with_a_way_out(without_bundled):
     for name in ("tiny", "tiny-follow"):
         with pytest.raises(WeightsError, match="not part of this installation") as caught:
             counterview.load(name)
@@ -62,8 +62,8 @@ def test_a_model_that_is_not_installed_is_an_error_with_a_way_out(without_shippe
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "README.md", "card.json"])
-def test_a_damaged_or_missing_file_is_an_error_of_one_line_with_a_fix(own_shipped, file):
-    path = own_shipped / "tiny-match" / file
+def test_a_damaged_or_missing_file_is_an_error_of_one_line_with_a_fix(own_bundled, file):
+    path = own_bundled / "tiny-match" / file
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
@@ -78,20 +78,20 @@ def test_a_damaged_or_missing_file_is_an_error_of_one_line_with_a_fix(own_shippe
     assert isinstance(counterview.load("tiny-follow"), MaskTracker), "the other model is intact"
 
 
-def test_a_damaged_list_of_hashes(own_shipped):
+def test_a_damaged_list_of_hashes(own_bundled):
     for content in ("{", "[]", '{"tiny-match/config.json": 3}'):
-        (own_shipped / bundled.HASHES).write_text(content)
+        (own_bundled / bundled.HASHES).write_text(content)
         with pytest.raises(CheckpointError, match="list of bundled files is damaged"):
             counterview.load("tiny")
         assert bundled.available() == ()
-    (own_shipped / bundled.HASHES).write_text('{"tiny-match/../../x": "00"}')
+    (own_bundled / bundled.HASHES).write_text('{"tiny-match/../../x": "00"}')
     with pytest.raises(InputError):
         counterview.load("tiny")
 
 
-def test_adding_stores_half_precision_and_keeps_the_similarities(with_shipped, tmp_path):
+def test_adding_stores_half_precision_and_keeps_the_similarities(with_bundled, tmp_path):
     small_tiny_match(tmp_path / "m")
-    before, after = (load_file(p / "model.safetensors") for p in (tmp_path / "m", with_shipped / "tiny-match"))
+    before, after = (load_file(p / "model.safetensors") for p in (tmp_path / "m", with_bundled / "tiny-match"))
     assert before.keys() == after.keys()
     matrices = [k for k, v in before.items() if v.ndim > 1]
     assert matrices
@@ -103,7 +103,7 @@ def test_adding_stores_half_precision_and_keeps_the_similarities(with_shipped, t
     assert a == pytest.approx(b, abs=5e-3)
 
 
-def test_card_and_hashes_follow_a_training_run(own_shipped, tmp_path, capsys):
+def test_card_and_hashes_follow_a_training_run(own_bundled, tmp_path, capsys):
     run = as_run(small_tiny_match(tmp_path / "m"), tmp_path / "run")
     row = {"accuracy": {"value": 0.8}, "iou": {"value": 0.6}, "location_error": {"value": 0.1},
            "contour_accuracy": {"value": 0.7}, "balanced_accuracy": {"value": 0.9}}  # fmt: skip
@@ -112,18 +112,18 @@ def test_card_and_hashes_follow_a_training_run(own_shipped, tmp_path, capsys):
     arguments = ["add", "tiny-match", str(run), "--data", "thousands of takes", "--recipe", "recipes/x.yaml",
                  "--scores", str(tmp_path / "scores.json")]  # fmt: skip
     assert ship_model.main(arguments) == 0
-    facts = json.loads((own_shipped / "tiny-match" / "card.json").read_text())
+    facts = json.loads((own_bundled / "tiny-match" / "card.json").read_text())
     assert (facts["seed"], facts["steps"], facts["best_step"]) == (7, 10, 8)
     assert facts["seconds"] == 2 * 3600 + 3600, "a logged step stands for log_every steps"
     assert facts["settings"]["data"]["root"] == "data", "no folder of the training machine"
-    card = (own_shipped / "tiny-match" / "README.md").read_text()
+    card = (own_bundled / "tiny-match" / "README.md").read_text()
     for part in ("thousands of takes", "recipes/x.yaml", "| seed | 7 |", "3.0 hours", "What it is not for",
                  "Part of [Counterview]", "| hard | 0.800 | 0.600 | 0.100 | 0.700 | 0.900 |"):  # fmt: skip
         assert part in card, part
     assert "/somewhere" not in card + json.dumps(facts)
     counterview.load("tiny")
     assert ship_model.main(["card", "tiny-match", "--note", "Checked by hand."]) == 0
-    assert "Checked by hand." in (own_shipped / "tiny-match" / "README.md").read_text()
+    assert "Checked by hand." in (own_bundled / "tiny-match" / "README.md").read_text()
     assert ship_model.main(["check"]) == 0
     assert "all hashes match" in capsys.readouterr().out
 
@@ -194,7 +194,7 @@ def test_the_card_of_tiny_follow_names_each_part_and_whose_it_is(real_models):
     assert "session.step(" in card
 
 
-def test_a_card_names_only_the_parts_of_its_model(own_shipped):
+def test_a_card_names_only_the_parts_of_its_model(own_bundled):
     card = ship_model.renew_card("tiny-match").read_text()
     assert origin_of(card, "descriptor weight learned") == "Counterview"
     assert origin_of(card, "matching head") == "O-MaMa"
@@ -203,17 +203,17 @@ def test_a_card_names_only_the_parts_of_its_model(own_shipped):
 
 
 @pytest.mark.parametrize("option", ["scores", "ablation"])
-def test_a_results_file_of_another_kind_leaves_the_bundled_files_intact(own_shipped, tmp_path, option, capsys):
-    before = {path: path.read_bytes() for path in own_shipped.rglob("*.*") if path.is_file()}
+def test_a_results_file_of_another_kind_leaves_the_bundled_files_intact(own_bundled, tmp_path, option, capsys):
+    before = {path: path.read_bytes() for path in own_bundled.rglob("*.*") if path.is_file()}
     write_json(tmp_path / "other.json", {"benchmark": "match", "sets": {}})
     assert ship_model.main(["card", "tiny-match", f"--{option}", str(tmp_path / "other.json")]) == 2
     assert f"ship_model: {tmp_path / 'other.json'}: has no " in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in own_shipped.rglob("*.*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in own_bundled.rglob("*.*") if path.is_file()} == before
     assert ship_model.main(["check"]) == 0
 
 
-def test_a_model_that_cannot_be_added_changes_nothing(own_shipped, tmp_path, monkeypatch, capsys):
-    kept = (own_shipped / bundled.HASHES).read_bytes()
+def test_a_model_that_cannot_be_added_changes_nothing(own_bundled, tmp_path, monkeypatch, capsys):
+    kept = (own_bundled / bundled.HASHES).read_bytes()
     folder = small_tiny_match(tmp_path / "m", dropout=0.1)
     with pytest.raises(ConfigError, match="tiny-match"):
         ship_model.add("tiny-mach", folder)
@@ -224,11 +224,11 @@ def test_a_model_that_cannot_be_added_changes_nothing(own_shipped, tmp_path, mon
     assert ship_model.main(["add", "tiny-match", str(folder)]) == 2
     assert "too large" in capsys.readouterr().out
     monkeypatch.undo()
-    assert (own_shipped / bundled.HASHES).read_bytes() == kept, "nothing was changed"
-    assert not list(own_shipped.glob(".*"))
+    assert (own_bundled / bundled.HASHES).read_bytes() == kept, "nothing was changed"
+    assert not list(own_bundled.glob(".*"))
 
 
-def test_weights_that_are_not_finite_in_half_precision(own_shipped, tmp_path):
+def test_weights_that_are_not_finite_in_half_precision(own_bundled, tmp_path):
     from safetensors.torch import save_file
 
     folder = small_lmeec(tmp_path / "m")
@@ -240,7 +240,7 @@ def test_weights_that_are_not_finite_in_half_precision(own_shipped, tmp_path):
         ship_model.add("tiny-follow", folder)
 
 
-def test_check_refuses_the_weights_of_another_run(own_shipped, tmp_path):
+def test_check_refuses_the_weights_of_another_run(own_bundled, tmp_path):
     torch.manual_seed(5)
     other = small_lmeec(tmp_path / "m")
     state = load_file(other / "model.safetensors")

@@ -146,7 +146,7 @@ def test_views_match_as_their_images():
         model.match(target, QUERY_MASKS["red"], query)
 
 
-def test_lmeec_takes_views_in_match_and_in_sessions(with_shipped):
+def test_lmeec_takes_views_in_match_and_in_sessions(with_bundled):
     model = counterview.load("tiny-follow")
     query, target = View(QUERY, camera="ego"), View(TARGET, camera="exo")
     assert facts(model.match(query, QUERY_MASKS, target)) == facts(model.match(QUERY, QUERY_MASKS, TARGET))
@@ -170,7 +170,7 @@ def test_matches_are_drawn_on_views():
     assert np.array_equal(draw_match(View(QUERY), masks, View(TARGET), matches), drawn)
 
 
-def test_both_predictors_follow_the_protocol(with_shipped):
+def test_both_predictors_follow_the_protocol(with_bundled):
     for model in (predictor(), counterview.load("tiny-follow")):
         assert isinstance(model, Predictor)
         assert model.encode(View(QUERY)).size_hw == QUERY.shape[:2]

@@ -41,7 +41,7 @@ def test_unknown_names_and_options_are_refused(tmp_path):
         load_take_predictor(tmp_path, features="classical")
 
 
-def test_names_mean_the_same_for_images_and_for_takes(with_shipped, tmp_path, monkeypatch):
+def test_names_mean_the_same_for_images_and_for_takes(with_bundled, tmp_path, monkeypatch):
     run = as_run(small_tiny_match(tmp_path / "m"), tmp_path / "run")
     assert resolve("knn").method == "knn"
     assert resolve("base").options == {"features": "dinov2-base-reg", "proposals": "sam2"}
@@ -50,7 +50,7 @@ def test_names_mean_the_same_for_images_and_for_takes(with_shipped, tmp_path, mo
     assert resolve(run).folder == resolve(run / "model").folder == run / "model"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
-    assert resolve("tiny").folder == with_shipped / "tiny-match", "the name of a bundled model comes first"
+    assert resolve("tiny").folder == with_bundled / "tiny-match", "the name of a bundled model comes first"
     with pytest.raises(CheckpointError, match="no such file"):
         resolve("./tiny")
     for bad, near in (("tyny", "tiny"), ("knnn", "knn")):

@@ -148,7 +148,7 @@ def check_against_pairs_of_images(model):
             assert prediction.note is None
 
 
-def test_lmeec_predicts_single_frames_of_a_take(with_shipped):
+def test_lmeec_predicts_single_frames_of_a_take(with_bundled):
     check_against_pairs_of_images(counterview.load("tiny-follow"))
 
 

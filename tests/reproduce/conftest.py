@@ -1,3 +1,3 @@
-from tests.inference.conftest import shipped_models, with_shipped, without_shipped
+from tests.inference.conftest import bundled_models, with_bundled, without_bundled
 
-__all__ = ["shipped_models", "with_shipped", "without_shipped"]
+__all__ = ["bundled_models", "with_bundled", "without_bundled"]

@@ -220,22 +220,22 @@ def test_settings_of_inference_share_one_training(data, place, capsys, monkeypat
     assert "0.5823" in out
 
 
-def test_shipped_models_are_rows_where_they_are_there(data, with_shipped, tmp_path, capsys):
+def test_bundled_models_are_rows_if_they_are_installed(data, with_bundled, tmp_path, capsys):
     arguments = ["lmeec-main", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "tiny-follow", "--quiet"]
     code, out, _ = reproduce(capsys, *arguments, "--takes", "1")
     assert code == 0
-    assert "tiny-follow, shipped" in out
+    assert "tiny-follow, bundled" in out
     rows = json.loads((tmp_path / "lmeec-main-tabletop-test.json").read_text())["rows"]
-    assert {r["model"] for r in rows} == {"tiny-follow, shipped"}
+    assert {r["model"] for r in rows} == {"tiny-follow, bundled"}
     assert "split test, 1 takes" in out
 
 
-def test_what_is_left_out_is_said(data, without_shipped, tmp_path, capsys):
+def test_what_is_left_out_is_said(data, without_bundled, tmp_path, capsys):
     code, out, _ = reproduce(capsys, "omama-descriptors", "--tabletop", "--data", data, "--dry-run")
     assert code == 0
     assert "left out: learned, mean over the box, CLIP: CLIP's weights come from the Hub" in out
     code, out, _ = reproduce(capsys, "lmeec-main", "--tabletop", "--data", data, "--dry-run")
-    assert "left out: tiny-follow, shipped: this installation does not have it" in out
+    assert "left out: tiny-follow, bundled: this installation does not have it" in out
 
 
 def test_pages_keep_synthetic_and_real_scores_apart(data, tmp_path):

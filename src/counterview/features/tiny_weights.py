@@ -12,7 +12,7 @@ import torch
 from counterview.config import load_config
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
-from counterview.media.files import read_shipped
+from counterview.media.files import read_bundled
 from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, decode_tensors, load_strictly, read_header, renamed
 
 BUNDLED = "tiny-match"
@@ -68,8 +68,8 @@ def load_bundled_tiny(device: torch.device | str = "cpu") -> Tiny:
         raise WeightsError(
             "the features 'tiny' are not part of this installation", fix="`--features classical` runs without weights."
         )
-    read_shipped(root, f"{BUNDLED}/{CONFIG_NAME}")
-    data, _ = read_shipped(root, f"{BUNDLED}/{WEIGHTS_NAME}")
+    read_bundled(root, f"{BUNDLED}/{CONFIG_NAME}")
+    data, _ = read_bundled(root, f"{BUNDLED}/{WEIGHTS_NAME}")
     return _build(root / BUNDLED, data, device, "tiny")
 
 

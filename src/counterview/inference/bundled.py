@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from counterview.errors import CheckpointError, InputError, WeightsError
-from counterview.media.files import HASHES, REINSTALL, read_json, read_shipped
+from counterview.media.files import HASHES, REINSTALL, read_bundled, read_json
 
 BUNDLED = {
     "tiny-match": "an O-MaMa head on object crops, with a geometric re-ranker of our own",
@@ -99,4 +99,4 @@ def verify(root: Path, listed: dict[str, str]) -> None:
         CheckpointError: a file is missing or damaged; the first such file is named.
     """
     for name in sorted(listed):
-        read_shipped(root, name)
+        read_bundled(root, name)

@@ -56,7 +56,7 @@ class Matcher(Protocol):
         """Descriptors of N masks ``(H, W)`` of one image, ``(N, D)``, as :meth:`score` compares them.
 
         Args:
-            backbone: it made the feature map.
+            backbone: the one that made the feature map.
             features: ``(C, h, w)``.
             masks: N masks at the size of the image.
         """
@@ -68,7 +68,7 @@ class Matcher(Protocol):
         """Score the N proposals of the target image for Q query objects; N is at least 1.
 
         Args:
-            backbone: it made the feature maps.
+            backbone: the one that made the feature maps.
             query: the encoded query image.
             query_masks: Q masks ``(H, W)`` at its size.
             target: the encoded target image.

@@ -144,7 +144,7 @@ REINSTALL = (
 )
 
 
-def read_shipped(root: Path, name: str, fix: str = REINSTALL) -> tuple[bytes, str]:
+def read_bundled(root: Path, name: str, fix: str = REINSTALL) -> tuple[bytes, str]:
     """Read a file that is part of the package, and check it against the list of hashes.
 
     Args:
@@ -163,12 +163,12 @@ def read_shipped(root: Path, name: str, fix: str = REINSTALL) -> tuple[bytes, st
         listed = read_json(root / HASHES)
         data = path.read_bytes()
     except (InputError, OSError) as error:
-        raise CheckpointError(f"a shipped file cannot be read ({error})", path=path, fix=fix) from None
+        raise CheckpointError(f"a bundled file cannot be read ({error})", path=path, fix=fix) from None
     digest = hashlib.sha256(data).hexdigest()
     expected = listed.get(name) if isinstance(listed, dict) else None
     if digest != expected:
         raise CheckpointError(
-            "a shipped file is damaged or was replaced", path=path, found=f"SHA-256 {digest[:12]}…",
+            "a bundled file is damaged or was replaced", path=path, found=f"SHA-256 {digest[:12]}…",
             expected=f"{str(expected)[:12]}…", fix=fix,
         )  # fmt: skip
     return data, digest

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from counterview.errors import CheckpointError
-from counterview.media.files import read_shipped, sha256_file
+from counterview.media.files import read_bundled, sha256_file
 from counterview.nn.checkpoint import decode_tensors, load_strictly, read_tensors, shortened
 from counterview.proposals.boundary import PLACE_PX, STRIDE, BoundaryNet, placed
 from counterview.proposals.objectness import FEATURES, predict
@@ -108,7 +108,7 @@ def load_boundary(root: Path | None = None) -> BoundaryModel:
         CheckpointError: its file is missing, or is not the one of this version.
     """
     path = (root or bundled_folder()) / BOUNDARY
-    data, digest = read_shipped(path.parent, path.name, _REINSTALL)
+    data, digest = read_bundled(path.parent, path.name, _REINSTALL)
     return _boundary_model(decode_tensors(data, path), digest, path)
 
 
@@ -138,7 +138,7 @@ def load_ranker(root: Path | None = None) -> NodeRanker:
         CheckpointError: its file is missing, or is not the one of this version.
     """
     path = (root or bundled_folder()) / RANKER
-    data, digest = read_shipped(path.parent, path.name, _REINSTALL)
+    data, digest = read_bundled(path.parent, path.name, _REINSTALL)
     weights = {name: value.float().numpy() for name, value in decode_tensors(data, path).items()}
     if problems := _ranker_problems(weights):
         raise CheckpointError(

@@ -160,7 +160,7 @@ def make_plan(
             if tabletop:
                 skipped[row.title] = row.why_not
             continue
-        if model.shipped and model.shipped not in bundled.available():
+        if model.bundled and model.bundled not in bundled.available():
             skipped[row.title] = "this installation does not have it"
             continue
         units += _units(table, row, model, folder, out, overrides)
@@ -194,8 +194,8 @@ def _units(
     table: PaperTable, row: TableRow, model: Model, data: Path, out: Path, overrides: Sequence[str]
 ) -> Iterator[Unit]:
     """One unit, or one for each direction if the recipe contains ``{direction}``."""
-    if model.shipped:
-        yield Unit(row, table.directions, model, None, out / model.shipped, out / model.shipped)
+    if model.bundled:
+        yield Unit(row, table.directions, model, None, out / model.bundled, out / model.bundled)
         return
     split = "{direction}" in model.recipe or any("{direction}" in text for text in model.overrides)
     for directions in [(d,) for d in table.directions] if split else [table.directions]:
@@ -225,7 +225,7 @@ def commands(plan: Plan) -> list[str]:
     listed: set[Path] = set()
     for unit in plan.units:
         predictions = unit.predictions(plan.split, plan.takes)
-        source = unit.model.shipped
+        source = unit.model.bundled
         if unit.recipe is not None:
             path, _ = unit.recipe
             overrides = " ".join([*unit.model.overrides, *plan.overrides, f"data.root={plan.data}"])

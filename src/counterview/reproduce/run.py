@@ -79,7 +79,7 @@ def external(plan: Plan, name: str, path: Path, missing: Missing = "error") -> I
 def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
     """Train, unless that is done; a description of the model for the results."""
     if unit.recipe is None:
-        return {"model": f"{unit.model.shipped}, shipped"}
+        return {"model": f"{unit.model.bundled}, bundled"}
     from counterview.training.fit import fit
 
     path, recipe = unit.recipe
@@ -148,7 +148,7 @@ def _keep(path: Path, text: str) -> None:
 
 def _source(unit: Unit) -> Path:
     if unit.recipe is None:
-        return bundled.bundled_folder(unit.model.shipped)
+        return bundled.bundled_folder(unit.model.bundled)
     if not unit.is_trained:
         return unit.folder / "recipe.yaml"
     return unit.folder / "model" if unit.model.settings else unit.base / "model"

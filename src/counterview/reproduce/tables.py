@@ -18,13 +18,13 @@ class Model:
         recipe: name below ``recipes/``; with ``{direction}`` in it, one model per direction.
         overrides: ``key=value`` applied to the recipe; ``{direction}`` likewise.
         settings: of inference alone, applied to an LM-EEC that is trained once for several rows.
-        shipped: the name of a model bundled with the package, instead of a recipe.
+        bundled: the name of a model bundled with the package, instead of a recipe.
     """
 
     recipe: str = ""
     overrides: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    shipped: str = ""
+    bundled: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ _MAIN = PaperTable(
             Model(_OMAMA, ("sampling.mining=released", "sampling.positive=gt"))),
         TableRow("visibility", "O-MaMa, trained visibility", _omama("visibility"), None,
             "the row above includes it there"),
-        TableRow("tiny-match", "tiny-match, shipped", None, Model(shipped="tiny-match")),
+        TableRow("tiny-match", "tiny-match, bundled", None, Model(bundled="tiny-match")),
     ),
 )  # fmt: skip
 _MODULES = PaperTable(
@@ -155,7 +155,7 @@ _LMEEC_MAIN = PaperTable(
         TableRow("lmeec", "LM-EEC", Model("lmeec/paper-{direction}"), Model(_LMEEC)),
         TableRow("both", "LM-EEC, one model for both directions", Model("lmeec/both-directions"), None,
             "the row above is the same there"),
-        TableRow("tiny-follow", "tiny-follow, shipped", None, Model(shipped="tiny-follow")),
+        TableRow("tiny-follow", "tiny-follow, bundled", None, Model(bundled="tiny-follow")),
     ),
 )  # fmt: skip
 
