@@ -92,7 +92,8 @@ def tiny_match_ablation(results: dict[str, Any]) -> list[str]:
         "## tiny-match without one part",
         "",
         "`python -m benchmarks.tiny_match_ablation NAME=FOLDER --save`: synthetic takes as above, official protocol, "
-        "both directions, the same proposals in every row, without training again; in brackets 95 % intervals over takes.",
+        "both directions, the same proposals in every row, without training again; in brackets 95 % intervals over "
+        "takes.",
         "",
     ]
     for name, part in results["sets"].items():
