@@ -8,7 +8,16 @@ import torch
 
 from counterview.errors import ConfigError, MaskError
 from counterview.features import Backbone
-from counterview.features.tiny import MASK_STRIDE, SHAPE_FEATURES, Tiny, TinyConfig, TinyNet, pool_masks, sample_masks
+from counterview.features.tiny import (
+    MASK_STRIDE,
+    SHAPE_FEATURES,
+    Tiny,
+    TinyConfig,
+    TinyMaps,
+    TinyNet,
+    pool_masks,
+    sample_masks,
+)
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, fine=8, colours=8, longest_side_px=128)
@@ -71,6 +80,57 @@ def test_descriptors_are_means_over_the_cells_of_a_mask(tiny, random_image):
     assert box == 1.0
     assert at_edge == 0.0
     assert image_fraction == pytest.approx(np.sqrt(8 * 16 / (32 * 48)), abs=1e-5)
+
+
+def shapes(*masks):
+    """Shape features of masks of one size."""
+    height, width = masks[0].shape
+    maps = TinyMaps(*(torch.zeros(1, height // s, width // s) for s in (1, 2, 4)))
+    return pool_masks(maps, np.stack(masks))[:, -SHAPE_FEATURES:].double().numpy()
+
+
+def turned(size_hw, degrees):
+    """Coordinates of pixels along two perpendicular axes through the centre."""
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]] - np.array([size_hw[0] / 2, size_hw[1] / 2])[:, None, None] + 0.5
+    angle = np.deg2rad(degrees)
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+@pytest.mark.parametrize(("width", "height"), [(24, 8), (8, 24), (40, 4), (12, 12), (31, 3)])
+def test_elongation_of_a_rectangle_is_the_logarithm_of_its_sides(width, height):
+    """The second moments of a rectangle are those of its sides: a squared twelfth."""
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[10 : 10 + height, 5 : 5 + width] = True
+    row = shapes(mask)[0]
+    assert row[1] == pytest.approx(abs(np.log(width / height)), abs=1e-5)
+    assert row[2] == pytest.approx(3 / np.pi, abs=1e-5)
+    assert row[3] == 1
+    assert np.allclose(shapes(np.roll(mask, (13, 7), (0, 1)))[0], row, atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45, 120])
+@pytest.mark.parametrize(("major", "minor"), [(50, 25), (48, 12), (30, 29)])
+def test_elongation_and_fill_of_an_ellipse_at_any_angle(degrees, major, minor):
+    along, across = turned((128, 128), degrees)
+    mask = (along / major) ** 2 + (across / minor) ** 2 <= 1
+    log_area, elongation, ellipse_fill, box_fill, image_fraction, at_edge = shapes(mask)[0]
+    assert log_area == pytest.approx(np.log(np.pi * major * minor) / 4 - 1, abs=0.01)
+    assert elongation == pytest.approx(np.log(major / minor), abs=0.03)
+    assert ellipse_fill == pytest.approx(1, abs=0.02)
+    angle = np.deg2rad(degrees)
+    half_box = [
+        np.hypot(major * f, minor * g) for f, g in ((np.cos(angle), np.sin(angle)), (np.sin(angle), np.cos(angle)))
+    ]
+    assert box_fill == pytest.approx(np.pi * major * minor / (4 * half_box[0] * half_box[1]), abs=0.04)
+    assert image_fraction == pytest.approx(np.sqrt(np.pi * major * minor) / 128, abs=0.01)
+    assert at_edge == 0
+
+
+@pytest.mark.parametrize("edge", [np.s_[0, 20], np.s_[-1, 20], np.s_[20, 0], np.s_[20, -1]])
+def test_a_mask_at_any_edge_of_the_image_is_said_to_touch_it(edge):
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[edge] = True
+    assert shapes(mask, np.roll(mask, (5, 5), (0, 1)), np.zeros_like(mask))[:, 5].tolist() == [1, 0, 0]
 
 
 def test_the_ring_is_around_the_mask_and_not_inside(tiny, random_image):

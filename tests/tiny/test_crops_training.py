@@ -1,19 +1,21 @@
 """Training of object crops: what a sample shows, the loss by loops, that it learns, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from counterview.config import load_config
 from counterview.errors import ConfigError, InputError
-from counterview.features.object_crops import crop_objects
+from counterview.features.object_crops import centre_crop, crop_objects
 from counterview.features.tiny import TinyConfig
 from counterview.omama import OMaMaConfig
 from counterview.omama.training.image_store import mask_overlaps
 from counterview.tiny import TinyMatch, TinyMatchConfig
 from counterview.tiny.training.backbone_task import objects_in
 from counterview.tiny.training.crops_recipe import ObjectCropTraining
-from counterview.tiny.training.crops_task import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, TakeView
+from counterview.tiny.training.crops_task import ABSENT, UNKNOWN, VISIBLE, ObjectCropTask, TakeView, _moved
 from counterview.training.fit import fit
 from counterview.training.recipe import load_recipe
 from counterview.training.task import Task
@@ -95,6 +97,81 @@ def test_a_sample_holds_objects_then_proposals(task):
 
 def views_camera(task):
     return task.views[task.takes[0]][min(task.views[task.takes[0]])][0]
+
+
+def coordinate_crop():
+    """A stored crop whose red channel is x, whose green is y, and whose mask is a box off the diagonal."""
+    y, x = np.mgrid[:80, :80]
+    mask = np.zeros((80, 80), np.uint8)
+    mask[30:40, 50:64] = 255
+    return np.stack([3 * x, 3 * y, np.zeros_like(x), mask], axis=2).astype(np.uint8)
+
+
+def still(**changes):
+    """Settings under which nothing moves, but for the changes."""
+    return ObjectCropTraining(**{"degrees": 0, "zoom": 0, "shift": 0, "downscale_prob": 0, "colour": 0} | changes)
+
+
+def test_an_object_crop_that_is_not_moved_is_the_centre_of_what_is_stored():
+    crop = coordinate_crop()
+    assert np.array_equal(_moved(still(), crop, False, np.random.default_rng(0)), centre_crop(crop[None])[0])
+    assert np.array_equal(_moved(still(), crop, True, np.random.default_rng(0)), centre_crop(crop[None])[0][:, ::-1])
+
+
+def test_an_object_crop_moves_with_its_mask():
+    """The map is fitted to pixels that are coordinates; the box of the mask is found where it puts it."""
+    settings = still(degrees=20, zoom=0.18, shift=0.06)
+    angles, zooms, shifts = [], [], []
+    for seed in range(40):
+        moved = _moved(settings, coordinate_crop(), False, np.random.default_rng(seed)).astype(float)
+        y, x = np.mgrid[16:48, 16:48]
+        places = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
+        matrix = np.linalg.lstsq(places, moved[16:48, 16:48, :2].reshape(-1, 2) / 3, rcond=None)[0].T
+        angles.append(np.rad2deg(np.arctan2(matrix[0, 1], matrix[1, 1])))
+        zooms.append(-np.log(np.linalg.det(matrix[:, :2])) / 2)
+        shifts.append(matrix @ [31.5, 31.5, 1] - 39.5)
+        weights = moved[..., 3] / moved[..., 3].sum()
+        rows, columns = np.mgrid[:64, :64]
+        if not weights[[0, -1]].any() and not weights[:, [0, -1]].any():
+            found = matrix @ [(weights * columns).sum(), (weights * rows).sum(), 1]
+            assert np.allclose(found, [56.5, 34.5], atol=0.3)
+    for values, limit in ((angles, 20), (zooms, 0.18), (np.concatenate(shifts), 0.06 * 80)):
+        assert -1.02 * limit < min(values) < -0.8 * limit
+        assert 0.8 * limit < max(values) < 1.02 * limit
+
+
+def test_some_object_crops_lose_detail_and_their_masks_do_not():
+    crop = coordinate_crop()
+    crop[..., :3] = np.random.default_rng(0).integers(0, 256, (80, 80, 3))
+    plain = _moved(still(), crop, False, np.random.default_rng(0)).astype(float)
+    blurred = [
+        _moved(still(downscale_prob=0.5), crop, False, np.random.default_rng(s)).astype(float) for s in range(40)
+    ]
+    is_blurred = [pixels[..., :3].std() < 0.8 * plain[..., :3].std() for pixels in blurred]
+    assert 12 <= sum(is_blurred) <= 28
+    for pixels, changed in zip(blurred, is_blurred, strict=True):
+        assert np.array_equal(pixels[..., 3], plain[..., 3])
+        assert np.allclose(pixels[..., :3].mean((0, 1)), plain[..., :3].mean((0, 1)), atol=4)
+        assert changed or np.array_equal(pixels, plain)
+
+
+def test_all_object_crops_of_a_view_change_colour_alike(task):
+    augmenting = object.__new__(ObjectCropTask)
+    augmenting.__dict__.update(
+        task.__dict__, config=dataclasses.replace(task.config, object_crops=still(colour=1.0, proposals=2))
+    )
+    pixels = np.full((6, 80, 80, 4), (40, 90, 160, 255), np.uint8)
+    view = TakeView(pixels, np.zeros((6, 2), np.float32), np.eye(6, 3, dtype=np.float32), np.arange(3), np.ones(3, int))
+    colours = []
+    for seed in range(8):
+        changed = augmenting._augmented(view, False, np.random.default_rng(seed))
+        assert changed.pixels.shape == (5, 64, 64, 4)  # three objects and two of the three proposals
+        assert np.array_equal(changed.overlap[:3], np.eye(3))
+        assert (changed.pixels[..., 3] == 255).all()
+        assert (changed.pixels == changed.pixels[0, 0, 0]).all()
+        colours.append(changed.pixels[0, 0, 0, :3].tolist())
+    assert len({tuple(colour) for colour in colours}) == 8
+    assert np.std(colours, axis=0).min() > 4
 
 
 def view_of(objects, states, overlap):
