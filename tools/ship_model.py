@@ -106,7 +106,7 @@ def convert(model: Path, out: Path) -> dict[str, Any]:
     """
     import torch
 
-    from counterview.nn.checkpoint import read_tensors, write_tensors
+    from counterview.nn.weights import read_tensors, write_tensors
 
     write_json(out / "config.json", read_json(model / "config.json"))
     weights = sorted(model.glob("*.safetensors"))

@@ -10,13 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from counterview.errors import CheckpointError, WeightsError
-from counterview.nn.checkpoint import (
-    Pretrained,
+from counterview.nn.checkpoint import Pretrained, find_folder, is_checkpoint, read_header
+from counterview.nn.weights import (
     decode_tensors,
-    find_folder,
-    is_checkpoint,
     load_strictly,
-    read_header,
     read_released,
     renamed,
     shortened,

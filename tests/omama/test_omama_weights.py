@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from counterview.errors import CheckpointError, WeightsError
-from counterview.nn.checkpoint import read_released
+from counterview.nn.weights import read_released
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.released import released_names
 

@@ -10,7 +10,7 @@ from benchmarks.proposals import of_folder
 from counterview.errors import CheckpointError, ConfigError, ImageError
 from counterview.masks.geometry import iou
 from counterview.media.files import HASHES, read_json, sha256_file, write_json
-from counterview.nn.checkpoint import write_tensors
+from counterview.nn.weights import write_tensors
 from counterview.proposals import bundled, load_proposer
 from counterview.proposals.boundary import EMBEDDING, EXTENT, PLACE_PX, BoundaryNet, folded, placed
 from counterview.proposals.merging import merge_tree

@@ -364,7 +364,7 @@ def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[
     """The network, with every weight from its checkpoint, and its family."""
     import transformers
 
-    from counterview.nn.checkpoint import shortened
+    from counterview.nn.weights import shortened
 
     is_folder = _is_folder(source)
     try:

@@ -35,8 +35,8 @@ from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.colour import LENGTH, histograms, lab_bins
 from counterview.features.object_crops import ObjectCropNet, crop_objects
 from counterview.masks.lattice import lattice_runs, with_centres
-from counterview.nn.checkpoint import weights_fingerprint
 from counterview.nn.layers import ResidualBlock, conv
+from counterview.nn.weights import weights_fingerprint
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 STRIDE = 8

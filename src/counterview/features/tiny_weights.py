@@ -13,7 +13,8 @@ from counterview.config import load_config
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.media.files import read_bundled
-from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, decode_tensors, load_strictly, read_header, renamed
+from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, read_header
+from counterview.nn.weights import decode_tensors, load_strictly, renamed
 
 BUNDLED = "tiny-match"
 """The bundled model whose network is ``load_backbone("tiny")``."""

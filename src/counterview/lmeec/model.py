@@ -16,7 +16,8 @@ from counterview.lmeec.config import LMEECConfig, governed_settings
 from counterview.lmeec.network import LMEECNetwork
 from counterview.lmeec.released import convert_released, load_sam2
 from counterview.lmeec.session import Session
-from counterview.nn.checkpoint import Header, Pretrained, load_strictly
+from counterview.nn.checkpoint import Header, Pretrained
+from counterview.nn.weights import load_strictly
 
 
 class LMEEC(LMEECNetwork, Pretrained):

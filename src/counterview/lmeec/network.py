@@ -22,7 +22,7 @@ from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.attention import attend, first_self_attention
 from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.fusion import build_fusion
-from counterview.nn.checkpoint import weights_fingerprint
+from counterview.nn.weights import weights_fingerprint
 
 NO_OBJECT_LOGIT = -1024.0
 """Mask logit of SAM 2 where the object score says that the object is not there."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from counterview.config import load_config
 from counterview.errors import CheckpointError, WeightsError
 from counterview.lmeec.config import BACKBONES, LMEECConfig
-from counterview.nn.checkpoint import WEIGHTS_NAME, read_released
+from counterview.nn.checkpoint import WEIGHTS_NAME
+from counterview.nn.weights import read_released
 
 _POINTS = re.compile(r"^sam_prompt_encoder\.point_embeddings\.(\d)\.weight$")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterview.config import nearest
 from counterview.errors import CheckpointError
-from counterview.nn.checkpoint import read_released, shortened
+from counterview.nn.weights import read_released, shortened
 from counterview.omama.config import RELEASED_GRIDS_HW, OMaMaConfig
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from counterview.errors import CheckpointError
 from counterview.media.files import read_bundled, sha256_file
-from counterview.nn.checkpoint import decode_tensors, load_strictly, read_tensors, shortened
+from counterview.nn.weights import decode_tensors, load_strictly, read_tensors, shortened
 from counterview.proposals.boundary import PLACE_PX, STRIDE, BoundaryNet, placed
 from counterview.proposals.objectness import FEATURES, predict
 from counterview.types import RgbImage

@@ -16,7 +16,7 @@ import torch
 
 from counterview.devices import resolve_device
 from counterview.errors import ConfigError
-from counterview.nn.checkpoint import weights_fingerprint
+from counterview.nn.weights import weights_fingerprint
 from counterview.proposals.base import Proposals
 from counterview.proposals.scaling import mask_from_score_map
 from counterview.proposals.weights import load_config_of, load_network

@@ -8,7 +8,7 @@ from typing import Any
 
 from counterview.errors import CheckpointError, WeightsError
 from counterview.hub import check_access, quiet_transformers
-from counterview.nn.checkpoint import shortened
+from counterview.nn.weights import shortened
 
 WITHOUT_WEIGHTS = "Without weights, --proposals graph and --proposals folder:PATH work."
 

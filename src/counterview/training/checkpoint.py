@@ -26,14 +26,8 @@ import torch
 
 from counterview.errors import CheckpointError, InputError, PathError
 from counterview.media.files import read_json, safe_join, sha256_file, write_json
-from counterview.nn.checkpoint import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    check_architecture,
-    read_tensors,
-    write_model,
-    write_tensors,
-)
+from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, write_model
+from counterview.nn.weights import check_architecture, read_tensors, write_tensors
 from counterview.training.task import TrainingError
 
 logger = logging.getLogger(__name__)

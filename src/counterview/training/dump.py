@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from counterview.media.files import write_json
-from counterview.nn.checkpoint import write_tensors
+from counterview.nn.weights import write_tensors
 
 
 def flatten(value: Any, name: str = "") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -22,7 +22,7 @@ from counterview.config import to_dict
 from counterview.errors import CheckpointError, InputError
 from counterview.media.files import write_json
 from counterview.media.images import write_image
-from counterview.nn.checkpoint import read_tensors
+from counterview.nn.weights import read_tensors
 from counterview.training import checkpoint as ckpt
 from counterview.training.ema import WeightAverage
 from counterview.training.identity import current_recipe, differences, environment, identity, with_recipe

@@ -24,7 +24,7 @@ from counterview.features.cache import ArrayStore
 from counterview.geometry.boxes import ScoredBoxes
 from counterview.geometry.homography import Homography, view_homographies
 from counterview.geometry.relations import PairFeature, PairFeatureConfig, QueryFeature, pair_features
-from counterview.nn.checkpoint import weights_fingerprint
+from counterview.nn.weights import weights_fingerprint
 from counterview.omama.training.image_store import ImageObjects, ImageRecord, ImageStore
 from counterview.omama.training.task import start_from
 from counterview.omama.training.validation import by_image_pair

@@ -1,0 +1,184 @@
+"""Weights by name: files of tensors, and checks against a model.
+
+Nothing is ever unpickled beyond plain tensors: safetensors, or ``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from counterview.errors import CheckpointError
+from counterview.media.files import atomic_write
+
+_WRAPPERS = ("model_state_dict", "state_dict", "model")
+_SHOWN = 12
+
+
+def decode_tensors(data: bytes, path: str | os.PathLike[str] | None = None) -> dict[str, Tensor]:
+    """The tensors in the bytes of a safetensors file.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    try:
+        return load_bytes(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("is not a readable file of weights", path=path, found=_first_line(error)) from None
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError("the weights are missing", path=path, expected=path.name)
+    try:
+        return decode_tensors(path.read_bytes(), path)
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, found=error.strerror) from None
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all. Tied weights are written under each of their names."""
+    pointers: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        pointer = value.untyped_storage().data_ptr()
+        separate[name] = value.clone() if pointer in pointers and value.numel() else value
+        pointers.add(pointer)
+    with atomic_write(path) as handle:
+        handle.write(save(separate, metadata={"format": "pt"}))
+
+
+def read_released(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state dict in a file that others released, ``.safetensors`` or torch's, without running code from it.
+
+    A dictionary that holds it under ``model_state_dict``, ``state_dict`` or ``model`` is unwrapped.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError("no such file", path=path, expected="a file of weights")
+    if path.suffix == ".safetensors":
+        return dict(read_tensors(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            "cannot be read as plain tensors",
+            path=path,
+            found=type(error).__name__,
+            fix="Save the state dict alone (torch.save(model.state_dict(), ...)), or as safetensors.",
+        ) from None
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError("holds no state dict", path=path, found=type(content).__name__)
+    return {str(name): value for name, value in content.items()}
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
+    """Load weights of exactly the model's names and shapes.
+
+    Raises:
+        CheckpointError: names every weight that is missing, unknown, of another shape, not a tensor, or not finite.
+    """
+    check_state(model, state, path)
+    model.load_state_dict(dict(state), strict=True)
+
+
+def check_state(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
+    """Check that weights are exactly those of a model (which may lie on the ``meta`` device), and finite.
+
+    Raises:
+        CheckpointError: see :func:`load_strictly`.
+    """
+    check_architecture(model, state, path)
+    not_finite = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    if not_finite:
+        raise CheckpointError(f"the weights are not finite: {shortened(not_finite)}", path=path)
+
+
+def check_architecture(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
+    """Check that weights have the names, shapes and kinds of a model's, whatever their values.
+
+    Raises:
+        CheckpointError: names every weight that is missing, unknown, of another shape or not a tensor.
+    """
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in expected]
+    for name, value in expected.items():
+        weight = state.get(name)
+        if weight is None:
+            continue
+        if not isinstance(weight, Tensor):
+            problems.append(f"{name} is not a tensor")
+        elif weight.shape != value.shape:
+            problems.append(f"{name} is {tuple(weight.shape)}, expected {tuple(value.shape)}")
+        elif value.is_floating_point() and not weight.is_floating_point():
+            problems.append(f"{name} is of dtype {weight.dtype}, expected floating point")
+    if problems:
+        raise CheckpointError(f"the weights are of another architecture: {shortened(problems)}", path=path)
+
+
+def shortened(lines: Sequence[str], limit: int = _SHOWN) -> str:
+    """Lines joined by semicolons, the first ``limit`` of them.
+
+    >>> shortened(["a is missing", "b is missing", "c is unknown"], limit=2)
+    'a is missing; b is missing; and 1 more'
+    """
+    remainder = f"; and {len(lines) - limit} more" if len(lines) > limit else ""
+    return "; ".join(lines[:limit]) + remainder
+
+
+def renamed(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Weights under other names: the first of ``prefixes`` that a name begins with is replaced.
+
+    Args:
+        state: weights by name.
+        prefixes: old beginnings of names, and new ones.
+
+    >>> list(renamed({"scene.bias": torch.zeros(1), "head.bias": torch.zeros(1)}, {"scene.": "reranker."}))
+    ['reranker.bias', 'head.bias']
+    """
+
+    def new_name(name: str) -> str:
+        for old, new in prefixes.items():
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        return name
+
+    return {new_name(name): value for name, value in state.items()}
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and values of all weights, in hex: the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().to("cpu").contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
