@@ -84,6 +84,20 @@ def test_visibility_loss_equals_the_formula():
     assert torch.isfinite(logit.grad).all()
 
 
+def test_weights_multiply_each_example():
+    similarity, positive, mask = random_case()
+    weight = torch.tensor([0.5, 0.0, 2.0, 1.0, 0.25], dtype=torch.float64)
+    overlap = torch.rand(5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for values in ({}, {"overlap": overlap}):
+        plain = info_nce(similarity, positive, candidate_mask=mask, **values)
+        assert (plain > 0.01).all()
+        weighted = info_nce(similarity, positive, visible=weight, candidate_mask=mask, **values)
+        assert torch.allclose(weighted, plain * weight)
+    logit, visible = torch.tensor([0.3, -2.0, 1.0, 4.0, -0.5]), torch.tensor([True, False, False, True, True])
+    weighted = visibility_loss(logit, visible, weight.float())
+    assert torch.allclose(weighted, visibility_loss(logit, visible) * weight.float())
+
+
 def test_graded_credit_is_the_expected_overlap():
     similarity, positive, mask = random_case()
     g = torch.Generator().manual_seed(5)

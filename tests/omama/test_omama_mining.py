@@ -51,6 +51,45 @@ def test_negatives_are_clean(number, mining, positive):
             assert near <= taken or taken <= near, "neighbours come first"
 
 
+@pytest.mark.parametrize("positive", ["gt", "proposal"])
+def test_neither_the_best_proposal_nor_its_duplicates_are_negatives(positive):
+    """Even where they overlap the truth by less than the threshold."""
+    overlap, representative = np.array([0.4, 0.39, 0.3, 0.0, 0.1, 0.2]), np.array([0, 0, 2, 3, 4, 5])
+    for seed in range(20):
+        draw = draw_candidates(np.random.default_rng(seed), neighbours=~np.eye(6, dtype=bool), overlap=overlap,
+                               representative=representative, positive=positive)  # fmt: skip
+        assert sorted(np.delete(draw.proposals, draw.positive).tolist()) == [2, 3, 4, 5]
+        assert draw.proposals[draw.positive] == (TRUTH if positive == "gt" else 0)
+
+
+def test_a_proposal_at_the_threshold_is_not_a_negative():
+    draw = draw_candidates(np.random.default_rng(0), neighbours=~np.eye(4, dtype=bool),
+                           overlap=np.array([0.9, 0.5, 0.49, 0.0]))  # fmt: skip
+    assert sorted(draw.proposals.tolist()) == [TRUTH, 2, 3]
+
+
+@pytest.mark.parametrize("mining", ["adjacent", "random", "released"])
+def test_the_positive_comes_to_every_place(mining):
+    neighbours, overlap = scene(100)
+    draws = [
+        draw_candidates(np.random.default_rng(s), neighbours=neighbours, overlap=overlap, count=4, mining=mining)
+        for s in range(200)
+    ]
+    counts = np.bincount([draw.positive for draw in draws])
+    assert len(counts) == 4
+    assert counts.min() > 25  # of 50 each
+
+
+def test_the_released_choice_leaves_the_best_proposal_out_of_its_neighbours():
+    neighbours = np.ones((40, 40), dtype=bool)  # each proposal beside all of them, itself too
+    for seed in range(20):
+        draw = draw_candidates(np.random.default_rng(seed), neighbours=neighbours, overlap=np.eye(40)[7], best=7,
+                               mining="released")  # fmt: skip
+        negatives = np.delete(draw.proposals, draw.positive)
+        assert 7 not in negatives
+        assert len(set(negatives.tolist())) == 31
+
+
 def test_positions_and_negatives_vary_and_are_reproducible():
     neighbours, overlap = scene(100)
     draws = [draw_candidates(np.random.default_rng(s), neighbours=neighbours, overlap=overlap) for s in range(60)]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass
+from scipy.spatial import Delaunay
 
 from counterview.errors import InputError
 from counterview.omama import adjacency
@@ -120,6 +121,30 @@ def test_general_position_equals_brute_force():
                     for p, q in ((i, j), (j, k), (i, k)):
                         expected[p, q] = expected[q, p] = True
     assert np.array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_points_on_one_circle_are_triangulated_in_their_order(seed):
+    """Of a square either diagonal will do; which one Delaunay takes depends on the order of the points."""
+    y, x = np.mgrid[:4, :5]
+    points = np.random.default_rng(seed).permutation(np.stack([y.ravel(), x.ravel()], axis=1)).astype(float)
+    expected = np.zeros((20, 20), dtype=bool)
+    for a, b, c in Delaunay(points).simplices:
+        for i, j in ((a, b), (b, c), (a, c)):
+            expected[i, j] = expected[j, i] = True
+    assert np.array_equal(adjacency(points, 1), expected)
+
+
+def test_a_point_too_near_to_another_for_the_triangulation_has_its_neighbours():
+    corners = np.array([[0.0, 0], [0, 1000], [1000, 0], [1000, 1000], [500, 400]])
+    points = np.vstack([corners, corners[4] + [0, 1e-13]])
+    assert not np.array_equal(points[4], points[5])
+    assert len(Delaunay(points).coplanar) == 1, "the case that this test is about"
+    ours = adjacency(points, 1)
+    assert ours[4, 5]
+    assert np.array_equal(ours[4, :4], ours[5, :4])
+    assert ours[5, :4].any()
+    assert np.array_equal(ours, ours.T)
 
 
 def test_bad_input():

@@ -29,8 +29,8 @@ def test_a_half_means_a_half(kind):
         assert abs(calibration.offset.item() - 2.0) < 0.08
     probability = torch.sigmoid(calibration(torch.from_numpy(logits))).numpy()
     for low in np.arange(0.1, 0.9, 0.1):
-        there = (probability >= low) & (probability < low + 0.1)
-        assert abs(visible[there].mean() - probability[there].mean()) < 0.04
+        in_bin = (probability >= low) & (probability < low + 0.1)
+        assert abs(visible[in_bin].mean() - probability[in_bin].mean()) < 0.04
     order = np.argsort(logits)
     assert (np.diff(probability[order]) >= -1e-6).all()
 
@@ -85,11 +85,27 @@ def test_statistics():
     similarity = torch.tensor([[[0.9, 0.1, -0.2, 0.5, 0.4, 0.3], [-torch.inf] * 6]], dtype=torch.float64)
     row, nothing = similarity_statistics(similarity)[0]
     values = similarity[0, 0].numpy()
-    share = np.exp(0.9 / 0.07) / np.exp(values / 0.07).sum()
-    assert np.allclose(row.numpy(), [0.9, 0.4, 0.8, values.mean(), values.std(), share], atol=1e-6)
+    probability = np.exp(0.9 / 0.07) / np.exp(values / 0.07).sum()
+    assert np.allclose(row.numpy(), [0.9, 0.4, 0.8, values.mean(), values.std(), probability], atol=1e-6)
     assert not nothing.any()
     few = similarity_statistics(torch.tensor([[[0.4]]]))[0, 0]
     assert torch.isfinite(few).all()
+
+
+def test_the_logit_is_that_of_the_statistics_and_of_the_agreement_with_the_best_candidate():
+    torch.manual_seed(0)
+    head = VisibilityHead(12).double()
+    queries = torch.nn.functional.normalize(torch.randn(2, 3, 12, dtype=torch.float64), dim=-1)
+    candidates = torch.nn.functional.normalize(torch.randn(2, 8, 12, dtype=torch.float64), dim=-1)
+    similarity = queries @ candidates.transpose(1, 2)
+    output = head(queries, candidates, similarity)
+    for b in range(2):
+        for q in range(3):
+            best = candidates[b, similarity[b, q].argmax()]
+            agreement = torch.cat([queries[b, q] * best * 12**0.5, (queries[b, q] - best).abs() * 12**0.25])
+            absent, present = head.mlp(agreement)
+            expected = present - absent + head.statistics(similarity_statistics(similarity)[b, q])[0]
+            assert torch.allclose(output[b, q], expected, atol=1e-12)
 
 
 def test_padding_leaves_the_logit_alone():
@@ -107,7 +123,7 @@ def test_padding_leaves_the_logit_alone():
     assert torch.allclose(plain, padded, atol=1e-12)
 
 
-def test_a_head_without_agreement_looks_at_similarities_alone():
+def test_a_head_without_agreement_reads_similarities_alone():
     torch.manual_seed(0)
     head = VisibilityHead(12, agreement=False)
     assert not any(name.startswith("mlp") for name in head.state_dict())

@@ -1,5 +1,6 @@
 """The geometric re-ranker: what it weighs, that it learns, and what is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,17 @@ import torch
 
 from counterview.config import load_config
 from counterview.errors import ConfigError
-from counterview.geometry import Homography, PairFeature, QueryFeature, find_homography, pair_features
+from counterview.geometry import (
+    Homography,
+    HomographyConfig,
+    PairFeature,
+    PairFeatureConfig,
+    QueryFeature,
+    ScoredBoxes,
+    find_homography,
+    pair_features,
+    view_homographies,
+)
 from counterview.omama import OMaMaConfig
 from counterview.omama.model import ImageInput
 from counterview.tiny import GeometricReranker, RerankerConfig, TinyMatch, TinyMatchConfig
@@ -93,6 +104,45 @@ def test_a_match_depends_neither_on_other_queries_nor_on_the_order_of_candidates
     bare = model.match(query.descriptors[:2], query.boxes_xywh[:2], rows_of(query, []), rows_of(few, [0]))
     assert bare.homographies == (None,) * 8
     assert np.isfinite(bare.score).all()
+
+
+def test_a_match_is_the_reranker_on_features_of_the_best_proposals():
+    """Step by step from the model's similarities, with no constant at its default."""
+    torch.manual_seed(5)
+    config = RerankerConfig(
+        proposals=20, homographies=3, hidden=8,
+        homography=HomographyConfig(samples=300, tolerance=0.2, refined=5),
+        features=PairFeatureConfig(near_radius=0.2, nearby_radius=0.5, same_object_overlap=0.3, place_weight=0.9),
+    )  # fmt: skip
+    model = TinyMatch(small_config(config)).eval()
+    with torch.no_grad():
+        torch.nn.init.normal_(model.reranker.ranking[-1].weight)
+        model.reranker.calibration.scale.fill_(2.0)
+        model.reranker.calibration.offset.fill_(0.5)
+    query, target = twin_scene()
+    scores = np.random.default_rng(0).uniform(0.2, 1, (2, 24))
+    query, target = (dataclasses.replace(i, scores=s) for i, s in zip((query, target), scores, strict=True))
+    output = model.match(query.descriptors[:4], query.boxes_xywh[:4], query, target)
+    with torch.no_grad():
+        everything = model(query.descriptors[None], target.descriptors[None], query.map[None], target.map[None])
+    similarity = everything.similarity[0].clamp(-1, 1).double().numpy()
+    rows, columns = (np.argsort(-s, kind="stable")[:20] for s in scores)
+    boxes = [ScoredBoxes.make(i.boxes_xywh, i.size_hw, i.scores) for i in (query, target)]
+    rivals = boxes[0].at(rows)
+    homographies = view_homographies(similarity[np.ix_(rows, columns)], rivals, boxes[1].at(columns), 3,
+                                     config.homography)  # fmt: skip
+    assert all(h is not None for h in homographies)
+    objects = ScoredBoxes.make(query.boxes_xywh[:4], query.size_hw)
+    tables = [pair_features(similarity[:4], objects, boxes[1], h, similarity[rows], rivals, config.features)
+              for h in homographies]  # fmt: skip
+    pairs, queries = (torch.from_numpy(np.stack(part)) for part in zip(*tables, strict=True))
+    with torch.no_grad():
+        expected, logit = model.reranker.over_homographies(pairs, queries)
+    assert np.allclose(output.similarity, similarity[:4], atol=1e-6)
+    assert np.allclose(output.score, expected, atol=1e-4)
+    assert np.allclose(output.visibility_logit, logit, atol=1e-4)
+    assert np.allclose(output.visibility, torch.sigmoid(2 * logit + 0.5), atol=1e-4)
+    assert [h.inlier_weight for h in output.homographies] == pytest.approx([h.inlier_weight for h in homographies])
 
 
 def test_padding_changes_nothing():
