@@ -186,7 +186,7 @@ def test_frames_that_are_no_numbers_are_said(tmp_path, content):
     bowl(content).update({"-30": {}, "1e3": {}, "030": {}, " 30": {}, "x": {}, "9" * 5000: {}, "\u0663": {}})
     report = evaluate(GT, write(tmp_path / "p.json", content))
     assert report.totals == before
-    assert sum("no frame number" in note for note in report.notes) == 7
+    assert sum("not a frame number" in note for note in report.notes) == 7
 
 
 @pytest.mark.parametrize(
