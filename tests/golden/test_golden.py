@@ -16,6 +16,7 @@ MODELS = ("omama", "omama-residual", "tiny-match", "lmeec", "tiny-follow")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_bundled_models_answer_as_they_did():
     """In a process of its own, whose threads and state no other test has changed."""
     done = subprocess.run([sys.executable, "-m", "tests.golden.answers", "check"], capture_output=True, text=True,
