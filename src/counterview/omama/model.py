@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -56,6 +56,17 @@ class OMaMaOutput:
     query_embedding: Tensor
     candidate_embeddings: Tensor
     best: Tensor
+
+    def first_query(self) -> OMaMaOutput:
+        """Of an output with an axis Q: the first query object's, without that axis."""
+        return replace(
+            self,
+            similarity=self.similarity[:, 0],
+            visibility=self.visibility[:, 0],
+            visibility_logit=self.visibility_logit[:, 0],
+            query_embedding=self.query_embedding[:, 0],
+            best=self.best[:, 0],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,11 +254,8 @@ class OMaMa(Pretrained, nn.Module):
             logit = self.visibility_head(queries, candidates, similarity, detach=detach)
             visibility = self.visibility_head.probability(logit)
         visibility = torch.where(best >= 0, visibility, 0.0)
-        parts = (similarity, visibility, logit, queries, best)
-        if queries.shape[1] == 1 and not keep_queries:
-            parts = tuple(part[:, 0] for part in parts)  # type: ignore[assignment]
-        similarity, visibility, logit, embedding, best = parts
-        return OMaMaOutput(similarity, visibility, logit, embedding, candidates, best)
+        output = OMaMaOutput(similarity, visibility, logit, queries, candidates, best)
+        return output.first_query() if queries.shape[1] == 1 and not keep_queries else output
 
     @torch.inference_mode()
     def match(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -158,11 +158,8 @@ class TinyMatch(Pretrained, nn.Module):
         output = self.omama.compare(
             head_queries, head_candidates, candidate_mask, keep_queries=True, similarity=similarity
         )
-        parts = (output.similarity, output.visibility, output.visibility_logit, queries, output.best)
-        if queries.shape[1] == 1 and not keep_queries:
-            parts = tuple(part[:, 0] for part in parts)  # type: ignore[assignment]
-        similarity, visibility, logit, embedding, best = parts
-        return OMaMaOutput(similarity, visibility, logit, embedding, candidates, best)
+        output = replace(output, query_embedding=queries, candidate_embeddings=candidates)
+        return output.first_query() if queries.shape[1] == 1 and not keep_queries else output
 
     @torch.inference_mode()
     def match(
