@@ -332,7 +332,8 @@ def test_a_few_images_are_prepared_by_the_store_at_hand_whatever_the_workers(tas
     camera, frame = next((c, f) for f in take.frames for c in take.cameras if take.has_frame(c, f))
     root = task.config.data.root
     assert (
-        fill_store(store, [((root,), take)], {((root,), take.uid): {(camera, frame)}}, workers=2, progress=False) == 1
+        fill_store(store, [((root,), take)], {((root,), take.uid): {(camera, frame): True}}, workers=2, progress=False)
+        == 1
     )
     assert store.has(take, camera, frame)
     assert store.backbone.passes == 1

@@ -112,7 +112,7 @@ def test_no_name_is_refused(tmp_path):
         load_proposer(f"folder:{tmp_path}")(IMAGE)
 
 
-@pytest.mark.parametrize("name", ["../a", "a/b", "..", "", "C:x", "nul"])
+@pytest.mark.parametrize("name", ["../a", "a/../b", "a//b", "/a", "..", "", "C:x", "nul"])
 def test_names_never_lead_out_of_the_folder(tmp_path, name):
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -155,7 +155,7 @@ BAD_ARCHIVES = {
     "records": (lambda p: _npz(p, _npy(np.zeros((1, *SIZE), [("a", "u1")]))), "objects"),
     "text": (lambda p: _npz(p, _npy(np.full((1, *SIZE), "a"))), "not numeric"),
     "other size": (lambda p: np.savez(p, np.zeros((2, 24, 33), bool)), "another size"),
-    "two dimensions": (lambda p: np.savez(p, np.zeros(SIZE, bool)), "another size"),
+    "two dimensions": (lambda p: np.savez(p, np.zeros(SIZE, bool)), "not a stack of masks"),
     "too many": (lambda p: _npz(p, _header((10**9, *SIZE))), "too many masks"),
     "too short": (lambda p: _npz(p, _header((5, *SIZE)) + b"\1" * 2000), "ends too early"),
     "negative": (lambda p: _npz(p, _header((-1, *SIZE))), "not a readable NumPy array"),
@@ -163,7 +163,6 @@ BAD_ARCHIVES = {
     "nan": (lambda p: np.savez(p, np.full((1, *SIZE), np.nan)), "other than 0 and 1"),
     "fortran": (lambda p: np.savez(p, np.asfortranarray(_masks())), "Fortran"),
     "all empty": (lambda p: np.savez(p, np.zeros((2, *SIZE), bool)), "are empty"),
-    "none": (lambda p: np.savez(p, np.zeros((0, *SIZE), bool)), "are empty"),
     "header bomb": (
         lambda p: _npz(p, b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b"(" * 70_000),
         "not a readable NumPy array",

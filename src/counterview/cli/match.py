@@ -59,16 +59,22 @@ def match(
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
     from counterview.inference.loading import load
+    from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.media.images import read_image
+    from counterview.proposals.base import file_name
 
     prompts = read_prompts(mask or [], point or [], box or [])
     query_image, target_image = read_image(query), read_image(target)
     predictor = load(model, proposals=proposals, features=features, device=device, cache=cache)
     names = list(prompts)
-    encoded_query = predictor.encode(query_image, name=query.stem)
+    # Points and boxes choose among the query image's proposals; a mask may do without them.
+    if isinstance(predictor, ProposalMatcher) and not (point or box):
+        encoded_query = predictor.encode_query(query_image, name=file_name(query))
+    else:
+        encoded_query = predictor.encode(query_image, name=file_name(query))
     masks = [predictor.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
     matches = predictor.match_encoded(
-        encoded_query, masks, predictor.encode(target_image, name=target.stem), names=names, top_k=top
+        encoded_query, masks, predictor.encode(target_image, name=file_name(target)), names=names, top_k=top
     )
     result = describe(query, target, query_image, target_image, masks, matches, predictor.settings())
     paths = write(out, result, query_image, target_image, masks, matches)

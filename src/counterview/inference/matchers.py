@@ -48,17 +48,34 @@ class Matcher(Protocol):
 
     name: str
 
+    @property
+    def uses_query_proposals(self) -> bool:
+        """Whether :meth:`score` reads the proposals of the query image."""
+        ...
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether masks may be given at another resolution than their image."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """Everything beside the input that the scores depend on, as plain values."""
         ...
 
-    def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
+    def describe(
+        self,
+        backbone: Backbone,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        boxes_xywh: NDArray[np.floating] | None = None,
+    ) -> Tensor:
         """Descriptors of N masks ``(H, W)`` of one image, ``(N, D)``, as :meth:`score` compares them.
 
         Args:
             backbone: the one that made the feature map.
             features: ``(C, h, w)``.
-            masks: N masks at the size of the image.
+            masks: N masks at the size of the image, or of one resolution where the matcher takes any.
+            boxes_xywh: ``(N, 4)`` in pixels of the masks, where they came with them.
         """
         ...
 
@@ -86,6 +103,8 @@ class KnnMatcher:
     """
 
     name = "knn"
+    uses_query_proposals = True
+    takes_any_size = False
 
     def __init__(self, pooling: PoolingKind = "mask") -> None:
         self.pooling: PoolingKind = pooling
@@ -94,8 +113,14 @@ class KnnMatcher:
         """The pooling."""
         return {"pooling": self.pooling}
 
-    def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
-        """Object descriptors, ``(N, D)``. See :meth:`Matcher.describe`."""
+    def describe(
+        self,
+        backbone: Backbone,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        boxes_xywh: NDArray[np.floating] | None = None,
+    ) -> Tensor:
+        """Object descriptors, ``(N, D)``. See :meth:`Matcher.describe`; boxes ``(N, 4)`` are not read."""
         return backbone.describe(features, masks, self.pooling)
 
     def score(
@@ -147,14 +172,30 @@ class HeadMatcher:
         """SHA-256 over all weights, 16 hex digits."""
         return self.model.fingerprint()[:16]
 
-    def describe(self, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
+    @property
+    def uses_query_proposals(self) -> bool:
+        """Whether the model reads the proposals of the query image; O-MaMa does not."""
+        return self.model.uses_query_proposals
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether masks are resized to the backbone's input from their own size, as released."""
+        return self.omama.descriptor.mask_size == "input"
+
+    def describe(
+        self,
+        backbone: Backbone,
+        features: FeatureMap,
+        masks: Sequence[ObjectMask],
+        boxes_xywh: NDArray[np.floating] | None = None,
+    ) -> Tensor:
         """Object and context descriptors, ``(N, D + C)`` (O-MaMa, Mask-Context Encoder). See :meth:`Matcher.describe`.
 
         D is the width of an object descriptor, C the number of channels of the feature map.
         """
         from counterview.omama.descriptors import describe_masks
 
-        return describe_masks(self.omama.descriptor, backbone, features, masks)
+        return describe_masks(self.omama.descriptor, backbone, features, masks, boxes_xywh)
 
     def score(
         self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
@@ -162,6 +203,7 @@ class HeadMatcher:
         """See :meth:`Matcher.score`; scores ``(Q, N)``."""
         from counterview.omama.descriptors import notes_on
         from counterview.omama.model import ImageInput
+        from counterview.proposals.base import box_scale
 
         def image_input(image: ImageEncoding) -> ImageInput:
             proposals = image.proposals
@@ -170,7 +212,7 @@ class HeadMatcher:
             )
 
         queries = self.describe(backbone, query.features, query_masks)
-        boxes = np.array([mask.box_xywh for mask in query_masks])
+        boxes = np.array([mask.box_xywh * box_scale(mask.size_hw, query.size_hw) for mask in query_masks])
         context = None if target.context is None else image_input(target.context)
         output = self.model.match(queries, boxes, image_input(query.context or query), image_input(target), context)
         notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)

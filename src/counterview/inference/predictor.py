@@ -7,7 +7,7 @@ proposals, :class:`~counterview.inference.mask_tracker.MaskTracker` draws a mask
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from counterview.errors import InputError
@@ -45,7 +45,7 @@ class Predictor(Protocol[E]):
         Args:
             image: ``(H, W, 3)`` uint8, or a view.
             proposals: candidate masks to use instead of the proposer's, for predictors that choose among proposals.
-            name: file name of the image without its ending; the proposer ``folder:PATH`` looks for it.
+            name: of the image, as :class:`counterview.proposals.Proposer` takes it; ``folder:PATH`` looks for it.
 
         Raises:
             ImageError: not an RGB image.
@@ -131,6 +131,7 @@ def match_images(
     target_image: RgbImage | View,
     names: Sequence[str] | None,
     top_k: int,
+    encode_query: Callable[[RgbImage], E] | None = None,
 ) -> list[Match]:
     """Check the input, encode both images and match them: :meth:`Predictor.match` for any predictor.
 
@@ -141,6 +142,7 @@ def match_images(
         target_image: ``(H', W', 3)`` uint8, or a view.
         names: of the objects.
         top_k: number of candidates for each object.
+        encode_query: encodes the query image, where that may cost less than :meth:`Predictor.encode`.
 
     Raises:
         ImageError, MaskError, InputError, ProposalError: see :meth:`Predictor.match`; before anything is encoded, if
@@ -150,7 +152,7 @@ def match_images(
     query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
     for mask, name in zip(masks, names, strict=True):
         check_query_mask(mask, query_rgb.shape[:2], name)
-    query, target = predictor.encode(query_rgb), predictor.encode(target_rgb)
+    query, target = (encode_query or predictor.encode)(query_rgb), predictor.encode(target_rgb)
     return predictor.match_encoded(query, masks, target, names=names, top_k=top_k)
 
 

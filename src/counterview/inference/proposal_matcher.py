@@ -9,12 +9,14 @@ from counterview.errors import InputError, ProposalError
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.predictor import QueryMasks, match_images, name_masks
 from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
+from counterview.masks.geometry import same_aspect
+from counterview.proposals.base import Proposals, fit_proposals
 from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
 
 if TYPE_CHECKING:
     from counterview.features.base import Backbone
     from counterview.inference.matchers import Matcher
-    from counterview.proposals.base import Proposals, Proposer
+    from counterview.proposals.base import Proposer
 
 
 class ProposalMatcher:
@@ -58,11 +60,29 @@ class ProposalMatcher:
         rgb = as_rgb(image)
         candidates = self.proposer(rgb, name) if proposals is None else proposals
         size = (rgb.shape[0], rgb.shape[1])
-        if tuple(candidates.size_hw) != size:
+        if not same_aspect(candidates.size_hw, size):
             raise ProposalError("the proposals do not fit the image", found=candidates.size_hw, expected=size)
+        fitted = fit_proposals(candidates, size)
+        described = candidates if self.matcher.takes_any_size else fitted
         features = self.backbone.encode(rgb)
-        descriptors = self.matcher.describe(self.backbone, features, candidates.masks)
-        return ImageEncoding(size, features, candidates, descriptors)
+        descriptors = self.matcher.describe(self.backbone, features, described.masks, described.stored_boxes())
+        return ImageEncoding(size, features, fitted, descriptors)
+
+    def encode_query(self, image: RgbImage | View, *, name: str | None = None) -> ImageEncoding:
+        """Encode an image ``(H, W, 3)`` with query masks: without proposals, unless the matcher reads them.
+
+        A point or a box is resolved among proposals: then the image goes through :meth:`encode`.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, or a view.
+            name: as for :meth:`encode`.
+
+        Raises:
+            ImageError: not an RGB image.
+        """
+        rgb = as_rgb(image)
+        size = (rgb.shape[0], rgb.shape[1])
+        return self.encode(rgb, None if self.matcher.uses_query_proposals else Proposals.none(size), name=name)
 
     def resolve(self, query: ImageEncoding, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
         """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among the image's proposals."""
@@ -81,7 +101,7 @@ class ProposalMatcher:
         top_k: int = 5,
     ) -> list[Match]:
         """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
-        return match_images(self, query_image, query_masks, target_image, names, top_k)
+        return match_images(self, query_image, query_masks, target_image, names, top_k, self.encode_query)
 
     def match_encoded(
         self,
@@ -92,12 +112,16 @@ class ProposalMatcher:
         names: Sequence[str] | None = None,
         top_k: int = 5,
     ) -> list[Match]:
-        """See :meth:`counterview.Predictor.match_encoded`."""
+        """See :meth:`counterview.Predictor.match_encoded`.
+
+        A matcher that takes any size resizes masks itself; they may be of another resolution than the query image.
+        """
         masks, names = name_masks(list(query_masks), names)
         if top_k < 1:
             raise InputError("top_k is at least 1", found=top_k)
         for mask, name in zip(masks, names, strict=True):
-            check_query_mask(mask, query.size_hw, name)
+            is_resized = self.matcher.takes_any_size and same_aspect(mask.size_hw, query.size_hw)
+            check_query_mask(mask, mask.size_hw if is_resized else query.size_hw, name)
         if not target.proposals.masks:
             raise ProposalError(
                 "the target image has no proposals",

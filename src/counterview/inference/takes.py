@@ -14,11 +14,9 @@ from counterview.errors import AnnotationError, ImageError, MaskError, ProposalE
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.inference.predictor import Encoding, Predictor
 from counterview.inference.proposal_matcher import ProposalMatcher
-from counterview.masks.geometry import fit_longest_side, fit_mask, resize_mask
-from counterview.media.files import safe_join
-from counterview.proposals import load_proposer
-from counterview.proposals.base import Proposals
-from counterview.types import ObjectMask, RgbImage
+from counterview.masks.geometry import fit_longest_side, fit_mask, resize_mask, same_aspect
+from counterview.proposals.base import frame_name
+from counterview.types import ObjectMask
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +93,7 @@ class FramePredictor:
         """See :meth:`TakePredictor.predict`."""
         for frame in sorted(wanted):
             encodings: dict[str, Encoding | str] = {}
+            targets = {pair.target_camera for _, pair in wanted[frame]}
             groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
             for direction, pair in wanted[frame]:
                 groups[direction, pair.query_camera, pair.target_camera].append(pair)
@@ -102,26 +101,21 @@ class FramePredictor:
             for (direction, query_camera, target_camera), pairs in groups.items():
                 for camera in (query_camera, target_camera):
                     if camera not in encodings:
-                        encodings[camera] = self._encode(take, camera, frame)
+                        encodings[camera] = self._encode(take, camera, frame, is_target=camera in targets)
                 results += self._match(take, direction, pairs, encodings[query_camera], encodings[target_camera])
             yield frame, results
 
-    def _encode(self, take: Take, camera: str, frame: int) -> Encoding | str:
-        """The encoded image, or the reason why it is not available."""
+    def _encode(self, take: Take, camera: str, frame: int, *, is_target: bool) -> Encoding | str:
+        """The encoded image, or the reason why it is not available. A query image may do without proposals."""
+        predictor, name = self.predictor, frame_name(take.uid, camera, frame)
         try:
             image = take.frame(camera, frame)
-            encoding: Encoding = self.predictor.encode(image, self._stored_proposals(take, camera, frame, image))
-            return encoding
         except (ImageError, VideoError) as error:
             logger.warning("%s", error)
             return f"the image of {camera} is not available"
-
-    def _stored_proposals(self, take: Take, camera: str, frame: int, image: RgbImage) -> Proposals | None:
-        """Proposals of the proposer ``folder``, from ``TAKE UID/CAMERA/FRAME``; ``None`` for other proposers."""
-        if not isinstance(self.predictor, ProposalMatcher) or self.predictor.proposer.name != "folder":
-            return None
-        folder = safe_join(self.predictor.proposer.settings()["path"], take.uid, camera)
-        return load_proposer(f"folder:{folder}")(image, str(frame))
+        encode = predictor.encode if is_target or not isinstance(predictor, ProposalMatcher) else predictor.encode_query
+        encoding: Encoding = encode(image, name=name)
+        return encoding
 
     def _match(
         self,
@@ -143,7 +137,7 @@ class FramePredictor:
         empty, masks, pairs_to_match = [], [], []
         for pair in pairs:
             try:
-                masks.append(query_mask(take, pair, query.size_hw))
+                masks.append(self._query_mask(take, pair, query.size_hw))
                 pairs_to_match.append(pair)
             except MaskError as error:
                 empty.append(without_mask(pair, error.problem))
@@ -160,6 +154,20 @@ class FramePredictor:
             )
             for pair, match in zip(pairs_to_match, matches, strict=True)
         ]
+
+    def _query_mask(self, take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectMask:
+        """The query object at the size that the predictor asks for: the image's, or its own."""
+        predictor = self.predictor
+        mask = take.mask(pair.object, pair.query_camera, pair.frame)
+        if (
+            isinstance(predictor, ProposalMatcher)
+            and predictor.matcher.takes_any_size
+            and mask is not None
+            and not mask.is_empty
+            and same_aspect(mask.size_hw, size_hw)
+        ):
+            return mask
+        return query_mask(take, pair, size_hw)
 
 
 class ClipPredictor:

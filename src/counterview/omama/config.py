@@ -12,6 +12,10 @@ Pooling = Literal["mask", "box", "box_max", "centroid"]
 """How a mask becomes an object descriptor: the rows of the paper's descriptor table."""
 
 
+MaskSize = Literal["image", "input"]
+"""Size at which masks are sampled: the image's, or the backbone's input, as in the released code."""
+
+
 @dataclass(frozen=True)
 class DescriptorConfig:
     """How masks are described on a feature map (paper: Mask-Context Encoder).
@@ -37,6 +41,13 @@ class DescriptorConfig:
     fallback: Literal["zeros", "centre"] = field(
         default="centre",
         metadata={"help": "for masks too small for the pooling grid: their centre's cell, or zeros as released"},
+    )
+    mask_size: MaskSize = field(
+        default="image",
+        metadata={
+            "help": "size at which masks are sampled: the image's, or, as released, that of the backbone's input, to "
+            "which they are resized from their own; then the map is pooled"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -159,7 +170,7 @@ class OMaMaConfig:
 
     @classmethod
     def released(cls, direction: Literal["ego2exo", "exo2ego"]) -> OMaMaConfig:
-        """The architecture of the released weights of one direction.
+        """The architecture of the released weights of one direction, with masks sampled as released.
 
         Args:
             direction: from the query to the target view.
@@ -170,7 +181,8 @@ class OMaMaConfig:
         if direction not in RELEASED_GRIDS_HW:
             raise ConfigError("no such direction", found=repr(direction), expected="ego2exo or exo2ego")
         query, target = RELEASED_GRIDS_HW[direction]
-        return cls(query_grid_hw=query, target_grid_hw=target, visibility="released")
+        descriptor = DescriptorConfig(fallback="zeros", mask_size="input")
+        return cls(query_grid_hw=query, target_grid_hw=target, visibility="released", descriptor=descriptor)
 
 
 RELEASED_GRIDS_HW: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from counterview.errors import MaskError
 from counterview.features import pooling
+from counterview.masks.geometry import fit_mask, resize_mask, same_aspect
 from counterview.omama.config import DescriptorConfig
+from counterview.proposals.base import box_scale
 from counterview.types import ObjectMask
 
 if TYPE_CHECKING:
@@ -20,7 +26,11 @@ VANISHED = "the query mask is smaller than a cell of the features; its centre's 
 
 
 def describe_masks(
-    config: DescriptorConfig, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]
+    config: DescriptorConfig,
+    backbone: Backbone,
+    features: FeatureMap,
+    masks: Sequence[ObjectMask],
+    boxes_xywh: NDArray[np.floating] | None = None,
 ) -> Tensor:
     """Descriptors ``[object; context]`` of N masks of one image.
 
@@ -29,13 +39,14 @@ def describe_masks(
         backbone: the one that encoded the image. Some describe objects themselves (``classical`` reads the image's
             pixels); the others pool their map.
         features: the map ``(C, h, w)`` of the image.
-        masks: N masks at the image's size.
+        masks: N masks, all of one size: the image's, or another resolution of it.
+        boxes_xywh: ``(N, 4)`` in pixels of the masks, where they came with them; otherwise those of the masks.
 
     Returns:
         ``(N, 2C)``, or ``(N, object_channels + C)``; float32, or the map's dtype where that is wider.
 
     Raises:
-        MaskError: a mask of another size than the image.
+        MaskError: masks of several sizes, or of another shape than the image.
 
     >>> import numpy as np
     >>> from counterview.features import load_backbone
@@ -46,10 +57,52 @@ def describe_masks(
     >>> descriptors.shape[0], descriptors.shape[1] > backbone.channels
     (3, True)
     """
-    describe = backbone.describe if config.backbone_pooling else pooling.describe
+    size_hw = sampling_size(config, features)
+    if config.mask_size == "input":
+        features = replace(features, image_hw=size_hw)
+    if boxes_xywh is not None and len(masks):
+        boxes_xywh = np.asarray(boxes_xywh) * box_scale(masks[0].size_hw, size_hw)
+    masks = [_at_size(config, mask, size_hw) for mask in masks]
+    describe = backbone.describe if config.backbone_pooling and config.mask_size == "image" else pooling.describe
     objects = describe(features, masks, config.pooling, fallback=config.fallback)
-    context = pooling.describe(features, masks, "box", context_px=config.context_px)[:, features.channels :]
-    return torch.cat([objects.to(context.device), context], dim=1)
+    context = pooling.describe(features, masks, "box", context_px=config.context_px, boxes_xywh=boxes_xywh)
+    return torch.cat([objects.to(context.device), context[:, features.channels :]], dim=1)
+
+
+def describe_each(
+    config: DescriptorConfig, backbone: Backbone, features: FeatureMap, masks: Sequence[ObjectMask]
+) -> Tensor:
+    """:func:`describe_masks` for N annotated masks, which may be of any sizes, and of another shape than the image.
+
+    Raises:
+        MaskError: a mask of size 0.
+    """
+    size_hw = sampling_size(config, features)
+    fitted = [resize_mask(m, size_hw) if _may_vanish(config) else fit_mask(m, size_hw) for m in masks]
+    return describe_masks(config, backbone, features, fitted)
+
+
+def sampling_size(config: DescriptorConfig, features: FeatureMap) -> tuple[int, int]:
+    """Height and width in pixels at which the masks of an image are sampled, and their boxes are measured.
+
+    Args:
+        config: the image's size, or that of the backbone's input.
+        features: the map ``(C, h, w)`` of the image.
+    """
+    return features.input_hw if config.mask_size == "input" else features.image_hw
+
+
+def _at_size(config: DescriptorConfig, mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
+    """A mask at the size of sampling. The released code resizes it by nearest neighbour, and it may vanish."""
+    if mask.size_hw == size_hw:
+        return mask
+    if not same_aspect(mask.size_hw, size_hw):
+        raise MaskError("the mask is of another shape than its image", found=mask.size_hw, expected=size_hw)
+    return resize_mask(mask, size_hw) if _may_vanish(config) else fit_mask(mask, size_hw)
+
+
+def _may_vanish(config: DescriptorConfig) -> bool:
+    return config.mask_size == "input" and config.fallback == "zeros"
 
 
 def notes_on(config: DescriptorConfig, features: FeatureMap, masks: Sequence[ObjectMask]) -> list[tuple[str, ...]]:
@@ -58,14 +111,17 @@ def notes_on(config: DescriptorConfig, features: FeatureMap, masks: Sequence[Obj
     Args:
         config: how masks are pooled.
         features: the map ``(C, h, w)`` of the query image.
-        masks: N masks at the image's size.
+        masks: N masks of the image's size, or of another resolution of it.
 
     Returns:
         N tuples of sentences, most of them empty.
 
     Raises:
-        MaskError: a mask of another size than the image.
+        MaskError: a mask of another shape than the image.
     """
     if config.pooling != "mask" or config.fallback != "centre" or not len(masks):
         return [()] * len(masks)
-    return [(VANISHED,) if is_missed else () for is_missed in pooling.missed_masks(features.grid, masks)]
+    size_hw = sampling_size(config, features)
+    grid = replace(features.grid, image_hw=size_hw)
+    missed = pooling.missed_masks(grid, [_at_size(config, mask, size_hw) for mask in masks])
+    return [(VANISHED,) if is_missed else () for is_missed in missed]

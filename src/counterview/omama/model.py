@@ -164,6 +164,11 @@ class OMaMa(Pretrained, nn.Module):
         """Whether :meth:`match` reads the proposer's scores."""
         return False
 
+    @property
+    def uses_query_proposals(self) -> bool:
+        """Whether :meth:`match` reads the proposals of the query image; O-MaMa reads its map alone."""
+        return False
+
     def embed_queries(self, query_descriptors: Tensor, target_map: Tensor) -> Tensor:
         """Embed query objects, which attend to the target image.
 

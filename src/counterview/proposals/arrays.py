@@ -12,7 +12,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from counterview.errors import ProposalError
+from counterview.masks.geometry import same_aspect
 from counterview.types import ObjectMask
+
+MAX_SIDE_PX = 1 << 15
+"""Masks with a longer side are refused."""
 
 _FIX = "Save it with numpy.savez_compressed(file, masks) and masks of type bool."
 
@@ -25,8 +29,11 @@ def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[Obj
 
     Args:
         path: of the archive.
-        size_hw: expected height and width, px.
+        size_hw: height and width of the image, px; the masks may be of another resolution of it.
         max_masks: more are refused.
+
+    Returns:
+        N masks of one size; none for an array without elements, which stands for an image without masks.
 
     Raises:
         ProposalError: not a readable archive, an object array, another shape or dtype, too many masks, values other
@@ -46,7 +53,11 @@ def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[Obj
 
 def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_masks: int) -> list[ObjectMask]:
     shape, fortran, dtype = _header(stream, path)
-    if len(shape) != 3 or shape[1:] != size_hw:
+    if 0 in shape or len(shape) < 3:
+        if dtype.hasobject or 0 not in shape:
+            raise ProposalError("not a stack of masks", path=path, found=shape, expected=("N", *size_hw))
+        return []  # an image in which no mask was found
+    if len(shape) != 3 or max(shape[1:]) > MAX_SIDE_PX or not same_aspect((shape[1], shape[2]), size_hw):
         raise ProposalError(
             "the masks are of another size than the image", path=path, found=shape, expected=("N", *size_hw)
         )
@@ -57,6 +68,7 @@ def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_m
     if fortran and shape[0] > 1:
         raise ProposalError("the masks are stored in Fortran order", path=path, fix=_FIX)
     masks = []
+    size_hw = (shape[1], shape[2])
     for index in range(shape[0]):
         values = np.frombuffer(_exactly(stream, size_hw[0] * size_hw[1] * dtype.itemsize, path), dtype=dtype)
         if dtype.kind == "b":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from counterview.errors import ProposalError
+from counterview.masks.geometry import fit_mask
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 
@@ -18,7 +21,8 @@ class Proposals:
     """Candidate masks of one image, best first.
 
     Attributes:
-        size_hw: height and width of the image in pixels.
+        size_hw: height and width of the masks in pixels: those of the image, or of another resolution of it, at which
+            masks were made beforehand (:func:`fit_proposals` brings them to the image's).
         masks: N masks of ``size_hw``, kept as run lengths; an empty mask is refused.
         scores: ``(N,)`` float32. Comparable within one proposer, not between two.
         boxes_xywh: ``(N, 4)`` float32, pixels. By default the smallest boxes around the masks.
@@ -95,6 +99,11 @@ class Proposals:
             self.boxes_xywh[chosen],
         )
 
+    def stored_boxes(self) -> NDArray[np.float32] | None:
+        """The boxes ``(N, 4)``, if they came with the masks; ``None`` if they are simply the smallest ones."""
+        own = np.array([mask.box_xywh for mask in self.masks], dtype=np.float32).reshape(-1, 4)
+        return None if np.array_equal(own, self.boxes_xywh) else self.boxes_xywh
+
     @classmethod
     def none(cls, size_hw: tuple[int, int]) -> Proposals:
         """An empty set of proposals for an image of ``size_hw``."""
@@ -130,13 +139,86 @@ class Proposer(Protocol):
 
         Args:
             image: ``(H, W, 3)`` uint8, RGB.
-            name: the image's file name without its ending, or its frame number. Only ``folder`` needs it, which
-                reads masks that were made before; the others ignore it.
+            name: identifies the image: ``TAKE/CAMERA/FRAME``, or its file's folder and name without ending,
+                ``FOLDER/NAME``. Only ``folder`` needs it, which reads masks that were made before; the others ignore
+                it.
+
+        Returns:
+            N masks of the image's size; those of ``folder`` may be of another resolution.
 
         Raises:
             ImageError: another shape or dtype.
         """
         ...
+
+
+@runtime_checkable
+class StoredProposer(Protocol):
+    """A :class:`Proposer` that reads masks which were made beforehand, and which may change between two runs."""
+
+    def content_key(self, name: str) -> str:
+        """A text that changes when the masks of an image do.
+
+        Args:
+            name: of the image, as for a call.
+
+        Raises:
+            ProposalError: there are none.
+        """
+        ...
+
+
+def fit_proposals(proposals: Proposals, size_hw: tuple[int, int]) -> Proposals:
+    """Proposals at another resolution of their image, by nearest neighbour; no mask vanishes.
+
+    Args:
+        proposals: N masks of any size.
+        size_hw: height and width afterwards, in pixels.
+
+    Returns:
+        N masks in the same order, with boxes scaled where they came with the masks.
+    """
+    if proposals.size_hw == tuple(size_hw):
+        return proposals
+    boxes = proposals.stored_boxes()
+    if boxes is not None:
+        boxes = boxes * box_scale(proposals.size_hw, size_hw).astype(np.float32)
+    masks = tuple(fit_mask(mask, size_hw) for mask in proposals.masks)
+    return Proposals(size_hw, masks, proposals.scores, boxes)  # type: ignore[arg-type]
+
+
+def box_scale(from_hw: tuple[int, int], to_hw: tuple[int, int]) -> NDArray[np.float64]:
+    """Factors ``(4,)`` that bring boxes ``x, y, width, height`` (or ``x1, y1, x2, y2``) to another resolution.
+
+    Args:
+        from_hw: height and width in pixels before.
+        to_hw: likewise, afterwards.
+    """
+    return np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]] * 2)
+
+
+def frame_name(take: str, camera: str, frame: int) -> str:
+    """The name of a take's image, as :class:`Proposer` takes it: ``TAKE/CAMERA/FRAME``.
+
+    Args:
+        take: the take's uid.
+        camera: the camera's name.
+        frame: frame number.
+    """
+    return f"{take}/{camera}/{frame}"
+
+
+def file_name(path: str | os.PathLike[str]) -> str:
+    """The name of an image that is a file, as :class:`Proposer` takes it: ``FOLDER/NAME``, without its ending.
+
+    Args:
+        path: of the image.
+
+    >>> file_name("videos/cam01/000030.jpg")
+    'cam01/000030'
+    """
+    path = Path(path).absolute()
+    return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
 
 
 def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, int]) -> ObjectMask:

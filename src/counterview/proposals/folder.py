@@ -1,22 +1,30 @@
 """``folder:PATH``: masks and boxes that another tool made.
 
-For an image named ``NAME`` (its file name without ending, or its frame number) these are tried in order:
+An image is named ``TAKE/CAMERA/FRAME`` (of a data set) or ``FOLDER/NAME`` (a file, without its ending). Its masks are
+looked for below ``PATH``, in folders of those names, as one of
 
 1. ``NAME_masks.npz`` and ``NAME_boxes.npy``, as O-MaMa keeps FastSAM's proposals: one array ``(N, H, W)`` of 0
    and 1 in the archive, and ``(N, 4)`` boxes x, y, width, height in pixels (optional);
 2. ``NAME/*.png``: one mask a file, non-zero inside, in the order of the file names;
 3. ``NAME.json``: COCO annotations of this image: a list of them, or an object with ``annotations``;
-4. any other ``*.json`` with COCO's ``images`` and ``annotations``, whose ``file_name`` is ``NAME`` plus an ending.
+4. any other ``*.json`` with COCO's ``images`` and ``annotations``, whose ``file_name`` ends with the image's name.
+
+O-MaMa's own folders ``Masks_<SPLIT>_<DIRECTION>/TAKE/CAMERA/`` are found below ``PATH`` as well. A frame of a data set
+is never looked up by its number alone: two cameras have equal ones. A file may be found by its own name alone, for as
+long as no second image claims the same masks.
 
 A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders the
-masks. Everything has to be of the image's size. These files are not trusted: sizes are checked before anything is
-allocated, and object arrays (pickles) are refused.
+masks. Masks may be of another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape.
+These files are not trusted: sizes are checked before anything is allocated, and object arrays (pickles) are refused.
+Links below ``PATH`` are followed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +32,11 @@ from typing import Any
 import numpy as np
 
 from counterview.errors import InputError, MaskError, ProposalError
+from counterview.masks.geometry import same_aspect
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
-from counterview.media.files import check_name, read_json
-from counterview.proposals.arrays import read_boxes, read_masks
+from counterview.media.files import check_name, read_json, sha256_file
+from counterview.proposals.arrays import MAX_SIDE_PX, read_boxes, read_masks
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
@@ -36,6 +45,9 @@ MAX_JSON_BYTES = 1 << 30
 
 MAX_POLYGON_POINTS = 1_000_000
 """Polygons with more points in one annotation are refused."""
+
+_MASK_FOLDERS = re.compile(r"Masks_[A-Z]+_(EGO2EXO|EXO2EGO)")  # of O-MaMa
+_FRAME_PARTS = 3  # TAKE/CAMERA/FRAME
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +58,19 @@ class FolderSettings:
 
     path: str = field(metadata={"help": "the folder"})
     max_masks: int = field(default=10_000, metadata={"help": "more masks for one image are refused"})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the masks of an image are: a file, a folder of PNG, or annotations of a COCO file."""
+
+    path: Path
+    image: tuple[str, ...] = ()
+    annotations: tuple[Mapping[str, Any], ...] | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.path}, {'/'.join(self.image)}" if self.image else str(self.path)
 
 
 class FolderProposer:
@@ -63,9 +88,12 @@ class FolderProposer:
     def __init__(self, settings: FolderSettings) -> None:
         self._settings = settings
         self._folder = Path(settings.path).expanduser()
-        self._collections: dict[str, list[Mapping[str, Any]]] | None = None
         if not self._folder.is_dir():
             raise ProposalError("there is no such folder of proposals", path=self._folder)
+        mask_folders = sorted(p for p in self._folder.iterdir() if _MASK_FOLDERS.fullmatch(p.name) and p.is_dir())
+        self._roots = [self._folder, *mask_folders]
+        self._collections: dict[Path, dict[tuple[str, ...], _Place]] = {}
+        self._claimed: dict[str, str] = {}  # what was found by a name alone, and the pixels it was found for
 
     def settings(self) -> dict[str, Any]:
         """The folder, under the path of the settings, and the limit."""
@@ -75,51 +103,128 @@ class FolderProposer:
         """Read the proposals of an image, best first. Empty masks are left out, with a warning.
 
         Args:
-            image: ``(H, W, 3)`` uint8, RGB; only its size counts.
-            name: the image's file name without ending, or its frame number.
+            image: ``(H, W, 3)`` uint8, RGB; its size counts, and its pixels where its name alone is not enough.
+            name: ``TAKE/CAMERA/FRAME``, or ``FOLDER/NAME`` or ``NAME`` of a file.
+
+        Returns:
+            N masks, all of one size: the image's, or another resolution of it.
 
         Raises:
             ImageError: another shape or dtype.
             PathError: a name that leads out of the folder.
-            ProposalError: no name, no file of that name, or one that is damaged, holds too many masks, or masks of
-                another size than the image.
+            ProposalError: no name, no file of that name, one that two images share, or one that is damaged, holds too
+                many masks, or masks of another shape than the image.
         """
         image = as_rgb(image)
-        size_hw = image.shape[:2]
         if name is None:
             raise ProposalError(
                 "proposals in a folder are found by the image's name, which is missing", path=self._folder
             )
-        return self.read(name, (int(size_hw[0]), int(size_hw[1])))
+        place, is_certain = self._find(name)
+        if not is_certain:
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            if self._claimed.setdefault(place.title, digest) != digest:
+                raise ProposalError(
+                    f"two images share these masks by their name alone, {name.rpartition('/')[2]!r}",
+                    path=place.path,
+                    fix=f"Keep the masks of each image in a folder named as the image's: {self._folder}/{name}….",
+                )
+        return self._read(place, (int(image.shape[0]), int(image.shape[1])))
 
-    def read(self, name: str, size_hw: tuple[int, int]) -> Proposals:
-        """Read the proposals of an image of ``size_hw`` named ``name``. Errors as for a call."""
-        check_name(name)
-        archive, images, annotations = (self._folder / f"{name}{end}" for end in ("_masks.npz", "", ".json"))
-        if archive.is_file():
-            masks = read_masks(archive, size_hw, self._settings.max_masks)
-            boxes_path = self._folder / f"{name}_boxes.npy"
-            boxes = read_boxes(boxes_path, len(masks)) if boxes_path.is_file() else None
+    def content_key(self, name: str) -> str:
+        """A text that changes when the stored masks of an image do: part of the keys of caches.
+
+        Args:
+            name: of the image.
+
+        Raises:
+            PathError, ProposalError: as for a call.
+        """
+        place, _ = self._find(name)
+        if place.annotations is not None:
+            text = repr(place.annotations)
+            return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        files = sorted(place.path.glob("*.png")) if place.path.is_dir() else [place.path]
+        boxes = _boxes_path(place.path)
+        return "".join(sha256_file(p)[:16] for p in [*files, *([boxes] if boxes and boxes.is_file() else [])])
+
+    # ------------------------------------------------------------------------------------------------- looking up
+
+    def _find(self, name: str) -> tuple[_Place, bool]:
+        """Where an image's masks are, and whether its whole name says so (or only the last part of it)."""
+        parts = tuple(check_name(part) for part in name.split("/"))
+        places = [place for root in self._roots for place in self._below(root, parts)]
+        is_certain = len(parts) > 1
+        if not places and len(parts) < _FRAME_PARTS and len(parts) > 1:
+            places = [place for root in self._roots for place in self._below(root, parts[-1:])]
+            is_certain = False
+        if not places:
+            raise ProposalError(
+                f"no proposals for the image {name!r}",
+                path=self._folder,
+                expected=f"{name}_masks.npz, {name}/*.png, {name}.json, or COCO JSON that names it",
+            )
+        if len(places) > 1 and not _equal(places):
+            raise ProposalError(
+                f"several masks for the image {name!r}",
+                path=self._folder,
+                found=" and ".join(place.title for place in places[:3]),
+                fix="Give the folder of one of them: folder:PATH.",
+            )
+        return places[0], is_certain
+
+    def _below(self, root: Path, parts: tuple[str, ...]) -> list[_Place]:
+        """The masks of an image in the folders of its name below a root, the innermost folder first."""
+        for depth in range(len(parts) - 1, -1, -1):
+            folder, rest = root.joinpath(*parts[:depth]), parts[depth:]
+            if not folder.is_dir():
+                continue
+            if len(rest) == 1:
+                for path in (folder / f"{rest[0]}_masks.npz", folder / rest[0], folder / f"{rest[0]}.json"):
+                    if path.is_dir() if path.name == rest[0] else path.is_file():
+                        return [_Place(path)]
+            listed = [place for image, place in self._collection(folder).items() if image[-len(rest) :] == rest]
+            if listed:
+                return listed
+        return []
+
+    def _collection(self, folder: Path) -> dict[tuple[str, ...], _Place]:
+        """Annotations of the COCO files in a folder that describe several images, by image; read once."""
+        if folder not in self._collections:
+            index: dict[tuple[str, ...], _Place] = {}
+            for path in sorted(folder.glob("*.json")):
+                content = self._read_json(path)
+                if isinstance(content, dict) and isinstance(content.get("images"), list):
+                    for image, annotations in _images(path, content):
+                        before = index[image].annotations or () if image in index else ()
+                        index[image] = _Place(path, image, (*before, *annotations))
+            self._collections[folder] = index
+        return self._collections[folder]
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    def _read(self, place: _Place, image_hw: tuple[int, int]) -> Proposals:
+        path = place.path
+        if place.annotations is not None:
+            return self._from_coco(path, list(place.annotations), image_hw)
+        if path.suffix == ".npz" and path.is_file():
+            masks = read_masks(path, image_hw, self._settings.max_masks)
+            boxes_path = _boxes_path(path)
+            boxes = read_boxes(boxes_path, len(masks)) if boxes_path and boxes_path.is_file() and masks else None
             # O-MaMa's order is FastSAM's, best first, without the scores.
-            return self._collect(archive, masks, np.linspace(1, 0, len(masks), endpoint=False), boxes)
-        if images.is_dir():
-            paths = sorted(path for path in images.iterdir() if path.suffix.lower() == ".png")
+            scores = np.linspace(1, 0, len(masks), endpoint=False)
+            return self._collect(path, masks, scores, boxes) if masks else Proposals.none(image_hw)
+        if path.is_dir():
+            paths = sorted(p for p in path.iterdir() if p.suffix.lower() == ".png")
             if not paths:
-                raise ProposalError("no PNG in this folder of proposals", path=images)
-            self._check_count(images, len(paths))
-            masks = [_of_size(read_mask(path), path, size_hw) for path in paths]
-            return self._collect(images, masks, np.linspace(1, 0, len(masks), endpoint=False), None)
-        if annotations.is_file():
-            content = self._read_json(annotations)
-            listed = content.get("annotations") if isinstance(content, dict) else content
-            return self._from_coco(annotations, listed, size_hw)
-        if name in self._index():
-            return self._from_coco(self._folder, self._index()[name], size_hw)
-        raise ProposalError(
-            f"no proposals for the image {name!r}",
-            path=self._folder,
-            expected=f"{name}_masks.npz, {name}/*.png, {name}.json, or COCO JSON that names it",
-        )
+                raise ProposalError("no PNG in this folder of proposals", path=path)
+            self._check_count(path, len(paths))
+            masks = [ObjectMask.from_array(read_mask(p)) for p in paths]
+            for mask, mask_path in zip(masks, paths, strict=True):
+                _check_size(mask.size_hw, masks[0].size_hw, image_hw, mask_path)
+            return self._collect(path, masks, np.linspace(1, 0, len(masks), endpoint=False), None)
+        content = self._read_json(path)
+        return self._from_coco(path, content.get("annotations") if isinstance(content, dict) else content, image_hw)
 
     def _check_count(self, path: Path, count: int) -> None:
         if count > self._settings.max_masks:
@@ -157,28 +262,19 @@ class FolderProposer:
         except InputError as error:
             raise ProposalError(error.problem, path=path, found=error.found) from None
 
-    def _index(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Annotations of the COCO files that describe several images, by image name; read once."""
-        if self._collections is None:
-            index: dict[str, list[Mapping[str, Any]]] = {}
-            for path in sorted(self._folder.glob("*.json")):
-                content = self._read_json(path)
-                if isinstance(content, dict) and isinstance(content.get("images"), list):
-                    _add_collection(index, path, content)
-            self._collections = index
-        return self._collections
-
     def _from_coco(self, path: Path, annotations: Any, size_hw: tuple[int, int]) -> Proposals:
         if not isinstance(annotations, list) or not annotations:
             raise ProposalError("there are no annotations", path=path, expected="a list of COCO annotations")
         self._check_count(path, len(annotations))
-        masks, scores = [], []
+        masks: list[ObjectMask] = []
+        scores: list[float] = []
         for position, annotation in enumerate(annotations):
             where = f"annotation {position}"
             if not isinstance(annotation, Mapping):
                 raise ProposalError(f"{where} is not an object", path=path, found=type(annotation).__name__)
             try:
                 masks.append(_segmentation(annotation.get("segmentation"), size_hw))
+                _check_size(masks[-1].size_hw, masks[0].size_hw, size_hw, path)
             except MaskError as error:
                 raise ProposalError(
                     f"{where}: {error.problem}", path=path, found=error.found, expected=error.expected
@@ -190,29 +286,48 @@ class FolderProposer:
         return self._collect(path, masks, scores, None)
 
 
-def _add_collection(index: dict[str, list[Mapping[str, Any]]], path: Path, content: Mapping[str, Any]) -> None:
-    names: dict[Any, str] = {}
+def _boxes_path(path: Path) -> Path | None:
+    """The file of boxes beside an archive of masks."""
+    suffix = "_masks.npz"
+    return path.with_name(path.name.removesuffix(suffix) + "_boxes.npy") if path.name.endswith(suffix) else None
+
+
+def _equal(places: list[_Place]) -> bool:
+    """Whether files of masks are copies of each other, as those of two directions of one camera may be."""
+    if any(place.annotations is not None or place.path.is_dir() for place in places):
+        return False
+    return len({sha256_file(place.path) for place in places}) == 1
+
+
+def _images(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], list[Mapping[str, Any]]]]:
+    """The images of a COCO file, each by the parts of its path without ending, with its annotations."""
+    names: dict[Any, tuple[str, ...]] = {}
     for image in content["images"]:
         if not isinstance(image, Mapping) or not isinstance(image.get("file_name"), str):
             raise ProposalError("an image has no file_name", path=path)
         identity = image.get("id")
         if not isinstance(identity, (int, str)):
             raise ProposalError("an image has no id", path=path, found=image["file_name"][:60])
-        names[identity] = Path(image["file_name"].replace("\\", "/")).stem
+        *folders, name = image["file_name"].replace("\\", "/").split("/")
+        names[identity] = (*(part for part in folders if part not in ("", ".")), Path(name).stem)
     annotations = content.get("annotations")
     if not isinstance(annotations, list):
         raise ProposalError("there are images but no annotations", path=path)
+    result: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for annotation in annotations:
         identity = annotation.get("image_id") if isinstance(annotation, Mapping) else None
         if not isinstance(identity, (int, str)) or identity not in names:
             raise ProposalError("an annotation is not of an image of the file", path=path, found=repr(identity)[:40])
-        index.setdefault(names[identity], []).append(annotation)
+        result.setdefault(names[identity], []).append(annotation)
+    yield from result.items()
 
 
-def _of_size(mask: Any, path: Path, size_hw: tuple[int, int]) -> ObjectMask:
-    if mask.shape != size_hw:
-        raise ProposalError("the mask is of another size than the image", path=path, found=mask.shape, expected=size_hw)
-    return ObjectMask.from_array(mask)
+def _check_size(size_hw: tuple[int, int], first_hw: tuple[int, int], image_hw: tuple[int, int], path: Path) -> None:
+    """Refuse masks of several sizes, or of another shape than the image."""
+    if not same_aspect(size_hw, image_hw):
+        raise ProposalError("the mask is of another size than the image", path=path, found=size_hw, expected=image_hw)
+    if size_hw != first_hw:
+        raise ProposalError("the masks are of several sizes", path=path, found=f"{first_hw} and {size_hw}")
 
 
 def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
@@ -222,8 +337,10 @@ def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
         MaskError: anything else, or of another size.
     """
     if isinstance(value, Mapping):
-        if value.get("size") != list(size_hw):  # before decoding, which allocates it
-            raise MaskError("the mask is of another size than the image", found=value.get("size"), expected=size_hw)
+        size: Any = value.get("size")  # checked before decoding, which allocates it
+        is_size = isinstance(size, (list, tuple)) and len(size) == 2 and all(type(v) is int and v > 0 for v in size)
+        if not is_size or not same_aspect((size[0], size[1]), size_hw) or max(size) > MAX_SIDE_PX:
+            raise MaskError("the mask is of another size than the image", found=size, expected=size_hw)
         return from_coco(value)
     if not isinstance(value, list) or not value:
         raise MaskError("there is no segmentation", expected="run lengths or polygons")

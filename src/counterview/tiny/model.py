@@ -104,6 +104,11 @@ class TinyMatch(Pretrained, nn.Module):
         """Whether :meth:`match` reads the proposer's scores."""
         return self.config.reranker is not None or self.config.proposal_prior > 0
 
+    @property
+    def uses_query_proposals(self) -> bool:
+        """Whether :meth:`match` reads the proposals of the query image: for the homographies between the views."""
+        return self.config.reranker is not None
+
     def own_backbone(self, device: str | torch.device = "cpu") -> Tiny | None:
         """The features whose weights are part of the model; ``None`` if it was trained on frozen features."""
         return None if self.config.network is None else Tiny(self.network, torch.device(device))

@@ -27,10 +27,11 @@ from counterview.masks.geometry import fit_mask
 from counterview.masks.rle import to_coco
 from counterview.media.files import sha256_file
 from counterview.omama.config import OMaMaConfig
-from counterview.omama.descriptors import describe_masks
+from counterview.omama.descriptors import describe_each, describe_masks, sampling_size
 from counterview.omama.training.mining import representatives
 from counterview.omama.training.neighbours import adjacency, centroids_yx
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
+from counterview.proposals.base import StoredProposer, fit_proposals, frame_name
 from counterview.types import ObjectMask
 from counterview.workers import MIN_POOL_ITEMS, for_each_item
 
@@ -45,7 +46,7 @@ class ImageRecord:
     """What training reads of an image with N proposals: C channels, a map of ``h x w`` cells.
 
     Attributes:
-        size_hw: of the image, in pixels.
+        size_hw: at which masks are sampled and boxes measured, in pixels.
         map: ``(C, h, w)`` float16.
         descriptors: ``(N, 2C)`` float16 of the proposals.
         boxes_xywh: ``(N, 4)`` float32, pixels.
@@ -69,12 +70,12 @@ class ImageRecord:
 
 @dataclass(frozen=True, eq=False)
 class ImageObjects:
-    """The annotated objects of an image with N proposals: K objects.
+    """The K annotated objects of an image with N proposals.
 
     Attributes:
         names: K names.
         descriptors: ``(K, 2C)`` float16 of the ground-truth masks.
-        overlap: ``(K, N)`` float32, IoU of each with each proposal at the image's size.
+        overlap: ``(K, N)`` float32, IoU of each with each proposal; N is 0 where they were not asked for.
         boxes_xywh: ``(K, 4)`` float32, pixels.
         empty: ``(K,)`` bool, whether the mask has no pixel.
     """
@@ -144,12 +145,13 @@ class ImageStore:
             "layout": _LAYOUT,
             "backbone": self.backbone.settings(),
             "proposer": [self.proposer.name, self.proposer.settings()],
-            "descriptor": to_dict(config.descriptor),
+            "descriptor": _descriptor_settings(config),
         }
         self.descriptor_store = ArrayStore(self.root / "descriptors", settings)
         settings = {**settings, "order": order, "duplicate_iou": duplicate_iou}
         self.layout_store = ArrayStore(self.root / "layout", settings, storage="float32")
         self._keys: dict[ImageName, str] = {}
+        self._contents: dict[ImageName, str] = {}
         self._memory: OrderedDict[Any, Any] = OrderedDict()
         self._bytes_in_memory = 0
 
@@ -175,13 +177,31 @@ class ImageStore:
 
     def record(self, take: Take, camera: str, frame: int) -> ImageRecord:
         """What training reads of an image; computed at first use."""
-        key = self.key(take, camera, frame)
+        key = self._proposals_key(take, camera, frame)
         return cast(ImageRecord, self._in_memory(("image", key), lambda: self._record(key, take, camera, frame)))
 
-    def objects(self, take: Take, camera: str, frame: int) -> ImageObjects:
-        """The annotated objects of an image; computed at first use. Masks that do not decode are left out."""
-        key, names = self.objects_key(self.key(take, camera, frame), take, camera, frame)
-        return cast(ImageObjects, self._in_memory(key, lambda: self._objects(key, take, camera, frame, names)))
+    def map(self, take: Take, camera: str, frame: int) -> NDArray[np.float16]:
+        """The map ``(C, h, w)`` of an image whose proposals are not needed, such as a query image."""
+        key = ("map", self.key(take, camera, frame))
+        return cast(
+            NDArray[np.float16], self._in_memory(key, lambda: self.features(take, camera, frame).tensor.half().numpy())
+        )
+
+    def objects(self, take: Take, camera: str, frame: int, *, overlap: bool = True) -> ImageObjects:
+        """The annotated objects of an image; computed at first use. Masks that do not decode are left out.
+
+        Args:
+            take: the take.
+            camera: one of its cameras.
+            frame: frame number.
+            overlap: compare them with the image's proposals.
+        """
+        name, names = self.objects_key(self.key(take, camera, frame), take, camera, frame)
+        content = self._proposals_key(take, camera, frame) if overlap else None
+        return cast(
+            ImageObjects,
+            self._in_memory((*name, content), lambda: self._objects(name, content, take, camera, frame, names)),
+        )
 
     def objects_key(
         self, key: str, take: Take, camera: str, frame: int
@@ -195,37 +215,62 @@ class ImageStore:
         digest = hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()
         return ("objects", key, digest), tuple(raw)
 
-    def has(self, take: Take, camera: str, frame: int) -> bool:
-        """Whether everything of an image is on disk. Nothing is read; a damaged file is replaced at first use."""
+    def has(self, take: Take, camera: str, frame: int, *, proposals: bool = True) -> bool:
+        """Whether everything of an image is on disk. Nothing is read; a damaged file is replaced at first use.
+
+        Args:
+            take: the take.
+            camera: one of its cameras.
+            frame: frame number.
+            proposals: whether they belong to it; a query image needs none.
+        """
         key = self.key(take, camera, frame)
-        objects_name = "/".join(self.objects_key(key, take, camera, frame)[0])
+        name = self.objects_key(key, take, camera, frame)[0]
+        if f"map/{key}" not in self.backbone.store or "/".join(name) not in self.descriptor_store:
+            return False
+        if not proposals:
+            return _layout_name(name, None) in self.layout_store
+        content = self._proposals_key(take, camera, frame)
         return (
-            f"map/{key}" in self.backbone.store
-            and f"proposals/{key}" in self.descriptor_store
-            and f"layout/{key}" in self.layout_store
-            and f"neighbours/{key}" in self.layout_store
-            and objects_name in self.descriptor_store
-            and objects_name in self.layout_store
+            f"proposals/{content}" in self.descriptor_store
+            and f"layout/{content}" in self.layout_store
+            and f"neighbours/{content}" in self.layout_store
+            and _layout_name(name, content) in self.layout_store
         )
 
     def proposals(self, take: Take, camera: str, frame: int) -> Proposals:
-        """The N proposals, in the order of :attr:`ImageRecord.descriptors`."""
-        key = ("proposals", take.uid, camera, frame)
-        return cast(
-            Proposals, self._in_memory(key, lambda: self.proposer(take.frame(camera, frame), str(frame)), size=200_000)
-        )
+        """The N proposals at the size of sampling, in the order of :attr:`ImageRecord.descriptors`."""
+
+        def make() -> Proposals:
+            proposals = self.proposer(take.frame(camera, frame), frame_name(take.uid, camera, frame))
+            return fit_proposals(proposals, sampling_size(self.config.descriptor, self.features(take, camera, frame)))
+
+        return cast(Proposals, self._in_memory(("proposals", take.uid, camera, frame), make, size=200_000))
+
+    def _proposals_key(self, take: Take, camera: str, frame: int) -> str:
+        """The image's name in the cache, with that of its proposals where these were made beforehand."""
+        key = self.key(take, camera, frame)
+        proposer = self.proposer.proposer if isinstance(self.proposer, CachedProposer) else self.proposer
+        if not isinstance(proposer, StoredProposer):
+            return key
+        name = (take.uid, camera, frame)
+        if name not in self._contents:
+            self._contents[name] = f"{key}/{proposer.content_key(frame_name(*name))}"
+        return self._contents[name]
 
     def features(self, take: Take, camera: str, frame: int) -> FeatureMap:
         """The backbone's map ``(C, h, w)``, from the cache or computed."""
         return self.backbone.map(self.key(take, camera, frame), lambda: take.frame(camera, frame))
 
     def _record(self, key: str, take: Take, camera: str, frame: int) -> ImageRecord:
-        features = self.backbone.map(key, lambda: take.frame(camera, frame))
+        features = self.features(take, camera, frame)
         descriptors = self.descriptor_store.get(f"proposals/{key}")
         layout, packed = self.layout_store.get(f"layout/{key}"), self.layout_store.get(f"neighbours/{key}")
         if descriptors is None or layout is None or packed is None:
             proposals = self.proposals(take, camera, frame)
-            described = describe_masks(self.config.descriptor, self.backbone, features, proposals.masks)
+            described = describe_masks(
+                self.config.descriptor, self.backbone, features, proposals.masks, proposals.stored_boxes()
+            )
             descriptors = self.descriptor_store.put(f"proposals/{key}", described.detach().cpu().numpy())
             representative = representatives(mask_overlaps(proposals.masks, proposals.masks), self.duplicate_iou)
             columns = [proposals.boxes_xywh.astype(np.float32), representative[:, None].astype(np.float32)]
@@ -234,7 +279,7 @@ class ImageStore:
             packed = self.layout_store.put(f"neighbours/{key}", np.packbits(neighbours, axis=1))
         count = len(layout[0])
         return ImageRecord(
-            features.image_hw,
+            sampling_size(self.config.descriptor, features),
             features.tensor.half().numpy(),
             np.array(descriptors[0]),
             np.array(layout[0][:, :4]),
@@ -243,35 +288,39 @@ class ImageStore:
         )
 
     def _objects(
-        self, key: tuple[str, str, str], take: Take, camera: str, frame: int, names: Sequence[str]
+        self, name: tuple[str, str, str], content: str | None, take: Take, camera: str, frame: int, names: Sequence[str]
     ) -> ImageObjects:
-        stored_name = "/".join(key)
-        descriptors, layout = self.descriptor_store.get(stored_name), self.layout_store.get(stored_name)
+        stored_name, layout_name = "/".join(name), _layout_name(name, content)
+        descriptors, layout = self.descriptor_store.get(stored_name), self.layout_store.get(layout_name)
         if descriptors is None or layout is None:
             features = self.features(take, camera, frame)
             masks: dict[str, ObjectMask] = {}
-            for name in names:
+            for object_name in names:
                 try:
-                    mask = take.mask(name, camera, frame)
+                    mask = take.mask(object_name, camera, frame)
                 except MaskError as error:
                     take.note(str(error))
                     continue
                 if mask is not None:
-                    masks[name] = fit_mask(mask, features.image_hw)
-            described = describe_masks(self.config.descriptor, self.backbone, features, list(masks.values()))
-            overlap = mask_overlaps(list(masks.values()), self.proposals(take, camera, frame).masks)
-            boxes = np.array([m.box_xywh for m in masks.values()], dtype=np.float32).reshape(-1, 4)
-            empty = np.array([[m.is_empty] for m in masks.values()], dtype=np.float32).reshape(-1, 1)
+                    masks[object_name] = mask
+            described = describe_each(self.config.descriptor, self.backbone, features, list(masks.values()))
+            size_hw = sampling_size(self.config.descriptor, features)
+            fitted = [fit_mask(mask, size_hw) for mask in masks.values()]
+            boxes = np.array([m.box_xywh for m in fitted], dtype=np.float32).reshape(-1, 4)
+            empty = np.array([[m.is_empty] for m in fitted], dtype=np.float32).reshape(-1, 1)
+            columns = [boxes, empty]
+            if content is not None:
+                columns.append(mask_overlaps(fitted, self.proposals(take, camera, frame).masks))
             note = {"names": list(masks)}
             descriptors = self.descriptor_store.put(stored_name, described.detach().cpu().numpy(), note)
-            layout = self.layout_store.put(stored_name, np.concatenate([boxes, empty, overlap], axis=1))
-        columns = np.array(layout[0])
+            layout = self.layout_store.put(layout_name, np.concatenate(columns, axis=1))
+        table = np.array(layout[0])
         return ImageObjects(
             names=tuple(descriptors[1]["names"]),
             descriptors=np.array(descriptors[0]),
-            overlap=columns[:, 5:],
-            boxes_xywh=columns[:, :4],
-            empty=columns[:, 4].astype(bool),
+            overlap=table[:, 5:],
+            boxes_xywh=table[:, :4],
+            empty=table[:, 4].astype(bool),
         )
 
     def _in_memory(self, key: Any, make: Callable[[], Any], size: int | None = None) -> Any:
@@ -291,6 +340,22 @@ class ImageStore:
         """Drop what is kept in memory."""
         self._memory.clear()
         self._bytes_in_memory = 0
+
+
+def _descriptor_settings(config: OMaMaConfig) -> dict[str, Any]:
+    """How masks are described; what is not set apart does not change the names of older caches."""
+    settings = to_dict(config.descriptor)
+    if settings["mask_size"] == "image":
+        del settings["mask_size"]
+    return settings
+
+
+def _layout_name(name: tuple[str, str, str], content: str | None) -> str:
+    """The name in the cache of the boxes of an image's objects, and of their overlap with its proposals."""
+    stored = "/".join(name)
+    if content is None:
+        return f"boxes/{stored}"
+    return stored if content == name[1] else f"{stored}/{content}"
 
 
 def mask_overlaps(first: Sequence[ObjectMask], second: Sequence[ObjectMask]) -> NDArray[np.float32]:
@@ -318,7 +383,7 @@ def mask_overlaps(first: Sequence[ObjectMask], second: Sequence[ObjectMask]) -> 
 def fill_store(
     store: ImageStore,
     takes: Iterable[tuple[tuple[str, ...], Take]],
-    images: Mapping[tuple[tuple[str, ...], str], set[tuple[str, int]]],
+    images: Mapping[tuple[tuple[str, ...], str], Mapping[tuple[str, int], bool]],
     *,
     workers: int = 1,
     progress: bool = True,
@@ -329,7 +394,7 @@ def fill_store(
         store: the store.
         takes: roots of a data set (:func:`counterview.data.open.open_datasets`) and takes, of which those in
             ``images`` are read.
-        images: (roots, take uid) to cameras and frames.
+        images: (roots, take uid) to cameras and frames, and whether the proposals of each are needed.
         workers: processes.
         progress: show a bar on standard error.
 
@@ -337,9 +402,9 @@ def fill_store(
         Number of images, stored before or now.
     """
     items = [
-        (roots, take.uid, camera, frame)
+        (roots, take.uid, camera, frame, proposals)
         for roots, take in takes
-        for camera, frame in sorted(images.get((roots, take.uid), ()))
+        for (camera, frame), proposals in sorted(images.get((roots, take.uid), {}).items())
     ]
     if workers <= 1 or len(items) < MIN_POOL_ITEMS:
         for_each_item(_filler, (store,), items, workers=1, label="features", progress=progress)
@@ -350,24 +415,29 @@ def fill_store(
     return len(items)
 
 
+ImageItem = tuple[tuple[str, ...], str, str, int, bool]
+"""Roots of a data set, take uid, camera, frame, and whether the image's proposals are needed."""
+
+
 def _filler_of_new_store(
     config: OMaMaConfig, root: str, order: int, duplicate_iou: float, backbone: Backbone | None
-) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
+) -> Callable[[ImageItem], None]:
     """:func:`_filler` in a process of its own."""
     return _filler(ImageStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=backbone))
 
 
-def _filler(store: ImageStore) -> Callable[[tuple[tuple[str, ...], str, str, int]], None]:
-    """A function that computes what a store lacks of an image: roots, take uid, camera and frame."""
+def _filler(store: ImageStore) -> Callable[[ImageItem], None]:
+    """A function that computes what a store lacks of an image."""
     datasets: dict[tuple[str, ...], Dataset] = {}
 
-    def fill(item: tuple[tuple[str, ...], str, str, int]) -> None:
-        roots, uid, camera, frame = item
+    def fill(item: ImageItem) -> None:
+        roots, uid, camera, frame, proposals = item
         if roots not in datasets:
             datasets[roots] = open_datasets(roots)
         take = datasets[roots].take(uid)
-        if not store.has(take, camera, frame):
-            store.record(take, camera, frame)
-            store.objects(take, camera, frame)
+        if not store.has(take, camera, frame, proposals=proposals):
+            if proposals:
+                store.record(take, camera, frame)
+            store.objects(take, camera, frame, overlap=proposals)
 
     return fill

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from counterview.config import out_of_range
+from counterview.data.pairs import Targets
 from counterview.data.recipe import TakesConfig
 from counterview.errors import ConfigError
 from counterview.omama.config import OMaMaConfig
@@ -25,6 +26,12 @@ class DataConfig(TakesConfig):
     frame_step: int = field(default=1, metadata={"help": "train on every n-th frame of each take only"})
     val_fraction: float = field(default=1.0, metadata={"help": "fraction of the validation pairs that is used"})
     val_frame_step: int = field(default=1, metadata={"help": "validate on every n-th frame of each take only"})
+    unannotated: bool = field(
+        default=False,
+        metadata={
+            "help": "also use pairs whose target image was not annotated: they count as absent, as in the released code"
+        },
+    )
     seed: int = field(default=42, metadata={"help": "seed of the choice of pairs where a fraction is used"})
     cache: str | None = field(
         default=None, metadata={"help": "folder for features and proposals, computed once; below root if not given"}
@@ -33,6 +40,8 @@ class DataConfig(TakesConfig):
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
 
     def __post_init__(self) -> None:
+        if self.unannotated and not self.absent:
+            raise ConfigError("data.unannotated is true, which needs data.absent: true")
         problems = [
             *self.problems(),
             *out_of_range(self, "fraction", "val_fraction", above=0, at_most=1),
@@ -40,6 +49,13 @@ class DataConfig(TakesConfig):
         ]
         if problems:
             raise ConfigError("; ".join(problems))
+
+    @property
+    def targets(self) -> Targets:
+        """Which pairs are enumerated."""
+        if self.unannotated:
+            return "official"
+        return "annotated" if self.absent else "visible"
 
 
 @dataclass(frozen=True)
@@ -116,10 +132,25 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OMaMaRecipe:
-    """The keys of a recipe beside ``method`` and ``training``."""
+    """The keys of a recipe beside ``method`` and ``training``.
+
+    Raises:
+        ConfigError: settings that do not go together.
+    """
 
     data: DataConfig
     model: OMaMaConfig = field(default_factory=OMaMaConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    decay: Literal["weights", "all"] = field(
+        default="weights",
+        metadata={"help": "what the weight decay acts on: not on biases, norms and positions; or on all, as released"},
+    )
     init: str | None = field(default=None, metadata={"help": "folder of a model whose weights training begins with"})
+
+    def __post_init__(self) -> None:
+        if self.data.unannotated and self.model.visibility == "trained" and self.loss.visibility > 0:
+            raise ConfigError(
+                "data.unannotated is true: visibility would be trained on images that nobody annotated",
+                fix="Set model.visibility to released, or loss.visibility to 0.",
+            )

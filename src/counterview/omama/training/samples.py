@@ -60,8 +60,8 @@ def make_example(
         rng: the only source of randomness.
         group: number of the take.
     """
-    query_image = store.record(take, pair.query_camera, pair.frame)
-    query_objects = store.objects(take, pair.query_camera, pair.frame)
+    query_map = store.map(take, pair.query_camera, pair.frame)
+    query_objects = store.objects(take, pair.query_camera, pair.frame, overlap=False)
     target = store.record(take, pair.target_camera, pair.frame)
     objects = store.objects(take, pair.target_camera, pair.frame)
     query_row = query_objects.row(pair.object)
@@ -100,7 +100,7 @@ def make_example(
     return Example(
         query,
         table[rows],
-        query_image.map,
+        query_map,
         target.map,
         candidate_overlap,
         draw.positive,

@@ -89,7 +89,7 @@ class OMaMaTask:
 
     def _fill_store(self, progress: bool) -> None:
         """Compute features and proposals of all images of training and validation."""
-        images: dict[tuple[tuple[str, ...], str], set[tuple[str, int]]] = {}
+        images: dict[tuple[tuple[str, ...], str], dict[tuple[str, int], bool]] = {}
         takes: list[tuple[tuple[str, ...], Take]] = []
         data = self.config.data
         for roots, dataset, pairs in (
@@ -99,8 +99,9 @@ class OMaMaTask:
             for _, pair in pairs:
                 if (roots, pair.take) not in images:
                     takes.append((roots, dataset.take(pair.take)))
-                of_take = images.setdefault((roots, pair.take), set())
-                of_take |= {(pair.query_camera, pair.frame), (pair.target_camera, pair.frame)}
+                of_take = images.setdefault((roots, pair.take), {})
+                of_take.setdefault((pair.query_camera, pair.frame), self.query_proposals)
+                of_take[pair.target_camera, pair.frame] = True
         # Each process of a distributed run begins at another take; what the others have computed is only read.
         rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
         start = len(takes) * rank // world_size
@@ -118,6 +119,11 @@ class OMaMaTask:
         """A model with random weights."""
         return OMaMa(self.config.model)
 
+    @property
+    def query_proposals(self) -> bool:
+        """Whether the proposals of query images are needed too."""
+        return False
+
     def initial_backbone(self) -> Backbone | None:
         """The backbone, where it is not the one that the configuration names."""
         return None
@@ -134,7 +140,10 @@ class OMaMaTask:
         return cast(nn.Module, model)
 
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """See :func:`split_decay`."""
+        """See :func:`split_decay`; one group of all parameters where the recipe says so."""
+        if isinstance(self.config, OMaMaRecipe) and self.config.decay == "all":
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            return [{"name": "all", "params": trained, "lr": base_lr, "weight_decay": weight_decay}]
         return split_decay(model, base_lr, weight_decay)
 
     def train_length(self, epoch: int) -> int:
@@ -247,14 +256,14 @@ def pairs_of(dataset: Dataset, data: DataConfig, fraction: float, step: int) -> 
 
     Args:
         dataset: the takes.
-        data: names the directions, and whether pairs whose object is absent are among them.
+        data: names the directions, and which pairs are among them.
         fraction: of the pairs that is drawn, from each direction by itself.
         step: only every ``step``-th frame of each take is used.
     """
     result: list[tuple[Direction, FramePair]] = []
     frames = {take.uid: frozenset(take.frames[::step]) for take in dataset} if step > 1 else {}
     for direction in data.directions:
-        table = enumerate_pairs(dataset, direction, targets="annotated" if data.absent else "visible")
+        table = enumerate_pairs(dataset, direction, targets=data.targets)
         if step > 1:
             table = PairTable.from_pairs(pair for pair in table if pair.frame in frames[pair.take])
         result += [(direction, pair) for pair in subset(table, fraction, data.seed)]

@@ -31,6 +31,11 @@ class MatchingModel(Protocol):
         """Whether :meth:`match` reads the proposer's scores."""
         ...
 
+    @property
+    def uses_query_proposals(self) -> bool:
+        """Whether :meth:`match` reads the proposals of the query image."""
+        ...
+
     def match(
         self,
         query_descriptors: torch.Tensor,
@@ -118,7 +123,7 @@ class OMaMaValidator:
         pairs = [self.pairs[n][1] for n in numbers]
         first = pairs[0]
         take = self.dataset.take(first.take)
-        queries = self.store.objects(take, first.query_camera, first.frame)
+        queries = self.store.objects(take, first.query_camera, first.frame, overlap=False)
         target = self.store.record(take, first.target_camera, first.frame)
         query_rows = [queries.usable_row(p.object) for p in pairs]
         usable = [i for i, row in enumerate(query_rows) if row is not None]
@@ -127,7 +132,7 @@ class OMaMaValidator:
         logit = np.full(len(pairs), -math.inf)
         if usable and len(target.descriptors):
             rows = np.array([query_rows[i] for i in usable], dtype=np.int64)
-            images = [self.image_input(model, take, c, first.frame) for c in (first.query_camera, first.target_camera)]
+            images = self.image_inputs(model, take, first)
             output = model.match(_tensor(queries.descriptors[rows]), queries.boxes_xywh[rows], *images)
             best[usable] = output.score.argmax(axis=1)
             confidence[usable], logit[usable] = output.visibility, output.visibility_logit
@@ -143,11 +148,22 @@ class OMaMaValidator:
                 number, bool(pair.target_visible), float(confidence[i]), finite_logit, scores, possible, int(best[i])
             )
 
-    def image_input(self, model: MatchingModel, take: Take, camera: str, frame: int) -> ImageInput:
-        """An image with its proposals, as :meth:`MatchingModel.match` takes it."""
-        record = self.store.record(take, camera, frame)
-        scores = self.store.proposals(take, camera, frame).scores if model.uses_proposal_scores else None
-        return ImageInput(_tensor(record.descriptors), _tensor(record.map), record.boxes_xywh, record.size_hw, scores)
+    def image_inputs(self, model: MatchingModel, take: Take, pair: FramePair) -> tuple[ImageInput, ImageInput]:
+        """Query and target image, as :meth:`MatchingModel.match` takes them: with the proposals that it reads."""
+
+        def image_input(camera: str) -> ImageInput:
+            record = self.store.record(take, camera, pair.frame)
+            scores = self.store.proposals(take, camera, pair.frame).scores if model.uses_proposal_scores else None
+            return ImageInput(
+                _tensor(record.descriptors), _tensor(record.map), record.boxes_xywh, record.size_hw, scores
+            )
+
+        target = image_input(pair.target_camera)
+        if model.uses_query_proposals:
+            return image_input(pair.query_camera), target
+        features = _tensor(self.store.map(take, pair.query_camera, pair.frame))
+        without = target.descriptors[:0]
+        return ImageInput(without, features, np.zeros((0, 4), np.float32), target.size_hw), target
 
     def table(self, rows: Sequence[ScoredMatch]) -> FrameTable:
         """Matches as a table of :mod:`counterview.evaluation`, for intervals, break-downs and comparisons."""
@@ -247,13 +263,13 @@ def true_candidates(
         pairs = [validator.pairs[n][1] for n in numbers]
         first, take = pairs[0], validator.dataset.take(pairs[0].take)
         cameras = (first.query_camera, first.target_camera)
-        objects = [validator.store.objects(take, camera, first.frame) for camera in cameras]
+        objects = [validator.store.objects(take, camera, first.frame, overlap=False) for camera in cameras]
         rows = [(objects[0].row(p.object), objects[1].row(p.object)) for p in pairs if p.target_visible]
         usable = [(q, t) for q, t in rows if q is not None and t is not None]
         if not usable:
             continue
         query_rows = np.array([q for q, _ in usable], dtype=np.int64)
-        query, context = (validator.image_input(model, take, camera, first.frame) for camera in cameras)
+        query, context = validator.image_inputs(model, take, first)
         target = ImageInput(_tensor(objects[1].descriptors), context.map, objects[1].boxes_xywh, context.size_hw)
         boxes = objects[0].boxes_xywh[query_rows]
         output = model.match(_tensor(objects[0].descriptors[query_rows]), boxes, query, target, context)

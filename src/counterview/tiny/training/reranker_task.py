@@ -164,6 +164,11 @@ class RerankerTask(TinyMatchHeadTask):
         self.image_pairs = [p for group in bar if (p := self._image_pair(model, group)) is not None]
 
     @property
+    def query_proposals(self) -> bool:
+        """True: the homographies between the views come from the proposals of both images."""
+        return True
+
+    @property
     def reranker_config(self) -> RerankerConfig:
         """The configuration of the re-ranker."""
         return cast(RerankerConfig, self.config.model.reranker)
