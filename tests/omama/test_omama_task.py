@@ -17,7 +17,8 @@ from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, InputError
 from counterview.masks.geometry import fit_mask, iou
 from counterview.omama import OMaMa, OMaMaConfig
-from counterview.omama.training.image_store import ImageStore, fill_store, mask_overlaps
+from counterview.omama.training.fill_store import fill_store
+from counterview.omama.training.image_store import ImageStore, mask_overlaps
 from counterview.omama.training.mining import TRUTH
 from counterview.omama.training.recipe import OMaMaRecipe
 from counterview.omama.training.samples import collate, make_example

@@ -35,20 +35,23 @@ def draw(size_hw, rng, shown, swap):
             (row + 0.5) * size_hw[0] / 2 + rng.uniform(-4, 4),
             (column + 0.5) * size_hw[1] / 3 + rng.uniform(-4, 4),
         )
-        mask = shape_mask(size_hw, centre, rng.uniform(9, 13), index)
+        radius = rng.uniform(9, 13) * max(1, min(size_hw) / 112)
+        mask = shape_mask(size_hw, centre, radius, index)
         colour = COLOURS[index][[1, 2, 0]] if swap else COLOURS[index]
         image[mask] = colour + rng.normal(0, 4, (int(mask.sum()), 1))
         masks[index] = mask
     return image.clip(0, 255).astype(np.uint8), masks
 
 
-def write_takes(root: Path, takes=3, frames=4, exo_cameras=1, splits=None, seed=0, prefix="take") -> Path:
+def write_takes(
+    root: Path, takes=3, frames=4, exo_cameras=1, splits=None, seed=0, prefix="take", sizes=(EGO_HW, EXO_HW)
+) -> Path:
     """Write the data set and return its root; ``splits`` maps names to numbers of takes."""
     splits = splits or {"train": takes - 1, "val": 1}
     names = [f"{prefix}{n}" for n in range(sum(splits.values()))]
     for number, uid in enumerate(names):
         rng = np.random.default_rng([seed, number])
-        cameras = {"aria01": EGO_HW, **{f"cam{c:02d}": EXO_HW for c in range(1, exo_cameras + 1)}}
+        cameras = {"aria01": sizes[0], **{f"cam{c:02d}": sizes[1] for c in range(1, exo_cameras + 1)}}
         masks: dict = {}
         looked: dict = {}
         objects = rng.permutation(len(COLOURS))[:5]

@@ -81,8 +81,10 @@ def predict(
             bar.update()
     counts = _merge(parts, out, dataset.uids, directions, header)
     if not counts["predictions"]:
+        first = next(iter(failed.values()), None)
         raise InputError(
-            "there is nothing to predict", path=dataset.root, found=f"{len(dataset)} takes, {len(failed)} unreadable",
+            "there is nothing to predict", path=dataset.root,
+            found=f"{len(dataset)} takes" + (f", {len(failed)} unreadable: {first}" if first else ""),
             expected="query masks in frames of which the target is annotated",
         )  # fmt: skip
     shutil.rmtree(parts)

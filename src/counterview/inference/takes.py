@@ -114,7 +114,15 @@ class FramePredictor:
             logger.warning("%s", error)
             return f"the image of {camera} is not available"
         encode = predictor.encode if is_target or not isinstance(predictor, ProposalMatcher) else predictor.encode_query
-        encoding: Encoding = encode(image, name=name)
+        try:
+            encoding: Encoding = encode(image, name=name)
+        except ProposalError as error:
+            if is_target or not isinstance(predictor, ProposalMatcher):
+                raise
+            raise ProposalError(
+                f"{error.problem}; {predictor.matcher.name} reads the proposals of query images too",
+                path=error.path, found=error.found, expected=error.expected, fix=error.fix,
+            ) from None  # fmt: skip
         return encoding
 
     def _match(

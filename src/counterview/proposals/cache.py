@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from counterview.errors import CounterviewError, InputError
+from counterview.masks.geometry import same_aspect
 from counterview.masks.rle import decode_counts, encode_counts
 from counterview.media.files import read_json, write_json
 from counterview.proposals.base import Proposals, Proposer
@@ -136,9 +137,13 @@ def _from_json(entry: Any, key: str, size_hw: tuple[int, int]) -> Proposals:
     if not isinstance(entry, dict) or entry.get("format") != FORMAT or entry.get("key") != key:
         raise InputError("it is of another format or another image")
     body = {name: entry.get(name) for name in ("size", "counts", "scores", "boxes_xywh")}
-    if entry.get("check") != _checksum(body) or body["size"] != list(size_hw):
+    size = body["size"]
+    if entry.get("check") != _checksum(body) or not isinstance(size, list) or len(size) != 2:
         raise InputError("its contents were changed")
+    if not all(type(v) is int and v > 0 for v in size) or not same_aspect((size[0], size[1]), size_hw):
+        raise InputError("its masks are of another size")
     try:
+        size_hw = (size[0], size[1])
         masks = tuple(decode_counts(text, size_hw) for text in entry["counts"])
         boxes = np.array(body["boxes_xywh"], dtype=np.float32).reshape(-1, 4)
         return Proposals(size_hw, masks, np.array(body["scores"], dtype=np.float32), boxes)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.config import to_dict
-from counterview.data.dataset import Dataset, Take
-from counterview.data.open import open_datasets
-from counterview.errors import MaskError
+from counterview.data.dataset import Take
+from counterview.errors import AnnotationError, MaskError
 from counterview.features import Backbone, FeatureMap, load_backbone
 from counterview.features.cache import ArrayStore, CachedBackbone, image_key
-from counterview.masks.geometry import fit_mask
+from counterview.masks.geometry import fit_mask, resize_nearest
 from counterview.masks.rle import to_coco
 from counterview.media.files import sha256_file
 from counterview.omama.config import OMaMaConfig
@@ -32,8 +31,7 @@ from counterview.omama.training.mining import representatives
 from counterview.omama.training.neighbours import adjacency, centroids_yx
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.proposals.base import StoredProposer, fit_proposals, frame_name
-from counterview.types import ObjectMask
-from counterview.workers import MIN_POOL_ITEMS, for_each_item
+from counterview.types import ObjectMask, RgbImage
 
 ImageName = tuple[str, str, int]
 """A take's uid, a camera, a frame."""
@@ -116,6 +114,7 @@ class ImageStore:
         backbone: loaded by its name in ``config`` if not given.
         proposer: likewise.
         device: where a backbone that is loaded computes.
+        stretch_portrait: bring portrait images to landscape shape, as the released code does in training.
 
     Raises:
         ConfigError: an unknown backbone or proposer, or settings that it does not have.
@@ -132,12 +131,13 @@ class ImageStore:
         backbone: Backbone | None = None,
         proposer: Proposer | None = None,
         device: str = "auto",
+        stretch_portrait: bool = False,
     ) -> None:
-        self.config, self.root = config, Path(root)
+        self.config, self.root, self.stretch_portrait = config, Path(root), stretch_portrait
         self.order, self.duplicate_iou, self.memory_bytes = order, duplicate_iou, memory_mb * 1_000_000
         self.passed_backbone = backbone  # other processes need it: one that a model holds has no name to load it by
         backbone = backbone or load_backbone(config.backbone, device=device, **config.backbone_settings)
-        self.proposer: Proposer = CachedProposer(
+        self.proposer = CachedProposer(
             proposer or load_proposer(config.proposer, **config.proposer_settings), self.root / "proposals"
         )
         self.backbone = CachedBackbone(backbone, self.root / "features")
@@ -169,11 +169,25 @@ class ImageStore:
         if name not in self._keys:
             frame_path = getattr(take, "frame_path", None)
             path = frame_path(camera, frame) if frame_path is not None else None
-            if path is not None and path.is_file():
-                self._keys[name] = sha256_file(path)
-            else:
-                self._keys[name] = image_key(take.frame(camera, frame))
+            key = sha256_file(path) if path is not None and path.is_file() else image_key(take.frame(camera, frame))
+            self._keys[name] = f"{key}/landscape" if self._is_stretched(take, camera) else key
         return self._keys[name]
+
+    def image(self, take: Take, camera: str, frame: int) -> RgbImage:
+        """The image ``(H, W, 3)`` as it is described; a portrait one that is stretched has its sides swapped."""
+        image = take.frame(camera, frame)
+        if self._is_stretched(take, camera) and image.shape[0] > image.shape[1]:
+            image = np.asarray(resize_nearest(image, (image.shape[1], image.shape[0])), dtype=np.uint8)
+        return image
+
+    def _is_stretched(self, take: Take, camera: str) -> bool:
+        if not self.stretch_portrait:
+            return False
+        try:
+            height, width = take.native_size(camera)
+        except AnnotationError:  # no mask in this camera
+            return False
+        return height > width
 
     def record(self, take: Take, camera: str, frame: int) -> ImageRecord:
         """What training reads of an image; computed at first use."""
@@ -242,7 +256,7 @@ class ImageStore:
         """The N proposals at the size of sampling, in the order of :attr:`ImageRecord.descriptors`."""
 
         def make() -> Proposals:
-            proposals = self.proposer(take.frame(camera, frame), frame_name(take.uid, camera, frame))
+            proposals = self.proposer(self.image(take, camera, frame), frame_name(take.uid, camera, frame))
             return fit_proposals(proposals, sampling_size(self.config.descriptor, self.features(take, camera, frame)))
 
         return cast(Proposals, self._in_memory(("proposals", take.uid, camera, frame), make, size=200_000))
@@ -260,7 +274,7 @@ class ImageStore:
 
     def features(self, take: Take, camera: str, frame: int) -> FeatureMap:
         """The backbone's map ``(C, h, w)``, from the cache or computed."""
-        return self.backbone.map(self.key(take, camera, frame), lambda: take.frame(camera, frame))
+        return self.backbone.map(self.key(take, camera, frame), lambda: self.image(take, camera, frame))
 
     def _record(self, key: str, take: Take, camera: str, frame: int) -> ImageRecord:
         features = self.features(take, camera, frame)
@@ -378,66 +392,3 @@ def mask_overlaps(first: Sequence[ObjectMask], second: Sequence[ObjectMask]) -> 
     ]
     values = np.asarray(coco.iou(encoded[0], encoded[1], [0] * len(second)), dtype=np.float32)
     return np.nan_to_num(values.reshape(len(first), len(second)))
-
-
-def fill_store(
-    store: ImageStore,
-    takes: Iterable[tuple[tuple[str, ...], Take]],
-    images: Mapping[tuple[tuple[str, ...], str], Mapping[tuple[str, int], bool]],
-    *,
-    workers: int = 1,
-    progress: bool = True,
-) -> int:
-    """Compute and store what is missing of many images.
-
-    Args:
-        store: the store.
-        takes: roots of a data set (:func:`counterview.data.open.open_datasets`) and takes, of which those in
-            ``images`` are read.
-        images: (roots, take uid) to cameras and frames, and whether the proposals of each are needed.
-        workers: processes.
-        progress: show a bar on standard error.
-
-    Returns:
-        Number of images, stored before or now.
-    """
-    items = [
-        (roots, take.uid, camera, frame, proposals)
-        for roots, take in takes
-        for (camera, frame), proposals in sorted(images.get((roots, take.uid), {}).items())
-    ]
-    if workers <= 1 or len(items) < MIN_POOL_ITEMS:
-        for_each_item(_filler, (store,), items, workers=1, label="features", progress=progress)
-    else:
-        arguments = (store.config, os.fspath(store.root), store.order, store.duplicate_iou, store.passed_backbone)
-        for_each_item(_filler_of_new_store, arguments, items, workers=workers, label="features", progress=progress)
-    store.forget()
-    return len(items)
-
-
-ImageItem = tuple[tuple[str, ...], str, str, int, bool]
-"""Roots of a data set, take uid, camera, frame, and whether the image's proposals are needed."""
-
-
-def _filler_of_new_store(
-    config: OMaMaConfig, root: str, order: int, duplicate_iou: float, backbone: Backbone | None
-) -> Callable[[ImageItem], None]:
-    """:func:`_filler` in a process of its own."""
-    return _filler(ImageStore(config, root, order=order, duplicate_iou=duplicate_iou, memory_mb=50, backbone=backbone))
-
-
-def _filler(store: ImageStore) -> Callable[[ImageItem], None]:
-    """A function that computes what a store lacks of an image."""
-    datasets: dict[tuple[str, ...], Dataset] = {}
-
-    def fill(item: ImageItem) -> None:
-        roots, uid, camera, frame, proposals = item
-        if roots not in datasets:
-            datasets[roots] = open_datasets(roots)
-        take = datasets[roots].take(uid)
-        if not store.has(take, camera, frame, proposals=proposals):
-            if proposals:
-                store.record(take, camera, frame)
-            store.objects(take, camera, frame, overlap=proposals)
-
-    return fill

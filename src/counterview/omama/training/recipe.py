@@ -32,6 +32,10 @@ class DataConfig(TakesConfig):
             "help": "also use pairs whose target image was not annotated: they count as absent, as in the released code"
         },
     )
+    stretch_portrait: bool = field(
+        default=False,
+        metadata={"help": "train on portrait images stretched to landscape, as released; validation keeps their shape"},
+    )
     seed: int = field(default=42, metadata={"help": "seed of the choice of pairs where a fraction is used"})
     cache: str | None = field(
         default=None, metadata={"help": "folder for features and proposals, computed once; below root if not given"}

@@ -56,7 +56,8 @@ def _tile(validator: OMaMaValidator, row: ScoredMatch) -> tuple[RgbImage, str]:
         masks.append(fit_mask(truth, target.shape[:2]))
         colours.append(TRUTH)
     if row.proposal >= 0:
-        masks.append(validator.store.proposals(take, pair.target_camera, pair.frame).masks[row.proposal])
+        chosen = validator.store.proposals(take, pair.target_camera, pair.frame).masks[row.proposal]
+        masks.append(fit_mask(chosen, target.shape[:2]))
         colours.append(MATCH)
     right = overlay(target, masks, colors=colours)
     score = f"IoU {row.scores[0]:.2f}" if row.scores else "absent"

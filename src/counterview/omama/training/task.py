@@ -20,7 +20,8 @@ from counterview.errors import ConfigError, InputError
 from counterview.features import Backbone
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.model import OMaMa, OMaMaOutput
-from counterview.omama.training.image_store import ImageStore, fill_store
+from counterview.omama.training.fill_store import fill_store
+from counterview.omama.training.image_store import ImageStore
 from counterview.omama.training.loss import info_nce, visibility_loss, with_batch_negatives
 from counterview.omama.training.recipe import DataConfig, LossConfig, OMaMaRecipe
 from counterview.omama.training.samples import Example, collate, make_example
@@ -79,23 +80,46 @@ class OMaMaTask:
             duplicate_iou=sampling.duplicate_iou,
             memory_mb=data.memory_mb,
             backbone=self.initial_backbone(),
+            stretch_portrait=data.stretch_portrait,
         )
         _check_channels(self.store, model)
         self._groups = {uid: number for number, uid in enumerate(self.train_data.uids)}
         visible = sum(bool(pair.target_visible) for _, pair in self.train_pairs)
         self.visible_fraction = visible / len(self.train_pairs)
-        self.validator = OMaMaValidator(self.store, self.val_data, self.val_pairs)
+        self.validator = OMaMaValidator(self._validation_store(), self.val_data, self.val_pairs)
         self._fill_store(progress)
+
+    def _validation_store(self) -> ImageStore:
+        """The store of validation images, which keep their shape where training's are stretched."""
+        if not self.store.stretch_portrait:
+            return self.store
+        store, data = self.store, self.config.data
+        return ImageStore(
+            store.config, store.root, order=store.order, duplicate_iou=store.duplicate_iou, memory_mb=data.memory_mb,
+            backbone=store.backbone.backbone, proposer=store.proposer.proposer,
+        )  # fmt: skip
 
     def _fill_store(self, progress: bool) -> None:
         """Compute features and proposals of all images of training and validation."""
+        data = self.config.data
+        train = (data.roots, self.train_data, self.train_pairs)
+        validation = ((data.val_root or data.root,), self.val_data, self.val_pairs)
+        if self.validator.store is self.store:
+            self._fill(self.store, (train, validation), progress)
+        else:
+            self._fill(self.store, (train,), progress)
+            self._fill(self.validator.store, (validation,), progress)
+
+    def _fill(
+        self,
+        store: ImageStore,
+        parts: Sequence[tuple[tuple[str, ...], Dataset, Sequence[tuple[Direction, FramePair]]]],
+        progress: bool,
+    ) -> None:
+        """Compute what a store lacks of the images of some pairs; each part has its roots, data set and pairs."""
         images: dict[tuple[tuple[str, ...], str], dict[tuple[str, int], bool]] = {}
         takes: list[tuple[tuple[str, ...], Take]] = []
-        data = self.config.data
-        for roots, dataset, pairs in (
-            (data.roots, self.train_data, self.train_pairs),
-            ((data.val_root or data.root,), self.val_data, self.val_pairs),
-        ):
+        for roots, dataset, pairs in parts:
             for _, pair in pairs:
                 if (roots, pair.take) not in images:
                     takes.append((roots, dataset.take(pair.take)))
@@ -106,7 +130,8 @@ class OMaMaTask:
         rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
         start = len(takes) * rank // world_size
         takes = takes[start:] + takes[:start]
-        fill_store(self.store, takes, images, workers=data.workers, progress=progress and rank == 0)
+        workers = self.config.data.workers
+        fill_store(store, takes, images, workers=workers, progress=progress and rank == 0)
 
     # ------------------------------------------------------------------- what a model around O-MaMa overrides
 

@@ -1,0 +1,88 @@
+"""Filling an image store before training: what is missing of many images, in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from counterview.data.dataset import Dataset, Take
+from counterview.data.open import open_datasets
+from counterview.features import Backbone
+from counterview.omama.config import OMaMaConfig
+from counterview.omama.training.image_store import ImageStore
+from counterview.workers import MIN_POOL_ITEMS, for_each_item
+
+ImageItem = tuple[tuple[str, ...], str, str, int, bool]
+"""Roots of a data set, take uid, camera, frame, and whether the image's proposals are needed."""
+
+
+def fill_store(
+    store: ImageStore,
+    takes: Iterable[tuple[tuple[str, ...], Take]],
+    images: Mapping[tuple[tuple[str, ...], str], Mapping[tuple[str, int], bool]],
+    *,
+    workers: int = 1,
+    progress: bool = True,
+) -> int:
+    """Compute and store what is missing of many images.
+
+    Args:
+        store: the store.
+        takes: roots of a data set (:func:`counterview.data.open.open_datasets`) and takes, of which those in
+            ``images`` are read.
+        images: (roots, take uid) to cameras and frames, and whether the proposals of each are needed.
+        workers: processes.
+        progress: show a bar on standard error.
+
+    Returns:
+        Number of images, stored before or now.
+    """
+    items = [
+        (roots, take.uid, camera, frame, proposals)
+        for roots, take in takes
+        for (camera, frame), proposals in sorted(images.get((roots, take.uid), {}).items())
+    ]
+    if workers <= 1 or len(items) < MIN_POOL_ITEMS:
+        for_each_item(_filler, (store,), items, workers=1, label="features", progress=progress)
+    else:
+        arguments = (
+            store.config, os.fspath(store.root), store.order, store.duplicate_iou, store.passed_backbone,
+            store.stretch_portrait,
+        )  # fmt: skip
+        for_each_item(_filler_of_new_store, arguments, items, workers=workers, label="features", progress=progress)
+    store.forget()
+    return len(items)
+
+
+def _filler_of_new_store(
+    config: OMaMaConfig, root: str, order: int, duplicate_iou: float, backbone: Backbone | None, stretch: bool
+) -> Callable[[ImageItem], None]:
+    """:func:`_filler` in a process of its own."""
+    return _filler(
+        ImageStore(
+            config,
+            root,
+            order=order,
+            duplicate_iou=duplicate_iou,
+            memory_mb=50,
+            backbone=backbone,
+            stretch_portrait=stretch,
+        )  # fmt: skip
+    )
+
+
+def _filler(store: ImageStore) -> Callable[[ImageItem], None]:
+    """A function that computes what a store lacks of an image."""
+    datasets: dict[tuple[str, ...], Dataset] = {}
+
+    def fill(item: ImageItem) -> None:
+        roots, uid, camera, frame, proposals = item
+        if roots not in datasets:
+            datasets[roots] = open_datasets(roots)
+        take = datasets[roots].take(uid)
+        if not store.has(take, camera, frame, proposals=proposals):
+            if proposals:
+                store.record(take, camera, frame)
+            store.objects(take, camera, frame, overlap=proposals)
+
+    return fill
