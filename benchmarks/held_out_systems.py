@@ -30,7 +30,7 @@ from counterview.inference.takes import ClipPredictor, prediction_size, query_ma
 from counterview.masks.geometry import iou, resize_mask
 from counterview.omama.training.image_store import fit_mask
 from counterview.proposals import CachedProposer, Proposals, load_proposer
-from counterview.proposals.base import Proposer
+from counterview.proposals.base import Proposer, image_proposals
 from counterview.types import ObjectMask
 
 CHANCE, PLACE, BEST = "chance", "same place", "best choice"
@@ -204,7 +204,7 @@ def _record(systems: Systems, take: Take, camera: str, frame: int) -> ImageRecor
         mask = take.mask(name, camera, frame) if camera in take.cameras_of(name) else None
         if mask is not None and not mask.is_empty:
             truth[name] = fit_mask(mask, size)
-    record = ImageRecord(size, systems.proposer(image, str(frame)), truth)
+    record = ImageRecord(size, image_proposals(systems.proposer, image, take.uid, camera, frame), truth)
     true = Proposals(size, tuple(truth.values()), np.ones(len(truth), np.float32))
     maps: dict[int, FeatureMap] = {}
     tables: dict[tuple[int, str], tuple[Any, Any]] = {}

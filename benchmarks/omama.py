@@ -145,7 +145,8 @@ def steps(folder: Path) -> dict[str, Any]:
             },
         },
     )  # fmt: skip
-    task = OMaMaTask(recipe, progress=False)
+    task = OMaMaTask(recipe)
+    task.prepare(progress=False)
     model = task.build_model()
     optimizer = torch.optim.AdamW(task.parameter_groups(model, 8e-5, 0.01))
     numbers = np.random.default_rng(0).permutation(task.train_length(0))[:24]

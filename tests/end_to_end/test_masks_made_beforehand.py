@@ -98,12 +98,12 @@ def runs(place):
     """Models and prediction files, from stored masks and from the proposer with its cache."""
     results = {}
     stored = recipe(place, "stored", proposer=f"folder:{place / 'masks'}")
-    result = fit(OMaMaTask(stored, progress=False), TRAINING, place / "run-stored", progress=False)
+    result = fit(OMaMaTask(stored), TRAINING, place / "run-stored", progress=False)
     results["stored"] = result.model_dir
     named = recipe(place, "named", proposer="graph")
     proposer = CachedProposer(AtInputSize(), place / "masks-cache")
     store = ImageStore(named.model, place / "cache-named", proposer=proposer)
-    result = fit(OMaMaTask(named, store=store, progress=False), TRAINING, place / "run-named", progress=False)
+    result = fit(OMaMaTask(named, store=store), TRAINING, place / "run-named", progress=False)
     results["named"] = result.model_dir
     dataset = open_dataset(place / "data", "test")
     backbone = load_backbone(str(place / "backbone"))

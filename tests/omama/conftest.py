@@ -53,4 +53,6 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def task(place):
-    return OMaMaTask(load_config(OMaMaRecipe, place[1]), progress=False)
+    result = OMaMaTask(load_config(OMaMaRecipe, place[1]))
+    result.prepare(progress=False)
+    return result

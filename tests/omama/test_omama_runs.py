@@ -81,7 +81,7 @@ def unbroken(task, place, tmp_path_factory):
     """A run in this process; the images were made by the ``task`` fixture."""
     out = tmp_path_factory.mktemp("run") / "out"
     recipe: Recipe = load_recipe(recipe_values(place))
-    result = fit(OMaMaTask(recipe.config, progress=False), recipe.training, out, progress=False)
+    result = fit(OMaMaTask(recipe.config), recipe.training, out, progress=False)
     return out, result
 
 

@@ -137,7 +137,7 @@ def test_released_recipes_and_weights_say_so(direction):
 
 
 def test_weight_decay_acts_on_every_parameter(place, tmp_path):
-    task = OMaMaTask(_recipe(place, tmp_path, decay="all"), progress=False)
+    task = OMaMaTask(_recipe(place, tmp_path, decay="all"))
     model = task.build_model()
     groups = task.parameter_groups(model, 8e-5, 0.01)
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
@@ -147,8 +147,8 @@ def test_weight_decay_acts_on_every_parameter(place, tmp_path):
 
 def test_pairs_without_a_target_mask_count_in_the_mean_and_have_no_loss(place, tmp_path):
     """Frames of which the target was not annotated are among them, as in the lists of the released code."""
-    with_all = OMaMaTask(_recipe(place, tmp_path, unannotated=True), progress=False)
-    annotated = OMaMaTask(_recipe(place, tmp_path), progress=False)
+    with_all = OMaMaTask(_recipe(place, tmp_path, unannotated=True))
+    annotated = OMaMaTask(_recipe(place, tmp_path))
     assert len(with_all.train_pairs) >= len(annotated.train_pairs)
     index = next(i for i, (_, pair) in enumerate(with_all.train_pairs) if not pair.target_visible)
     shown = next(i for i, (_, pair) in enumerate(with_all.train_pairs) if pair.target_visible)
@@ -174,7 +174,7 @@ def test_portrait_images_are_stretched_in_training_alone(place, tmp_path):
     write_takes(tmp_path / "data", frames=1, splits={"train": 1, "val": 1}, sizes=((112, 112), (140, 84)))
     values = _values(place, tmp_path)
     values["data"] |= {"root": str(tmp_path / "data"), "stretch_portrait": True}
-    task = OMaMaTask(load_config(OMaMaRecipe, values), progress=False)
+    task = OMaMaTask(load_config(OMaMaRecipe, values))
     take, validated = task.train_data.takes[0], task.val_data.takes[0]
     camera = take.exo_cameras[0]
     stretched = task.store.record(take, camera, 0)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from counterview.config import load_config
 from counterview.data.open import open_dataset
-from counterview.errors import ConfigError, InputError
+from counterview.errors import ConfigError, CounterviewError, InputError
 from counterview.masks.geometry import fit_mask, iou
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.training.fill_store import fill_store
@@ -24,8 +25,11 @@ from counterview.omama.training.recipe import OMaMaRecipe
 from counterview.omama.training.samples import collate, make_example
 from counterview.omama.training.task import OMaMaTask
 from counterview.omama.training.validation import OMaMaValidator, summarise
+from counterview.training.fit import fit
+from counterview.training.recipe import TrainingConfig
 from counterview.training.task import Task
 from counterview.types import ObjectMask
+from tests.omama.tiny_takes import write_takes
 
 
 def test_is_a_task(task):
@@ -226,7 +230,7 @@ def test_unusable_masks_are_not_called_absent(place, tmp_path):
     path.write_text(json.dumps(content))
     values = json.loads(json.dumps(place[1]))
     values["data"]["root"] = str(tmp_path / "data")
-    task = OMaMaTask(load_config(OMaMaRecipe, values), progress=False)
+    task = OMaMaTask(load_config(OMaMaRecipe, values))
     found = [
         task.sample(0, i, np.random.default_rng(0)).weight
         for i, (d, p) in enumerate(task.train_pairs)
@@ -260,7 +264,7 @@ def test_bad_recipes(place, changes, problem):
     for group, part in changes.items():
         values[group] |= part
     with pytest.raises((ConfigError, InputError), match=problem):
-        OMaMaTask(load_config(OMaMaRecipe, values), progress=False)
+        OMaMaTask(load_config(OMaMaRecipe, values))
 
 
 def test_no_training_pairs(place, tmp_path):
@@ -273,7 +277,7 @@ def test_no_training_pairs(place, tmp_path):
     values = json.loads(json.dumps(place[1]))
     values["data"]["root"] = str(tmp_path / "data")
     with pytest.raises(InputError, match="no training pairs"):
-        OMaMaTask(load_config(OMaMaRecipe, values), progress=False)
+        OMaMaTask(load_config(OMaMaRecipe, values))
 
 
 def test_a_recipe_with_many_faults_names_all():
@@ -304,7 +308,7 @@ def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
         "from counterview.omama.training.recipe import OMaMaRecipe\n"
         "from counterview.omama.training.task import OMaMaTask\n"
         "if __name__ == '__main__':\n"
-        "    OMaMaTask(load_config(OMaMaRecipe, json.loads(sys.argv[1])), progress=False)\n"
+        "    OMaMaTask(load_config(OMaMaRecipe, json.loads(sys.argv[1]))).prepare(progress=False)\n"
     )
     script = tmp_path / "make.py"
     script.write_text(code)
@@ -338,3 +342,55 @@ def test_a_few_images_are_prepared_by_the_store_at_hand_whatever_the_workers(tas
     )
     assert store.has(take, camera, frame)
     assert store.backbone.passes == 1
+
+
+def test_what_features_will_cost_is_said_and_checked_before_they_are_made(place, tmp_path, capsys):
+    values = json.loads(json.dumps(place[1]))
+    values["data"]["cache"] = str(tmp_path / "cache")
+    write_takes(tmp_path / "data", frames=6, splits={"train": 2, "val": 1})
+    values["data"]["root"] = str(tmp_path / "data")
+    values["data"]["cache_gb"] = 1e-7
+    task = OMaMaTask(load_config(OMaMaRecipe, values))
+    with pytest.raises(CounterviewError, match=r"larger than allowed.*data\.cache_gb"):
+        task.prepare()
+    first = len(list((tmp_path / "cache" / "features").glob("*/*/*.npy")))
+    said = capsys.readouterr().err
+    assert re.search(r"\d+ images to encode .* s an image; .*B of cache in ", said)
+    values["data"]["cache_gb"] = 1
+    OMaMaTask(load_config(OMaMaRecipe, values)).prepare(progress=False)
+    whole = len(list((tmp_path / "cache" / "features").glob("*/*/*.npy")))
+    assert first * 36 == whole * 4  # four of 36 images were measured
+    assert not capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_features_are_made(place, tmp_path):
+    values = json.loads(json.dumps(place[1]))
+    values["data"]["cache"] = str(tmp_path / "cache")
+    task = OMaMaTask(load_config(OMaMaRecipe, values))
+    with pytest.raises(ConfigError, match="fewer training samples than one batch"):
+        fit(task, TrainingConfig(epochs=1, batch_size=10_000), tmp_path / "run", progress=False)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_no_map_is_kept_where_none_is_read(place, task, tmp_path):
+    """Without cross-attention the descriptors are all that training reads; they are the same, the cache small."""
+    values = json.loads(json.dumps(place[1]))
+    values["data"]["cache"] = str(tmp_path / "cache")
+    values["model"]["cross_attention"] = False
+    without = OMaMaTask(load_config(OMaMaRecipe, values))
+    without.prepare(progress=False)
+    assert not list((tmp_path / "cache" / "features").rglob("*.npy"))
+    take = without.train_data.takes[0]
+    camera, frame = take.exo_cameras[0], take.frames[0]
+    mine, theirs = without.store.record(take, camera, frame), task.store.record(take, camera, frame)
+    assert mine.map.shape == (24, 1, 1)
+    assert mine.size_hw == theirs.size_hw
+    assert np.array_equal(mine.descriptors, theirs.descriptors)
+    assert np.array_equal(mine.neighbours, theirs.neighbours)
+    both = (s.objects(take, camera, frame) for s in (without.store, task.store))
+    assert np.array_equal(*(objects.descriptors for objects in both))
+    again = OMaMaTask(load_config(OMaMaRecipe, values))
+    again.prepare(progress=False)
+    assert again.store._last is None  # nothing was encoded
+    batch = without.collate([without.sample(0, i, np.random.default_rng(i)) for i in range(4)])
+    assert torch.isfinite(without.loss(without.build_model(), batch)[0])

@@ -261,7 +261,7 @@ def test_the_head_is_trained_beside_the_frozen_network_of_another_run(place, tmp
     other = values["model"] | {"omama": values["model"]["omama"] | {"hidden": 16}}
     wrong = {"data": data, "model": other, "init": str(tmp_path / "first")}
     with pytest.raises(ConfigError, match="another architecture"):
-        TinyMatchHeadTask(load_config(TinyMatchHeadRecipe, wrong), progress=False).build_model()
+        TinyMatchHeadTask(load_config(TinyMatchHeadRecipe, wrong)).build_model()
 
 
 def test_the_descriptor_loss_by_loops(task):

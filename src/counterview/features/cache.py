@@ -72,6 +72,8 @@ class ArrayStore:
             with _room(self.folder):
                 write_json(self.folder / "settings.json", json.loads(text))
         self._checked: set[str] = set()
+        self.written = 0
+        """Bytes that this object has written."""
 
     def path(self, key: str) -> Path:
         """The file of a key, whether it exists or not."""
@@ -132,6 +134,7 @@ class ArrayStore:
             np.lib.format.write_array(counted, np.ascontiguousarray(array), allow_pickle=False)
             counted.write(text)
             handle.write(_TAIL.pack(len(text), counted.crc, _MAGIC))
+            self.written += handle.tell()
         self._checked.discard(key)
         entry = self.get(key)
         if entry is None:

@@ -208,6 +208,22 @@ def frame_name(take: str, camera: str, frame: int) -> str:
     return f"{take}/{camera}/{frame}"
 
 
+def image_proposals(proposer: Proposer, image: RgbImage, take: str, camera: str, frame: int) -> Proposals:
+    """The proposals of a take's image, at the image's size.
+
+    Args:
+        proposer: makes or reads them.
+        image: ``(H, W, 3)`` uint8, RGB.
+        take: the take's uid.
+        camera: the camera's name.
+        frame: frame number.
+
+    Raises:
+        ProposalError: those made beforehand are missing, or of another shape.
+    """
+    return fit_proposals(proposer(image, frame_name(take, camera, frame)), (image.shape[0], image.shape[1]))
+
+
 def file_name(path: str | os.PathLike[str]) -> str:
     """The name of an image that is a file, as :class:`Proposer` takes it: ``FOLDER/NAME``, without its ending.
 

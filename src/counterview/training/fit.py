@@ -126,6 +126,9 @@ class _Run:
 
     def run(self, resume: bool, allow_changes: bool) -> FitResult:
         checkpoint = self._find(resume)
+        prepare = getattr(self.task, "prepare", None)
+        if prepare is not None:
+            prepare(self.progress)
         self._build(checkpoint, allow_changes)
         if self.main:
             self.trackers = open_trackers(self.out, self.config, self.recipe, self.step)

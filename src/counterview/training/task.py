@@ -51,6 +51,9 @@ class Task(Protocol):
     With ``training.num_workers`` above 0 the task is sent to worker processes; on systems that do not fork it must
     then be picklable.
 
+    A task may have a method ``prepare(progress)`` for long computations, such as features of all images. It is called
+    once, after everything that can be checked before, and before :meth:`build_model`.
+
     A task may have an attribute ``free_to_change``: dotted names of configuration values that change no weight, such as
     ``"data.cache"``, and so may differ at resume.
     """

@@ -10,11 +10,12 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from counterview.config import to_dict
@@ -45,7 +46,7 @@ class ImageRecord:
 
     Attributes:
         size_hw: at which masks are sampled and boxes measured, in pixels.
-        map: ``(C, h, w)`` float16.
+        map: ``(C, h, w)`` float16; its mean ``(C, 1, 1)`` where the model reads no map.
         descriptors: ``(N, 2C)`` float16 of the proposals.
         boxes_xywh: ``(N, 4)`` float32, pixels.
         neighbours: ``(N, N)`` bool, see :func:`counterview.omama.adjacency`.
@@ -150,6 +151,8 @@ class ImageStore:
         self.descriptor_store = ArrayStore(self.root / "descriptors", settings)
         settings = {**settings, "order": order, "duplicate_iou": duplicate_iou}
         self.layout_store = ArrayStore(self.root / "layout", settings, storage="float32")
+        self.keeps_maps = config.cross_attention  # nothing else reads one
+        self._last: tuple[str, FeatureMap] | None = None
         self._keys: dict[ImageName, str] = {}
         self._contents: dict[ImageName, str] = {}
         self._memory: OrderedDict[Any, Any] = OrderedDict()
@@ -198,7 +201,8 @@ class ImageStore:
         """The map ``(C, h, w)`` of an image whose proposals are not needed, such as a query image."""
         key = ("map", self.key(take, camera, frame))
         return cast(
-            NDArray[np.float16], self._in_memory(key, lambda: self.features(take, camera, frame).tensor.half().numpy())
+            NDArray[np.float16],
+            self._in_memory(key, lambda: self._stored_map(take, camera, frame).tensor.half().numpy()),
         )
 
     def objects(self, take: Take, camera: str, frame: int, *, overlap: bool = True) -> ImageObjects:
@@ -240,7 +244,10 @@ class ImageStore:
         """
         key = self.key(take, camera, frame)
         name = self.objects_key(key, take, camera, frame)[0]
-        if f"map/{key}" not in self.backbone.store or "/".join(name) not in self.descriptor_store:
+        has_map = f"map/{key}" in self.backbone.store or (
+            not self.keeps_maps and f"pooled/{key}" in self.descriptor_store
+        )
+        if not has_map or "/".join(name) not in self.descriptor_store:
             return False
         if not proposals:
             return _layout_name(name, None) in self.layout_store
@@ -257,7 +264,8 @@ class ImageStore:
 
         def make() -> Proposals:
             proposals = self.proposer(self.image(take, camera, frame), frame_name(take.uid, camera, frame))
-            return fit_proposals(proposals, sampling_size(self.config.descriptor, self.features(take, camera, frame)))
+            size_hw = sampling_size(self.config.descriptor, self._stored_map(take, camera, frame))
+            return fit_proposals(proposals, size_hw)
 
         return cast(Proposals, self._in_memory(("proposals", take.uid, camera, frame), make, size=200_000))
 
@@ -274,14 +282,36 @@ class ImageStore:
 
     def features(self, take: Take, camera: str, frame: int) -> FeatureMap:
         """The backbone's map ``(C, h, w)``, from the cache or computed."""
-        return self.backbone.map(self.key(take, camera, frame), lambda: self.image(take, camera, frame))
+        key = self.key(take, camera, frame)
+        if self.keeps_maps or f"map/{key}" in self.backbone.store:
+            return self.backbone.map(key, lambda: self.image(take, camera, frame))
+        if self._last is None or self._last[0] != key:
+            features = self.backbone.backbone.encode(self.image(take, camera, frame))
+            rounded = features.tensor.detach().cpu().half().float()  # as the cache would give it back
+            self._last = key, replace(features, tensor=rounded)
+        return self._last[1]
+
+    def _stored_map(self, take: Take, camera: str, frame: int) -> FeatureMap:
+        """The map of an image; where the model reads no map, its mean ``(C, 1, 1)``, which is all that is stored."""
+        key = self.key(take, camera, frame)
+        if self.keeps_maps or f"map/{key}" in self.backbone.store:
+            return self.features(take, camera, frame)
+        entry = self.descriptor_store.get(f"pooled/{key}")
+        if entry is None:
+            features = self.features(take, camera, frame)
+            sizes = {"image_hw": list(features.image_hw), "input_hw": list(features.input_hw)}
+            mean = features.tensor.mean(dim=(1, 2), keepdim=True).numpy()
+            entry = self.descriptor_store.put(f"pooled/{key}", mean, sizes)
+        array, note = entry
+        image_hw, input_hw = ((int(note[name][0]), int(note[name][1])) for name in ("image_hw", "input_hw"))
+        return FeatureMap(torch.from_numpy(np.array(array, dtype=np.float32)), image_hw, input_hw)
 
     def _record(self, key: str, take: Take, camera: str, frame: int) -> ImageRecord:
-        features = self.features(take, camera, frame)
+        stored_map = self._stored_map(take, camera, frame)
         descriptors = self.descriptor_store.get(f"proposals/{key}")
         layout, packed = self.layout_store.get(f"layout/{key}"), self.layout_store.get(f"neighbours/{key}")
         if descriptors is None or layout is None or packed is None:
-            proposals = self.proposals(take, camera, frame)
+            proposals, features = self.proposals(take, camera, frame), self.features(take, camera, frame)
             described = describe_masks(
                 self.config.descriptor, self.backbone, features, proposals.masks, proposals.stored_boxes()
             )
@@ -293,8 +323,8 @@ class ImageStore:
             packed = self.layout_store.put(f"neighbours/{key}", np.packbits(neighbours, axis=1))
         count = len(layout[0])
         return ImageRecord(
-            sampling_size(self.config.descriptor, features),
-            features.tensor.half().numpy(),
+            sampling_size(self.config.descriptor, stored_map),
+            stored_map.tensor.half().numpy(),
             np.array(descriptors[0]),
             np.array(layout[0][:, :4]),
             np.unpackbits(packed[0], axis=1, count=count).astype(bool) if count else np.zeros((0, 0), bool),

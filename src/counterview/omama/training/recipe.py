@@ -40,6 +40,9 @@ class DataConfig(TakesConfig):
     cache: str | None = field(
         default=None, metadata={"help": "folder for features and proposals, computed once; below root if not given"}
     )
+    cache_gb: float | None = field(
+        default=None, metadata={"help": "most gigabytes that a run adds to it; the room on the disk if not given"}
+    )
     workers: int = field(default=1, metadata={"help": "processes that compute features and proposals"})
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
 
@@ -49,6 +52,7 @@ class DataConfig(TakesConfig):
         problems = [
             *self.problems(),
             *out_of_range(self, "fraction", "val_fraction", above=0, at_most=1),
+            *out_of_range(self, "cache_gb", above=0),
             *out_of_range(self, "workers", "memory_mb", "frame_step", "val_frame_step", at_least=1),
         ]
         if problems:

@@ -38,12 +38,12 @@ CACHE = ".counterview"
 class OMaMaTask:
     """Trains O-MaMa on frozen features (paper: Training; ``recipes/omama`` has the published settings).
 
-    Opening the task computes features and proposals of all images that it needs, unless they are in the cache.
+    :meth:`prepare` computes features and proposals of all images that it needs; without it they are computed at their
+    first use.
 
     Args:
         config: the recipe's keys.
         store: computes and keeps features and proposals; the recipe's if not given.
-        progress: show a bar while they are computed.
 
     Raises:
         InputError: the data set is missing, of the wrong kind, or without pairs.
@@ -51,9 +51,10 @@ class OMaMaTask:
     """
 
     config_class: ClassVar[type] = OMaMaRecipe
+    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.cache_gb", "data.workers", "data.memory_mb")
     config: Any
 
-    def __init__(self, config: Any, *, store: ImageStore | None = None, progress: bool = True) -> None:
+    def __init__(self, config: Any, *, store: ImageStore | None = None) -> None:
         self.config = config
         data, model = config.data, self.omama
         if not model.matching_head:
@@ -87,7 +88,6 @@ class OMaMaTask:
         visible = sum(bool(pair.target_visible) for _, pair in self.train_pairs)
         self.visible_fraction = visible / len(self.train_pairs)
         self.validator = OMaMaValidator(self._validation_store(), self.val_data, self.val_pairs)
-        self._fill_store(progress)
 
     def _validation_store(self) -> ImageStore:
         """The store of validation images, which keep their shape where training's are stretched."""
@@ -99,8 +99,15 @@ class OMaMaTask:
             backbone=store.backbone.backbone, proposer=store.proposer.proposer,
         )  # fmt: skip
 
-    def _fill_store(self, progress: bool) -> None:
-        """Compute features and proposals of all images of training and validation."""
+    def prepare(self, progress: bool = True) -> None:
+        """Compute features and proposals of all images of training and validation, unless they are in the cache.
+
+        Args:
+            progress: show a bar, and beforehand what it will cost.
+
+        Raises:
+            CounterviewError: the cache would be larger than ``data.cache_gb``, or than its disk.
+        """
         data = self.config.data
         train = (data.roots, self.train_data, self.train_pairs)
         validation = ((data.val_root or data.root,), self.val_data, self.val_pairs)
@@ -130,8 +137,10 @@ class OMaMaTask:
         rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
         start = len(takes) * rank // world_size
         takes = takes[start:] + takes[:start]
-        workers = self.config.data.workers
-        fill_store(store, takes, images, workers=workers, progress=progress and rank == 0)
+        fill_store(
+            store, takes, images, workers=self.config.data.workers, limit_gb=self.config.data.cache_gb,
+            progress=progress and rank == 0,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------- what a model around O-MaMa overrides
 

@@ -30,6 +30,7 @@ from counterview.omama.training.image_store import mask_overlaps
 from counterview.omama.training.recipe import SamplingConfig
 from counterview.omama.training.task import CACHE, pairs_fingerprint, start_from
 from counterview.proposals import CachedProposer, load_proposer
+from counterview.proposals.base import image_proposals
 from counterview.tiny.model import TinyMatch
 from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.tiny.training.crops_recipe import ObjectCropRecipe, ObjectCropTraining
@@ -166,7 +167,7 @@ class ObjectCropTask(BackboneTask):
         overlap = np.zeros((len(masks), len(names)), dtype=np.float32)
         overlap[np.arange(len(masks)), objects] = 1
         if proposals:
-            found_masks = self.proposer(image, str(frame)).masks
+            found_masks = image_proposals(self.proposer, image, uid, camera, frame).masks
             iou = mask_overlaps(found_masks, masks)
             look_alikes = self._look_alikes(image, masks, found_masks, iou)
             others = np.setdiff1d(np.arange(len(found_masks)), look_alikes)
@@ -322,7 +323,7 @@ def _proposal_maker(roots: Sequence[str], proposer: CachedProposer) -> Callable[
 
     def propose(item: tuple[str, str, int]) -> None:
         uid, camera, frame = item
-        proposer(dataset.take(uid).frame(camera, frame), str(frame))
+        image_proposals(proposer, dataset.take(uid).frame(camera, frame), uid, camera, frame)
 
     return propose
 

@@ -25,6 +25,7 @@ from counterview.omama.training.loss import info_nce, visibility_loss
 from counterview.omama.training.recipe import DataConfig, LossConfig, SamplingConfig
 from counterview.omama.training.task import CACHE, calibrate, pairs_fingerprint, start_from
 from counterview.proposals import CachedProposer, load_proposer
+from counterview.proposals.base import image_proposals
 from counterview.tiny.config import TinyMatchConfig
 from counterview.tiny.model import TinyMatch
 from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, objects_in
@@ -176,7 +177,9 @@ class MapsTask(BackboneTask):
             return cast(tuple[Any, ...], self._memory[key])
         image = take.frame(camera, frame)
         masks, absent = objects_in(take, camera, frame, image)
-        proposals = self.proposer(image, str(frame)).masks if self.config.end_to_end.proposals else ()
+        proposals: Sequence[Any] = ()
+        if self.config.end_to_end.proposals:
+            proposals = image_proposals(self.proposer, image, take.uid, camera, frame).masks
         view = (image, masks, frozenset(absent), proposals)
         nbytes = image.nbytes + 4000 * (len(masks) + len(proposals))
         self._remember(key, view, nbytes, self.config.end_to_end.image_mb)

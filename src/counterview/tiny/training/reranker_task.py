@@ -143,7 +143,8 @@ class RerankerTask(TinyMatchHeadTask):
     config_class: ClassVar[type] = RerankerRecipe
 
     def __init__(self, config: RerankerRecipe, *, store: ImageStore | None = None, progress: bool = True) -> None:
-        super().__init__(config, store=store, progress=progress)
+        super().__init__(config, store=store)
+        super().prepare(progress)
         pairs = [pair for _, pair in self.train_pairs]
         groups = [[pairs[n] for n in numbers] for numbers in by_image_pair(pairs)]
         # Without the re-ranker: its weights are random here, and the name of the cache depends on all weights.
@@ -162,6 +163,13 @@ class RerankerTask(TinyMatchHeadTask):
         self._homographies = ArrayStore(root, {**settings, "weights": "scores"}, storage="float32")
         bar = tqdm(groups, "image pairs", unit="pair", disable=None if progress else True)
         self.image_pairs = [p for group in bar if (p := self._image_pair(model, group)) is not None]
+
+    def prepare(self, progress: bool = True) -> None:
+        """Nothing: the number of samples depends on what the constructor has computed.
+
+        Args:
+            progress: not used.
+        """
 
     @property
     def query_proposals(self) -> bool:
