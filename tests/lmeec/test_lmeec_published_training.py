@@ -311,6 +311,16 @@ def test_training_images_are_resized_by_the_recipes_filter(resize, resample):
             assert np.array_equal(image, np.asarray(native.resize((SIDE, SIDE), resample)))
 
 
+def test_the_task_reads_by_the_recipes_filter(discs):
+    for name in ("bilinear", "bicubic"):
+        task = LMEECTask(dataclasses.replace(recipe(resize=name), augment=AugmentConfig(0, 0, 0, 0, 0, 0, 0)))
+        found = task.sample(0, 0, np.random.default_rng(0))
+        expected = ClipReader(task.train_data, SIDE, resize=name).read(
+            task.sampler.clip(0, 0), np.random.default_rng(0)
+        )
+        assert np.array_equal(found.target_images, expected.target_images)
+
+
 def test_inference_stays_bicubic():
     image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     square = np.array(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
