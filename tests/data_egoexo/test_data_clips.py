@@ -96,6 +96,28 @@ def test_draws_are_fair(dataset: Dataset) -> None:
     assert all(400 < others[name] < 540 for name in ("b", "c/d", "e")), others  # 467 expected
 
 
+def test_every_source_may_be_visited_twice_an_epoch_with_independent_starts(dataset: Dataset) -> None:
+    sources = clip_sources(dataset, "ego2exo", need_images=False)
+    sampler = ClipSampler(sources, seed=2, max_objects=1, clips_per_source=2)
+    assert len(sampler) == 2 * len(sources)
+    same = pairs = 0
+    for epoch in range(100):
+        starts: dict[tuple[str, str, str], list[int]] = {}
+        for index in range(len(sampler)):
+            clip = sampler.clip(epoch, index)
+            starts.setdefault((clip.take, clip.target_camera, clip.objects[0]), []).append(clip.frames[0])
+        assert len(starts) == len(sources)
+        assert all(len(of_source) == 2 for of_source in starts.values())
+        of_seven = [of_source for key, of_source in starts.items() if key[1] == PORTRAIT]
+        pairs += len(of_seven)
+        same += sum(first == second for first, second in of_seven)
+    assert pairs == 800
+    assert 75 < same < 155, same  # 114 expected of 7 starts each, standard deviation 10
+    assert sampler.clip(0, len(sampler)) == sampler.clip(1, 0)
+    with pytest.raises(InputError, match="at least one clip of every source"):
+        ClipSampler(sources, clips_per_source=0)
+
+
 def test_further_objects_are_visible_in_the_clip() -> None:
     """An object that is usable in every frame of a clip, but visible in none, has nothing to follow."""
     frames = tuple(range(0, 330, 30))

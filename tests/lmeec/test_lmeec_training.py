@@ -10,7 +10,7 @@ from counterview.errors import ConfigError, InputError
 from counterview.lmeec.inference import predict_take
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.training import task as training
-from counterview.lmeec.training.augment import Geometry, change_colour, draw_geometry
+from counterview.lmeec.training.augment import ColourChange, Geometry, change_colour, draw_geometry
 from counterview.lmeec.training.calibration import fit_visibility
 from counterview.lmeec.training.recipe import AugmentConfig, ClipDataConfig, LMEECLossConfig, LMEECRecipe, OptimConfig
 from counterview.lmeec.training.samples import ClipReader
@@ -64,11 +64,21 @@ def test_thin_masks_survive_and_empty_ones_stay_empty():
 
 def test_colours():
     frames = np.random.default_rng(0).integers(30, 200, (2, 4, 4, 3), dtype=np.uint8)
-    assert change_colour(frames, (1.0, 1.0, 1.0, False)) is frames
-    grey = change_colour(frames, (1.0, 1.0, 1.0, True))
+    assert change_colour(frames, ColourChange()) is frames
+    grey = change_colour(frames, ColourChange(grey=True))
     assert (np.ptp(grey, axis=3) == 0).all()
-    bright = change_colour(frames, (1.1, 1.0, 1.0, False))
+    bright = change_colour(frames, ColourChange((1.1, 1.0, 1.0)))
     np.testing.assert_allclose(bright, frames * 1.1, atol=1)
+    # At once and rounded once, in float64: older recipes' runs depend on every bit.
+    change = ColourChange((1.0731, 0.9747, 1.0213))
+    frames = np.random.default_rng(1).integers(0, 256, (2, 200, 200, 3), dtype=np.uint8)
+    luma = np.array([0.299, 0.587, 0.114], dtype=np.float32).astype(np.float64)
+    values = frames * change.factors[0]
+    mean = (values @ luma).mean(axis=(1, 2))[:, None, None, None]
+    values = mean + change.factors[1] * (values - mean)
+    grey = (values @ luma)[..., None]
+    expected = np.clip(np.rint(grey + change.factors[2] * (values - grey)), 0, 255)
+    assert np.array_equal(change_colour(frames, change), expected)
 
 
 def test_clips_are_the_same_for_the_same_draw_and_consistent_over_frames():
@@ -305,7 +315,7 @@ def test_published_recipe_has_the_published_numbers():
     loaded = load_recipe(RECIPES / "lmeec" / "paper-ego2exo.yaml")
     t, c = loaded.training, loaded.config
     assert (t.epochs, t.batch_size, t.lr, t.min_lr, t.weight_decay, t.clip_norm, t.precision, t.seed) == (
-        60, 64, 5e-6, 5e-7, 0.1, 0.1, "bf16", 123,
+        60, 32, 5e-6, 5e-7, 0.1, 0.1, "bf16", 123,
     )  # fmt: skip
     assert t.lr * c.optim.encoder_lr_scale == pytest.approx(3e-6)
     assert (c.model.backbone, c.model.image_size, c.data.clip_frames, c.data.max_objects) == ("hiera-b+", 480, 8, 3)

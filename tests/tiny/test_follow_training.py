@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,14 @@ def test_first_epochs_match_then_show_single_frames_then_clips(monkeypatch):
     assert learn == {"sam", "appearance"}
     assert all(p.grad is None for p in model.sam.mask_decoder.parameters())
     assert task.loss(model, task.collate(samples[1:2]))[1]["dice"] > 0
+
+
+def test_single_frames_too_come_so_often_from_every_track(monkeypatch):
+    task = task_of(monkeypatch, match_epochs=1, clips_per_epoch=None, clips_per_track=2)
+    assert task.train_length(0) == 2 * len(task.sampler.sources) == 2 * len(task.frame_sampler.sources)
+    leads = [task.frame_sampler.clip(0, i) for i in range(task.train_length(0))]
+    found = Counter((c.take, c.query_camera, c.target_camera, c.objects[0]) for c in leads)
+    assert set(found.values()) == {2}
 
 
 def test_matching_epochs_need_the_loss():

@@ -18,7 +18,7 @@ CLIP_FRAMES = 8
 """Frames per clip, as LM-EEC is trained."""
 
 MAX_OBJECTS = 3
-"""Objects per clip at most, as LM-EEC is trained."""
+"""Objects per clip at most, as in LM-EEC's paper; its released training has one."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ def _clip_of(source: ClipSource, frames: tuple[int, ...], members: list[ClipSour
 class ClipSampler:
     """Random clips for training, as a pure function of (seed, epoch, index).
 
-    Each epoch visits every source once, in another order. The start of a clip and its further objects are drawn from
-    the same numbers. Further objects are of the same take and cameras, usable in every frame of the clip and visible
+    Each epoch visits every source ``clips_per_source`` times, in another order, each time with a start and further
+    objects of its own. Further objects are of the same take and cameras, usable in every frame of the clip and visible
     in the target camera in at least one.
 
     Args:
@@ -169,6 +169,7 @@ class ClipSampler:
         length: frames per clip.
         max_objects: largest number of objects per clip.
         seed: seed of all draws.
+        clips_per_source: visits of every source in an epoch; LM-EEC's released training has 2.
 
     Raises:
         InputError: no sources, a source with fewer than ``length`` frames, or a number below 1.
@@ -181,13 +182,17 @@ class ClipSampler:
         length: int = CLIP_FRAMES,
         max_objects: int = MAX_OBJECTS,
         seed: int = 0,
+        clips_per_source: int = 1,
     ) -> None:
         self.sources = tuple(sources)
         self.length = length
         self.max_objects = max_objects
         self.seed = seed
+        self.clips_per_source = clips_per_source
         if length < 1 or max_objects < 1:
             raise InputError("a clip has at least one frame and one object", found=(length, max_objects))
+        if clips_per_source < 1:
+            raise InputError("an epoch has at least one clip of every source", found=clips_per_source)
         if not self.sources or min(len(s.frames) for s in self.sources) < length:
             raise InputError(
                 f"no clip of {length} frames can be sampled",
@@ -200,13 +205,13 @@ class ClipSampler:
         self._frames = {source: frozenset(source.frames) for source in self.sources}
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.sources) * self.clips_per_source
 
     def clip(self, epoch: int, index: int) -> Clip:
         """The clip at ``index`` of ``epoch``. An index beyond the length continues in the next epoch."""
-        position = shuffled_index(len(self.sources), self.seed, epoch, index)
-        epoch, index = epoch + index // len(self.sources), index % len(self.sources)
-        source = self.sources[position]
+        position = shuffled_index(len(self), self.seed, epoch, index)
+        epoch, index = epoch + index // len(self), index % len(self)
+        source = self.sources[position % len(self.sources)]
 
         def draw(choices: int, purpose: int) -> int:
             return draw_below(choices, self.seed, epoch, position, purpose)

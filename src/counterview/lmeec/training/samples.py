@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from PIL import Image
 from counterview.data.clips import Clip
 from counterview.data.dataset import Dataset, Take
 from counterview.lmeec.preprocess import soft_mask
-from counterview.lmeec.training.augment import Geometry, change_colour, draw_colour, draw_geometry
+from counterview.lmeec.training.augment import Geometry, change_colour, draw_colour, draw_frame_colours, draw_geometry
 from counterview.lmeec.training.recipe import AugmentConfig
 from counterview.lmeec.training.unroll import ClipBatch
 
@@ -48,10 +48,19 @@ class ClipReader:
         size: side of the square images.
         augment: the augmentation; none if not given.
         cache_mb: most megabytes of resized images and masks kept in memory.
+        resize: Pillow's filter by which images are made square; both are antialiased.
     """
 
-    def __init__(self, dataset: Dataset, size: int, augment: AugmentConfig | None = None, cache_mb: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        size: int,
+        augment: AugmentConfig | None = None,
+        cache_mb: int = 0,
+        resize: Literal["bicubic", "bilinear"] = "bicubic",
+    ) -> None:
         self.dataset, self.size, self.augment = dataset, size, augment
+        self._filter = Image.Resampling[resize.upper()]
         self._room = cache_mb * 1_000_000
         self._held = 0
         self._cache: OrderedDict[tuple[Any, ...], NDArray[np.uint8]] = OrderedDict()
@@ -70,13 +79,28 @@ class ClipReader:
             for c in cameras
         ]
         geometries = self._geometries(take, clip, soft, rng)
-        colour = None if self.augment is None else draw_colour(self.augment, rng)
         images = [g.images(frames) for g, frames in zip(geometries, resized, strict=True)]
-        if self.augment is not None and colour is not None:
-            other = draw_colour(self.augment, rng) if self.augment.per_view else colour
-            images = [change_colour(images[0], colour), change_colour(images[1], other)]
+        if self.augment is not None:
+            images = self._coloured(images, self.augment, rng)
         masks = [g.masks(m) for g, m in zip(geometries, soft, strict=True)]
         return ClipSample(images[0], images[1], masks[0], masks[1])
+
+    @staticmethod
+    def _coloured(
+        views: Sequence[NDArray[np.uint8]], config: AugmentConfig, rng: np.random.Generator
+    ) -> list[NDArray[np.uint8]]:
+        """Both views ``(T, S, S, 3)`` with their colours changed: all frames alike, then each by itself."""
+        colour = draw_colour(config, rng)
+        other = draw_colour(config, rng) if config.per_view else colour
+        changed = []
+        for frames, of_all in zip(views, (colour, other), strict=True):
+            frames = change_colour(frames, of_all)
+            of_each = draw_frame_colours(config, len(frames), rng)
+            if of_each:
+                pairs = zip(frames, of_each, strict=True)
+                frames = np.concatenate([change_colour(frame[None], one) for frame, one in pairs])
+            changed.append(frames)
+        return changed
 
     def _geometries(
         self, take: Take, clip: Clip, soft: Sequence[NDArray[np.float32]], rng: np.random.Generator
@@ -97,7 +121,7 @@ class ClipReader:
     def _image(self, take: Take, camera: str, frame: int) -> NDArray[np.uint8]:
         def read() -> NDArray[np.uint8]:
             image = take.frame(camera, frame)
-            return np.asarray(Image.fromarray(image).resize((self.size, self.size)))
+            return np.asarray(Image.fromarray(image).resize((self.size, self.size), self._filter))
 
         return self._cached((take.uid, camera, frame), read)
 

@@ -21,6 +21,8 @@ from counterview.lmeec.model import LMEEC
 from counterview.lmeec.network import ImageFeatures
 from counterview.lmeec.released import load_sam2
 from counterview.lmeec.training.calibration import fit_visibility
+from counterview.lmeec.training.drop_path import add_drop_path
+from counterview.lmeec.training.groups import parameter_groups
 from counterview.lmeec.training.loss import FrameLoss, frame_loss, mean_over_clips, shrink_truth
 from counterview.lmeec.training.recipe import LMEECRecipe
 from counterview.lmeec.training.samples import ClipReader, ClipSample, collate
@@ -31,8 +33,14 @@ from counterview.types import RgbImage
 
 logger = logging.getLogger(__name__)
 
-ENCODER = "sam.vision_encoder."
-BACKBONE = "sam.vision_encoder.backbone."
+LATER_KEYS = (
+    *("data.clips_per_track", "data.resize"),
+    *("augment.shear_y", "augment.colour_order"),
+    *("augment.frame_brightness", "augment.frame_contrast", "augment.frame_saturation"),
+    *("optim.position_lr_decay", "optim.drop_path", "optim.no_decay"),
+)
+"""Keys that runs of earlier versions had not. Fingerprints leave them out, so that those are resumed: the recipe is a
+part of a run's identity anyway, and there keys that it did not have count with their defaults."""
 
 
 class LMEECTask:
@@ -71,8 +79,11 @@ class LMEECTask:
                 found=f"{len(self.train_data)} takes, in none of which an object is in both cameras for so long",
                 fix="Set data.clip_frames lower, or check data.split, data.directions and the masks.",
             )
-        self.sampler = ClipSampler(sources, length=data.clip_frames, max_objects=data.max_objects)
-        self.reader = ClipReader(self.train_data, config.model.image_size, config.augment, data.cache_mb)
+        self.sampler = ClipSampler(
+            sources, length=data.clip_frames, max_objects=data.max_objects, clips_per_source=data.clips_per_track
+        )
+        size = config.model.image_size
+        self.reader = ClipReader(self.train_data, size, config.augment, data.cache_mb, data.resize)
         self.validator = LMEECValidator(self.val_data, data.directions, takes=data.val_takes, frames=data.val_frames)
 
     # ------------------------------------------------------------------------------------------- training
@@ -81,7 +92,8 @@ class LMEECTask:
         """See :class:`counterview.training.task.Task`, as for all below.
 
         Raises:
-            ConfigError: the recipe has no weights to begin with, or such of another architecture.
+            ConfigError: the recipe has no weights to begin with, or such of another architecture; or it asks for
+                stochastic depth in an encoder without residual blocks of Hiera.
         """
         source = self.config.init_from
         model = self.new_model()
@@ -91,6 +103,7 @@ class LMEECTask:
             load_sam2(model.sam, source, model.config.backbone)
         for name in unused_parameters(model):
             model.get_parameter(name).requires_grad_(False)
+        add_drop_path(model.sam.vision_encoder.backbone, self.config.optim.drop_path)
         return model
 
     def new_model(self) -> LMEEC:
@@ -132,29 +145,7 @@ class LMEECTask:
     def parameter_groups(self, model: nn.Module, base_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """As :meth:`counterview.training.task.Task.parameter_groups`."""
         blocks = len(cast(LMEEC, model).sam.vision_encoder.backbone.blocks)
-        groups: dict[tuple[float, float], dict[str, Any]] = {}
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            scale = self._lr_scale(name, blocks)
-            decay = 0.0 if parameter.ndim < 2 or name.endswith("bias") else weight_decay
-            label = f"lr x {scale:.4g}, {'decay' if decay else 'no decay'}"
-            group = groups.setdefault(
-                (scale, decay), {"name": label, "params": [], "lr": base_lr * scale, "weight_decay": decay}
-            )
-            group["params"].append(parameter)
-        return list(groups.values())
-
-    def _lr_scale(self, name: str, blocks: int) -> float:
-        optim = self.config.optim
-        if not name.startswith(ENCODER):
-            return 1.0
-        if not name.startswith(BACKBONE):
-            return optim.encoder_lr_scale  # the neck is above the last block
-        rest = name.removeprefix(BACKBONE)
-        # Patch and position embeddings are below the first block.
-        depth = int(rest.split(".")[1]) + 1 if rest.startswith("blocks.") else 0
-        return optim.encoder_lr_scale * optim.layer_decay ** (blocks + 1 - depth)
+        return parameter_groups(model, self.config.optim, blocks, base_lr, weight_decay)
 
     def train_length(self, epoch: int) -> int:
         """As :meth:`counterview.training.task.Task.train_length`."""
@@ -245,6 +236,8 @@ class LMEECTask:
             for key, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
                 text = Path(value).name if isinstance(value, str) and os.sep in value else value
                 result[f"{group}.{key}".rstrip(".")] = text
+        for key in LATER_KEYS:
+            result.pop(key)
         digest = hashlib.sha256()
         for s in self.sampler.sources:
             digest.update(

@@ -65,7 +65,12 @@ class TinyFollowTask(LMEECTask):
 
     def __init__(self, config: TinyFollowRecipe) -> None:
         super().__init__(config)
-        self.frame_sampler = ClipSampler(self.sampler.sources, length=1, max_objects=config.data.max_objects)
+        self.frame_sampler = ClipSampler(
+            self.sampler.sources,
+            length=1,
+            max_objects=config.data.max_objects,
+            clips_per_source=config.data.clips_per_track,
+        )
 
     def new_model(self) -> LMEEC:
         """The model of the recipe with its first weights, before those of ``init_from`` are loaded."""
