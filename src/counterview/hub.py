@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterview.errors import WeightsError
+from counterview.errors import CounterviewError, WeightsError
 
 ADVICE = "Check the name and the network, or give the folder of a model."
 """The fix for a model that is neither a local folder nor available on the Hub."""
@@ -83,6 +83,56 @@ def fetch_folder(
         raise
     except Exception as error:  # the client raises a dozen types
         raise WeightsError(f"the files of {source} are not available ({type(error).__name__})", fix=advice) from None
+
+
+def transformers_class(name: str) -> Any:
+    """A class of transformers.
+
+    Args:
+        name: of the class.
+
+    Raises:
+        CounterviewError: torchvision is installed and does not fit torch, which makes every model unimportable.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, name)
+    except Exception:
+        problem = torchvision_problem()
+        if problem is None:
+            raise
+        raise CounterviewError(f"no model of transformers can be loaded: {problem[0]}", fix=problem[1]) from None
+
+
+def torchvision_problem() -> tuple[str, str] | None:
+    """What is wrong with an installed torchvision, and the fix; ``None`` if it is missing or works.
+
+    Counterview does not use it, but ultralytics (FastSAM) brings one, often of another build than torch, and
+    transformers imports what it finds.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    try:
+        installed = version("torchvision")
+    except PackageNotFoundError:
+        return None
+    try:
+        import torchvision  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
+    except Exception as error:  # a missing operator is a RuntimeError, a missing library an OSError
+        number, _, build = torch.__version__.partition("+")
+        release = [int(part) for part in number.split(".")[:2]]
+        # torch 2.N goes with torchvision 0.(N + 15).
+        fitting = f"torchvision==0.{release[1] + 15}.*" if release[0] == 2 else "torchvision"
+        index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+        return (
+            f"torchvision {installed} does not work beside torch {torch.__version__} ({str(error).splitlines()[0]})",
+            f'Run: pip install --force-reinstall --no-deps "{fitting}"{index}; or, without FastSAM: '
+            "pip uninstall torchvision.",
+        )
+    return None
 
 
 @contextlib.contextmanager

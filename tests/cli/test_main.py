@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -63,3 +64,22 @@ def test_doctor_reports_versions_devices_extras_and_weights(capsys):
     assert "facebook/dinov2-with-registers-base" in report["weights"]
     assert cli.main(["doctor"]) == 0
     assert "classical" in capsys.readouterr().out
+
+
+def test_a_torchvision_that_breaks_transformers_is_named(tmp_path):
+    """ultralytics brings one of another build than a CPU torch; every model of transformers then fails to import."""
+    package, metadata = tmp_path / "torchvision", tmp_path / "torchvision-0.99.0.dist-info"
+    package.mkdir()
+    metadata.mkdir()
+    (package / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99.0\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "counterview.cli.main"]
+    options = {"capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": path}}
+    doctor = subprocess.run([*command, "doctor", "--json"], **options)
+    (problem,) = json.loads(doctor.stdout)["problems"]
+    assert "torchvision 0.99.0 does not work beside torch" in problem["what"]
+    assert "pip install --force-reinstall --no-deps" in problem["fix"]
+    code = "from counterview.hub import transformers_class; transformers_class('Dinov2Model')"
+    loading = subprocess.run([sys.executable, "-c", code], **options)
+    assert "CounterviewError: no model of transformers can be loaded" in loading.stderr

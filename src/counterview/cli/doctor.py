@@ -56,6 +56,8 @@ def doctor(
         how = "" if weight["cached"] else f"downloaded on first use, or: hf download {name}"
         table.add_row(name, "cached" if weight["cached"] else "not cached", f"{weight['used_by']}  {how}")
     console.print(table)
+    for problem in report["problems"]:
+        print(f"problem: {problem['what']}. {problem['fix']}")
     console.print("Without any weights: counterview match … --proposals graph --features classical")
 
 
@@ -69,6 +71,7 @@ def examine() -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
 
     from counterview import __version__
+    from counterview.hub import torchvision_problem
 
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -81,11 +84,13 @@ def examine() -> dict[str, Any]:
         ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "not available"
     )
     devices["mps"] = "available" if torch.backends.mps.is_available() else "not available"
+    problem = torchvision_problem()
     return {
         "counterview": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": packages,
+        "problems": [] if problem is None else [{"what": problem[0], "fix": problem[1]}],
         "devices": devices,
         "bundled": _bundled_models(),
         "extras": {

@@ -18,7 +18,7 @@ from counterview.devices import resolve_device, resolve_dtype
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.features.pooling import describe
-from counterview.hub import check_access, quiet_transformers
+from counterview.hub import check_access, quiet_transformers, transformers_class
 from counterview.masks.geometry import resize_nearest
 from counterview.media.files import sha256_file
 from counterview.types import ObjectMask, RgbImage, as_rgb
@@ -376,7 +376,7 @@ def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[
             f"features {name!r} are of the unsupported kind {family!r}",
             expected=f"one of {', '.join(sorted(_FAMILIES))}",
         )
-    cls = getattr(transformers, _FAMILIES[family][0])
+    cls = transformers_class(_FAMILIES[family][0])
     try:
         # Only safetensors: pickles can run code.
         with quiet_transformers():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.config import to_dict
+from counterview.hub import transformers_class
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.attention import attend, first_self_attention
 from counterview.lmeec.config import LMEECConfig
@@ -145,9 +146,7 @@ class LMEECNetwork(nn.Module):
 
     def build_sam(self) -> Any:
         """transformers' ``Sam2VideoModel`` with the image encoder of ``self.config``."""
-        from transformers import Sam2VideoModel
-
-        return Sam2VideoModel(sam2_config(self.config))
+        return transformers_class("Sam2VideoModel")(sam2_config(self.config))
 
     def extra_features(self, maps: Sequence[Tensor]) -> ExtraFeatures | None:
         """Further features of images, kept in :attr:`ImageFeatures.extra`; LM-EEC has none.

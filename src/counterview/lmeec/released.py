@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from counterview.config import load_config
 from counterview.errors import CheckpointError, WeightsError
+from counterview.hub import transformers_class
 from counterview.lmeec.config import BACKBONES, LMEECConfig
 from counterview.nn.checkpoint import WEIGHTS_NAME
 from counterview.nn.weights import read_released
@@ -193,15 +194,13 @@ def load_sam2(sam: nn.Module, source: str | os.PathLike[str], backbone: object =
         CheckpointError: the checkpoint has another architecture.
         WeightsError: the Hub cannot be reached, or has no such repository.
     """
-    from transformers import Sam2VideoModel
-
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in (WEIGHTS_NAME, "pytorch_model.bin")):
         raise CheckpointError("holds no weights", path=source, expected=WEIGHTS_NAME)
     model: Any = sam
     try:
         # The check below reports shapes and names in our own words.
-        loaded: Any = Sam2VideoModel.from_pretrained(
+        loaded: Any = transformers_class("Sam2VideoModel").from_pretrained(
             os.fspath(source), config=model.config, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError) as error:

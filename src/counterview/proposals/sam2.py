@@ -16,6 +16,7 @@ import torch
 
 from counterview.devices import resolve_device
 from counterview.errors import ConfigError
+from counterview.hub import transformers_class
 from counterview.nn.weights import weights_fingerprint
 from counterview.proposals.base import Proposals
 from counterview.proposals.scaling import mask_from_score_map
@@ -284,7 +285,7 @@ def _side(model: Any) -> int:
 
 
 def _load(settings: Sam2Settings) -> Sam2Model:
-    from transformers import Sam2Config, Sam2Model
+    from transformers import Sam2Config
 
     what = "--proposals sam2"
     config = None
@@ -294,5 +295,5 @@ def _load(settings: Sam2Settings) -> Sam2Model:
         # The size is stored twice and has to agree; feature maps are a 4th, an 8th and a 16th of it.
         config.vision_config.backbone_feature_sizes = [[side // step] * 2 for step in (4, 8, 16)]
         config.prompt_encoder_config.image_size = side
-    model: Sam2Model = load_network(Sam2Model, settings.model, what, config)
+    model: Sam2Model = load_network(transformers_class("Sam2Model"), settings.model, what, config)
     return model

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from counterview.errors import CheckpointError
+from counterview.hub import transformers_class
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.network import DecoderInput, ImageFeatures
@@ -51,9 +52,9 @@ class TinyFollow(LMEEC):
         encoder = self.config.convolutions
         if encoder is None:
             return super().build_sam()
-        from transformers import Sam2VideoModel
-
-        sam = Sam2VideoModel(sam2_config(self.config, [n + encoder.palette for n in encoder.channels]))
+        sam = transformers_class("Sam2VideoModel")(
+            sam2_config(self.config, [n + encoder.palette for n in encoder.channels])
+        )
         sam.vision_encoder.backbone = ConvBackbone(encoder)
         return sam
 
