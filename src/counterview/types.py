@@ -261,11 +261,14 @@ class Candidate:
         mask_rle: the mask, at the size of the target image.
         similarity: cosine with the query object, in ``[-1, 1]``.
         proposal: index among the proposals of the image.
+        score: by which candidates are ordered, the largest first, on a scale of the model's own: the similarity, or
+            the output of a re-ranker that weighs more than looks; ``None`` for a candidate that stands alone.
     """
 
     mask_rle: ObjectMask
     similarity: float
     proposal: int
+    score: float | None = None
 
     @property
     def mask(self) -> BoolImage:
@@ -282,7 +285,7 @@ class Match:
         mask_rle: its mask in the target image; empty if no proposal was available.
         similarity: cosine of the query object and the matched candidate, in ``[-1, 1]``.
         visibility: probability that the object is visible in the target image, in ``[0, 1]``.
-        candidates: the best candidates, best first; the first one is the match.
+        candidates: the best candidates by :attr:`Candidate.score`, best first; the first one is the match.
         notes: warnings for the reader, for example that the query mask was too small for the features.
 
     Raises:

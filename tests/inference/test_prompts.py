@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
 
-from counterview.errors import InputError, MaskError, ProposalError
-from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
+import counterview
+from counterview.errors import ImageError, InputError, MaskError, ProposalError
+from counterview.inference.prompts import (
+    DOUBTFUL_VISIBILITY,
+    Box,
+    Point,
+    check_prompt,
+    check_query_mask,
+    check_shape,
+    doubts_on,
+    mask_at,
+)
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask
 
@@ -56,3 +66,57 @@ def test_query_masks_have_the_size_of_the_image_and_a_pixel():
         check_query_mask(CUP, (60, 40), "cup")
     with pytest.raises(MaskError, match="empty"):
         check_query_mask(ObjectMask.empty((40, 60)), (40, 60), "cup")
+
+
+def test_masks_that_hardly_show_an_object_are_doubted():
+    assert doubts_on(CUP) == ()
+    assert doubts_on(rectangle(0, 0, 60, 30)) == ()
+    for pixels, words in ((1, "has 1 pixel:"), (3, "has 3 pixels:")):
+        assert words in doubts_on(rectangle(5, 5, 5 + pixels, 6))[0]
+    assert "covers all of its image" in doubts_on(rectangle(0, 0, 60, 40))[0]
+    inverted = ObjectMask.from_array(~CUP.to_array())
+    assert "may be inverted" in doubts_on(inverted)[0]
+
+
+@pytest.mark.parametrize("model", ["knn", "tiny-match", "tiny-follow"])
+def test_a_nonsense_question_is_not_answered_with_confidence(model, bundled_models):
+    """The same image twice: every answer would be certain."""
+    rng = np.random.default_rng(0)
+    image = np.full((96, 128, 3), 90, np.uint8)
+    image[20:60, 30:70] = (200, 60, 40)
+    image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    mask = np.zeros((96, 128), bool)
+    mask[20:60, 30:70] = True
+    one = np.zeros_like(mask)
+    one[30, 40] = True
+    masks = {"object": mask, "one pixel": one, "inverted": ~mask, "whole": np.ones_like(mask)}
+    matches = {match.name: match for match in counterview.load(model).match(image, masks, image)}
+    for name in ("one pixel", "inverted", "whole"):
+        assert matches[name].visibility <= DOUBTFUL_VISIBILITY
+        assert matches[name].notes
+    assert not any("mask" in note for note in matches["object"].notes)
+
+
+def test_the_number_that_orders_candidates_is_theirs(bundled_models):
+    image = np.full((96, 128, 3), 90, np.uint8)
+    for k, colour in enumerate(((200, 60, 40), (40, 160, 60), (60, 80, 210), (190, 50, 60))):
+        image[20:50, 6 + 30 * k : 26 + 30 * k] = colour
+    mask = np.zeros((96, 128), bool)
+    mask[20:50, 6:26] = True
+    for model in ("knn", "tiny-match"):
+        (match,) = counterview.load(model).match(image, mask, np.ascontiguousarray(image[:, ::-1]))
+        scores = [candidate.score for candidate in match.candidates]
+        assert len(scores) > 1
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_what_can_be_checked_before_anything_is_encoded():
+    check_prompt(CUP, (40, 60), "cup")
+    check_prompt(Point(3, 4), (40, 60), "point")
+    with pytest.raises(MaskError, match="does not fit"):
+        check_prompt(CUP, (60, 40), "cup")
+    with pytest.raises(InputError, match="outside"):
+        check_prompt(Point(60, 4), (40, 60), "point")
+    check_shape((480, 9000), "target image")
+    with pytest.raises(ImageError, match="the target image is a strip; found 4000 x 5"):
+        check_shape((5, 4000), "target image")

@@ -59,12 +59,17 @@ def match(
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
     from counterview.inference.loading import load
+    from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.media.images import read_image
     from counterview.proposals.base import file_name
 
     prompts = read_prompts(mask or [], point or [], box or [])
     query_image, target_image = read_image(query), read_image(target)
+    check_shape(query_image.shape[:2], "query image")
+    check_shape(target_image.shape[:2], "target image")
+    for name, prompt in prompts.items():  # before anything is loaded or encoded
+        check_prompt(prompt, query_image.shape[:2], name)
     predictor = load(model, proposals=proposals, features=features, device=device, cache=cache)
     names = list(prompts)
     # Points and boxes choose among the query image's proposals; a mask may do without them.
@@ -178,9 +183,15 @@ def describe(
                 "mask": to_coco(item.mask_rle),
                 "box_xywh": list(item.mask_rle.box_xywh),
                 "similarity": item.similarity,
+                "score": item.candidates[0].score,
                 "visibility": item.visibility,
                 "runners_up": [
-                    {"mask": to_coco(c.mask_rle), "similarity": c.similarity, "proposal": c.proposal}
+                    {
+                        "mask": to_coco(c.mask_rle),
+                        "similarity": c.similarity,
+                        "score": c.score,
+                        "proposal": c.proposal,
+                    }
                     for c in item.candidates[1:]
                 ],
                 "notes": list(item.notes),

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from counterview.inference.predictor import QueryMasks, match_images, name_masks
-from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
+from counterview.inference.prompts import DOUBTFUL_VISIBILITY, Box, Point, check_query_mask, doubts_on, mask_at
 from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
 
 if TYPE_CHECKING:
@@ -129,10 +129,12 @@ class MaskTracker:
             check_query_mask(mask, query.size_hw, name)
         arrays = {name: mask.to_array() for name, mask in zip(names, masks, strict=True)}
         results = self.session(frames=1).step(query.encoded, arrays, target.encoded)
-        matches = []
+        matches: list[Match] = []
         for name in names:
             result = results[name]
             predicted_iou = min(1.0, max(0.0, result.predicted_iou or 0.0))
             candidate = Candidate(result.mask_rle, predicted_iou, NOT_A_PROPOSAL)
-            matches.append(Match(name, result.mask_rle, predicted_iou, result.visibility, (candidate,)))
+            notes = doubts_on(masks[len(matches)])
+            visibility = min(result.visibility, DOUBTFUL_VISIBILITY) if notes else result.visibility
+            matches.append(Match(name, result.mask_rle, predicted_iou, visibility, (candidate,), notes))
         return matches

@@ -58,6 +58,11 @@ class Matcher(Protocol):
         """Whether masks may be given at another resolution than their image."""
         ...
 
+    @property
+    def judges_visibility(self) -> bool:
+        """Whether visibility is meant as a judgement; the released O-MaMa's is not."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """Everything beside the input that the scores depend on, as plain values."""
         ...
@@ -105,6 +110,7 @@ class KnnMatcher:
     name = "knn"
     uses_query_proposals = True
     takes_any_size = False
+    judges_visibility = True
 
     def __init__(self, pooling: PoolingKind = "mask") -> None:
         self.pooling: PoolingKind = pooling
@@ -181,6 +187,11 @@ class HeadMatcher:
     def takes_any_size(self) -> bool:
         """Whether masks are resized to the backbone's input from their own size, as released."""
         return self.omama.descriptor.mask_size == "input"
+
+    @property
+    def judges_visibility(self) -> bool:
+        """Whether the visibility was trained; the released code's is the sigmoid of a cosine."""
+        return self.omama.visibility == "trained"
 
     def describe(
         self,

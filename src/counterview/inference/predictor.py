@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from counterview.errors import InputError
-from counterview.inference.prompts import Box, Point, check_query_mask
+from counterview.inference.prompts import Box, Point, check_query_mask, check_shape
 from counterview.proposals.base import Proposals
 from counterview.types import BoolImage, Match, ObjectMask, RgbImage, View, as_rgb
 
@@ -150,6 +150,8 @@ def match_images(
     """
     masks, names = name_masks(query_masks, names)
     query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
+    check_shape(query_rgb.shape[:2], "query image")
+    check_shape(target_rgb.shape[:2], "target image")
     for mask, name in zip(masks, names, strict=True):
         check_query_mask(mask, query_rgb.shape[:2], name)
     query, target = (encode_query or predictor.encode)(query_rgb), predictor.encode(target_rgb)

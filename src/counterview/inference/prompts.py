@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from counterview.errors import InputError, MaskError, ProposalError
+from counterview.errors import ImageError, InputError, MaskError, ProposalError
 from counterview.masks.geometry import box_iou, intersection
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask
@@ -106,6 +106,78 @@ def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> N
         )
     if mask.is_empty:
         raise MaskError(f"the mask {name!r} is empty", expected="at least one pixel")
+
+
+def check_prompt(prompt: ObjectMask | Point | Box, size_hw: tuple[int, int], name: str) -> None:
+    """Check that a mask, point or box fits its image, before anything is computed.
+
+    Args:
+        prompt: the mask ``(H, W)``, point or box.
+        size_hw: height and width of the image in pixels.
+        name: of the object, for the error message.
+
+    Raises:
+        MaskError: a mask that is empty or of another size.
+        InputError: a point or box outside the image, or an empty box.
+    """
+    if isinstance(prompt, ObjectMask):
+        check_query_mask(prompt, size_hw, name)
+    else:
+        prompt.check(size_hw)
+
+
+MAX_ASPECT = 20
+"""Images that are longer than this many times their other side are refused: strips, not views of a scene."""
+
+
+def check_shape(size_hw: tuple[int, int], what: str) -> None:
+    """Check that an image may be a view of a scene, before anything is computed.
+
+    Args:
+        size_hw: its height and width in pixels.
+        what: names it in the error message.
+
+    Raises:
+        ImageError: a strip.
+    """
+    if max(size_hw) > MAX_ASPECT * min(size_hw):
+        raise ImageError(
+            f"the {what} is a strip", found=f"{size_hw[1]} x {size_hw[0]}",
+            expected=f"a longer side of at most {MAX_ASPECT} times the shorter", fix="Give the whole image.",
+        )  # fmt: skip
+
+
+MIN_PIXELS = 4
+"""A query mask with fewer pixels describes nothing."""
+
+MAX_QUERY_FRACTION = 0.8
+"""A query mask that covers more of its image is background, or inverted."""
+
+DOUBTFUL_VISIBILITY = 0.5
+"""Largest visibility for a query mask that :func:`doubts_on` doubts: not called visible, whatever the match."""
+
+
+def doubts_on(mask: ObjectMask) -> tuple[str, ...]:
+    """Why a query mask ``(H, W)`` hardly shows an object, in sentences for the user; empty if it may.
+
+    Args:
+        mask: with at least one pixel.
+
+    >>> dense = np.zeros((40, 60), dtype=bool)
+    >>> dense[10:12, 10:20] = True
+    >>> doubts_on(ObjectMask.from_array(dense))
+    ()
+    >>> doubts_on(ObjectMask.from_array(~dense))
+    ('the query mask covers 99 % of its image: it may be inverted, or the background',)
+    """
+    fraction = mask.area / (mask.size_hw[0] * mask.size_hw[1])
+    if mask.area < MIN_PIXELS:
+        number = f"{mask.area} pixel" + ("" if mask.area == 1 else "s")
+        return (f"the query mask has {number}: too few to describe an object",)
+    if fraction > MAX_QUERY_FRACTION:
+        what = "all" if fraction == 1 else f"{fraction:.0%}".replace("%", " %")
+        return (f"the query mask covers {what} of its image: it may be inverted, or the background",)
+    return ()
 
 
 def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:

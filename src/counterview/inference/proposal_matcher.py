@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from counterview.errors import InputError, ProposalError
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.predictor import QueryMasks, match_images, name_masks
-from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
+from counterview.inference.prompts import DOUBTFUL_VISIBILITY, Box, Point, check_query_mask, doubts_on, mask_at
 from counterview.masks.geometry import same_aspect
 from counterview.proposals.base import Proposals, fit_proposals
 from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
@@ -132,8 +132,14 @@ class ProposalMatcher:
         matches = []
         for row, name in enumerate(names):
             candidates = tuple(
-                Candidate(target.proposals.masks[i], float(scores.similarity[row, i]), int(i)) for i in order[row]
+                Candidate(
+                    target.proposals.masks[i], float(scores.similarity[row, i]), int(i), float(scores.score[row, i])
+                )
+                for i in order[row]
             )
-            best, visibility = candidates[0], float(scores.visibility[row])
-            matches.append(Match(name, best.mask_rle, best.similarity, visibility, candidates, scores.notes[row]))
+            best, visibility, doubts = candidates[0], float(scores.visibility[row]), doubts_on(masks[row])
+            if doubts and self.matcher.judges_visibility:
+                visibility = min(visibility, DOUBTFUL_VISIBILITY)
+            notes = (*doubts, *scores.notes[row])
+            matches.append(Match(name, best.mask_rle, best.similarity, visibility, candidates, notes))
         return matches
