@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import counterview
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
 from counterview.inference import bundled
+from counterview.inference.examples import load_pair
 from counterview.inference.loading import load_take_predictor
 from counterview.inference.mask_tracker import MaskTracker
 from counterview.inference.takes import ClipPredictor, FramePredictor
@@ -265,3 +266,18 @@ def test_the_bundled_files_of_this_package_are_intact():
     assert bundled.DEFAULT_MODEL in ("knn", *bundled.BUNDLED, *bundled.ALIASES)
     if bundled.DEFAULT_MODEL != "knn":
         assert bundled.ALIASES.get(bundled.DEFAULT_MODEL, bundled.DEFAULT_MODEL) in bundled.available()
+
+
+def test_tiny_follow_says_that_it_is_lost_without_a_query_mask():
+    """The same images again, without the mask: the docs say that it marks nearly everything and calls it not visible."""
+    if "tiny-follow" not in bundled.available():
+        pytest.skip("this installation has no tiny-follow")
+    pair = load_pair()
+    name, mask = next(iter(pair.near.masks.items()))
+    session = counterview.load("tiny-follow").session()
+    shown = session.step(pair.near.image, {name: mask.to_array()}, pair.far.image)[name]
+    assert shown.visibility > 0.5
+    assert shown.mask.mean() < 0.1
+    for _ in range(2):
+        remembered = session.step(pair.near.image, {name: None}, pair.far.image)[name]
+        assert remembered.visibility < 0.5

@@ -1,10 +1,9 @@
-"""``counterview demo``: match in a bundled pair of images, match and follow in a bundled take."""
+"""``counterview demo``: match in a bundled pair of images, and in a bundled take."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from counterview.inference.predictor import Predictor
     from counterview.inference.takes import TakePredictor
 
-FOLLOWER: Final = "tiny-follow"
 VIDEO_FPS = 2
 """Annotated frames are a second apart; a video shows two of them a second."""
 
@@ -28,11 +26,10 @@ def demo(
     what: Annotated[str, typer.Option(help="pair, take or both.")] = "both",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Match and follow objects in bundled images and a bundled take, offline, and report the scores."""
+    """Match objects in bundled images and in a bundled take, offline, and report the scores."""
     import time
 
     from counterview.errors import InputError
-    from counterview.inference.bundled import available
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.takes import ClipPredictor, FramePredictor
@@ -50,14 +47,6 @@ def demo(
             written += _take("follow", name, ClipPredictor(predictor.model), out)
         else:
             written += _take("match", name, FramePredictor(predictor), out)
-            if FOLLOWER in available():
-                written += _take("follow", FOLLOWER, ClipPredictor(load(FOLLOWER, device=device).model), out)
-            else:
-                print(
-                    f"follow: skipped, the model {FOLLOWER} is not part of this installation; for a model of yours: "
-                    "counterview demo --model FOLDER",
-                    file=sys.stderr,
-                )
     print(f"In {time.perf_counter() - start:.0f} seconds:")
     for path in written:
         print(f"  {path}")
