@@ -269,7 +269,7 @@ def test_the_bundled_files_of_this_package_are_intact():
 
 
 def test_tiny_follow_says_that_it_is_lost_without_a_query_mask():
-    """The same images again, without the mask: the docs say that it marks nearly everything and calls it not visible."""
+    """The same images again, without the mask: as the docs say, it marks nearly everything and calls it not visible."""
     if "tiny-follow" not in bundled.available():
         pytest.skip("this installation has no tiny-follow")
     pair = load_pair()
