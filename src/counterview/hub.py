@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def torchvision_problem() -> tuple[str, str] | None:
     except PackageNotFoundError:
         return None
     try:
-        import torchvision  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
+        importlib.import_module("torchvision")  # to see whether it loads; nothing here uses it
     except Exception as error:  # a missing operator is a RuntimeError, a missing library an OSError
         number, _, build = torch.__version__.partition("+")
         release = [int(part) for part in number.split(".")[:2]]
