@@ -12,7 +12,8 @@ from counterview.data.pairs import enumerate_pairs
 from counterview.evaluation.published import load_published
 from counterview.media.files import write_json
 from counterview.reproduce import run as steps
-from counterview.reproduce.plan import commands, make_plan
+from counterview.reproduce.commands import commands
+from counterview.reproduce.plan import make_plan
 from counterview.reproduce.present import page
 from counterview.reproduce.tables import TABLES, get_table
 from tests.omama.tiny_takes import write_takes
@@ -64,7 +65,7 @@ def test_every_row_of_every_table_has_a_recipe_that_parses(name, tabletop, data,
             assert tabletop or trained == set(unit.directions)
         lines = commands(plan)
         for unit in plan.units:
-            assert sum(str(unit.predictions(split, None)) in line and " predict " in line for line in lines) == 1
+            assert sum(str(plan.predictions(unit)) in line and " predict " in line for line in lines) == 1
             assert any(line.startswith("counterview evaluate") and str(unit.folder) in line for line in lines)
     assert not (tmp_path / "out").exists(), "planning writes nothing"
 
