@@ -91,7 +91,9 @@ class GroundTruthTake:
             camera: the camera.
         """
         tracks = [self.objects[name], *self.objects.values()]
-        return next((size for t in tracks if camera in t for raw in t[camera].masks.values() if (size := _size(raw))), None)
+        return next(
+            (size for t in tracks if camera in t for raw in t[camera].masks.values() if (size := _size(raw))), None
+        )
 
 
 def _size(raw: Any) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from counterview.evaluation.predictions import PredictionFile, PredictionSource,
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.masks.geometry import fit_longest_side
 
-EVERY_FRAME, VISIBLE_FRAMES, ANY = "every frame", "frames with a target mask", "any"
+EVERY_FRAME, VISIBLE_FRAMES, ANY = "every query frame", "frames with a target mask", "any"
 ASPECT_KEPT = f"longer side {LONGEST_SIDE_PX}, aspect kept"
 SQUARE_HW = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
 SQUARES = f"{LONGEST_SIDE_PX} x {LONGEST_SIDE_PX} squares"
@@ -80,7 +80,7 @@ def get_layout(name: str | Layout) -> Layout:
 
 
 def layout_of_protocol(protocol: str) -> Layout:
-    """The layout in which a protocol's published numbers were made; the official one where it is not known otherwise."""
+    """The layout in which a protocol's published numbers were made; the official one if nothing else is known."""
     return LAYOUTS.get(protocol, OFFICIAL)
 
 
@@ -254,7 +254,7 @@ class Contents:
 
 
 def _in_words(size_hw: tuple[int, int], native_hw: tuple[int, int] | None) -> str:
-    """A size as ``longer side N, aspect kept``, ``N x N squares`` or ``H x W``; :data:`ANY` if it is both of the first."""
+    """``longer side N, aspect kept``, ``N x N squares`` or ``H x W``; :data:`ANY` if it is both of the first."""
     longest = max(size_hw)
     keeps = native_hw is None or size_hw == fit_longest_side(native_hw, longest)
     is_square = size_hw[0] == size_hw[1]
@@ -298,12 +298,12 @@ def check_alike(rows: Sequence[tuple[str, str, str]]) -> None:
         rows: name, frames and sizes of each, in the words of :class:`Layout` or :class:`Contents`.
 
     Raises:
-        InputError: two of them differ.
+        PredictionError: two of them differ.
     """
     for index, (name, frames, sizes) in enumerate(rows):
         for other, other_frames, other_sizes in rows[:index]:
             if not (_alike(frames, other_frames) and _alike(sizes, other_sizes)):
-                raise InputError(
+                raise PredictionError(
                     f"{name} and {other} are of other frames or sizes and cannot stand side by side",
                     found=f"{name}: {frames}, {sizes}; {other}: {other_frames}, {other_sizes}",
                     fix="Predict both with the same --layout, or leave one out; `counterview submit` brings masks to "

@@ -70,7 +70,6 @@ class PredictedMask:
             raise PredictionError("the predicted mask is too large", found=f"{mask.size_hw[0]} x {mask.size_hw[1]}")
         return mask
 
-
     def size_hw(self) -> tuple[int, int] | None:
         """``(H, W)`` of the mask in pixels, as stored and not decoded; ``None`` if it is malformed."""
         if isinstance(self.raw_mask, ObjectMask):

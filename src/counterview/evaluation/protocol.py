@@ -17,7 +17,14 @@ from counterview.data.pairs import FramePair, PairFraction
 from counterview.errors import InputError, MaskError, PredictionError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
-from counterview.evaluation.layout import EVERY_FRAME, Contents, Layout, check_record, chosen_part, read_record
+from counterview.evaluation.layout import (
+    EVERY_FRAME,
+    Contents,
+    Layout,
+    check_record,
+    chosen_part,
+    read_record,
+)
 from counterview.evaluation.open import open_predictions
 from counterview.evaluation.predictions import PredictedMask, PredictionSource, TakePredictions
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
@@ -170,7 +177,8 @@ def _refuse_layout(layout: Layout, rules: scorer.Protocol, missing: Missing, sou
     if rules.walks == "query" and missing == "error" and layout.frames != EVERY_FRAME:
         raise PredictionError(
             f"cannot be scored by the protocol {rules.name}, which needs every frame with a query mask",
-            path=source.path, found=layout, fix="Predict again with --layout official, or score it by --protocol lmeec.",
+            path=source.path, found=layout,
+            fix="Predict again with --layout official, or score it by --protocol lmeec.",
         )  # fmt: skip
 
 

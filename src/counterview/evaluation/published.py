@@ -115,10 +115,9 @@ class PublishedScore:
         value = getattr(self, _PERCENT.get(measure, measure))[DIRECTIONS.index(direction)]
         return value if value is None or not percent else round(value / 100, 6)
 
-
     @property
     def total_iou(self) -> float | None:
-        """Total IoU in ``[0, 1]``: as printed, otherwise the mean of both directions; ``None`` if one is unpublished."""
+        """Total IoU in ``[0, 1]``: as printed, else the mean of both directions; ``None`` if one is unpublished."""
         if self.total_iou_percent is not None:
             return round(self.total_iou_percent / 100, 6)
         return total_iou(*(self.score("iou", direction) for direction in DIRECTIONS))
@@ -177,7 +176,8 @@ class Published:
     speeds: tuple[PublishedSpeed, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = sorted({s.source for s in (*self.scores, *self.speeds)} - set(self.sources))
+        used = {s.source for s in self.scores} | {s.source for s in self.speeds}
+        unknown = sorted(used - set(self.sources))
         if unknown:
             raise ConfigError(f"sources that are not listed: {', '.join(unknown)}")
 

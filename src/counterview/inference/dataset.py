@@ -73,7 +73,7 @@ def predict(
     parts = out.with_name(out.name + ".parts")
     pairs = {} if fraction == 1 else {d: _part_of_pairs(dataset, d, fraction, seed) for d in directions}
     record = Record(predictor.layout, dataset.uids, pairs)
-    header = {
+    header: dict[str, Any] = {
         "format": VERSION,
         "directions": directions,
         "settings": predictor.settings(),

@@ -219,7 +219,7 @@ def _lmeec(source: Source) -> LMEEC:
 
 
 def trainable_parameters(model: str) -> int:
-    """Number of parameters of a model that were trained, by its name: 0 for nearest neighbour. Errors as :func:`load`."""
+    """Number of trainable parameters of a model, by its name: 0 for nearest neighbour. Errors as :func:`load`."""
     source = resolve(model)
     if source.folder is None:
         return 0

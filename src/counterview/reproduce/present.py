@@ -16,7 +16,7 @@ from counterview.reproduce.tables import PaperTable, get_table
 
 SHORT = {"iou": "IoU", "location_error": "LE", "contour_accuracy": "CA", "balanced_accuracy": "BA"}
 ARROWS: dict[Direction, str] = {"ego2exo": "ego to exo", "exo2ego": "exo to ego"}
-TOTAL, PARAMETERS = "Total IoU", "trained parameters (M)"
+TOTAL, PARAMETERS = "Total IoU", "trainable parameters (M)"
 
 Cells = list[list[str]]
 

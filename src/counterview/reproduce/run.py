@@ -38,6 +38,7 @@ from counterview.reproduce.plan import PAIRS_SEED, Plan, Unit
 from counterview.training.identity import current_recipe, flat
 from counterview.training.recipe import FREE_TO_CHANGE
 
+
 def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[dict[str, Any]]:
     """Reproduce the rows of a plan, one after the other.
 
@@ -323,7 +324,7 @@ def results(plan: Plan, rows: list[dict[str, Any]], machine: Mapping[str, Any]) 
 
 
 def total_scores(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Total IoU of each row that has both directions: their mean, as :func:`counterview.evaluation.published.total_iou`.
+    """Total IoU of each row that has both directions; see :func:`counterview.evaluation.published.total_iou`.
 
     Args:
         plan: of the table.
