@@ -109,7 +109,9 @@ def test_predict_lays_overrides_over_a_recipe_that_then_needs_no_training(tmp_pa
     data, out = write_takes(tmp_path / "data", frames=1, splits={"test": 1}), tmp_path / "p.json"
     assert main(["predict", "tabletop/omama-classical", str(data), "--out", str(out)]) == 2
     assert "has not been trained here" in capsys.readouterr().err
-    assert main(["predict", "tabletop/omama-classical", *KNN, str(data), "--out", str(out)]) == 0, capsys.readouterr().err
+    assert main(["predict", "tabletop/omama-classical", *KNN, str(data), "--out", str(out)]) == 0, (
+        capsys.readouterr().err
+    )
     recipe = read_yaml(find_recipe("tabletop/omama-classical"))
     for text in KNN:
         set_value(recipe, text)

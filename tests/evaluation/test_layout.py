@@ -104,7 +104,7 @@ def test_where_every_target_is_square_and_visible_nothing_tells_layouts_apart(tr
     """From exo to ego: the ego image is square, and every object that is in the exo image is in it."""
     found = find_contents(truth, write(tmp_path / "p.json", truth, size=square, frames="every", direction="exo2ego"),
                           "exo2ego")  # fmt: skip
-    assert (found.frames, found.size) == ("any", "any")
+    assert (found.frames, found.size) == ("either layout", "either layout")
     check_alike([("it", found.frames, found.size), *((n, y.frames, y.sizes) for n, y in list(LAYOUTS.items())[:1])])
 
 
@@ -213,7 +213,9 @@ def test_the_takes_that_were_asked_for_are_scored_alone_when_allowed(truth, tmp_
     assert report.totals.frames == evaluate(first, source).totals.frames
     assert "only the 1 takes that were asked for are scored, of 2" in report.notes
     # A take that was asked for and is not in the file is still missing.
-    both = write(tmp_path / "q.json", first, size=aspect, frames="every", record=Record(LAYOUTS["official"], truth.takes))
+    both = write(
+        tmp_path / "q.json", first, size=aspect, frames="every", record=Record(LAYOUTS["official"], truth.takes)
+    )
     with pytest.raises(PredictionError, match="predictions are missing"):
         evaluate(truth, both, allow_missing_takes=True)
 
@@ -234,7 +236,7 @@ def test_names_and_words():
     assert get_layout("official").targets == "official"
     with pytest.raises(InputError, match=r"no layout 'lm-eec'; expected official or lmeec. Did you mean 'lmeec'"):
         get_layout("lm-eec")
-    assert Contents().to_json()["frames"] == "any"
+    assert Contents().to_json()["frames"] == "either layout"
     assert {name: layout_of_protocol(name).name for name in PROTOCOLS} == {
         "official": "official", "omama": "official", "lmeec": "lmeec", "macro": "official", "visible": "official",
         "corrected": "official",

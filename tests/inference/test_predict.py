@@ -176,7 +176,9 @@ def test_frame_by_frame_models_write_the_layout_of_lmeec_too(prepared, tmp_path)
     predict(FramePredictor(model(), LAYOUTS["lmeec"]), dataset, ["ego2exo", "exo2ego"], squares, progress=False)
     every, visible = entries(official), entries(squares)
     # The cup is not in cam02, and cam01 is not annotated at frame 60.
-    assert set(visible) == {e for e in every if not ("cam02" in e[3] and "blue" in e[2]) and not ("cam01" in e[3] and e[4] == 60)}
+    assert set(visible) == {
+        e for e in every if not ("cam02" in e[3] and "blue" in e[2]) and not ("cam01" in e[3] and e[4] == 60)
+    }
     assert set(visible.values()) == {(480, 480)}
     assert set(every.values()) == {(480, 480), (270, 480), (480, 270)}
     # Straight from the proposal, at the size of the image, to the square.

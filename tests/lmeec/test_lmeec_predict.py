@@ -63,7 +63,9 @@ def test_each_track_as_a_clip_of_its_own_is_what_it_is_alone(behaviour):
     assert len(tracks) == 6
     differs = False
     for direction, name in tracks:
-        pairs = sorted((pair for way, pair in together if (way, pair.object) == (direction, name)), key=lambda p: p.frame)
+        pairs = sorted(
+            (pair for way, pair in together if (way, pair.object) == (direction, name)), key=lambda p: p.frame
+        )
         session = Session(model, frames=len(pairs))
         for index, pair in enumerate(pairs):
             query, target = (take.frame(c, pair.frame) for c in (pair.query_camera, pair.target_camera))

@@ -309,7 +309,9 @@ def test_files_of_other_frames_or_sizes_are_no_rows_of_the_table(data, with_bund
     for row in json.loads((tmp_path / "r" / "lmeec-main-tabletop-test.json").read_text())["rows"]:
         assert row["counts"]["absent"] == 0
         assert row["contents"]["counts"]["visible"] == row["counts"]["frames"]
-        assert row["contents"]["frames"] == ("frames with a target mask" if row["direction"] == "ego2exo" else "any")
+        assert row["contents"]["frames"] == (
+            "frames with a target mask" if row["direction"] == "ego2exo" else "either layout"
+        )
 
 
 def test_a_file_of_another_selection_or_other_takes_is_no_row(data, with_bundled, tmp_path, capsys):

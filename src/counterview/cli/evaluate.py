@@ -147,7 +147,7 @@ def evaluate(
             print(f"wrote {page}", file=sys.stderr)
     if as_json:
         values = [r.to_json() for r in results]
-        values += [{"protocol": rules, "direction": way, "not_scored": str(e)} for rules, way, e in refused]
+        values += [{"protocol": rules, "direction": way, "not_scored": _reason(e)} for rules, way, e in refused]
         print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
     else:
         _print_blocks(protocols, [comparison for comparison, _ in comparisons], refused)
@@ -217,7 +217,13 @@ def _print_blocks(
             if comparison.reports[0].protocol == rules:
                 _print_tables(comparison)
         for _, way, error in (r for r in refused if r[0] == rules):
-            print(f"{way}, protocol {rules}: {PROTOCOLS[rules].title}\nnot scored: {error}\n")
+            print(f"{way}, protocol {rules}: {PROTOCOLS[rules].title}\nnot scored: {_reason(error)}\n")
+
+
+def _reason(error: PredictionError) -> str:
+    """Why a file cannot be scored, in one line: of a list of faults, the first."""
+    lines = getattr(error, "lines", [])
+    return f"{error.path}: {error.problem}, the first: {lines[0]}" if lines else str(error)
 
 
 def _print_tables(comparison: Comparison) -> None:

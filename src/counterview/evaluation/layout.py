@@ -21,7 +21,7 @@ from counterview.evaluation.predictions import PredictionFile, PredictionSource,
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.masks.geometry import fit_longest_side
 
-EVERY_FRAME, VISIBLE_FRAMES, ANY = "every query frame", "frames with a target mask", "any"
+EVERY_FRAME, VISIBLE_FRAMES, ANY = "every query frame", "frames with a target mask", "either layout"
 ASPECT_KEPT = f"longer side {LONGEST_SIDE_PX}, aspect kept"
 SQUARE_HW = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
 SQUARES = f"{LONGEST_SIDE_PX} x {LONGEST_SIDE_PX} squares"
