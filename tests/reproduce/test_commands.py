@@ -5,6 +5,7 @@ Oracle: the command line itself; ``reproduce`` with training and prediction forb
 
 import json
 import shlex
+from importlib.resources import files
 
 import pytest
 
@@ -121,9 +122,19 @@ def test_commands_on_ego_exo4d_name_recipes_and_settings_that_exist(name, takes,
             assert line[line.index("--layout") + 1] == ("lmeec" if name.startswith("lmeec") else "official")
 
 
-def test_commands_for_the_first_takes_and_a_release(takes, tmp_path):
+def test_commands_for_the_first_takes(takes, tmp_path):
     plan = make_plan(get_table("lmeec-main"), takes, tmp_path, takes=1)
     predicted = [line for line in commands(plan) if " predict " in line]
     assert predicted
     assert all("--takes 1" in line and "predictions-test-1-lmeec.json" in line for line in predicted)
     assert {u.directions for u in plan.units} == {(d,) for d in DIRECTIONS} | {DIRECTIONS}
+
+
+def test_commands_on_a_release_score_against_its_annotation(tmp_path, capsys, with_bundled):
+    release = files("counterview") / "assets" / "take"
+    plan = make_plan(get_table("lmeec-main"), str(release), tmp_path, tabletop=True, rows=["tiny-follow"])
+    for line in commands(plan):
+        if " evaluate " in line:
+            assert f"--gt {release}/annotations/relations_test.json" in line
+        assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+    assert "frames with a target mask" in capsys.readouterr().out

@@ -66,6 +66,7 @@ def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[
             continue
         for direction in unit.directions:
             result = score(plan, plan.predictions(unit), direction, name=unit.row.name, title=unit.row.title)
+            check_rows(plan, [result])
             yield {**result, "kind": "ours", **about}
 
 
