@@ -22,6 +22,7 @@ from counterview.baselines.weightless import same_place
 from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.layout import OFFICIAL
 from counterview.evaluation.protocol import evaluate
 from counterview.evaluation.scorer import MEASURES, totals
 from counterview.evaluation.statistics import differences, intervals
@@ -39,6 +40,7 @@ class SamePlace:
     """Predicts the query mask, stretched to the target image, with confidence 1."""
 
     restartable = True
+    layout = OFFICIAL
 
     def settings(self) -> dict[str, Any]:
         """The name."""

@@ -141,12 +141,13 @@ def tables(files: list[Path]) -> list[str]:
                 "split": next(iter(table.splits)),
             }  # fmt: skip
             lines += [f"`counterview reproduce {name}` has not been run for this page.", ""]
-            lines += [*page(empty, markdown_table)[4:], ""]
+            body = page(empty, markdown_table)
+            lines += [*body[body.index("") + 1 :], ""]
             continue
         for values in results:
             body = page(values, markdown_table)
-            lines += [f"{text}  " for text in body[1:3]] + [f"{text}  " for text in body[3:4] if text]
-            lines += ["", *body[4:], ""]
+            head = body.index("")
+            lines += [*(f"{text}  " for text in body[1:head]), "", *body[head + 1 :], ""]
     return lines
 
 

@@ -56,7 +56,7 @@ expected a number; steps is missing
     path = None if isinstance(source, Mapping) else Path(source)
     values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
     for text in overrides:
-        _override(values, text)
+        set_value(values, text)
     problems: list[str] = []
     result = _build(cls, values, "", problems)
     if problems:
@@ -173,7 +173,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def set_value(values: dict[str, Any], text: str) -> None:
+    """Lay one override ``key=value`` over nested values, in place; see :func:`load_config`.
+
+    Raises:
+        ConfigError: not of that form, a value that is not YAML, or a key below a value that is no group.
+    """
     key, separator, raw = text.partition("=")
     if not separator or not key:
         raise ConfigError("an override is key=value", found=repr(text))

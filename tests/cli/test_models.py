@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from counterview.cli.main import main
+from counterview.config import read_yaml, set_value
+from counterview.data.dataset import DIRECTIONS
+from counterview.data.open import open_dataset
+from counterview.data.pairs import enumerate_pairs, subset
 from counterview.inference import bundled
+from counterview.inference.dataset import predict
+from counterview.inference.loading import load_take_predictor
+from counterview.inference.takes import ClipPredictor
+from counterview.inference.zoo import find_recipe
+from counterview.media.files import write_json
 from tests.omama.tiny_takes import write_takes
 
 PAIR = Path(str(files("counterview") / "assets" / "pair"))
@@ -89,3 +98,67 @@ def test_predict_takes_a_model_or_the_default(with_bundled, tmp_path, capsys, mo
     assert "[MODEL] DATA" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "none"), "--out", str(tmp_path / "x.json")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+KNN = ["model.omama.matching_head=false", "model.omama.context=false", "model.omama.cross_attention=false",
+       "model.omama.visibility=released", "model.descriptor_weight=0"]  # fmt: skip
+
+
+def test_predict_lays_overrides_over_a_recipe_that_then_needs_no_training(tmp_path, capsys):
+    """Oracle: the same values in a recipe of its own."""
+    data, out = write_takes(tmp_path / "data", frames=1, splits={"test": 1}), tmp_path / "p.json"
+    assert main(["predict", "tabletop/omama-classical", str(data), "--out", str(out)]) == 2
+    assert "has not been trained here" in capsys.readouterr().err
+    assert main(["predict", "tabletop/omama-classical", *KNN, str(data), "--out", str(out)]) == 0, (
+        capsys.readouterr().err
+    )
+    recipe = read_yaml(find_recipe("tabletop/omama-classical"))
+    for text in KNN:
+        set_value(recipe, text)
+    write_json(tmp_path / "knn.yaml", recipe)
+    assert main(["predict", str(tmp_path / "knn.yaml"), str(data), "--out", str(tmp_path / "q.json")]) == 0
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("p.json", "q.json"))
+    assert one["ego-exo"]["results"] == two["ego-exo"]["results"]
+    assert one["exo-ego"]["results"] == two["exo-ego"]["results"]
+
+
+def test_predict_lays_overrides_over_the_settings_of_a_trained_lmeec(with_bundled, tmp_path, capsys):
+    """Oracle: ``with_settings`` of the model."""
+    data = write_takes(tmp_path / "data", frames=8, splits={"test": 1})
+    for name, overrides in (("as-trained", []), ("fifo", ["model.compression=fifo", "model.bank_size=2"])):
+        assert main(["predict", "tiny-follow", *overrides, str(data), "--out", str(tmp_path / f"{name}.json")]) == 0
+    model = load_take_predictor("tiny-follow").model
+    expected = ClipPredictor(model.with_settings(compression="fifo", bank_size=2))
+    predict(expected, open_dataset(data, "test"), list(DIRECTIONS), tmp_path / "oracle.json", progress=False)
+    results = {p.stem: json.loads(p.read_text()) for p in tmp_path.glob("*.json")}
+    assert results["fifo"] == results["oracle"]
+    assert results["fifo"]["ego-exo"]["results"] != results["as-trained"]["ego-exo"]["results"]
+    capsys.readouterr()
+    for arguments, parts in (
+        (["tiny-follow", "model.compresion=fifo"], ["unknown key 'compresion'", "compression"]),
+        (["tiny-follow", "model.compression=last"], ["compression is 'last'"]),
+        (["tiny-follow", "model.channels=128"], ["change the architecture"]),
+        (["tiny", "model.omama.hidden=8"], ["settings of tiny cannot be changed", "a trained LM-EEC"]),
+        (["tiny-follow", "training.lr=1"], ["too many arguments"]),
+        (["tiny-follow", "--layout", "squares"], ["no layout 'squares'"]),
+    ):
+        assert main(["predict", *arguments, str(data), "--out", str(tmp_path / "x.json")]) == 2, arguments
+        err = capsys.readouterr().err
+        assert len(err.strip().splitlines()) == 1
+        for part in parts:
+            assert part in err, err
+
+
+def test_predict_records_takes_fraction_and_layout_and_evaluate_goes_by_them(with_bundled, tmp_path, capsys):
+    data, out = write_takes(tmp_path / "data", frames=4, splits={"test": 3}), tmp_path / "p.json"
+    options = ["--takes", "2", "--fraction", "0.25", "--seed", "5", "--layout", "lmeec", "--direction", "ego2exo"]
+    assert main(["predict", "tiny-follow", str(data), *options, "--out", str(out)]) == 0
+    capsys.readouterr()
+    scored = ["evaluate", "--gt", str(data), "--split", "test", "--pred", str(out), "--allow-missing-takes"]
+    assert main([*scored, "--protocol", "lmeec", "--json"]) == 0
+    printed = capsys.readouterr()
+    pairs = subset(enumerate_pairs(open_dataset(data, "test").first(2), "ego2exo", targets="annotated"), 0.25, 5)
+    assert json.loads(printed.out)["counts"]["frames"] == sum(p.target_visible for p in pairs)
+    assert "only 0.25 of the pairs are scored, selected with seed 5" in printed.err
+    assert main([*scored, "--protocol", "official"]) == 2
+    assert "Predict again with --layout official" in capsys.readouterr().err

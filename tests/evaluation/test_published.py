@@ -4,7 +4,7 @@ import pytest
 
 from counterview.data.dataset import DIRECTIONS
 from counterview.errors import ConfigError
-from counterview.evaluation.published import FILE, load_published
+from counterview.evaluation.published import FILE, load_published, total_iou
 from counterview.evaluation.scorer import MEASURES, PROTOCOLS
 
 
@@ -48,19 +48,49 @@ def test_every_row_says_where_it_stands_and_by_which_rules():
         ("learned, mean over the box, CLIP", "omama-descriptors", "val-10%", "iou", (0.275, 0.404)),
         ("without exo memory", "lmeec-ablations", "val", "iou", (0.542, None)),
         ("V2-SAM", "omama-main", "v2-test", "iou", (0.463, 0.496)),
+        ("geometric matching (RoMa)", "omama-modules", "val-10%", "iou", (0.354, None)),
     ],
 )
 def test_numbers(system, table, split, measure, values):
     assert tuple(row(system, table, split).score(measure, d) for d in DIRECTIONS) == values
 
 
-def test_totals_of_the_paper_are_the_means_of_both_directions():
-    """O-MaMa prints a third column, the mean; it was not copied, so it checks the two that were."""
-    printed = {"XView-XMem + XSegTx": 30.0, "PSALM zero-shot": 4.8, "k-NN (FastSAM, DINOv2 over the mask)": 31.4}
-    for system, total in printed.items():
-        assert sum(row(system, "omama-main", "v2-test").iou_percent) / 2 == pytest.approx(total, abs=0.051)
-    for system, total in {"PSALM fine-tuned": 42.7, "ObjectRelator": 47.6, "O-MaMa": 52.1}.items():
-        assert sum(row(system, "omama-main", "v1-val").iou_percent) / 2 == pytest.approx(total, abs=0.051)
+def test_printed_totals_are_the_means_of_both_directions_and_no_weighted_means():
+    """Total IoU as printed, against its definition: the challenge's criterion, the mean of both task settings."""
+    printed = [s for s in load_published().scores if s.total_iou_percent is not None and None not in s.iou_percent]
+    assert len(printed) > 12
+    for score in printed:
+        mean = sum(round(v, 1 if score.source == "omama" else 2) for v in score.iou_percent) / 2
+        assert mean == pytest.approx(score.total_iou_percent, abs=0.06), score.system
+        assert score.total_iou == pytest.approx(score.total_iou_percent / 100)
+    # Weighted by the object masks of v2 test (100,223 and 109,253), XView-XMem's total would be 29.7.
+    first, second = row("XView-XMem + XSegTx", "omama-main", "v2-test").iou_percent
+    assert (100_223 * first + 109_253 * second) / 209_476 == pytest.approx(29.7, abs=0.05)
+    assert row("XView-XMem + XSegTx", "omama-main", "v2-test").total_iou_percent == 30.0
+
+
+def test_a_total_that_is_not_printed_is_the_mean_and_needs_both_directions():
+    assert row("VGGT-S", "omama-main", "val").total_iou == pytest.approx((0.677 + 0.68) / 2)
+    assert row("without exo memory", "lmeec-ablations", "val").total_iou is None
+    assert total_iou(0.5, None) is None
+
+
+def test_what_the_text_says_beside_the_tables():
+    published = load_published()
+    knn = row("k-NN, zero-shot", "omama-main", "unstated")
+    assert (knn.total_iou_percent, knn.row, knn.protocol) == (40.5, "knn", "unstated")
+    assert "40.5 IoU" in knn.note
+    geometric = row("geometric matching (RoMa)", "omama-modules", "val-10%")
+    assert geometric.success_percent == 67.6
+    baseline = row("Baseline: nearest neighbour", "omama-modules", "val-10%")
+    assert f"{baseline.iou_percent[0]} -> {geometric.iou_percent[0]}" in geometric.note
+    assert [(s.system, s.value, s.unit, s.hardware) for s in published.speeds] == [
+        ("O-MaMa", 250, "ms", None), ("O-MaMa, of it FastSAM", 70, "ms", None),
+        ("LM-EEC", 8.4, "FPS", "one NVIDIA V100"),
+    ]  # fmt: skip
+    assert {name: published.sources[name].arxiv for name in ("ccmp", "vggts")} == {
+        "ccmp": "2602.18996", "vggts": "2604.13596"
+    }  # fmt: skip
 
 
 def test_a_file_of_another_form_is_refused_with_every_problem(tmp_path):
@@ -73,6 +103,8 @@ def test_a_file_of_another_form_is_refused_with_every_problem(tmp_path):
         ("iou_percent: [7.4, 2.1]", "iou_percent: [7.4]", "expected 2 values"),
         ("iou_percent: [7.4, 2.1]", "iou: [7.4, 2.1]", "unknown key"),
         ("source: ccmp", "source: ccm", "not listed: ccm"),
+        ("total_iou_percent: 4.8", "total_iou_percent: 480", "total_iou_percent is 480"),
+        ("unit: FPS", "unit: Hz", "unit is 'Hz'"),
         ("read: paper", "read: heard", "read is 'heard'"),
     ):
         assert old in good

@@ -9,8 +9,10 @@ import pytest
 import typer
 
 from counterview.cli.evaluate import evaluate, worker_count
+from counterview.cli.main import main
 from counterview.cli.submit import submit
 from counterview.errors import CounterviewError, InputError, PredictionError
+from counterview.evaluation.scorer import PROTOCOLS
 
 FOLDER = Path(__file__).parents[1] / "data" / "evaluator"
 GT, EGO, EXO = (str(FOLDER / n) for n in ("correspondence-gt.json", "pred_ego-exo.json", "pred_exo-ego.json"))
@@ -106,3 +108,42 @@ def test_scoring_never_imports_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_all_protocols_are_blocks_of_their_own_with_their_titles(run, tmp_path):
+    """Oracle: each protocol by itself."""
+    printed = run("evaluate", "--gt", GT, "--pred", EGO, "--protocol", "all", "--report", tmp_path / "r")
+    blocks = printed.out.split("ego2exo, protocol ")
+    assert [block.partition(":")[0] for block in blocks[1:]] == list(PROTOCOLS)
+    for block, rules in zip(blocks[1:], PROTOCOLS.values(), strict=True):
+        flat = " ".join(block.split())
+        assert flat.startswith(f"{rules.name}: {rules.title}")
+        alone = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--protocol", rules.name, "--json").out)
+        assert f"IoU {alone['iou']:.4f}" in flat.replace("│", " ")
+        assert sum(title.title in block for title in PROTOCOLS.values()) <= 1, "no block speaks of two protocols"
+    assert {p.stem for p in (tmp_path / "r").glob("*.html")} == set(PROTOCOLS)
+    values = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--protocol", "all", "--json").out)
+    assert [v["protocol"] for v in values] == list(PROTOCOLS)
+
+
+def test_a_protocol_that_a_file_cannot_be_scored_by_is_named_among_all_of_them(tmp_path, capsys):
+    """O-MaMa's own sizes: only the protocols that take masks as they are."""
+    native = str(FOLDER / "pred_native_ego-exo.json")
+    assert main(["evaluate", "--gt", GT, "--pred", native, "--protocol", "all"]) == 1
+    out = capsys.readouterr().out
+    blocks = {b.partition(":")[0]: b for b in out.split("ego2exo, protocol ")[1:]}
+    assert list(blocks) == list(PROTOCOLS)
+    for name, block in blocks.items():
+        assert ("not scored: " in block) == (name not in ("omama", "lmeec")), name
+    assert "the predicted mask has the wrong size" in blocks["official"]
+    assert main(["evaluate", "--gt", GT, "--pred", native, "--protocol", "all", "--json"]) == 1
+    values = json.loads(capsys.readouterr().out)
+    assert {v["protocol"] for v in values if "not_scored" in v} == set(PROTOCOLS) - {"omama", "lmeec"}
+    assert main(["evaluate", "--gt", GT, "--pred", native, "--protocol", "any"]) == 2
+    assert "no such protocol" in capsys.readouterr().err
+
+
+def test_what_a_file_holds_is_printed(run):
+    out = run("evaluate", "--gt", GT, "--pred", EGO).out
+    assert "every query frame" in out
+    assert "longer side 480, aspect kept" in " ".join(out.split())

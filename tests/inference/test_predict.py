@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from counterview.data.open import open_dataset
+from counterview.data.pairs import enumerate_pairs, subset
 from counterview.errors import InputError
+from counterview.evaluation import GroundTruth, evaluate, open_predictions
+from counterview.evaluation.layout import LAYOUTS, read_record
+from counterview.evaluation.predictions import KEY_OF
 from counterview.inference.dataset import predict
 from counterview.inference.matchers import KnnMatcher
 from counterview.inference.proposal_matcher import ProposalMatcher
@@ -151,3 +155,78 @@ def test_nothing_to_predict(prepared, tmp_path):
         predict(
             FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "p.json", progress=False
         )
+
+
+def entries(path):
+    """Direction key, take, object, pair and frame of each prediction, and its mask's size."""
+    return {
+        (key, uid, name, cameras, int(frame)): tuple(entry["pred_mask"]["size"])
+        for key, way in json.loads(path.read_text()).items()
+        for uid, take in way["results"].items()
+        for name, pairs in take["masks"].items()
+        for cameras, frames in pairs.items()
+        for frame, entry in frames.items()
+    }
+
+
+def test_frame_by_frame_models_write_the_layout_of_lmeec_too(prepared, tmp_path):
+    dataset = open_dataset(prepared, "test")
+    official, squares = tmp_path / "official.json", tmp_path / "lmeec.json"
+    predict(FramePredictor(model()), dataset, ["ego2exo", "exo2ego"], official, progress=False)
+    predict(FramePredictor(model(), LAYOUTS["lmeec"]), dataset, ["ego2exo", "exo2ego"], squares, progress=False)
+    every, visible = entries(official), entries(squares)
+    # The cup is not in cam02, and cam01 is not annotated at frame 60.
+    assert set(visible) == {
+        e for e in every if not ("cam02" in e[3] and "blue" in e[2]) and not ("cam01" in e[3] and e[4] == 60)
+    }
+    assert set(visible.values()) == {(480, 480)}
+    assert set(every.values()) == {(480, 480), (270, 480), (480, 270)}
+    # Straight from the proposal, at the size of the image, to the square.
+    truth = dataset.take("take-a").mask("red", "cam01", 0)
+    entry = json.loads(squares.read_text())["ego-exo"]["results"]["take-a"]["masks"]["red"][f"{EGO}_cam01"]["0"]
+    assert iou(from_coco(entry["pred_mask"]), resize_mask(truth, (480, 480))) > 0.99
+    for path, layout in ((official, "official"), (squares, "lmeec")):
+        record = read_record(open_predictions(path))
+        assert (record.layout, record.takes, record.pairs) == (LAYOUTS[layout], ("take-a", "take-b"), {})
+
+
+def test_a_fraction_of_the_pairs_is_predicted_and_no_others(prepared, tmp_path):
+    dataset = open_dataset(prepared, "test")
+    predictor, out = model(), tmp_path / "p.json"
+    predict(FramePredictor(predictor), dataset, ["ego2exo", "exo2ego"], out, fraction=0.2, seed=3, progress=False)
+    expected = set()
+    for direction, key in (("ego2exo", "ego-exo"), ("exo2ego", "exo-ego")):
+        pairs = subset(enumerate_pairs(dataset, direction, targets="annotated"), 0.2, 3)
+        expected |= {(key, p.take, p.object, f"{p.query_camera}_{p.target_camera}", p.frame) for p in pairs}
+    assert set(entries(out)) == expected
+    images = {(e[1], camera, e[4]) for e in expected for camera in (EGO, *EXOS) if camera in e[3]}
+    assert predictor.backbone.calls == len(images) < 2 * 3 * 3, "and only their images are encoded"
+    record = read_record(open_predictions(out))
+    truth = GroundTruth(prepared, "test")
+    for direction in ("ego2exo", "exo2ego"):
+        report = evaluate(truth, out, direction)
+        assert report.totals.frames == len([e for e in expected if e[0] == KEY_OF[direction]])
+        assert record.pairs[direction].fraction == 0.2
+    # A run that was stopped is not resumed with another selection.
+    (tmp_path / "q.json.parts").mkdir()
+    header = {"format": 1, "directions": ["ego2exo"], "settings": model().settings()}
+    write_json(tmp_path / "q.json.parts" / "run.json", header)
+    with pytest.raises(InputError, match="other settings"):
+        predict(FramePredictor(model()), dataset, ["ego2exo"], tmp_path / "q.json", fraction=0.2, progress=False)
+    with pytest.raises(InputError, match="a fraction of the pairs is from 0 to 1"):
+        predict(FramePredictor(model()), dataset, ["ego2exo"], tmp_path / "r.json", fraction=1.5, progress=False)
+
+
+def test_an_unfinished_run_of_an_earlier_version_is_resumed(prepared, tmp_path):
+    """Its header knows nothing of layouts: it is that of the official one, and stays so."""
+    dataset = open_dataset(prepared, "test")
+
+    class Killed(FramePredictor):
+        def predict(self, take, wanted):
+            yield next(super().predict(take, wanted))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(Killed(model()), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
+    header = json.loads((tmp_path / "p.json.parts" / "run.json").read_text())
+    assert set(header) == {"format", "directions", "settings", "data"}

@@ -1,6 +1,7 @@
 """Tables on small takes whose names say that they are synthetic ones."""
 
 import contextlib
+import dataclasses
 import io
 import json
 
@@ -9,12 +10,17 @@ import pytest
 from counterview.cli.main import main
 from counterview.data.dataset import DIRECTIONS
 from counterview.data.pairs import enumerate_pairs
+from counterview.errors import MissingExtraError
 from counterview.evaluation.published import load_published
+from counterview.masks.geometry import resize_mask
+from counterview.masks.rle import from_coco, to_coco
 from counterview.media.files import write_json
 from counterview.reproduce import run as steps
-from counterview.reproduce.plan import commands, make_plan
+from counterview.reproduce.commands import commands
+from counterview.reproduce.plan import make_plan
 from counterview.reproduce.present import page
-from counterview.reproduce.tables import TABLES, get_table
+from counterview.reproduce.tables import TABLES, Model, get_table
+from counterview.tiny.model import TinyMatch
 from tests.omama.tiny_takes import write_takes
 
 QUICK = ["--set", "training.epochs=1", "--set", "training.max_steps=1", "--quiet"]
@@ -64,7 +70,7 @@ def test_every_row_of_every_table_has_a_recipe_that_parses(name, tabletop, data,
             assert tabletop or trained == set(unit.directions)
         lines = commands(plan)
         for unit in plan.units:
-            assert sum(str(unit.predictions(split, None)) in line and " predict " in line for line in lines) == 1
+            assert sum(str(plan.predictions(unit)) in line and " predict " in line for line in lines) == 1
             assert any(line.startswith("counterview evaluate") and str(unit.folder) in line for line in lines)
     assert not (tmp_path / "out").exists(), "planning writes nothing"
 
@@ -89,7 +95,8 @@ def test_dry_run_in_the_place_of_ego_exo4d(data, tmp_path, capsys):
                                           "counterview predict", "counterview evaluate")]  # fmt: skip
     assert order == sorted(order)
     assert out.count("counterview train recipes/lmeec/paper-ego2exo.yaml") == 1, "three rows share these weights"
-    assert "'compression': 'fifo'" in out
+    assert "model.compression=fifo" in out
+    assert "frames and sizes: frames with a target mask, 480 x 480 squares" in out
     assert not (tmp_path / "r").exists()
 
 
@@ -168,6 +175,25 @@ def test_trains_predicts_scores_and_goes_on_where_it_was(data, place, trained, c
     assert [(r["title"], r["kind"]) for r in rows] == [("XSegTx", "external")] * 2
     assert [r["scores"] for r in rows] == [r["scores"] for r in results["rows"][2:]]
     assert "XSegTx (from its file)" in out
+    # Total IoU is the mean of both directions, and stands in a table of its own.
+    values = json.loads((place / "omama-main-tabletop-test.json").read_text())
+    (total,) = values["totals"]
+    assert total["total_iou"] == pytest.approx(sum(r["scores"]["iou"]["value"] for r in rows) / 2, abs=1e-6)
+    assert f"XSegTx (from its file)  {total['iou']['ego2exo']:.3f}" in out
+    assert f"{total['total_iou']:.3f}" in out.split("both directions")[1]
+
+
+def test_the_number_of_trainable_parameters_is_the_models_own(place, trained):
+    _, out, results = trained
+    by_row = {r["row"]: r["trainable_parameters"] for r in results["rows"]}
+    assert by_row["knn"] == 0
+    folder = next(p.parent for p in place.glob("*/run/model/config.json"))
+    model = TinyMatch.from_pretrained(folder)
+    # The recipe trains every part: head, visibility head and the weight of the descriptors.
+    assert by_row["omama"] == sum(p.numel() for p in model.parameters() if p.requires_grad) > 100_000
+    (line,) = [line for line in out.split("exo to ego")[0].splitlines() if line.startswith("O-MaMa ")]
+    assert f"  {by_row['omama'] / 1e6:.1f}  " in line
+    assert "trainable parameters (M)" in out
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_this_one(data, place, trained, capsys):
@@ -228,6 +254,129 @@ def test_bundled_models_are_rows_if_they_are_installed(data, with_bundled, tmp_p
     rows = json.loads((tmp_path / "lmeec-main-tabletop-test.json").read_text())["rows"]
     assert {r["model"] for r in rows} == {"tiny-follow, bundled"}
     assert "split test, 1 takes" in out
+
+
+def squares(path, out, **changes):
+    """A prediction file as LM-EEC's script leaves it: every mask a square."""
+    values = json.loads(path.read_text())
+    for way in values.values():
+        del way["counterview"]
+        for take in way["results"].values():
+            for pairs in take["masks"].values():
+                for frames in pairs.values():
+                    for entry in frames.values():
+                        mask = resize_mask(from_coco(entry["pred_mask"]), (480, 480))
+                        entry["pred_mask"] = to_coco(mask)
+    out.write_text(json.dumps({**values, **changes}))
+    return out
+
+
+def test_files_of_other_frames_or_sizes_are_no_rows_of_the_table(data, with_bundled, tmp_path, capsys):
+    """Official files do not stand in LM-EEC's tables, nor the other way round; a file like the table's does."""
+    files = {}
+    for layout in ("official", "lmeec"):
+        files[layout] = tmp_path / f"{layout}.json"
+        assert main(["predict", "tiny-follow", str(data), "--layout", layout, "--out", str(files[layout])]) == 0
+    files["square"] = squares(files["official"], tmp_path / "square.json")
+    bare = json.loads(files["lmeec"].read_text())
+    for way in bare.values():
+        del way["counterview"]  # as if another system had written it
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    capsys.readouterr()
+    every, visible = "every query frame, longer side 480, aspect kept", "frames with a target mask, 480 x 480 squares"
+    for table, file, found in (
+        ("lmeec-main", "official", f"X: {every}; the table lmeec-main: {visible}"),
+        ("lmeec-main", "square", f"X: every query frame, 480 x 480 squares; the table lmeec-main: {visible}"),
+        ("omama-main", "lmeec", f"X: {visible}; the table omama-main: {every}"),
+        ("omama-main", "bare", f"X: {visible}; the table omama-main: {every}"),
+    ):
+        arguments = [table, "--tabletop", "--data", data, "--out", tmp_path / "r", "--rows", "none", "--missing",
+                     "count-absent", "--row", f"X={tmp_path / file}.json"]  # fmt: skip
+        for more in ([], ["--dry-run"]):
+            code, out, err = reproduce(capsys, *arguments, *more)
+            assert (code, out) == (2, "")
+            assert len(err.strip().splitlines()) == 1
+            assert "cannot stand side by side" in err
+            assert found in err
+    assert not (tmp_path / "r").exists(), "refused before anything is trained"
+    for file in ("lmeec", "bare"):
+        arguments = ["lmeec-main", "--tabletop", "--data", data, "--out", tmp_path / "r", "--rows", "none",
+                     "--row", f"X={tmp_path / file}.json"]  # fmt: skip
+        code, out, err = reproduce(capsys, *arguments, "--dry-run")
+        assert code == 0, err
+        assert f"row from a file: X, ego2exo: {visible}" in out
+        assert reproduce(capsys, *arguments)[0] == 0
+    for row in json.loads((tmp_path / "r" / "lmeec-main-tabletop-test.json").read_text())["rows"]:
+        assert row["counts"]["absent"] == 0
+        assert row["contents"]["counts"]["visible"] == row["counts"]["frames"]
+        assert row["contents"]["frames"] == (
+            "frames with a target mask" if row["direction"] == "ego2exo" else "either layout"
+        )
+
+
+def test_a_file_of_another_selection_or_other_takes_is_no_row(data, with_bundled, tmp_path, capsys):
+    for name, options, problem in (
+        ("seed", ["--fraction", "0.1", "--seed", "7"], "holds another selection of pairs"),
+        ("tenth", ["--fraction", "0.1"], None),
+        ("all", [], None),
+    ):
+        file = tmp_path / f"{name}.json"
+        assert main(["predict", "tiny-follow", str(data), "--split", "val", "--out", str(file), *options]) == 0
+        code, _, err = reproduce(
+            capsys, "omama-modules", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "none",
+            "--row", f"{name}={file}",
+        )  # fmt: skip
+        assert (code, problem in err if problem else "") == ((2, True) if problem else (0, "")), err
+        if not problem:
+            rows = json.loads((tmp_path / "omama-modules-tabletop-val.json").read_text())["rows"]
+            assert [r["counts"]["frames"] for r in rows] == [1, 1], "a tenth of 10 and of 9 pairs"
+    file = tmp_path / "first.json"
+    assert main(["predict", "tiny-follow", str(data), "--takes", "1", "--out", str(file)]) == 0
+    capsys.readouterr()
+    arguments = ["omama-main", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "none", "--row", f"X={file}"]
+    code, _, err = reproduce(capsys, *arguments)
+    assert code == 2
+    assert "was predicted for other takes" in err
+    assert reproduce(capsys, *arguments, "--takes", "1")[0] == 0
+
+
+def test_a_model_by_name_is_a_row_or_left_out_with_the_reason(data, with_bundled, tmp_path, capsys, monkeypatch):
+    arguments = ["omama-modules", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "geometric", "--quiet"]
+    monkeypatch.setitem(TABLES, "omama-modules", _with_geometric("no:such-model"))
+    code, out, _ = reproduce(capsys, *arguments)
+    assert code == 0
+    assert "left out: geometric matching: there is no model 'no:such-model'" in out
+    # Any name that counterview.load knows will do.
+    monkeypatch.setitem(TABLES, "omama-modules", _with_geometric("tiny"))
+    code, out, _ = reproduce(capsys, *arguments, "--dry-run")
+    assert "counterview predict tiny " in out
+    code, out, err = reproduce(capsys, *arguments)
+    assert code == 0, err
+    rows = json.loads((tmp_path / "omama-modules-tabletop-val.json").read_text())["rows"]
+    assert [(r["row"], r["model"], r["direction"]) for r in rows] == [("geometric", "tiny", d) for d in DIRECTIONS]
+
+    def missing(*_, **__):
+        raise MissingExtraError("roma", "RoMa")
+
+    monkeypatch.setattr(steps, "load_take_predictor", missing)
+    reason = "RoMa needs the extra [roma], which is not installed"
+    code, _, err = reproduce(capsys, *arguments[:4], "--out", tmp_path / "new", "--rows", "baseline", "--quiet")
+    assert code == 1, "an extra that a recipe needs is an error"
+    assert reason in err
+    code, out, _ = reproduce(capsys, *arguments[:4], "--out", tmp_path / "new", "--rows", "geometric", "--quiet")
+    assert code == 0
+    assert f"left out: geometric matching: {reason}" in out
+
+
+def _with_geometric(name):
+    table = get_table("omama-modules")
+    rows = [dataclasses.replace(r, tabletop=Model(name=name)) if r.name == "geometric" else r for r in table.rows]
+    return dataclasses.replace(table, rows=tuple(rows))
+
+
+def test_the_geometric_row_is_named_as_its_models_are():
+    (row,) = [r for r in get_table("omama-modules").rows if r.name == "geometric"]
+    assert (row.egoexo.name, row.tabletop.name) == ("geometric:roma", "geometric:sift")
 
 
 def test_what_is_left_out_is_said(data, without_bundled, tmp_path, capsys):

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from counterview.errors import PredictionError
     from counterview.evaluation.predictions import PredictionSource
     from counterview.evaluation.protocol import Report
     from counterview.evaluation.report import Comparison
     from counterview.evaluation.statistics import Interval
 
 SHOWN_LINES = 200
+ALL = "all"
+"""Value of ``--protocol`` for every protocol, one after the other."""
 
 
 def evaluate(
@@ -36,14 +39,23 @@ def evaluate(
         str | None, typer.Option(help="ego2exo or exo2ego; by default every direction in the files.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="official, omama, lmeec, macro, visible or corrected; see docs/reference/scoring.md.")
+        str,
+        typer.Option(
+            help="official, omama, lmeec, macro, visible or corrected; or all, one after the other. See "
+            "docs/reference/scoring.md."
+        ),
     ] = "official",
     missing: Annotated[
         str, typer.Option(help="error, or count-absent: a missing prediction is 'not visible, empty mask'.")
     ] = "error",
     split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
     allow_missing_takes: Annotated[
-        bool, typer.Option("--allow-missing-takes", help="Score the prepared takes of a split that is not complete.")
+        bool,
+        typer.Option(
+            "--allow-missing-takes",
+            help="Score the takes that were prepared, of a split that is not complete, and that the file records as "
+            "asked for.",
+        ),
     ] = False,
     proposals: Annotated[
         Path | None,
@@ -64,70 +76,82 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the scores as JSON: an object, or a list of several.")
     ] = False,
-) -> None:
-    """Score prediction files against the ground truth, by the official or another protocol."""
-    from counterview.errors import InputError
+) -> int:
+    """Score prediction files against the ground truth, by the official or another protocol.
+
+    With --protocol all there is a block for each protocol, and those that a file cannot be scored by are named with the
+    reason; the exit status is then 1.
+    """
+    from counterview.data.dataset import check_direction
+    from counterview.errors import InputError, PredictionError
     from counterview.evaluation.groundtruth import GroundTruth
     from counterview.evaluation.open import open_predictions
     from counterview.evaluation.oracle import oracle
     from counterview.evaluation.protocol import IncompletePredictions
-    from counterview.evaluation.protocol import evaluate as score
     from counterview.evaluation.report import compare, write_report
-    from counterview.evaluation.scorer import get_protocol
+    from counterview.evaluation.scorer import PROTOCOLS, get_protocol
+    from counterview.evaluation.side_by_side import common_ground, evaluate_alike
     from counterview.evaluation.table import check_table_path
 
-    get_protocol(protocol)
+    protocols = list(PROTOCOLS) if protocol == ALL else [get_protocol(protocol).name]
     if per_frame is not None:
         check_table_path(per_frame)
     truth = GroundTruth(gt, split)
     sources = [open_predictions(path) for path in [*pred, *(more or [])]]
-    directions = [direction] if direction is not None else list(dict.fromkeys(d for s in sources for d in s.directions))
+    every = dict.fromkeys(d for s in sources for d in s.directions)
+    directions = list(every) if direction is None else [check_direction(direction)]
     count = worker_count(workers, len(truth))
     comparisons: list[tuple[Comparison, list[PredictionSource]]] = []
-    for each in directions:
-        scored = [s for s in sources if direction is not None or each in s.directions]
-        reports: list[Report] = []
-        for source in scored:
-            with progress_bar(f"{source.path.name} {each}") as tick:
-                try:
-                    result = score(
-                        truth,
-                        source,
-                        each,
-                        protocol=protocol,
-                        missing=missing,  # type: ignore[arg-type]  # checked by score
-                        allow_missing_takes=allow_missing_takes,
-                        workers=count,
-                        progress=tick,
-                    )
-                except IncompletePredictions as error:
+    refused: list[tuple[str, str, PredictionError]] = []
+    for rules in protocols:
+        for each in directions:
+            scored = [s for s in sources if direction is not None or each in s.directions]
+            try:
+                with progress_bar(f"{rules} {each}") as tick:
+                    reports = evaluate_alike(
+                        truth, scored, each, protocol=rules, missing=missing,  # type: ignore[arg-type]  # checked there
+                        allow_missing_takes=allow_missing_takes, workers=count, progress=tick,
+                    )  # fmt: skip
+                best = None
+                # There is no best proposal where only what was predicted counts.
+                if proposals is not None and not (protocol == ALL and PROTOCOLS[rules].walks == "prediction"):
+                    ground = common_ground(truth, scored, each, allow_missing_takes=allow_missing_takes)
+                    with progress_bar(f"proposals {each}") as tick:
+                        best = oracle(
+                            ground.truth, proposals, each, protocol=rules, workers=count, progress=tick,
+                            part=ground.part,
+                        )  # fmt: skip
+            except PredictionError as error:
+                if isinstance(error, IncompletePredictions) and protocol != ALL:
                     print_lines(error.lines)
+                if protocol != ALL:
                     raise
-            reports.append(result)
-            for note in result.notes:
-                print(f"{source.path.name}: {note}", file=sys.stderr)
-        best = None
-        if proposals is not None:
-            with progress_bar(f"proposals {each}") as tick:
-                best = oracle(truth, proposals, each, protocol=protocol, workers=count, progress=tick)
-        comparisons.append((compare(reports, best, seed=seed), scored))
+                refused.append((rules, each, error))
+                continue
+            for note in [f"{r.predictions.name}: {note}" for r in reports for note in r.notes]:
+                print(note, file=sys.stderr)
+            comparisons.append((compare(reports, best, seed=seed), scored))
+    if not comparisons and refused:
+        raise refused[0][2]
     if not comparisons:
         raise InputError("no predictions to score", found=", ".join(map(str, pred)))
     results = [r for comparison, _ in comparisons for r in comparison.reports]
     if per_frame is not None:
-        _write_tables(per_frame, results)
+        _write_tables(per_frame, results, with_protocol=protocol == ALL)
     if report is not None:
         images = frames or (truth.path if truth.kind == "prepared" else None)
         for comparison, scored in comparisons:
-            stem = "index" if len(comparisons) == 1 else comparison.reports[0].direction
-            page = write_report(report, comparison, truth, scored, frames=images, stem=stem)
+            first = comparison.reports[0]
+            parts = ([first.protocol] if protocol == ALL else []) + ([first.direction] if len(directions) > 1 else [])
+            page = write_report(report, comparison, truth, scored, frames=images, stem="-".join(parts) or "index")
             print(f"wrote {page}", file=sys.stderr)
     if as_json:
         values = [r.to_json() for r in results]
+        values += [{"protocol": rules, "direction": way, "not_scored": _reason(e)} for rules, way, e in refused]
         print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
     else:
-        for comparison, _ in comparisons:
-            _print_tables(comparison)
+        _print_blocks(protocols, [comparison for comparison, _ in comparisons], refused)
+    return 1 if refused else 0
 
 
 def worker_count(workers: int, takes: int) -> int:
@@ -172,13 +196,34 @@ def print_lines(lines: list[str]) -> None:
         print(f"  … and {len(lines) - SHOWN_LINES} more lines", file=sys.stderr)
 
 
-def _write_tables(path: Path, reports: list[Report]) -> None:
+def _write_tables(path: Path, reports: list[Report], *, with_protocol: bool) -> None:
     for number, report in enumerate(reports, start=1):
         file = path
         if len(reports) > 1:
-            file = path.with_name(f"{path.stem}-{number}-{report.direction}{path.suffix}")
+            name = f"{report.protocol}-{report.direction}" if with_protocol else report.direction
+            file = path.with_name(f"{path.stem}-{number}-{name}{path.suffix}")
         report.table.write(file)
         print(f"wrote {file}", file=sys.stderr)
+
+
+def _print_blocks(
+    protocols: list[str], comparisons: list[Comparison], refused: list[tuple[str, str, PredictionError]]
+) -> None:
+    """A block for each protocol, in their order, with its title; never two protocols in one table."""
+    from counterview.evaluation.scorer import PROTOCOLS
+
+    for rules in protocols:
+        for comparison in comparisons:
+            if comparison.reports[0].protocol == rules:
+                _print_tables(comparison)
+        for _, way, error in (r for r in refused if r[0] == rules):
+            print(f"{way}, protocol {rules}: {PROTOCOLS[rules].title}\nnot scored: {_reason(error)}\n")
+
+
+def _reason(error: PredictionError) -> str:
+    """Why a file cannot be scored, in one line: of a list of faults, the first."""
+    lines = getattr(error, "lines", [])
+    return f"{error.path}: {error.problem}, the first: {lines[0]}" if lines else str(error)
 
 
 def _print_tables(comparison: Comparison) -> None:
@@ -207,6 +252,9 @@ def _print_tables(comparison: Comparison) -> None:
         table.add_row(TITLES[measure], *cells)
     for name in ("frames", "visible", "absent", "missing"):
         table.add_row(name, *(str(getattr(r.totals, name)) for _, r in columns), style="dim")
+    held = [r.contents if r is not comparison.oracle else None for _, r in columns]
+    table.add_row("holds", *("-" if c is None else c.frames for c in held), style="dim")
+    table.add_row("sizes", *("-" if c is None else c.size for c in held), style="dim")
     console.print(table)
     for name, (differences, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
         parts = [

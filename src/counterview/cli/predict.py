@@ -16,9 +16,10 @@ def predict(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL] DATA",
+            metavar="[MODEL [model.KEY=VALUE]...] DATA",
             help="MODEL: knn, tiny, tiny-follow, base, a model folder, a recipe, or a Hub id; "
-            f"{default_model()} if left out. DATA: a release, a prepared folder, or HANDAL.",
+            f"{default_model()} if left out. model.KEY=VALUE: change a recipe that needs no training, or the settings "
+            "of a trained LM-EEC. DATA: a release, a prepared folder, or HANDAL.",
             show_default=False,
         ),
     ],
@@ -35,24 +36,42 @@ def predict(
             help="For knn: classical (default), tiny, dinov2-base[-reg], clip, dinov3, a Hub id, or a folder."
         ),
     ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="official: every frame, masks at longer side 480; lmeec: as LM-EEC's tables, frames in which the "
+            "target has a mask, 480 x 480 squares."
+        ),
+    ] = "official",
+    fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Predict only this fraction of the pairs that are scored.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --fraction.")] = 42,
+    takes: Annotated[int | None, typer.Option(min=1, help="Predict only the first takes.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
 ) -> int:
-    """Predict every frame of the official evaluation. Run again to resume a run that was stopped."""
+    """Predict every frame of the official evaluation, or what --layout and --fraction say.
+
+    Run again to resume a run that was stopped.
+    """
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
 
-    if len(places) > 2:
+    overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]
+    *model, data = [text for text in places if text not in overrides]
+    if len(model) > 1:
         raise InputError("too many arguments", found=" ".join(places), expected="[MODEL] DATA")
-    *model, data = places
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
     predictor = load_take_predictor(
-        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache
-    )
-    counts = run(predictor, dataset, directions, out)
+        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache,
+        layout=layout, overrides=overrides,
+    )  # fmt: skip
+    dataset = dataset if takes is None else dataset.first(takes)
+    counts = run(predictor, dataset, directions, out, fraction=fraction, seed=seed)
     print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")
     for note, number in sorted(counts["empty"].items()):
         print(f"{number} of them: {note}", file=sys.stderr)

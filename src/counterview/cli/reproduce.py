@@ -51,9 +51,10 @@ def reproduce(
     Run again to resume a run that was stopped; finished rows are kept.
     """
     from counterview.media.files import write_json
-    from counterview.reproduce.plan import check_images, commands, make_plan
+    from counterview.reproduce.commands import commands
+    from counterview.reproduce.plan import check_images, make_plan
     from counterview.reproduce.present import machine, notes, page
-    from counterview.reproduce.run import external, results, run
+    from counterview.reproduce.run import external, inspect_external, results, run
     from counterview.reproduce.tables import TABLES, get_table
 
     if table == "list":
@@ -69,6 +70,7 @@ def reproduce(
         get_table(table), data, folder, tabletop=tabletop, split=split, rows=selected, takes=takes,
         overrides=change or [],
     )  # fmt: skip
+    inspected = [found for name, path in files.items() for found in inspect_external(plan, name, path)]
     empty = results(plan, [], machine())
     if dry_run:
         print("\n".join(page(empty)))
@@ -76,8 +78,9 @@ def reproduce(
         print("\nsteps:")
         for number, line in enumerate(commands(plan), start=1):
             print(f"{number:3d}. {line}")
-        for name, path in files.items():
-            print(f"     and score {name} from {path}")
+        for found in inspected:
+            contents = found["contents"]
+            print(f"row from a file: {found['title']}, {found['direction']}: {contents['frames']}, {contents['sizes']}")
         return
     if plan.stand_in:
         print("Synthetic takes in the place of Ego-Exo4D: the rows are not scores on Ego-Exo4D.", file=sys.stderr)

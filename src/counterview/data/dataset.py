@@ -305,6 +305,10 @@ class Dataset:
             self._opened.popitem(last=False)
         return take
 
+    def first(self, takes: int) -> Dataset:
+        """The first takes, as a data set of their own."""
+        return Dataset(self.root, self.kind, self.split, self.uids[:takes], self.take, kept_takes=1)
+
     def __len__(self) -> int:
         return len(self.uids)
 

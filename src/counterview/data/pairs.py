@@ -167,6 +167,43 @@ def enumerate_pairs(
     )
 
 
+def pair_hash(pair: FramePair, seed: int) -> int:
+    """A hash of a seed and of the pair's names, in ``[0, 2**64)``: the same on every machine."""
+    key = f"{int(seed)}\0{pair.key}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+
+
+@dataclass(frozen=True)
+class PairFraction:
+    """A random fraction of the pairs of one direction of a data set, as a rule that needs no list of them.
+
+    A pair belongs to it if its :func:`pair_hash` is at most ``limit``. Build one with :meth:`of`.
+
+    Attributes:
+        fraction: as requested.
+        seed: of the hash.
+        limit: the largest hash that is selected; -1 selects nothing.
+    """
+
+    fraction: float
+    seed: int
+    limit: int
+
+    @classmethod
+    def of(cls, pairs: Iterable[FramePair], fraction: float, seed: int) -> PairFraction:
+        """The fraction of these pairs that :func:`subset` selects.
+
+        Raises:
+            InputError: a fraction outside 0 to 1.
+        """
+        hashes = _hashes(pairs, fraction, seed)
+        count = round(fraction * len(hashes))
+        return cls(float(fraction), int(seed), int(np.sort(hashes)[count - 1]) if count else -1)
+
+    def __contains__(self, pair: FramePair) -> bool:
+        return pair_hash(pair, self.seed) <= self.limit
+
+
 def subset(pairs: PairTable, fraction: float, seed: int) -> PairTable:
     """A random fraction of the pairs, in their order; a seed selects the same pairs in whichever order they are listed.
 
@@ -181,18 +218,14 @@ def subset(pairs: PairTable, fraction: float, seed: int) -> PairTable:
     >>> [pair.frame for pair in subset(pairs, 0.05, seed=0)]
     [29, 32, 56, 61, 83]
     """
+    selected = np.argsort(_hashes(pairs, fraction, seed), kind="stable")[: round(fraction * len(pairs))]
+    return pairs.select(np.sort(selected))
+
+
+def _hashes(pairs: Iterable[FramePair], fraction: float, seed: int) -> NDArray[np.uint64]:
     if not 0.0 <= fraction <= 1.0:
         raise InputError("a fraction of the pairs is from 0 to 1", found=fraction)
-    salt = f"{int(seed)}\0".encode()
-    hashes = np.array(
-        [
-            int.from_bytes(hashlib.blake2b(salt + pair.key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-            for pair in pairs
-        ],
-        dtype=np.uint64,
-    )
-    selected = np.argsort(hashes, kind="stable")[: round(fraction * len(pairs))]
-    return pairs.select(np.sort(selected))
+    return np.array([pair_hash(pair, seed) for pair in pairs], dtype=np.uint64)
 
 
 def shuffled_index(length: int, seed: int, epoch: int, index: int) -> int:

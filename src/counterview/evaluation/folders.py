@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,19 @@ class _MaskFile(PredictedMask):
         if mask.size_hw[0] * mask.size_hw[1] > MAX_MASK_PIXELS:
             raise PredictionError("the predicted mask is too large", path=self.path)
         return mask
+
+    def size_hw(self) -> tuple[int, int] | None:
+        try:
+            if self.path.suffix == ".json":
+                return PredictedMask(read_json(self.path), None).size_hw()
+            with self.path.open("rb") as handle:
+                header = handle.read(24)  # a PNG file begins with its size, which needs no decoding
+        except (InputError, OSError):
+            return None
+        if not header.startswith(b"\x89PNG\r\n\x1a\n") or len(header) < 24:
+            return None
+        width, height = struct.unpack(">II", header[16:])
+        return height, width
 
     def confidence(self) -> float:
         if self.raw_confidence is not None:

@@ -6,8 +6,9 @@ with the number of takes. Images, videos and training pairs are read by :mod:`co
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,27 @@ class GroundTruthTake:
             return None
         return decode_mask(track.masks[frame])
 
+    def stored_size(self, name: str, camera: str) -> tuple[int, int] | None:
+        """``(H, W)`` in pixels of a camera's masks, without decoding one; ``None`` if it has no readable mask.
+
+        Args:
+            name: the object whose masks are read first.
+            camera: the camera.
+        """
+        tracks = [self.objects[name], *self.objects.values()]
+        return next(
+            (size for t in tracks if camera in t for raw in t[camera].masks.values() if (size := _size(raw))), None
+        )
+
+
+def _size(raw: Any) -> tuple[int, int] | None:
+    if not isinstance(raw, Mapping):
+        return None
+    size = raw.get("size", (raw.get("height"), raw.get("width")))
+    if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+        return size[0], size[1]
+    return None
+
 
 def decode_mask(raw: Any) -> ObjectMask:
     """Decode a stored mask: ``{"size", "counts"}``, or ``{"width", "height", "encodedMask"}`` of the annotation.
@@ -127,6 +149,12 @@ class GroundTruth:
 
     def __len__(self) -> int:
         return len(self.takes)
+
+    def only(self, uids: Iterable[str]) -> GroundTruth:
+        """The takes of these uids alone, in this ground truth's order."""
+        part, chosen = copy.copy(self), frozenset(uids)
+        part.takes = tuple(uid for uid in self.takes if uid in chosen)
+        return part
 
     def __iter__(self) -> Iterator[GroundTruthTake]:
         return (self.load(uid) for uid in self.takes)

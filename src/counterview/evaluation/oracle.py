@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from counterview.data.dataset import Direction, check_direction
+from counterview.data.pairs import FramePair, PairFraction
 from counterview.errors import InputError, MaskError, PathError, ProposalError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth
@@ -118,6 +119,7 @@ class _ScoreBestProposal:
     proposals: ProposalFiles
     direction: Direction
     protocol: str
+    part: PairFraction | None = None
 
     def __call__(self, uid: str) -> tuple[FrameTable, int, list[str]]:
         take = self.truth.load(uid)
@@ -127,6 +129,8 @@ class _ScoreBestProposal:
         for name, query, target in take.pairs(self.direction):
             for frame, counts in scored_frames(rules.walks, take, None, name, query, target):
                 if not counts:
+                    continue
+                if self.part is not None and FramePair(uid, name, query, target, frame, None) not in self.part:
                     continue
                 try:
                     gt = take.mask(name, target, frame)
@@ -166,6 +170,7 @@ def oracle(
     protocol: str = "official",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    part: PairFraction | None = None,
 ) -> Report:
     """Score the best proposal, by IoU, for every visible object; visibility is taken from the ground truth.
 
@@ -176,6 +181,7 @@ def oracle(
         protocol: any but ``lmeec``, which scores only what was predicted.
         workers: processes.
         progress: called with the number of takes done and of all takes.
+        part: of the pairs, to score no others.
 
     Returns:
         The oracle's report; its notes count objects without proposals.
@@ -191,10 +197,11 @@ def oracle(
     files = proposals if isinstance(proposals, ProposalFiles) else ProposalFiles(proposals)
     way = check_direction(direction)
     table, without, problems = FrameTable(), 0, list[str]()
-    for done, part in enumerate(_parts(_ScoreBestProposal(truth, files, way, rules.name), truth, workers), start=1):
-        table.extend(part[0])
-        without += part[1]
-        problems += part[2]
+    job = _ScoreBestProposal(truth, files, way, rules.name, part)
+    for done, result in enumerate(_parts(job, truth, workers), start=1):
+        table.extend(result[0])
+        without += result[1]
+        problems += result[2]
         if progress is not None:
             progress(done, len(truth))
     totals = scorer.totals(table, rules)

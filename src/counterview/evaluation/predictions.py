@@ -23,6 +23,8 @@ from counterview.types import ObjectMask
 KEY_OF: dict[Direction, str] = {"ego2exo": "ego-exo", "exo2ego": "exo-ego"}
 MAX_MASK_PIXELS = 64_000_000
 """Largest predicted mask that is accepted; an 8K frame has 33 million pixels."""
+MAX_SETTINGS_BYTES = 10_000_000
+"""Settings of a prediction file beyond this are not read."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,15 @@ class PredictedMask:
         if mask.size_hw[0] * mask.size_hw[1] > MAX_MASK_PIXELS:
             raise PredictionError("the predicted mask is too large", found=f"{mask.size_hw[0]} x {mask.size_hw[1]}")
         return mask
+
+    def size_hw(self) -> tuple[int, int] | None:
+        """``(H, W)`` of the mask in pixels, as stored and not decoded; ``None`` if it is malformed."""
+        if isinstance(self.raw_mask, ObjectMask):
+            return self.raw_mask.size_hw
+        size = self.raw_mask.get("size") if isinstance(self.raw_mask, Mapping) else None
+        if isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+            return size[0], size[1]
+        return None
 
 
 def _finite(value: float) -> bool:
@@ -196,6 +207,8 @@ class PredictionFile:
                 found="the keys " + (", ".join(repr(k[:40]) for k in sorted(keys)[:5]) or "of an empty object"),
                 expected="'ego-exo' or 'exo-ego'",
             )
+        self._keys = [key for _, key in present]
+        self._settings: list[Any] | None = None
         for direction, key in present:
             spans = index_object(self.path, (key, "results"), error=PredictionError)
             actual = self._direction_of(spans) or direction
@@ -226,6 +239,19 @@ class PredictionFile:
         """The predictions of one take; ``None`` if it has no entry."""
         span = self._spans.get(direction, {}).get(uid)
         return None if span is None else JsonTake(read_span(self.path, span, uid, error=PredictionError))
+
+    def settings(self) -> Any:
+        """What ``counterview predict`` wrote about the method and the file, from its first direction.
+
+        ``None`` in files of other systems.
+        """
+        if self._settings is None:
+            self._settings = [None]
+            key = next(iter(self._keys), None)
+            span = index_object(self.path, (key,), error=PredictionError).get("counterview") if key else None
+            if span is not None and span.end - span.start <= MAX_SETTINGS_BYTES:
+                self._settings = [read_span(self.path, span, "counterview", error=PredictionError)]
+        return self._settings[0]
 
     def header(self, direction: Direction) -> dict[str, Any]:
         """``version`` and ``challenge``, which are stored beside ``results``."""

@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from counterview.data.dataset import DIRECTIONS, Direction, check_direction
+from counterview.data.pairs import FramePair, PairFraction
 from counterview.errors import InputError, MaskError, PredictionError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
+from counterview.evaluation.layout import (
+    EVERY_FRAME,
+    Contents,
+    Layout,
+    check_record,
+    chosen_part,
+    read_record,
+)
 from counterview.evaluation.open import open_predictions
 from counterview.evaluation.predictions import PredictedMask, PredictionSource, TakePredictions
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
@@ -55,6 +64,7 @@ class Report:
         table: every object in every frame.
         totals: of the table.
         notes: what was skipped or left out, one line each, with counts.
+        contents: the frames and sizes of the predictions.
     """
 
     protocol: str
@@ -64,6 +74,7 @@ class Report:
     table: FrameTable
     totals: Totals
     notes: list[str] = field(default_factory=list)
+    contents: Contents = field(default_factory=Contents)
 
     def to_json(self) -> dict[str, object]:
         """The values that ``counterview evaluate --json`` prints."""
@@ -80,6 +91,7 @@ class _TakeResult:
     unscored_missing: int = 0
     surplus: int = 0
     assumed_annotated: bool = False
+    contents: Contents = field(default_factory=Contents)
 
 
 def evaluate(
@@ -93,6 +105,7 @@ def evaluate(
     allow_missing_takes: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    part: PairFraction | None = None,
 ) -> Report:
     """Score one prediction file in one direction.
 
@@ -103,15 +116,18 @@ def evaluate(
         protocol: a name among :data:`counterview.evaluation.scorer.PROTOCOLS`.
         missing: ``"error"``, or ``"count-absent"`` to count a missing prediction as "not visible, empty mask".
         split: of a prepared folder.
-        allow_missing_takes: continue if takes of the split were not prepared.
+        allow_missing_takes: score the takes that were prepared and that the file was asked for, where it records them;
+            by default every take of the ground truth has to be there.
         workers: processes; the result does not depend on it.
         progress: called with the number of takes done and of all takes.
+        part: of the pairs, to score no others; by default the fraction that the file records, or all.
 
     Returns:
         Totals, the table of every object in every frame, and notes.
 
     Raises:
         IncompletePredictions: predictions are missing or malformed; the error lists all of them.
+        PredictionError: the file records that it lacks what the protocol needs, or holds another thing than it records.
         InputError: a file that cannot be read, or an unknown name.
     """
     rules = get_protocol(protocol)
@@ -127,19 +143,43 @@ def evaluate(
             found=", ".join(truth.missing_takes[:5]),
             fix="Prepare them, or score the others with --allow-missing-takes.",
         )
-    job = _ScoreTake(truth, source, way, rules.name, missing)
+    record = read_record(source)
+    part = chosen_part(record, part, way, source)
+    notes = [*source.notes]
+    if record is not None:
+        _refuse_layout(record.layout, rules, missing, source)
+        if allow_missing_takes and record.takes is not None:
+            restricted = truth.only(record.takes)
+            if len(restricted) < len(truth):
+                notes.append(f"only the {len(restricted)} takes that were asked for are scored, of {len(truth)}")
+            truth = restricted
+    if part is not None:
+        notes.append(f"only {part.fraction:.4g} of the pairs are scored, selected with seed {part.seed}")
+    job = _ScoreTake(truth, source, way, rules.name, missing, part)
     # LM-EEC's script walks the predictions, so takes without any are not even opened.
     predicted = set(source.takes(way))
     takes = [uid for uid in truth.takes if uid in predicted] if rules.walks == "prediction" else list(truth.takes)
-    table, lines = FrameTable(), _Lines()
+    table, lines, contents = FrameTable(), _Lines(), Contents()
     for done, result in enumerate(run_ordered(job, takes, workers), start=1):
         table.extend(result.table)
         lines.add(result)
+        contents.add(result.contents)
         if progress is not None:
             progress(done, len(takes))
     lines.raise_if_incomplete(source.path, missing)
-    notes = [*source.notes, *lines.notes(truth, sorted(predicted - set(truth.takes)), missing)]
-    return Report(rules.name, way, source.path, truth.path, table, scorer.totals(table, rules), notes)
+    check_record(record, contents, source)
+    notes += lines.notes(truth, sorted(predicted - set(truth.takes)), missing)
+    return Report(rules.name, way, source.path, truth.path, table, scorer.totals(table, rules), notes, contents)
+
+
+def _refuse_layout(layout: Layout, rules: scorer.Protocol, missing: Missing, source: PredictionSource) -> None:
+    """Say at once why a file lacks frames, instead of listing them all."""
+    if rules.walks == "query" and missing == "error" and layout.frames != EVERY_FRAME:
+        raise PredictionError(
+            f"cannot be scored by the protocol {rules.name}, which needs every frame with a query mask",
+            path=source.path, found=layout,
+            fix="Predict again with --layout official, or score it by --protocol lmeec.",
+        )  # fmt: skip
 
 
 def _direction(source: PredictionSource, direction: str | None) -> Direction:
@@ -166,6 +206,7 @@ class _ScoreTake:
     direction: Direction
     protocol: str
     missing: Missing
+    part: PairFraction | None = None
 
     def __call__(self, uid: str) -> _TakeResult:
         take = self.truth.load(uid)
@@ -176,7 +217,8 @@ class _ScoreTake:
         scored: set[tuple[str, str]] = set()
         for name, query, target in take.pairs(self.direction):
             scored.update({(name, f"{query}_{target}"), (name, f"{query}__{target}")})
-            _score_pair(result, accumulator, take, predictions, name, query, target, self.missing)
+            result.contents.add_pair(take, predictions, (name, query, target), self.part)
+            _score_pair(result, accumulator, take, predictions, (name, query, target), self.missing, self.part)
         if predictions is not None:
             result.skipped += [f"take {uid}: prediction: {p}" for p in predictions.problems]
             result.surplus = sum(n for name, pair, n in predictions.pairs() if (name, pair) not in scored)
@@ -188,15 +230,17 @@ def _score_pair(
     accumulator: Scorer,
     take: GroundTruthTake,
     predictions: TakePredictions | None,
-    name: str,
-    query: str,
-    target: str,
+    key: tuple[str, str, str],
     missing: Missing,
+    part: PairFraction | None,
 ) -> None:
+    name, query, target = key
     where = f"take {take.uid}, object {name!r}, {query} -> {target}"
     absent: list[int] = []
     broken: dict[str, list[int]] = {}
     for frame, counts in scored_frames(accumulator.protocol.walks, take, predictions, name, query, target):
+        if part is not None and FramePair(take.uid, name, query, target, frame, None) not in part:
+            continue
         prediction = None if predictions is None else predictions.get(name, query, target, frame)
         if not counts:
             result.unscored_missing += prediction is None

@@ -18,7 +18,7 @@ from counterview.evaluation.scorer import MEASURES, PROTOCOLS
 
 FILE = Path(__file__).with_name("published.yaml")
 UNSTATED = "unstated"
-SPLITS = ("v2-test", "v1-val", "val", "val-10%", "test")
+SPLITS = ("v2-test", "v1-val", "val", "val-10%", "test", UNSTATED)
 _PERCENT = {"iou": "iou_percent", "balanced_accuracy": "balanced_accuracy_percent"}
 
 Pair = tuple[float | None, float | None]
@@ -48,6 +48,24 @@ class PublishedScore:
 
     Raises:
         ConfigError: an unknown split or protocol, a number out of range, or no IoU.
+
+    Attributes:
+        tables: of ``counterview reproduce`` that show it.
+        system: what was scored.
+        source: key of the publication.
+        split: of the data set.
+        protocol: of the scores.
+        iou_percent: of both directions.
+        read: whether it stands in a table of the source, or comes from a compilation.
+        place: where in the source.
+        row: our row that it is compared with.
+        total_iou_percent: IoU of both directions together, as printed; see :attr:`total_iou`.
+        location_error: as a fraction.
+        contour_accuracy: as a fraction.
+        balanced_accuracy_percent: in percent.
+        parameters_m: trainable parameters in millions.
+        success_percent: fraction of the pairs of images that geometric matching could relate at all, in percent.
+        note: what else the source says.
     """
 
     tables: tuple[str, ...]
@@ -59,10 +77,13 @@ class PublishedScore:
     read: Literal["paper", "compiled"]
     place: str | None = None
     row: str | None = None
+    total_iou_percent: float | None = None
     location_error: Pair = (None, None)
     contour_accuracy: Pair = (None, None)
     balanced_accuracy_percent: Pair = (None, None)
     parameters_m: float | None = None
+    success_percent: float | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         problems = []
@@ -74,7 +95,10 @@ class PublishedScore:
                           ("contour_accuracy", 1)):  # fmt: skip
             if any(v is not None and not 0 <= v <= top for v in getattr(self, name)):
                 problems.append(f"{name} is {list(getattr(self, name))}, expected 0 to {top}")
-        if self.iou_percent == (None, None):
+        for name in ("total_iou_percent", "success_percent"):
+            if (single := getattr(self, name)) is not None and not 0 <= single <= 100:
+                problems.append(f"{name} is {single}, expected 0 to 100")
+        if self.iou_percent == (None, None) and self.total_iou_percent is None:
             problems.append(f"{self.system}: no IoU")
         if problems:
             raise ConfigError("; ".join(problems))
@@ -91,21 +115,69 @@ class PublishedScore:
         value = getattr(self, _PERCENT.get(measure, measure))[DIRECTIONS.index(direction)]
         return value if value is None or not percent else round(value / 100, 6)
 
+    @property
+    def total_iou(self) -> float | None:
+        """Total IoU in ``[0, 1]``: as printed, else the mean of both directions; ``None`` if one is unpublished."""
+        if self.total_iou_percent is not None:
+            return round(self.total_iou_percent / 100, 6)
+        return total_iou(*(self.score("iou", direction) for direction in DIRECTIONS))
+
+
+def total_iou(ego2exo: float | None, exo2ego: float | None) -> float | None:
+    """Total IoU: the mean of both directions, whatever their numbers of pairs; ``None`` if one is missing.
+
+    It is the criterion of the Ego-Exo4D Correspondence Challenge as CCMP (arXiv 2602.18996, section 4.1) gives it.
+
+    >>> total_iou(0.25, 0.75)
+    0.5
+    """
+    return None if ego2exo is None or exo2ego is None else round((ego2exo + exo2ego) / 2, 6)
+
+
+@dataclass(frozen=True)
+class PublishedSpeed:
+    """A published speed.
+
+    Attributes:
+        tables: of ``counterview reproduce`` that show it.
+        system: what was timed.
+        source: key of the publication.
+        value: in ``unit``.
+        unit: milliseconds, or frames a second.
+        what: what the time is of, in the source's words.
+        read: as for :class:`PublishedScore`.
+        hardware: on which; ``None`` if not stated.
+        place: where in the source.
+    """
+
+    tables: tuple[str, ...]
+    system: str
+    source: str
+    value: float
+    unit: Literal["ms", "FPS"]
+    what: str
+    read: Literal["paper", "compiled"]
+    hardware: str | None = None
+    place: str | None = None
+
 
 @dataclass(frozen=True)
 class Published:
-    """All published scores.
+    """All published scores and speeds.
 
     Attributes:
         sources: by the keys of :attr:`PublishedScore.source`.
         scores: every row.
+        speeds: every speed.
     """
 
     sources: dict[str, PaperSource] = field(default_factory=dict)
     scores: tuple[PublishedScore, ...] = ()
+    speeds: tuple[PublishedSpeed, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = sorted({s.source for s in self.scores} - set(self.sources))
+        used = {s.source for s in self.scores} | {s.source for s in self.speeds}
+        unknown = sorted(used - set(self.sources))
         if unknown:
             raise ConfigError(f"sources that are not listed: {', '.join(unknown)}")
 

@@ -7,21 +7,23 @@ holds the images of one frame.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
-from counterview.data.pairs import FramePair, pairs_of_take
+from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
 from counterview.errors import CounterviewError, InputError
+from counterview.evaluation.layout import OFFICIAL, RECORD, Record
 from counterview.evaluation.submission import PredictionWriter, prediction_entry
 from counterview.inference.takes import Prediction, TakePredictor
 from counterview.media.files import write_json
@@ -37,6 +39,8 @@ def predict(
     directions: Sequence[Direction],
     out: str | os.PathLike[str],
     *,
+    fraction: float = 1.0,
+    seed: int = 42,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Predict a data set and write one prediction file.
@@ -44,9 +48,12 @@ def predict(
     Args:
         predictor: the method.
         dataset: the takes. Every frame with a query mask is predicted, also where the target is absent, as the official
-            server expects.
+            server expects; with the predictor's layout ``lmeec``, only frames in which the target has a mask.
         directions: one or both.
         out: the file. Finished frames are kept in ``out.parts`` beside it until the file is complete.
+        fraction: of the pairs that are scored, to predict no others: those that
+            :func:`counterview.data.pairs.subset` selects from each direction. The file records it.
+        seed: of this selection.
         progress: show a progress bar on standard error.
 
     Returns:
@@ -54,7 +61,8 @@ def predict(
         problem of each take that was left out).
 
     Raises:
-        InputError: no direction, nothing to predict, or an unfinished run with other settings or data.
+        InputError: no direction, nothing to predict, a fraction outside 0 to 1, or an unfinished run with other
+            settings or data.
     """
     directions = [check_direction(d) for d in dict.fromkeys(directions)]
     if not directions:
@@ -63,23 +71,27 @@ def predict(
     if out.is_dir():
         raise InputError("is a folder", path=out, expected="a file to write, for example predictions.json")
     parts = out.with_name(out.name + ".parts")
-    header = {
+    pairs = {} if fraction == 1 else {d: _part_of_pairs(dataset, d, fraction, seed) for d in directions}
+    record = Record(predictor.layout, dataset.uids, pairs)
+    header: dict[str, Any] = {
         "format": VERSION,
         "directions": directions,
         "settings": predictor.settings(),
         "data": _fingerprint(dataset),
     }
+    if record.layout != OFFICIAL or pairs:  # an unfinished run of an earlier version is resumed
+        header["record"] = {**record.to_json(), "takes": None}
     _open_parts(parts, header)
     failed: dict[str, str] = {}
     with tqdm(total=len(dataset), unit="take", disable=None if progress else True, dynamic_ncols=True) as bar:
         for uid in dataset.uids:
             try:
-                _predict_take(predictor, dataset.take(uid), directions, _part(parts, uid), bar)
+                _predict_take(predictor, dataset.take(uid), directions, _part(parts, uid), bar, pairs)
             except CounterviewError as error:
                 failed[uid] = str(error)
                 logger.warning("take %s is left out: %s", uid, error)
             bar.update()
-    counts = _merge(parts, out, dataset.uids, directions, header)
+    counts = _merge(parts, out, dataset.uids, directions, {**header["settings"], RECORD: record.to_json()})
     if not counts["predictions"]:
         first = next(iter(failed.values()), None)
         raise InputError(
@@ -89,6 +101,17 @@ def predict(
         )  # fmt: skip
     shutil.rmtree(parts)
     return {**counts, "takes": len(dataset), "failed": failed}
+
+
+def _part_of_pairs(dataset: Dataset, direction: Direction, fraction: float, seed: int) -> PairFraction:
+    """The fraction of the pairs that are scored; takes that cannot be read have none, and are reported later."""
+
+    def scored() -> Iterator[FramePair]:
+        for uid in dataset.uids:
+            with contextlib.suppress(CounterviewError):
+                yield from list(pairs_of_take(dataset.take(uid), direction, targets="annotated", need_images=False))
+
+    return PairFraction.of(scored(), fraction, seed)
 
 
 def _fingerprint(dataset: Dataset) -> dict[str, Any]:
@@ -119,13 +142,20 @@ def _open_parts(parts: Path, header: dict[str, Any]) -> None:
 
 
 def _predict_take(
-    predictor: TakePredictor, take: Take, directions: Sequence[Direction], part: Path, bar: tqdm[Any]
+    predictor: TakePredictor,
+    take: Take,
+    directions: Sequence[Direction],
+    part: Path,
+    bar: tqdm[Any],
+    fractions: Mapping[Direction, PairFraction],
 ) -> None:
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in directions:
         # Frames whose target is not annotated are not scored, but the challenge's server expects them as well.
-        for pair in pairs_of_take(take, direction, targets="official", need_images=False):
-            wanted[pair.frame].append((direction, pair))
+        for pair in pairs_of_take(take, direction, targets=predictor.layout.targets, need_images=False):
+            chosen = fractions.get(direction)
+            if chosen is None or (pair.target_visible is not None and pair in chosen):
+                wanted[pair.frame].append((direction, pair))
     done, length = _read_part(part)
     if done and not predictor.restartable and len(done) < len(wanted):
         done, length = {}, 0
@@ -168,11 +198,11 @@ def _read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
 
 
 def _merge(
-    parts: Path, out: Path, uids: Sequence[str], directions: Sequence[Direction], header: dict[str, Any]
+    parts: Path, out: Path, uids: Sequence[str], directions: Sequence[Direction], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the official file take by take, and count its predictions."""
     counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
-    with PredictionWriter(out, settings=header["settings"]) as writer:
+    with PredictionWriter(out, settings=settings) as writer:
         for direction in directions:
             writer.begin(direction)
             for uid in uids:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
+from counterview.evaluation.layout import Layout, get_layout
 from counterview.inference.bundled import default_model
 from counterview.inference.zoo import TRACKERS, Source, resolve
 
@@ -110,8 +111,21 @@ def load_take_predictor(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    layout: str | Layout = "official",
+    overrides: Sequence[str] = (),
 ) -> TakePredictor:
     """Load a predictor for takes by name. Arguments and errors as :func:`load`.
+
+    Args:
+        model: as for :func:`load`.
+        proposals: likewise.
+        features: likewise.
+        device: likewise.
+        cache: likewise.
+        layout: ``official``: every frame with a query mask, masks at longer side 480. ``lmeec``: as LM-EEC's own
+            inference, frames in which the target has a mask, 480 x 480 squares.
+        overrides: ``model.KEY=VALUE`` texts, laid over a recipe that needs no training, or over the settings of a
+            trained LM-EEC: see :func:`counterview.inference.zoo.resolve`.
 
     Returns:
         A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, otherwise a
@@ -122,11 +136,13 @@ def load_take_predictor(
     """
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
-    source = resolve(default_model(features) if model is None else model)
+    chosen = get_layout(layout)
+    source = resolve(default_model(features) if model is None else model, overrides)
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
-        return ClipPredictor(load_tracker(source, device).model)
-    return FramePredictor(load_matcher(source, proposals=proposals, features=features, device=device, cache=cache))
+        return ClipPredictor(load_tracker(source, device).model, layout=chosen)
+    matcher = load_matcher(source, proposals=proposals, features=features, device=device, cache=cache)
+    return FramePredictor(matcher, chosen)
 
 
 def load_tracker(source: Source, device: str = "auto") -> MaskTracker:
@@ -190,10 +206,25 @@ def refuse_options(method: str, **options: object) -> None:
 
 
 def _lmeec(source: Source) -> LMEEC:
+    from counterview.config import load_config, to_dict
     from counterview.lmeec.model import LMEEC
     from counterview.tiny.follow import TinyFollow
 
-    return (TinyFollow if source.method == "tiny-follow" else LMEEC).from_pretrained(_folder(source))
+    model = (TinyFollow if source.method == "tiny-follow" else LMEEC).from_pretrained(_folder(source))
+    if not source.overrides:
+        return model
+    before = to_dict(model.config)
+    after = load_config(type(model.config), before, source.overrides)
+    return model.with_settings(**{k: getattr(after, k) for k, v in to_dict(after).items() if v != before[k]})
+
+
+def trainable_parameters(model: str) -> int:
+    """Number of trainable parameters of a model, by its name: 0 for nearest neighbour. Errors as :func:`load`."""
+    source = resolve(model)
+    if source.folder is None:
+        return 0
+    network = _lmeec(source) if source.method in TRACKERS else _head(source)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _head(source: Source) -> OMaMa | TinyMatch:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from counterview.data.dataset import Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.errors import AnnotationError, ImageError, MaskError, ProposalError, VideoError
+from counterview.evaluation.layout import OFFICIAL, SQUARE_HW, Layout
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.inference.predictor import Encoding, Predictor
 from counterview.inference.proposal_matcher import ProposalMatcher
@@ -33,7 +34,7 @@ class Prediction:
     Attributes:
         direction: ego to exo or exo to ego.
         pair: the object, the cameras and the frame.
-        mask: the predicted mask, at the official size of the target camera.
+        mask: the predicted mask, at the official size of the target camera or another that a layout asks for.
         confidence: probability that the object is visible, in ``[0, 1]``; above 0.5 counts as visible.
         note: why the mask is empty although the model did not say so, or the warnings of the match; ``None`` if there
             is nothing to report.
@@ -51,6 +52,8 @@ class TakePredictor(Protocol):
 
     restartable: bool
     """Whether an interrupted take can be resumed in the middle; otherwise it is predicted from its first frame."""
+    layout: Layout
+    """Frames to predict, and sizes of masks."""
 
     def settings(self) -> dict[str, Any]:
         """Everything beside the data that predictions depend on, as plain values."""
@@ -76,12 +79,14 @@ class FramePredictor:
 
     Args:
         predictor: encodes each image once a frame, and matches.
+        layout: sizes of the masks.
     """
 
     restartable = True
 
-    def __init__(self, predictor: Predictor[Any]) -> None:
+    def __init__(self, predictor: Predictor[Any], layout: Layout = OFFICIAL) -> None:
         self.predictor = predictor
+        self.layout = layout
 
     def settings(self) -> dict[str, Any]:
         """The settings of the predictor."""
@@ -134,7 +139,8 @@ class FramePredictor:
         target: Encoding | str,
     ) -> list[Prediction]:
         """Predictions for the pairs of one frame and two cameras; empty ones come first."""
-        size = prediction_size(take, pairs[0].target_camera, None if isinstance(target, str) else target.size_hw)
+        image_hw = None if isinstance(target, str) else target.size_hw
+        size = prediction_size(take, pairs[0].target_camera, image_hw, self.layout)
 
         def without_mask(pair: FramePair, problem: str) -> Prediction:
             return Prediction(direction, pair, ObjectMask.empty(size), 0.0, problem)
@@ -184,13 +190,15 @@ class ClipPredictor:
     Args:
         model: an LM-EEC; it is put in eval mode.
         autocast: ``torch.bfloat16`` or ``torch.float16`` to compute in half precision.
+        layout: sizes of the masks; with ``lmeec``, each object in each target camera is a clip of its own, as there.
     """
 
     restartable = False  # a prediction depends on all earlier frames
 
-    def __init__(self, model: LMEEC, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: LMEEC, autocast: torch.dtype | None = None, layout: Layout = OFFICIAL) -> None:
         self.model = model.eval()
         self.autocast = autocast
+        self.layout = layout
 
     def settings(self) -> dict[str, Any]:
         """Configuration, a hash of the weights, and precision."""
@@ -209,13 +217,19 @@ class ClipPredictor:
         """See :meth:`TakePredictor.predict`."""
         from counterview.lmeec.inference import predict_take
 
-        for frame, outputs in predict_take(self.model, take, wanted, autocast=self.autocast):
+        clip: Any = "track" if self.layout.square else "camera"
+        for frame, outputs in predict_take(self.model, take, wanted, autocast=self.autocast, clip=clip):
             predictions = []
             for output in outputs:
                 result = output.result
                 image_hw = None if result is None else result.mask_rle.size_hw
-                size = prediction_size(take, output.pair.target_camera, image_hw)
-                mask = ObjectMask.empty(size) if result is None else resize_mask(result.mask_rle, size)
+                size = prediction_size(take, output.pair.target_camera, image_hw, self.layout)
+                if result is None:
+                    mask = ObjectMask.empty(size)
+                elif self.layout.square:  # the model's own shape: not by way of the image's
+                    mask = result.mask_of_size(size)
+                else:
+                    mask = resize_mask(result.mask_rle, size)
                 confidence = 0.0 if result is None else result.visibility
                 predictions.append(Prediction(output.direction, output.pair, mask, confidence, output.note))
             yield frame, predictions
@@ -243,7 +257,9 @@ def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectM
     return fit_mask(mask, size_hw)
 
 
-def prediction_size(take: Take, camera: str, image_hw: tuple[int, int] | None) -> tuple[int, int]:
+def prediction_size(
+    take: Take, camera: str, image_hw: tuple[int, int] | None, layout: Layout = OFFICIAL
+) -> tuple[int, int]:
     """The official size of predictions for a camera: that of its annotated masks, scaled to a longer side of 480.
 
     Args:
@@ -251,10 +267,13 @@ def prediction_size(take: Take, camera: str, image_hw: tuple[int, int] | None) -
         camera: the target camera.
         image_hw: height and width of its image in pixels, used if the camera has no annotated mask; without it the
             prediction is 480 square.
+        layout: another than the official one may ask for squares.
 
     Returns:
         height and width in pixels.
     """
+    if layout.square:
+        return SQUARE_HW
     try:
         return fit_longest_side(take.native_size(camera), LONGEST_SIDE_PX)
     except AnnotationError:

@@ -15,13 +15,14 @@ They are tried in this order. A folder that has the name of a bundled model is w
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from counterview.config import nearest, read_yaml
+from counterview.config import nearest, read_yaml, set_value
 from counterview.errors import CheckpointError, ConfigError, PathError
 from counterview.inference import bundled
 from counterview.media.files import safe_join
@@ -48,6 +49,7 @@ class Source:
         folder: the folder of the weights; ``None`` if the method has no weights.
         options: features and proposals that the name implies.
         settings: the ``model`` part of a recipe that needs no training.
+        overrides: ``key=value`` texts that are laid over the settings of a trained LM-EEC.
     """
 
     name: str
@@ -55,15 +57,21 @@ class Source:
     folder: Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
+    overrides: tuple[str, ...] = ()
 
 
-def resolve(model: str | os.PathLike[str]) -> Source:
+def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Source:
     """Find the source of a model by its name; the docstring of this module lists the names.
 
     No weights are loaded; the repository of a Hub id is fetched.
 
+    Args:
+        model: the name.
+        overrides: ``model.KEY=VALUE`` texts, as ``counterview train`` takes them: laid over a recipe that needs no
+            training, or over the settings of a trained LM-EEC as far as its weights allow.
+
     Raises:
-        ConfigError: an unknown name; the error names the nearest one.
+        ConfigError: an unknown name (the error names the nearest one), or a model that overrides cannot change.
         CheckpointError: a folder without a model, a damaged bundled file, or a recipe that was not trained.
         WeightsError: a bundled model that is not part of this installation, or a repository that cannot be fetched.
 
@@ -75,6 +83,8 @@ def resolve(model: str | os.PathLike[str]) -> Source:
     counterview.errors.ConfigError: there is no model 'bse'; ... Did you mean 'base'?
     """
     name = os.fspath(model)
+    if overrides:
+        return _changed(name, overrides)
     if name == "knn":
         return Source(name, "knn")
     if name == "base":
@@ -101,6 +111,26 @@ def resolve(model: str | os.PathLike[str]) -> Source:
         expected="knn, base, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
         fix=nearest(name, names).capitalize(),
     )
+
+
+def _changed(name: str, overrides: Sequence[str]) -> Source:
+    """The source of a name with overrides of its settings."""
+    for text in overrides:
+        if not text.startswith("model.") or "=" not in text:
+            raise ConfigError("an override of a model is model.KEY=VALUE", found=repr(text))
+    recipe = None if Path(name).is_dir() else find_recipe(name)
+    if recipe is not None:
+        source = _trained(name, recipe, overrides)
+        if source.settings is not None:
+            return source
+    else:
+        source = resolve(name)
+    if source.method not in TRACKERS or source.folder is None:
+        raise ConfigError(
+            f"the settings of {name} cannot be changed", found=" ".join(overrides),
+            expected="a recipe that needs no training, or a trained LM-EEC",
+        )  # fmt: skip
+    return replace(source, overrides=tuple(text.removeprefix("model.") for text in overrides))
 
 
 def method_of(folder: str | os.PathLike[str]) -> Method:
@@ -169,10 +199,12 @@ def run_folder(recipe: Path) -> Path:
     return RUNS / recipe.stem
 
 
-def _trained(name: str, recipe: Path) -> Source:
+def _trained(name: str, recipe: Path, overrides: Sequence[str] = ()) -> Source:
     from counterview.tiny.legacy import upgrade_recipe
 
-    values = upgrade_recipe(read_yaml(recipe))
+    values = copy.deepcopy(upgrade_recipe(read_yaml(recipe)))
+    for text in overrides:
+        set_value(values, text)
     model = values.get("model")
     if isinstance(model, dict):
         head = model.get("omama", model)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from counterview.lmeec.network import ImageFeatures
+from counterview.lmeec.preprocess import to_native
 from counterview.types import BoolImage, ObjectMask, RgbImage, View, as_rgb
 
 
@@ -49,6 +51,10 @@ class FrameResult:
     def mask(self) -> BoolImage:
         """``(H, W)`` bool at the size of the target image."""
         return self.mask_rle.to_array()
+
+    def mask_of_size(self, size_hw: tuple[int, int]) -> ObjectMask:
+        """The mask at another size ``(H, W)`` in pixels, made from the logits and not from :attr:`mask`."""
+        return ObjectMask.from_array(to_native(torch.from_numpy(self.low_res_logits), size_hw))
 
     @property
     def passed_over(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -48,24 +49,31 @@ def predict_take(
     pairs_by_frame: Mapping[int, Sequence[DirectedPair]],
     *,
     autocast: torch.dtype | None = None,
+    clip: Literal["camera", "track"] = "camera",
 ) -> Iterator[tuple[int, list[TakePrediction]]]:
     """Predict pairs of a take, frame by frame.
 
     There is a session for each direction and query camera, with all its target cameras; each image of a frame is
     decoded and encoded once for all of them. Frames in which the target is absent are predicted like all others.
 
+    What a session calls its first frame, and how far back a memory is, depend on the frames that it visits. LM-EEC's
+    own inference goes through each object in each target camera by itself: ``clip="track"``.
+
     Args:
         model: in eval mode.
         take: where images and query masks come from.
         pairs_by_frame: what to predict, by frame number.
         autocast: see :class:`Session`.
+        clip: ``"camera"`` counts the frames of a query camera in which anything is to be predicted; ``"track"`` those
+            of each object and target camera. Tracks of the same frames share a session.
 
     Yields:
         frame number and one prediction for each pair, in the order of the pairs.
     """
-    frames: dict[tuple[Direction, str], list[int]] = defaultdict(list)
+    session_of = _session_keys(pairs_by_frame, clip)
+    frames: dict[Hashable, list[int]] = defaultdict(list)
     for number in sorted(pairs_by_frame):
-        for key in dict.fromkeys((d, p.query_camera) for d, p in pairs_by_frame[number]):
+        for key in dict.fromkeys(session_of[_track(directed)] for directed in pairs_by_frame[number]):
             frames[key].append(number)
     indices = {key: {number: i for i, number in enumerate(numbers)} for key, numbers in frames.items()}
     sessions = {key: Session(model, frames=len(numbers), autocast=autocast) for key, numbers in frames.items()}
@@ -86,10 +94,26 @@ def predict_take(
             encoded = dict(zip(images, encoder.encode(list(images.values())), strict=True))
         predictions: dict[DirectedPair, TakePrediction] = {}
         for key, session in sessions.items():
-            of_session = [pair for pair in pairs if (pair[0], pair[1].query_camera) == key]
+            of_session = [pair for pair in pairs if session_of[_track(pair)] == key]
             if of_session:
                 predictions |= _predict_frame(session, take, of_session, encoded, missing, indices[key][number])
         yield number, [predictions[pair] for pair in pairs]
+
+
+def _track(directed: DirectedPair) -> tuple[Direction, str, str, str]:
+    direction, pair = directed
+    return direction, pair.query_camera, pair.object, pair.target_camera
+
+
+def _session_keys(
+    pairs_by_frame: Mapping[int, Sequence[DirectedPair]], clip: str
+) -> dict[tuple[Direction, str, str, str], Hashable]:
+    """The session of each track: direction, query camera, object and target camera."""
+    frames: dict[tuple[Direction, str, str, str], list[int]] = defaultdict(list)
+    for number in sorted(pairs_by_frame):
+        for directed in pairs_by_frame[number]:
+            frames[_track(directed)].append(number)
+    return {track: (*track[:2], *(numbers if clip == "track" else ())) for track, numbers in frames.items()}
 
 
 def _predict_frame(

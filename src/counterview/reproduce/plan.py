@@ -10,12 +10,16 @@ from pathlib import Path
 
 from counterview.data.dataset import Dataset, Direction
 from counterview.data.open import open_dataset
-from counterview.errors import ConfigError, InputError
+from counterview.errors import CheckpointError, ConfigError, InputError, MissingExtraError, WeightsError
+from counterview.evaluation.folders import folder_name
+from counterview.evaluation.layout import OFFICIAL, Layout, layout_of_protocol
 from counterview.inference import bundled
-from counterview.inference.zoo import find_recipe
+from counterview.inference.zoo import find_recipe, resolve
 from counterview.reproduce.tables import Model, PaperTable, TableRow
 from counterview.training.recipe import Recipe, load_recipe
 
+PAIRS_SEED = 42
+"""Seed of the fraction of pairs that some tables score; the published selection is not known."""
 TABLETOP_NAME = "tabletop_"
 """Names of synthetic takes begin with this."""
 
@@ -38,9 +42,10 @@ class Unit:
         row: of the table.
         directions: that it predicts.
         model: how it is obtained, with the direction filled in.
-        recipe: its file and contents; ``None`` for a bundled model.
+        recipe: its file and contents; ``None`` for a model that is loaded by name.
         folder: of its files.
         base: folder of the trained run; that of another unit where only settings of inference differ.
+        overrides: ``key=value`` texts laid over the recipe, apart from the data's folder.
     """
 
     row: TableRow
@@ -49,6 +54,7 @@ class Unit:
     recipe: tuple[Path, Recipe] | None
     folder: Path
     base: Path
+    overrides: tuple[str, ...] = ()
 
     @property
     def is_trained(self) -> bool:
@@ -58,9 +64,19 @@ class Unit:
         model = self.recipe[1].config.model
         return bool(getattr(getattr(model, "omama", model), "matching_head", True))
 
-    def predictions(self, split: str, takes: int | None) -> Path:
-        """Path of the prediction file."""
-        return self.folder / (f"predictions-{split}" + (f"-{takes}" if takes else "") + ".json")
+    @property
+    def source(self) -> str:
+        """What ``counterview predict`` loads: a name, a recipe that needs no training, or the folder of the weights."""
+        if self.recipe is None:
+            return self.model.bundled or self.model.name
+        return str(self.base / "model" if self.is_trained else self.recipe[0])
+
+    @property
+    def source_overrides(self) -> tuple[str, ...]:
+        """What is changed in it: a recipe's model, or settings of inference of a trained model."""
+        if self.recipe is not None and not self.is_trained:
+            return tuple(text for text in self.overrides if text.startswith("model."))
+        return tuple(f"model.{key}={value}" for key, value in self.model.settings.items())
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,19 @@ class Plan:
     out: Path
     takes: int | None = None
     overrides: tuple[str, ...] = field(default=())
+
+    @property
+    def layout(self) -> Layout:
+        """Frames and sizes of every row."""
+        return layout_of_protocol(self.table.protocol)
+
+    def predictions(self, unit: Unit) -> Path:
+        """Path of the prediction file of a unit. Files of other takes, frames or pairs have other names."""
+        parts = [f"predictions-{self.split}"]
+        parts += [str(self.takes)] if self.takes else []
+        parts += [] if self.layout == OFFICIAL else [self.layout.name]
+        parts += [] if self.table.fraction == 1 else [f"{self.table.fraction:g}"]
+        return unit.folder / ("-".join(parts) + ".json")
 
     @property
     def data_title(self) -> str:
@@ -160,21 +189,32 @@ def make_plan(
             if tabletop:
                 skipped[row.title] = row.why_not
             continue
-        if model.bundled and model.bundled not in bundled.available():
-            skipped[row.title] = "this installation does not have it"
+        why = _why_not_there(model)
+        if why:
+            skipped[row.title] = why
             continue
         units += _units(table, row, model, folder, out, overrides)
     if any(unit.is_trained for unit in units):
         for needed in ("train", "val"):
             _open(folder, needed, tabletop)
     if takes is not None and takes < len(dataset):
-        dataset = Dataset(
-            dataset.root, dataset.kind, dataset.split, dataset.uids[:takes], dataset.take, kept_takes=1
-        )  # fmt: skip
+        dataset = dataset.first(takes)
     return Plan(
         table, folder, dataset, chosen, synthetic, synthetic and not tabletop, tuple(units), skipped, out, takes,
         tuple(overrides),
     )  # fmt: skip
+
+
+def _why_not_there(model: Model) -> str:
+    """Why a model that is loaded by name cannot be; an empty text if nothing is known against it."""
+    if model.bundled and model.bundled not in bundled.available():
+        return "this installation does not have it"
+    if model.name:
+        try:
+            resolve(model.name)
+        except (ConfigError, CheckpointError, WeightsError, MissingExtraError) as error:
+            return str(error)
+    return ""
 
 
 def _open(folder: Path, split: str, tabletop: bool) -> Dataset:
@@ -194,8 +234,9 @@ def _units(
     table: PaperTable, row: TableRow, model: Model, data: Path, out: Path, overrides: Sequence[str]
 ) -> Iterator[Unit]:
     """One unit, or one for each direction if the recipe contains ``{direction}``."""
-    if model.bundled:
-        yield Unit(row, table.directions, model, None, out / model.bundled, out / model.bundled)
+    if model.bundled or model.name:
+        folder = out / folder_name(model.bundled or model.name.replace(":", "-"))
+        yield Unit(row, table.directions, model, None, folder, folder)
         return
     split = "{direction}" in model.recipe or any("{direction}" in text for text in model.overrides)
     for directions in [(d,) for d in table.directions] if split else [table.directions]:
@@ -216,42 +257,7 @@ def _units(
             name += "-" + hashlib.sha256("\n".join(changes).encode()).hexdigest()[:8]
         base = out / name
         folder = out / "-".join([name, *filled.settings.values()]) if filled.settings else base
-        yield Unit(row, directions, filled, (path, recipe), folder, base / "run")
-
-
-def commands(plan: Plan) -> list[str]:
-    """The steps in order, each as a command that runs it alone."""
-    lines: list[str] = []
-    listed: set[Path] = set()
-    for unit in plan.units:
-        predictions = unit.predictions(plan.split, plan.takes)
-        source = unit.model.bundled
-        if unit.recipe is not None:
-            path, _ = unit.recipe
-            overrides = " ".join([*unit.model.overrides, *plan.overrides, f"data.root={plan.data}"])
-            source = str(unit.base / "model")
-            if not unit.is_trained:
-                source = str(unit.folder / "recipe.yaml")
-                lines.append(f"write {source}: {path} with {overrides}")
-            elif unit.base not in listed:
-                lines.append(f"counterview train {path} {overrides} --out {unit.base} --resume")
-            listed.add(unit.base)
-            if unit.model.settings:
-                source = str(unit.folder / "model")
-                lines.append(f"write {source}: {unit.base / 'model'} with {dict(unit.model.settings)}")
-        way = unit.directions[0] if len(unit.directions) == 1 else "both"
-        if predictions not in listed:
-            lines.append(
-                f"counterview predict {source} {plan.data} --split {plan.split} --direction {way} --out {predictions}"
-            )
-        listed.add(predictions)
-        fraction = "" if plan.table.fraction == 1 else f"   # {plan.table.fraction:.0%} of the pairs"
-        for direction in unit.directions:
-            lines.append(
-                f"counterview evaluate --gt {plan.data} --split {plan.split} --pred {predictions} --direction "
-                f"{direction} --protocol {plan.table.protocol}{fraction}"
-            )
-    return lines
+        yield Unit(row, directions, filled, (path, recipe), folder, base / "run", tuple(changes))
 
 
 def check_images(plan: Plan) -> str:

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from counterview.data.dataset import Direction
+from counterview.data.dataset import DIRECTIONS, Direction
+from counterview.evaluation.layout import layout_of_protocol
 from counterview.evaluation.published import PublishedScore, load_published
 from counterview.evaluation.scorer import MEASURES, PROTOCOLS
 from counterview.reproduce.tables import PaperTable, get_table
 
 SHORT = {"iou": "IoU", "location_error": "LE", "contour_accuracy": "CA", "balanced_accuracy": "BA"}
 ARROWS: dict[Direction, str] = {"ego2exo": "ego to exo", "exo2ego": "exo to ego"}
+TOTAL, PARAMETERS = "Total IoU", "trainable parameters (M)"
 
 Cells = list[list[str]]
 
@@ -29,6 +31,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         f"{results['table']}: {results['title']}",
         f"data: {results['data']}{fraction}",
         f"protocol: {rules.name} ({rules.title})",
+        f"frames and sizes: {layout_of_protocol(rules.name)}",
     ]
     if results["overrides"]:
         lines.append(f"recipes changed by: {' '.join(results['overrides'])}")
@@ -43,12 +46,34 @@ def our_rows(results: Mapping[str, Any], direction: Direction, *, spans: bool = 
         direction: of the rows.
         spans: add the 95 % intervals.
     """
-    cells = [[ARROWS[direction], *(SHORT[m] for m in MEASURES)]]
+    cells = [[ARROWS[direction], *(SHORT[m] for m in MEASURES), PARAMETERS, "frames", "sizes"]]
     for row in results["rows"]:
         if row["direction"] == direction:
-            mark = " (from its file)" if row["kind"] == "external" else ""
-            cells.append([row["title"] + mark, *(_score(row["scores"][m], spans) for m in MEASURES)])
+            found = row.get("contents", {})
+            about = [_millions(row.get("trainable_parameters")), found.get("frames", "-"), found.get("sizes", "-")]
+            cells.append([_title(row), *(_score(row["scores"][m], spans) for m in MEASURES), *about])
     return cells
+
+
+def total_rows(results: Mapping[str, Any]) -> Cells:
+    """A header and a line for each row that has both directions: both IoU, and Total IoU, their mean."""
+    cells = [["both directions", *(f"IoU {ARROWS[d]}" for d in DIRECTIONS), TOTAL]]
+    for row in results.get("totals", ()):
+        values = [*(row["iou"].get(d) for d in DIRECTIONS), row["total_iou"]]
+        cells.append([_title(row), *("-" if v is None else f"{v:.3f}" for v in values)])
+    return cells
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    return str(row["title"]) + (" (from its file)" if row["kind"] == "external" else "")
+
+
+def _millions(count: float | None) -> str:
+    """A number of parameters in millions."""
+    if count is None:
+        return "-"
+    millions = count / 1e6
+    return f"{millions:.1f}" if millions >= 1 or not millions else f"{millions:.3f}"
 
 
 def published_rows(results: Mapping[str, Any]) -> tuple[Cells, Cells]:
@@ -56,12 +81,15 @@ def published_rows(results: Mapping[str, Any]) -> tuple[Cells, Cells]:
     table = get_table(results["table"])
     comparable = table.splits[results["split"]]
     ways = " / ".join(ARROWS[d] for d in table.directions)
-    header = [f"published: {ways}", *(SHORT[m] for m in MEASURES), "split", "protocol", "source"]
+    header = [f"published: {ways}", *(SHORT[m] for m in MEASURES), TOTAL, PARAMETERS, "split", "protocol", "source"]
     same, other = [header], [header]
     sources = load_published().sources
     for entry in load_published().of_table(table.name):
         source = str(sources[entry.source]) + ("" if entry.read == "paper" else ", as compiled by others")
-        line = [entry.system, *_published(entry, table), entry.split, entry.protocol, source]
+        total = entry.total_iou if table.directions == DIRECTIONS else None
+        more = ["-" if total is None else f"{total:.4g}"]
+        more.append(_millions(None if entry.parameters_m is None else entry.parameters_m * 1e6))
+        line = [entry.system, *_published(entry, table), *more, entry.split, entry.protocol, source]
         (same if entry.split in comparable else other).append(line)
     return same, other
 
@@ -109,6 +137,8 @@ def page(results: Mapping[str, Any], draw: Any = text_table) -> list[str]:
     if results["rows"]:
         for direction in get_table(results["table"]).directions:
             lines += [*draw(our_rows(results, direction)), ""]
+        if len(both := total_rows(results)) > 1:
+            lines += [*draw(both), ""]
     for title, why in results["skipped"].items():
         lines += [f"left out: {title}: {why}", ""]
     same, other = published_rows(results)
@@ -118,11 +148,23 @@ def page(results: Mapping[str, Any], draw: Any = text_table) -> list[str]:
             "Published on Ego-Exo4D, other data: not to be compared with the rows above, which are synthetic.",
             "",
         ]
-        return [*lines, *draw([same[0], *same[1:], *other[1:]])]
-    if len(same) > 1:
-        lines += [*draw(same), ""]
-    if len(other) > 1:
-        lines += ["Published on another split:", "", *draw(other)]
+        lines += [*draw([same[0], *same[1:], *other[1:]]), ""]
+    else:
+        lines += [*draw(same), ""] if len(same) > 1 else []
+        lines += ["Published on another split:", "", *draw(other), ""] if len(other) > 1 else []
+    lines += published_notes(results["table"])
+    return lines[:-1] if not lines[-1] else lines
+
+
+def published_notes(table: str) -> list[str]:
+    """What the publications say beside their tables, and their speeds with the hardware, a line each."""
+    published = load_published()
+    lines = [f"* {s.system}, {published.sources[s.source]}: {s.note}" for s in published.of_table(table) if s.note]
+    for speed in published.speeds:
+        if table in speed.tables:
+            hardware = f"on {speed.hardware}" if speed.hardware else "hardware not stated"
+            source = published.sources[speed.source]
+            lines.append(f"* {speed.system}, {source}: {speed.value:g} {speed.unit}, {hardware}; {speed.what}")
     return lines
 
 

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from counterview.data.dataset import Direction
+from counterview.data.dataset import DIRECTIONS, Direction
 from counterview.data.formats.release import annotation_path, is_release
-from counterview.data.pairs import enumerate_pairs, subset
-from counterview.errors import InputError
+from counterview.data.pairs import PairFraction, enumerate_pairs
+from counterview.errors import InputError, MissingExtraError, WeightsError
 from counterview.evaluation.groundtruth import GroundTruth
+from counterview.evaluation.layout import (
+    OFFICIAL,
+    RECORD,
+    Record,
+    check_alike,
+    chosen_part,
+    find_contents,
+    read_record,
+)
 from counterview.evaluation.open import open_predictions
-from counterview.evaluation.predictions import PredictionSource
+from counterview.evaluation.predictions import PredictionFile, PredictionSource
 from counterview.evaluation.protocol import Missing, evaluate
-from counterview.evaluation.scorer import MEASURES, totals
+from counterview.evaluation.published import total_iou
+from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.statistics import intervals
-from counterview.evaluation.table import KEY, FrameTable
 from counterview.inference import bundled
-from counterview.inference.loading import load_take_predictor
-from counterview.inference.zoo import TRACKERS, method_of
+from counterview.inference.loading import load_take_predictor, trainable_parameters
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
-from counterview.reproduce.plan import Plan, Unit
+from counterview.reproduce.commands import follows
+from counterview.reproduce.plan import PAIRS_SEED, Plan, Unit
 from counterview.training.identity import current_recipe, flat
 from counterview.training.recipe import FREE_TO_CHANGE
-
-PAIRS_SEED = 42
-"""Seed of the fraction of pairs that some tables score; the published selection is not known."""
 
 
 def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[dict[str, Any]]:
@@ -42,7 +48,8 @@ def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[
         progress: show bars on standard error.
 
     Yields:
-        One result for each row and direction; see :func:`score`.
+        One result for each row and direction; see :func:`score`. A row whose model is loaded by name and needs an
+        extra or weights that are not there goes into ``plan.skipped``.
 
     Raises:
         InputError: the folder holds results of another recipe or other data.
@@ -50,10 +57,16 @@ def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[
     """
     for unit in plan.units:
         about = _model(unit, progress=progress)
-        predictions = unit.predictions(plan.split, plan.takes)
-        about["predict_s"] = _predict(plan, unit, predictions, device, progress)
+        try:
+            about["predict_s"] = _predict(plan, unit, device, progress)
+        except (MissingExtraError, WeightsError) as error:
+            if not unit.model.name:
+                raise
+            plan.skipped[unit.row.title] = str(error)
+            continue
         for direction in unit.directions:
-            result = score(plan, predictions, direction, name=unit.row.name, title=unit.row.title)
+            result = score(plan, plan.predictions(unit), direction, name=unit.row.name, title=unit.row.title)
+            check_rows(plan, [result])
             yield {**result, "kind": "ours", **about}
 
 
@@ -61,16 +74,49 @@ def external(plan: Plan, name: str, path: Path, missing: Missing = "error") -> I
     """Score the predictions of another system beside ours, in the directions that the file holds.
 
     Raises:
-        InputError: it holds none of the table's directions.
+        InputError: it holds none of the table's directions, or other frames or sizes than the table is of.
     """
+    for direction, source in _ways(plan, path):
+        result = {**score(plan, source, direction, name=name, title=name, missing=missing), "kind": "external"}
+        check_rows(plan, [result])
+        yield result
+
+
+def inspect_external(plan: Plan, name: str, path: Path) -> list[dict[str, Any]]:
+    """What the predictions of another system hold, without scoring them: name, direction, frames and sizes.
+
+    Raises:
+        InputError: it holds none of the table's directions, or other frames or sizes than the table is of.
+    """
+    found = []
+    for direction, source in _ways(plan, path):
+        truth = ground_truth(plan)
+        part = chosen_part(read_record(source), pair_fraction(plan, direction), direction, source)
+        contents = find_contents((truth.load(uid) for uid in truth.takes), source, direction, part)
+        found.append({"title": name, "direction": direction, "contents": contents.to_json()})
+    check_rows(plan, found)
+    return found
+
+
+def _ways(plan: Plan, path: Path) -> list[tuple[Direction, PredictionSource]]:
     source = open_predictions(path)
-    ways = [d for d in plan.table.directions if d in source.directions]
+    ways = [(d, source) for d in plan.table.directions if d in source.directions]
     if not ways:
         raise InputError(
             "holds no predictions of the table's directions", path=path, expected=" or ".join(plan.table.directions)
         )
-    for direction in ways:
-        yield {**score(plan, source, direction, name=name, title=name, missing=missing), "kind": "external"}
+    return ways
+
+
+def check_rows(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Check that rows are of the frames and sizes that the table is of, and so of the same.
+
+    Raises:
+        InputError: a row is not.
+    """
+    table = (f"the table {plan.table.name}", plan.layout.frames, plan.layout.sizes)
+    for row in rows:
+        check_alike([table, (row["title"], row["contents"]["frames"], row["contents"]["sizes"])])
 
 
 # ------------------------------------------------------------------------------------------------------ steps
@@ -79,7 +125,10 @@ def external(plan: Plan, name: str, path: Path, missing: Missing = "error") -> I
 def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
     """Train, unless that is done; a description of the model for the results."""
     if unit.recipe is None:
-        return {"model": f"{unit.model.bundled}, bundled"}
+        if unit.model.bundled:
+            trainable = trainable_parameters(unit.model.bundled)
+            return {"model": f"{unit.model.bundled}, bundled", "trainable_parameters": trainable}
+        return {"model": unit.model.name, "trainable_parameters": 0}
     from counterview.training.fit import fit
 
     path, recipe = unit.recipe
@@ -87,7 +136,7 @@ def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
     if not unit.is_trained:
         values = recipe.to_dict()
         _keep(unit.folder / "recipe.yaml", json.dumps(values, indent=1))  # JSON is YAML
-        return about
+        return about | {"trainable_parameters": 0}
     done = unit.base / "model" / "config.json"
     if not (done.is_file() and (unit.base / "result.json").is_file()):
         start = time.perf_counter()
@@ -97,10 +146,10 @@ def _model(unit: Unit, *, progress: bool) -> dict[str, Any]:
     _check_trained(unit)
     result = read_json(unit.base / "result.json")
     about |= {"steps": result.get("steps"), "validation": result.get("metrics", {})}
+    about["trainable_parameters"] = result.get("trainable_parameters")  # earlier versions did not write it
     if (unit.base / "time.json").is_file():
         about |= read_json(unit.base / "time.json")
     if unit.model.settings:
-        _derive(unit)
         about["settings"] = dict(unit.model.settings)
     about["weights_sha256"] = sha256_file(unit.base / "model" / "model.safetensors")
     return about
@@ -124,19 +173,6 @@ def _check_trained(unit: Unit) -> None:
         )  # fmt: skip
 
 
-def _derive(unit: Unit) -> None:
-    """The trained LM-EEC with other settings of inference, as a folder of its own."""
-    from counterview.nn.checkpoint import read_header
-    from counterview.tiny.follow import follow_class
-
-    source, target = unit.base / "model", unit.folder / "model"
-    cls = follow_class(read_header(source))
-    model = cls.from_pretrained(source).with_settings(**unit.model.settings)
-    if (target / "config.json").is_file() and cls.from_pretrained(target).fingerprint() == model.fingerprint():
-        return
-    model.save_pretrained(target)
-
-
 def _keep(path: Path, text: str) -> None:
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise InputError(
@@ -146,42 +182,58 @@ def _keep(path: Path, text: str) -> None:
         handle.write(text)
 
 
-def _source(unit: Unit) -> Path:
-    if unit.recipe is None:
-        return bundled.bundled_folder(unit.model.bundled)
-    if not unit.is_trained:
-        return unit.folder / "recipe.yaml"
-    return unit.folder / "model" if unit.model.settings else unit.base / "model"
-
-
-def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> float | None:
+def _predict(plan: Plan, unit: Unit, device: str, progress: bool) -> float | None:
     """Predict, unless that is done; the seconds it took, ``None`` if not recorded."""
     from counterview.inference.dataset import predict
 
-    source = _source(unit)
-    weights = source if source.is_file() else source / "model.safetensors"
-    key = {
-        "weights": sha256_file(weights),
+    out = plan.predictions(unit)
+    key: dict[str, Any] = {
+        "weights": _weights(unit),
         "directions": list(unit.directions),
         "takes": [plan.split, len(plan.dataset), plan.dataset.uids[0]],
     }
+    if unit.source_overrides and unit.is_trained:
+        key["settings"] = list(unit.source_overrides)
+    if plan.layout != OFFICIAL or plan.table.fraction < 1:
+        key["layout"], key["fraction"] = plan.layout.name, [plan.table.fraction, PAIRS_SEED]
     note = out.with_suffix(".made.json")
     if out.is_file() and note.is_file():
         record = read_json(note)
         if record.get("key") == key:
             return record.get("seconds")
-    cache = None
-    if source.is_file() or method_of(source) not in TRACKERS:
-        cache = plan.out / "proposals"
-    predictor = load_take_predictor(source, device=device, cache=cache)
+    predictor = load_take_predictor(
+        unit.source, device=device, cache=None if follows(unit) else plan.out / "proposals",
+        layout=plan.layout, overrides=unit.source_overrides,
+    )  # fmt: skip
+    if out.is_file() and _is_made(plan, unit, out, predictor.settings()):
+        return None  # by the printed command
     start = time.perf_counter()
-    counts = predict(predictor, plan.dataset, unit.directions, out, progress=progress)
+    counts = predict(
+        predictor, plan.dataset, unit.directions, out, fraction=plan.table.fraction, seed=PAIRS_SEED, progress=progress
+    )
     if counts["failed"]:
         uid, problem = next(iter(counts["failed"].items()))
         raise InputError(f"{len(counts['failed'])} takes could not be predicted, {uid} the first: {problem}", path=out)
     seconds = time.perf_counter() - start
     write_json(note, {"key": key, "seconds": seconds, "empty": counts["empty"]})
     return seconds
+
+
+def _weights(unit: Unit) -> str:
+    """A hash of what a model's predictions depend on, beside settings of inference."""
+    if unit.model.bundled:
+        return sha256_file(bundled.bundled_folder(unit.model.bundled) / "model.safetensors")
+    if unit.recipe is None:
+        return unit.model.name
+    return sha256_file(unit.base / "model" / "model.safetensors" if unit.is_trained else unit.folder / "recipe.yaml")
+
+
+def _is_made(plan: Plan, unit: Unit, out: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a prediction file is of this model, data, layout and fraction, by what it records."""
+    parts = {d: part for d in unit.directions if (part := pair_fraction(plan, d)) is not None}
+    wanted = {**settings, RECORD: Record(plan.layout, plan.dataset.uids, parts).to_json()}
+    source = PredictionFile(out)
+    return source.directions == unit.directions and source.settings() == json.loads(json.dumps(wanted))
 
 
 def score(
@@ -196,20 +248,26 @@ def score(
     """Score one prediction file in one direction by the table's protocol.
 
     Returns:
-        Row, title, direction, protocol, each measure with its 95 % interval over takes, counts, and notes.
+        Row, title, direction, protocol, each measure with its 95 % interval over takes, counts, the frames and sizes
+        that were found in the file, and notes.
 
     Raises:
+        InputError: the file was asked for other takes than the plan's.
         IncompletePredictions: predictions are missing or malformed, unless ``missing`` is ``"count-absent"``.
     """
-    truth = ground_truth(plan)
+    source = open_predictions(predictions) if isinstance(predictions, Path) else predictions
+    record = read_record(source)
+    if record is not None and record.takes is not None and not {*plan.dataset.uids} <= {*record.takes}:
+        raise InputError(
+            "was predicted for other takes", path=source.path, found=f"{len(record.takes)} takes",
+            expected=f"the {len(plan.dataset)} takes of the table, {plan.dataset.uids[0]} the first",
+        )  # fmt: skip
     report = evaluate(
-        truth, predictions, direction, protocol=plan.table.protocol, missing=missing, allow_missing_takes=True
-    )
-    table = report.table
-    if plan.table.fraction < 1:
-        table = _fraction(plan, table, direction)
-    spans = intervals(table, report.protocol)
-    values = totals(table, report.protocol).to_json()
+        ground_truth(plan), source, direction, protocol=plan.table.protocol, missing=missing,
+        allow_missing_takes=True, part=pair_fraction(plan, direction),
+    )  # fmt: skip
+    spans = intervals(report.table, report.protocol)
+    values = report.totals.to_json()
     return {
         "row": name,
         "title": title,
@@ -219,6 +277,7 @@ def score(
             m: {"value": values[m], "interval": [_finite(spans[m].low), _finite(spans[m].high)]} for m in MEASURES
         },
         "counts": values["counts"],
+        "contents": report.contents.to_json(),
         "notes": report.notes,
     }
 
@@ -229,21 +288,15 @@ def ground_truth(plan: Plan) -> GroundTruth:
         truth = GroundTruth(annotation_path(plan.data, plan.split))
     else:
         truth = GroundTruth(plan.data, plan.split)
-    planned = set(plan.dataset.uids)
-    truth.takes = tuple(uid for uid in truth.takes if uid in planned)
-    return truth
+    return truth.only(plan.dataset.uids)
 
 
-def _fraction(plan: Plan, table: FrameTable, direction: Direction) -> FrameTable:
-    """The rows of a fraction of the pairs, the same on every machine."""
-    pairs = subset(
-        enumerate_pairs(plan.dataset, direction, targets="annotated", need_images=False),
-        plan.table.fraction,
-        PAIRS_SEED,
-    )
-    wanted = {(p.take, p.object, p.query_camera, p.target_camera, p.frame) for p in pairs}
-    rows = zip(*(table[column].tolist() for column in KEY), strict=True)
-    return table.select(np.array([row in wanted for row in rows], dtype=np.bool_))
+def pair_fraction(plan: Plan, direction: Direction) -> PairFraction | None:
+    """The fraction of the pairs that the table is of, the same on every machine; ``None`` for all of them."""
+    if plan.table.fraction == 1:
+        return None
+    pairs = enumerate_pairs(plan.dataset, direction, targets="annotated", need_images=False)
+    return PairFraction.of(pairs, plan.table.fraction, PAIRS_SEED)
 
 
 def _finite(value: float) -> float | None:
@@ -262,8 +315,28 @@ def results(plan: Plan, rows: list[dict[str, Any]], machine: Mapping[str, Any]) 
         "split": plan.split,
         "takes": len(plan.dataset),
         "protocol": plan.table.protocol,
+        "layout": {"name": plan.layout.name, "frames": plan.layout.frames, "sizes": plan.layout.sizes},
         "fraction": plan.table.fraction,
         "overrides": list(plan.overrides),
         "skipped": plan.skipped,
         "rows": rows,
+        "totals": total_scores(plan, rows),
     }
+
+
+def total_scores(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Total IoU of each row that has both directions; see :func:`counterview.evaluation.published.total_iou`.
+
+    Args:
+        plan: of the table.
+        rows: results of :func:`score`.
+    """
+    if plan.table.directions != DIRECTIONS:
+        return []
+    scores: dict[tuple[str, str], dict[str, float | None]] = {}
+    for row in rows:
+        scores.setdefault((row["title"], row["kind"]), {})[row["direction"]] = row["scores"]["iou"]["value"]
+    return [
+        {"title": title, "kind": kind, "iou": iou, "total_iou": total_iou(*(iou.get(d) for d in DIRECTIONS))}
+        for (title, kind), iou in scores.items()
+    ]

@@ -19,12 +19,14 @@ class Model:
         overrides: ``key=value`` applied to the recipe; ``{direction}`` likewise.
         settings: of inference alone, applied to an LM-EEC that is trained once for several rows.
         bundled: the name of a model bundled with the package, instead of a recipe.
+        name: of any other model that :func:`counterview.load` loads without a recipe.
     """
 
     recipe: str = ""
     overrides: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     bundled: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ _MODULES = PaperTable(
     {"val": ("val-10%",)},
     (
         TableRow("baseline", "Baseline: nearest neighbour", _omama("ablation-baseline"), Model(_OMAMA, _NEAREST)),
+        TableRow("geometric", "geometric matching", Model(name="geometric:roma"), Model(name="geometric:sift")),
         TableRow("A", "A: contrastive loss", _omama("ablation-a"), _modules(False, False, False)),
         TableRow("C", "C: loss, context, adjacent negatives", _omama("ablation-c"), _modules(True, True, False)),
         TableRow("E", "E: all, with cross-attention", _omama("ablation-e"), _modules(True, True, True)),

@@ -413,7 +413,9 @@ class _Run:
                 config=self.task.model_config(self.model),
                 card=self.task.model_card(self.model, metrics),
             )
-            write_json(result, {"best_step": best_step, "steps": self.step, "metrics": metrics, "finish": extra})
+            trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            values = {"best_step": best_step, "steps": self.step, "metrics": metrics, "finish": extra}
+            write_json(result, {**values, "trainable_parameters": trainable})
         self.accelerator.wait_for_everyone()
         return FitResult(target, metrics, best_step, self.step, self.main)
 
