@@ -1,6 +1,7 @@
 """Predictions for a data set of known scenes: right masks, one encoding an image, nothing repeated after a kill."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from counterview.inference.takes import FramePredictor
 from counterview.masks.geometry import iou, resize_mask
 from counterview.masks.rle import from_coco, to_coco
 from counterview.media.files import write_json
+from counterview.proposals import CachedProposer
 from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene
 
 EGO, EXOS = "aria01_214-1", ("cam01", "cam02")
@@ -230,3 +232,17 @@ def test_an_unfinished_run_of_an_earlier_version_is_resumed(prepared, tmp_path):
         predict(Killed(model()), dataset, ["ego2exo"], tmp_path / "p.json", progress=False)
     header = json.loads((tmp_path / "p.json.parts" / "run.json").read_text())
     assert set(header) == {"format", "directions", "settings", "data"}
+
+
+def test_what_a_run_will_cost_is_said_while_it_begins(prepared, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("counterview.cost.MIN_IMAGES", 2)
+    monkeypatch.setattr("counterview.inference.dataset.MIN_IMAGES", 2)
+    cached = CachedProposer(ColourProposer(), tmp_path / "cache")
+    dataset = open_dataset(prepared, "test")
+    predict(FramePredictor(model(cached)), dataset, ["ego2exo"], tmp_path / "p.json")
+    said = capsys.readouterr().err
+    assert "18 images to encode, in 6 frames of 2 takes" in said
+    # Frames have three images: the first is not timed, the second is; four frames are left.
+    assert re.search(r"12 images to encode: about \d+ s at [\d.e-]+ s an image; \d+ kB of cache in \S+cache", said)
+    predict(FramePredictor(model(cached)), dataset, ["ego2exo"], tmp_path / "q.json", progress=False)
+    assert capsys.readouterr().err == ""

@@ -13,6 +13,8 @@ import json
 import logging
 import os
 import shutil
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from counterview.cost import MEASURED_IMAGES, MIN_IMAGES, Cost, announce
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
 from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
 from counterview.errors import CounterviewError, InputError
@@ -83,14 +86,18 @@ def predict(
         header["record"] = {**record.to_json(), "takes": None}
     _open_parts(parts, header)
     failed: dict[str, str] = {}
-    with tqdm(total=len(dataset), unit="take", disable=None if progress else True, dynamic_ncols=True) as bar:
+    frames, images = _count(predictor, dataset, directions, parts, pairs)
+    if progress and images >= MIN_IMAGES:
+        tqdm.write(f"{images} images to encode, in {frames} frames of {len(dataset)} takes", file=sys.stderr)
+    with tqdm(total=frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
+        pace = _Pace(bar, images, predictor, progress)
         for uid in dataset.uids:
             try:
-                _predict_take(predictor, dataset.take(uid), directions, _part(parts, uid), bar, pairs)
+                take = dataset.take(uid)
+                _predict_take(predictor, take, _wanted(predictor, take, directions, pairs), _part(parts, uid), pace)
             except CounterviewError as error:
                 failed[uid] = str(error)
                 logger.warning("take %s is left out: %s", uid, error)
-            bar.update()
     counts = _merge(parts, out, dataset.uids, directions, {**header["settings"], RECORD: record.to_json()})
     if not counts["predictions"]:
         first = next(iter(failed.values()), None)
@@ -141,25 +148,88 @@ def _open_parts(parts: Path, header: dict[str, Any]) -> None:
     write_json(marker, header)
 
 
-def _predict_take(
-    predictor: TakePredictor,
-    take: Take,
-    directions: Sequence[Direction],
-    part: Path,
-    bar: tqdm[Any],
-    fractions: Mapping[Direction, PairFraction],
-) -> None:
-    wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
+Wanted = dict[int, list[tuple[Direction, FramePair]]]
+"""Frame number to the pairs to predict, each with its direction."""
+
+
+def _wanted(
+    predictor: TakePredictor, take: Take, directions: Sequence[Direction], fractions: Mapping[Direction, PairFraction]
+) -> Wanted:
+    """What is to be predicted of a take."""
+    wanted: Wanted = defaultdict(list)
     for direction in directions:
         # Frames whose target is not annotated are not scored, but the challenge's server expects them as well.
         for pair in pairs_of_take(take, direction, targets=predictor.layout.targets, need_images=False):
             chosen = fractions.get(direction)
             if chosen is None or (pair.target_visible is not None and pair in chosen):
                 wanted[pair.frame].append((direction, pair))
+    return wanted
+
+
+def _remaining(predictor: TakePredictor, wanted: Wanted, part: Path) -> tuple[Wanted, int]:
+    """What is not predicted yet, in order, and the length in bytes of what is."""
     done, length = _read_part(part)
     if done and not predictor.restartable and len(done) < len(wanted):
         done, length = {}, 0
-    remaining = {frame: pairs for frame, pairs in sorted(wanted.items()) if frame not in done}
+    return {frame: pairs for frame, pairs in sorted(wanted.items()) if frame not in done}, length
+
+
+def _images(pairs: Sequence[tuple[Direction, FramePair]]) -> int:
+    """Number of images of a frame that the pairs need."""
+    return len({camera for _, pair in pairs for camera in (pair.query_camera, pair.target_camera)})
+
+
+def _count(
+    predictor: TakePredictor,
+    dataset: Dataset,
+    directions: Sequence[Direction],
+    parts: Path,
+    fractions: Mapping[Direction, PairFraction],
+) -> tuple[int, int]:
+    """Number of frames and of images that are left to do; a take that cannot be read is reported later."""
+    frames = images = 0
+    for uid in dataset.uids:
+        with contextlib.suppress(CounterviewError):
+            wanted = _wanted(predictor, dataset.take(uid), directions, fractions)
+            remaining, _ = _remaining(predictor, wanted, _part(parts, uid))
+            frames += len(remaining)
+            images += sum(_images(pairs) for pairs in remaining.values())
+    return frames, images
+
+
+class _Pace:
+    """Moves the bar, and says once, after the first few frames, what the rest will cost."""
+
+    def __init__(self, bar: tqdm[Any], images: int, predictor: TakePredictor, progress: bool) -> None:
+        self.bar, self.left, self.predictor, self.progress = bar, images, predictor, progress
+        self.timed = -1  # the first frame is not timed: it also loads libraries
+        self.start = time.perf_counter()
+        self.bytes_before = 0
+
+    def step(self, images: int, text: str) -> None:
+        """Count one frame with so many images."""
+        self.bar.update()
+        self.bar.set_postfix_str(text, refresh=False)
+        self.left -= images
+        if self.timed < 0:
+            self.timed, self.start, self.bytes_before = 0, time.perf_counter(), self._cache()[1]
+        elif self.timed < MEASURED_IMAGES:
+            self.timed += images
+            if self.timed >= MEASURED_IMAGES:
+                seconds = (time.perf_counter() - self.start) / self.timed
+                folder, nbytes = self._cache()
+                announce(
+                    Cost(self.left, 0, seconds, (nbytes - self.bytes_before) / self.timed, folder),
+                    progress=self.progress,
+                )
+
+    def _cache(self) -> tuple[Path | None, int]:
+        cache = getattr(self.predictor, "cache", None)
+        return (None, 0) if cache is None else (cache.folder, cache.written)
+
+
+def _predict_take(predictor: TakePredictor, take: Take, wanted: Wanted, part: Path, pace: _Pace) -> None:
+    remaining, length = _remaining(predictor, wanted, part)
     if not remaining:
         return
     with part.open("r+b" if part.exists() else "wb") as handle:
@@ -169,7 +239,7 @@ def _predict_take(
             line = json.dumps({"frame": frame, "predictions": [_to_json(p) for p in predictions]}, ensure_ascii=True)
             handle.write(line.encode("ascii") + b"\n")
             handle.flush()
-            bar.set_postfix_str(f"{take.name} frame {frame}", refresh=False)
+            pace.step(_images(remaining[frame]), f"{take.name} frame {frame}")
 
 
 def _to_json(prediction: Prediction) -> list[Any]:

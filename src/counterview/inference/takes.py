@@ -16,6 +16,7 @@ from counterview.evaluation.scorer import LONGEST_SIDE_PX
 from counterview.inference.predictor import Encoding, Predictor
 from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.masks.geometry import fit_longest_side, fit_mask, resize_mask, same_aspect
+from counterview.proposals import CachedProposer
 from counterview.proposals.base import frame_name
 from counterview.types import ObjectMask
 
@@ -87,6 +88,12 @@ class FramePredictor:
     def __init__(self, predictor: Predictor[Any], layout: Layout = OFFICIAL) -> None:
         self.predictor = predictor
         self.layout = layout
+
+    @property
+    def cache(self) -> CachedProposer | None:
+        """The proposer's cache on disk, if there is one."""
+        proposer = getattr(self.predictor, "proposer", None)
+        return proposer if isinstance(proposer, CachedProposer) else None
 
     def settings(self) -> dict[str, Any]:
         """The settings of the predictor."""

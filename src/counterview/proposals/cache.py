@@ -41,6 +41,8 @@ class CachedProposer:
         self.proposer = proposer
         self.folder = Path(folder)
         self.name = proposer.name
+        self.written = 0
+        """Bytes that this object has written."""
 
     def settings(self) -> dict[str, Any]:
         """Those of the proposer: a cache does not change results."""
@@ -78,6 +80,7 @@ class CachedProposer:
         proposals = self.proposer(image, name)
         try:
             write_json(path, _to_json(proposals, path.stem), indent=None)
+            self.written += path.stat().st_size
         except OSError as error:
             _log.warning("%s: the proposals cannot be cached (%s) and will be made again", path, error.strerror)
         return proposals
