@@ -12,6 +12,7 @@ from counterview.data.dataset import Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.errors import AnnotationError, ImageError, MaskError, ProposalError, VideoError
 from counterview.evaluation.scorer import LONGEST_SIDE_PX
+from counterview.inference.geometric_matcher import GeometricMatcher
 from counterview.inference.predictor import Encoding, Predictor
 from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.masks.geometry import fit_longest_side, fit_mask, resize_mask
@@ -118,7 +119,10 @@ class FramePredictor:
 
     def _stored_proposals(self, take: Take, camera: str, frame: int, image: RgbImage) -> Proposals | None:
         """Proposals of the proposer ``folder``, from ``TAKE UID/CAMERA/FRAME``; ``None`` for other proposers."""
-        if not isinstance(self.predictor, ProposalMatcher) or self.predictor.proposer.name != "folder":
+        if (
+            not isinstance(self.predictor, ProposalMatcher | GeometricMatcher)
+            or self.predictor.proposer.name != "folder"
+        ):
             return None
         folder = safe_join(self.predictor.proposer.settings()["path"], take.uid, camera)
         return load_proposer(f"folder:{folder}")(image, str(frame))
