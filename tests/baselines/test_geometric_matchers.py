@@ -22,9 +22,9 @@ from transformers import (
 
 from counterview.baselines.geometric import load_image_matcher
 from counterview.baselines.geometric.base import ImageMatcher, find_matches
-from counterview.baselines.geometric.lightglue import LightGlueMatcher, LightGlueSettings
-from counterview.baselines.geometric.loftr import LoftrMatcher, LoftrSettings, coarse_matches, fine_offsets
 from counterview.baselines.geometric.descriptors import nearest_descriptors
+from counterview.baselines.geometric.lightglue import LightGlueSettings
+from counterview.baselines.geometric.loftr import LoftrMatcher, LoftrSettings, coarse_matches, fine_offsets
 from counterview.errors import CheckpointError, ConfigError, CounterviewError, MissingExtraError, WeightsError
 
 BLANK = np.full((64, 96, 3), 90, np.uint8)
@@ -106,11 +106,11 @@ def test_nearest_descriptors_are_those_of_brute_force(counts):
 
 
 def test_unknown_matchers_and_settings_are_refused():
-    with pytest.raises(ConfigError, match="Did you mean 'sift'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'sift'"):
         load_image_matcher("sfit")
     with pytest.raises(ConfigError, match="did you mean 'max_ratio'"):
         load_image_matcher("sift", max_ration=0.7)
-    with pytest.raises(ConfigError, match="max_ratio is 1.5"):
+    with pytest.raises(ConfigError, match=r"max_ratio is 1.5"):
         load_image_matcher("sift", max_ratio=1.5)
     assert isinstance(load_image_matcher("sift"), ImageMatcher)
 
@@ -206,7 +206,7 @@ def test_weights_that_are_not_there_or_of_another_network_are_refused(name, tmp_
         load_image_matcher(name, weights="owner/no-such-repository", device="cpu")
     with pytest.raises(WeightsError, match="neither a folder nor the name of a Hub repository"):
         load_image_matcher(name, weights="no/such/folder", device="cpu")
-    with pytest.raises(CheckpointError, match="no config.json here"):
+    with pytest.raises(CheckpointError, match=r"no config.json here"):
         load_image_matcher(name, weights=str(tmp_path), device="cpu")
     other = loftr_folder if name == "lightglue" else lightglue_folder
     with pytest.raises(CheckpointError):
@@ -295,7 +295,7 @@ def test_loftr_pairs_cells_and_refines_them_to_the_pixel(loftr_config, turned):
     }  # fmt: skip
     assert len(matches) == len(inner) > 30
     assert {tuple(xy) for xy in ((matches.query_xy + 3.5) // 8).astype(int).tolist()} == set(inner)
-    moved = matches.query_xy + (dx, dy)
+    moved = matches.query_xy + np.array([dx, dy])
     if turned:
         moved = np.array([width - 1, height - 1]) - moved - 7  # both ends are counted from 3.5 px before the pixel
     assert np.abs(moved - matches.target_xy).max() < 0.7, "to the pixel, and a weighted mean of its neighbours"
@@ -389,7 +389,7 @@ def test_roma_becomes_matches_in_pixels(roma):
     kept = np.linspace(0, 0.3, 16) >= 0.1
     assert matches.confidence == pytest.approx(np.linspace(0, 0.3, 16)[kept])
     x, y = np.tile(np.arange(4), 4)[kept], np.repeat(np.arange(4), 4)[kept]
-    # Four cells cover 60 pixels: the middle of the first, 7.5 px from the edge, is at 7.0 where pixel centres are 0, 1, …
+    # Four cells cover 60 pixels: the middle of the first, 7.5 px from the edge, is at 7.0 with pixel centres at 0, 1, …
     assert matches.query_xy == pytest.approx(np.stack([7.0 + 15 * x, 4.5 + 10 * y], 1))
     assert matches.target_xy == pytest.approx(np.stack([29.0 - (3.25 + 7.5 * x), 5.75 + 12.5 * y], 1))
     assert len(find_matches(load_image_matcher("roma", device="cpu", min_certainty=0), *_pair())) == 15, "0 is no match"
@@ -408,10 +408,10 @@ def test_roma_names_its_weights(roma, tmp_path):
     assert set(load_image_matcher("roma", device="cpu", weights=str(mine))._model.options["weights"]) == {"mine"}
     with pytest.raises(CheckpointError, match="not RoMa's"):
         load_image_matcher("roma", device="cpu", weights="indoor")
-    with pytest.raises(WeightsError, match="no such file of weights"):
+    with pytest.raises(WeightsError, match=r"no such file of weights"):
         load_image_matcher("roma", device="cpu", weights=str(tmp_path / "none.pth"))
     torch.save(types.SimpleNamespace(run="code"), mine)
-    with pytest.raises(CheckpointError, match="plain tensors"):
+    with pytest.raises(CheckpointError, match=r"plain tensors"):
         load_image_matcher("roma", device="cpu", weights=str(mine))
     with pytest.raises(ConfigError, match="coarse_px is 500"):
         load_image_matcher("roma", coarse_px=500)
@@ -440,7 +440,7 @@ def test_a_package_that_a_wrong_torchvision_breaks_is_reported(monkeypatch, tmp_
     (tmp_path / "romatch.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "romatch", raising=False)
-    with pytest.raises(CounterviewError, match="torchvision::nms does not exist.*torchvision that belongs to torch"):
+    with pytest.raises(CounterviewError, match=r"torchvision::nms does not exist.*torchvision that belongs to torch"):
         load_image_matcher("roma")
 
 
