@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from counterview.baselines.geometric.config import GeometricConfig
 from counterview.errors import InputError, ProposalError
+from counterview.inference.mask_tracker import NOT_A_PROPOSAL
 from counterview.inference.predictor import QueryMasks, match_images, name_masks
 from counterview.inference.prompts import Box, Point, check_query_mask, mask_at
 from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
@@ -16,9 +17,6 @@ from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_r
 if TYPE_CHECKING:
     from counterview.baselines.geometric.base import ImageMatcher, PointMatches
     from counterview.proposals.base import Proposals, Proposer
-
-NOT_A_PROPOSAL = -1
-"""Proposal index of a hull."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +64,14 @@ class GeometricMatcher:
 
     >>> import counterview
     >>> import numpy as np
-    >>> image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    >>> square = np.zeros((90, 120), dtype=bool)
-    >>> square[30:60, 50:90] = True
-    >>> moved = np.roll(image, (5, -20), axis=(0, 1))
+    >>> small = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    >>> image = small.repeat(4, axis=0).repeat(4, axis=1)
+    >>> square = np.zeros((120, 160), dtype=bool)
+    >>> square[30:90, 60:130] = True
+    >>> moved = np.roll(image, (8, -20), axis=(0, 1))
     >>> match = counterview.load("geometric:sift+hull").match(image, square, moved)[0]
-    >>> x, y, width, height = match.mask_rle.box_xywh
-    >>> abs(x - 30) <= 5, abs(y - 35) <= 5, match.visibility > 0.9
+    >>> x, y = match.mask_rle.centroid_xy
+    >>> abs(x - 74.5) < 5, abs(y - 67.5) < 5, match.visibility > 0.8  # the square's was at (94.5, 59.5)
     (True, True, True)
     """
 
