@@ -1,9 +1,9 @@
 """``docs/results.md`` from the result files: ``python -m benchmarks.results_page [--check]``.
 
 Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``), ``tiny_match_ablation.json``
-(``python -m benchmarks.tiny_match_ablation … --save``) and every
-``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check`` writes nothing and
-reports whether the page is up to date.
+(``python -m benchmarks.tiny_match_ablation … --save``), ``geometric.json`` (``python -m benchmarks.geometric …
+--save``) and every ``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check``
+writes nothing and reports whether the page is up to date.
 """
 
 from __future__ import annotations
@@ -110,6 +110,41 @@ def tiny_match_ablation(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def geometric(results: dict[str, Any]) -> list[str]:
+    """The section on matched points beside nearest neighbour."""
+    machine = results["machine"]
+    lines = [
+        "## Matched points",
+        "",
+        "`python -m benchmarks.geometric --takes FOLDER --photographs FOLDER --save`: the same `graph` proposals in "
+        "every row. IoU of visible objects, 0 where there is no answer; *success*: visible objects with enough "
+        "matches for an answer; *false*: absent objects with one. "
+        f"{machine['cpu']}, {machine['cores']} cores, one process, other work beside it: seconds are good for their "
+        "ratios.",
+        "",
+    ]
+    for name, part in results["sets"].items():
+        together = {system: values["together"] for system, values in part["rows"].items()}
+        directions = [d for d in next(iter(part["rows"].values())) if d != "together"]
+        count = next(iter(together.values()))
+        lines += [
+            f"### {name.capitalize()}: {count['pairs']} ordered pairs of images, {count['visible']} visible and "
+            f"{count['absent']} absent objects",
+            "",
+            *markdown_table([
+                ["", *(f"IoU {ARROWS.get(d, d)}" for d in directions), "IoU", "success", "IoU of answers", "false",
+                 "s a pair"],
+                *([system, *(decimals(part["rows"][system][d]["iou"]) for d in directions),
+                   *(decimals(v[k]) for k in ("iou", "success", "iou_of_answers", "absent_answered")),
+                   f"{v['seconds_per_pair']['median_s']:.2f}"] for system, v in together.items()),
+            ]),
+            "",
+        ]  # fmt: skip
+    if results["left_out"]:
+        lines += [f"Left out, because they were not available: {', '.join(results['left_out'])}.", ""]
+    return lines
+
+
 def _triple(values: list[float | None]) -> str:
     value, low, high = values
     return span({"value": value, "interval": [low, high]})
@@ -160,6 +195,9 @@ def render(folder: Path = RESULTS) -> str:
     file = folder / "tiny_match_ablation.json"
     if file.is_file():
         lines += tiny_match_ablation(read_json(file))
+    file = folder / "geometric.json"
+    if file.is_file():
+        lines += geometric(read_json(file))
     lines += tables(sorted(folder.glob("reproduce-*.json")))
     text = "\n".join(lines)
     while "\n\n\n" in text:

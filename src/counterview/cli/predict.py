@@ -17,7 +17,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[MODEL [model.KEY=VALUE]...] DATA",
-            help="MODEL: knn, tiny, tiny-follow, base, a model folder, a recipe, or a Hub id; "
+            help="MODEL: knn, tiny, tiny-follow, base, geometric[:MATCHER], a model folder, a recipe, or a Hub id; "
             f"{default_model()} if left out. model.KEY=VALUE: change a recipe that needs no training, or the settings "
             "of a trained LM-EEC. DATA: a release, a prepared folder, or HANDAL.",
             show_default=False,
@@ -28,7 +28,7 @@ def predict(
     split: Annotated[str, typer.Option(help="train, val, test or test_novel.")] = "test",
     proposals: Annotated[
         str | None,
-        typer.Option(help="graph (default of knn), tiny, sam2[:ID or FOLDER], fastsam, or folder:PATH."),
+        typer.Option(help="graph (default of knn and geometric), tiny, sam2[:ID or FOLDER], fastsam, or folder:PATH."),
     ] = None,
     features: Annotated[
         str | None,

@@ -12,6 +12,7 @@ from counterview.inference.bundled import default_model
 from counterview.inference.zoo import TRACKERS, Source, resolve
 
 if TYPE_CHECKING:
+    from counterview.inference.geometric_matcher import GeometricMatcher
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.predictor import Predictor
     from counterview.inference.proposal_matcher import ProposalMatcher
@@ -60,11 +61,13 @@ def load(
 
     Args:
         model: ``knn``, the nearest neighbour among the target's proposals (O-MaMa, k-NN row); ``base``, the same on
-            DINOv2-B and SAM 2.1; ``tiny`` or another bundled model; the folder of a trained model, a recipe, or the id
-            ``owner/name`` of a repository on the Hub: see :mod:`counterview.inference.zoo`. By default
+            DINOv2-B and SAM 2.1; ``geometric`` or ``geometric:MATCHER``, matched points
+            (:func:`counterview.baselines.geometric.config.parse_name`); ``tiny`` or another bundled model; the folder
+            of a trained model, a recipe, or the id ``owner/name`` of a repository on the Hub: see
+            :mod:`counterview.inference.zoo`. By default
             :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
         proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. By default ``graph``
-            for ``knn``, and for a checkpoint the proposer that it was trained with.
+            for ``knn`` and ``geometric``, and for a checkpoint the proposer that it was trained with.
         features: for ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``,
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -72,7 +75,8 @@ def load(
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
-        :class:`~counterview.inference.mask_tracker.MaskTracker`.
+        :class:`~counterview.inference.mask_tracker.MaskTracker`; for ``geometric`` a
+        :class:`~counterview.inference.geometric_matcher.GeometricMatcher`.
 
     Raises:
         ConfigError: an unknown name (the error names the nearest one), or an option that the model does not have.
@@ -101,6 +105,9 @@ def load_source(
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return load_tracker(source, device)
+    if source.method == "geometric":
+        refuse_options(source.method, features=features)
+        return load_geometric(source, proposals=proposals, device=device, cache=cache)
     return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache)
 
 
@@ -141,8 +148,8 @@ def load_take_predictor(
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return ClipPredictor(load_tracker(source, device).model, layout=chosen)
-    matcher = load_matcher(source, proposals=proposals, features=features, device=device, cache=cache)
-    return FramePredictor(matcher, chosen)
+    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+    return FramePredictor(predictor, chosen)
 
 
 def load_tracker(source: Source, device: str = "auto") -> MaskTracker:
@@ -187,17 +194,44 @@ def load_matcher(
     return ProposalMatcher(proposer, backbone, matcher)
 
 
+def load_geometric(
+    source: Source,
+    *,
+    proposals: str | None = None,
+    device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+) -> GeometricMatcher:
+    """Load the predictor of matched points from its source. Arguments and errors as :func:`load`."""
+    from counterview.baselines.geometric import load_image_matcher
+    from counterview.baselines.geometric.config import GeometricConfig
+    from counterview.config import load_config
+    from counterview.inference.geometric_matcher import GeometricMatcher
+
+    options = source.options
+    settings = {} if options["matcher"] == "sift" else {"device": device}
+    if options["weights"]:
+        settings["weights"] = options["weights"]
+    matcher = load_image_matcher(options["matcher"], **settings)
+    config = load_config(GeometricConfig, {"select": options["select"]})
+    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache), config)
+
+
 def refuse_options(method: str, **options: object) -> None:
-    """Refuse options that an LM-EEC does not have.
+    """Refuse options that a method does not have.
 
     Args:
         method: of the model.
         options: name to value of each option; ``None`` if it was not given.
 
     Raises:
-        ConfigError: the method is an LM-EEC, and an option was given.
+        ConfigError: the method is an LM-EEC or ``geometric``, and an option was given.
     """
     surplus = [f"--{name}" for name, value in options.items() if value is not None]
+    if method == "geometric" and surplus:
+        raise ConfigError(
+            f"geometric takes no {' and no '.join(surplus)}",
+            fix="Leave it out: the matcher has its own, as in geometric:lightglue.",
+        )
     if method in TRACKERS and surplus:
         raise ConfigError(
             f"LM-EEC takes no {' and no '.join(surplus)}",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from counterview.proposals.base import Proposals
 
 NOT_A_PROPOSAL = -1
-"""Proposal index of a candidate that the model drew."""
+"""Proposal index of a candidate that was drawn, not chosen."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """The interface of all predictors: they find objects of one image in another image.
 
 Each image is encoded once (:meth:`Predictor.encode`), whatever the number of objects and of images that it is matched
-with. There are two implementations: :class:`~counterview.inference.proposal_matcher.ProposalMatcher` chooses among
-proposals, :class:`~counterview.inference.mask_tracker.MaskTracker` draws a mask.
+with. There are three implementations: :class:`~counterview.inference.proposal_matcher.ProposalMatcher` chooses among
+proposals by their descriptors, :class:`~counterview.inference.geometric_matcher.GeometricMatcher` by matched points,
+:class:`~counterview.inference.mask_tracker.MaskTracker` draws a mask.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 =======================  =======================================================================================
 ``knn``                  nearest neighbour, no weights
 ``base``                 nearest neighbour on DINOv2-B features with SAM 2.1 proposals, both from the Hub
+``geometric[:MATCHER]``  matched points carry the mask over (:func:`counterview.baselines.geometric.config.parse_name`)
 ``tiny``, ``tiny-…``     a bundled model (:mod:`counterview.inference.bundled`)
 a folder                 a trained model, or the folder of a training run
 a recipe                 its file, or its name below ``recipes/``, for example ``omama/main-ego2exo``: the model in
@@ -22,13 +23,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from counterview.baselines.geometric.config import NAMES, is_geometric, parse_name
 from counterview.config import nearest, read_yaml, set_value
 from counterview.errors import CheckpointError, ConfigError, PathError
 from counterview.inference import bundled
 from counterview.media.files import safe_join
 
-Method = Literal["knn", "omama", "tiny-match", "lmeec", "tiny-follow"]
-"""Methods, as ``config.json`` of a model names them; ``knn`` has no ``config.json``."""
+Method = Literal["knn", "geometric", "omama", "tiny-match", "lmeec", "tiny-follow"]
+"""Methods, as ``config.json`` of a model names them; those of :data:`WITHOUT_CONFIG` have no ``config.json``."""
+WITHOUT_CONFIG = ("knn", "geometric")
+"""Methods without a model of ours."""
 TRACKERS = ("lmeec", "tiny-follow")
 """Methods that draw masks. The others choose among proposals."""
 
@@ -47,7 +51,7 @@ class Source:
         name: as the user wrote it; the full name of a bundled model.
         method: the method.
         folder: the folder of the weights; ``None`` if the method has no weights.
-        options: features and proposals that the name implies.
+        options: what else the name implies: features and proposals, or for ``geometric`` matcher, select and weights.
         settings: the ``model`` part of a recipe that needs no training.
         overrides: ``key=value`` texts that are laid over the settings of a trained LM-EEC.
     """
@@ -89,6 +93,8 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         return Source(name, "knn")
     if name == "base":
         return Source(name, "knn", options=BASE)
+    if is_geometric(name):
+        return Source(name, "geometric", options=vars(parse_name(name)))
     if name in bundled.BUNDLED or name in bundled.ALIASES:
         folder = bundled.bundled_folder(name)
         return Source(bundled.ALIASES.get(name, name), method_of(folder), folder)
@@ -105,10 +111,10 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
 
         fetched = fetch_folder(name, ("config.json", "*.safetensors", "README.md"), WITHOUT_NETWORK)
         return Source(name, method_of(fetched), fetched)
-    names = ["knn", "base", *bundled.ALIASES, *bundled.BUNDLED]
+    names = ["knn", "base", *NAMES, *bundled.ALIASES, *bundled.BUNDLED]
     raise ConfigError(
         f"there is no model {name!r}",
-        expected="knn, base, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
+        expected="knn, base, geometric, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
         fix=nearest(name, names).capitalize(),
     )
 
@@ -143,8 +149,8 @@ def method_of(folder: str | os.PathLike[str]) -> Method:
     from counterview.tiny.legacy import current_header
 
     header = current_header(read_header(folder))
-    if header.method not in get_args(Method) or header.method == "knn":
-        expected = ", ".join(name for name in get_args(Method) if name != "knn")
+    if header.method not in get_args(Method) or header.method in WITHOUT_CONFIG:
+        expected = ", ".join(name for name in get_args(Method) if name not in WITHOUT_CONFIG)
         raise CheckpointError("is of an unknown method", path=header.path, found=header.method, expected=expected)
     return cast(Method, header.method)
 

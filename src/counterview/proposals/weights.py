@@ -13,7 +13,7 @@ from counterview.nn.weights import shortened
 WITHOUT_WEIGHTS = "Without weights, --proposals graph and --proposals folder:PATH work."
 
 
-def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
+def load_network(cls: type, source: str, what: str, config: Any = None, advice: str = WITHOUT_WEIGHTS) -> Any:
     """``cls.from_pretrained(source)``, strict about missing weights, and never from a pickle.
 
     Args:
@@ -21,6 +21,7 @@ def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
         source: a Hub id, or a folder with ``config.json`` and ``model.safetensors``.
         what: what the weights are for, for messages.
         config: a configuration to use instead of the checkpoint's own.
+        advice: what works without the weights, for messages.
 
     Returns:
         the model in evaluation mode.
@@ -33,10 +34,10 @@ def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():
         raise CheckpointError(
-            "no config.json here", path=folder, expected="a folder made by save_pretrained", fix=WITHOUT_WEIGHTS
+            "no config.json here", path=folder, expected="a folder made by save_pretrained", fix=advice
         )
     if not local:
-        _require_reachable(source, what)
+        _require_reachable(source, what, advice)
     try:
         with quiet_transformers():
             options = {} if config is None else {"config": config}
@@ -47,7 +48,7 @@ def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
         detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if local:
             raise CheckpointError(f"{what}: the checkpoint cannot be read", path=folder, found=detail) from None
-        raise WeightsError(f"{what}: {source} cannot be loaded", found=detail, fix=WITHOUT_WEIGHTS) from None
+        raise WeightsError(f"{what}: {source} cannot be loaded", found=detail, fix=advice) from None
     problems = sorted(report["missing_keys"]) + sorted(str(key[0]) for key in report["mismatched_keys"])
     if problems:
         raise CheckpointError(
@@ -72,7 +73,7 @@ def load_config_of(cls: type, source: str, what: str) -> Any:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        _require_reachable(source, what)
+        _require_reachable(source, what, WITHOUT_WEIGHTS)
     try:
         with quiet_transformers():
             return cls.from_pretrained(str(folder) if folder.is_dir() else source)  # type: ignore[attr-defined]
@@ -81,7 +82,7 @@ def load_config_of(cls: type, source: str, what: str) -> Any:
         raise CheckpointError(f"{what}: the configuration cannot be read", path=source, found=detail) from None
 
 
-def _require_reachable(source: str, what: str) -> None:
+def _require_reachable(source: str, what: str, advice: str) -> None:
     """Refuse early what cannot be fetched: transformers would try for half a minute, with a vaguer message."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -91,10 +92,10 @@ def _require_reachable(source: str, what: str) -> None:
         validate_repo_id(source)
     except HFValidationError:
         raise WeightsError(
-            f"{what}: {source!r} is neither a folder nor the name of a Hub repository", fix=WITHOUT_WEIGHTS
+            f"{what}: {source!r} is neither a folder nor the name of a Hub repository", fix=advice
         ) from None
     with contextlib.suppress(Exception):
         snapshot = Path(snapshot_download(source, local_files_only=True))
         if (snapshot / "config.json").is_file() and any(snapshot.glob("*.safetensors")):
             return
-    check_access(source, f"{what}: the weights {source}", WITHOUT_WEIGHTS)
+    check_access(source, f"{what}: the weights {source}", advice)
