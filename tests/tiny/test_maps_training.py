@@ -242,9 +242,7 @@ def test_the_head_is_trained_beside_the_frozen_network_of_another_run(place, tmp
     recipe = {"data": data, "model": values["model"]}
     with pytest.raises(ConfigError, match="given without its weights"):
         load_config(TinyMatchHeadRecipe, recipe)
-    task = TinyMatchHeadTask(
-        load_config(TinyMatchHeadRecipe, recipe | {"init": str(tmp_path / "first")})
-    )
+    task = TinyMatchHeadTask(load_config(TinyMatchHeadRecipe, recipe | {"init": str(tmp_path / "first")}))
     model = task.build_model()
     for name, value in model.state_dict().items():
         kept = first.state_dict()[name]
