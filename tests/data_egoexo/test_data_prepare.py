@@ -153,11 +153,13 @@ def test_videos_of_another_aspect_than_their_masks_are_noted(copy: Path, tmp_pat
     for name, width in (("cook_1", 180), ("cook_2", 190)):
         write_video(copy / "takes" / name / "frame_aligned_videos" / f"{EXO}.mp4", 121, (108, width))
     report = prepare_release(copy, tmp_path / "out", splits=["val"])
-    problems = {take.take_name: take.problems for take in report.takes}
-    assert problems == {
-        "cook_1": [f"camera {EXO}: the video is 108 high and 180 wide, its masks are 108 and 192"],
-        "cook_2": [],
-    }
+    takes = {take.take_name: take for take in report.takes}
+    assert takes["cook_2"].problems == []
+    assert takes["cook_1"].problems == [
+        f"take uid-a, camera '{EXO}': 8 of 8 masks are left out: they are 108 x 192 px, its images 108 x 180 px "
+        "(height x width), of another aspect ratio",
+        f"camera {EXO}: none of its masks fits the video; its images are left out",
+    ]
 
 
 def test_448p_release(tmp_path: Path) -> None:

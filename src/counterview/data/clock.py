@@ -2,7 +2,8 @@
 
 Frame ``n`` of an Ego-Exo4D annotation is the time ``n / 30`` seconds, whatever the frame rates of the videos: the
 release's frame-aligned videos have 30 frames per second. So a video of 30 frames per second is read by number, and a
-video of another or of a variable rate by time: the image at that time, or the nearest one within half a frame interval.
+video of another or of a variable rate by time: the image at that time, or the nearest one within half a frame interval
+of the video or of the annotation.
 
 That is right only if the videos show the same span of time. The first camera with the annotation's rate, ego cameras
 first, is the reference; without one, the first camera. A video that starts at another time, or has another rate *and*
@@ -145,7 +146,7 @@ class TakeClock:
         """
         lookup = self.lookup(camera)
         if lookup == "time":
-            return video.number_at(frame / self.fps)
+            return video.number_at(frame / self.fps, 1 / (2 * self.fps))
         return frame if lookup == "number" and frame in video else None
 
     def frame_count(self, camera: str, video: VideoReader) -> int:

@@ -217,6 +217,14 @@ class Take(ABC):
         """
         return tuple(sorted(self._raw_masks_of(name, camera)))
 
+    def mask_count(self, name: str, camera: str) -> int:
+        """Number of masks in the annotation, including malformed ones.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
+        return len(self._raw_masks_of(name, camera))
+
     def fitting_frames(self, name: str, camera: str) -> tuple[frozenset[int], frozenset[int]]:
         """Frames with a mask, and annotated frames, both without those whose mask does not fit the camera's images.
 
@@ -371,6 +379,17 @@ class Dataset:
         if len(self._opened) > self._max_opened:
             self._opened.popitem(last=False)
         return take
+
+    def image_source(self) -> dict[str, str]:
+        """Format of the data set, and how its images are stored: of the first take that can be read.
+
+        >>> Dataset(Path("x"), "prepared", None, [], str).image_source()  # type: ignore[arg-type]
+        {'format': 'prepared', 'images': 'unknown'}
+        """
+        for uid in self.uids:
+            with suppress(InputError):
+                return {"format": self.kind, "images": self.take(uid).image_kind}
+        return {"format": self.kind, "images": "unknown"}
 
     def __len__(self) -> int:
         return len(self.uids)

@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -123,7 +124,7 @@ class _FolderTake:
             pair = self.folder / folder_name(f"{query}__{target}")
             candidates = [pair / folder_name(name)]
             with contextlib.suppress(PathError):  # LM-EEC's script joins names with a slash unencoded
-                candidates.append(safe_join(pair, name))
+                candidates.append(safe_join(pair, name, follow_links=True))
         for folder in candidates:
             if folder.is_dir():
                 return self._frames(folder)
@@ -235,6 +236,7 @@ def open_folder(path: Path) -> MaskFolder:
     """
     for take in _folders(path):
         for pair in (p for p in _folders(take) if "__" in p.name):
-            if next(pair.rglob("*.json"), None) is not None:
+            # rglob does not follow links.
+            if next(chain(pair.glob("*/*.json"), pair.rglob("*.json")), None) is not None:
                 return MaskFolder(path, "lmeec")
     return MaskFolder(path, "png")

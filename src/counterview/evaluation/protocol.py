@@ -18,6 +18,7 @@ from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
 from counterview.evaluation.open import open_predictions
 from counterview.evaluation.predictions import PredictedMask, PredictionSource, TakePredictions
+from counterview.evaluation.provenance import predicted_from
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
 from counterview.evaluation.table import FrameTable
 from counterview.types import ObjectMask
@@ -138,7 +139,9 @@ def evaluate(
         if progress is not None:
             progress(done, len(takes))
     lines.raise_if_incomplete(source.path, missing)
-    notes = [*source.notes, *lines.notes(truth, sorted(predicted - set(truth.takes)), missing)]
+    images = predicted_from(source, way)
+    notes = [f"predicted from {images} images"] if images else []
+    notes += [*source.notes, *lines.notes(truth, sorted(predicted - set(truth.takes)), missing)]
     return Report(rules.name, way, source.path, truth.path, table, scorer.totals(table, rules), notes)
 
 

@@ -79,7 +79,8 @@ def predict(
                 failed[uid] = str(error)
                 logger.warning("take %s is left out: %s", uid, error)
             bar.update()
-    counts = _merge(parts, out, dataset.uids, directions, header)
+    settings = {**predictor.settings(), "data": dataset.image_source()}
+    counts = _merge(parts, out, dataset.uids, directions, {**header, "settings": settings})
     if not counts["predictions"]:
         first = next(iter(failed.values()), None)
         raise InputError(
@@ -93,7 +94,9 @@ def predict(
 
 def _fingerprint(dataset: Dataset) -> dict[str, Any]:
     text = "\n".join(dataset.uids).encode("utf-8", "surrogatepass")
-    return {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
+    data = {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
+    images = dataset.image_source()["images"]
+    return {**data, "images": images} if images in ("png", "webp") else data  # runs of earlier versions are resumed
 
 
 def _part(parts: Path, uid: str) -> Path:

@@ -152,11 +152,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         ImageError: missing, or not an image of :data:`FORMATS`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
     except Exception as error:  # Pillow's readers of headers raise many kinds
         raise ImageError("is not an image that can be read", path=path, found=type(error).__name__) from None
     return (width, height) if turned else (height, width)

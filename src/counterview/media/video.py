@@ -143,11 +143,13 @@ class VideoReader:
         """Time from the first image to the end of the last one, in seconds."""
         return float((self._last - self._origin) * self._time_base + 1 / self.fps)
 
-    def number_at(self, seconds: Fraction | float) -> int | None:
+    def number_at(self, seconds: Fraction | float, within_s: Fraction | float = 0) -> int | None:
         """Number of the image nearest to a time, the earlier one of two.
 
         Args:
             seconds: after the first image.
+            within_s: with a variable rate, largest distance in seconds; half of the median frame interval if that is
+                larger.
 
         Returns:
             the number, or ``None`` if no image is within half a frame interval. At a constant rate, an image that is
@@ -156,7 +158,8 @@ class VideoReader:
         if self._times is not None:
             time = Fraction(seconds) / self._time_base + self._origin
             number = nearest_index(self._times, time)
-            return number if abs(self._times[number] - time) * self._time_base <= self._reach_s else None
+            distance_s = abs(self._times[number] - time) * self._time_base
+            return number if distance_s <= max(self._reach_s, within_s) else None
         number = math.ceil(Fraction(seconds) * self.fps - Fraction(1, 2))
         return number if number in self else None
 

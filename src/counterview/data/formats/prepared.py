@@ -226,6 +226,10 @@ class PreparedTake(Take):
         """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         return from_coco(raw)
 
+    def mask_count(self, name: str, camera: str) -> int:
+        """As :meth:`counterview.data.dataset.Take.mask_count`."""
+        return super().mask_count(name, camera) + len(self._malformed.get((name, camera), ()))
+
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
         """As :meth:`counterview.data.dataset.Take.annotated_frames`."""
         listed = self._annotated.get(name)

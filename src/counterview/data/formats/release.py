@@ -262,11 +262,7 @@ class ReleaseTake(Take):
         self._counts[name, camera] = len(masks) + len(malformed)
 
     def mask_count(self, name: str, camera: str) -> int:
-        """Number of masks in the annotation, including malformed ones.
-
-        Raises:
-            AnnotationError: no such object or camera.
-        """
+        """As :meth:`counterview.data.dataset.Take.mask_count`."""
         self._raw_masks_of(name, camera)
         return self._counts[name, camera]
 
