@@ -105,8 +105,10 @@ class _MaskFile(PredictedMask):
 class _FolderTake:
     """The masks of one take. A folder is listed at its first use."""
 
-    def __init__(self, folder: Path, kind: Literal["png", "lmeec"], confidence: Any) -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(
+        self, folder: Path, kind: Literal["png", "lmeec"], confidence: Any, *, has_confidences: bool = False
+    ) -> None:
+        self.folder, self.kind, self.has_confidences = folder, kind, has_confidences
         self.problems: list[str] = []
         self._confidence = confidence if isinstance(confidence, dict) else {}
         self._listed: dict[tuple[str, str, str], dict[int, Path]] = {}
@@ -154,6 +156,10 @@ class _FolderTake:
         value: Any = self._confidence
         for step in (name, f"{query}_{target}", str(frame)):
             value = value.get(step) if isinstance(value, dict) else None
+        if value is None and self.has_confidences:
+            problem = f"object {name!r}, {query}_{target}: not in confidence.json, so that the mask's area decides"
+            if problem not in self.problems:
+                self.problems.append(problem)
         return _MaskFile(None, value, path)
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
@@ -212,7 +218,8 @@ class MaskFolder:
         """The predictions of one take; ``None`` if there are none."""
         if uid not in self._takes[direction]:
             return None
-        return _FolderTake(self.path / uid, self.kind, self._confidence.get(uid))
+        confidence = self._confidence.get(uid)
+        return _FolderTake(self.path / uid, self.kind, confidence, has_confidences=bool(self._confidence))
 
 
 _LAYOUTS = "<take>/<object>/<query>_<target>/<frame>.png, or LM-EEC's <take>/<query>__<target>/<object>/<frame>.json"
