@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -67,26 +67,36 @@ def write_video(
     rotation: int = 0,
     start: int = 0,
     noise: int = 0,
+    rate: Fraction | int = 30,
+    times_ms: Sequence[int] | None = None,
+    first: int = 0,
 ) -> None:
-    """Write ``frames`` numbered frames at 30 frames per second, leaving out those in ``drop``."""
+    """Write ``frames`` images at ``rate`` frames per second, leaving out those in ``drop``.
+
+    Each image carries the number of its place in the video, counted from ``first``. ``times_ms`` gives the times of all
+    images for a variable rate, ``start`` the number of frames before the first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         options = {"preset": "ultrafast", "g": "30"} if options is None else options
-        stream = container.add_stream(codec, rate=30, options=options)
+        stream = container.add_stream(codec, rate=Fraction(rate), options=options)
         stream.height, stream.width = size_hw
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 30)
+        unit = 1 / Fraction(rate) if times_ms is None else Fraction(1, 1000)
+        stream.codec_context.time_base = unit
+        if times_ms is not None:
+            stream.time_base = unit
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(frames):
             if number in set(drop):
                 continue
-            image = numbered(number, size_hw)
+            image = numbered(number + first, size_hw)
             if noise:
                 rows = slice(size_hw[0] // 6, None)
                 image[rows] += np.random.default_rng(number).integers(0, noise, image[rows].shape, dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = number + start, Fraction(1, 30)
+            frame.pts, frame.time_base = number + start if times_ms is None else times_ms[number], unit
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 

@@ -22,6 +22,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         for i in range(2)
     ]
     make_release(root, [])
+    (root / "takes.json").unlink()  # it lists no take
     import json
 
     content = {"annotations": {spec.uid: annotation_of(spec) for spec in specs}}

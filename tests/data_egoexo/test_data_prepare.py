@@ -17,12 +17,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from counterview.data.formats.release import TakeFacts
+from counterview.data.formats.takes_json import TakeFacts
 from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
-from counterview.data.prepare import take as prepare_take
+from counterview.data.prepare import images as prepare_images
+from counterview.data.prepare.images import image_size
 from counterview.data.prepare.prepare import _run, prepare_release
-from counterview.data.prepare.take import PrepareSettings, TakeJob, WriteError, image_size
+from counterview.data.prepare.settings import PrepareSettings
+from counterview.data.prepare.take import TakeJob, WriteError
 from counterview.errors import ConfigError, InputError, VideoError
 from counterview.media.jsonstream import index_object
 from counterview.media.video import VideoReader
@@ -151,11 +153,13 @@ def test_videos_of_another_aspect_than_their_masks_are_noted(copy: Path, tmp_pat
     for name, width in (("cook_1", 180), ("cook_2", 190)):
         write_video(copy / "takes" / name / "frame_aligned_videos" / f"{EXO}.mp4", 121, (108, width))
     report = prepare_release(copy, tmp_path / "out", splits=["val"])
-    problems = {take.take_name: take.problems for take in report.takes}
-    assert problems == {
-        "cook_1": [f"camera {EXO}: the video is 108 high and 180 wide, its masks are 108 and 192"],
-        "cook_2": [],
-    }
+    takes = {take.take_name: take for take in report.takes}
+    assert takes["cook_2"].problems == []
+    assert takes["cook_1"].problems == [
+        f"take uid-a, camera '{EXO}': 8 of 8 masks are left out: they are 108 x 192 px, its images 108 x 180 px "
+        "(height x width), of another aspect ratio",
+        f"camera {EXO}: none of its masks fits the video; its images are left out",
+    ]
 
 
 def test_448p_release(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_stopped_at_every_step(release: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "many").mkdir()
     shutil.move("whole", "expected")
     written = stops = 0
-    write = prepare_take.write_image
+    write = prepare_images.write_image
 
     def failing(*args, **kwargs) -> None:
         nonlocal written
@@ -188,7 +192,7 @@ def test_stopped_at_every_step(release: Path, tmp_path: Path, monkeypatch: pytes
         written += 1
         write(*args, **kwargs)
 
-    monkeypatch.setattr(prepare_take, "write_image", failing)
+    monkeypatch.setattr(prepare_images, "write_image", failing)
     while True:
         written = 0
         try:
@@ -365,7 +369,7 @@ def test_what_could_not_be_read_is_tried_again(copy: Path, tmp_path: Path, monke
                 yield number, VideoError("gone", path=self.path) if number == 60 else image
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_take, "VideoReader", Unreadable)
+        patch.setattr(prepare_images, "VideoReader", Unreadable)
         report = prepare_release(copy, tmp_path / "out", splits=["val"])
     assert report.counts == {"partial": 2}
     assert report.takes[0].cameras[EGO].damaged_frames == [60]
@@ -464,7 +468,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_take, "write_image", full)
+        patch.setattr(prepare_images, "write_image", full)
         with pytest.raises(WriteError, match="No space left on device"):
             prepare_release(release, tmp_path / "out", splits=["val"])
     assert prepare_release(release, tmp_path / "out", splits=["val"]).is_complete

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from counterview.data.dataset import Dataset
 from counterview.data.formats.prepared import PreparedTake
-from counterview.data.formats.release import ReleaseTake, TakeFacts, video_candidates
+from counterview.data.formats.release import ReleaseTake, video_candidates
+from counterview.data.formats.takes_json import TakeFacts
 from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError

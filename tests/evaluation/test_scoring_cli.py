@@ -147,3 +147,21 @@ def test_what_a_file_holds_is_printed(run):
     out = run("evaluate", "--gt", GT, "--pred", EGO).out
     assert "every query frame" in out
     assert "longer side 480, aspect kept" in " ".join(out.split())
+
+
+def test_a_release_is_a_ground_truth(run, tmp_path, fixture_data):
+    """The annotation of the split is found below the folder that holds it."""
+    folder = tmp_path / "release" / "annotations"
+    folder.mkdir(parents=True)
+    (folder / "relations_test.json").write_bytes((FOLDER / "relations_val.json").read_bytes())
+    expected = run("evaluate", "--gt", FOLDER / "relations_val.json", "--pred", EGO, "--json").out
+    assert run("evaluate", "--gt", tmp_path / "release", "--split", "test", "--pred", EGO, "--json").out == expected
+    assert run("evaluate", "--gt", tmp_path / "release", "--pred", EGO, "--json").out == expected
+    assert json.loads(expected)["counts"]["frames"] > 0
+    with pytest.raises(InputError, match=r"has no annotation of split 'val'; expected test"):
+        run("evaluate", "--gt", tmp_path / "release", "--split", "val", "--pred", EGO)
+    (folder / "relations_val.json").write_bytes((FOLDER / "relations_val.json").read_bytes())
+    with pytest.raises(InputError, match=r"holds several splits; found val, test. Choose one: --split val"):
+        run("evaluate", "--gt", tmp_path / "release", "--pred", EGO)
+    run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", tmp_path / "release", "--split", "test")
+    assert (tmp_path / "s.json").exists()

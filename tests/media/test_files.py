@@ -78,6 +78,16 @@ def test_safe_join_stays_inside(tmp_path):
         safe_join(inside, "link", "x")
 
 
+def test_safe_join_follows_links_only_where_asked(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "link").symlink_to(tmp_path)
+    path = safe_join(tmp_path / "inside", "link", "x", follow_links=True)
+    assert path == tmp_path / "inside" / "link" / "x"
+    for part in ("../x", "/etc/passwd", "a/../../x", "C:\\x", "a//b"):
+        with pytest.raises(PathError):
+            safe_join(tmp_path, part, follow_links=True)
+
+
 def test_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from counterview.errors import ImageError
-from counterview.media.images import read_image, write_image
+from counterview.media.images import image_size, read_image, write_image
 from counterview.types import View
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -34,6 +34,26 @@ def test_lossy_formats_come_close(tmp_path, ending):
     smooth = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
     write_image(tmp_path / f"a{ending}", smooth, quality=95)
     assert np.abs(read_image(tmp_path / f"a{ending}").astype(int) - smooth).mean() < 3
+
+
+@pytest.mark.parametrize("ending", [".png", ".webp"])
+def test_lossless_formats_keep_every_pixel(tmp_path, ending):
+    noise = np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    write_image(tmp_path / f"a{ending}", noise, lossless=True)
+    assert np.array_equal(read_image(tmp_path / f"a{ending}"), noise)
+
+
+def test_the_size_of_an_image_is_that_of_its_pixels(tmp_path):
+    image = Image.new("RGB", (60, 40))
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        image.save(tmp_path / f"{turn}.jpg", exif=exif)
+        assert image_size(tmp_path / f"{turn}.jpg") == read_image(tmp_path / f"{turn}.jpg").shape[:2]
+    (tmp_path / "text.jpg").write_text("no image")
+    for name in ("text.jpg", "missing.jpg"):
+        with pytest.raises(ImageError, match="is not an image that can be read"):
+            image_size(tmp_path / name)
 
 
 @pytest.mark.parametrize("turn", [1, 2, 3, 4, 5, 6, 7, 8])

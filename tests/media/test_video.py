@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,46 @@ def test_a_dropped_frame_shifts_nothing(tmp_path: Path, name: str) -> None:
                 assert read_number(image) == number
 
 
+@pytest.mark.parametrize("name", ["closed.mp4", "b_frames.mp4", "open.mp4", "matroska.mkv"])
+def test_a_variable_rate_loses_nothing(tmp_path: Path, name: str) -> None:
+    """128 images in ten seconds, most of them 0.1 seconds apart: numbers are those of the images, not of tenths."""
+    codec, options = FORMATS[name]
+    times = np.cumsum([0, *(100 if n % 3 else 37 for n in range(127))]).tolist()
+    write_video(tmp_path / name, 128, SIZE, codec=codec, options=options, times_ms=times)
+    with VideoReader(tmp_path / name) as video:
+        assert (video.frame_count, video.is_variable, 127 in video, 128 in video) == (128, True, True, False)
+        assert {n: read_number(image) for n, image in video.read(range(128))} == {n: n for n in range(128)}
+        assert {n: read_number(image) for n, image in video.read([127, 3, 64])} == {n: n for n in (3, 64, 127)}
+        assert video.duration_s == pytest.approx((times[-1] / 127 + times[-1]) / 1000, abs=0.001)
+        assert [video.number_at(s) for s in (0, 0.036, 0.087, 0.088, 1.0)] == [0, 1, 1, 2, 13]
+        assert [times[n] for n in (1, 2, 13)] == [37, 137, 985]
+        with pytest.raises(VideoError, match="has no frame 128; found 128 frames"):
+            video.frame(128)
+
+
+def test_no_image_is_near_a_gap_of_a_variable_rate(tmp_path: Path) -> None:
+    times = [0, 33, 70, 100, 3000, 3020, 3060]
+    write_video(tmp_path / "gap.mp4", 7, SIZE, times_ms=times)
+    with VideoReader(tmp_path / "gap.mp4") as video:
+        assert [read_number(image) for _, image in video.read(range(7))] == list(range(7))
+        assert [video.number_at(s) for s in (0.1, 0.11, 0.2, 1.5, 2.99, 3.0)] == [3, 3, None, None, 4, 4]
+        assert video.number_at(0.2, within_s=0.101) == 3
+
+
+def test_images_by_time_at_a_constant_rate(tmp_path: Path) -> None:
+    write_video(tmp_path / "slow.mp4", 20, SIZE, rate=15, drop=[7])
+    with VideoReader(tmp_path / "slow.mp4") as video:
+        assert (video.fps, video.is_variable, video.start_s, video.frame_count) == (15, False, 0, 20)
+        assert [video.number_at(Fraction(n, 30)) for n in (0, 1, 2, 3, 38, 39, 40)] == [0, 0, 1, 1, 19, 19, None]
+        with pytest.raises(VideoError, match="no image at its time"):
+            video.frame(7)
+
+
 def test_frames_count_from_the_first_image(tmp_path: Path) -> None:
     """A video whose clock does not start at zero: frame 0 is the first image all the same."""
     write_video(tmp_path / "late.mkv", 40, SIZE, start=75)
     with VideoReader(tmp_path / "late.mkv") as video:
-        assert video.frame_count == 40
+        assert (video.frame_count, video.start_s) == (40, 2.5)
         assert [read_number(video.frame(n)) for n in (0, 1, 30, 39)] == [0, 1, 30, 39]
 
 

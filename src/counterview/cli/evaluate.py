@@ -32,7 +32,7 @@ def evaluate(
             metavar="FILE…", help="Prediction files or folders of masks. The first is the baseline of the others."
         ),
     ],
-    gt: Annotated[Path, typer.Option(help="relations_*.json, correspondence-gt.json, or a prepared folder.")],
+    gt: Annotated[Path, typer.Option(help="relations_*.json, correspondence-gt.json, a release or prepared folder.")],
     # Typer passes the files after the first one of --pred as arguments.
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     direction: Annotated[
@@ -48,7 +48,7 @@ def evaluate(
     missing: Annotated[
         str, typer.Option(help="error, or count-absent: a missing prediction is 'not visible, empty mask'.")
     ] = "error",
-    split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a folder, if it has several.")] = None,
     allow_missing_takes: Annotated[
         bool,
         typer.Option(

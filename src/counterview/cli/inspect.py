@@ -9,7 +9,7 @@ import typer
 
 
 def inspect(
-    root: Annotated[Path, typer.Argument(help="Folder in the release layout: annotations/relations_*.json.")],
+    root: Annotated[Path, typer.Argument(help="A release, a prepared folder, or HANDAL.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     image: Annotated[Path | None, typer.Option(help="Also draw the distributions to this file (.png or .jpg).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -17,9 +17,9 @@ def inspect(
     """Count takes, cameras, objects and masks, and show how large and how often visible objects are."""
     import json
 
-    from counterview.data.inspect import draw_inspection, inspect_release
+    from counterview.data.inspect import draw_inspection, inspect_dataset
 
-    inspection = inspect_release(root, split)
+    inspection = inspect_dataset(root, split)
     if image is not None:
         draw_inspection(inspection, image)
     if as_json:

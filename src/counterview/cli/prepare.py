@@ -36,6 +36,12 @@ def prepare(
         bool, typer.Option("--every-second", help="Every 30th frame of the ego video, not only the annotated frames.")
     ] = False,
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality.")] = 95,
+    images: Annotated[
+        str, typer.Option(help="jpg, which every reader of the layout expects; without loss png or webp-lossless.")
+    ] = "jpg",
+    annotation_fps: Annotated[
+        float, typer.Option(help="Frames a second that the annotation's frame numbers count; videos may have others.")
+    ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
 ) -> None:
     """Prepare takes for training and scoring: images at the annotated times, masks, splits and pair lists.
@@ -72,6 +78,8 @@ def prepare(
             split_file=split_file,
             every_second=every_second,
             quality=quality,
+            images=images,
+            annotation_fps=annotation_fps,
             progress=progress,
         )
     if as_json:
@@ -96,6 +104,11 @@ def _show(report: PrepareReport, path: Path) -> None:
         images = sum(camera.frames for t in takes for camera in t.cameras.values())
         table.add_row(split, *map(str, numbers), str(images), str(sum(t.masks for t in takes)))
     console.print(table)
+    notes = [f"{t.take_name or t.take_uid}: {note}" for t in report.takes for note in t.notes if "frames/s" in note]
+    for note in notes[:10]:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if len(notes) > 10:
+        console.print(f"and {len(notes) - 10} more cameras of other frame rates")
     incomplete = [t for t in report.takes if t.status != "prepared"]
     for take in incomplete[:20]:
         console.print(f"{take.status}  {take.take_name or take.take_uid}", style="bold", markup=False, soft_wrap=True)

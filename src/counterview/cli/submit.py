@@ -18,9 +18,9 @@ def submit(
     out: Annotated[Path, typer.Option(help="The file to write.")],
     gt: Annotated[
         Path | None,
-        typer.Option(help="relations_*.json, correspondence-gt.json or a prepared folder, to check against."),
+        typer.Option(help="relations_*.json, correspondence-gt.json, a release or prepared folder, to check."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a prepared folder, if it has several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a folder, if it has several.")] = None,
     missing: Annotated[
         str, typer.Option(help="error, or count-absent: write an empty mask of confidence 0 for a missing prediction.")
     ] = "error",

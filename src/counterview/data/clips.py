@@ -80,10 +80,14 @@ def sources_of_take(
     for name in take.objects:
         cameras = take.cameras_of(name)
         masked = {camera: frozenset(take.mask_frames(name, camera)) for camera in cameras}
+        annotated = {camera: take.annotated_frames(name, camera) for camera in cameras}
+        if need_images:
+            for camera in cameras:
+                masked[camera], annotated[camera] = take.fitting_frames(name, camera)
         for ego in (c for c in cameras if take.is_ego(c)):
             for exo in (c for c in cameras if not take.is_ego(c)):
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
-                usable = masked[target] if targets == "visible" else take.annotated_frames(name, target)
+                usable = masked[target] if targets == "visible" else annotated[target]
                 frames = sorted(masked[query] & usable)
                 if need_images:
                     frames = [f for f in frames if take.has_frame(query, f) and take.has_frame(target, f)]
@@ -109,7 +113,7 @@ def clip_sources(
         length: frames per clip.
         targets: ``"visible"``: frames in which both cameras have a mask, as LM-EEC is trained; ``"annotated"``:
             frames in which the query camera has a mask and the target camera was annotated.
-        need_images: skip frames without an image in either camera.
+        need_images: skip frames without an image in either camera, and masks that do not fit their image.
 
     Raises:
         InputError: another direction or choice, or a take that cannot be read.

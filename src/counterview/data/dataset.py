@@ -11,12 +11,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from counterview.config import nearest
 from counterview.errors import AnnotationError, InputError, MaskError
+from counterview.masks.geometry import same_aspect
 from counterview.types import ObjectMask, RgbImage, Track
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Take(ABC):
         self.name = name or uid
         self.scenario = scenario
         self.problems: list[str] = []
+        self._misfits: dict[str, dict[str, frozenset[int]]] = {}
 
     @property
     @abstractmethod
@@ -106,6 +109,57 @@ class Take(ABC):
             ImageError: the image file is missing or damaged.
             VideoError: the video is missing or damaged, or has no such frame.
         """
+
+    def raw_size(self, raw: Any) -> tuple[int, int] | None:
+        """Height and width, in pixels, that one value of :attr:`raw_masks` states; ``None`` if it states none."""
+        return None
+
+    def image_hw(self, camera: str) -> tuple[int, int] | None:
+        """Height and width of a camera's images, in pixels; ``None`` if there are none, or they cannot be read."""
+        return None
+
+    @property
+    def image_kind(self) -> str:
+        """How the images are stored, such as ``jpg``; images of several kinds give slightly different predictions."""
+        return "unknown"
+
+    def misfits(self, camera: str) -> Mapping[str, frozenset[int]]:
+        """Frames in which the mask of an object has another aspect ratio than the camera's images, by object.
+
+        Such a mask is of another video, or turned. It is no annotation of the image, so its frame counts as unknown.
+        :attr:`problems` gets one line for the camera.
+        """
+        if camera not in self._misfits:
+            size_hw = self.image_hw(camera)
+            self._misfits[camera] = {} if size_hw is None else self._find_misfits(camera, size_hw)
+        return self._misfits[camera]
+
+    def _find_misfits(self, camera: str, size_hw: tuple[int, int]) -> dict[str, frozenset[int]]:
+        found: dict[str, frozenset[int]] = {}
+        sizes: Counter[tuple[int, int]] = Counter()
+        total = 0
+        for name, cameras in self.raw_masks.items():
+            stated = {frame: self.raw_size(raw) for frame, raw in cameras.get(camera, {}).items()}
+            total += len(stated)
+            wrong = {f: hw for f, hw in stated.items() if hw is not None and not same_aspect(hw, size_hw)}
+            sizes.update(wrong.values())
+            if wrong:
+                found[name] = frozenset(wrong)
+        if found:
+            shapes = " and ".join(f"{h} x {w}" for (h, w), _ in sizes.most_common(2))
+            self.note(
+                f"take {self.uid}, camera {camera!r}: {sizes.total()} of {total} masks are left out: they are {shapes} "
+                f"px, its images {size_hw[0]} x {size_hw[1]} px (height x width), of another aspect ratio"
+            )
+        return found
+
+    def fits(self, camera: str) -> bool:
+        """Whether a camera has a mask that fits its images, or none at all. If not, its images are not used either."""
+        misfits = self.misfits(camera)
+        if not misfits:
+            return True
+        masks = sum(len(cameras.get(camera, ())) for cameras in self.raw_masks.values())
+        return sum(map(len, misfits.values())) < masks
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -156,23 +210,49 @@ class Take(ABC):
         return self.raw_masks[name][camera]
 
     def mask_frames(self, name: str, camera: str) -> tuple[int, ...]:
-        """Frames with a mask, ascending. The masks are not decoded, so some may be damaged.
+        """Frames with a mask, ascending. The masks are not decoded, so some may be damaged, or not fit the images.
 
         Raises:
             AnnotationError: no such object or camera.
         """
         return tuple(sorted(self._raw_masks_of(name, camera)))
 
+    def mask_count(self, name: str, camera: str) -> int:
+        """Number of masks in the annotation, including malformed ones.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
+        return len(self._raw_masks_of(name, camera))
+
+    def fitting_frames(self, name: str, camera: str) -> tuple[frozenset[int], frozenset[int]]:
+        """Frames with a mask, and annotated frames, both without those whose mask does not fit the camera's images.
+
+        Raises:
+            AnnotationError: no such object or camera.
+        """
+        misfits = self.misfits(camera).get(name, frozenset())
+        return frozenset(self.mask_frames(name, camera)) - misfits, self.annotated_frames(name, camera) - misfits
+
     def mask(self, name: str, camera: str, frame: int) -> ObjectMask | None:
         """One mask at native size; ``None`` if ``frame`` has no mask.
 
         Raises:
             AnnotationError: no such object or camera.
-            MaskError: the mask is malformed.
+            MaskError: the mask is malformed, or does not fit the camera's images.
         """
         raw = self._raw_masks_of(name, camera).get(frame)
         if raw is None:
             return None
+        if frame in self.misfits(camera).get(name, ()):
+            where = f"take {self.uid}, object {name!r}, camera {camera!r}, frame {frame}"
+            raise MaskError(
+                f"{where}: the mask does not fit its image", path=self.path,
+                found=f"{self.raw_size(raw)}", expected=f"the aspect ratio of {self.image_hw(camera)}",
+            )  # fmt: skip
+        return self._decode(raw, name, camera, frame)
+
+    def _decode(self, raw: Any, name: str, camera: str, frame: int) -> ObjectMask:
         try:
             return self.decode_mask(raw)
         except MaskError as error:
@@ -182,23 +262,22 @@ class Take(ABC):
     def track(self, name: str, camera: str) -> Track:
         """All masks of one object in one camera, at native size.
 
-        A mask that does not decode, or has another size than most, is skipped together with its frame, so that the
-        frame counts as unknown and never as "not visible". It is noted in :attr:`problems`.
+        A mask that does not decode, does not fit the images, or has another size than most, is skipped together with
+        its frame, so that the frame counts as unknown and never as "not visible". It is noted in :attr:`problems`.
 
         Raises:
             AnnotationError: no such object or camera.
         """
         masks: dict[int, ObjectMask] = {}
-        skipped: set[int] = set()
-        for frame in self.mask_frames(name, camera):
+        skipped = set(self.misfits(camera).get(name, ()))
+        for frame, raw in sorted(self._raw_masks_of(name, camera).items()):
+            if frame in skipped:
+                continue
             try:
-                mask = self.mask(name, camera, frame)
+                masks[frame] = self._decode(raw, name, camera, frame)
             except MaskError as error:
                 skipped.add(frame)
                 self.note(error.problem + (f"; found {error.found}" if error.found is not None else ""))
-                continue
-            if mask is not None:
-                masks[frame] = mask
         sizes = Counter(mask.size_hw for mask in masks.values()).most_common()
         for frame in [f for f, mask in masks.items() if mask.size_hw != sizes[0][0]]:
             size = masks.pop(frame).size_hw
@@ -208,19 +287,15 @@ class Take(ABC):
         return Track(name, camera, masks, self.annotated_frames(name, camera) - skipped)
 
     def native_size(self, camera: str) -> tuple[int, int]:
-        """Height and width of the camera's masks, in pixels.
+        """Height and width of the camera's masks, in pixels, whether or not they fit its images.
 
         Raises:
             AnnotationError: the camera has no mask that decodes.
         """
         for name, cameras in self.raw_masks.items():
-            for frame in cameras.get(camera, ()):
-                try:
-                    mask = self.mask(name, camera, frame)
-                except MaskError:
-                    continue
-                if mask is not None:
-                    return mask.size_hw
+            for frame, raw in cameras.get(camera, {}).items():
+                with suppress(MaskError):
+                    return self._decode(raw, name, camera, frame).size_hw
         raise AnnotationError(f"take {self.uid} has no readable mask of camera {camera!r}", path=self.path)
 
     def note(self, line: str) -> None:
@@ -308,6 +383,17 @@ class Dataset:
     def first(self, takes: int) -> Dataset:
         """The first takes, as a data set of their own."""
         return Dataset(self.root, self.kind, self.split, self.uids[:takes], self.take, kept_takes=1)
+
+    def image_source(self) -> dict[str, str]:
+        """Format of the data set, and how its images are stored: of the first take that can be read.
+
+        >>> Dataset(Path("x"), "prepared", None, [], str).image_source()  # type: ignore[arg-type]
+        {'format': 'prepared', 'images': 'unknown'}
+        """
+        for uid in self.uids:
+            with suppress(InputError):
+                return {"format": self.kind, "images": self.take(uid).image_kind}
+        return {"format": self.kind, "images": "unknown"}
 
     def __len__(self) -> int:
         return len(self.uids)

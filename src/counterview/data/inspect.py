@@ -1,6 +1,6 @@
-"""Statistics of a data set in Ego-Exo4D's release layout, real or synthetic: sizes, visibility and track lengths.
+"""Statistics of a data set in any layout, real or synthetic: sizes, visibility and track lengths.
 
-Only the annotation files are read, one take at a time, so the full release fits in memory.
+Only annotations are read, one take at a time, so the full release fits in memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from counterview.errors import AnnotationError, CounterviewError
+from counterview.data.dataset import Take, is_ego
+from counterview.data.open import open_dataset
+from counterview.errors import AnnotationError, CounterviewError, MaskError
 from counterview.masks.rle import from_lzstring
 from counterview.media.jsonstream import iter_object
 
-__all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "inspect_release"]
+__all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "inspect_dataset", "inspect_release"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -149,7 +151,7 @@ def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None
     present: dict[str, set[int]] = {}
     annotated: dict[str, set[int]] = {}
     for camera, view in views.items():
-        side = "ego" if "aria" in camera else "exo"
+        side = "ego" if is_ego(camera) else "exo"
         annotated[camera] = {int(f) for f in view.get("annotated_frames") or ()}
         present[camera] = set()
         for frame, entry in dict(view.get("annotation") or {}).items():
@@ -164,13 +166,66 @@ def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None
             out.areas[side].append(mask.area / (mask.size_hw[0] * mask.size_hw[1]))
         if present[camera]:
             out.track_lengths[side].append(len(present[camera]))
-    for query, target in ((q, t) for q in views for t in views):
-        if ("aria" in query) == ("aria" in target):
+    _count_pairs(out, present, annotated, {camera: is_ego(camera) for camera in views})
+
+
+def _count_pairs(
+    out: Inspection, present: Mapping[str, set[int]], annotated: Mapping[str, set[int]], ego: Mapping[str, bool]
+) -> None:
+    for query, target in ((q, t) for q in present for t in present):
+        if ego[query] == ego[target]:
             continue
-        direction = out.directions["ego2exo" if "aria" in query else "exo2ego"]
+        direction = out.directions["ego2exo" if ego[query] else "exo2ego"]
         both = present[query] & (annotated[target] | present[target])
         direction.frames += len(both)
         direction.visible += len(both & present[target])
+
+
+def inspect_dataset(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
+    """Compute the statistics of a data set in any layout that :func:`counterview.data.open.open_dataset` reads.
+
+    Args:
+        root: a release, a prepared folder, or HANDAL.
+        split: only this split.
+
+    Raises:
+        InputError: no data set, no such split, or a take that cannot be read. Masks that do not decode are counted.
+    """
+    if next((Path(root) / "annotations").glob("relations_*.json"), None) is not None:
+        return inspect_release(root, split)
+    out = Inspection()
+    for take in open_dataset(root, split, kept_takes=1):
+        out.takes += 1
+        out.objects += len(take.objects)
+        out.cameras += len(take.cameras)
+        before = out.masks
+        for name in take.objects:
+            _count_object_of(out, take, name)
+        if out.masks == before:
+            out.empty_takes.append(take.uid)
+    return out
+
+
+def _count_object_of(out: Inspection, take: Take, name: str) -> None:
+    present: dict[str, set[int]] = {}
+    annotated: dict[str, set[int]] = {}
+    for camera in take.cameras_of(name):
+        side = "ego" if take.is_ego(camera) else "exo"
+        annotated[camera] = set(take.annotated_frames(name, camera))
+        present[camera] = set()
+        out.masks += take.mask_count(name, camera)
+        for frame, raw in take.raw_masks[name][camera].items():
+            try:
+                mask = take.decode_mask(raw)
+            except MaskError as error:
+                _LOGGER.warning("%s: %s, %s, frame %s: %s", take.uid, name, camera, frame, error)
+                continue
+            present[camera].add(frame)
+            out.areas[side].append(mask.area / (mask.size_hw[0] * mask.size_hw[1]))
+        out.unreadable += take.mask_count(name, camera) - len(present[camera])
+        if present[camera]:
+            out.track_lengths[side].append(len(present[camera]))
+    _count_pairs(out, present, annotated, {camera: take.is_ego(camera) for camera in present})
 
 
 def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> None:

@@ -6,13 +6,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from counterview.data.clock import ANNOTATION_FPS
 from counterview.data.dataset import KEPT_TAKES, Dataset, Take
 from counterview.data.formats import handal, prepared, release
 from counterview.errors import InputError
 
 
 def open_dataset(
-    root: str | os.PathLike[str], split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
+    root: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    height: str | None = None,
+    kept_takes: int = KEPT_TAKES,
+    annotation_fps: float = float(ANNOTATION_FPS),
 ) -> Dataset:
     """Open a data set. Its format is detected from the contents of the folder.
 
@@ -27,6 +33,7 @@ def open_dataset(
         split: ``"train"``, ``"val"`` or ``"test"``; every take if not given.
         height: for the release, ``"full"`` or ``"448"`` videos; the size that the release holds if not given.
         kept_takes: number of opened takes that are kept in memory.
+        annotation_fps: for the release, frames per second that the frame numbers count; videos may have other rates.
 
     Raises:
         InputError: no such folder, no data set of these formats, or no such split.
@@ -37,7 +44,7 @@ def open_dataset(
     if handal.is_handal(folder):
         return handal.open_handal(folder, split, kept_takes=kept_takes)
     if release.is_release(folder):
-        return release.open_release(folder, split, height=height, kept_takes=kept_takes)
+        return release.open_release(folder, split, height=height, kept_takes=kept_takes, annotation_fps=annotation_fps)
     prepared_root = prepared.find_prepared(folder)
     if prepared_root is not None:
         return prepared.open_prepared(prepared_root, split, kept_takes=kept_takes)

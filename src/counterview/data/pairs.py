@@ -126,6 +126,9 @@ def pairs_of_take(
         cameras = take.cameras_of(name)
         masked = {camera: frozenset(take.mask_frames(name, camera)) for camera in cameras}
         annotated = {camera: take.annotated_frames(name, camera) for camera in cameras}
+        if need_images:
+            for camera in cameras:
+                masked[camera], annotated[camera] = take.fitting_frames(name, camera)
         for ego in (c for c in cameras if take.is_ego(c)):
             for exo in (c for c in cameras if not take.is_ego(c)):
                 query, target = (ego, exo) if direction == "ego2exo" else (exo, ego)
@@ -157,7 +160,7 @@ def enumerate_pairs(
         dataset: the data set, or some of its takes.
         direction: ``"ego2exo"`` or ``"exo2ego"``.
         targets: selection of pairs; see :data:`Targets`.
-        need_images: skip pairs without an image in either camera.
+        need_images: skip pairs without an image in either camera, and masks that do not fit their image.
 
     Raises:
         InputError: another direction or selection, or a take that cannot be read.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from counterview.data.formats.prepared import find_image
 from counterview.errors import InputError
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.predictions import PredictionSource
@@ -105,7 +106,7 @@ def _image(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[n
     if frames is None:
         return None
     try:
-        path = safe_join(frames, take, camera, f"{frame}.jpg")
+        path = find_image(safe_join(frames, take, camera, follow_links=True), frame)
         return read_image(path) if path.is_file() else None
     except InputError:
         return None

@@ -23,6 +23,7 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -118,8 +119,10 @@ class _MaskFile(PredictedMask):
 class _FolderTake:
     """The masks of one take. A folder is listed at its first use."""
 
-    def __init__(self, folder: Path, kind: Literal["png", "lmeec"], confidence: Any) -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(
+        self, folder: Path, kind: Literal["png", "lmeec"], confidence: Any, *, has_confidences: bool = False
+    ) -> None:
+        self.folder, self.kind, self.has_confidences = folder, kind, has_confidences
         self.problems: list[str] = []
         self._confidence = confidence if isinstance(confidence, dict) else {}
         self._listed: dict[tuple[str, str, str], dict[int, Path]] = {}
@@ -137,7 +140,7 @@ class _FolderTake:
             pair = self.folder / folder_name(f"{query}__{target}")
             candidates = [pair / folder_name(name)]
             with contextlib.suppress(PathError):  # LM-EEC's script joins names with a slash unencoded
-                candidates.append(safe_join(pair, name))
+                candidates.append(safe_join(pair, name, follow_links=True))
         for folder in candidates:
             if folder.is_dir():
                 return self._frames(folder)
@@ -167,6 +170,10 @@ class _FolderTake:
         value: Any = self._confidence
         for step in (name, f"{query}_{target}", str(frame)):
             value = value.get(step) if isinstance(value, dict) else None
+        if value is None and self.has_confidences:
+            problem = f"object {name!r}, {query}_{target}: not in confidence.json, so that the mask's area decides"
+            if problem not in self.problems:
+                self.problems.append(problem)
         return _MaskFile(None, value, path)
 
     def frames(self, name: str, query: str, target: str) -> tuple[int, ...]:
@@ -225,7 +232,8 @@ class MaskFolder:
         """The predictions of one take; ``None`` if there are none."""
         if uid not in self._takes[direction]:
             return None
-        return _FolderTake(self.path / uid, self.kind, self._confidence.get(uid))
+        confidence = self._confidence.get(uid)
+        return _FolderTake(self.path / uid, self.kind, confidence, has_confidences=bool(self._confidence))
 
 
 _LAYOUTS = "<take>/<object>/<query>_<target>/<frame>.png, or LM-EEC's <take>/<query>__<target>/<object>/<frame>.json"
@@ -249,6 +257,7 @@ def open_folder(path: Path) -> MaskFolder:
     """
     for take in _folders(path):
         for pair in (p for p in _folders(take) if "__" in p.name):
-            if next(pair.rglob("*.json"), None) is not None:
+            # rglob does not follow links.
+            if next(chain(pair.glob("*/*.json"), pair.rglob("*.json")), None) is not None:
                 return MaskFolder(path, "lmeec")
     return MaskFolder(path, "png")

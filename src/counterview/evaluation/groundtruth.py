@@ -1,4 +1,4 @@
-"""Ground truth for scoring, one take at a time: raw annotation, the official ground-truth file, a prepared folder.
+"""Ground truth for scoring, one take at a time: the release's annotation, the official file, a prepared folder.
 
 This reader loads only what scoring needs and decodes a mask when it is compared, so that memory does not grow
 with the number of takes. Images, videos and training pairs are read by :mod:`counterview.data`.
@@ -9,14 +9,19 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from counterview.data.dataset import Direction, frame_number, is_ego
-from counterview.errors import AnnotationError, InputError, MaskError, PathError
+from counterview.data.dataset import SPLITS, Direction, frame_number, is_ego
+from counterview.data.formats.prepared import find_image, stated_size
+from counterview.data.formats.release import annotation_path, is_release
+from counterview.errors import AnnotationError, ImageError, InputError, MaskError, PathError
 from counterview.masks import rle
+from counterview.masks.geometry import same_aspect
 from counterview.media.files import check_name, read_json
+from counterview.media.images import image_size
 from counterview.media.jsonstream import Span, index_object, read_span
 from counterview.types import ObjectMask
 
@@ -118,12 +123,68 @@ def decode_mask(raw: Any) -> ObjectMask:
     return rle.from_coco(raw)
 
 
+def _annotation_of(release: Path, split: str | None) -> Path:
+    """The annotation file of a split of a release, or the only one."""
+    present = [name for name in SPLITS if annotation_path(release, name).is_file()]
+    if split is None and len(present) == 1:
+        split = present[0]
+    if split is None:
+        raise InputError(
+            "holds several splits",
+            path=release / "annotations",
+            found=", ".join(present),
+            fix="Choose one: --split val",
+        )
+    if split not in present:
+        raise InputError(
+            f"has no annotation of split {split!r}", path=release / "annotations", expected=" or ".join(present)
+        )
+    return annotation_path(release, split)
+
+
+def _drop_misfits(take: GroundTruthTake, folder: Path) -> None:
+    """Leave out masks of another aspect ratio than their images, and a camera of which none fits, as pairs do."""
+    tracks_of: dict[str, list[str]] = {}
+    for name, cameras in take.objects.items():
+        for camera in cameras:
+            tracks_of.setdefault(camera, []).append(name)
+    for camera, names in tracks_of.items():
+        frames = [frame for name in names for frame in take.objects[name][camera].masks]
+        size_hw = _image_hw(folder, camera, frames)
+        if size_hw is None:
+            continue
+        misfits = 0
+        for name in names:
+            track = take.objects[name][camera]
+            sizes = {frame: stated_size(raw) for frame, raw in track.masks.items()}
+            wrong = {frame for frame, hw in sizes.items() if hw is not None and not same_aspect(hw, size_hw)}
+            masks = {frame: raw for frame, raw in track.masks.items() if frame not in wrong}
+            take.objects[name][camera] = StoredTrack(masks, (track.annotated_frames or frozenset()) - wrong)
+            misfits += len(wrong)
+        if misfits:
+            take.problems.append(f"camera {camera!r}: {misfits} of {len(frames)} masks do not fit the images")
+        if misfits == len(frames):
+            take.objects.update({n: {**take.objects[n], camera: StoredTrack({}, frozenset())} for n in names})
+
+
+def _image_hw(folder: Path, camera: str, frames: Iterable[int]) -> tuple[int, int] | None:
+    """Size of the first readable image of a camera, in pixels; ``None`` if there is none."""
+    with suppress(PathError):
+        images = folder / check_name(camera)
+        for frame in sorted(set(frames)) if images.is_dir() else ():
+            path = find_image(images, frame)
+            with suppress(ImageError):
+                if path.is_file():
+                    return image_size(path)
+    return None
+
+
 class GroundTruth:
     """The takes of a ground truth, read one at a time. Can be sent to worker processes.
 
     Args:
-        path: ``relations_*.json``, ``correspondence-gt.json``, or a prepared folder.
-        split: of a prepared folder; may be left out if only one split has takes.
+        path: ``relations_*.json``, ``correspondence-gt.json``, a release, or a prepared folder.
+        split: of a folder; may be left out if only one split has takes.
 
     Raises:
         InputError: missing, or in none of these formats.
@@ -134,12 +195,16 @@ class GroundTruth:
         self.missing_takes: tuple[str, ...] = ()
         self._spans: dict[str, Span] = {}
         self._scenarios: dict[str, str] = {}
+        if self.path.is_dir() and is_release(self.path):
+            self.path, split = _annotation_of(self.path, split), None
         if self.path.is_dir():
             self.kind: Kind = "prepared"
             self.takes = self._open_folder(split)
             return
         if split is not None:
-            raise InputError("a split can only be chosen in a prepared folder", path=path, found=f"split {split!r}")
+            raise InputError(
+                "a split can only be chosen in a release or a prepared folder", path=path, found=f"split {split!r}"
+            )
         self._spans = index_object(self.path, ("annotations",), error=AnnotationError)
         self.takes = tuple(self._spans)
         if not self.takes:
@@ -234,6 +299,8 @@ class GroundTruth:
             raise AnnotationError("is not a JSON object", path=folder / "annotation.json")
         take = self._read_official(uid, content)
         take.scenario = take.scenario or self._scenarios.get(uid, "")
+        if take.has_annotated_frames:  # written by Counterview; other folders are scored as the official code does
+            _drop_misfits(take, folder)
         return take
 
     def _read_official(self, uid: str, content: dict[str, Any]) -> GroundTruthTake:

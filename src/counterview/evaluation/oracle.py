@@ -68,7 +68,7 @@ class ProposalFiles:
                 value = value.get(step) if isinstance(value, dict) else None
             return None if value is None else _masks(value, self.path)
         try:
-            folder = safe_join(self.path, take, camera)
+            folder = safe_join(self.path, take, camera, follow_links=True)
         except PathError as error:
             raise ProposalError(error.problem, path=self.path) from None
         packed, listed = folder / f"{frame}_masks.npz", folder / f"{frame}.json"

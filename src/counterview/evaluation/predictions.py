@@ -126,10 +126,20 @@ class PredictionSource(Protocol):
 
 
 class JsonTake:
-    """The ``{"masks", "subsample_idx"}`` of one take."""
+    """The ``{"masks", "subsample_idx"}`` of one take.
+
+    Args:
+        content: the parsed JSON.
+
+    Attributes:
+        objects: object to pair of cameras to frame number to entry.
+        odd_frames: keys that are not frame numbers, by object and pair of cameras as written.
+        problems: what was left out, one line each.
+    """
 
     def __init__(self, content: Any) -> None:
         self.problems: list[str] = []
+        self.odd_frames: dict[tuple[str, str], list[str]] = {}
         self.subsample_idx = content.get("subsample_idx") if isinstance(content, dict) else None
         masks = content.get("masks") if isinstance(content, dict) else None
         if not isinstance(masks, dict):
@@ -142,9 +152,10 @@ class JsonTake:
                 self.problems.append(f"object {name!r}: no pairs of cameras")
                 continue
             for pair, frames in pairs.items():
-                by_pair[pair] = self._frames(f"object {name!r}, cameras {pair!r}", frames)
+                by_pair[pair] = self._frames(name, pair, frames)
 
-    def _frames(self, where: str, frames: Any) -> dict[int, Any]:
+    def _frames(self, name: str, pair: str, frames: Any) -> dict[int, Any]:
+        where = f"object {name!r}, cameras {pair!r}"
         if not isinstance(frames, dict):
             self.problems.append(f"{where}: no frames")
             return {}
@@ -154,6 +165,7 @@ class JsonTake:
                 result[frame_number(text)] = entry
             except ValueError as error:
                 self.problems.append(f"{where}: {error}")
+                self.odd_frames.setdefault((name, pair), []).append(str(text))
         return result
 
     def _pair(self, name: str, query: str, target: str) -> Mapping[int, Any]:

@@ -16,6 +16,7 @@ from counterview.data.dataset import DIRECTIONS, Direction, check_direction
 from counterview.data.pairs import FramePair, PairFraction
 from counterview.errors import InputError, MaskError, PredictionError
 from counterview.evaluation import scorer
+from counterview.evaluation.diagnosis import Lookalikes, confidence_notes
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
 from counterview.evaluation.layout import (
     EVERY_FRAME,
@@ -27,6 +28,7 @@ from counterview.evaluation.layout import (
 )
 from counterview.evaluation.open import open_predictions
 from counterview.evaluation.predictions import PredictedMask, PredictionSource, TakePredictions
+from counterview.evaluation.provenance import predicted_from
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
 from counterview.evaluation.table import FrameTable
 from counterview.types import ObjectMask
@@ -90,8 +92,10 @@ class _TakeResult:
     missing_frames: int = 0
     unscored_missing: int = 0
     surplus: int = 0
+    surplus_frames: int = 0
     assumed_annotated: bool = False
     contents: Contents = field(default_factory=Contents)
+    lookalikes: Lookalikes = field(default_factory=Lookalikes)
 
 
 def evaluate(
@@ -168,6 +172,9 @@ def evaluate(
             progress(done, len(takes))
     lines.raise_if_incomplete(source.path, missing)
     check_record(record, contents, source)
+    images = predicted_from(source, way)
+    notes += [f"predicted from {images} images"] if images else []
+    notes += confidence_notes(table["confidence"][~table["missing"]])
     notes += lines.notes(truth, sorted(predicted - set(truth.takes)), missing)
     return Report(rules.name, way, source.path, truth.path, table, scorer.totals(table, rules), notes, contents)
 
@@ -222,6 +229,9 @@ class _ScoreTake:
         if predictions is not None:
             result.skipped += [f"take {uid}: prediction: {p}" for p in predictions.problems]
             result.surplus = sum(n for name, pair, n in predictions.pairs() if (name, pair) not in scored)
+        else:
+            predicted = self.source.takes(self.direction)
+            result.lookalikes.add_take(uid, take.name, result.missing_frames, predicted)
         return result
 
 
@@ -260,7 +270,11 @@ def _score_pair(
             _add(accumulator, take, name, query, target, frame, gt, prediction)
         except PredictionError as error:
             broken.setdefault(str(error), []).append(frame)
+    asked = take.objects[name][query].masks
+    if predictions is not None and accumulator.protocol.walks == "query":
+        result.surplus_frames += sum(frame not in asked for frame in predictions.frames(name, query, target))
     if absent:
+        result.lookalikes.add(predictions, (name, query, target), absent, asked)
         result.missing_frames += len(absent)
         result.missing.append(f"{where}: frames {frame_ranges(absent)}")
     result.broken += [f"{where}: frames {frame_ranges(frames)}: {problem}" for problem, frames in broken.items()]
@@ -343,8 +357,9 @@ class _Lines:
         self.missing: list[str] = []
         self.broken: list[str] = []
         self.skipped: list[str] = []
-        self.frames = self.unscored = self.surplus = self.skipped_count = 0
+        self.frames = self.unscored = self.surplus = self.surplus_frames = self.skipped_count = 0
         self.assumed = False
+        self.lookalikes = Lookalikes()
 
     def add(self, result: _TakeResult) -> None:
         self.missing += result.missing
@@ -354,6 +369,8 @@ class _Lines:
         self.frames += result.missing_frames
         self.unscored += result.unscored_missing
         self.surplus += result.surplus
+        self.surplus_frames += result.surplus_frames
+        self.lookalikes.merge(result.lookalikes)
         self.assumed |= result.assumed_annotated
 
     def raise_if_incomplete(self, path: Path, missing: Missing) -> None:
@@ -365,13 +382,16 @@ class _Lines:
             parts.append(f"{self.frames} predictions are missing")
         if self.broken:
             parts.append(f"{len(self.broken)} groups of predictions cannot be read")
-        fix = "Correct the file" + (", or count them as absent: --missing count-absent" if lost else "")
+        hint = f"{self.lookalikes}. " if lost and str(self.lookalikes) else ""
+        fix = f"{hint}Correct the file" + (", or count them as absent: --missing count-absent" if lost else "")
         raise IncompletePredictions(" and ".join(parts), [*lost, *self.broken], path=path, fix=fix + ".")
 
     def notes(self, truth: GroundTruth, extra_takes: list[str], missing: Missing) -> list[str]:
         notes = []
         if self.frames and missing == "count-absent":
             notes.append(f"{self.frames} missing predictions were counted as not visible, with an empty mask")
+            if str(self.lookalikes):
+                notes.append(f"of the missing predictions: {self.lookalikes}")
         if self.unscored:
             notes.append(
                 f"{self.unscored} query frames that are not scored have no prediction; the server would refuse the file"
@@ -382,6 +402,8 @@ class _Lines:
             )
         if self.surplus:
             notes.append(f"{self.surplus} predictions belong to no object and pair of cameras of the ground truth")
+        if self.surplus_frames:
+            notes.append(f"{self.surplus_frames} predictions are of frames without a query mask and are not scored")
         if truth.missing_takes:
             notes.append(f"{len(truth.missing_takes)} takes of the split were not prepared and are not scored")
         if self.assumed:

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from counterview.data.dataset import DIRECTIONS, Direction, is_ego
 from counterview.errors import MaskError, PredictionError
+from counterview.evaluation.diagnosis import Lookalikes, confidence_notes
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake, decode_mask
 from counterview.evaluation.open import open_predictions
 from counterview.evaluation.predictions import KEY_OF, JsonTake, PredictionSource, TakePredictions
@@ -130,6 +131,7 @@ class SubmissionReport:
         predictions: number of object-frames written for each direction.
         resized: number of masks that were resized to the required size.
         notes: what was changed or could not be checked, one line each.
+        lookalikes: entries of the files that look like missing ones.
     """
 
     path: Path
@@ -137,6 +139,7 @@ class SubmissionReport:
     predictions: dict[Direction, int] = field(default_factory=dict)
     resized: int = 0
     notes: list[str] = field(default_factory=list)
+    lookalikes: Lookalikes = field(default_factory=Lookalikes)
 
 
 def submit(
@@ -193,11 +196,12 @@ def submit(
             writer.begin(direction)
             lines += _merge(writer, source, direction, truth, missing, report)
         if lines:
+            hint = f"{report.lookalikes}. " if str(report.lookalikes) else ""
             raise IncompletePredictions(
                 f"{len(lines)} faults that the server would refuse",
                 lines,
                 path=out,
-                fix="Correct the predictions"
+                fix=f"{hint}Correct the predictions"
                 + ("." if missing != "error" else ", or fill gaps: --missing count-absent."),
             )
     return report
@@ -210,6 +214,8 @@ class _Counts:
     unwrapped: int = 0
     filled: int = 0
     surplus: int = 0
+    confidences: list[float] = field(default_factory=list)
+    lookalikes: Lookalikes = field(default_factory=Lookalikes)
 
 
 def _merge(
@@ -239,8 +245,11 @@ def _merge(
         take = truth.load(uid)
         objects = _checked_take(take, predictions, direction, missing, lines, counts, where)
         writer.add(uid, objects, _frames_of(None, objects))
-        if predictions is None and missing == "error":
-            lines.append(f"{where}: missing")
+        if predictions is None:
+            frames = sum(len(take.objects[name][query].masks) for name, query, _ in take.pairs(direction))
+            counts.lookalikes.add_take(uid, take.name, frames, predicted)
+            if missing == "error":
+                lines.append(f"{where}: missing")
     extra = sorted(set(predicted) - set(uids))
     report.takes[direction], report.predictions[direction] = len(uids), counts.written
     report.resized += counts.resized
@@ -252,6 +261,10 @@ def _merge(
         (int(truth is None), "direction was not checked against an annotation: give --gt"),
     ]
     report.notes += [f"{direction}: {number} {text}" for number, text in numbers if number]
+    report.notes += [f"{direction}: {note}" for note in confidence_notes(counts.confidences)]
+    report.lookalikes.merge(counts.lookalikes)
+    if missing != "error" and str(counts.lookalikes):
+        report.notes.append(f"{direction}: of the missing predictions: {counts.lookalikes}")
     return lines
 
 
@@ -269,6 +282,7 @@ def _entry(
         return None
     confidence = prediction.confidence()
     mask = prediction.mask()
+    counts.confidences.append(confidence)
     counts.unwrapped += isinstance(prediction.raw_confidence, list)
     required = size or fit_longest_side(mask.size_hw, LONGEST_SIDE_PX)
     counts.resized += mask.size_hw != required
@@ -359,6 +373,8 @@ def _checked_take(
             gaps = [f for f in frames if f not in present]
         else:
             gaps = frames
+        if gaps:
+            counts.lookalikes.add(predictions, (name, query, target), gaps, frames)
         if gaps and missing == "count-absent":
             size = sizes.get(target) or (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
             written.update({str(f): prediction_entry(ObjectMask.empty(size), 0.0) for f in gaps})

@@ -98,7 +98,8 @@ def predict(
             except CounterviewError as error:
                 failed[uid] = str(error)
                 logger.warning("take %s is left out: %s", uid, error)
-    counts = _merge(parts, out, dataset.uids, directions, {**header["settings"], RECORD: record.to_json()})
+    settings = {**header["settings"], "data": dataset.image_source(), RECORD: record.to_json()}
+    counts = _merge(parts, out, dataset.uids, directions, settings)
     if not counts["predictions"]:
         first = next(iter(failed.values()), None)
         raise InputError(
@@ -123,7 +124,9 @@ def _part_of_pairs(dataset: Dataset, direction: Direction, fraction: float, seed
 
 def _fingerprint(dataset: Dataset) -> dict[str, Any]:
     text = "\n".join(dataset.uids).encode("utf-8", "surrogatepass")
-    return {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
+    data = {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
+    images = dataset.image_source()["images"]
+    return {**data, "images": images} if images in ("png", "webp") else data  # runs of earlier versions are resumed
 
 
 def _part(parts: Path, uid: str) -> Path:

@@ -110,11 +110,14 @@ def check_name(name: str) -> str:
     return name
 
 
-def safe_join(root: str | os.PathLike[str], *parts: str) -> Path:
+def safe_join(root: str | os.PathLike[str], *parts: str, follow_links: bool = False) -> Path:
     """Join untrusted names below ``root``; the result is always inside ``root``.
 
-    Each part is one name, checked by :func:`check_name`, or several joined by ``/``. Links below ``root``
-    are resolved and must stay inside.
+    Args:
+        root: the folder.
+        parts: each is one name, checked by :func:`check_name`, or several joined by ``/``.
+        follow_links: accept links below ``root`` that lead elsewhere. For reading a folder that a user gave: data sets
+            are spread over several disks that way. Never for writing.
 
     Raises:
         PathError: a part is absolute, climbs with ``..``, or leads outside through a link.
@@ -132,6 +135,8 @@ def safe_join(root: str | os.PathLike[str], *parts: str) -> Path:
             raise PathError(f"the name {part!r} cannot be used below {base}")
         for piece in part.split("/"):
             path = path / check_name(piece)
+    if follow_links:
+        return path
     if not path.resolve().is_relative_to(base.resolve()):
         raise PathError(f"{path} leads outside {base}")
     return path

@@ -116,13 +116,14 @@ def to_rgb(image: Image.Image) -> RgbImage:
     return np.ascontiguousarray(np.asarray(image.convert("RGB")))
 
 
-def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int = 92) -> None:
+def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int = 92, lossless: bool = False) -> None:
     """Write an image as JPEG, PNG or WebP, atomically.
 
     Args:
         path: the file; its extension gives the format.
         image: ``(H, W, 3)`` uint8 RGB, or a view.
         quality: of JPEG and WebP, 1 to 100.
+        lossless: write WebP without loss; JPEG always has some, PNG never.
 
     Raises:
         ImageError: not an RGB array, or another extension.
@@ -138,5 +139,22 @@ def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int 
         raise ImageError("has no known image extension", path=path, expected=f"one of {', '.join(formats)}")
     encoded = Image.fromarray(as_rgb(image))
     options: dict[str, Any] = {} if kind == "PNG" else {"quality": quality}
+    if kind == "WEBP" and lossless:
+        options = {"lossless": True, "exact": True}
     with atomic_write(path) as handle:
         encoded.save(handle, format=kind, **options)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of the upright image in a file, in pixels, from its header alone.
+
+    Raises:
+        ImageError: missing, or not an image of :data:`FORMATS`.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+    except Exception as error:  # Pillow's readers of headers raise many kinds
+        raise ImageError("is not an image that can be read", path=path, found=type(error).__name__) from None
+    return (width, height) if turned else (height, width)

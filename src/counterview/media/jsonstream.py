@@ -71,6 +71,30 @@ def index_object(
         return {name: span for name, _, span in _Scanner(handle, path, error).members_at(keys, keep=False)}
 
 
+def find_member(
+    path: str | os.PathLike[str], keys: Sequence[str], name: str, *, error: type[InputError] = InputError
+) -> Span | None:
+    """Position of one member of an object; the file is read no farther than to its end. See :func:`index_object`.
+
+    Args:
+        path: a UTF-8 JSON file whose root is an object.
+        keys: the path from the root to the object.
+        name: the member's name.
+        error: the class of the errors.
+
+    Returns:
+        the position, or ``None`` if there is no such member.
+
+    Raises:
+        InputError: as :func:`index_object`.
+    """
+    with _open(path, error) as handle:
+        for found, _, span in _Scanner(handle, path, error).members_at(keys, keep=False):
+            if found == name:
+                return span
+    return None
+
+
 def read_span(path: str | os.PathLike[str], span: Span, name: str, *, error: type[InputError] = InputError) -> Any:
     """Parse one value at a position from :func:`index_object`.
 

@@ -1,13 +1,16 @@
 """Frames of a video by number, exact by timestamp, read by group of pictures (GOP).
 
-Frame ``n`` is the image shown ``n / fps`` seconds after the first one. For each GOP that holds a requested frame
-the reader seeks once and decodes from the keyframe to the last requested frame; nothing else is read or
-decoded. A file with an index (MP4, MOV) is never read through.
+Frame ``n`` is the image shown ``n / fps`` seconds after the first one; with a variable frame rate it is the image
+``n`` of all, counted from 0. For each GOP that holds a requested frame the reader seeks once and decodes from the
+keyframe to the last requested frame; nothing else is read or decoded. A file with an index (MP4, MOV) is never read
+through, unless its frame rate varies: only its packets have the times of the images then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -20,8 +23,11 @@ import av.error
 import numpy as np
 
 from counterview.errors import ImageError, InputError, VideoError
+from counterview.media.frame_times import is_constant, nearest_index
 from counterview.media.images import MAX_PIXELS
 from counterview.types import RgbImage
+
+logger = logging.getLogger(__name__)
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg"
 """Containers that are opened; never playlists, which name other files and addresses."""
@@ -36,7 +42,8 @@ class VideoReader:
 
     Attributes:
         path: the file.
-        fps: frames per second.
+        fps: frames per second; the average if the rate is variable.
+        is_variable: whether the frame rate is variable.
         size_hw: height and width of the upright images, in pixels.
 
     Raises:
@@ -82,6 +89,7 @@ class VideoReader:
             raise VideoError("has no images", path=self.path, found="no keyframe")
         self.fps = self._frame_rate(times)
         self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
+        self._read_variable_times(times)
         self.size_hw = (stream.codec_context.height, stream.codec_context.width)
         for _, image in self.read([0]):  # the rotation is a property of the images
             if not isinstance(image, VideoError):
@@ -99,9 +107,67 @@ class VideoReader:
             raise VideoError("the times of its images do not increase", path=self.path)
         return (1 / step).limit_denominator(1001)
 
+    def _read_variable_times(self, times: list[int]) -> None:
+        """Number the images one by one if they are not shown at a constant rate, with or without gaps."""
+        self._times: list[int] | None = None
+        if not is_constant(times, self.fps * self._time_base):
+            packets = [(p.pts, p.is_keyframe) for p in self._packets_of_file() if p.pts is not None and p.size]
+            times = sorted(pts for pts, _ in packets)
+            # Decoding times that vary may be those of images shown at a constant rate.
+            if times and not is_constant(times, self.fps * self._time_base):
+                self._number_one_by_one(times, sorted(pts for pts, key in packets if key))
+        self.is_variable = self._times is not None
+
+    def _packets_of_file(self) -> Iterator[Any]:
+        self._source.container.seek(0, any_frame=False)
+        yield from self._source.container.demux(self._source.stream)
+
+    def _number_one_by_one(self, times: list[int], keys: list[int]) -> None:
+        distinct = sorted(set(times))
+        if len(distinct) < len(times):
+            logger.warning("%s: %d images are shown at the time of another", self.path, len(times) - len(distinct))
+        self._times, self._keys, self._by_dts, self._delay = distinct, keys, False, 0
+        self._origin, self._last = distinct[0], distinct[-1]
+        # Half of the usual interval, for lookups by time; a number stands for one time exactly.
+        self._reach_s = Fraction(float(np.median(np.diff(distinct)))) * self._time_base / 2
+        self._tolerance = Fraction(0)
+        self.fps = ((len(distinct) - 1) / ((self._last - self._origin) * self._time_base)).limit_denominator(1001)
+
+    @property
+    def start_s(self) -> float:
+        """Time of the first image on the file's clock, in seconds."""
+        return float(self._origin * self._time_base)
+
+    @property
+    def duration_s(self) -> float:
+        """Time from the first image to the end of the last one, in seconds."""
+        return float((self._last - self._origin) * self._time_base + 1 / self.fps)
+
+    def number_at(self, seconds: Fraction | float, within_s: Fraction | float = 0) -> int | None:
+        """Number of the image nearest to a time, the earlier one of two.
+
+        Args:
+            seconds: after the first image.
+            within_s: with a variable rate, largest distance in seconds; half of the median frame interval if that is
+                larger.
+
+        Returns:
+            the number, or ``None`` if no image is within half a frame interval. At a constant rate, an image that is
+            missing inside the video is noticed only when it is read.
+        """
+        if self._times is not None:
+            time = Fraction(seconds) / self._time_base + self._origin
+            number = nearest_index(self._times, time)
+            distance_s = abs(self._times[number] - time) * self._time_base
+            return number if distance_s <= max(self._reach_s, within_s) else None
+        number = math.ceil(Fraction(seconds) * self.fps - Fraction(1, 2))
+        return number if number in self else None
+
     @property
     def frame_count(self) -> int:
         """Number of the last frame plus one."""
+        if self._times is not None:
+            return len(self._times)
         return round((self._last - self._origin) * self._time_base * self.fps) + 1
 
     def __contains__(self, frame: object) -> bool:
@@ -147,9 +213,13 @@ class VideoReader:
             yield from self._read_group(group, members)
 
     def _time(self, number: int) -> Fraction:
+        if self._times is not None:
+            return Fraction(self._times[number])
         return self._origin + number / (self.fps * self._time_base)
 
     def _number(self, pts: int) -> int:
+        if self._times is not None:
+            return nearest_index(self._times, pts)
         return round((pts - self._origin) * self._time_base * self.fps)
 
     def _absent(self, number: int, found: str) -> VideoError:

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from counterview.data.dataset import is_ego
 from counterview.masks.rle import to_lzstring
 from counterview.types import ObjectMask
 
@@ -146,7 +147,7 @@ def take_entry(
     videos: dict[str, Any] = {}
     cameras = []
     for camera, (h, w) in sizes_hw.items():
-        ego = "aria" in camera
+        ego = is_ego(camera)
         cam = camera.split("_")[0]
         videos[cam] = {
             "rgb" if ego else "0": {

@@ -21,8 +21,9 @@ import numpy as np
 
 from counterview.data.dataset import KEPT_TAKES, Dataset, Take
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError
+from counterview.masks.geometry import same_aspect
 from counterview.masks.png import read_index_png
-from counterview.media.images import read_image
+from counterview.media.images import image_size, read_image
 from counterview.types import ObjectMask, RgbImage
 
 STEP = 100
@@ -135,13 +136,18 @@ class HandalTake(Take):
 
     @cached_property
     def _mask_values(self) -> list[tuple[int, ...] | None]:
-        """Object values in the mask of each image; ``None`` if it is not readable."""
+        """Object values in the mask of each image; ``None`` if it is not readable, or of another aspect ratio."""
 
         def values(image: Path) -> tuple[int, ...] | None:
             try:
                 labels = read_index_png(self._mask_path(image))
+                size_hw = image_size(image)
             except CounterviewError as error:
                 self.note(f"scene {self.uid}: {error}")
+                return None
+            if not same_aspect((labels.shape[0], labels.shape[1]), size_hw):
+                shape = f"{labels.shape[0]} x {labels.shape[1]} px, the image {size_hw[0]} x {size_hw[1]} px"
+                self.note(f"scene {self.uid}: the mask of {image.name} is left out: it is {shape} (height x width)")
                 return None
             return tuple((np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[1:]) + 1).tolist())
 
@@ -183,6 +189,11 @@ class HandalTake(Take):
         """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         index, value = raw
         return ObjectMask.from_array(read_index_png(self._mask_path(self._images[index])) == value)
+
+    @property
+    def image_kind(self) -> str:
+        """As :meth:`counterview.data.dataset.Take.image_kind`."""
+        return self._images[0].suffix.lower().removeprefix(".") if self._images else "unknown"
 
     def has_frame(self, camera: str, frame: int) -> bool:
         """As :meth:`counterview.data.dataset.Take.has_frame`."""

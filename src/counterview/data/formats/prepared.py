@@ -6,12 +6,15 @@ native size, ``<root>/split.json`` and ``<root>/<split>_{egoexo,exoego}_pairs.js
 
 Counterview adds the key ``annotated_frames`` (object to camera to list) to ``annotation.json``, as in the ground-truth
 file of the official evaluation: without it "not visible" and "not annotated" cannot be distinguished. Its
-``takes.json`` beside ``split.json`` holds the takes' names and scenarios.
+``takes.json`` beside ``split.json`` holds the takes' names and scenarios. Images may also be PNG or WebP, without loss;
+the layout's other readers expect JPEG. For a camera of which no mask fits the images, ``mask_sizes`` holds the size of
+the masks that were left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,12 @@ from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_nu
 from counterview.errors import AnnotationError, ImageError, InputError, PathError
 from counterview.masks.rle import from_coco
 from counterview.media.files import check_name, read_json
-from counterview.media.images import read_image
+from counterview.media.images import image_size, read_image
 from counterview.types import ObjectMask, RgbImage
 
 ANNOTATION = "annotation.json"
+IMAGE_SUFFIXES = (".jpg", ".png", ".webp")
+"""File name extensions of images; the first one that is there is read."""
 SPLIT_FILE = "split.json"
 TAKES_FILE = "takes.json"
 
@@ -87,6 +92,20 @@ def read_splits(root: Path, name: str = SPLIT_FILE) -> dict[str, tuple[str, ...]
             raise AnnotationError(f"split {split!r} holds an entry that is not a take uid", path=path)
         result[split] = tuple(uids)
     return result
+
+
+def find_image(folder: Path, frame: int) -> Path:
+    """Path of the image of a frame in the folder of a camera; that of a JPEG file if there is none."""
+    paths = [folder / f"{int(frame)}{suffix}" for suffix in IMAGE_SUFFIXES]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def stated_size(raw: Any) -> tuple[int, int] | None:
+    """Height and width in pixels that a stored mask states, ``{"size": [h, w], …}``; ``None`` if it states none."""
+    size = raw.get("size") if isinstance(raw, Mapping) else None
+    if isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+        return size[0], size[1]
+    return None
 
 
 def _read_facts(root: Path) -> dict[str, tuple[str, str]]:
@@ -160,6 +179,7 @@ class PreparedTake(Take):
         annotated = content.get("annotated_frames")
         self._annotated = annotated if isinstance(annotated, dict) else {}
         self._subsample = content.get("subsample_idx")
+        self._mask_sizes = content.get("mask_sizes")
         self._image_frames: dict[str, frozenset[int]] = {}
 
     def _mapping(self, value: Any, where: str) -> Mapping[str, Any]:
@@ -206,6 +226,10 @@ class PreparedTake(Take):
         """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         return from_coco(raw)
 
+    def mask_count(self, name: str, camera: str) -> int:
+        """As :meth:`counterview.data.dataset.Take.mask_count`."""
+        return super().mask_count(name, camera) + len(self._malformed.get((name, camera), ()))
+
     def annotated_frames(self, name: str, camera: str) -> frozenset[int]:
         """As :meth:`counterview.data.dataset.Take.annotated_frames`."""
         listed = self._annotated.get(name)
@@ -228,24 +252,48 @@ class PreparedTake(Take):
         return tuple(sorted(numbers))
 
     def frame_path(self, camera: str, frame: int) -> Path:
-        """Path of an image, whether or not it exists.
+        """Path of an image; that of a JPEG file if there is none.
 
         Raises:
             PathError: the camera's name cannot be a folder.
         """
-        return self.folder / check_name(camera) / f"{int(frame)}.jpg"
+        return find_image(self.folder / check_name(camera), frame)
 
     def images(self, camera: str) -> frozenset[int]:
         """The frames of ``camera`` that have an image."""
         if camera not in self._image_frames:
             folder = self.folder / check_name(camera)
-            names = [p.stem for p in folder.iterdir() if p.suffix == ".jpg"] if folder.is_dir() else []
+            names = [p.stem for p in folder.iterdir() if p.suffix in IMAGE_SUFFIXES] if folder.is_dir() else []
             self._image_frames[camera] = frozenset(int(n) for n in names if n.isascii() and n.isdigit())
         return self._image_frames[camera]
 
+    def raw_size(self, raw: Any) -> tuple[int, int] | None:
+        """As :meth:`counterview.data.dataset.Take.raw_size`."""
+        return stated_size(raw)
+
+    def image_hw(self, camera: str) -> tuple[int, int] | None:
+        """As :meth:`counterview.data.dataset.Take.image_hw`: the size of the first image that can be read."""
+        for frame in sorted(self.images(camera)):
+            with suppress(ImageError):
+                return image_size(self.frame_path(camera, frame))
+        return None
+
+    @cached_property
+    def image_kind(self) -> str:
+        """As :meth:`counterview.data.dataset.Take.image_kind`."""
+        for camera in self.cameras:
+            for frame in sorted(self.images(camera))[:1]:
+                return self.frame_path(camera, frame).suffix.removeprefix(".")
+        return "unknown"
+
+    def native_size(self, camera: str) -> tuple[int, int]:
+        """As :meth:`counterview.data.dataset.Take.native_size`."""
+        size = self._mask_sizes.get(camera) if isinstance(self._mask_sizes, dict) else None
+        return stated_size({"size": size}) or super().native_size(camera)
+
     def has_frame(self, camera: str, frame: int) -> bool:
         """As :meth:`counterview.data.dataset.Take.has_frame`."""
-        return frame in self.images(camera)
+        return frame in self.images(camera) and self.fits(camera)
 
     def frame(self, camera: str, frame: int) -> RgbImage:
         """As :meth:`counterview.data.dataset.Take.frame`."""
@@ -256,4 +304,6 @@ class PreparedTake(Take):
                 path=path,
                 fix="See prepare-report.json for the reason.",
             )
+        if not self.fits(camera):
+            raise ImageError(f"the masks of camera {camera!r} do not fit the images", path=path)
         return read_image(path)

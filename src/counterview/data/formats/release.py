@@ -9,21 +9,27 @@ An annotation file is never held in memory: it is indexed once by take, and a ta
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_number
+from counterview.data.clock import ANNOTATION_FPS, TakeClock, VideoClock
+from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_number, is_ego
+from counterview.data.formats.takes_json import TakeFacts, read_takes_json, split_withdrawn
 from counterview.errors import AnnotationError, InputError, PathError, VideoError
 from counterview.masks import rle
-from counterview.media.files import check_name, read_json
+from counterview.media.files import check_name
 from counterview.media.jsonstream import Span, index_object, read_span
 from counterview.media.video import VideoReader
 from counterview.types import ObjectMask, RgbImage
+
+logger = logging.getLogger(__name__)
 
 Height = Literal["full", "448"]
 HEIGHTS: tuple[Height, ...] = ("full", "448")
@@ -48,58 +54,6 @@ def is_release(folder: Path) -> bool:
     return any(annotation_path(folder, split).is_file() for split in SPLITS)
 
 
-@dataclass(frozen=True)
-class TakeFacts:
-    """The entry of a take in ``takes.json``.
-
-    Attributes:
-        name: the take's name.
-        folder: its folder relative to the release, ``takes/<name>`` unless the entry has another.
-        videos: path of each stream relative to ``folder``, by ``<camera>_<stream>`` and, for fixed cameras, by name.
-    """
-
-    name: str
-    folder: str
-    videos: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_takes_json(root: Path) -> dict[str, TakeFacts] | None:
-    """Facts of every take by uid; ``None`` if the release has no ``takes.json``.
-
-    Raises:
-        AnnotationError: the file is not a list of takes. Entries without uid or name are skipped.
-    """
-    path = root / "takes.json"
-    if not path.is_file():
-        return None
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise AnnotationError("is not a list of takes", path=path, found=type(content).__name__, expected="a list")
-    facts = {}
-    for entry in content:
-        if not isinstance(entry, dict):
-            continue
-        uid, name = entry.get("take_uid"), entry.get("take_name")
-        if not isinstance(uid, str) or not isinstance(name, str):
-            continue
-        folder = entry.get("root_dir")
-        facts[uid] = TakeFacts(name, folder if isinstance(folder, str) else f"takes/{name}", _videos(entry))
-    return facts
-
-
-def _videos(entry: Mapping[str, Any]) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    cameras = entry.get("frame_aligned_videos")
-    for camera, streams in cameras.items() if isinstance(cameras, dict) else ():
-        for stream, facts in streams.items() if isinstance(streams, dict) else ():
-            path = facts.get("relative_path") if isinstance(facts, dict) else None
-            if isinstance(path, str):
-                paths[f"{camera}_{stream}"] = path
-                if stream == "0":
-                    paths[camera] = path
-    return paths
-
-
 def _inside(root: Path, relative: str) -> Path:
     """Join a path from a file below ``root``. Links are followed: releases are often spread over several disks."""
     path = root
@@ -117,7 +71,7 @@ def video_candidates(root: Path, facts: TakeFacts, camera: str, height: Height) 
     check_name(camera)
     device, _, stream = camera.partition("_")
     names = [camera]
-    if stream in ("", *RGB_STREAMS) and "aria" in camera.lower():
+    if stream in ("", *RGB_STREAMS) and is_ego(camera):
         names += [f"{device}_{other}" for other in RGB_STREAMS if other != stream]
     try:
         folder = _inside(root, facts.folder)
@@ -160,12 +114,20 @@ def check_height(height: str | None, root: Path) -> Height:
 
 
 def open_release(
-    root: Path, split: str | None = None, *, height: str | None = None, kept_takes: int = KEPT_TAKES
+    root: Path,
+    split: str | None = None,
+    *,
+    height: str | None = None,
+    kept_takes: int = KEPT_TAKES,
+    annotation_fps: Fraction | float = ANNOTATION_FPS,
 ) -> Dataset:
     """Open the annotated takes of a release. See :func:`counterview.data.open.open_dataset`.
 
+    Withdrawn takes, which are annotated and no longer in ``takes.json``, are left out, with a warning in the log.
+
     Raises:
         InputError: the annotation of the split is missing or not JSON, or another video size.
+        AnnotationError: ``takes.json`` is malformed, or lists none of the takes.
     """
     annotated = [s for s in SPLITS if annotation_path(root, s).is_file()]
     if split is not None and split not in annotated:
@@ -177,17 +139,25 @@ def open_release(
         path = annotation_path(root, name)
         for uid, span in index_object(path, error=AnnotationError).items():
             positions.setdefault(uid, (path, span))
-    facts = read_takes_json(root) or {}
-    opener = partial(_open_take, root, size, positions, facts)
-    return Dataset(root, "release", split, list(positions), opener, kept_takes=kept_takes)
+    facts = read_takes_json(root)
+    uids, withdrawn = split_withdrawn(root, positions, facts)
+    if withdrawn:
+        logger.warning("%s: %d withdrawn takes are left out: %s", root, len(withdrawn), ", ".join(withdrawn[:5]))
+    opener = partial(_open_take, root, size, positions, facts or {}, Fraction(annotation_fps))
+    return Dataset(root, "release", split, uids, opener, kept_takes=kept_takes)
 
 
 def _open_take(
-    root: Path, height: Height, positions: Mapping[str, tuple[Path, Span]], facts: Mapping[str, TakeFacts], uid: str
+    root: Path,
+    height: Height,
+    positions: Mapping[str, tuple[Path, Span]],
+    facts: Mapping[str, TakeFacts],
+    annotation_fps: Fraction,
+    uid: str,
 ) -> ReleaseTake:
     path, span = positions[uid]
     content = read_span(path, span, uid, error=AnnotationError)
-    return ReleaseTake(root, path, uid, content, facts.get(uid), height=height)
+    return ReleaseTake(root, path, uid, content, facts.get(uid), height=height, annotation_fps=annotation_fps)
 
 
 class ReleaseTake(Take):
@@ -200,6 +170,12 @@ class ReleaseTake(Take):
         content: its annotation.
         facts: its entry of ``takes.json``; ``None`` if it has none.
         height: size of the videos to read.
+        annotation_fps: frames per second that the frame numbers count.
+
+    Attributes:
+        conflict: why it is not known which videos belong to the take: the annotation and ``takes.json`` give it two
+            names. It has no videos then. ``None`` without a conflict.
+        video_sizes: height and width in pixels of the upright videos that were opened, by camera.
 
     Raises:
         AnnotationError: the annotation has no ``object_masks``. Single malformed entries are skipped and noted in
@@ -215,6 +191,7 @@ class ReleaseTake(Take):
         facts: TakeFacts | None = None,
         *,
         height: Height = "full",
+        annotation_fps: Fraction | float = ANNOTATION_FPS,
     ) -> None:
         self._source = Path(source)
         if not isinstance(content, dict) or not isinstance(content.get("object_masks"), dict):
@@ -226,7 +203,13 @@ class ReleaseTake(Take):
             self.note(f"take {uid}: its name is neither in the annotation nor in takes.json")
         self.root = root
         self.height: Height = height
-        self.facts = facts if facts and facts.name == self.name else TakeFacts(self.name, f"takes/{self.name}")
+        self.annotation_fps = annotation_fps
+        self.facts = facts or TakeFacts(self.name, f"takes/{self.name}")
+        self.conflict: str | None = None
+        if self.facts.name != self.name:
+            self.conflict = f"it is {self.name!r} in the annotation and {self.facts.name!r} in takes.json"
+            self.note(f"take {uid}: {self.conflict}; its videos are not used")
+        self.video_sizes: dict[str, tuple[int, int]] = {}
         self._masks: dict[str, dict[str, dict[int, Any]]] = {}
         self._annotated: dict[tuple[str, str], frozenset[int]] = {}
         self._counts: dict[tuple[str, str], int] = {}
@@ -279,11 +262,7 @@ class ReleaseTake(Take):
         self._counts[name, camera] = len(masks) + len(malformed)
 
     def mask_count(self, name: str, camera: str) -> int:
-        """Number of masks in the annotation, including malformed ones.
-
-        Raises:
-            AnnotationError: no such object or camera.
-        """
+        """As :meth:`counterview.data.dataset.Take.mask_count`."""
         self._raw_masks_of(name, camera)
         return self._counts[name, camera]
 
@@ -312,12 +291,33 @@ class ReleaseTake(Take):
         """As :meth:`counterview.data.dataset.Take.frames`."""
         return tuple(sorted(frozenset().union(*self._annotated.values())))
 
+    def raw_size(self, raw: Any) -> tuple[int, int] | None:
+        """As :meth:`counterview.data.dataset.Take.raw_size`."""
+        height, width, _ = raw
+        if type(height) is int and type(width) is int and min(height, width) > 0:
+            return height, width
+        return None
+
+    def image_hw(self, camera: str) -> tuple[int, int] | None:
+        """As :meth:`counterview.data.dataset.Take.image_hw`."""
+        if camera not in self.video_sizes:
+            with suppress(InputError):
+                self.video(camera)
+        return self.video_sizes.get(camera)
+
+    @property
+    def image_kind(self) -> str:
+        """As :meth:`counterview.data.dataset.Take.image_kind`."""
+        return f"video {self.height}"
+
     def video_path(self, camera: str) -> Path | None:
-        """Path of the camera's video; ``None`` if it is missing.
+        """Path of the camera's video; ``None`` if it is missing, or not known because of a :attr:`conflict`.
 
         Raises:
             PathError: a name that cannot be part of a path.
         """
+        if self.conflict is not None:
+            return None
         paths = video_candidates(self.root, self.facts, camera, self.height)
         return next((path for path in paths if path.is_file()), None)
 
@@ -333,25 +333,73 @@ class ReleaseTake(Take):
             return self._videos[camera]
         path = self.video_path(camera)
         if path is None:
-            other = HEIGHTS[1 - HEIGHTS.index(self.height)]
-            has_other = any(p.is_file() for p in video_candidates(self.root, self.facts, camera, other))
-            raise VideoError(
-                f"no {self.height} video of camera {camera!r}",
-                path=video_candidates(self.root, self.facts, camera, self.height)[0],
-                fix=f"It exists in the other size: use height {other}." if has_other else "Download it.",
-            )
+            raise self._no_video(camera)
         self._videos[camera] = VideoReader(path)
+        self.video_sizes[camera] = self._videos[camera].size_hw
         while len(self._videos) > OPEN_VIDEOS:
             self._videos.popitem(last=False)[1].close()
         return self._videos[camera]
 
+    def _no_video(self, camera: str) -> VideoError:
+        if self.conflict is not None:
+            return VideoError(f"take {self.uid}: {self.conflict}", path=self.root / "takes.json")
+        other = HEIGHTS[1 - HEIGHTS.index(self.height)]
+        has_other = any(p.is_file() for p in video_candidates(self.root, self.facts, camera, other))
+        return VideoError(
+            f"no {self.height} video of camera {camera!r}",
+            path=video_candidates(self.root, self.facts, camera, self.height)[0],
+            fix=f"It exists in the other size: use height {other}." if has_other else "Download it.",
+        )
+
+    def close(self) -> None:
+        """Close the opened videos. They are opened again when they are needed."""
+        while self._videos:
+            self._videos.popitem()[1].close()
+
+    @cached_property
+    def video_clocks(self) -> dict[str, VideoClock]:
+        """Rate and span of each video that can be read, ego cameras first. Opens every video of the take."""
+        clocks = {}
+        for camera in self.cameras:
+            with suppress(InputError):
+                clocks[camera] = VideoClock.of(self.video(camera))
+        return clocks
+
+    @cached_property
+    def clock(self) -> TakeClock:
+        """How annotated frames are found in the videos. Cameras that cannot be reconciled are in ``problems``."""
+        clock = TakeClock(self.video_clocks, self.annotation_fps)
+        for camera, problem in clock.problems.items():
+            self.note(f"take {self.uid}, camera {camera!r}: {problem}")
+        return clock
+
     def has_frame(self, camera: str, frame: int) -> bool:
         """As :meth:`counterview.data.dataset.Take.has_frame`."""
+        clock = self.clock  # opens all videos, of which few stay open
         try:
-            return frame in self.video(camera)
+            return self.fits(camera) and clock.number(camera, self.video(camera), frame) is not None
         except VideoError:
             return False
 
     def frame(self, camera: str, frame: int) -> RgbImage:
-        """As :meth:`counterview.data.dataset.Take.frame`."""
-        return self.video(camera).frame(frame)
+        """The image of ``camera`` at the time of an annotated frame, see :mod:`counterview.data.clock`.
+
+        Returns:
+            ``(H, W, 3)`` uint8 RGB. It may be smaller than the masks.
+
+        Raises:
+            VideoError: the video is missing or damaged, has no image at that time, or does not fit the other cameras
+                or its masks.
+        """
+        problem = self.clock.problems.get(camera)
+        video = self.video(camera)
+        if problem is None and not self.fits(camera):
+            problem = f"the masks of camera {camera!r} do not fit the video"
+        if problem is not None:
+            raise VideoError(problem, path=video.path, fix="Its frames are not used.")
+        if self.clock.lookup(camera) == "number":
+            return video.frame(frame)
+        number = self.clock.number(camera, video, frame)
+        if number is None:
+            raise VideoError(f"has no image at the time of frame {frame}", path=video.path, found=repr(video))
+        return video.frame(number)

@@ -19,13 +19,14 @@ from typing import Any
 
 from counterview.data.dataset import DIRECTIONS, OFFICIAL_SPLITS, SPLITS, Direction
 from counterview.data.formats.prepared import SPLIT_FILE, TAKES_FILE, open_prepared, read_splits
-from counterview.data.formats.release import TakeFacts, annotation_path, check_height, is_release, read_takes_json
+from counterview.data.formats.release import annotation_path, check_height, is_release
 from counterview.data.pairs import PAIR_LIST_SETTINGS, pair_paths, pairs_of_take
+from counterview.data.prepare.listings import Listings
 from counterview.data.prepare.report import USABLE, PrepareReport, TakeReport
-from counterview.data.prepare.take import STATE_FOLDER, PrepareSettings, TakeJob, WriteError, prepare_take, read_record
-from counterview.errors import AnnotationError, ConfigError, InputError, PathError
+from counterview.data.prepare.settings import IMAGE_FORMATS, PrepareSettings
+from counterview.data.prepare.take import STATE_FOLDER, TakeJob, WriteError, prepare_take, read_record
+from counterview.errors import ConfigError, InputError, PathError
 from counterview.media.files import atomic_write, check_name, read_json, write_json
-from counterview.media.jsonstream import Span, index_object
 from counterview.workers import end_with_parent
 
 REPORT_FILE = "prepare-report.json"
@@ -45,6 +46,8 @@ def prepare_release(
     split_file: str | os.PathLike[str] | None = None,
     every_second: bool = False,
     quality: int = 95,
+    images: str = "jpg",
+    annotation_fps: float = 30.0,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Prepare the takes of some splits. Run it again to continue, to add splits, or after further downloads.
@@ -61,6 +64,9 @@ def prepare_release(
         every_second: write every 30th frame of the ego video, as the official preparation does, in addition to the
             annotated frames.
         quality: of the JPEG files, 1 to 95.
+        images: ``"jpg"``, which all readers of the layout expect, or without loss ``"png"`` or ``"webp-lossless"``.
+        annotation_fps: frames per second that the frame numbers of the annotation count; 30 in every version of the
+            release. Videos of other rates are read by time.
         progress: is called for each finished take.
 
     Returns:
@@ -76,40 +82,40 @@ def prepare_release(
     splits = _check_splits(root, splits)
     if not 1 <= quality <= 95 or workers < 1:
         raise InputError("quality is from 1 to 95 and workers at least 1", found=f"{quality} and {workers}")
-    settings = PrepareSettings(check_height(height, root), every_second, quality)
-    facts = read_takes_json(root)
-    listed = _read_split_file(root, split_file)
-    spans = {split: index_object(annotation_path(root, split), error=AnnotationError) for split in splits}
+    if images not in IMAGE_FORMATS:
+        raise InputError("no such image format", found=repr(images), expected=" or ".join(IMAGE_FORMATS))
+    if not 0 < annotation_fps <= 1000:
+        raise InputError("the annotation counts a positive number of frames a second", found=annotation_fps)
+    settings = PrepareSettings(check_height(height, root), every_second, quality, images, float(annotation_fps))
+    listings = Listings.read(root, _read_split_file(root, split_file))
     report = PrepareReport(release=str(release), height=settings.height, splits=list(splits))
     _start(target, settings)
     with _locked(target):
         for part in (*target.glob(".*.part"), *(target / STATE_FOLDER).glob("**/.*.part")):
             part.unlink()  # partial files of a killed run; those of takes are removed when the take is prepared
         jobs: list[TakeJob] = []
-        order: dict[str, list[str]] = {}
         rejected: dict[str, TakeReport] = {}
         threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0
         for split in splits:
-            order[split] = list(listed[split]) if listed is not None and split in listed else list(spans[split])
-            for uid in dict.fromkeys([*order[split], *spans[split]]):
-                rejection = _reject(uid, split, spans[split], order[split], facts)
+            source = annotation_path(root, split)
+            for uid in listings.candidates(split):
+                rejection = listings.reject(uid, split)
                 if rejection is not None:
                     rejected.setdefault(uid, rejection)
-                else:
-                    source, span = annotation_path(root, split), spans[split][uid]
-                    fact = (facts or {}).get(uid)
-                    job = TakeJob(uid, split, root, target, source, span, fact, facts is not None, settings, threads)
-                    jobs.append(job)
+                    continue
+                fact, is_listed = (listings.facts or {}).get(uid), listings.facts is not None
+                span = listings.spans[split][uid]
+                jobs.append(TakeJob(uid, split, root, target, source, span, fact, is_listed, settings, threads))
         selected = _select(jobs, rejected, takes)
         reports = dict(rejected)
         for uid, (take, was_done) in _run(selected, workers, progress).items():
             reports[uid] = take
             report.done_before += was_done
         report.takes = [
-            reports[uid] for uid in dict.fromkeys(u for s in splits for u in (*order[s], *spans[s])) if uid in reports
+            reports[uid] for uid in dict.fromkeys(u for s in splits for u in listings.candidates(s)) if uid in reports
         ]
-        report.not_annotated = _not_annotated(root, splits, spans, facts, report.takes)
-        _write_lists(target, splits, order, report, str(out))
+        report.not_annotated = listings.not_annotated({take.take_name for take in report.takes})
+        _write_lists(target, splits, listings, report, str(out))
         write_json(target / REPORT_FILE, report.to_dict())
     return report
 
@@ -143,26 +149,6 @@ def _read_split_file(root: Path, split_file: str | os.PathLike[str] | None) -> d
     return None
 
 
-def _reject(
-    uid: str, split: str, spans: dict[str, Span], order: Sequence[str], facts: dict[str, TakeFacts] | None
-) -> TakeReport | None:
-    """The report of a take that cannot be prepared at all; ``None`` if it can."""
-    name = facts[uid].name if facts and uid in facts else ""
-    try:
-        check_name(uid)
-    except PathError as error:
-        return TakeReport(uid, split, "skipped", name, problems=[error.problem])
-    if uid.startswith("."):
-        return TakeReport(uid, split, "skipped", name, problems=[f"the name {uid!r} starts with a dot"])
-    if uid not in spans:
-        if facts is not None and uid not in facts:
-            return TakeReport(uid, split, "redacted", problems=["only in the split file: not annotated or listed"])
-        return TakeReport(uid, split, "missing", name, problems=["in the split file, but not annotated"])
-    if uid not in order:
-        return TakeReport(uid, split, "skipped", name, problems=["annotated, but not in the split file"])
-    return None
-
-
 def _select(jobs: list[TakeJob], rejected: dict[str, TakeReport], takes: Sequence[str] | None) -> list[TakeJob]:
     """The jobs of the requested takes; reports of other takes are removed from ``rejected``."""
     if takes is None:
@@ -183,8 +169,9 @@ def _start(out: Path, settings: PrepareSettings) -> None:
         raise InputError("is not a folder", path=out)
     if path.is_file():
         earlier, current = read_json(path), asdict(settings)
-        if earlier != current:
-            values = earlier if isinstance(earlier, dict) else {}
+        defaults = asdict(PrepareSettings())  # settings that an earlier version did not have
+        values = {**defaults, **earlier} if isinstance(earlier, dict) else {}
+        if values != current:
             changed = [f"{k} {values.get(k)!r} instead of {v!r}" for k, v in current.items() if values.get(k) != v]
             raise ConfigError(
                 "was started with other settings",
@@ -273,43 +260,27 @@ def _pool(jobs: Iterable[TakeJob], workers: int) -> Iterator[tuple[str, tuple[Ta
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _not_annotated(
-    root: Path,
-    splits: Sequence[str],
-    spans: dict[str, dict[str, Span]],
-    facts: dict[str, TakeFacts] | None,
-    reports: list[TakeReport],
-) -> list[str]:
-    uids = {uid for split in splits for uid in spans[split]}
-    for split in SPLITS:
-        if split not in splits and annotation_path(root, split).is_file():
-            uids.update(index_object(annotation_path(root, split), error=AnnotationError))
-    annotated = {facts[uid].name for uid in uids if facts and uid in facts} | {take.take_name for take in reports}
-    folder = root / "takes"
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in annotated) if folder.is_dir() else []
-
-
-def _write_lists(
-    out: Path, splits: Sequence[str], order: dict[str, list[str]], report: PrepareReport, base: str
-) -> None:
+def _write_lists(out: Path, splits: Sequence[str], listings: Listings, report: PrepareReport, base: str) -> None:
     """Write ``split.json``, ``takes.json`` and the pair lists of all usable takes, of this run or earlier ones."""
     lists: dict[str, list[str]] = {name: list(uids) for name, uids in (read_splits(out) or {}).items()}
     records: dict[str, dict[str, Any]] = {}
     for split in splits:
-        lists[split] = []
-        for uid in order[split]:
-            record = _usable(out, uid)
-            if record is not None:
-                lists[split].append(uid)
-    lists = {name: lists.get(name, []) for name in dict.fromkeys([*OFFICIAL_SPLITS, *lists])}
+        # An earlier run may have prepared what is contradicted now.
+        rejected = {take.take_uid for take in report.takes if take.split == split and take.status not in USABLE}
+        order = [uid for uid in dict.fromkeys(listings.order(split)) if uid not in rejected]
+        lists[split] = [uid for uid in order if _usable(out, uid) is not None]
+    lists = {
+        name: [uid for uid in lists.get(name, []) if not listings.is_withdrawn(uid)]
+        for name in dict.fromkeys([*OFFICIAL_SPLITS, *lists])
+    }
     write_json(out / SPLIT_FILE, lists)
     for uid in (uid for uids in lists.values() for uid in uids):
         records[uid] = _usable(out, uid) or {}
     write_json(
         out / TAKES_FILE,
         [
-            {"take_uid": uid, "take_name": facts.get("take_name", ""), "scenario": facts.get("scenario", "")}
-            for uid, facts in records.items()
+            {"take_uid": uid, "take_name": record.get("take_name", ""), "scenario": record.get("scenario", "")}
+            for uid, record in records.items()
         ],
     )
     for split in splits:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 Status = Literal["prepared", "partial", "missing", "damaged", "redacted", "skipped"]
 """``prepared``: complete. ``partial``: usable, but a camera, a frame or a mask is missing. ``missing``: not on disk,
 or without a video of the ego or exo side. ``damaged``: its annotation or videos cannot be read. ``redacted``:
-withdrawn from the release. ``skipped``: skipped on purpose, for example because its name is not valid for a file.
+withdrawn from the release. ``skipped``: skipped on purpose, for example because its name is not valid for a file, or
+because it is not known which video or split is its own. A camera is skipped if its clock or its masks do not fit.
 """
 
 STATUSES: tuple[Status, ...] = ("prepared", "partial", "missing", "damaged", "redacted", "skipped")
@@ -32,6 +33,13 @@ class CameraReport:
         beyond_end: requested frames after the end of the video.
         damaged_frames: requested frames that do not decode, or have no image at their time.
         problems: one line for each problem.
+        fps: frames per second of the video; the average if they vary.
+        start_s: time of its first image, in seconds.
+        duration_s: its duration, in seconds.
+        variable_rate: whether its frame rate varies; ``None`` if not.
+        found_by: how annotated frames are found in it: by ``"number"``, or by ``"time"`` if its rate is not that of the
+            annotation; ``None`` if they are not.
+        notes: one line for each peculiarity that is not a problem.
     """
 
     status: Status = "prepared"
@@ -43,6 +51,12 @@ class CameraReport:
     beyond_end: list[int] = field(default_factory=list)
     damaged_frames: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    fps: float | None = None
+    start_s: float | None = None
+    duration_s: float | None = None
+    variable_rate: bool | None = None
+    found_by: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -57,7 +71,8 @@ class TakeReport:
         scenario: the activity; empty if unknown.
         cameras: the outcome for each camera.
         masks: number of masks written.
-        masks_left_out: number of masks that do not decode or have the wrong size.
+        masks_left_out: number of masks that do not decode, or have another size than the others or another aspect ratio
+            than the video.
         problems: one line for each problem.
         notes: one line for each peculiarity that is not a problem, such as a second ego camera.
     """
@@ -135,8 +150,12 @@ class PrepareReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every take is complete, apart from redacted ones, which are no longer available to anyone."""
-        return all(take.status in ("prepared", "redacted") for take in self.takes)
+        """Whether every take is complete, apart from redacted ones, which are no longer available to anyone.
+
+        With redacted takes alone nothing is left, which is not complete.
+        """
+        statuses = {take.status for take in self.takes}
+        return statuses <= {"prepared", "redacted"} and statuses != {"redacted"}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

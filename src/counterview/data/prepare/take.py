@@ -12,47 +12,33 @@ import errno
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
+from counterview.data.clock import TakeClock, VideoClock
 from counterview.data.formats.prepared import ANNOTATION
-from counterview.data.formats.release import Height, ReleaseTake, TakeFacts
+from counterview.data.formats.release import ReleaseTake
+from counterview.data.formats.takes_json import TakeFacts
+from counterview.data.prepare.images import missing_video, write_images, written_frames
 from counterview.data.prepare.report import USABLE, CameraReport, TakeReport
+from counterview.data.prepare.settings import PrepareSettings
 from counterview.errors import CounterviewError, InputError, MaskError, VideoError
 from counterview.masks import rle
 from counterview.media.files import atomic_write, read_json, safe_join, write_json
-from counterview.media.images import write_image
 from counterview.media.jsonstream import Span
 from counterview.media.video import VideoReader
-from counterview.types import ObjectMask, RgbImage
+from counterview.types import ObjectMask
 
 _NOT_WRITABLE = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 logger = logging.getLogger(__name__)
 
 STATE_FOLDER = ".counterview"
 RECORD_VERSION = 1
-EGO_SHORT_PX, EXO_SHORT_PX = 704, 540
-"""Shorter sides of the official images: half of the ego's 1408 pixels, a quarter of the exo's 2160."""
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """Settings of an output folder, the same for all runs that write into it.
-
-    Attributes:
-        height: size of the videos.
-        every_second: write also every 30th frame of the ego video, as the official preparation does.
-        quality: of the JPEG files, 1 to 95.
-    """
-
-    height: Height = "full"
-    every_second: bool = False
-    quality: int = 95
+CLOCKS_VERSION = 1
+"""Of records whose images were looked up with the cameras' clocks compared; earlier ones took the number alone."""
 
 
 @dataclass(frozen=True)
@@ -152,49 +138,106 @@ def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the annotation of take {job.uid} is not JSON", path=job.source, found=error) from None
-    take = ReleaseTake(job.release, job.source, job.uid, content, job.facts, height=job.settings.height)
+    settings = job.settings
+    take = ReleaseTake(
+        job.release, job.source, job.uid, content, job.facts, height=settings.height,
+        annotation_fps=settings.annotation_fps,
+    )  # fmt: skip
     report = TakeReport(job.uid, job.split, take_name=take.name, scenario=take.scenario)
+    if _is_withdrawn(take, report, job):
+        return report, False
     paths = {camera: take.video_path(camera) for camera in take.cameras}
     record = read_record(job.out, job.uid)
-    recorded = record["videos"] if record is not None else {}
+    recorded = record["videos"] if record is not None and take.conflict is None else {}
     current = {camera: _fingerprint(path) for camera, path in paths.items() if path is not None}
     # Images stay valid if their video was deleted since, to free space.
     videos = {c: current.get(c, recorded.get(c)) for c in paths if c in current or c in recorded}
-    if record is not None and record["report"] is not None and record["annotation"] == digest and videos == recorded:
-        earlier = TakeReport.from_dict(record["report"])
-        if _is_valid(earlier, job.out):
-            return earlier, True
+    has_clocks = record is not None and record.get("clocks") == CLOCKS_VERSION
+    earlier = TakeReport.from_dict(record["report"]) if record is not None and record["report"] is not None else None
+    is_unchanged = record is not None and record["annotation"] == digest and videos == recorded
+    if earlier is not None and has_clocks and is_unchanged and _is_valid(earlier, job):
+        return earlier, True
     if not _has_both_sides(take, report, set(videos), job):
         return report, False
 
+    clock = _clock(take, earlier)
     folder = safe_join(job.out, job.uid)
-    _clean(folder, [camera for camera in videos if videos[camera] != recorded.get(camera)])
-    state = {"version": RECORD_VERSION, "annotation": digest, "videos": videos, "report": None}
+    changed = [camera for camera in videos if videos[camera] != recorded.get(camera)]
+    if not has_clocks:  # an earlier version wrote these images by number
+        changed += [camera for camera in current if clock.lookup(camera) == "time"]
+    _clean(folder, changed, settings.suffix)
+    state = {
+        "version": RECORD_VERSION, "annotation": digest, "videos": videos, "clocks": CLOCKS_VERSION, "report": None
+    }  # fmt: skip
     write_json(record_path(job.out, job.uid), state)
     frames = set(take.frames)
-    if job.settings.every_second:
-        frames.update(_frames_of_every_second(paths, take, job.threads))
+    if settings.every_second:
+        frames.update(_frames_of_every_second(paths, take, clock, job.threads))
     for camera, path in paths.items():
-        report.cameras[camera] = _write_images(take, camera, path, sorted(frames), folder, job)
-    ego_frames = _images(folder, take.ego_cameras)
-    if ego_frames and _images(folder, take.exo_cameras):
+        facts = write_images(take, camera, path, sorted(frames), folder, settings, clock, job.threads)
+        report.cameras[camera] = _with_clock(facts, clock, camera)
+    ego_frames = written_frames(folder, take.ego_cameras, settings.suffix)
+    if ego_frames and written_frames(folder, take.exo_cameras, settings.suffix):
         _write_annotation(take, report, folder, sorted(frames & ego_frames))
     else:
         report.status = "damaged"
-        report.problems.append(f"no image of an {'exo' if ego_frames else 'ego'} camera can be read")
+        report.problems += [f"no image of an {'exo' if ego_frames else 'ego'} camera can be read", *take.problems]
         (folder / ANNOTATION).unlink(missing_ok=True)
     _set_status(report)
     write_json(record_path(job.out, job.uid), {**state, "report": report.to_dict()})
     return report, False
 
 
-def _is_valid(report: TakeReport, out: Path) -> bool:
+def _is_withdrawn(take: ReleaseTake, report: TakeReport, job: TakeJob) -> bool:
+    """Whether a take is no longer in ``takes.json``; if so, fills in the report. It may still be on disk."""
+    if not job.listed or job.facts is not None:
+        return False
+    report.status = "redacted"
+    report.problems.append("annotated, but no longer in takes.json")
+    if (job.release / "takes" / take.name).is_dir():
+        report.problems.append(f"its folder takes/{take.name} is still there: it was withdrawn, so delete it")
+    if (job.out / job.uid).is_dir():
+        report.problems.append(f"it was prepared before it was withdrawn: delete {job.out / job.uid}")
+    return True
+
+
+def _clock(take: ReleaseTake, earlier: TakeReport | None) -> TakeClock:
+    """The clocks of the take's videos; of those that were deleted since, as an earlier run found them."""
+    clocks = dict(take.video_clocks)
+    for camera, facts in earlier.cameras.items() if earlier is not None else ():
+        if camera not in clocks and None not in (facts.fps, facts.start_s, facts.duration_s):
+            clocks[camera] = VideoClock(
+                float(facts.fps or 0),
+                float(facts.start_s or 0),
+                float(facts.duration_s or 0),
+                bool(facts.variable_rate),
+            )
+        if facts.video_hw is not None:
+            take.video_sizes.setdefault(camera, (facts.video_hw[0], facts.video_hw[1]))
+    take.close()
+    return TakeClock({camera: clocks[camera] for camera in take.cameras if camera in clocks}, take.annotation_fps)
+
+
+def _with_clock(report: CameraReport, clock: TakeClock, camera: str) -> CameraReport:
+    facts = clock.clocks.get(camera)
+    if facts is not None:
+        report.fps, report.start_s, report.duration_s = (
+            round(value, 4) for value in (facts.fps, facts.start_s, facts.duration_s)
+        )
+        report.variable_rate = facts.is_variable or None
+    return report
+
+
+def _is_valid(report: TakeReport, job: TakeJob) -> bool:
     """Whether an earlier report is still true."""
     # Damage may have been a temporary failure of a disk or network, so it is always tried again.
     if any(camera.status == "damaged" or camera.damaged_frames for camera in report.cameras.values()):
         return False
-    folder = safe_join(out, report.take_uid)
-    images = all(len(_images(folder, (name,))) == camera.frames for name, camera in report.cameras.items())
+    folder = safe_join(job.out, report.take_uid, follow_links=True)
+    images = all(
+        len(written_frames(folder, (name,), job.settings.suffix)) == camera.frames
+        for name, camera in report.cameras.items()
+    )
     return images and (folder / ANNOTATION).is_file() == (report.status in USABLE)
 
 
@@ -212,13 +255,13 @@ def _has_both_sides(take: ReleaseTake, report: TakeReport, available: set[str], 
         report.cameras[camera] = CameraReport(side="ego" if take.is_ego(camera) else "exo")
         if camera not in available:
             report.cameras[camera].status = "missing"
-            report.cameras[camera].problems.append(_missing_video(take, camera))
+            report.cameras[camera].problems.append(missing_video(take, camera))
         else:
             report.cameras[camera].status = "skipped"
     report.status = "missing"
-    if job.listed and job.facts is None:
-        report.status = "redacted"
-        report.problems.append("annotated, but no longer in takes.json")
+    if take.conflict is not None:
+        report.status = "skipped"
+        report.problems.append(f"{take.conflict}: which videos are its own is not known")
     elif not folder.is_dir():
         report.problems.append(f"annotated, but not on disk: no folder takes/{take.name}")
     elif not take.cameras:
@@ -233,129 +276,38 @@ def _has_both_sides(take: ReleaseTake, report: TakeReport, available: set[str], 
     return False
 
 
-def _missing_video(take: ReleaseTake, camera: str) -> str:
-    try:
-        take.video(camera)
-    except VideoError as error:
-        return f"{error.problem}. {error.fix}"
-    return "the video was missing at first"
-
-
-def _clean(folder: Path, changed: list[str]) -> None:
+def _clean(folder: Path, changed: Iterable[str], suffix: str) -> None:
     """Remove partial files of a killed run, and images of the cameras whose video was replaced since."""
     for part in [*folder.glob(".*.part"), *folder.glob("*/.*.part")]:
         part.unlink()
     for camera in changed:
-        for image in safe_join(folder, camera).glob("*.jpg"):
+        for image in safe_join(folder, camera).glob(f"*{suffix}"):
             image.unlink()
 
 
-def _frames_of_every_second(paths: dict[str, Path | None], take: ReleaseTake, threads: int) -> range:
+def _frames_of_every_second(paths: dict[str, Path | None], take: ReleaseTake, clock: TakeClock, threads: int) -> range:
     """One frame per second of the first readable ego video."""
     for camera in take.ego_cameras:
         path = paths[camera]
-        if path is not None:
+        if path is not None and clock.lookup(camera) is not None:
             with suppress(VideoError), VideoReader(path, threads=threads) as video:
-                return range(0, video.frame_count, 30)
+                return range(0, clock.frame_count(camera, video), round(clock.fps))
     return range(0)
-
-
-def _images(folder: Path, cameras: tuple[str, ...]) -> set[int]:
-    """Frames with an image in any of the cameras."""
-    return {int(p.stem) for camera in cameras for p in (folder / camera).glob("*.jpg")}
-
-
-def image_size(size_hw: tuple[int, int], ego: bool) -> tuple[int, int]:
-    """Height and width of the images that are written for a video, as in the official data.
-
-    Ego 1408x1408 becomes 704x704, exo 2160x3840 becomes 540x960: the size is divided by the integer that brings the
-    shorter side closest to the official 704 or 540 pixels. Videos of the 448p release and smaller ones keep their
-    size.
-
-    Args:
-        size_hw: height and width of the video, in pixels.
-        ego: whether the camera is worn.
-
-    >>> image_size((2160, 3840), ego=False), image_size((448, 796), ego=False)
-    ((540, 960), (448, 796))
-    """
-    divisor = max(1, round(min(size_hw) / (EGO_SHORT_PX if ego else EXO_SHORT_PX)))
-    return size_hw[0] // divisor, size_hw[1] // divisor
-
-
-def _downscale(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
-    if image.shape[:2] == size_hw:
-        return image
-    # Bilinear without antialiasing, like the official images on which published models were trained.
-    return np.asarray(cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-
-
-def _write_images(
-    take: ReleaseTake, camera: str, path: Path | None, frames: list[int], folder: Path, job: TakeJob
-) -> CameraReport:
-    """Write the images of one camera that are not written yet."""
-    ego = take.is_ego(camera)
-    report = CameraReport(side="ego" if ego else "exo", wanted=len(frames))
-    target = safe_join(folder, camera)
-    for image_path in target.glob("*.jpg"):
-        if image_path.stem not in {str(f) for f in frames}:
-            image_path.unlink()
-    written = {p.stem for p in target.glob("*.jpg")}
-    report.frames = len(written)
-    if path is None:
-        if not written:
-            report.status = "missing"
-            report.problems.append(_missing_video(take, camera))
-        elif len(written) < len(frames):
-            report.status = "partial"
-            report.problems.append(f"{len(frames) - len(written)} frames are missing, and so is the video now")
-        return report
-    try:
-        with VideoReader(path, threads=job.threads) as video:
-            size = image_size(video.size_hw, ego)
-            report.video_hw, report.image_hw = list(video.size_hw), list(size)
-            _check_aspect(take, camera, video.size_hw, report)
-            for frame, image in video.read(f for f in frames if str(f) not in written):
-                if isinstance(image, VideoError):
-                    (report.damaged_frames if frame in video else report.beyond_end).append(frame)
-                    continue
-                write_image(target / f"{frame}.jpg", _downscale(image, size), quality=job.settings.quality)
-                report.frames += 1
-            last = video.frame_count - 1
-    except VideoError as error:
-        report.status = "damaged"
-        report.problems.append(f"{error.problem}" + (f"; found {error.found}" if error.found else ""))
-        return report
-    if report.beyond_end:
-        report.beyond_end.sort()
-        report.problems.append(
-            f"the video ends at frame {last}: {len(report.beyond_end)} of {report.wanted} frames are after it"
-        )
-    if report.damaged_frames:
-        report.damaged_frames.sort()
-        report.problems.append(f"{len(report.damaged_frames)} of {report.wanted} frames are damaged")
-    if report.problems:
-        report.status = "partial" if report.frames else "damaged"
-    return report
-
-
-def _check_aspect(take: ReleaseTake, camera: str, size_hw: tuple[int, int], report: CameraReport) -> None:
-    """Note a video whose aspect ratio differs from that of its masks by more than 2 %."""
-    with suppress(InputError):  # the camera has no readable mask
-        masks_hw = take.native_size(camera)
-        if abs(size_hw[0] / size_hw[1] / (masks_hw[0] / masks_hw[1]) - 1) > 0.02:
-            report.problems.append(
-                f"the video is {size_hw[0]} high and {size_hw[1]} wide, its masks are {masks_hw[0]} and {masks_hw[1]}"
-            )
 
 
 def _write_annotation(take: ReleaseTake, report: TakeReport, folder: Path, subsample: list[int]) -> None:
     """Decode and write the masks. A malformed one is skipped with its frame, which then counts as not annotated."""
     masks: dict[str, Any] = {}
     annotated: dict[str, Any] = {}
+    sizes: dict[str, list[int]] = {}
     for name in take.objects:
         masks[name], annotated[name] = {}, {}
         for camera in take.cameras_of(name):
+            if not take.fits(camera):  # nothing is known of images that are not those of the annotation
+                masks[name][camera], annotated[name][camera] = {}, []
+                sizes[camera] = list(take.native_size(camera))
+                report.masks_left_out += take.mask_count(name, camera)
+                continue
             track = take.track(name, camera)
             masks[name][camera] = {str(frame): _to_coco(mask) for frame, mask in track.masks.items()}
             annotated[name][camera] = sorted(track.annotated_frames)
@@ -368,6 +320,8 @@ def _write_annotation(take: ReleaseTake, report: TakeReport, folder: Path, subsa
         report.notes.append(f"{len(take.ego_cameras)} ego cameras: {', '.join(take.ego_cameras)}")
     report.problems += take.problems
     content = {"masks": masks, "subsample_idx": subsample, "annotated_frames": annotated}
+    if sizes:
+        content["mask_sizes"] = sizes  # predictions for these cameras still have a size
     with atomic_write(folder / ANNOTATION, "w") as handle:
         json.dump(content, handle, allow_nan=False)
 
@@ -382,6 +336,7 @@ def _to_coco(mask: ObjectMask) -> dict[str, Any]:
 def _set_status(report: TakeReport) -> None:
     for camera, facts in report.cameras.items():
         report.problems += [f"camera {camera}: {problem}" for problem in facts.problems]
+        report.notes += [f"camera {camera}: {note}" for note in facts.notes]
         if facts.video_hw and facts.side == "exo" and facts.video_hw[0] > facts.video_hw[1]:
             report.notes.append(f"camera {camera} is portrait ({facts.video_hw[0]} high, {facts.video_hw[1]} wide)")
     if report.status in USABLE:
