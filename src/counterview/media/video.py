@@ -117,14 +117,16 @@ class VideoReader:
                 (p.pts, p.is_keyframe) for p in self._source.container.demux(stream) if p.pts is not None and p.size
             ]
             shown = sorted(pts for pts, _ in packets)
+            if not shown:
+                raise VideoError("has no images", path=self.path, found="no time")
             rate = constant_rate(shown, self.fps, self._time_base)
+            self._keys, self._by_dts, self._delay = sorted(pts for pts, key in packets if key), False, 0
+            self._origin, self._last = shown[0], shown[-1]
             if rate is None:
                 self._variable = VariableTimes(shown, self._time_base)
                 if len(self._variable.times) < len(shown):
                     lost = len(shown) - len(self._variable.times)
                     logger.warning("%s: %d images are shown at the time of another", self.path, lost)
-                self._keys, self._by_dts, self._delay = sorted(pts for pts, key in packets if key), False, 0
-                self._origin, self._last = shown[0], shown[-1]
         self.is_variable = self._variable is not None
         self.fps = rate or self._variable.fps  # type: ignore[union-attr]
         # A number stands for one time exactly where the rate varies.
