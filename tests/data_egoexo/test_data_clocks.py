@@ -264,6 +264,22 @@ def test_images_that_an_earlier_version_found_by_number_are_replaced(release: Pa
     assert (out / "u" / EGO / "30.jpg").stat().st_mtime_ns == before  # found by number in every version
 
 
+def test_takes_of_an_earlier_version_outlive_their_videos(release: Path) -> None:
+    """Nothing is known of the clocks of videos that are gone: their images stay."""
+    _, out = prepared(release)
+    path = out / ".counterview" / "takes" / "u.json"
+    record = json.loads(path.read_text())
+    del record["clocks"]
+    for camera in record["report"]["cameras"].values():
+        for key in ("fps", "start_s", "duration_s", "found_by"):
+            camera.pop(key)
+    path.write_text(json.dumps(record))
+    shutil.rmtree(release / "takes")
+    report = prepare_release(release, out, splits=["val"], height="full").takes[0]
+    assert (report.status, images_of(out, EXO)) == ("prepared", {0: 0, 30: 30, 60: 60, 90: 90})
+    assert prepare_release(release, out, splits=["val"], height="full").done_before == 1
+
+
 def test_clocks_of_deleted_videos_are_remembered(release: Path) -> None:
     """The videos of the exo cameras were deleted; then the ego video is replaced by one that does not fit them."""
     replace(release, EXO, 182, 60)

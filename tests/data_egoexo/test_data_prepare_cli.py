@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from counterview.cli.prepare import prepare
-from tests.data_egoexo.release_maker import EGO, EXO, TakeSpec, make_release
+from counterview.media.images import read_image
+from tests.data_egoexo.release_maker import EGO, EXO, SIZES, TakeSpec, make_release, read_number, write_video
 
 app = typer.Typer()
 app.command()(prepare)
@@ -40,3 +41,25 @@ def test_something_is_wanting(release: Path, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "prepare-report.json").read_text())
     assert report["counts"] == {"prepared": 1, "damaged": 1}
     assert json.loads((tmp_path / "out" / "split.json").read_text())["val"] == ["a"]
+
+
+def test_cameras_of_other_rates_are_named_and_images_are_chosen(release: Path, tmp_path: Path) -> None:
+    video = release / "takes" / "cook_2" / "frame_aligned_videos" / f"{EXO}.mp4"
+    write_video(video, 62, SIZES[EXO], rate=60)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, [str(release), str(out), "--split", "val", "--images", "png"])
+    assert done.exit_code == 0, done.output
+    assert f"cook_2: camera {EXO}: the video has 60 frames/s: frame n of the annotation is its image at n/30 s" in (
+        done.stdout
+    )
+    assert read_number(read_image(out / "b" / EXO / "30.png")) == 60
+    done = CliRunner().invoke(app, [str(release), str(tmp_path / "own"), "--split", "val", "--annotation-fps", "60"])
+    assert done.exit_code == 0, done.output
+    assert read_number(read_image(tmp_path / "own" / "b" / EXO / "30.jpg")) == 30
+
+
+def test_nothing_but_withdrawn_takes(release: Path, tmp_path: Path) -> None:
+    (release / "takes.json").write_text("[]")
+    done = CliRunner().invoke(app, [str(release), str(tmp_path / "out"), "--split", "val"])
+    assert done.exit_code == 3
+    assert "redacted  cook_1" in done.stdout

@@ -89,6 +89,16 @@ def test_no_image_is_near_a_gap_of_a_variable_rate(tmp_path: Path) -> None:
         assert video.number_at(0.2, within_s=0.101) == 3
 
 
+def test_a_constant_rate_that_the_file_calls_another(tmp_path: Path) -> None:
+    """Every interval is rounded to 33 ms: 1000 / 33 frames a second, which drifts away from 30."""
+    write_video(tmp_path / "rounded.mkv", 130, SIZE, times_ms=range(0, 33 * 130, 33), drop=[40])
+    with VideoReader(tmp_path / "rounded.mkv") as video:
+        assert (video.fps, video.is_variable, video.frame_count) == (Fraction(1000, 33), False, 130)
+        found = dict(video.read(range(130)))
+        assert isinstance(found.pop(40), VideoError)
+        assert {n: read_number(image) for n, image in found.items()} == {n: n for n in range(130) if n != 40}
+
+
 def test_images_by_time_at_a_constant_rate(tmp_path: Path) -> None:
     write_video(tmp_path / "slow.mp4", 20, SIZE, rate=15, drop=[7])
     with VideoReader(tmp_path / "slow.mp4") as video:

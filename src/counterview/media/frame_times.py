@@ -1,9 +1,9 @@
-"""Whether the images of a video are shown at a constant rate, and which of them is nearest to a time."""
+"""When the images of a video are shown: at a constant rate, possibly with gaps, or at any times."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -32,6 +32,23 @@ def is_constant(times: ArrayLike, frames_per_unit: Fraction | float) -> bool:
     return bool((np.diff(numbers) >= 1).all() and np.abs(positions - numbers).max() <= MAX_OFFSET)
 
 
+def constant_rate(times: Sequence[int], stated: Fraction, time_base: Fraction) -> Fraction | None:
+    """The rate at which images are shown, in frames per second; ``None`` if it varies.
+
+    Args:
+        times: ascending, in units of the time base.
+        stated: the rate that the file states; that of the median interval is tried after it.
+        time_base: seconds per unit.
+
+    >>> constant_rate(range(0, 3300, 33), Fraction(30), Fraction(1, 1000))
+    Fraction(1000, 33)
+    """
+    if is_constant(times, stated * time_base):
+        return stated
+    step = Fraction(float(np.median(np.diff(times))))
+    return 1 / (step * time_base) if step > 0 and is_constant(times, 1 / step) else None
+
+
 def nearest_index(times: Sequence[int], time: Fraction | int) -> int:
     """Index of the time nearest to ``time``, the earlier one of two.
 
@@ -48,3 +65,38 @@ def nearest_index(times: Sequence[int], time: Fraction | int) -> int:
     if after == len(times) or time - times[after - 1] <= times[after] - time:
         return after - 1
     return after
+
+
+class VariableTimes:
+    """The images of a video with a variable frame rate, numbered in the order in which they are shown.
+
+    Args:
+        times: of the images, at least two different ones, in units of the time base.
+        time_base: seconds per unit.
+
+    Attributes:
+        times: ascending, each once.
+        fps: frames per second on average.
+    """
+
+    def __init__(self, times: Iterable[int], time_base: Fraction) -> None:
+        self.times = sorted(set(times))
+        self._time_base = time_base
+        self._half_interval_s = Fraction(float(np.median(np.diff(self.times)))) * time_base / 2
+        self.fps = ((len(self.times) - 1) / ((self.times[-1] - self.times[0]) * time_base)).limit_denominator(1001)
+
+    def number(self, time: int) -> int:
+        """Number of the image nearest to a time in units of the time base."""
+        return nearest_index(self.times, time)
+
+    def number_at(self, seconds: Fraction | float, within_s: Fraction | float) -> int | None:
+        """Number of the image nearest to a time after the first image; ``None`` if none is near.
+
+        Args:
+            seconds: the time.
+            within_s: the largest distance; half of the median interval if that is larger.
+        """
+        time = Fraction(seconds) / self._time_base + self.times[0]
+        number = nearest_index(self.times, time)
+        distance_s = abs(self.times[number] - time) * self._time_base
+        return number if distance_s <= max(self._half_interval_s, within_s) else None

@@ -23,7 +23,7 @@ import av.error
 import numpy as np
 
 from counterview.errors import ImageError, InputError, VideoError
-from counterview.media.frame_times import is_constant, nearest_index
+from counterview.media.frame_times import VariableTimes, constant_rate
 from counterview.media.images import MAX_PIXELS
 from counterview.types import RgbImage
 
@@ -88,8 +88,7 @@ class VideoReader:
         if not self._keys:
             raise VideoError("has no images", path=self.path, found="no keyframe")
         self.fps = self._frame_rate(times)
-        self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
-        self._read_variable_times(times)
+        self._read_rate(times)
         self.size_hw = (stream.codec_context.height, stream.codec_context.width)
         for _, image in self.read([0]):  # the rotation is a property of the images
             if not isinstance(image, VideoError):
@@ -107,31 +106,31 @@ class VideoReader:
             raise VideoError("the times of its images do not increase", path=self.path)
         return (1 / step).limit_denominator(1001)
 
-    def _read_variable_times(self, times: list[int]) -> None:
-        """Number the images one by one if they are not shown at a constant rate, with or without gaps."""
-        self._times: list[int] | None = None
-        if not is_constant(times, self.fps * self._time_base):
-            packets = [(p.pts, p.is_keyframe) for p in self._packets_of_file() if p.pts is not None and p.size]
-            times = sorted(pts for pts, _ in packets)
-            # Decoding times that vary may be those of images shown at a constant rate.
-            if times and not is_constant(times, self.fps * self._time_base):
-                self._number_one_by_one(times, sorted(pts for pts, key in packets if key))
-        self.is_variable = self._times is not None
-
-    def _packets_of_file(self) -> Iterator[Any]:
-        self._source.container.seek(0, any_frame=False)
-        yield from self._source.container.demux(self._source.stream)
-
-    def _number_one_by_one(self, times: list[int], keys: list[int]) -> None:
-        distinct = sorted(set(times))
-        if len(distinct) < len(times):
-            logger.warning("%s: %d images are shown at the time of another", self.path, len(times) - len(distinct))
-        self._times, self._keys, self._by_dts, self._delay = distinct, keys, False, 0
-        self._origin, self._last = distinct[0], distinct[-1]
-        # Half of the usual interval, for lookups by time; a number stands for one time exactly.
-        self._reach_s = Fraction(float(np.median(np.diff(distinct)))) * self._time_base / 2
-        self._tolerance = Fraction(0)
-        self.fps = ((len(distinct) - 1) / ((self._last - self._origin) * self._time_base)).limit_denominator(1001)
+    def _read_rate(self, times: list[int]) -> None:
+        """Take the rate at which the images are shown. If it varies, they are numbered one by one."""
+        self._variable: VariableTimes | None = None
+        rate = constant_rate(times, self.fps, self._time_base)
+        if rate is None:  # decoding times that vary may be those of images shown at a constant rate
+            stream = self._source.stream
+            self._source.container.seek(int(times[0]), stream=stream, backward=True, any_frame=False)
+            packets = [
+                (p.pts, p.is_keyframe) for p in self._source.container.demux(stream) if p.pts is not None and p.size
+            ]
+            shown = sorted(pts for pts, _ in packets)
+            if not shown:
+                raise VideoError("has no images", path=self.path, found="no time")
+            rate = constant_rate(shown, self.fps, self._time_base)
+            self._keys, self._by_dts, self._delay = sorted(pts for pts, key in packets if key), False, 0
+            self._origin, self._last = shown[0], shown[-1]
+            if rate is None:
+                self._variable = VariableTimes(shown, self._time_base)
+                if len(self._variable.times) < len(shown):
+                    lost = len(shown) - len(self._variable.times)
+                    logger.warning("%s: %d images are shown at the time of another", self.path, lost)
+        self.is_variable = self._variable is not None
+        self.fps = rate or self._variable.fps  # type: ignore[union-attr]
+        # A number stands for one time exactly where the rate varies.
+        self._tolerance = Fraction(1, 2) / (self.fps * self._time_base) if rate else Fraction(0)
 
     @property
     def start_s(self) -> float:
@@ -155,19 +154,16 @@ class VideoReader:
             the number, or ``None`` if no image is within half a frame interval. At a constant rate, an image that is
             missing inside the video is noticed only when it is read.
         """
-        if self._times is not None:
-            time = Fraction(seconds) / self._time_base + self._origin
-            number = nearest_index(self._times, time)
-            distance_s = abs(self._times[number] - time) * self._time_base
-            return number if distance_s <= max(self._reach_s, within_s) else None
+        if self._variable is not None:
+            return self._variable.number_at(seconds, within_s)
         number = math.ceil(Fraction(seconds) * self.fps - Fraction(1, 2))
         return number if number in self else None
 
     @property
     def frame_count(self) -> int:
         """Number of the last frame plus one."""
-        if self._times is not None:
-            return len(self._times)
+        if self._variable is not None:
+            return len(self._variable.times)
         return round((self._last - self._origin) * self._time_base * self.fps) + 1
 
     def __contains__(self, frame: object) -> bool:
@@ -213,13 +209,13 @@ class VideoReader:
             yield from self._read_group(group, members)
 
     def _time(self, number: int) -> Fraction:
-        if self._times is not None:
-            return Fraction(self._times[number])
+        if self._variable is not None:
+            return Fraction(self._variable.times[number])
         return self._origin + number / (self.fps * self._time_base)
 
     def _number(self, pts: int) -> int:
-        if self._times is not None:
-            return nearest_index(self._times, pts)
+        if self._variable is not None:
+            return self._variable.number(pts)
         return round((pts - self._origin) * self._time_base * self.fps)
 
     def _absent(self, number: int, found: str) -> VideoError:
