@@ -21,8 +21,9 @@ from counterview.media.jsonstream import Span, index_object, iter_object, read_s
 from counterview.types import ObjectMask
 
 KEY_OF: dict[Direction, str] = {"ego2exo": "ego-exo", "exo2ego": "exo-ego"}
-MAX_MASK_PIXELS = 64_000_000
-"""Largest predicted mask that is accepted; an 8K frame has 33 million pixels."""
+MAX_MASK_PIXELS, MAX_MASK_SIDE = 36_000_000, 8192
+"""Largest predicted mask that is accepted; an 8K frame has 7680 x 4320 pixels. Contours are matched at its own size,
+within a distance that grows with its sides."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,26 @@ class PredictedMask:
             mask = rle.from_coco(self.raw_mask)
         except MaskError as error:
             raise PredictionError(f"the predicted mask is malformed: {error}") from None
-        if mask.size_hw[0] * mask.size_hw[1] > MAX_MASK_PIXELS:
-            raise PredictionError("the predicted mask is too large", found=f"{mask.size_hw[0]} x {mask.size_hw[1]}")
-        return mask
+        return check_mask_size(mask)
+
+
+def check_mask_size(mask: ObjectMask, path: Path | None = None) -> ObjectMask:
+    """The mask itself, if it is not too large to be scored.
+
+    Args:
+        mask: the prediction.
+        path: its file, for the message.
+
+    Raises:
+        PredictionError: larger than :data:`MAX_MASK_PIXELS`, or with a side above :data:`MAX_MASK_SIDE`.
+    """
+    height, width = mask.size_hw
+    if height * width > MAX_MASK_PIXELS or max(height, width) > MAX_MASK_SIDE:
+        raise PredictionError(
+            "the predicted mask is too large", path=path, found=f"{height} x {width}",
+            expected=f"at most {MAX_MASK_PIXELS} pixels, and {MAX_MASK_SIDE} a side",
+        )  # fmt: skip
+    return mask
 
 
 def _finite(value: float) -> bool:
