@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import yaml
 
 from counterview.errors import ConfigError, shown
-from counterview.guard import library_errors, read_file, reason
+from counterview.guard import read_file, reason
 
 T = TypeVar("T")
 MAX_BYTES = 250_000
@@ -106,7 +106,9 @@ def _parse_yaml(text: str, path: Path | None = None) -> Any:
             if node is None:
                 return None
             if _node_count(node, {}) > MAX_VALUES:
-                raise ConfigError("holds too many values", path=path, expected=f"at most {MAX_VALUES}, aliases included")
+                raise ConfigError(
+                    "holds too many values", path=path, expected=f"at most {MAX_VALUES}, aliases included"
+                )
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -318,10 +320,7 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         if not isinstance(value, Mapping):
             return _mismatch(name, value, "keys and values", problems)
         inner = arguments[1] if arguments else Any
-        return {
-            _key_text(k): _convert(inner, v, f"{name}.{_key_text(k)[:120]}", problems)
-            for k, v in value.items()
-        }
+        return {_key_text(k): _convert(inner, v, f"{name}.{_key_text(k)[:120]}", problems) for k, v in value.items()}
     if hint is bool:
         return value if isinstance(value, bool) else _mismatch(name, value, "true or false", problems)
     if hint is int:

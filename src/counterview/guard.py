@@ -79,9 +79,7 @@ def reason(failure: BaseException, limit: int = 120) -> str:
     return line if len(line) <= limit else line[:limit] + "…"
 
 
-def regular_file(
-    path: str | os.PathLike[str], error: type[CounterviewError], *, max_bytes: int | None = None
-) -> Path:
+def regular_file(path: str | os.PathLike[str], error: type[CounterviewError], *, max_bytes: int | None = None) -> Path:
     """Check that a path leads to a plain file, which can be read to its end, and return it.
 
     Args:

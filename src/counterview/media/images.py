@@ -66,7 +66,9 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_warnings())
         with library_errors(ImageError, "cannot be opened", path=path):
-            handle: Any = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(Path(source).open("rb"))
+            handle: Any = (
+                io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(Path(source).open("rb"))
+            )
             try:
                 image: Image.Image = Image.open(handle, formats=FORMATS)
             except UnidentifiedImageError:

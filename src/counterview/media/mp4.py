@@ -98,9 +98,7 @@ class _Boxes:
             )
 
     def _box(self, kind: bytes, start: int, end: int, depth: int, track: _IndexSize) -> None:
-        if kind in _CONTAINERS:
-            self.walk(start, end, depth + 1, track)
-        elif kind == b"free" and self._read(start + 4, 4) == b"hoov":  # an index that was marked as not in use
+        if kind in _CONTAINERS or (kind == b"free" and self._read(start + 4, 4) == b"hoov"):
             self.walk(start, end, depth + 1, track)
         elif kind == b"meta":
             at = self._read(start, min(end - start, 1 << 24)).find(b"hdlr")

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from counterview.errors import InputError, MaskError, ProposalError
+from counterview.errors import MaskError, ProposalError, shown
+from counterview.guard import library_errors
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
 from counterview.media.files import check_name, read_json
@@ -36,6 +37,9 @@ MAX_JSON_BYTES = 1 << 30
 
 MAX_POLYGON_POINTS = 1_000_000
 """Polygons with more points in one annotation are refused."""
+
+MAX_OUTLINE_PX = 4_000_000
+"""Polygons with a longer outline in one annotation, in pixels, are refused."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +94,8 @@ class FolderProposer:
             raise ProposalError(
                 "proposals in a folder are found by the image's name, which is missing", path=self._folder
             )
-        return self.read(name, (int(size_hw[0]), int(size_hw[1])))
+        with library_errors(ProposalError, "the proposals cannot be read", path=self._folder / name):
+            return self.read(name, (int(size_hw[0]), int(size_hw[1])))
 
     def read(self, name: str, size_hw: tuple[int, int]) -> Proposals:
         """Read the proposals of an image of ``size_hw`` named ``name``. Errors as for a call."""
@@ -148,14 +153,7 @@ class FolderProposer:
         )
 
     def _read_json(self, path: Path) -> Any:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ProposalError(
-                "the file is too large", path=path, found=f"{path.stat().st_size} bytes", expected=f"{MAX_JSON_BYTES}"
-            )
-        try:
-            return read_json(path)
-        except InputError as error:
-            raise ProposalError(error.problem, path=path, found=error.found) from None
+        return read_json(path, error=ProposalError, max_bytes=MAX_JSON_BYTES)
 
     def _index(self) -> dict[str, list[Mapping[str, Any]]]:
         """Annotations of the COCO files that describe several images, by image name; read once."""
@@ -185,7 +183,7 @@ class FolderProposer:
                 ) from None
             score = annotation.get("score", annotation.get("predicted_iou", 0.0))
             if not isinstance(score, (int, float)) or isinstance(score, bool) or not abs(score) < 1e30:
-                raise ProposalError(f"{where}: the score is not a finite number", path=path, found=repr(score)[:40])
+                raise ProposalError(f"{where}: the score is not a finite number", path=path, found=shown(score, 40))
             scores.append(float(score))
         return self._collect(path, masks, scores, None)
 
@@ -205,7 +203,7 @@ def _add_collection(index: dict[str, list[Mapping[str, Any]]], path: Path, conte
     for annotation in annotations:
         identity = annotation.get("image_id") if isinstance(annotation, Mapping) else None
         if not isinstance(identity, (int, str)) or identity not in names:
-            raise ProposalError("an annotation is not of an image of the file", path=path, found=repr(identity)[:40])
+            raise ProposalError("an annotation is not of an image of the file", path=path, found=shown(identity, 40))
         index.setdefault(names[identity], []).append(annotation)
 
 
@@ -215,6 +213,7 @@ def _of_size(mask: Any, path: Path, size_hw: tuple[int, int]) -> ObjectMask:
     return ObjectMask.from_array(mask)
 
 
+@library_errors(MaskError, "the segmentation cannot be read")
 def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
     """A COCO segmentation: run lengths, or polygons of x, y, x, y, ….
 
@@ -238,6 +237,9 @@ def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
         polygons.append(np.clip(points, 0, size_hw[::-1]))
     if sum(len(points) for points in polygons) > MAX_POLYGON_POINTS:
         raise MaskError("the polygons have too many points", expected=f"at most {MAX_POLYGON_POINTS}")
+    outline_px = sum(float(np.abs(np.diff(points, axis=0)).max(axis=1).sum()) for points in polygons)
+    if outline_px > MAX_OUTLINE_PX:  # pycocotools allocates 80 bytes a pixel of it, and does not check that it can
+        raise MaskError("the polygons are too long", found=f"{outline_px:.0f} px", expected=f"at most {MAX_OUTLINE_PX}")
     from pycocotools import mask as coco
 
     encoded = coco.frPyObjects([points.ravel().tolist() for points in polygons], *size_hw)
