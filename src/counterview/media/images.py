@@ -66,9 +66,8 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_warnings())
         with library_errors(ImageError, "cannot be opened", path=path):
-            handle: Any = (
-                io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(Path(source).open("rb"))
-            )
+            handle: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+            stack.callback(handle.close)
             try:
                 image: Image.Image = Image.open(handle, formats=FORMATS)
             except UnidentifiedImageError:

@@ -72,14 +72,16 @@ def read_boxes(path: Path, count: int) -> NDArray[np.float32]:
         ProposalError: not a readable file, an object array, another shape or dtype, values that are not finite, a
             negative width or height.
     """
-    with library_errors(ProposalError, "not a readable NumPy array", path=path):
-        with regular_file(path, ProposalError).open("rb") as stream:
-            shape, fortran, dtype = read_header(stream, path, ProposalError)
-            if shape != (count, 4) or dtype.kind not in "uif":
-                raise ProposalError(
-                    "the boxes do not fit the masks", path=path, found=f"{dtype} {shape}", expected=(count, 4)
-                )
-            values = np.frombuffer(_exactly(stream, count * 4 * dtype.itemsize, path), dtype=dtype)
+    with (
+        library_errors(ProposalError, "not a readable NumPy array", path=path),
+        regular_file(path, ProposalError).open("rb") as stream,
+    ):
+        shape, fortran, dtype = read_header(stream, path, ProposalError)
+        if shape != (count, 4) or dtype.kind not in "uif":
+            raise ProposalError(
+                "the boxes do not fit the masks", path=path, found=f"{dtype} {shape}", expected=(count, 4)
+            )
+        values = np.frombuffer(_exactly(stream, count * 4 * dtype.itemsize, path), dtype=dtype)
     boxes = (values.reshape(4, count).T if fortran else values.reshape(count, 4)).astype(np.float64)
     if not (np.abs(boxes) < 1e9).all() or (boxes[:, 2:] < 0).any():
         raise ProposalError(
