@@ -23,6 +23,7 @@ from typing import Any, Literal, cast, get_args
 
 from counterview.config import nearest, read_yaml
 from counterview.errors import CheckpointError, ConfigError, PathError
+from counterview.guard import library_errors
 from counterview.inference import bundled
 from counterview.media.files import safe_join
 
@@ -112,7 +113,9 @@ def method_of(folder: str | os.PathLike[str]) -> Method:
     from counterview.nn.checkpoint import read_header
     from counterview.tiny.legacy import current_header
 
-    header = current_header(read_header(folder))
+    header = read_header(folder)
+    with library_errors(CheckpointError, "has a configuration that cannot be read", path=header.path):
+        header = current_header(header)
     if header.method not in get_args(Method) or header.method == "knn":
         expected = ", ".join(name for name in get_args(Method) if name != "knn")
         raise CheckpointError("is of an unknown method", path=header.path, found=header.method, expected=expected)

@@ -66,8 +66,11 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_warnings())
         with library_errors(ImageError, "cannot be opened", path=path):
-            handle: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
-            stack.callback(handle.close)
+            handle: IO[bytes]
+            if isinstance(source, bytes):
+                handle = io.BytesIO(source)
+            else:
+                handle = stack.enter_context(Path(source).open("rb"))
             try:
                 image: Image.Image = Image.open(handle, formats=FORMATS)
             except UnidentifiedImageError:
