@@ -90,10 +90,10 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         resolve_dtype(self.dtype)
-        if self.longest_side_px is not None and self.longest_side_px < 1:
-            raise ConfigError("longest_side_px is at least 1", found=self.longest_side_px)
-        if self.batch_size < 1:
-            raise ConfigError("batch_size is at least 1", found=self.batch_size)
+        if self.longest_side_px is not None and not 1 <= self.longest_side_px <= 8192:
+            raise ConfigError("longest_side_px is out of range", found=self.longest_side_px, expected="1 to 8192")
+        if not 1 <= self.batch_size <= 4096:
+            raise ConfigError("batch_size is out of range", found=self.batch_size, expected="1 to 4096")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError("std is above 0", found=self.std)
 
