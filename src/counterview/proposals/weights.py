@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from counterview.errors import CheckpointError, WeightsError
+from counterview.guard import reason
 from counterview.hub import check_access, quiet_transformers
+from counterview.nn.network_folder import check_network_folder, check_network_size, check_network_weights
 from counterview.nn.weights import shortened
 
 WITHOUT_WEIGHTS = "Without weights, --proposals graph and --proposals folder:PATH work."
@@ -39,12 +41,21 @@ def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
         _require_reachable(source, what)
     try:
         with quiet_transformers():
+            if local:
+                check_network_folder(folder)
+                built = config if config is not None else cls.config_class.from_pretrained(folder)  # type: ignore[attr-defined]
+                check_network_size(cls, built, folder)
             options = {} if config is None else {"config": config}
             model, report = cls.from_pretrained(  # type: ignore[attr-defined]
                 str(folder) if local else source, use_safetensors=True, output_loading_info=True, **options
             )
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{what}: the checkpoint cannot be read: {error.problem}", path=error.path, found=error.found,
+            expected=error.expected, fix=error.fix,
+        ) from None  # fmt: skip
     except Exception as error:  # safetensors, transformers and the HTTP library each raise their own
-        detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        detail = reason(error)
         if local:
             raise CheckpointError(f"{what}: the checkpoint cannot be read", path=folder, found=detail) from None
         raise WeightsError(f"{what}: {source} cannot be loaded", found=detail, fix=WITHOUT_WEIGHTS) from None
@@ -55,6 +66,7 @@ def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
             path=source,
             found=f"{len(problems)} missing or of another shape: {shortened(problems)}",
         )
+    check_network_weights(model, folder if local else Path(source))
     return model.eval()
 
 
@@ -75,10 +87,11 @@ def load_config_of(cls: type, source: str, what: str) -> Any:
         _require_reachable(source, what)
     try:
         with quiet_transformers():
+            if folder.is_dir():
+                check_network_folder(folder)
             return cls.from_pretrained(str(folder) if folder.is_dir() else source)  # type: ignore[attr-defined]
     except Exception as error:
-        detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{what}: the configuration cannot be read", path=source, found=detail) from None
+        raise CheckpointError(f"{what}: the configuration cannot be read", path=source, found=reason(error)) from None
 
 
 def _require_reachable(source: str, what: str) -> None:
