@@ -181,6 +181,10 @@ class PathError(InputError):
     """A name from a file that would lead outside its folder."""
 
 
+class TrustError(InputError):
+    """Files of others that name something else to be opened, or can run code, without the user's word for it."""
+
+
 class CheckpointError(InputError):
     """A checkpoint that is damaged, incomplete, or of another architecture."""
 

@@ -55,6 +55,13 @@ def match(
     top: Annotated[int, typer.Option(min=1, max=100, help="Number of candidates for each object.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
@@ -63,7 +70,7 @@ def match(
 
     prompts = read_prompts(mask or [], point or [], box or [])
     query_image, target_image = read_image(query), read_image(target)
-    predictor = load(model, proposals=proposals, features=features, device=device, cache=cache)
+    predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
     names = list(prompts)
     encoded_query = predictor.encode(query_image, name=query.stem)
     masks = [predictor.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]

@@ -37,6 +37,13 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
+        ),
+    ] = False,
 ) -> int:
     """Predict every frame of the official evaluation. Run again to resume a run that was stopped."""
     from counterview.data.dataset import DIRECTIONS, check_direction
@@ -50,7 +57,7 @@ def predict(
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
     predictor = load_take_predictor(
-        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache
+        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache, trust=trust
     )
     counts = run(predictor, dataset, directions, out)
     print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")

@@ -29,11 +29,12 @@ def load(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> ProposalMatcher: ...
 
 
 @overload
-def load(model: Literal["tiny-follow"], *, device: str = "auto") -> MaskTracker: ...
+def load(model: Literal["tiny-follow"], *, device: str = "auto", trust: bool = False) -> MaskTracker: ...
 
 
 @overload
@@ -44,6 +45,7 @@ def load(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Predictor[Any]: ...
 
 
@@ -54,6 +56,7 @@ def load(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Predictor[Any]:
     """Load a predictor by name.
 
@@ -68,6 +71,8 @@ def load(
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         cache: a folder in which proposals are stored for the next run.
+        trust: open what the model's folder names outside itself, and read weights that are pickles (FastSAM's): for
+            models of your own, or of somebody whom you trust.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
@@ -78,6 +83,7 @@ def load(
         CheckpointError: a folder without a checkpoint, a damaged checkpoint, or a recipe that was not trained.
         WeightsError: weights that cannot be fetched, or a bundled model that is not part of this installation.
         MissingExtraError: an extra that is not installed.
+        TrustError: what would be opened without ``trust``.
 
     >>> import counterview
     >>> model = counterview.load("knn")
@@ -85,7 +91,7 @@ def load(
     ('graph', 'classical')
     """
     source = resolve(default_model(features) if model is None else model)
-    return load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+    return load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
 
 
 def load_source(
@@ -95,12 +101,13 @@ def load_source(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Predictor[Any]:
     """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return load_tracker(source, device)
-    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache)
+    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
 
 
 def load_take_predictor(
@@ -110,6 +117,7 @@ def load_take_predictor(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> TakePredictor:
     """Load a predictor for takes by name. Arguments and errors as :func:`load`.
 
@@ -126,7 +134,9 @@ def load_take_predictor(
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return ClipPredictor(load_tracker(source, device).model)
-    return FramePredictor(load_matcher(source, proposals=proposals, features=features, device=device, cache=cache))
+    return FramePredictor(
+        load_matcher(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    )
 
 
 def load_tracker(source: Source, device: str = "auto") -> MaskTracker:
@@ -144,18 +154,20 @@ def load_matcher(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> ProposalMatcher:
     """Load a predictor that chooses among proposals from its source. Arguments and errors as :func:`load`."""
     from counterview.devices import resolve_device
     from counterview.features import load_backbone
     from counterview.inference.matchers import HeadMatcher, KnnMatcher
     from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.trust import ModelParts, check_parts
     from counterview.tiny.model import TinyMatch
 
     if source.method == "knn":
         backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
         name = proposals or source.options.get("proposals", "graph")
-        return ProposalMatcher(_proposer(name, {}, device, cache), backbone, KnnMatcher())
+        return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher())
     head = _head(source)
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
@@ -164,10 +176,24 @@ def load_matcher(
             f"the model {source.name} was trained on other features", found=features, expected=config.backbone,
             fix="Leave out --features.",
         )  # fmt: skip
+    for settings, reserved in (
+        (config.backbone_settings, {"name", "device"}),
+        (config.proposer_settings, {"name", "trust"}),
+    ):
+        if taken := sorted(reserved & settings.keys()):
+            raise ConfigError(f"the model {source.name} has settings that no part has", found=", ".join(taken))
     as_trained = proposals is None or proposals == config.proposer
-    proposer = _proposer(proposals or config.proposer, config.proposer_settings if as_trained else {}, device, cache)
+    parts = ModelParts(
+        config.backbone,
+        config.backbone_settings,
+        proposals or config.proposer,
+        config.proposer_settings if as_trained else {},
+    )
+    if source.folder is not None:  # a recipe is the user's own word
+        parts = check_parts(parts, source.folder, given=(proposals, features), trust=trust)
+    proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust)
     learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
-    backbone = learned or load_backbone(config.backbone, device=device, **config.backbone_settings)
+    backbone = learned or load_backbone(parts.features, device=device, **parts.features_settings)
     return ProposalMatcher(proposer, backbone, matcher)
 
 
@@ -217,10 +243,12 @@ def _folder(source: Source) -> os.PathLike[str]:
     return source.folder
 
 
-def _proposer(name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None) -> Proposer:
+def _proposer(
+    name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None, trust: bool
+) -> Proposer:
     from counterview.proposals import load_proposer
     from counterview.proposals.cache import CachedProposer
 
     placement = {"device": device} if name.partition(":")[0] in ("sam2", "fastsam") else {}
-    proposer = load_proposer(name, **placement, **settings)
+    proposer = load_proposer(name, trust=trust, **{**settings, **placement})
     return proposer if cache is None else CachedProposer(proposer, cache)

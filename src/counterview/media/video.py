@@ -174,13 +174,13 @@ class VideoReader:
             # Frames before the damage are still readable, if each is decoded no farther than itself.
             failures = 0
             for number in pending:
-                image: RgbImage | VideoError
+                result: RgbImage | VideoError
                 if failures < MAX_FAILURES:
-                    image = self._read_carefully(group, number)
+                    result = self._read_carefully(group, number)
                 else:
-                    image = VideoError(f"frame {number} is damaged", path=self.path, found=f"{failures} before it")
-                failures = failures + 1 if isinstance(image, VideoError) else 0
-                yield number, image
+                    result = VideoError(f"frame {number} is damaged", path=self.path, found=f"{failures} before it")
+                failures = failures + 1 if isinstance(result, VideoError) else 0
+                yield number, result
             return
         if pending and group > 0 and self._by_dts and may_go_back:
             # With reordered images (B-frames), a keyframe's time in the index is earlier than its presentation
@@ -364,7 +364,7 @@ def _times_and_keys(entries: Iterable[tuple[int, bool]]) -> NDArray[np.int64]:
         VideoError: more than a video can have.
     """
     limited = islice(entries, MAX_SAMPLES + 1)
-    pairs = np.fromiter(((time, int(key)) for time, key in limited), dtype=np.dtype((np.int64, 2)))
-    if len(pairs) > MAX_SAMPLES:
+    values = np.fromiter((value for time, key in limited for value in (time, int(key))), dtype=np.int64)
+    if len(values) > 2 * MAX_SAMPLES:
         raise VideoError("has too many images", expected=f"at most {MAX_SAMPLES}")
-    return pairs
+    return values.reshape(-1, 2)

@@ -95,8 +95,8 @@ def _check_pickle(stream: IO[bytes], path: Path) -> None:
         elif name == "POP":
             pop(1)
         elif name == "GLOBAL":
-            if not _NAMES.fullmatch(argument):
-                raise CheckpointError(_UNREADABLE, path=path, found=argument.replace(" ", "."), fix=_FIX)
+            if not _NAMES.fullmatch(str(argument)):
+                raise CheckpointError(_UNREADABLE, path=path, found=str(argument).replace(" ", "."), fix=_FIX)
             stack.append(1)
         elif not operation.stack_before and len(operation.stack_after) == 1:
             stack.append(1)

@@ -173,7 +173,8 @@ def _predict(plan: Plan, unit: Unit, out: Path, device: str, progress: bool) -> 
     cache = None
     if source.is_file() or method_of(source) not in TRACKERS:
         cache = plan.out / "proposals"
-    predictor = load_take_predictor(source, device=device, cache=cache)
+    # What this command trained names what the recipes name, and these are the user's word.
+    predictor = load_take_predictor(source, device=device, cache=cache, trust=unit.is_trained)
     start = time.perf_counter()
     counts = predict(predictor, plan.dataset, unit.directions, out, progress=progress)
     if counts["failed"]:

@@ -209,7 +209,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     known = [f.name for f in dataclasses.fields(task_class.config_class) if f.init]
     own = {key: values[key] for key in ("training",) if values.get(key) is not None}
     rest = {key: value for key, value in values.items() if key not in ("method", "training")}
-    problems = []
+    problems: list[str] = []
     for key in [key for key in rest if key not in known]:
         del rest[key]
         if len(problems) < MAX_PROBLEMS:
