@@ -32,6 +32,8 @@ FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg"
 MAX_PIXELS = 40_000_000
 """Size of the largest image of a video, in pixels, at any time; an 8K frame has 33 million. A decoder holds many."""
 
+_KEYFRAME_MISSING = "a keyframe of its index is missing"
+
 MAX_FAILURES = 64
 """Frames of a group that are found damaged one after the other before the others are not tried any more."""
 
@@ -92,6 +94,8 @@ class VideoReader:
         for _, image in self.read([0]):  # the rotation is a property of the images
             if not isinstance(image, VideoError):
                 self.size_hw = (image.shape[0], image.shape[1])
+            elif image.found == _KEYFRAME_MISSING:
+                raise VideoError(_KEYFRAME_MISSING, path=self.path)
 
     def _frame_rate(self, times: NDArray[np.int64]) -> Fraction:
         """The nominal rate. The average rate is not usable: one dropped frame would shift every later number."""
@@ -170,6 +174,10 @@ class VideoReader:
             for number, image in self._decode(self._source, group, group, members):
                 if pending.pop(number, number) is None:
                     yield number, image
+        except VideoError as error:  # the group cannot be found
+            for number in pending:
+                yield number, VideoError(f"frame {number} cannot be read", path=self.path, found=error.problem)
+            return
         except Exception:  # FFmpeg's errors, and whatever PyAV raises on its way
             # Frames before the damage are still readable, if each is decoded no farther than itself.
             failures = 0
@@ -243,9 +251,12 @@ class VideoReader:
         yield from self._select(source.context.decode(None), members)
 
     def _seek_times(self, group: int) -> list[int]:
-        """Times to seek to, best first. Containers expect a keyframe's presentation time; else they go a group back."""
-        key = self._keys[group]
-        return [key + self._delay, key, self._keys[0]]
+        """Times to seek to, best first. Containers expect a keyframe's presentation time; else they go a group back.
+
+        MPEG-TS has no index and may land behind the first keyframe, unless asked for what lies before it.
+        """
+        key, first = self._keys[group], self._keys[0]
+        return [key + self._delay, key, first, first - round(10 / self._time_base)]
 
     def _select(self, frames: Iterable[av.VideoFrame], members: list[int]) -> Iterator[tuple[int, RgbImage]]:
         """Those of the decoded frames whose numbers are among ``members``."""
@@ -350,7 +361,7 @@ class _Source:
                 yield packet
             if started:
                 return
-        raise VideoError("a keyframe of its index is missing", path=self.path)
+        raise VideoError(_KEYFRAME_MISSING, path=self.path)
 
     def close(self) -> None:
         with contextlib.suppress(av.error.FFmpegError):

@@ -235,6 +235,7 @@ class ReleaseTake(Take):
             for camera, entry in self._items(cameras, f"object {object_name!r}"):
                 self._read_track(object_name, camera, entry)
         self._videos: OrderedDict[str, VideoReader] = OrderedDict()
+        self._damaged: dict[str, VideoError] = {}
 
     def _items(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
@@ -331,6 +332,8 @@ class ReleaseTake(Take):
         if camera in self._videos:
             self._videos.move_to_end(camera)
             return self._videos[camera]
+        if camera in self._damaged:  # found once: each try may read the whole file
+            raise self._damaged[camera]
         path = self.video_path(camera)
         if path is None:
             other = HEIGHTS[1 - HEIGHTS.index(self.height)]
@@ -340,7 +343,11 @@ class ReleaseTake(Take):
                 path=video_candidates(self.root, self.facts, camera, self.height)[0],
                 fix=f"It exists in the other size: use height {other}." if has_other else "Download it.",
             )
-        self._videos[camera] = VideoReader(path)
+        try:
+            self._videos[camera] = VideoReader(path)
+        except VideoError as error:
+            self._damaged[camera] = error.with_traceback(None)
+            raise
         while len(self._videos) > OPEN_VIDEOS:
             self._videos.popitem(last=False)[1].close()
         return self._videos[camera]
