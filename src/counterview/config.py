@@ -105,7 +105,7 @@ def _parse_yaml(text: str, path: Path | None = None) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            if _node_count(node, {}) > MAX_VALUES:
+            if _node_count(node, {}, path) > MAX_VALUES:
                 raise ConfigError(
                     "holds too many values", path=path, expected=f"at most {MAX_VALUES}, aliases included"
                 )
@@ -122,19 +122,20 @@ def _parse_yaml(text: str, path: Path | None = None) -> Any:
         raise ConfigError("is not YAML", path=path, found=f"{type(error).__name__}: {reason(error)}") from None
 
 
-def _node_count(node: yaml.Node, counts: dict[int, int]) -> int:
+def _node_count(node: yaml.Node, counts: dict[int, int], path: Path | None) -> int:
     """Values below a node if every alias is written out.
 
     Args:
         node: of a graph that PyYAML composed, in which an alias is the node itself.
         counts: those of nodes that were seen; 0 while they are being counted.
+        path: the file, for the message.
 
     Raises:
         ConfigError: a node contains itself.
     """
     known = counts.get(id(node))
     if known == 0:
-        raise ConfigError("an alias contains itself")
+        raise ConfigError("an alias contains itself", path=path)
     if known is None:
         counts[id(node)] = 0
         children: list[yaml.Node] = []
@@ -142,7 +143,7 @@ def _node_count(node: yaml.Node, counts: dict[int, int]) -> int:
             children = node.value
         elif isinstance(node, yaml.MappingNode):
             children = [child for pair in node.value for child in pair]
-        known = counts[id(node)] = 1 + sum(_node_count(child, counts) for child in children)
+        known = counts[id(node)] = 1 + sum(_node_count(child, counts, path) for child in children)
     return known
 
 

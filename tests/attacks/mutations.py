@@ -1,4 +1,4 @@
-"""Damage to small valid files: blind, and with their structure in mind so that it reaches what lies behind checksums."""
+"""Damage to small valid files: blind, and with their structure in mind, to reach what lies behind checksums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,26 @@ from typing import Any
 
 Mutation = Callable[[bytes, Random], bytes]
 
-NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 40_000_000)
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    32768,
+    65535,
+    65536,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    40_000_000,
+)
 
 
 def flip(data: bytes, rng: Random) -> bytes:
@@ -117,7 +136,9 @@ def exif(data: bytes, rng: Random) -> bytes:
         if rng.random() < 0.4:
             at = data.find(b"Exif\0\0")
             end = at + 200 if at >= 0 else len(data)
-            return data[:at] + rng.choice((flip, numbers))(data[at:end], rng)[: end - at] + data[end:] if at > 0 else data
+            return (
+                data[:at] + rng.choice((flip, numbers))(data[at:end], rng)[: end - at] + data[end:] if at > 0 else data
+            )
         body = b"Exif\0\0" + block
         segment = b"\xff\xe1" + struct.pack(">H", min(65535, len(body) + 2)) + body
         return data[:2] + segment * rng.choice((1, 1, 2)) + data[2:]
@@ -126,7 +147,9 @@ def exif(data: bytes, rng: Random) -> bytes:
         return data[:33] + struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
     if data.startswith(b"RIFF"):
         at = data.find(b"EXIF")
-        return data[: at + 8] + block[: len(data) - at - 8].ljust(len(data) - at - 8, b"\0") if at > 0 else flip(data, rng)
+        return (
+            data[: at + 8] + block[: len(data) - at - 8].ljust(len(data) - at - 8, b"\0") if at > 0 else flip(data, rng)
+        )
     return tiff_tags(data, rng)
 
 
@@ -146,7 +169,12 @@ def tiff_tags(data: bytes, rng: Random) -> bytes:
             continue
         place = rng.randrange(4)
         if place == 0:
-            struct.pack_into(order + "H", out, at, rng.choice((256, 257, 258, 259, 262, 277, 278, 279, 273, 322, 323, 339, 34665, rng.randrange(65536))))
+            struct.pack_into(
+                order + "H",
+                out,
+                at,
+                rng.choice((256, 257, 258, 259, 262, 277, 278, 279, 273, 322, 323, 339, 34665, rng.randrange(65536))),
+            )
         elif place == 1:
             struct.pack_into(order + "H", out, at + 2, rng.choice((1, 2, 3, 4, 5, 7, 12, 13, 99)))
         elif place == 2:
@@ -181,8 +209,10 @@ WORDS = (
     "9" * 5000, "-1", "1e999", "0x" + "f" * 4000, "1_0:59:59", "!!bool maybe", "!!float x", "!!int ''", "!!timestamp x",
     "!!timestamp 9999-99-99", "!!binary ===", "!!set {a, b}", "!!omap [1]", "!!pairs [[1]]", "!!null x", "&a [*a]",
     "*none", "<<: *a", "? [1, 2]", "? {a: b}\n: 1", "{<<: [1]}", "!!python/object/apply:os.system [ls]", "[" * 3000,
-    "{a: " * 500, "'", '"\\x', "|\n", "%YAML 9.9\n---", "---\n---", "\t", "\x00", "\ud800", "NaN", ".inf", "~", "2001-01-01",
-    "1 2 3", "- - - -", "@", "`", "!<tag:x> y", "key: value: other", "\u2028", "0b1" + "0" * 9000, "!!str [1]", "!!seq {}",
+    "{a: " * 500, "'", '"\\x', "|\n", "%YAML 9.9\n---", "---\n---", "\t", "\x00", "\ud800", "NaN", ".inf", "~",
+    "2001-01-01",
+    "1 2 3", "- - - -", "@", "`", "!<tag:x> y", "key: value: other", "\u2028", "0b1" + "0" * 9000, "!!str [1]",
+    "!!seq {}",
 )  # fmt: skip
 
 
@@ -195,14 +225,21 @@ def yaml_words(data: bytes, rng: Random) -> bytes:
         start, end = rng.choice(values) if values and rng.random() < 0.7 else (rng.randrange(len(text) + 1),) * 2
         text = text[:start] + word + text[end:]
     if rng.random() < 0.1:
-        text = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 25)) + text
+        text = (
+            "a0: &a0 [x, x]\n"
+            + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 25))
+            + text
+        )
     return text.encode("utf-8", "surrogatepass")
 
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 255, 65536, 10**6, 2**31, 2**63, 10**400, 1e308, -0.0, 0.5, "", "x", "a/b", "../..",
-    "/etc", "\0", "\ud800", "x" * 5000, "0", "30", "1e3", [], {}, [[]], [1], [None], [1, 2], [2, 1, 3], {"a": 1}, {"": {}},
-    {"size": [4, 4], "counts": "0"}, {"size": [10**9, 10**9], "counts": [10**18]}, [10**6] * 4, float("nan"), float("inf"),
+    None, True, False, 0, 1, -1, 2, 3, 255, 65536, 10**6, 2**31, 2**63, 10**400, 1e308, -0.0, 0.5, "", "x", "a/b",
+    "../..",
+    "/etc", "\0", "\ud800", "x" * 5000, "0", "30", "1e3", [], {}, [[]], [1], [None], [1, 2], [2, 1, 3], {"a": 1},
+    {"": {}},
+    {"size": [4, 4], "counts": "0"}, {"size": [10**9, 10**9], "counts": [10**18]}, [10**6] * 4, float("nan"),
+    float("inf"),
     "owner/name", "http://127.0.0.1:9/x", "folder:/etc", "fastsam:http://127.0.0.1:9/x.pt",
 )  # fmt: skip
 
@@ -265,7 +302,9 @@ def zip_members(data: bytes, rng: Random) -> bytes:
             if number == chosen:
                 content = rng.choice((npy_header, *BLIND))(content, rng)
                 if rng.random() < 0.1:
-                    packing = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+                    packing = rng.choice(
+                        (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+                    )
             archive.writestr(zipfile.ZipInfo(info.filename), content, packing)
     return out.getvalue()
 
@@ -289,7 +328,8 @@ DESCRIPTIONS = (
     ("<i4", (2,)), ["<i4"], "<f2", ">u4", "<i999", "|b1|b1",
 )  # fmt: skip
 SHAPES = (
-    (), (0,), (3,), (2, 24, 32), (24, 32), (2, 4), (2.0, 4.0), (True, 24, 32), (-1, 24, 32), (10**12, 24, 32), (2**63, 1, 1),
+    (), (0,), (3,), (2, 24, 32), (24, 32), (2, 4), (2.0, 4.0), (True, 24, 32), (-1, 24, 32), (10**12, 24, 32), (2**63,
+    1, 1),
     (None,), "12", 5, [2, 4], (1,) * 40, ((2, 4),), {"a": 1},
 )  # fmt: skip
 
@@ -308,7 +348,9 @@ def npy_header(data: bytes, rng: Random) -> bytes:
     elif kind == 2:
         text = rng.choice((flip, blocks, truncate))(text.encode("latin-1"), rng).decode("latin-1")
     else:
-        text = rng.choice(("{", "(" * 200, "1 or 2", "{'descr': 1or 2}", "__import__('os')", "{'descr': '\\d'}", "9" * 6000))
+        text = rng.choice(
+            ("{", "(" * 200, "1 or 2", "{'descr': 1or 2}", "__import__('os')", "{'descr': '\\d'}", "9" * 6000)
+        )
     version = rng.choice((b"\1\0", b"\1\0", b"\1\0", b"\2\0", b"\3\0", b"\0\0", b"\xff\xff"))
     body = text.encode("latin-1") + b"\n"
     size = len(body) if rng.random() < 0.9 else rng.choice(NUMBERS)

@@ -1,8 +1,8 @@
 """Runs the cases of one entry in a process of their own, within limits of time and memory, and counts how they end.
 
-A case ends well with an answer, with a skip that the reader documents, or with a typed error of one line. It ends badly
-with any other exception, a wrong answer, a word on standard error, more than :data:`TIME_S` seconds of processor time or
-:data:`MEMORY_MB` more memory than before, or if the process dies or has to be stopped.
+A case ends well with an answer, with a skip that the reader documents, or with a typed error of one line. It ends
+badly with any other exception, a wrong answer, a word on standard error, more than :data:`TIME_S` seconds of processor
+time or :data:`MEMORY_MB` more memory than before, or if the process dies or has to be stopped.
 """
 
 from __future__ import annotations

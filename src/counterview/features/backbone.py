@@ -18,7 +18,7 @@ from counterview.devices import resolve_device, resolve_dtype
 from counterview.errors import CheckpointError, ConfigError, WeightsError, shown
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.features.pooling import describe
-from counterview.guard import reason
+from counterview.guard import is_folder, reason
 from counterview.hub import check_access, quiet_transformers
 from counterview.masks.geometry import resize_nearest
 from counterview.media.files import sha256_file
@@ -323,10 +323,7 @@ def _holds_tiny(folder: Path) -> bool:
 
 
 def _is_folder(source: str) -> bool:
-    try:
-        return bool(source) and Path(source).is_dir()
-    except (OSError, ValueError):  # a name too long for a path, or with a NUL in it
-        return False
+    return bool(source) and is_folder(source)
 
 
 def _check_hub_id(name: str, source: str) -> None:
@@ -343,7 +340,7 @@ def _check_hub_id(name: str, source: str) -> None:
     if any(c in source for c in "/\\"):
         raise ConfigError("no such folder of features", path=name, fix=f"Known names: {', '.join(NAMES)}.")
     raise ConfigError(
-        f"unknown features {name!r} ({nearest(name, NAMES)})",
+        f"unknown features {shown(name)} ({nearest(name, NAMES)})",
         expected="a known name, a Hub id owner/repository, or a folder",
     )
 

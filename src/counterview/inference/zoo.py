@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from counterview.config import nearest, read_yaml
-from counterview.errors import CheckpointError, ConfigError, PathError
-from counterview.guard import library_errors
+from counterview.errors import CheckpointError, ConfigError, PathError, shown
+from counterview.guard import is_folder, library_errors
 from counterview.inference import bundled
 from counterview.media.files import safe_join
 
@@ -84,7 +84,7 @@ def resolve(model: str | os.PathLike[str]) -> Source:
         folder = bundled.bundled_folder(name)
         return Source(bundled.ALIASES.get(name, name), method_of(folder), folder)
     path = Path(name)
-    if path.is_dir():
+    if is_folder(path):
         return _folder(name, path)
     recipe = find_recipe(name)
     if recipe is not None:
@@ -98,7 +98,7 @@ def resolve(model: str | os.PathLike[str]) -> Source:
         return Source(name, method_of(fetched), fetched)
     names = ["knn", "base", *bundled.ALIASES, *bundled.BUNDLED]
     raise ConfigError(
-        f"there is no model {name!r}",
+        f"there is no model {shown(name)}",
         expected="knn, base, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
         fix=nearest(name, names).capitalize(),
     )
@@ -143,6 +143,8 @@ def recipes_root() -> Path | None:
 def find_recipe(name: str) -> Path | None:
     """The file of a recipe, by its path or by its name below the folder of recipes; ``None`` if it does not exist."""
     path = Path(name)
+    if len(name) > 4096 or "\0" in name:
+        return None
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
     root = recipes_root()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from counterview.config import load_config
 from counterview.errors import CheckpointError, WeightsError
-from counterview.guard import library_errors, reason
+from counterview.guard import is_folder, library_errors, reason
 from counterview.lmeec.config import BACKBONES, LMEECConfig
 from counterview.nn.checkpoint import WEIGHTS_NAME
 from counterview.nn.network_folder import check_network_folder
@@ -198,9 +198,9 @@ def load_sam2(sam: nn.Module, source: str | os.PathLike[str], backbone: object =
     from transformers import Sam2VideoModel
 
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in (WEIGHTS_NAME, "pytorch_model.bin")):
+    if is_folder(folder) and not any((folder / name).exists() for name in (WEIGHTS_NAME, "pytorch_model.bin")):
         raise CheckpointError("holds no weights", path=source, expected=WEIGHTS_NAME)
-    if folder.is_dir():
+    if is_folder(folder):
         with library_errors(CheckpointError, "is not a SAM 2.1 video checkpoint", path=source):
             check_network_folder(folder)
     model: Any = sam

@@ -46,7 +46,7 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
         MaskError: a colour image, or an index image of several objects.
     """
     image = open_image(path)
-    with library_errors(MaskError, "is not a mask", path=path):
+    with library_errors(MaskError, "is not a mask", path=path), np.errstate(all="ignore"):
         if image.mode == "P":
             index = np.asarray(image)
             values = np.flatnonzero(image.histogram()[:256])
@@ -60,17 +60,17 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
                 )
             return index > 0
         bands = _one_band(image, path)
-    if bands.dtype == np.bool_:
-        return bands
-    low, high = bands.min(), bands.max()
-    if not low <= high:  # NaN
-        raise MaskError("holds values that are not numbers", path=path, expected="white on black")
-    if low == high:
-        return bands > 0
-    if not ((bands > low) & (bands < high)).any():
-        return bands > low
-    top = 65535 if bands.dtype.itemsize > 1 and high > 255 else 255
-    return bands > top // 2
+        if bands.dtype == np.bool_:
+            return bands
+        low, high = bands.min(), bands.max()
+        if not low <= high:  # NaN
+            raise MaskError("holds values that are not numbers", path=path, expected="white on black")
+        if low == high:
+            return bands > 0
+        if not ((bands > low) & (bands < high)).any():
+            return bands > low
+        top = 65535 if bands.dtype.itemsize > 1 and high > 255 else 255
+        return bands > top // 2
 
 
 def _one_band(image: Image.Image, path: str | os.PathLike[str]) -> NDArray[Any]:

@@ -142,7 +142,7 @@ def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
 
 def to_rgb(image: Image.Image) -> RgbImage:
     """Convert an opened image to ``(H, W, 3)`` uint8 RGB, upright. See :func:`read_image`."""
-    with library_errors(ImageError, "the image cannot be converted to RGB"):
+    with library_errors(ImageError, "the image cannot be converted to RGB"), np.errstate(all="ignore"):
         width, height = image.size
         scale = _scale(image)
         rgb = np.empty((height, width, 3), dtype=np.uint8)

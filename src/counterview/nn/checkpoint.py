@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
-from counterview.guard import library_errors
+from counterview.guard import is_folder, library_errors
 from counterview.hub import ADVICE, fetch_folder
 from counterview.media.files import atomic_write, read_json, write_json
 from counterview.nn.weights import (
@@ -145,9 +145,9 @@ def find_folder(source: str | os.PathLike[str], *, revision: str | None = None, 
         WeightsError: the Hub cannot be reached, or has no such repository.
     """
     folder = Path(source)
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
-    if len(folder.parts) != 2 or folder.is_absolute() or folder.exists():
+    if len(folder.parts) != 2 or folder.is_absolute() or len(os.fspath(folder)) > 200 or folder.exists():
         raise CheckpointError("no such folder", path=source, expected="a folder, or owner/name on the Hub")
     return fetch_folder(os.fspath(source), FILES, ADVICE, revision=revision, token=token)
 

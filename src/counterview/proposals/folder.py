@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from counterview.errors import MaskError, ProposalError, shown
-from counterview.guard import library_errors
+from counterview.guard import expanded, is_folder, library_errors
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
 from counterview.media.files import check_name, read_json
@@ -66,9 +66,9 @@ class FolderProposer:
 
     def __init__(self, settings: FolderSettings) -> None:
         self._settings = settings
-        self._folder = Path(settings.path).expanduser()
+        self._folder = expanded(settings.path)
         self._collections: dict[str, list[Mapping[str, Any]]] | None = None
-        if not self._folder.is_dir():
+        if not is_folder(self._folder):
             raise ProposalError("there is no such folder of proposals", path=self._folder)
 
     def settings(self) -> dict[str, Any]:

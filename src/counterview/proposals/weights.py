@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from counterview.errors import CheckpointError, WeightsError
-from counterview.guard import reason
+from counterview.errors import CheckpointError, WeightsError, shown
+from counterview.guard import expanded, is_folder, reason
 from counterview.hub import check_access, quiet_transformers
 from counterview.nn.network_folder import check_network_folder, check_network_size, check_network_weights
 from counterview.nn.weights import shortened
@@ -31,8 +31,8 @@ def load_network(cls: type, source: str, what: str, config: Any = None) -> Any:
         WeightsError: not on this machine, and the Hub cannot be reached or refuses.
         CheckpointError: the folder's files are damaged or belong to another architecture.
     """
-    folder = Path(source).expanduser()
-    local = folder.is_dir()
+    folder = expanded(source)
+    local = is_folder(folder)
     if local and not (folder / "config.json").is_file():
         raise CheckpointError(
             "no config.json here", path=folder, expected="a folder made by save_pretrained", fix=WITHOUT_WEIGHTS
@@ -82,14 +82,14 @@ def load_config_of(cls: type, source: str, what: str) -> Any:
         WeightsError: not on this machine, and the Hub cannot be reached or refuses.
         CheckpointError: the configuration cannot be read.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
+    folder = expanded(source)
+    if not is_folder(folder):
         _require_reachable(source, what)
     try:
         with quiet_transformers():
-            if folder.is_dir():
+            if is_folder(folder):
                 check_network_folder(folder)
-            return cls.from_pretrained(str(folder) if folder.is_dir() else source)  # type: ignore[attr-defined]
+            return cls.from_pretrained(str(folder) if is_folder(folder) else source)  # type: ignore[attr-defined]
     except Exception as error:
         raise CheckpointError(f"{what}: the configuration cannot be read", path=source, found=reason(error)) from None
 
@@ -104,7 +104,7 @@ def _require_reachable(source: str, what: str) -> None:
         validate_repo_id(source)
     except HFValidationError:
         raise WeightsError(
-            f"{what}: {source!r} is neither a folder nor the name of a Hub repository", fix=WITHOUT_WEIGHTS
+            f"{what}: {shown(source)} is neither a folder nor the name of a Hub repository", fix=WITHOUT_WEIGHTS
         ) from None
     with contextlib.suppress(Exception):
         snapshot = Path(snapshot_download(source, local_files_only=True))
