@@ -22,10 +22,16 @@ from typing import Any, TypeVar
 
 import yaml
 
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, shown
+from counterview.guard import read_file, reason
 
 T = TypeVar("T")
-MAX_BYTES = 1_000_000
+MAX_BYTES = 250_000
+"""Size of the largest configuration file; PyYAML reads a hundred thousand bytes a second."""
+MAX_VALUES = 100_000
+"""Values in a configuration file at most, those that aliases repeat counted each time."""
+MAX_PROBLEMS = 20
+"""Problems that one error lists."""
 
 
 def load_config(cls: type[T], source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> T:
@@ -61,8 +67,14 @@ expected a number; steps is missing
     result = _build(cls, values, "", problems)
     if problems:
         number = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise ConfigError(number + "; ".join(problems), path=path)
+        raise ConfigError(number + joined(problems), path=path)
     return typing.cast(T, result)
+
+
+def joined(problems: Sequence[str]) -> str:
+    """Problems in one line, the first :data:`MAX_PROBLEMS` of them."""
+    rest = len(problems) - MAX_PROBLEMS
+    return "; ".join(problems[:MAX_PROBLEMS]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -72,25 +84,67 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: the file is missing, too large, not YAML, or does not hold a mapping.
     """
     path = Path(path)
+    data = read_file(path, ConfigError, max_bytes=MAX_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError("is too large for a configuration", path=path, expected=f"at most {MAX_BYTES} bytes")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("no such file", path=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read ({type(error).__name__})", path=path) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(
-            "is not YAML", path=path, found=f"{where}{getattr(error, 'problem', None) or error}"
-        ) from None
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("is not text in UTF-8", path=path) from None
+    values = _parse_yaml(text, path)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError("is not a configuration", path=path, found=type(values).__name__, expected="keys and values")
     return values
+
+
+def _parse_yaml(text: str, path: Path | None = None) -> Any:
+    """The value of a YAML text. Aliases that repeat or contain each other are counted before they are built."""
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _node_count(node, {}, path) > MAX_VALUES:
+                raise ConfigError(
+                    "holds too many values", path=path, expected=f"at most {MAX_VALUES}, aliases included"
+                )
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError("is not YAML", path=path, found=where + (error.problem or reason(error))[:120]) from None
+    except ConfigError:
+        raise
+    except Exception as error:  # tags with text that they cannot hold, numbers of a million digits, deep nesting
+        raise ConfigError("is not YAML", path=path, found=f"{type(error).__name__}: {reason(error)}") from None
+
+
+def _node_count(node: yaml.Node, counts: dict[int, int], path: Path | None) -> int:
+    """Values below a node if every alias is written out.
+
+    Args:
+        node: of a graph that PyYAML composed, in which an alias is the node itself.
+        counts: those of nodes that were seen; 0 while they are being counted.
+        path: the file, for the message.
+
+    Raises:
+        ConfigError: a node contains itself.
+    """
+    known = counts.get(id(node))
+    if known == 0:
+        raise ConfigError("an alias contains itself", path=path)
+    if known is None:
+        counts[id(node)] = 0
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        known = counts[id(node)] = 1 + sum(_node_count(child, counts, path) for child in children)
+    return known
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -144,7 +198,7 @@ def out_of_range(
     )
     expected = " and ".join(text.format(bound) for bound, _, text in bounds if bound is not None)
     return [
-        f"{name} is {value}, expected {expected}"
+        f"{name} is {shown(value)}, expected {expected}"
         for name in names
         if (value := getattr(config, name)) is not None
         and not all(holds(value, bound) for bound, holds, _ in bounds if bound is not None)
@@ -157,7 +211,7 @@ def nearest(name: str, choices: Sequence[str]) -> str:
     >>> nearest("exo2ergo", ["ego2exo", "exo2ego"])
     "did you mean 'exo2ego'?"
     """
-    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:200], choices, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(choices))
 
 
@@ -183,9 +237,9 @@ def set_value(values: dict[str, Any], text: str) -> None:
     if not separator or not key:
         raise ConfigError("an override is key=value", found=repr(text))
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value of {key} is not YAML", found=repr(raw)) from None
+        value = _parse_yaml(raw)
+    except ConfigError:
+        raise ConfigError(f"the value of {key} is not YAML", found=shown(raw)) from None
     *outer, last = key.split(".")
     group: Any = values
     for name in outer:
@@ -202,12 +256,15 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str
     renamed = {old: f.name for f in fields.values() for old in f.metadata.get("formerly", ())}
     arguments = {}
     for name, value in values.items():
+        if len(problems) > 2 * MAX_PROBLEMS:
+            return None  # enough to report
         key = renamed.get(name, name)
         if key != name and key in values:
             problems.append(f"{prefix}{name} is the earlier name of {prefix}{key}, which is given too")
             continue
         if key not in fields:
-            problems.append(f"unknown key {f'{prefix}{key}'!r} ({nearest(str(key), list(fields))})")
+            text = _key_text(key)
+            problems.append(f"unknown key {shown(prefix + text)} ({nearest(text, list(fields))})")
             continue
         arguments[key] = _convert(hints[key], value, f"{prefix}{key}", problems)
     for name, item in fields.items():
@@ -220,8 +277,8 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str
         return cls(**arguments)
     except ConfigError as error:
         problems.append(f"{prefix.rstrip('.')}: {error}" if prefix else str(error))
-    except (TypeError, ValueError) as error:
-        problems.append(f"{prefix.rstrip('.') or cls.__name__}: {error}")
+    except Exception as error:  # a check that did not expect such a value
+        problems.append(f"{prefix.rstrip('.') or cls.__name__}: {reason(error)}")
     return None
 
 
@@ -246,7 +303,8 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         if any(value == a and type(value) is type(a) for a in arguments):
             return value
         choices = [str(a) for a in arguments]
-        problems.append(f"{name} is {value!r} ({nearest(str(value), choices)}; choices: {', '.join(choices)})")
+        text = value if isinstance(value, str) else shown(value)
+        problems.append(f"{name} is {shown(value)} ({nearest(text, choices)}; choices: {', '.join(choices)})")
         return None
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
@@ -268,7 +326,7 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         if not isinstance(value, Mapping):
             return _mismatch(name, value, "keys and values", problems)
         inner = arguments[1] if arguments else Any
-        return {str(k): _convert(inner, v, f"{name}.{k}", problems) for k, v in value.items()}
+        return {_key_text(k): _convert(inner, v, f"{name}.{_key_text(k)[:120]}", problems) for k, v in value.items()}
     if hint is bool:
         return value if isinstance(value, bool) else _mismatch(name, value, "true or false", problems)
     if hint is int:
@@ -278,12 +336,10 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
             else _mismatch(name, value, "an integer", problems)
         )
     if hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):  # YAML 1.1 reads 1e-5 as text
             try:
                 return float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 pass
         return _mismatch(name, value, "a number", problems)
     if hint is str:
@@ -293,5 +349,9 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
     return _mismatch(name, value, f"a {hint}", problems)
 
 
+def _key_text(key: Any) -> str:
+    return shown(key) if isinstance(key, int) else str(key)
+
+
 def _mismatch(name: str, value: Any, expected: str, problems: list[str]) -> None:
-    problems.append(f"{name} is {value!r}, expected {expected}")
+    problems.append(f"{name} is {shown(value)}, expected {expected}")

@@ -8,6 +8,76 @@ is not the input's fault.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import Any
+
+MAX_LINE = 4000
+"""Characters of the longest message; what a file says in it is cut much earlier."""
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """``repr(value)`` for a message: cut at ``limit`` characters, and never more work than that.
+
+    Values out of a file may be integers that Python refuses to print, or lists whose ``repr`` would fill the memory.
+
+    >>> shown([1, "two", {"three": (4,)}])
+    "[1, 'two', {'three': (4,)}]"
+    >>> shown("x" * 1000, limit=10)
+    "'xxxxxxxxx…"
+    >>> shown(10**5000)
+    'an integer of about 5000 digits'
+    """
+    pieces: list[str] = []
+    room = limit + 1
+
+    def write(text: str) -> None:
+        nonlocal room
+        pieces.append(text)
+        room -= len(text)
+
+    def write_all(items: Iterable[Any], opening: str, closing: str, depth: int) -> None:
+        write(opening)
+        for number, item in enumerate(items):
+            if room <= 0:
+                return
+            write(", " if number else "")
+            visit(item, depth + 1)
+        write(closing)
+
+    def visit(item: Any, depth: int) -> None:
+        if room <= 0:
+            return
+        if depth > 20:
+            write("…")
+        elif isinstance(item, (str, bytes)):
+            write(repr(item[: room + 1]))
+        elif isinstance(item, int) and item.bit_length() > 2000:
+            write(f"an integer of about {int(item.bit_length() * 0.30103) + 1} digits")
+        elif type(item) is list:
+            write_all(item, "[", "]", depth)
+        elif type(item) is tuple:
+            write_all(item, "(", ",)" if len(item) == 1 else ")", depth)
+        elif type(item) is set and item:
+            write_all(item, "{", "}", depth)
+        elif type(item) is dict:
+            write("{")
+            for number, (key, content) in enumerate(item.items()):
+                if room <= 0:
+                    return
+                write(", " if number else "")
+                visit(key, depth + 1)
+                write(": ")
+                visit(content, depth + 1)
+            write("}")
+        else:
+            try:
+                write(repr(item))
+            except Exception:  # of a class that is not ours
+                write(type(item).__name__)
+
+    visit(value, 0)
+    text = "".join(pieces)
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 class CounterviewError(Exception):
@@ -48,16 +118,22 @@ class CounterviewError(Exception):
     def __str__(self) -> str:
         line = self.problem if self.path is None else f"{self.path}: {self.problem}"
         if self.found is not None:
-            line += f"; found {self.found}"
+            line += f"; found {_text(self.found)}"
         if self.expected is not None:
-            line += f"; expected {self.expected}"
+            line += f"; expected {_text(self.expected)}"
         if self.fix is not None:
             line += f". {self.fix}"
-        return " ".join(line.split())
+        # A file's name or content may hold what moves a terminal's cursor, or half a character.
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
+        return line if len(line) <= MAX_LINE else line[:MAX_LINE] + "…"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by Exception's own pickling, which worker processes rely on.
         return (_rebuild, (type(self), self.__dict__.copy(), self.problem))
+
+
+def _text(value: object) -> str:
+    return shown(value, MAX_LINE) if isinstance(value, (int, list, tuple, set, dict)) else str(value)
 
 
 def _rebuild(cls: type[CounterviewError], state: dict[str, object], problem: str) -> CounterviewError:
@@ -103,6 +179,10 @@ class ProposalError(InputError):
 
 class PathError(InputError):
     """A name from a file that would lead outside its folder."""
+
+
+class TrustError(InputError):
+    """Files of others that name something else to be opened, or can run code, without the user's word for it."""
 
 
 class CheckpointError(InputError):

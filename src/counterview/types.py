@@ -20,6 +20,9 @@ from counterview.errors import ImageError, InputError, MaskError
 BoolImage = NDArray[np.bool_]
 """A dense mask, shape ``(H, W)``."""
 
+MAX_RUNS = 20_000_000
+"""Runs of a mask at most, 8 bytes each: a mask of noise at 8K has 16 million."""
+
 RgbImage = NDArray[np.uint8]
 """An image, shape ``(H, W, 3)``, uint8, channels in the order red, green, blue."""
 
@@ -109,7 +112,8 @@ class ObjectMask:
             normal form: only the first run may be 0, so equal masks have equal runs.
 
     Raises:
-        MaskError: a size that is not positive, a negative run, or runs that do not fill the size.
+        MaskError: a size that is not positive, a negative run, runs that do not fill the size, or more than
+            :data:`MAX_RUNS` of them.
     """
 
     size_hw: tuple[int, int]
@@ -122,6 +126,7 @@ class ObjectMask:
         runs = np.asarray(self.runs)
         if runs.ndim != 1 or (runs.size and not np.issubdtype(runs.dtype, np.integer)):
             raise MaskError("run lengths are a one-dimensional list of integers", found=f"{runs.dtype} {runs.shape}")
+        _check_runs(runs.size)
         runs = runs.astype(np.int64)
         if runs.size == 0 or (runs < 0).any():
             raise MaskError("a mask has at least one run length, and none is negative", found=runs[:8].tolist())
@@ -164,7 +169,9 @@ class ObjectMask:
                 )
             array = array.astype(np.bool_)
         pixels = np.ravel(array, order="F")
-        changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+        change = pixels[1:] != pixels[:-1]
+        _check_runs(int(np.count_nonzero(change)) + 1)
+        changes = np.flatnonzero(change) + 1
         edges = np.concatenate(([0], changes, [pixels.size]))
         runs = np.diff(edges)
         if pixels[0]:
@@ -223,10 +230,18 @@ class ObjectMask:
         """Mean pixel position ``(x, y)``; ``None`` if the mask is empty."""
         if self.is_empty:
             return None
-        x, y = np.divmod(
-            np.concatenate([np.arange(a, b) for a, b in zip(*self.intervals(), strict=True)]), self.size_hw[0]
-        )
-        return float(x.mean()), float(y.mean())
+        height = self.size_hw[0]
+
+        def columns_before(index: NDArray[np.int64]) -> NDArray[np.int64]:
+            """Sum of ``i // height`` over ``i < index``."""
+            column, row = np.divmod(index, height)
+            return height * (column * (column - 1) // 2) + column * row
+
+        # Below COCO's limit of 2**31 pixels a sum of indices is below 2**61; Python's integers serve beyond it.
+        starts, ends = (v if height * self.size_hw[1] < 2**31 else v.astype(object) for v in self.intervals())
+        x = int((columns_before(ends) - columns_before(starts)).sum())
+        index = int(((ends - starts) * (starts + ends - 1) // 2).sum())
+        return x / self.area, (index - height * x) / self.area
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ObjectMask):
@@ -238,6 +253,11 @@ class ObjectMask:
 
     def __repr__(self) -> str:
         return f"ObjectMask(size_hw={self.size_hw}, area={self.area}, box_xywh={self.box_xywh})"
+
+
+def _check_runs(count: int) -> None:
+    if count > MAX_RUNS:
+        raise MaskError("a mask has too many runs", found=count, expected=f"at most {MAX_RUNS}")
 
 
 def _normal_form(runs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ FORMATS = {
     "part4.mp4": ("mpeg4", {"g": "12", "bf": "2", "q": "2"}),
     "matroska.mkv": ("libx264", {"g": "30", "bf": "2"}),
     "old.avi": ("mpeg4", {"g": "12", "q": "2"}),
+    "stream.ts": ("libx264", {"g": "30", "bf": "2"}),
 }
 
 

@@ -1,4 +1,6 @@
+import hashlib
 import logging
+import os
 import sys
 import types
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from counterview.errors import MissingExtraError, WeightsError
+from counterview.errors import MissingExtraError, TrustError, WeightsError
 from counterview.proposals import load_proposer
 from counterview.proposals.fastsam import FastSamProposer, FastSamSettings
 
@@ -65,18 +67,54 @@ def test_absent_package_says_what_to_install(monkeypatch):
 
 
 def test_the_licence_is_logged_and_the_weights_are_loaded_by_name(monkeypatch, caplog, tmp_path):
-    asked = []
-    module = types.ModuleType("ultralytics")
-    module.FastSAM = lambda weights: asked.append(weights) or _Network(None, [])
-    monkeypatch.setitem(sys.modules, "ultralytics", module)
+    asked = _pretend_ultralytics(monkeypatch, restricted=True)
     weights = tmp_path / "small.pt"
     weights.write_bytes(b"weights")
     with caplog.at_level(logging.WARNING):
-        proposer = load_proposer(f"fastsam:{weights}", device="cpu")
+        proposer = load_proposer(f"fastsam:{weights}", device="cpu", trust=True)
     assert asked == [str(weights)]
     assert "AGPL-3.0" in caplog.text
+    assert "restrictions" not in caplog.text
     assert len(proposer.settings()["weights_sha256"]) == 64
-    assert load_proposer("fastsam", device="cpu").settings()["weights_sha256"] is None
+    assert load_proposer("fastsam", device="cpu", trust=True).settings()["weights_sha256"] is None
+
+
+def _pretend_ultralytics(monkeypatch, *, restricted):
+    """A package of that name; the weights that it is asked for are in the list that is returned."""
+    asked = []
+    module, utils = types.ModuleType("ultralytics"), types.ModuleType("ultralytics.utils")
+    module.FastSAM = lambda weights: asked.append(weights) or _Network(None, [])
+    if restricted:
+        utils.SAFE_LOAD = True
+    monkeypatch.setitem(sys.modules, "ultralytics", module)
+    monkeypatch.setitem(sys.modules, "ultralytics.utils", utils)
+    monkeypatch.delenv("ULTRALYTICS_SAFE_LOAD", raising=False)
+    return asked
+
+
+def test_weights_are_a_pickle_and_need_the_users_word(monkeypatch, caplog, tmp_path):
+    asked = _pretend_ultralytics(monkeypatch, restricted=False)
+    weights = tmp_path / "x.pt"
+    weights.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(TrustError, match=rf"x\.pt.*pickle.*{digest}.*--trust"):
+        load_proposer(f"fastsam:{weights}", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrustError, match=r"pickle.*ultralytics would download it.*--trust"):
+        load_proposer("fastsam", device="cpu")
+    for address in ("http://a.b/FastSAM-x.pt", "https://a.b/x.pt", "file:///etc/passwd", "\\\\host\\x.pt"):
+        with pytest.raises(WeightsError, match="are an address"):
+            load_proposer(f"fastsam:{address}", device="cpu", trust=True)
+    with pytest.raises(WeightsError, match=f"other weights.*{digest}"):
+        load_proposer(f"fastsam:{weights}", device="cpu", sha256="0" * 64, trust=True)
+    with pytest.raises(WeightsError, match="no such file"):
+        load_proposer(f"fastsam:{tmp_path}/none.pt", device="cpu", trust=True)
+    assert asked == []
+    vouched = load_proposer(f"fastsam:{weights}", device="cpu", sha256=digest.upper())
+    assert asked == [str(weights)]
+    assert vouched.settings() == load_proposer(f"fastsam:{weights}", device="cpu", trust=True).settings()
+    assert os.environ["ULTRALYTICS_SAFE_LOAD"] == "1"
+    assert "without restrictions" in caplog.text
 
 
 def test_weights_that_cannot_be_loaded_are_one_line():

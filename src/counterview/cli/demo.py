@@ -28,6 +28,13 @@ def demo(
     ] = None,
     what: Annotated[str, typer.Option(help="pair, take or both.")] = "both",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
+        ),
+    ] = False,
 ) -> None:
     """Match objects in bundled images and in a bundled take, offline, and report the scores."""
     import time
@@ -41,7 +48,7 @@ def demo(
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
     start = time.perf_counter()
     name = default_model() if model is None else model
-    predictor = load(name, device=device)
+    predictor = load(name, device=device, trust=trust)
     written: list[Path] = []
     if what in ("pair", "both"):
         written += _pair(name, predictor, out)

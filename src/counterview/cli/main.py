@@ -93,6 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     if debug:  # allowed anywhere: people add it at the end of a command that failed
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     try:
         result = app(arguments, standalone_mode=False)
         sys.stdout.flush()

@@ -55,6 +55,13 @@ def match(
     top: Annotated[int, typer.Option(min=1, max=100, help="Number of candidates for each object.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
@@ -70,7 +77,7 @@ def match(
     check_shape(target_image.shape[:2], "target image")
     for name, prompt in prompts.items():  # before anything is loaded or encoded
         check_prompt(prompt, query_image.shape[:2], name)
-    predictor = load(model, proposals=proposals, features=features, device=device, cache=cache)
+    predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
     names = list(prompts)
     # Points and boxes choose among the query image's proposals; a mask may do without them.
     if isinstance(predictor, ProposalMatcher) and not (point or box):

@@ -50,6 +50,13 @@ def predict(
     takes: Annotated[int | None, typer.Option(min=1, help="Predict only the first takes.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
+        ),
+    ] = False,
 ) -> int:
     """Predict every frame of the official evaluation, or what --layout and --fraction say.
 
@@ -68,7 +75,7 @@ def predict(
     dataset = open_dataset(data, split)
     predictor = load_take_predictor(
         model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache,
-        layout=layout, overrides=overrides,
+        layout=layout, overrides=overrides, trust=trust,
     )  # fmt: skip
     dataset = dataset if takes is None else dataset.first(takes)
     counts = run(predictor, dataset, directions, out, fraction=fraction, seed=seed)

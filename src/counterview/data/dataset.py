@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from counterview.config import nearest
-from counterview.errors import AnnotationError, InputError, MaskError
+from counterview.errors import AnnotationError, InputError, MaskError, shown
+from counterview.guard import library_errors
 from counterview.masks.geometry import same_aspect
 from counterview.types import ObjectMask, RgbImage, Track
 
@@ -254,7 +255,8 @@ class Take(ABC):
 
     def _decode(self, raw: Any, name: str, camera: str, frame: int) -> ObjectMask:
         try:
-            return self.decode_mask(raw)
+            with library_errors(MaskError, "the mask cannot be read"):
+                return self.decode_mask(raw)
         except MaskError as error:
             where = f"take {self.uid}, object {name!r}, camera {camera!r}, frame {frame}"
             raise MaskError(f"{where}: {error.problem}", path=self.path, found=error.found) from None
@@ -373,8 +375,9 @@ class Dataset:
             self._opened.move_to_end(uid)
             return self._opened[uid]
         if uid not in self._uid_set:
-            raise InputError(f"no take {uid!r}", path=self.root, fix=nearest(uid, self.uids[:1000]).capitalize())
-        take = self._open_take(uid)
+            raise InputError(f"no take {shown(uid)}", path=self.root, fix=nearest(uid, self.uids[:1000]).capitalize())
+        with library_errors(AnnotationError, f"take {shown(uid)} cannot be read", path=self.root):
+            take = self._open_take(uid)
         self._opened[uid] = take
         if len(self._opened) > self._max_opened:
             self._opened.popitem(last=False)
@@ -423,8 +426,11 @@ def frame_number(text: Any) -> int:
     ValueError: '030' is not a frame number
     """
     if isinstance(text, bool) or not isinstance(text, (str, int)):
-        raise ValueError(f"{text!r} is not a frame number")
-    number = int(text) if isinstance(text, int) or (text.isascii() and text.isdigit() and len(text) < 12) else -1
+        raise ValueError(f"{shown(text, 60)} is not a frame number")
+    if isinstance(text, int):
+        number = text if abs(text) < 10**11 else -1
+    else:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
     if number < 0 or str(number) != str(text):
-        raise ValueError(f"{text!r} is not a frame number")
+        raise ValueError(f"{shown(text, 60)} is not a frame number")
     return number

@@ -30,7 +30,7 @@ from urllib.parse import quote, unquote
 
 from counterview.data.dataset import DIRECTIONS, Direction, is_ego
 from counterview.errors import InputError, PathError, PredictionError
-from counterview.evaluation.predictions import MAX_MASK_PIXELS, PredictedMask
+from counterview.evaluation.predictions import PredictedMask, check_mask_size
 from counterview.masks.png import read_mask
 from counterview.media.files import check_name, read_json, safe_join
 from counterview.types import ObjectMask
@@ -92,9 +92,7 @@ class _MaskFile(PredictedMask):
             mask = ObjectMask.from_array(read_mask(self.path))
         except InputError as error:
             raise PredictionError(str(error)) from None
-        if mask.size_hw[0] * mask.size_hw[1] > MAX_MASK_PIXELS:
-            raise PredictionError("the predicted mask is too large", path=self.path)
-        return mask
+        return check_mask_size(mask, self.path)
 
     def size_hw(self) -> tuple[int, int] | None:
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +31,11 @@ from counterview.masks import rle
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.media.files import read_json, safe_join
 from counterview.media.jsonstream import index_object, read_span
+from counterview.media.npy import open_archive, read_header
 from counterview.types import ObjectMask
 
-MAX_ARRAY_BYTES = 2**31
+MAX_ARRAY_BYTES, MAX_MASKS = 2**31, 10_000
+"""Bytes and masks of the largest array of proposals of an image."""
 
 
 class ProposalFiles:
@@ -74,7 +75,7 @@ class ProposalFiles:
         packed, listed = folder / f"{frame}_masks.npz", folder / f"{frame}.json"
         if packed.is_file():
             return _read_npz(packed)
-        return _masks(read_json(listed), listed) if listed.is_file() else None
+        return _masks(read_json(listed, error=ProposalError), listed) if listed.is_file() else None
 
 
 def _masks(content: Any, path: Path) -> list[ObjectMask]:
@@ -92,25 +93,26 @@ def _masks(content: Any, path: Path) -> list[ObjectMask]:
 
 
 def _read_npz(path: Path) -> list[ObjectMask]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            name = "masks.npy" if "masks.npy" in names else names[0]
-            with archive.open(name) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(stream)
-        # Checked before anything is allocated: a header can state any shape.
-        size = math.prod(shape) * max(1, dtype.itemsize)
-        if size > MAX_ARRAY_BYTES:
-            raise ProposalError("is too large", path=path, found=f"{size} bytes", expected=f"up to {MAX_ARRAY_BYTES}")
-        with np.load(path, allow_pickle=False) as arrays:
-            stack = arrays[name.removesuffix(".npy")]
-    except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile, MemoryError) as error:
-        raise ProposalError("cannot be read", path=path, found=str(error)[:100] or type(error).__name__) from None
-    if stack.ndim != 3 or 0 in stack.shape[1:] or stack.dtype.kind not in "bui":
-        raise ProposalError("holds no masks", path=path, found=f"{stack.dtype} {stack.shape}", expected="(N, H, W)")
-    return [ObjectMask.from_array(mask != 0) for mask in stack]
+    with open_archive(path, ProposalError, "cannot be read") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        name = "masks.npy" if "masks.npy" in names else names[0]
+        with archive.open(name) as stream:
+            shape, fortran, dtype = read_header(stream, path, ProposalError)
+            # Checked before anything is allocated: a header can state any shape.
+            if len(shape) != 3 or 0 in shape[1:] or dtype.kind not in "bui":
+                raise ProposalError("holds no masks", path=path, found=f"{dtype} {shape}", expected="(N, H, W)")
+            size = math.prod(shape) * dtype.itemsize
+            if size > MAX_ARRAY_BYTES or shape[0] > MAX_MASKS:
+                raise ProposalError(
+                    "is too large", path=path, found=f"{shape[0]} masks, {size} bytes",
+                    expected=f"up to {MAX_MASKS} and {MAX_ARRAY_BYTES}",
+                )  # fmt: skip
+            if fortran:
+                stack = np.frombuffer(stream.read(size), dtype=dtype).reshape(shape, order="F")
+                return [ObjectMask.from_array(mask != 0) for mask in stack]
+            step = size // max(1, shape[0])
+            arrays = (np.frombuffer(stream.read(step), dtype=dtype).reshape(shape[1:]) for _ in range(shape[0]))
+            return [ObjectMask.from_array(mask != 0) for mask in arrays]
 
 
 @dataclass

@@ -21,8 +21,9 @@ from counterview.media.jsonstream import Span, index_object, iter_object, read_s
 from counterview.types import ObjectMask
 
 KEY_OF: dict[Direction, str] = {"ego2exo": "ego-exo", "exo2ego": "exo-ego"}
-MAX_MASK_PIXELS = 64_000_000
-"""Largest predicted mask that is accepted; an 8K frame has 33 million pixels."""
+MAX_MASK_PIXELS, MAX_MASK_SIDE = 36_000_000, 8192
+"""Largest predicted mask that is accepted; an 8K frame has 7680 x 4320 pixels. Contours are matched at its own size,
+within a distance that grows with its sides."""
 MAX_SETTINGS_BYTES = 10_000_000
 """Settings of a prediction file beyond this are not read."""
 
@@ -66,9 +67,7 @@ class PredictedMask:
             mask = rle.from_coco(self.raw_mask)
         except MaskError as error:
             raise PredictionError(f"the predicted mask is malformed: {error}") from None
-        if mask.size_hw[0] * mask.size_hw[1] > MAX_MASK_PIXELS:
-            raise PredictionError("the predicted mask is too large", found=f"{mask.size_hw[0]} x {mask.size_hw[1]}")
-        return mask
+        return check_mask_size(mask)
 
     def size_hw(self) -> tuple[int, int] | None:
         """``(H, W)`` of the mask in pixels, as stored and not decoded; ``None`` if it is malformed."""
@@ -78,6 +77,25 @@ class PredictedMask:
         if isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
             return size[0], size[1]
         return None
+
+
+def check_mask_size(mask: ObjectMask, path: Path | None = None) -> ObjectMask:
+    """The mask itself, if it is not too large to be scored.
+
+    Args:
+        mask: the prediction.
+        path: its file, for the message.
+
+    Raises:
+        PredictionError: larger than :data:`MAX_MASK_PIXELS`, or with a side above :data:`MAX_MASK_SIDE`.
+    """
+    height, width = mask.size_hw
+    if height * width > MAX_MASK_PIXELS or max(height, width) > MAX_MASK_SIDE:
+        raise PredictionError(
+            "the predicted mask is too large", path=path, found=f"{height} x {width}",
+            expected=f"at most {MAX_MASK_PIXELS} pixels, and {MAX_MASK_SIDE} a side",
+        )  # fmt: skip
+    return mask
 
 
 def _finite(value: float) -> bool:

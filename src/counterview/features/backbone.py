@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from counterview.config import load_config, nearest
 from counterview.devices import resolve_device, resolve_dtype
-from counterview.errors import CheckpointError, ConfigError, WeightsError
+from counterview.errors import CheckpointError, ConfigError, WeightsError, shown
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.features.pooling import describe
+from counterview.guard import is_folder, reason
 from counterview.hub import check_access, quiet_transformers, transformers_class
 from counterview.masks.geometry import resize_nearest
 from counterview.media.files import sha256_file
@@ -90,10 +91,10 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         resolve_dtype(self.dtype)
-        if self.longest_side_px is not None and self.longest_side_px < 1:
-            raise ConfigError("longest_side_px is at least 1", found=self.longest_side_px)
-        if self.batch_size < 1:
-            raise ConfigError("batch_size is at least 1", found=self.batch_size)
+        if self.longest_side_px is not None and not 1 <= self.longest_side_px <= 8192:
+            raise ConfigError("longest_side_px is out of range", found=self.longest_side_px, expected="1 to 8192")
+        if not 1 <= self.batch_size <= 4096:
+            raise ConfigError("batch_size is out of range", found=self.batch_size, expected="1 to 4096")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError("std is above 0", found=self.std)
 
@@ -322,10 +323,7 @@ def _holds_tiny(folder: Path) -> bool:
 
 
 def _is_folder(source: str) -> bool:
-    try:
-        return bool(source) and Path(source).is_dir()
-    except (OSError, ValueError):  # a name too long for a path, or with a NUL in it
-        return False
+    return bool(source) and is_folder(source)
 
 
 def _check_hub_id(name: str, source: str) -> None:
@@ -342,7 +340,7 @@ def _check_hub_id(name: str, source: str) -> None:
     if any(c in source for c in "/\\"):
         raise ConfigError("no such folder of features", path=name, fix=f"Known names: {', '.join(NAMES)}.")
     raise ConfigError(
-        f"unknown features {name!r} ({nearest(name, NAMES)})",
+        f"unknown features {shown(name)} ({nearest(name, NAMES)})",
         expected="a known name, a Hub id owner/repository, or a folder",
     )
 
@@ -364,25 +362,44 @@ def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[
     """The network, with every weight from its checkpoint, and its family."""
     import transformers
 
+    from counterview.nn.network_folder import (
+        check_network_config,
+        check_network_folder,
+        check_network_size,
+        check_network_weights,
+    )
     from counterview.nn.weights import shortened
 
     is_folder = _is_folder(source)
+    folder = Path(source) if is_folder else _cached(source, options.get("revision"))
     try:
-        family = str(transformers.AutoConfig.from_pretrained(source, **options).model_type)
-    except (OSError, ValueError, KeyError) as error:
+        if folder is not None:
+            family = str(check_network_folder(folder).get("model_type"))
+        else:
+            auto = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
+            family = str(auto.model_type)
+            check_network_config(auto.to_dict(), source)
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise _unreadable(name, source, is_folder, "config.json is missing or cannot be read", error) from None
     if family not in _FAMILIES:
         raise ConfigError(
-            f"features {name!r} are of the unsupported kind {family!r}",
+            f"features {shown(name)} are of the unsupported kind {shown(family)}",
             expected=f"one of {', '.join(sorted(_FAMILIES))}",
         )
     cls = transformers_class(_FAMILIES[family][0])
     try:
+        if folder is not None:
+            with quiet_transformers():
+                check_network_size(cls, cls.config_class.from_pretrained(folder), folder)
         # Only safetensors: pickles can run code.
         with quiet_transformers():
             model, report = cls.from_pretrained(
                 source, dtype=resolve_dtype(dtype), output_loading_info=True, use_safetensors=True, **options
             )
+    except CheckpointError:
+        raise
     except Exception as error:
         raise _unreadable(name, source, is_folder, "the weights cannot be read", error) from None
     # transformers initialises missing weights at random and only warns.
@@ -393,11 +410,12 @@ def _load(name: str, source: str, dtype: str, options: dict[str, Any]) -> tuple[
             path=source,
             found=f"{len(problems)} weights missing or of another shape: {shortened(problems)}",
         )
+    check_network_weights(model, folder or Path(source))
     return model.eval().requires_grad_(False), family
 
 
 def _unreadable(name: str, source: str, is_folder: bool, problem: str, error: Exception) -> Exception:
-    detail = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    detail = f"{type(error).__name__}: {reason(error)}"
     if is_folder:
         return CheckpointError(problem, path=source, found=detail, expected="a folder made by save_pretrained")
     return WeightsError(f"the weights of {name} ({source}) are not available", found=detail, fix=_WITHOUT_WEIGHTS)

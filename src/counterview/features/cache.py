@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import struct
 import zlib
@@ -25,7 +26,9 @@ from tqdm import tqdm
 
 from counterview.errors import CounterviewError, InputError
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
+from counterview.guard import library_errors
 from counterview.media.files import atomic_write, write_json
+from counterview.media.npy import read_header
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -92,11 +95,16 @@ class ArrayStore:
         if not path.is_file():
             return None
         try:
-            note = _read_note(path, check=key not in self._checked)
-            # An empty array, of an image without masks, cannot be mapped.
-            array = np.load(path, mmap_mode="r" if note.get("size") else None, allow_pickle=False)
-        except (OSError, ValueError, EOFError, struct.error) as error:
-            logger.warning("%s: a damaged cache entry is made again (%s)", path, error)
+            with library_errors(InputError, "cannot be read"):
+                note = _read_note(path, check=key not in self._checked)
+                with path.open("rb") as handle:
+                    shape, _, dtype = read_header(handle, path, InputError)
+                if math.prod(shape) != note.get("size"):
+                    raise InputError("its array is another one", found=f"{dtype} {shape}")
+                # An empty array, of an image without masks, cannot be mapped.
+                array = np.load(path, mmap_mode="r" if note["size"] else None, allow_pickle=False)
+        except InputError as error:
+            logger.warning("%s: a damaged cache entry is made again (%s)", path, error.found or error.problem)
             return None
         if note.get("key") != key:
             logger.warning("%s: a cache entry of another key is made again", path)
@@ -265,13 +273,14 @@ class CachedBackbone:
         if entry is None:
             raise CounterviewError("a cache entry cannot be read back", path=self.store.path(f"map/{key}"))
         array, note = entry
-        return FeatureMap(
-            tensor=_tensor(array),
-            image_hw=(note["image_hw"][0], note["image_hw"][1]),
-            input_hw=(note["input_hw"][0], note["input_hw"][1]),
-            reduction=note["reduction"],
-            extra=_Origin(key, image if note.get("needs_image", note.get("needs_picture")) else None),
-        )
+        with library_errors(InputError, "a cache entry is not a feature map", path=self.store.path(f"map/{key}")):
+            return FeatureMap(
+                tensor=_tensor(array),
+                image_hw=(note["image_hw"][0], note["image_hw"][1]),
+                input_hw=(note["input_hw"][0], note["input_hw"][1]),
+                reduction=note["reduction"],
+                extra=_Origin(key, image if note.get("needs_image", note.get("needs_picture")) else None),
+            )
 
     def _make(self, images: Mapping[str, RgbImage | Callable[[], RgbImage]]) -> None:
         missing = {k: image for k, image in images.items() if self.store.get(f"map/{k}") is None}

@@ -92,10 +92,10 @@ class ClassicalConfig:
     orientation: float = field(default=0.08, metadata={"help": "weight of the gradient orientations"})
 
     def __post_init__(self) -> None:
-        if self.longest_side_px < 16:
-            raise ConfigError("longest_side_px is at least 16", found=self.longest_side_px)
-        if self.cell_px < 1:
-            raise ConfigError("cell_px is at least 1", found=self.cell_px)
+        if not 16 <= self.longest_side_px <= 16_384:
+            raise ConfigError("longest_side_px is out of range", found=self.longest_side_px, expected="16 to 16384")
+        if not 1 <= self.cell_px <= 16_384:
+            raise ConfigError("cell_px is out of range", found=self.cell_px, expected="1 to 16384")
         if min(self.weights) < 0 or not self.weights[0] > 0:
             raise ConfigError("weights are not negative, and colour is above 0", found=self.weights)
 

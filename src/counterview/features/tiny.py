@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.config import out_of_range
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, shown
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
 from counterview.features.colour import LENGTH, histograms, lab_bins
@@ -39,6 +39,8 @@ from counterview.nn.layers import ResidualBlock, conv
 from counterview.nn.weights import weights_fingerprint
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
+MAX_CHANNELS, MAX_BLOCKS = 4096, 64
+"""Widths of layers, and blocks of a stage, at most."""
 STRIDE = 8
 """Pixels of the input from one cell of the map to the next."""
 MASK_STRIDE = 2
@@ -88,18 +90,19 @@ class TinyConfig:
     longest_side_px: int = field(default=800, metadata={"help": "larger images are scaled down to this longer side"})
 
     def __post_init__(self) -> None:
-        problems = out_of_range(self, "channels", "fine", "colours", at_least=1)
-        if len(self.widths) != 5 or min(self.widths) < 1:
-            problems.append(f"widths is {self.widths}, expected five numbers from 1")
-        if len(self.blocks) != 4 or min(self.blocks) < 0:
-            problems.append(f"blocks is {self.blocks}, expected four numbers from 0")
-        problems += out_of_range(self, "object_crops", at_least=0)
-        if len(self.crop_widths) != 4 or min(self.crop_widths) < 1:
-            problems.append(f"crop_widths is {self.crop_widths}, expected four numbers from 1")
-        if len(self.crop_blocks) != 3 or min(self.crop_blocks) < 0:
-            problems.append(f"crop_blocks is {self.crop_blocks}, expected three numbers from 0")
+        problems = out_of_range(self, "channels", "fine", "colours", at_least=1, at_most=MAX_CHANNELS)
+        for name, count, least, most in (
+            ("widths", 5, 1, MAX_CHANNELS),
+            ("blocks", 4, 0, MAX_BLOCKS),
+            ("crop_widths", 4, 1, MAX_CHANNELS),
+            ("crop_blocks", 3, 0, MAX_BLOCKS),
+        ):
+            numbers = getattr(self, name)
+            if len(numbers) != count or not all(least <= number <= most for number in numbers):
+                problems.append(f"{name} is {shown(numbers)}, expected {count} numbers from {least} to {most}")
+        problems += out_of_range(self, "object_crops", at_least=0, at_most=MAX_CHANNELS)
         problems += out_of_range(self, "histogram", at_least=0, below=100)
-        problems += out_of_range(self, "longest_side_px", at_least=32)
+        problems += out_of_range(self, "longest_side_px", at_least=32, at_most=16_384)
         if problems:
             raise ConfigError("; ".join(problems))
 

@@ -12,9 +12,10 @@ import torch
 from counterview.config import load_config
 from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
+from counterview.guard import read_file
 from counterview.media.files import read_bundled
-from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, read_header
-from counterview.nn.weights import decode_tensors, load_strictly, renamed
+from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, model_file, read_header
+from counterview.nn.weights import check_architecture, decode_tensors, load_strictly, renamed
 
 BUNDLED = "tiny-match"
 """The bundled model whose network is ``load_backbone("tiny")``."""
@@ -49,12 +50,8 @@ def load_tiny(folder: Path, device: torch.device | str = "cpu", *, name: str = "
     Raises:
         CheckpointError: not a model with a network of its own, or damaged weights.
     """
-    path = folder / WEIGHTS_NAME
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError("the weights cannot be read", path=path, found=error.strerror) from None
-    return _build(folder, data, device, name)
+    path = model_file(folder, WEIGHTS_NAME)
+    return _build(folder, read_file(path, CheckpointError), device, name)
 
 
 def load_bundled_tiny(device: torch.device | str = "cpu") -> Tiny:
@@ -83,11 +80,14 @@ def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> 
         raise CheckpointError(f"has a network that cannot be built: {error.problem}", path=folder) from None
     if config is None:
         raise CheckpointError("has no network of its own", path=folder, expected="a tiny-match model")
-    net, path = TinyNet(config), folder / WEIGHTS_NAME
+    path = folder / WEIGHTS_NAME
     state = {
         key.removeprefix(_PREFIX): value.float() if value.is_floating_point() else value
         for key, value in renamed(decode_tensors(data, path), _FIRST_VERSION).items()
         if key.startswith(_PREFIX)
     }
+    with torch.device("meta"):  # takes no memory, whatever the configuration says
+        check_architecture(TinyNet(config), state, path)
+    net = TinyNet(config)
     load_strictly(net, state, path)
     return Tiny(net, device, name)

@@ -29,7 +29,7 @@ from counterview.errors import CounterviewError, InputError
 from counterview.evaluation.layout import OFFICIAL, RECORD, Record
 from counterview.evaluation.submission import PredictionWriter, prediction_entry
 from counterview.inference.takes import Prediction, TakePredictor
-from counterview.media.files import write_json
+from counterview.media.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +138,8 @@ def _open_parts(parts: Path, header: dict[str, Any]) -> None:
     marker = parts / "run.json"
     if marker.exists():
         try:
-            earlier = json.loads(marker.read_text(encoding="utf-8"))
-        except ValueError:
+            earlier = read_json(marker)
+        except InputError:
             earlier = None
         if earlier != json.loads(json.dumps(header)):
             raise InputError(
@@ -263,8 +263,11 @@ def _read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
         for line in handle:
             try:
                 value: Any = json.loads(line) if line.endswith(b"\n") else None
-                done[int(value["frame"])] = value["predictions"]
-            except (ValueError, KeyError, TypeError):
+                frame, entries = int(value["frame"]), value["predictions"]
+                if not all(len(entry) == 5 and isinstance(entry[4], dict) for entry in entries):
+                    break
+                done[frame] = entries
+            except Exception:  # damaged: this frame and those after it are predicted again
                 break
             length += len(line)
     return done, length

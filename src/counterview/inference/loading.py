@@ -31,11 +31,12 @@ def load(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> ProposalMatcher: ...
 
 
 @overload
-def load(model: Literal["tiny-follow"], *, device: str = "auto") -> MaskTracker: ...
+def load(model: Literal["tiny-follow"], *, device: str = "auto", trust: bool = False) -> MaskTracker: ...
 
 
 @overload
@@ -46,6 +47,7 @@ def load(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Predictor[Any]: ...
 
 
@@ -56,6 +58,7 @@ def load(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Predictor[Any]:
     """Load a predictor by name.
 
@@ -72,6 +75,8 @@ def load(
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         cache: a folder in which proposals are stored for the next run.
+        trust: open what the model's folder names outside itself, and read weights that are pickles (FastSAM's): for
+            models of your own, or of somebody whom you trust.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
@@ -83,6 +88,7 @@ def load(
         CheckpointError: a folder without a checkpoint, a damaged checkpoint, or a recipe that was not trained.
         WeightsError: weights that cannot be fetched, or a bundled model that is not part of this installation.
         MissingExtraError: an extra that is not installed.
+        TrustError: what would be opened without ``trust``.
 
     >>> import counterview
     >>> model = counterview.load("knn")
@@ -90,7 +96,7 @@ def load(
     ('graph', 'classical')
     """
     source = resolve(default_model(features) if model is None else model)
-    return load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+    return load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
 
 
 def load_source(
@@ -100,6 +106,7 @@ def load_source(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Predictor[Any]:
     """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
     if source.method in TRACKERS:
@@ -107,8 +114,8 @@ def load_source(
         return load_tracker(source, device)
     if source.method == "geometric":
         refuse_options(source.method, features=features)
-        return load_geometric(source, proposals=proposals, device=device, cache=cache)
-    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache)
+        return load_geometric(source, proposals=proposals, device=device, cache=cache, trust=trust)
+    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
 
 
 def load_take_predictor(
@@ -120,6 +127,7 @@ def load_take_predictor(
     cache: str | os.PathLike[str] | None = None,
     layout: str | Layout = "official",
     overrides: Sequence[str] = (),
+    trust: bool = False,
 ) -> TakePredictor:
     """Load a predictor for takes by name. Arguments and errors as :func:`load`.
 
@@ -133,6 +141,7 @@ def load_take_predictor(
             inference, frames in which the target has a mask, 480 x 480 squares.
         overrides: ``model.KEY=VALUE`` texts, laid over a recipe that needs no training, or over the settings of a
             trained LM-EEC: see :func:`counterview.inference.zoo.resolve`.
+        trust: as for :func:`load`.
 
     Returns:
         A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, otherwise a
@@ -148,7 +157,7 @@ def load_take_predictor(
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return ClipPredictor(load_tracker(source, device).model, layout=chosen)
-    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
     return FramePredictor(predictor, chosen)
 
 
@@ -167,18 +176,20 @@ def load_matcher(
     features: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> ProposalMatcher:
     """Load a predictor that chooses among proposals from its source. Arguments and errors as :func:`load`."""
     from counterview.devices import resolve_device
     from counterview.features import load_backbone
     from counterview.inference.matchers import HeadMatcher, KnnMatcher
     from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.trust import ModelParts, check_parts
     from counterview.tiny.model import TinyMatch
 
     if source.method == "knn":
         backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
         name = proposals or source.options.get("proposals", "graph")
-        return ProposalMatcher(_proposer(name, {}, device, cache), backbone, KnnMatcher())
+        return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher())
     head = _head(source)
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
@@ -187,10 +198,24 @@ def load_matcher(
             f"the model {source.name} was trained on other features", found=features, expected=config.backbone,
             fix="Leave out --features.",
         )  # fmt: skip
+    for settings, reserved in (
+        (config.backbone_settings, {"name", "device"}),
+        (config.proposer_settings, {"name", "trust"}),
+    ):
+        if taken := sorted(reserved & settings.keys()):
+            raise ConfigError(f"the model {source.name} has settings that no part has", found=", ".join(taken))
     as_trained = proposals is None or proposals == config.proposer
-    proposer = _proposer(proposals or config.proposer, config.proposer_settings if as_trained else {}, device, cache)
+    parts = ModelParts(
+        config.backbone,
+        config.backbone_settings,
+        proposals or config.proposer,
+        config.proposer_settings if as_trained else {},
+    )
+    if source.folder is not None:  # a recipe is the user's own word
+        parts = check_parts(parts, source.folder, given=(proposals, features), trust=trust)
+    proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust)
     learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
-    backbone = learned or load_backbone(config.backbone, device=device, **config.backbone_settings)
+    backbone = learned or load_backbone(parts.features, device=device, **parts.features_settings)
     return ProposalMatcher(proposer, backbone, matcher)
 
 
@@ -200,6 +225,7 @@ def load_geometric(
     proposals: str | None = None,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> GeometricMatcher:
     """Load the predictor of matched points from its source. Arguments and errors as :func:`load`."""
     from counterview.baselines.geometric import load_image_matcher
@@ -213,7 +239,7 @@ def load_geometric(
         settings["weights"] = options["weights"]
     matcher = load_image_matcher(options["matcher"], **settings)
     config = load_config(GeometricConfig, {"select": options["select"]})
-    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache), config)
+    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache, trust), config)
 
 
 def refuse_options(method: str, **options: object) -> None:
@@ -282,10 +308,12 @@ def _folder(source: Source) -> os.PathLike[str]:
     return source.folder
 
 
-def _proposer(name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None) -> Proposer:
+def _proposer(
+    name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None, trust: bool
+) -> Proposer:
     from counterview.proposals import load_proposer
     from counterview.proposals.cache import CachedProposer
 
     placement = {"device": device} if name.partition(":")[0] in ("sam2", "fastsam") else {}
-    proposer = load_proposer(name, **placement, **settings)
+    proposer = load_proposer(name, trust=trust, **{**settings, **placement})
     return proposer if cache is None else CachedProposer(proposer, cache)

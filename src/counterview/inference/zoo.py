@@ -25,7 +25,8 @@ from typing import Any, Literal, cast, get_args
 
 from counterview.baselines.geometric.config import NAMES, is_geometric, parse_name
 from counterview.config import nearest, read_yaml, set_value
-from counterview.errors import CheckpointError, ConfigError, PathError
+from counterview.errors import CheckpointError, ConfigError, PathError, shown
+from counterview.guard import is_folder, library_errors
 from counterview.inference import bundled
 from counterview.media.files import safe_join
 
@@ -99,7 +100,7 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         folder = bundled.bundled_folder(name)
         return Source(bundled.ALIASES.get(name, name), method_of(folder), folder)
     path = Path(name)
-    if path.is_dir():
+    if is_folder(path):
         return _folder(name, path)
     recipe = find_recipe(name)
     if recipe is not None:
@@ -113,7 +114,7 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         return Source(name, method_of(fetched), fetched)
     names = ["knn", "base", *NAMES, *bundled.ALIASES, *bundled.BUNDLED]
     raise ConfigError(
-        f"there is no model {name!r}",
+        f"there is no model {shown(name)}",
         expected="knn, base, geometric, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
         fix=nearest(name, names).capitalize(),
     )
@@ -148,7 +149,9 @@ def method_of(folder: str | os.PathLike[str]) -> Method:
     from counterview.nn.checkpoint import read_header
     from counterview.tiny.legacy import current_header
 
-    header = current_header(read_header(folder))
+    header = read_header(folder)
+    with library_errors(CheckpointError, "has a configuration that cannot be read", path=header.path):
+        header = current_header(header)
     if header.method not in get_args(Method) or header.method in WITHOUT_CONFIG:
         expected = ", ".join(name for name in get_args(Method) if name not in WITHOUT_CONFIG)
         raise CheckpointError("is of an unknown method", path=header.path, found=header.method, expected=expected)
@@ -176,6 +179,8 @@ def recipes_root() -> Path | None:
 def find_recipe(name: str) -> Path | None:
     """The file of a recipe, by its path or by its name below the folder of recipes; ``None`` if it does not exist."""
     path = Path(name)
+    if len(name) > 4096 or "\0" in name:
+        return None
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
     root = recipes_root()

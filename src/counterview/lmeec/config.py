@@ -16,6 +16,9 @@ from counterview.errors import ConfigError
 MEMORY_CHANNELS = 64
 """Channels of a stored memory. SAM 2's memory attention in transformers takes no other number."""
 
+MAX_WIDTH, MAX_BLOCKS = 4096, 256
+"""Channels and pixels a side, and blocks or layers, at most."""
+
 Behaviour = Literal["paper", "released"]
 
 
@@ -42,8 +45,11 @@ class HieraConfig:
 
     def __post_init__(self) -> None:
         numbers = (self.hidden, self.heads, *self.blocks, *self.windows, *self.background)
-        if min(numbers) < 1:
-            raise ConfigError("sizes of a Hiera encoder are at least 1", found=numbers)
+        if min(numbers) < 1 or max(numbers) > MAX_WIDTH or max(*self.blocks, *self.background) > MAX_BLOCKS:
+            raise ConfigError(
+                "sizes of a Hiera encoder are out of range", found=numbers,
+                expected=f"1 to {MAX_WIDTH}; blocks and background to {MAX_BLOCKS}",
+            )  # fmt: skip
         if self.hidden % self.heads:
             raise ConfigError("heads must divide the channels", found=f"{self.heads} heads, {self.hidden} channels")
         if any(not 0 <= i < sum(self.blocks) for i in self.global_blocks):
@@ -182,7 +188,10 @@ class LMEECConfig:
             )
         if self.channels < MEMORY_CHANNELS or self.channels % MEMORY_CHANNELS:
             yield f"channels is {self.channels}, expected a multiple of {MEMORY_CHANNELS}"
-        yield from out_of_range(self, "attention_layers", "feed_forward", "bank_size", "max_pointers", at_least=1)
+        yield from out_of_range(self, "attention_layers", at_least=1, at_most=MAX_BLOCKS)
+        yield from out_of_range(self, "feed_forward", at_least=1, at_most=16 * MAX_WIDTH)
+        yield from out_of_range(self, "bank_size", "max_pointers", at_least=1, at_most=10_000)
+        yield from out_of_range(self, "image_size", "channels", at_most=MAX_WIDTH)
         yield from out_of_range(self, "dropout", at_least=0, below=1)
         if not 0 <= self.key_frames <= max(self.bank_size - 1, 0):
             yield f"key_frames is {self.key_frames}, expected 0 to {self.bank_size - 1} (one less than bank_size)"

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from counterview.config import load_config
 from counterview.errors import CheckpointError, WeightsError
+from counterview.guard import is_folder, library_errors, reason
 from counterview.hub import transformers_class
 from counterview.lmeec.config import BACKBONES, LMEECConfig
 from counterview.nn.checkpoint import WEIGHTS_NAME
-from counterview.nn.weights import read_released
+from counterview.nn.network_folder import check_network_folder
+from counterview.nn.weights import check_finite, read_released
 
 _POINTS = re.compile(r"^sam_prompt_encoder\.point_embeddings\.(\d)\.weight$")
 
@@ -195,19 +197,22 @@ def load_sam2(sam: nn.Module, source: str | os.PathLike[str], backbone: object =
         WeightsError: the Hub cannot be reached, or has no such repository.
     """
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in (WEIGHTS_NAME, "pytorch_model.bin")):
+    if is_folder(folder) and not any((folder / name).exists() for name in (WEIGHTS_NAME, "pytorch_model.bin")):
         raise CheckpointError("holds no weights", path=source, expected=WEIGHTS_NAME)
+    if is_folder(folder):
+        with library_errors(CheckpointError, "is not a SAM 2.1 video checkpoint", path=source):
+            check_network_folder(folder)
     model: Any = sam
     try:
         # The check below reports shapes and names in our own words.
         loaded: Any = transformers_class("Sam2VideoModel").from_pretrained(
             os.fspath(source), config=model.config, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:
         raise WeightsError(
             "SAM 2.1 weights not found",
             path=source,
-            found=str(error).split("\n")[0][:200],
+            found=reason(error, 200),
             fix="Give a folder, or a Hub id such as facebook/sam2.1-hiera-base-plus while online.",
         ) from None
     pretrained, report = loaded
@@ -219,4 +224,5 @@ def load_sam2(sam: nn.Module, source: str | os.PathLike[str], backbone: object =
             path=source,
             found=f"{len(wrong)} weights missing or of another shape, {len(extra)} unknown ({(wrong + extra)[0]})",
         )
+    check_finite(dict(pretrained.named_parameters()), source)
     model.load_state_dict(pretrained.state_dict())

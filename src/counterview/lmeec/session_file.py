@@ -16,6 +16,7 @@ from torch import Tensor
 
 from counterview.config import load_config
 from counterview.errors import CheckpointError, CounterviewError, InputError
+from counterview.guard import library_errors, reason, regular_file
 from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.memory import MemoryBank, TrackMemory
 from counterview.media.files import atomic_write
@@ -84,9 +85,8 @@ class SavedSession:
             yield
         except CounterviewError as error:
             raise CheckpointError(f"the saved session is damaged: {error}", path=self.path) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            found = f"{type(error).__name__}: {str(error)[:80]}"
-            raise CheckpointError("the saved session is damaged", path=self.path, found=found) from None
+        except Exception as error:
+            raise CheckpointError("the saved session is damaged", path=self.path, found=reason(error)) from None
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -164,18 +164,14 @@ def read_session(path: str | os.PathLike[str]) -> SavedSession:
     Raises:
         CheckpointError: missing, or not a saved session.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError("no such file", path=path)
-    try:
+    path = regular_file(path, CheckpointError)
+    with library_errors(CheckpointError, "is not a saved session", path=path):
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         values = json.loads(metadata["session"])
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError("is not a saved session", path=path, found=type(error).__name__) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("version") != 1:
         raise CheckpointError("is not a saved session", path=path, expected=f"{FORMAT}, version 1")
     return SavedSession(path, values, tensors)

@@ -6,14 +6,16 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from counterview.errors import MaskError
+from counterview.guard import library_errors
 from counterview.media.files import atomic_write
-from counterview.media.images import open_image
+from counterview.media.images import open_image, strips
 from counterview.types import BoolImage, ObjectMask
 
 
@@ -44,38 +46,55 @@ def read_mask(path: str | os.PathLike[str]) -> BoolImage:
         MaskError: a colour image, or an index image of several objects.
     """
     image = open_image(path)
-    if image.mode == "P":
-        index = np.asarray(image)
-        values = np.unique(index)
-        if len(values[values > 0]) > 1:
-            raise MaskError(
-                "holds several objects",
-                path=path,
-                found=f"indices {values.tolist()[:8]}",
-                expected="one object",
-                fix="Save one object per file.",
-            )
-        return index > 0
-    bands = np.asarray(image)
-    if bands.dtype == np.bool_:
-        return bands
-    if image.mode in ("LA", "RGBA") and (bands[..., :-1] == bands[:1, :1, :-1]).all():
-        bands = bands[..., -1]
-    elif bands.ndim == 3:
-        colour = bands[..., :3] if image.mode in ("RGB", "RGBA") else bands[..., :1]
-        if not (colour == colour[..., :1]).all():
+    with library_errors(MaskError, "is not a mask", path=path), np.errstate(all="ignore"):
+        if image.mode == "P":
+            index = np.asarray(image)
+            values = np.flatnonzero(image.histogram()[:256])
+            if len(values[values > 0]) > 1:
+                raise MaskError(
+                    "holds several objects",
+                    path=path,
+                    found=f"indices {values.tolist()[:8]}",
+                    expected="one object",
+                    fix="Save one object per file.",
+                )
+            return index > 0
+        bands = _one_band(image, path)
+        if bands.dtype == np.bool_:
+            return bands
+        low, high = bands.min(), bands.max()
+        if not low <= high:  # NaN
+            raise MaskError("holds values that are not numbers", path=path, expected="white on black")
+        if low == high:
+            return bands > 0
+        if not ((bands > low) & (bands < high)).any():
+            return bands > low
+        top = 65535 if bands.dtype.itemsize > 1 and high > 255 else 255
+        return bands > top // 2
+
+
+def _one_band(image: Image.Image, path: str | os.PathLike[str]) -> NDArray[Any]:
+    """The grey values ``(H, W)`` of an image, bool, uint8 or wider: its only band, its equal colours, or its alpha."""
+    if len(image.getbands()) == 1:
+        return np.asarray(image)
+    width, height = image.size
+    result = np.empty((height, width), dtype=np.uint8)
+    first = np.asarray(image.crop((0, 0, 1, 1)))[0, 0]
+    by_alpha = image.mode in ("LA", "RGBA") and all(
+        bool((np.asarray(strip)[..., :-1] == first[:-1]).all()) for _, strip in strips(image)
+    )
+    for top, strip in strips(image):
+        values = np.asarray(strip)
+        colour = values[..., :3] if image.mode in ("RGB", "RGBA") else values[..., :1]
+        if not by_alpha and not (colour == colour[..., :1]).all():
             raise MaskError(
                 "is a colour image, not a mask",
                 path=path,
                 expected="white on black",
                 fix="Save the mask as a grey or 1-bit PNG.",
             )
-        bands = colour[..., 0]
-    values = np.unique(bands)
-    if len(values) <= 2:
-        return bands > values.min() if len(values) == 2 else bands > 0
-    top = 65535 if bands.dtype.itemsize > 1 and values.max() > 255 else 255
-    return bands > top // 2
+        result[top : top + strip.size[1]] = values[..., -1] if by_alpha else values[..., 0]
+    return result
 
 
 def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:

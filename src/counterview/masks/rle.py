@@ -13,12 +13,16 @@ import numpy as np
 from lzstring import LZString
 from numpy.typing import NDArray
 
-from counterview.errors import MaskError
+from counterview.errors import MaskError, shown
 from counterview.masks.lz import decompress_uri
 from counterview.types import ObjectMask
 
-MAX_PIXELS = 2**31 - 1
-"""Size of the largest mask that is accepted, in pixels: the limit of COCO's 32-bit counts."""
+MAX_PIXELS = 100_000_000
+"""Size of the largest mask that is decoded, in pixels, as of an image; COCO's 32-bit counts end at 2 ** 31."""
+MAX_SIDE = 65_535
+"""Height and width at most, as of a JPEG image: what is computed for each column of a mask stays small."""
+MAX_COUNTS = 1 << 24
+"""Characters of compressed counts at most."""
 
 
 def _check_size(size_hw: Any) -> tuple[int, int]:
@@ -28,11 +32,13 @@ def _check_size(size_hw: Any) -> tuple[int, int]:
         and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in size_hw)
     )
     if not valid:
-        raise MaskError("a mask's size is [height, width]", found=repr(size_hw)[:60])
+        raise MaskError("a mask's size is [height, width]", found=shown(size_hw, 60))
     height, width = (int(v) for v in size_hw)
-    if height * width > MAX_PIXELS:
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise MaskError(
-            "a mask's size is too large", found=f"{height} x {width}", expected=f"at most {MAX_PIXELS} pixels"
+            "a mask's size is too large",
+            found=shown([height, width], 60),
+            expected=f"at most {MAX_PIXELS} pixels, and {MAX_SIDE} a side",
         )
     return height, width
 
@@ -43,6 +49,8 @@ def _counts_to_runs(counts: str | bytes) -> NDArray[np.int64]:
         data = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else bytes(counts), dtype=np.uint8)
     except UnicodeEncodeError:
         raise MaskError("run-length counts hold an invalid character") from None
+    if data.size > MAX_COUNTS:
+        raise MaskError("run-length counts are too long", found=data.size, expected=f"at most {MAX_COUNTS} characters")
     if data.size == 0:
         raise MaskError("run-length counts are empty")
     groups = data.astype(np.int64) - 48
@@ -90,7 +98,7 @@ def encode_counts(mask: ObjectMask) -> str:
     from pycocotools import mask as coco
 
     height, width = mask.size_hw
-    if height * width > MAX_PIXELS:
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise MaskError("the mask is too large for COCO counts", found=f"{height} x {width}")
     encoded = coco.frPyObjects({"size": [height, width], "counts": mask.runs.tolist()}, height, width)
     return encoded["counts"].decode("ascii")
@@ -108,16 +116,18 @@ def from_coco(rle: Any) -> ObjectMask:
     3
     """
     if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:
-        raise MaskError("a COCO mask has 'size' and 'counts'", found=f"{type(rle).__name__} {str(rle)[:40]!r}")
+        raise MaskError("a COCO mask has 'size' and 'counts'", found=f"{type(rle).__name__} {shown(rle, 40)}")
     size = _check_size(rle["size"])
     counts = rle["counts"]
     if isinstance(counts, (str, bytes)):
         return decode_counts(counts, size)
-    if isinstance(counts, list) and all(type(c) is int for c in counts):
+    if isinstance(counts, list) and len(counts) <= MAX_COUNTS and all(type(c) is int for c in counts):
         if any(abs(c) > MAX_PIXELS for c in counts):
             raise MaskError("run-length counts hold a number that is too large for a mask")
         return ObjectMask(size, np.array(counts, dtype=np.int64))
-    raise MaskError("run-length counts are text or a list of integers", found=type(counts).__name__)
+    raise MaskError(
+        f"run-length counts are text or a list of at most {MAX_COUNTS} integers", found=type(counts).__name__
+    )
 
 
 def to_coco(mask: ObjectMask) -> dict[str, Any]:

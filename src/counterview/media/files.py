@@ -12,8 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from counterview.errors import CheckpointError, InputError, PathError
+from counterview.errors import CheckpointError, InputError, PathError, shown
+from counterview.guard import read_file, reason
 
+MAX_JSON_BYTES = 1 << 30
+"""Size of the largest JSON file that is read as a whole."""
+MAX_JSON_MEMORY = 4 << 30
+"""Memory, in bytes, that the values of a JSON text may take: brackets alone become twenty times their size."""
+
+_HALVES = re.compile("[\ud800-\udfff]")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 
 
@@ -62,27 +69,53 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
         OSError: the disk is full, or the folder is not writable.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # a file name that is not UTF-8
     with atomic_write(path, "w") as handle:
         handle.write(text + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(
+    path: str | os.PathLike[str], *, error: type[InputError] = InputError, max_bytes: int = MAX_JSON_BYTES
+) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: the file.
+        error: class of the error.
+        max_bytes: larger files are refused.
+
     Raises:
-        InputError: the file is missing, cannot be read, or is not UTF-8 JSON.
+        InputError: of the class ``error``: the file is missing, no regular file, too large, or not UTF-8 JSON.
     """
+    return decode_json(read_file(path, error, max_bytes=max_bytes), path, error=error)
+
+
+def decode_json(
+    data: bytes, path: str | os.PathLike[str], problem: str = "is not JSON", *, error: type[InputError] = InputError
+) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        data: the text in UTF-8.
+        path: where it is from, for messages.
+        problem: the message if it is not JSON.
+        error: class of the error.
+
+    Raises:
+        InputError: of the class ``error``: not JSON, or its values would take more than :data:`MAX_JSON_MEMORY`.
+    """
+    if len(data) > MAX_JSON_MEMORY // 64:  # each byte is at most a third of an empty list of 64 bytes
+        lists, texts, others = data.count(b"[") + data.count(b"{"), data.count(b'"') // 2, data.count(b",")
+        if 64 * lists + 56 * texts + 32 * others > MAX_JSON_MEMORY:
+            raise error("its values would take too much memory", path=path, found=f"{lists} lists, {texts} texts")
     try:
-        with Path(path).open(encoding="utf-8") as handle:
-            return json.load(handle)
-    except FileNotFoundError:
-        raise InputError("no such file", path=path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from None
-    except json.JSONDecodeError as error:
-        raise InputError("is not JSON", path=path, found=f"line {error.lineno}: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError("is not JSON", path=path, found=type(error).__name__) from None
+        return json.loads(data.decode("utf-8"))
+    except json.JSONDecodeError as failure:
+        raise error(problem, path=path, found=f"line {failure.lineno}: {failure.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as failure:
+        raise error(problem, path=path, found=type(failure).__name__) from None
+    except (ValueError, MemoryError) as failure:  # an integer of more digits than Python converts
+        raise error(problem, path=path, found=reason(failure)) from None
 
 
 def check_name(name: str) -> str:
@@ -106,7 +139,7 @@ def check_name(name: str) -> str:
         or _RESERVED.match(name) is not None
     )
     if invalid:
-        raise PathError(f"the name {name!r} cannot be used as a file name")
+        raise PathError(f"the name {shown(name)} cannot be used as a file name")
     return name
 
 
@@ -132,12 +165,16 @@ def safe_join(root: str | os.PathLike[str], *parts: str, follow_links: bool = Fa
     path = base
     for part in parts:
         if not isinstance(part, str) or PurePosixPath(part).is_absolute() or PureWindowsPath(part).drive:
-            raise PathError(f"the name {part!r} cannot be used below {base}")
+            raise PathError(f"the name {shown(part)} cannot be used below {base}")
         for piece in part.split("/"):
             path = path / check_name(piece)
     if follow_links:
         return path
-    if not path.resolve().is_relative_to(base.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(base.resolve())
+    except (OSError, RuntimeError):  # links in a circle, or a name that is too long
+        inside = False
+    if not inside:
         raise PathError(f"{path} leads outside {base}")
     return path
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
+import struct
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from counterview.errors import ImageError
+from counterview.guard import discard_native_stderr, library_errors, regular_file
 from counterview.media.files import atomic_write
 from counterview.types import ImageLike, RgbImage, as_rgb
 
@@ -20,6 +26,27 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 
 MAX_PIXELS = 100_000_000
 """Size of the largest image that is decoded, in pixels; an 8K frame has 33 million."""
+
+MAX_TILE_PIXELS = 1 << 24
+"""Size of the largest tile of a TIFF file: libtiff allocates a whole one, however small the image."""
+
+MAX_SCANS = 200
+"""Scans of a progressive JPEG file at most: each of them goes over all pixels, and an empty one has ten bytes."""
+
+_STRIP_PIXELS = 1 << 22
+_ORIENTATION = 0x0112
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
+_TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+"""What makes the pixels of an image upright, by its EXIF orientation."""
 
 
 def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -35,55 +62,66 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     Raises:
         ImageError: missing, not an image of :data:`FORMATS`, damaged, or too large.
     """
-    path = None if isinstance(source, bytes) else Path(source)
-    if path is not None and path.is_dir():
-        raise ImageError("is a folder", path=path, expected="an image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            handle: Any = io.BytesIO(source) if isinstance(source, bytes) else path
-            image = Image.open(handle, formats=FORMATS)
-    except FileNotFoundError:
-        raise ImageError("no such file", path=path) from None
-    except UnidentifiedImageError:
-        raise ImageError("is not an image that can be read", path=path, expected=" or ".join(FORMATS)) from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            "the image is too large",
-            path=path,
-            expected=f"at most {max_pixels} pixels",
-            fix="Scale it down first.",
-        ) from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError("cannot be opened", path=path, found=str(error) or type(error).__name__) from None
-    width, height = image.size
-    if width * height > max_pixels:
-        image.close()
-        raise ImageError(
-            "the image is too large",
-            path=path,
-            found=f"{width} x {height} pixels",
-            expected=f"at most {max_pixels} pixels",
-            fix="Scale it down first.",
-        )
-    try:
-        image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        image.close()
-        raise ImageError(
-            "the image is damaged",
-            path=path,
-            found=str(error) or type(error).__name__,
-            fix="Save or copy it again.",
-        ) from None
+    path = None if isinstance(source, bytes) else regular_file(source, ImageError)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_without_warnings())
+        with library_errors(ImageError, "cannot be opened", path=path):
+            handle: IO[bytes]
+            if isinstance(source, bytes):
+                handle = io.BytesIO(source)
+            else:
+                handle = stack.enter_context(Path(source).open("rb"))
+            try:
+                image: Image.Image = Image.open(handle, formats=FORMATS)
+            except UnidentifiedImageError:
+                raise ImageError("is not an image that can be read", path=path, expected=" or ".join(FORMATS)) from None
+            except Image.DecompressionBombError:
+                raise _too_large(path, None, max_pixels) from None
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(path, f"{width} x {height} pixels", max_pixels)
+        with library_errors(ImageError, "the image is damaged", path=path, fix="Save or copy it again."):
+            _check_cost(image, handle, path)
+            if image.format == "TIFF":
+                stack.enter_context(discard_native_stderr())
+            image.load()
     return image
+
+
+def _too_large(path: Path | None, found: str | None, max_pixels: int) -> ImageError:
+    expected = f"at most {max_pixels} pixels"
+    return ImageError("the image is too large", path=path, found=found, expected=expected, fix="Scale it down first.")
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Pillow's alone: of several threads, one may leave these filters behind.
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
+
+
+def _check_cost(image: Image.Image, handle: IO[bytes], path: Path | None) -> None:
+    """Refuse an opened image that takes much more time or memory than its pixels do."""
+    if image.format == "TIFF":
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        tile = [tags.get(tag, 0) for tag in (322, 323)]  # width and length of a tile
+        if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > MAX_TILE_PIXELS:
+            raise ImageError("the tiles of the image are too large", path=path, found=tile)
+    elif image.format in ("JPEG", "MPO"):
+        position = handle.tell()
+        handle.seek(0)
+        scans = handle.read().count(b"\xff\xda")  # a byte FF of compressed data is followed by 00
+        handle.seek(position)
+        if scans > MAX_SCANS:
+            raise ImageError("the image has too many scans", path=path, found=scans, expected=f"at most {MAX_SCANS}")
 
 
 def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
     """Read an image as RGB, upright.
 
     EXIF rotation is applied; 16-bit, grey, palette and CMYK images are converted; transparent
-    pixels are blended with white.
+    pixels are blended with white. A damaged EXIF block counts as none, as in any viewer.
 
     Args:
         source: a path, or the bytes of an encoded image.
@@ -95,25 +133,111 @@ def read_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     Raises:
         ImageError: missing, not an image, damaged, or larger than ``max_pixels``.
     """
-    return to_rgb(open_image(source, max_pixels=max_pixels))
+    image = open_image(source, max_pixels=max_pixels)
+    try:
+        return to_rgb(image)
+    except ImageError as error:
+        raise ImageError(error.problem, path=None if isinstance(source, bytes) else source, found=error.found) from None
 
 
 def to_rgb(image: Image.Image) -> RgbImage:
     """Convert an opened image to ``(H, W, 3)`` uint8 RGB, upright. See :func:`read_image`."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    with library_errors(ImageError, "the image cannot be converted to RGB"), np.errstate(all="ignore"):
+        width, height = image.size
+        scale = _scale(image)
+        rgb = np.empty((height, width, 3), dtype=np.uint8)
+        for top, strip in strips(image):
+            rgb[top : top + strip.size[1]] = _strip_to_rgb(strip, scale)
+        turn = _TURNS.get(_orientation(image))
+        return rgb if turn is None else np.ascontiguousarray(turn(rgb))
+
+
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """An image in strips of a few million pixels, each with its first row: conversions take several times its memory.
+
+    Args:
+        image: decoded, of any mode.
+    """
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        whole = top == 0 and rows >= height
+        yield top, image if whole else image.crop((0, top, width, min(height, top + rows)))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _scale(image: Image.Image) -> float:
+    """Divisor that brings the values of an image of more than 8 bits to 0 to 255."""
+    # 16-bit files use their full range; Pillow's own conversion would clip at 255.
+    if not _is_deep(image) or image.mode.startswith("I;16"):
+        return 257.0
+    top = max(float(np.fmax.reduce(np.asarray(strip), axis=None, initial=0)) for _, strip in strips(image))
+    if image.mode == "F" and top <= 1:
+        return 1 / 255
+    return 257.0 if top > 255 else 1.0
+
+
+def _strip_to_rgb(image: Image.Image, scale: float) -> NDArray[np.uint8]:
+    if _is_deep(image):
         deep = np.asarray(image).astype(np.float64)
-        # 16-bit files use their full range; Pillow's own conversion would clip at 255.
-        scale = 257.0 if image.mode.startswith("I;16") or deep.max(initial=0) > 255 else 1.0
-        if image.mode == "F" and deep.max(initial=0) <= 1:
-            scale = 1 / 255
         grey = np.clip(np.round(np.nan_to_num(deep) / scale), 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+    return np.asarray(image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation of an image, 1 if there is none that can be read. TIFF files are turned when Pillow loads them.
+
+    Pillow's own reader decodes every tag, and fails if any is damaged.
+    """
+    if image.format == "TIFF":
+        return 1
+    block: Any = image.info.get("exif")
+    if block is None and "Raw profile type exif" in image.info:
+        with contextlib.suppress(ValueError):
+            block = bytes.fromhex("".join(str(image.info["Raw profile type exif"]).split("\n")[3:]))
+    value = None
+    if isinstance(block, bytes):
+        with contextlib.suppress(struct.error):
+            value = exif_orientation(block)
+    if value is None:
+        xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp")
+        xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
+        found = _XMP_ORIENTATION.search(xmp) if isinstance(xmp, bytes) else None
+        value = int(found[1]) if found else 1
+    return value
+
+
+def exif_orientation(block: bytes) -> int | None:
+    """The orientation in an EXIF block, a TIFF file of tags alone; ``None`` if it holds none.
+
+    Args:
+        block: with or without ``Exif`` and two zero bytes in front.
+
+    Raises:
+        struct.error: the block ends within its list of tags.
+    """
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return None
+    (start,) = struct.unpack_from(f"{order}I", block, 4)
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    value = None
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", block, at)
+        form = {1: "B", 3: "H", 4: "I"}.get(kind)
+        if tag == _ORIENTATION and values == 1 and form is not None:
+            (value,) = struct.unpack_from(order + form, block, at + 8)
+    return value
 
 
 def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int = 92, lossless: bool = False) -> None:

@@ -6,19 +6,21 @@ parsed by the standard library. Memory holds one member and one read buffer, for
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from counterview.errors import InputError
+from counterview.guard import library_errors, reason, regular_file
+from counterview.media.files import decode_json
 
 CHUNK_BYTES = 1 << 20
+MAX_VALUE_BYTES = 1 << 27
+"""Size of the largest member that is parsed, and of the longest text that is stepped over: a take has a few MB."""
 MAX_DEPTH = 200
 """Deepest nesting that is accepted: annotations have 8 levels, and the parser's stack is limited."""
 
@@ -107,26 +109,24 @@ def read_span(path: str | os.PathLike[str], span: Span, name: str, *, error: typ
     Raises:
         InputError: the file cannot be read, was changed since it was indexed, or the value is not JSON.
     """
+    if span.end - span.start > MAX_VALUE_BYTES:
+        raise error(
+            f"the value of {name[:80]!r} is too large", path=path, found=f"{span.end - span.start} bytes",
+            expected=f"at most {MAX_VALUE_BYTES}",
+        )  # fmt: skip
     with _open(path, error) as handle:
         handle.seek(span.start)
         return _parse(handle.read(span.end - span.start), path, name, error)
 
 
 def _open(path: str | os.PathLike[str], error: type[InputError]) -> IO[bytes]:
-    try:
-        return Path(path).open("rb")
-    except FileNotFoundError:
-        raise error("no such file", path=path) from None
-    except (OSError, ValueError) as problem:
-        raise error("cannot be read", path=path, found=getattr(problem, "strerror", None) or problem) from None
+    path = regular_file(path, error)
+    with library_errors(error, "cannot be read", path=path):
+        return path.open("rb")
 
 
 def _parse(raw: bytes, path: str | os.PathLike[str], name: str, error: type[InputError]) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as problem:
-        detail = problem.msg if isinstance(problem, json.JSONDecodeError) else type(problem).__name__
-        raise error(f"the value of {name[:80]!r} is not JSON", path=path, found=detail) from None
+    return decode_json(raw, path, f"the value of {name[:80]!r} is not JSON", error=error)
 
 
 class _Marks(NamedTuple):
@@ -158,10 +158,15 @@ class _Scanner:
     def _fill(self) -> bool:
         """Read on, dropping the bytes before ``pos``. The rest at least doubles, so long values cost O(n)."""
         rest = self.buffer[self.pos :]
+        if len(rest) > MAX_VALUE_BYTES // 2:
+            raise self.error(
+                "holds a value that is too large", path=self.path, found=f"one of more than {len(rest)} bytes",
+                expected=f"takes of at most {MAX_VALUE_BYTES}",
+            )  # fmt: skip
         try:
             more = self.handle.read(max(CHUNK_BYTES, len(rest)))
         except OSError as problem:
-            raise self.error("cannot be read", path=self.path, found=problem.strerror) from None
+            raise self.error("cannot be read", path=self.path, found=reason(problem)) from None
         self.buffer, self.base, self.pos = rest + more, self.base + self.pos, 0
         self._marks = None
         return bool(more)

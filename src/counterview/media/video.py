@@ -15,22 +15,33 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
 import numpy as np
+from numpy.typing import NDArray
 
 from counterview.errors import ImageError, InputError, VideoError
+from counterview.guard import library_errors, reason, regular_file
 from counterview.media.frame_times import VariableTimes, constant_rate
-from counterview.media.images import MAX_PIXELS
+from counterview.media.mp4 import MAX_SAMPLES, check_index
 from counterview.types import RgbImage
 
 logger = logging.getLogger(__name__)
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg"
 """Containers that are opened; never playlists, which name other files and addresses."""
+
+MAX_PIXELS = 40_000_000
+"""Size of the largest image of a video, in pixels, at any time; an 8K frame has 33 million. A decoder holds many."""
+
+_KEYFRAME_MISSING = "a keyframe of its index is missing"
+
+MAX_FAILURES = 64
+"""Frames of a group that are found damaged one after the other before the others are not tried any more."""
 
 
 class VideoReader:
@@ -48,7 +59,7 @@ class VideoReader:
 
     Raises:
         VideoError: the file is missing, not a video, too damaged to open, or has images larger than
-            :data:`counterview.media.images.MAX_PIXELS`.
+            :data:`MAX_PIXELS` or an index of more than :data:`counterview.media.mp4.MAX_SAMPLES`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
@@ -57,49 +68,49 @@ class VideoReader:
         self._source = _Source(self.path, "AUTO", self._threads)
         self._careful: _Source | None = None
         try:
-            self._read_times()
-        except (av.error.FFmpegError, OSError, ValueError, ZeroDivisionError) as error:
-            self.close()
-            raise VideoError("cannot be read", path=self.path, found=_text(error)) from None
-        except VideoError:
+            with library_errors(VideoError, "cannot be read", path=self.path):
+                self._read_times()
+        except BaseException:
             self.close()
             raise
 
     def _read_times(self) -> None:
         stream = self._source.stream
         self._time_base = Fraction(stream.time_base)
-        entries = list(stream.index_entries) if "mp4" in self._source.container.format.name else []
+        entries = stream.index_entries if "mp4" in self._source.container.format.name else ()
         # The index of a file gives decoding times, a pass over the packets gives presentation times.
         self._by_dts = len(entries) > 0 and len(entries) == stream.frames
         if self._by_dts:
-            times = sorted(entry.timestamp for entry in entries)
-            self._keys = sorted(entry.timestamp for entry in entries if entry.is_keyframe)
-            self._origin = stream.start_time if stream.start_time is not None else times[0]
-            self._last = self._origin + times[-1] - times[0]
-            self._delay = self._origin - times[0]
+            pairs = _times_and_keys((entry.timestamp, entry.is_keyframe) for entry in entries)
         else:
-            packets = [
-                (p.pts, p.is_keyframe) for p in self._source.container.demux(stream) if p.pts is not None and p.size
-            ]
-            times = sorted(pts for pts, _ in packets)
-            self._keys = sorted(pts for pts, key in packets if key)
-            self._origin, self._last = (times[0], times[-1]) if times else (0, -1)
-            self._delay = 0
+            packets = self._source.container.demux(stream)
+            pairs = _times_and_keys((p.pts, p.is_keyframe) for p in packets if p.pts is not None and p.size)
+        times = np.sort(pairs[:, 0])
+        self._keys: list[int] = np.sort(pairs[pairs[:, 1] == 1, 0]).tolist()
+        first, last = (int(times[0]), int(times[-1])) if len(times) else (0, -1)
+        self._origin = first
+        if self._by_dts and stream.start_time is not None:
+            self._origin = int(stream.start_time)
+        self._last = self._origin + last - first
+        self._delay = self._origin - first
         if not self._keys:
             raise VideoError("has no images", path=self.path, found="no keyframe")
         self.fps = self._frame_rate(times)
-        self._read_rate(times)
+        self._read_rate(times.tolist())
         self.size_hw = (stream.codec_context.height, stream.codec_context.width)
         for _, image in self.read([0]):  # the rotation is a property of the images
             if not isinstance(image, VideoError):
                 self.size_hw = (image.shape[0], image.shape[1])
+            elif image.found == _KEYFRAME_MISSING:
+                raise VideoError(_KEYFRAME_MISSING, path=self.path)
 
-    def _frame_rate(self, times: list[int]) -> Fraction:
+    def _frame_rate(self, times: NDArray[np.int64]) -> Fraction:
         """The nominal rate. The average rate is not usable: one dropped frame would shift every later number."""
         rate = self._source.stream.guessed_rate or self._source.stream.average_rate
         if len(times) < 2:
             return Fraction(rate) if rate else Fraction(30)
-        step = Fraction(float(np.median(np.diff(times)))).limit_denominator(1000) * self._time_base
+        middle = float(np.median(np.diff(times.astype(np.float64))))
+        step = Fraction(middle).limit_denominator(1000) * self._time_base
         if rate and step > 0 and abs(Fraction(rate) * step - 1) < Fraction(1, 25):
             return Fraction(rate)
         if step <= 0:
@@ -113,14 +124,13 @@ class VideoReader:
         if rate is None:  # decoding times that vary may be those of images shown at a constant rate
             stream = self._source.stream
             self._source.container.seek(int(times[0]), stream=stream, backward=True, any_frame=False)
-            packets = [
-                (p.pts, p.is_keyframe) for p in self._source.container.demux(stream) if p.pts is not None and p.size
-            ]
-            shown = sorted(pts for pts, _ in packets)
+            packets = self._source.container.demux(stream)
+            found = _times_and_keys((p.pts, p.is_keyframe) for p in packets if p.pts is not None and p.size)
+            shown: list[int] = np.sort(found[:, 0]).tolist()
             if not shown:
                 raise VideoError("has no images", path=self.path, found="no time")
             rate = constant_rate(shown, self.fps, self._time_base)
-            self._keys, self._by_dts, self._delay = sorted(pts for pts, key in packets if key), False, 0
+            self._keys, self._by_dts, self._delay = np.sort(found[found[:, 1] == 1, 0]).tolist(), False, 0
             self._origin, self._last = shown[0], shown[-1]
             if rate is None:
                 self._variable = VariableTimes(shown, self._time_base)
@@ -221,21 +231,34 @@ class VideoReader:
     def _absent(self, number: int, found: str) -> VideoError:
         return VideoError(f"has no frame {number}", path=self.path, found=found)
 
-    def _read_group(self, group: int, members: list[int]) -> Iterator[tuple[int, RgbImage | VideoError]]:
+    def _read_group(
+        self, group: int, members: list[int], *, may_go_back: bool = True
+    ) -> Iterator[tuple[int, RgbImage | VideoError]]:
         pending = dict.fromkeys(members)
         try:
             for number, image in self._decode(self._source, group, group, members):
                 if pending.pop(number, number) is None:
                     yield number, image
-        except (av.error.FFmpegError, EOFError, ImageError):
-            # Frames before the damage are still readable, if each is decoded no farther than itself.
+        except VideoError as error:  # the group cannot be found
             for number in pending:
-                yield number, self._read_carefully(group, number)
+                yield number, VideoError(f"frame {number} cannot be read", path=self.path, found=error.problem)
             return
-        if pending and group > 0 and self._by_dts:
+        except Exception:  # FFmpeg's errors, and whatever PyAV raises on its way
+            # Frames before the damage are still readable, if each is decoded no farther than itself.
+            failures = 0
+            for number in pending:
+                result: RgbImage | VideoError
+                if failures < MAX_FAILURES:
+                    result = self._read_carefully(group, number)
+                else:
+                    result = VideoError(f"frame {number} is damaged", path=self.path, found=f"{failures} before it")
+                failures = failures + 1 if isinstance(result, VideoError) else 0
+                yield number, result
+            return
+        if pending and group > 0 and self._by_dts and may_go_back:
             # With reordered images (B-frames), a keyframe's time in the index is earlier than its presentation
             # time: these frames may belong to the previous group.
-            yield from self._read_group(group - 1, list(pending))
+            yield from self._read_group(group - 1, list(pending), may_go_back=False)
         else:
             for number in pending:
                 yield number, self._absent(number, "no image at its time")
@@ -254,8 +277,8 @@ class VideoReader:
                     for _, image in self._decode(self._careful, first, group, [number]):
                         return image
                     problem = self._absent(number, "no image at its time")
-                except (av.error.FFmpegError, EOFError, ImageError) as error:
-                    problem = VideoError(f"frame {number} is damaged", path=self.path, found=_text(error))
+                except Exception as error:
+                    problem = VideoError(f"frame {number} is damaged", path=self.path, found=reason(error))
         except VideoError as error:
             return error
         return problem
@@ -293,9 +316,12 @@ class VideoReader:
         yield from self._select(source.context.decode(None), members)
 
     def _seek_times(self, group: int) -> list[int]:
-        """Times to seek to, best first. Containers expect a keyframe's presentation time; else they go a group back."""
-        key = self._keys[group]
-        return [key + self._delay, key, self._keys[0]]
+        """Times to seek to, best first. Containers expect a keyframe's presentation time; else they go a group back.
+
+        MPEG-TS has no index and may land behind the first keyframe, unless asked for what lies before it.
+        """
+        key, first = self._keys[group], self._keys[0]
+        return [key + self._delay, key, first, first - round(10 / self._time_base)]
 
     def _select(self, frames: Iterable[av.VideoFrame], members: list[int]) -> Iterator[tuple[int, RgbImage]]:
         """Those of the decoded frames whose numbers are among ``members``."""
@@ -309,6 +335,8 @@ class VideoReader:
                 yield number, self._upright(frame)
 
     def _upright(self, frame: av.VideoFrame) -> RgbImage:
+        if frame.width * frame.height > MAX_PIXELS:
+            raise ImageError("the image is too large", found=f"{frame.width}x{frame.height}")
         image = frame.to_ndarray(format="rgb24")
         quarter_turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, quarter_turns))
@@ -336,19 +364,24 @@ class _Source:
     def __init__(self, path: Path, thread_type: str, threads: int) -> None:
         self.path = path
         if not path.is_file():
+            if path.exists() and not path.is_dir():
+                regular_file(path, VideoError)
             raise VideoError("no such file", path=path)
-        try:
+        check_index(path)
+        with library_errors(VideoError, "cannot be opened as a video", path=path):
             self.container = av.open(
                 os.path.abspath(path),  # noqa: PTH100  # "http:x" must not be read as an address
                 options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
                 metadata_errors="replace",
             )
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise VideoError("cannot be opened as a video", path=path, found=_text(error)) from None
-        problem = self._open_decoder(thread_type, threads)
-        if problem is not None:
+        try:
+            with library_errors(VideoError, "is in a format that cannot be decoded", path=path):
+                problem = self._open_decoder(thread_type, threads)
+            if problem is not None:
+                raise problem
+        except BaseException:
             self.close()
-            raise problem
+            raise
 
     def _open_decoder(self, thread_type: str, threads: int) -> VideoError | None:
         if not self.container.streams.video:
@@ -363,7 +396,7 @@ class _Source:
         self.context.thread_type = thread_type
         self.context.thread_count = threads
         # A damaged image must become an error, not grey blocks.
-        self.context.options = {"err_detect": "explode"}
+        self.context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
         # An H.264 header states whether any other image refers to this one. HEVC's does not: an image that none of
         # its own temporal layer refers to may still be the reference of a higher layer.
         self.can_skip = self.context.name == "h264"
@@ -393,12 +426,21 @@ class _Source:
                 yield packet
             if started:
                 return
-        raise VideoError("a keyframe of its index is missing", path=self.path)
+        raise VideoError(_KEYFRAME_MISSING, path=self.path)
 
     def close(self) -> None:
         with contextlib.suppress(av.error.FFmpegError):
             self.container.close()
 
 
-def _text(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _times_and_keys(entries: Iterable[tuple[int, bool]]) -> NDArray[np.int64]:
+    """Times and whether they are of keyframes, ``(N, 2)``.
+
+    Raises:
+        VideoError: more than a video can have.
+    """
+    limited = islice(entries, MAX_SAMPLES + 1)
+    values = np.fromiter((value for time, key in limited for value in (time, int(key))), dtype=np.int64)
+    if len(values) > 2 * MAX_SAMPLES:
+        raise VideoError("has too many images", expected=f"at most {MAX_SAMPLES}")
+    return values.reshape(-1, 2)

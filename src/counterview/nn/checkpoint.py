@@ -13,18 +13,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
+from counterview.guard import is_folder, library_errors
 from counterview.hub import ADVICE, fetch_folder
 from counterview.media.files import atomic_write, read_json, write_json
-from counterview.nn.weights import load_strictly, read_tensors, renamed, weights_fingerprint, write_tensors
+from counterview.nn.weights import (
+    check_architecture,
+    load_strictly,
+    read_tensors,
+    renamed,
+    weights_fingerprint,
+    write_tensors,
+)
 
 FORMAT, VERSION = "counterview", 2
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 """What is fetched of a repository on the Hub."""
+
+MAX_CONFIG_BYTES = 1_000_000
+"""Size of the largest ``config.json``."""
 
 _FIRST_LMEEC = "counterview-lmeec"
 _CARD = """---
@@ -73,9 +85,9 @@ def read_header(folder: str | os.PathLike[str]) -> Header:
     Raises:
         CheckpointError: missing, not JSON, or not a checkpoint of this package.
     """
-    path = Path(folder) / CONFIG_NAME
+    path = model_file(folder, CONFIG_NAME)
     try:
-        values = read_json(path)
+        values = read_json(path, max_bytes=MAX_CONFIG_BYTES)
     except InputError as error:
         raise CheckpointError(f"not a checkpoint: {error.problem}", path=path, found=error.found) from None
     if isinstance(values, dict) and isinstance(values.get("model"), dict):
@@ -91,6 +103,29 @@ def read_header(folder: str | os.PathLike[str]) -> Header:
         if isinstance(method, str):
             return Header(method, int(cast(int, version)), values["model"], path)
     raise CheckpointError("is not a checkpoint of Counterview", path=path, expected='"method" and "model"')
+
+
+def model_file(folder: str | os.PathLike[str], name: str) -> Path:
+    """A file of a model's folder, which may not be a link to another place.
+
+    A folder of the Hub's cache is made of links to the ``blobs`` beside it; these are followed.
+
+    Args:
+        folder: of the model, itself a link or not.
+        name: of the file, which need not exist.
+
+    Raises:
+        CheckpointError: the file is a link out of the folder.
+    """
+    path = Path(folder) / name
+    with library_errors(CheckpointError, "cannot be read", path=path):
+        root, target = Path(folder).resolve(), path.resolve()
+    allowed = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise CheckpointError(
+            "is a link out of the model's folder", path=path, found=target, fix="Copy the file into the folder."
+        )
+    return path
 
 
 def is_checkpoint(folder: str | os.PathLike[str]) -> bool:
@@ -110,9 +145,9 @@ def find_folder(source: str | os.PathLike[str], *, revision: str | None = None, 
         WeightsError: the Hub cannot be reached, or has no such repository.
     """
     folder = Path(source)
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
-    if len(folder.parts) != 2 or folder.is_absolute() or folder.exists():
+    if len(folder.parts) != 2 or folder.is_absolute() or len(os.fspath(folder)) > 200 or folder.exists():
         raise CheckpointError("no such folder", path=source, expected="a folder, or owner/name on the Hub")
     return fetch_folder(os.fspath(source), FILES, ADVICE, revision=revision, token=token)
 
@@ -178,10 +213,17 @@ class Pretrained:
             WeightsError: the Hub cannot be reached, or has no such repository.
         """
         folder = find_folder(source, revision=revision, token=token)
-        header = cls.upgraded(read_header(folder))
-        model = cls(cls.parse_config(header))  # type: ignore[call-arg]
-        path = folder / WEIGHTS_NAME
-        load_strictly(cast(nn.Module, model), cls.current_names(read_tensors(path)), path)
+        header = read_header(folder)
+        with library_errors(CheckpointError, "has a configuration that cannot be read", path=header.path):
+            header = cls.upgraded(header)
+        config = cls.parse_config(header)
+        path = model_file(folder, WEIGHTS_NAME)
+        state = cls.current_names(read_tensors(path))
+        with library_errors(CheckpointError, "describes a model that cannot be built", path=header.path):
+            with torch.device("meta"):  # takes no memory, whatever the configuration says
+                check_architecture(cast(nn.Module, cls(config)), state, path)  # type: ignore[call-arg]
+            model = cls(config)  # type: ignore[call-arg]
+        load_strictly(cast(nn.Module, model), state, path)
         cast(nn.Module, model).eval()
         return model
 

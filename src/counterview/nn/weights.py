@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from counterview.errors import CheckpointError
+from counterview.errors import CheckpointError, shown
+from counterview.guard import library_errors, read_file
 from counterview.media.files import atomic_write
+from counterview.nn.torch_file import check_torch_file
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
 _SHOWN = 12
@@ -31,10 +32,8 @@ def decode_tensors(data: bytes, path: str | os.PathLike[str] | None = None) -> d
     Raises:
         CheckpointError: damaged.
     """
-    try:
+    with library_errors(CheckpointError, "is not a readable file of weights", path=path):
         return load_bytes(data)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("is not a readable file of weights", path=path, found=_first_line(error)) from None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -44,12 +43,9 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         CheckpointError: missing or damaged.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError("the weights are missing", path=path, expected=path.name)
-    try:
-        return decode_tensors(path.read_bytes(), path)
-    except OSError as error:
-        raise CheckpointError("cannot be read", path=path, found=error.strerror) from None
+    return decode_tensors(read_file(path, CheckpointError), path)
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
@@ -74,25 +70,36 @@ def read_released(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: missing, damaged, or holding more than tensors and plain values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError("no such file", path=path, expected="a file of weights")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
         return dict(read_tensors(path))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            "cannot be read as plain tensors",
-            path=path,
-            found=type(error).__name__,
-            fix="Save the state dict alone (torch.save(model.state_dict(), ...)), or as safetensors.",
-        ) from None
+    content = load_torch_file(path)
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError("holds no state dict", path=path, found=type(content).__name__)
-    return {str(name): value for name, value in content.items()}
+    return {name if isinstance(name, str) else shown(name): value for name, value in content.items()}
+
+
+def load_torch_file(path: str | os.PathLike[str]) -> Any:
+    """What ``torch.save`` wrote, on the CPU, without running code from it.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding more than tensors and plain values.
+    """
+    path = Path(path)
+    check_torch_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch\b")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader runs over the end of its lists; its texts advise to trust the file
+        raise CheckpointError(
+            "cannot be read as plain tensors",
+            path=path,
+            found=type(error).__name__,
+            fix="Save the state dict alone (torch.save(model.state_dict(), ...)), or as safetensors.",
+        ) from error
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
@@ -102,7 +109,8 @@ def load_strictly(model: nn.Module, state: Mapping[str, Any], path: str | os.Pat
         CheckpointError: names every weight that is missing, unknown, of another shape, not a tensor, or not finite.
     """
     check_state(model, state, path)
-    model.load_state_dict(dict(state), strict=True)
+    with library_errors(CheckpointError, "the weights cannot be used", path=path):
+        model.load_state_dict(dict(state), strict=True)
 
 
 def check_state(model: nn.Module, state: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> None:
@@ -112,7 +120,21 @@ def check_state(model: nn.Module, state: Mapping[str, Any], path: str | os.PathL
         CheckpointError: see :func:`load_strictly`.
     """
     check_architecture(model, state, path)
-    not_finite = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    check_finite(state, path)
+
+
+def check_finite(state: Mapping[str, Tensor], path: str | os.PathLike[str] | None = None) -> None:
+    """Check that weights hold neither NaN nor infinity.
+
+    Args:
+        state: weights by name, of any shapes.
+        path: their file, for the message.
+
+    Raises:
+        CheckpointError: names every weight that does.
+    """
+    with library_errors(CheckpointError, "the weights cannot be used", path=path):
+        not_finite = [n for n, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if not_finite:
         raise CheckpointError(f"the weights are not finite: {shortened(not_finite)}", path=path)
 
@@ -130,7 +152,7 @@ def check_architecture(model: nn.Module, state: Mapping[str, Any], path: str | o
         weight = state.get(name)
         if weight is None:
             continue
-        if not isinstance(weight, Tensor):
+        if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_quantized:
             problems.append(f"{name} is not a tensor")
         elif weight.shape != value.shape:
             problems.append(f"{name} is {tuple(weight.shape)}, expected {tuple(value.shape)}")
@@ -147,7 +169,7 @@ def shortened(lines: Sequence[str], limit: int = _SHOWN) -> str:
     'a is missing; b is missing; and 1 more'
     """
     remainder = f"; and {len(lines) - limit} more" if len(lines) > limit else ""
-    return "; ".join(lines[:limit]) + remainder
+    return "; ".join(line[:200] for line in lines[:limit]) + remainder
 
 
 def renamed(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
@@ -178,7 +200,3 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from counterview.config import out_of_range
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, shown
+
+MAX_CHANNELS, MAX_GRID = 16_384, 1024
+"""Widths of layers, and sides of position embeddings, at most."""
 
 Pooling = Literal["mask", "box", "box_max", "centroid"]
 """How a mask becomes an object descriptor: the rows of the paper's descriptor table."""
@@ -114,12 +117,12 @@ class OMaMaConfig:
     def __post_init__(self) -> None:
         one_or_more = ("object_channels", "channels", "hidden", "embedding", "heads")
         problems = [
-            *out_of_range(self, *one_or_more, at_least=1),
+            *out_of_range(self, *one_or_more, at_least=1, at_most=MAX_CHANNELS),
             *out_of_range(self, "dropout", at_least=0, below=1),
         ]
         for name in ("query_grid_hw", "target_grid_hw"):
-            if min(getattr(self, name)) < 1:
-                problems.append(f"{name} is {getattr(self, name)}, expected two numbers from 1")
+            if not all(1 <= side <= MAX_GRID for side in getattr(self, name)):
+                problems.append(f"{name} is {shown(getattr(self, name))}, expected two numbers from 1 to {MAX_GRID}")
         if self.cross_attention and self.heads > 0 and self.channels % self.heads:
             problems.append(f"heads is {self.heads}, which does not divide channels = {self.channels}")
         if not self.matching_head:

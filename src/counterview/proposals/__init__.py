@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from counterview.config import load_config, nearest
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, shown
 from counterview.proposals.base import Proposals, Proposer
 from counterview.proposals.cache import CachedProposer
 
@@ -20,12 +20,13 @@ PROPOSERS = ("graph", "tiny", "sam2", "fastsam", "folder")
 """The names that :func:`load_proposer` knows."""
 
 
-def load_proposer(name: str, **settings: Any) -> Proposer:
+def load_proposer(name: str, *, trust: bool = False, **settings: Any) -> Proposer:
     """Load a proposer by name.
 
     Args:
         name: ``"graph"``; ``"tiny"``; ``"sam2"`` or ``"sam2:MODEL"``; ``"fastsam"`` or ``"fastsam:WEIGHTS"``;
             ``"folder:PATH"``. ``MODEL`` is a Hub id or a folder with ``config.json`` and ``model.safetensors``.
+        trust: read weights that are pickles, which FastSAM's are.
         settings: fields of :class:`~counterview.proposals.graph.GraphSettings`,
             :class:`~counterview.proposals.tiny.TinySettings`,
             :class:`~counterview.proposals.sam2.Sam2Settings`,
@@ -38,6 +39,7 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
         CheckpointError: weights are damaged, those that come with the package included.
         MissingExtraError: an optional package is not installed.
         ProposalError: the folder does not exist.
+        TrustError: the weights are a pickle, and neither ``trust`` nor their ``sha256`` is given.
 
     Example:
         >>> import numpy as np
@@ -52,7 +54,7 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
         raise ConfigError("a proposer is chosen by name", found=type(name).__name__, expected=", ".join(PROPOSERS))
     kind, colon, argument = name.partition(":")
     if kind not in PROPOSERS:
-        raise ConfigError(f"unknown proposer {kind!r}", fix=nearest(kind, PROPOSERS))
+        raise ConfigError(f"unknown proposer {shown(kind)}", fix=nearest(kind, PROPOSERS))
     if colon and not argument:
         raise ConfigError(f"nothing follows the colon in {name!r}", expected=f"{kind}:…")
     if kind in ("graph", "tiny") and argument:
@@ -77,7 +79,7 @@ def load_proposer(name: str, **settings: Any) -> Proposer:
         return Sam2Proposer(load_config(Sam2Settings, _with(settings, "model", argument)))
     from counterview.proposals.fastsam import FastSamProposer, FastSamSettings
 
-    return FastSamProposer(load_config(FastSamSettings, _with(settings, "weights", argument)))
+    return FastSamProposer(load_config(FastSamSettings, _with(settings, "weights", argument)), trust=trust)
 
 
 def _with(settings: Mapping[str, Any], key: str, argument: str) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from counterview.errors import ProposalError
+from counterview.guard import library_errors, regular_file
 from counterview.masks.geometry import same_aspect
+from counterview.media.npy import open_archive, read_header
 from counterview.types import ObjectMask
 
 MAX_SIDE_PX = 1 << 15
@@ -39,20 +38,17 @@ def read_masks(path: Path, size_hw: tuple[int, int], max_masks: int) -> list[Obj
         ProposalError: not a readable archive, an object array, another shape or dtype, too many masks, values other
             than 0 and 1, or fewer values than announced.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            member = "masks.npy" if "masks.npy" in names else names[0] if len(names) == 1 else None
-            if member is None:
-                raise ProposalError("the archive has no array of masks", path=path, found=names[:5], fix=_FIX)
-            with archive.open(member) as stream:
-                return _stream_masks(stream, path, size_hw, max_masks)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ProposalError("not a readable NumPy archive", path=path, found=str(error)[:80]) from None
+    with open_archive(path, ProposalError) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        member = "masks.npy" if "masks.npy" in names else names[0] if len(names) == 1 else None
+        if member is None:
+            raise ProposalError("the archive has no array of masks", path=path, found=names[:5], fix=_FIX)
+        with archive.open(member) as stream:
+            return _stream_masks(stream, path, size_hw, max_masks)
 
 
 def _stream_masks(stream: IO[bytes], path: Path, size_hw: tuple[int, int], max_masks: int) -> list[ObjectMask]:
-    shape, fortran, dtype = _header(stream, path)
+    shape, fortran, dtype = read_header(stream, path, ProposalError)
     if 0 in shape or len(shape) < 3:
         if dtype.hasobject or 0 not in shape:
             raise ProposalError("not a stack of masks", path=path, found=shape, expected=("N", *size_hw))
@@ -88,39 +84,22 @@ def read_boxes(path: Path, count: int) -> NDArray[np.float32]:
         ProposalError: not a readable file, an object array, another shape or dtype, values that are not finite, a
             negative width or height.
     """
-    try:
-        with path.open("rb") as stream:
-            shape, fortran, dtype = _header(stream, path)
-            if shape != (count, 4) or dtype.kind not in "uif":
-                raise ProposalError(
-                    "the boxes do not fit the masks", path=path, found=f"{dtype} {shape}", expected=(count, 4)
-                )
-            values = np.frombuffer(_exactly(stream, count * 4 * dtype.itemsize, path), dtype=dtype)
-    except OSError as error:
-        raise ProposalError(f"cannot be read ({error.strerror})", path=path) from None
+    with (
+        library_errors(ProposalError, "not a readable NumPy array", path=path),
+        regular_file(path, ProposalError).open("rb") as stream,
+    ):
+        shape, fortran, dtype = read_header(stream, path, ProposalError)
+        if shape != (count, 4) or dtype.kind not in "uif":
+            raise ProposalError(
+                "the boxes do not fit the masks", path=path, found=f"{dtype} {shape}", expected=(count, 4)
+            )
+        values = np.frombuffer(_exactly(stream, count * 4 * dtype.itemsize, path), dtype=dtype)
     boxes = (values.reshape(4, count).T if fortran else values.reshape(count, 4)).astype(np.float64)
     if not (np.abs(boxes) < 1e9).all() or (boxes[:, 2:] < 0).any():
         raise ProposalError(
             "the boxes hold values that are not valid", path=path, expected="x, y, width, height in pixels"
         )
     return boxes.astype(np.float32)
-
-
-def _header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, memory order and dtype that an ``.npy`` stream announces; object arrays are refused."""
-    try:
-        version = npy.read_magic(stream)
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-        if read is None:
-            raise ValueError(f"version {version}")
-        shape, fortran, dtype = read(stream)
-    except (ValueError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ProposalError("not a readable NumPy array", path=path, found=str(error)[:80]) from None
-    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
-        raise ProposalError("the array holds objects, which are not loaded", path=path, found=dtype, fix=_FIX)
-    if any(side < 0 for side in shape):
-        raise ProposalError("not a readable NumPy array", path=path, found=shape)
-    return tuple(int(side) for side in shape), bool(fortran), dtype
 
 
 def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from counterview.errors import CounterviewError, InputError
+from counterview.guard import library_errors
 from counterview.masks.geometry import same_aspect
 from counterview.masks.rle import decode_counts, encode_counts
 from counterview.media.files import read_json, write_json
@@ -20,6 +21,8 @@ from counterview.types import RgbImage, as_rgb
 
 FORMAT = 1
 """Version of the entries; one of another version is ignored and made again."""
+MAX_BYTES = 1 << 28
+"""Size of the largest entry that is read."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +92,8 @@ class CachedProposer:
         if not path.is_file():
             return None
         try:
-            return _from_json(read_json(path), path.stem, (image.shape[0], image.shape[1]))
+            with library_errors(InputError, "its contents cannot be read"):
+                return _from_json(read_json(path, max_bytes=MAX_BYTES), path.stem, (image.shape[0], image.shape[1]))
         except CounterviewError as error:
             _log.warning("%s: this entry cannot be used and is made again: %s", path, error.problem)
             return None
@@ -145,10 +149,8 @@ def _from_json(entry: Any, key: str, size_hw: tuple[int, int]) -> Proposals:
         raise InputError("its contents were changed")
     if not all(type(v) is int and v > 0 for v in size) or not same_aspect((size[0], size[1]), size_hw):
         raise InputError("its masks are of another size")
-    try:
-        size_hw = (size[0], size[1])
+    size_hw = (size[0], size[1])
+    with library_errors(InputError, "its contents do not fit"):
         masks = tuple(decode_counts(text, size_hw) for text in entry["counts"])
         boxes = np.array(body["boxes_xywh"], dtype=np.float32).reshape(-1, 4)
         return Proposals(size_hw, masks, np.array(body["scores"], dtype=np.float32), boxes)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"its contents do not fit ({error})") from None

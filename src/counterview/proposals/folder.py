@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from counterview.errors import InputError, MaskError, ProposalError
+from counterview.errors import MaskError, ProposalError, shown
+from counterview.guard import expanded, is_folder, library_errors
 from counterview.masks.geometry import same_aspect
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
@@ -45,6 +46,9 @@ MAX_JSON_BYTES = 1 << 30
 
 MAX_POLYGON_POINTS = 1_000_000
 """Polygons with more points in one annotation are refused."""
+
+MAX_OUTLINE_PX = 4_000_000
+"""Polygons with a longer outline in one annotation, in pixels, are refused."""
 
 _MASK_FOLDERS = re.compile(r"Masks_[A-Z]+_(EGO2EXO|EXO2EGO)")  # of O-MaMa
 _FRAME_PARTS = 3  # TAKE/CAMERA/FRAME
@@ -87,8 +91,8 @@ class FolderProposer:
 
     def __init__(self, settings: FolderSettings) -> None:
         self._settings = settings
-        self._folder = Path(settings.path).expanduser()
-        if not self._folder.is_dir():
+        self._folder = expanded(settings.path)
+        if not is_folder(self._folder):
             raise ProposalError("there is no such folder of proposals", path=self._folder)
         mask_folders = sorted(p for p in self._folder.iterdir() if _MASK_FOLDERS.fullmatch(p.name) and p.is_dir())
         self._roots = [self._folder, *mask_folders]
@@ -129,7 +133,8 @@ class FolderProposer:
                     path=place.path,
                     fix=f"Keep the masks of each image in a folder named as the image's: {self._folder}/{name}….",
                 )
-        return self._read(place, (int(image.shape[0]), int(image.shape[1])))
+        with library_errors(ProposalError, "the proposals cannot be read", path=place.path):
+            return self._read(place, (int(image.shape[0]), int(image.shape[1])))
 
     def content_key(self, name: str) -> str:
         """A text that changes when the stored masks of an image do: part of the keys of caches.
@@ -253,14 +258,7 @@ class FolderProposer:
         )
 
     def _read_json(self, path: Path) -> Any:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ProposalError(
-                "the file is too large", path=path, found=f"{path.stat().st_size} bytes", expected=f"{MAX_JSON_BYTES}"
-            )
-        try:
-            return read_json(path)
-        except InputError as error:
-            raise ProposalError(error.problem, path=path, found=error.found) from None
+        return read_json(path, error=ProposalError, max_bytes=MAX_JSON_BYTES)
 
     def _from_coco(self, path: Path, annotations: Any, size_hw: tuple[int, int]) -> Proposals:
         if not isinstance(annotations, list) or not annotations:
@@ -281,7 +279,7 @@ class FolderProposer:
                 ) from None
             score = annotation.get("score", annotation.get("predicted_iou", 0.0))
             if not isinstance(score, (int, float)) or isinstance(score, bool) or not abs(score) < 1e30:
-                raise ProposalError(f"{where}: the score is not a finite number", path=path, found=repr(score)[:40])
+                raise ProposalError(f"{where}: the score is not a finite number", path=path, found=shown(score, 40))
             scores.append(float(score))
         return self._collect(path, masks, scores, None)
 
@@ -317,7 +315,7 @@ def _images(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[tuple[str,
     for annotation in annotations:
         identity = annotation.get("image_id") if isinstance(annotation, Mapping) else None
         if not isinstance(identity, (int, str)) or identity not in names:
-            raise ProposalError("an annotation is not of an image of the file", path=path, found=repr(identity)[:40])
+            raise ProposalError("an annotation is not of an image of the file", path=path, found=shown(identity, 40))
         result.setdefault(names[identity], []).append(annotation)
     yield from result.items()
 
@@ -330,6 +328,7 @@ def _check_size(size_hw: tuple[int, int], first_hw: tuple[int, int], image_hw: t
         raise ProposalError("the masks are of several sizes", path=path, found=f"{first_hw} and {size_hw}")
 
 
+@library_errors(MaskError, "the segmentation cannot be read")
 def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
     """A COCO segmentation: run lengths, or polygons of x, y, x, y, ….
 
@@ -355,6 +354,9 @@ def _segmentation(value: Any, size_hw: tuple[int, int]) -> ObjectMask:
         polygons.append(np.clip(points, 0, size_hw[::-1]))
     if sum(len(points) for points in polygons) > MAX_POLYGON_POINTS:
         raise MaskError("the polygons have too many points", expected=f"at most {MAX_POLYGON_POINTS}")
+    outline_px = sum(float(np.abs(np.diff(points, axis=0)).max(axis=1).sum()) for points in polygons)
+    if outline_px > MAX_OUTLINE_PX:  # pycocotools allocates 80 bytes a pixel of it, and does not check that it can
+        raise MaskError("the polygons are too long", found=f"{outline_px:.0f} px", expected=f"at most {MAX_OUTLINE_PX}")
     from pycocotools import mask as coco
 
     encoded = coco.frPyObjects([points.ravel().tolist() for points in polygons], *size_hw)

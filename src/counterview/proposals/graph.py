@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, shown
 from counterview.proposals.base import Proposals, mask_from_crop
 from counterview.proposals.merging import F64, I64, Cost, merge_tree
 from counterview.proposals.ranking import (
@@ -40,10 +40,25 @@ SHARPNESS = 3
 """Exponent of the weights: how much more object-like candidates count in the selection."""
 
 
+LIMITS = {
+    "max_masks": 100_000,
+    "working_side_px": 8192,
+    "working_px": 36_000_000,
+    "regions": 20_000,
+    "candidates": 50_000,
+    "min_area_px": 2**31,
+}
+"""Largest values of settings, which may come from a model's folder; memory grows with regions times candidates."""
+
+
 def setting_problems(settings: object, counts: Sequence[str]) -> list[str]:
-    """Problems of a proposer's settings: ``counts`` are at least 1, the two fractions above 0 and at most 1."""
+    """Problems of a proposer's settings: ``counts`` within :data:`LIMITS`, the two fractions above 0 and at most 1."""
     values = {name: getattr(settings, name) for name in (*counts, "max_area", "duplicate_iou")}
-    problems = [f"{name} must be at least 1, not {values[name]}" for name in counts if values[name] < 1]
+    problems = [
+        f"{name} must be at least 1 and at most {LIMITS[name]}, not {shown(values[name])}"
+        for name in counts
+        if not 1 <= values[name] <= LIMITS[name]
+    ]
     for name in ("max_area", "duplicate_iou"):
         if not 0 < values[name] <= 1:
             problems.append(f"{name} must be above 0 and at most 1, not {values[name]}")

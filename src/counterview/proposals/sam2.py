@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from counterview.devices import resolve_device
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, shown
 from counterview.hub import transformers_class
 from counterview.nn.weights import weights_fingerprint
 from counterview.proposals.base import Proposals
@@ -54,9 +54,9 @@ class Sam2Settings:
 
     def __post_init__(self) -> None:
         problems = []
-        for name in ("points_per_side", "points_per_batch", "min_area_px"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, most in (("points_per_side", 512), ("points_per_batch", 65_536), ("min_area_px", 2**31)):
+            if not 1 <= getattr(self, name) <= most:
+                problems.append(f"{name} must be from 1 to {most}, not {shown(getattr(self, name))}")
         for name in ("crop_layers", "max_masks", "stability_offset"):
             if getattr(self, name) < 0:
                 problems.append(f"{name} must not be negative, not {getattr(self, name)}")
@@ -64,8 +64,8 @@ class Sam2Settings:
             problems.append(f"crop_layers must be at most 4, not {self.crop_layers}")
         if not 0 <= self.crop_overlap < 1:
             problems.append(f"crop_overlap must be from 0 to below 1, not {self.crop_overlap}")
-        if self.image_size < 0 or self.image_size % 32:
-            problems.append(f"image_size must be a multiple of 32, not {self.image_size}")
+        if not 0 <= self.image_size <= 8192 or self.image_size % 32:
+            problems.append(f"image_size must be a multiple of 32 up to 8192, not {shown(self.image_size)}")
         if problems:
             raise ConfigError("invalid settings of the sam2 proposer: " + "; ".join(problems))
 

@@ -6,8 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from counterview.errors import CheckpointError, WeightsError
+from counterview.errors import CheckpointError, WeightsError, shown
+from counterview.guard import expanded, is_folder, reason
 from counterview.hub import check_access, quiet_transformers
+from counterview.nn.network_folder import check_network_folder, check_network_size, check_network_weights
 from counterview.nn.weights import shortened
 
 WITHOUT_WEIGHTS = "Without weights, --proposals graph and --proposals folder:PATH work."
@@ -30,8 +32,8 @@ def load_network(cls: type, source: str, what: str, config: Any = None, advice: 
         WeightsError: not on this machine, and the Hub cannot be reached or refuses.
         CheckpointError: the folder's files are damaged or belong to another architecture.
     """
-    folder = Path(source).expanduser()
-    local = folder.is_dir()
+    folder = expanded(source)
+    local = is_folder(folder)
     if local and not (folder / "config.json").is_file():
         raise CheckpointError(
             "no config.json here", path=folder, expected="a folder made by save_pretrained", fix=advice
@@ -40,12 +42,21 @@ def load_network(cls: type, source: str, what: str, config: Any = None, advice: 
         _require_reachable(source, what, advice)
     try:
         with quiet_transformers():
+            if local:
+                check_network_folder(folder)
+                built = config if config is not None else cls.config_class.from_pretrained(folder)  # type: ignore[attr-defined]
+                check_network_size(cls, built, folder)
             options = {} if config is None else {"config": config}
             model, report = cls.from_pretrained(  # type: ignore[attr-defined]
                 str(folder) if local else source, use_safetensors=True, output_loading_info=True, **options
             )
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{what}: the checkpoint cannot be read: {error.problem}", path=error.path, found=error.found,
+            expected=error.expected, fix=error.fix,
+        ) from None  # fmt: skip
     except Exception as error:  # safetensors, transformers and the HTTP library each raise their own
-        detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        detail = reason(error)
         if local:
             raise CheckpointError(f"{what}: the checkpoint cannot be read", path=folder, found=detail) from None
         raise WeightsError(f"{what}: {source} cannot be loaded", found=detail, fix=advice) from None
@@ -56,6 +67,7 @@ def load_network(cls: type, source: str, what: str, config: Any = None, advice: 
             path=source,
             found=f"{len(problems)} missing or of another shape: {shortened(problems)}",
         )
+    check_network_weights(model, folder if local else Path(source))
     return model.eval()
 
 
@@ -71,15 +83,16 @@ def load_config_of(cls: type, source: str, what: str) -> Any:
         WeightsError: not on this machine, and the Hub cannot be reached or refuses.
         CheckpointError: the configuration cannot be read.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
+    folder = expanded(source)
+    if not is_folder(folder):
         _require_reachable(source, what, WITHOUT_WEIGHTS)
     try:
         with quiet_transformers():
-            return cls.from_pretrained(str(folder) if folder.is_dir() else source)  # type: ignore[attr-defined]
+            if is_folder(folder):
+                check_network_folder(folder)
+            return cls.from_pretrained(str(folder) if is_folder(folder) else source)  # type: ignore[attr-defined]
     except Exception as error:
-        detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{what}: the configuration cannot be read", path=source, found=detail) from None
+        raise CheckpointError(f"{what}: the configuration cannot be read", path=source, found=reason(error)) from None
 
 
 def _require_reachable(source: str, what: str, advice: str) -> None:
@@ -92,7 +105,7 @@ def _require_reachable(source: str, what: str, advice: str) -> None:
         validate_repo_id(source)
     except HFValidationError:
         raise WeightsError(
-            f"{what}: {source!r} is neither a folder nor the name of a Hub repository", fix=advice
+            f"{what}: {shown(source)} is neither a folder nor the name of a Hub repository", fix=advice
         ) from None
     with contextlib.suppress(Exception):
         snapshot = Path(snapshot_download(source, local_files_only=True))

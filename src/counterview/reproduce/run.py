@@ -204,6 +204,7 @@ def _predict(plan: Plan, unit: Unit, device: str, progress: bool) -> float | Non
     predictor = load_take_predictor(
         unit.source, device=device, cache=None if follows(unit) else plan.out / "proposals",
         layout=plan.layout, overrides=unit.source_overrides,
+        trust=unit.is_trained,  # what this command trained names what the recipes name: the user's word
     )  # fmt: skip
     if out.is_file() and _is_made(plan, unit, out, predictor.settings()):
         return None  # by the printed command

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
-from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig
+from counterview.lmeec.config import BACKBONES, MAX_BLOCKS, MAX_WIDTH, HieraConfig, LMEECConfig
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class ConvConfig:
     palette: int = field(default=64, metadata={"help": "channels of the colour histograms beside each stage"})
 
     def __post_init__(self) -> None:
-        if min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):
+        most = max(*self.channels, self.palette) <= MAX_WIDTH and max(self.blocks) <= MAX_BLOCKS
+        if not most or min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):
             raise ConfigError(
-                "a convolutional encoder has at least one block a stage, and channels in multiples of 16",
+                f"a convolutional encoder has 1 to {MAX_BLOCKS} blocks a stage, and channels in multiples of 16 up to "
+                f"{MAX_WIDTH}",
                 found=(self.channels, self.blocks),
             )
 
@@ -67,7 +69,7 @@ class TinyFollowConfig(LMEECConfig):
 
     def _problems(self) -> Iterator[str]:
         yield from super()._problems()
-        yield from out_of_range(self, "appearance", at_least=0)
+        yield from out_of_range(self, "appearance", at_least=0, at_most=MAX_WIDTH)
 
     @property
     def convolutions(self) -> ConvConfig | None:

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from counterview.config import load_config, nearest, out_of_range, read_yaml, to_dict
-from counterview.errors import ConfigError
+from counterview.config import MAX_PROBLEMS, joined, load_config, nearest, out_of_range, read_yaml, to_dict
+from counterview.errors import ConfigError, shown
+from counterview.guard import library_errors
 from counterview.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -161,11 +162,12 @@ def task_class_of(method: str) -> type[Any]:
     Raises:
         ConfigError: no such method.
     """
-    method = str(method)
+    if not isinstance(method, str):
+        raise ConfigError(f"method is {shown(method)}", expected=" or ".join(methods()))
     if method in _OTHERS:
         return _OTHERS[method]
     if method not in _METHODS:
-        raise ConfigError(f"method is {method!r} ({nearest(method, methods())})")
+        raise ConfigError(f"method is {shown(method)} ({nearest(method, methods())})")
     return cast("type[Any]", _imported(_METHODS[method]))
 
 
@@ -187,7 +189,8 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
         if key == "init_from" and value:
             values["init_from"] = value
     for place in _UPGRADES:
-        values = _imported(place)(values)
+        with library_errors(ConfigError, "is not a recipe", path=path):
+            values = _imported(place)(values)
     if values.get("method") != written:
         logger.warning(
             "%s: method %s of an earlier version, read as %s", path or "the recipe", written, values["method"]
@@ -206,10 +209,12 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     known = [f.name for f in dataclasses.fields(task_class.config_class) if f.init]
     own = {key: values[key] for key in ("training",) if values.get(key) is not None}
     rest = {key: value for key, value in values.items() if key not in ("method", "training")}
-    problems = []
+    problems: list[str] = []
     for key in [key for key in rest if key not in known]:
         del rest[key]
-        problems.append(f"unknown key {key!r} ({nearest(str(key), ['method', 'training', *known])})")
+        if len(problems) < MAX_PROBLEMS:
+            name = key if isinstance(key, str) else shown(key)
+            problems.append(f"unknown key {shown(key)} ({nearest(name, ['method', 'training', *known])})")
     parts: list[Any] = []
     for cls, part, texts in ((_Own, own, groups["training"]), (task_class.config_class, rest, groups[""])):
         try:
@@ -217,7 +222,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
         except ConfigError as error:
             problems.append(re.sub(r"^\d+ problems: ", "", str(error)))
     if problems:
-        raise ConfigError("; ".join(problems), path=path)
+        raise ConfigError(joined(problems), path=path)
     return Recipe(str(method), parts[0].training, parts[1])
 
 

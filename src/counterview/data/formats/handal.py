@@ -79,7 +79,7 @@ def _open_scene(scenes: Mapping[str, Path], step: int, uid: str) -> HandalTake:
 
 def _order(path: Path) -> tuple[Any, ...]:
     """Sort key of natural order: numbers in names are compared by value."""
-    return tuple((0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.findall(r"\d+|\D+", path.stem))
+    return tuple((0, int(t), "") if t.isdecimal() else (1, 0, t) for t in re.findall(r"\d+|\D+", path.stem))
 
 
 class HandalTake(Take):

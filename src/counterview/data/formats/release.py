@@ -218,6 +218,7 @@ class ReleaseTake(Take):
             for camera, entry in self._items(cameras, f"object {object_name!r}"):
                 self._read_track(object_name, camera, entry)
         self._videos: OrderedDict[str, VideoReader] = OrderedDict()
+        self._damaged: dict[str, VideoError] = {}
 
     def _items(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
@@ -331,10 +332,16 @@ class ReleaseTake(Take):
         if camera in self._videos:
             self._videos.move_to_end(camera)
             return self._videos[camera]
+        if camera in self._damaged:  # found once: each try may read the whole file
+            raise self._damaged[camera]
         path = self.video_path(camera)
         if path is None:
             raise self._no_video(camera)
-        self._videos[camera] = VideoReader(path)
+        try:
+            self._videos[camera] = VideoReader(path)
+        except VideoError as error:
+            self._damaged[camera] = error.with_traceback(None)
+            raise
         self.video_sizes[camera] = self._videos[camera].size_hw
         while len(self._videos) > OPEN_VIDEOS:
             self._videos.popitem(last=False)[1].close()

@@ -27,9 +27,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from counterview.config import out_of_range
-from counterview.errors import ConfigError, InputError
+from counterview.errors import CheckpointError, ConfigError, InputError
+from counterview.guard import library_errors
 from counterview.media.files import atomic_write
 from counterview.media.images import read_image
+from counterview.nn.weights import load_torch_file
 from counterview.proposals.boundary import PLACE_PX, BoundaryNet, folded, placed
 from counterview.tiny.training.command_line import parse
 from counterview.tiny.training.proposer_rooms import OUTSIDE, read_labels, room_images, room_number
@@ -269,7 +271,8 @@ def train(rooms: Path, out: Path, settings: BoundarySettings | None = None) -> N
     validation = [make_batch(held_out, 8, np.random.default_rng(s)) for s in range(8)]
     net = BoundaryNet(train=True)
     if settings.start:
-        net.load_state_dict(torch.load(settings.start, weights_only=True)["net"])
+        with library_errors(CheckpointError, "training cannot begin with it", path=settings.start):
+            net.load_state_dict(load_torch_file(settings.start)["net"])
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, settings.steps, pct_start=0.1)
@@ -277,11 +280,12 @@ def train(rooms: Path, out: Path, settings: BoundarySettings | None = None) -> N
     _log.info("%d images, %d held out, %d parameters", len(examples), len(held_out), parameters)
     state, first, spent, running = out.with_suffix(".state"), 1, 0.0, torch.zeros(4)
     if state.is_file():
-        saved = torch.load(state, weights_only=True)
-        net.load_state_dict(saved["net"])
-        optimiser.load_state_dict(saved["optimiser"])
-        schedule.load_state_dict(saved["schedule"])
-        first, spent, running = saved["step"] + 1, saved["spent"], saved["running"]
+        with library_errors(CheckpointError, "training cannot go on from it", path=state, fix="Remove it."):
+            saved = load_torch_file(state)
+            net.load_state_dict(saved["net"])
+            optimiser.load_state_dict(saved["optimiser"])
+            schedule.load_state_dict(saved["schedule"])
+            first, spent, running = saved["step"] + 1, saved["spent"], saved["running"]
         _log.info("resuming after step %d", first - 1)
     started = time.process_time() - spent
     for step in tqdm(range(first, settings.steps + 1), initial=first - 1, total=settings.steps, unit="step"):
