@@ -115,7 +115,7 @@ def test_large_values_cost_nothing():
     for value in (bomb, circle, 10**100_000, "y" * 10**7, {10**9000: [1] * 10**6}, tuple([bomb] * 9)):
         assert len(shown(value)) <= 121
         assert len(str(InputError("no", found=value))) <= 4001
-    assert shown(10**5000) == "an integer of about 5001 digits" or "5000" in shown(10**5000)
+    assert shown(10**5000) == "an integer of about 5001 digits"
 
 
 def test_a_message_moves_no_cursor_and_breaks_no_line():

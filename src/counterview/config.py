@@ -30,6 +30,8 @@ MAX_BYTES = 250_000
 """Size of the largest configuration file; PyYAML reads a hundred thousand bytes a second."""
 MAX_VALUES = 100_000
 """Values in a configuration file at most, those that aliases repeat counted each time."""
+MAX_DIGITS = 100
+"""Characters of the longest integer."""
 MAX_PROBLEMS = 20
 """Problems that one error lists."""
 
@@ -131,8 +133,10 @@ def _node_count(node: yaml.Node, counts: dict[int, int], path: Path | None) -> i
         path: the file, for the message.
 
     Raises:
-        ConfigError: a node contains itself.
+        ConfigError: a node contains itself, or is an integer that Python may refuse to print.
     """
+    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+        raise ConfigError("an integer is too long", path=path, expected=f"at most {MAX_DIGITS} digits")
     known = counts.get(id(node))
     if known == 0:
         raise ConfigError("an alias contains itself", path=path)

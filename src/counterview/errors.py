@@ -25,7 +25,7 @@ def shown(value: object, limit: int = 120) -> str:
     >>> shown("x" * 1000, limit=10)
     "'xxxxxxxxx…"
     >>> shown(10**5000)
-    'an integer of about 5000 digits'
+    'an integer of about 5001 digits'
     """
     pieces: list[str] = []
     room = limit + 1

@@ -274,7 +274,7 @@ def change_value(content: Any, rng: Random) -> Any:
     elif kind == 1:
         del parent[key]
     elif kind == 2 and isinstance(node, int) and not isinstance(node, bool):
-        parent[key] = rng.choice((node + 1, -node, node * 1000, node + 0.5, 10**30))
+        parent[key] = rng.choice((node + 1, -node, node * 1000, 0.5, 10**30))
     elif kind == 3 and isinstance(node, str) and node:
         parent[key] = flip(node.encode("utf-8", "surrogatepass"), rng).decode("latin-1")
     else:

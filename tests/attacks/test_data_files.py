@@ -40,14 +40,13 @@ IMAGE = np.zeros((*SIZE, 3), np.uint8)
 # ---------------------------------------------------------------------------------------------------------- YAML
 
 TEXTS = {
-    "long integer": ("training: {epochs: " + "9" * 5000 + "}", "is not YAML"),
-    "long hexadecimal integer": (
-        "training: {epochs: 0x" + "f" * 5000 + "}",
-        "an integer of about 60|out of range|expected",
-    ),
-    "long integer as a key": ("? 0x" + "f" * 5000 + "\n: 1\nmethod: omama", "an integer of about"),
-    "long integer as a method": ("method: 0x" + "f" * 5000, "method is an integer of about"),
-    "long sexagesimal": ("training: {lr: " + "59:" * 2000 + "59.5}", "is not YAML|expected"),
+    "long integer": ("training: {epochs: " + "9" * 5000 + "}", "an integer is too long"),
+    "long hexadecimal integer": ("training: {epochs: 0x" + "f" * 5000 + "}", "an integer is too long"),
+    "long integer as a key": ("? 0x" + "f" * 5000 + "\n: 1\nmethod: omama", "an integer is too long"),
+    "long integer as a method": ("method: 0b1" + "0" * 50_000, "an integer is too long"),
+    "integer as a method": ("method: 12", "method is 12"),
+    "long sexagesimal": ("training: {epochs: " + "59:" * 2000 + "59}", "an integer is too long"),
+    "long sexagesimal fraction": ("method: omama\ntraining: {lr: " + "59:" * 2000 + "59.5}", "is not YAML|lr is inf"),
     "bool": ("training: {resume: !!bool maybe}", "is not YAML; found KeyError"),
     "float": ("training: {lr: !!float many}", "is not YAML"),
     "timestamp": ("training: {lr: !!timestamp soon}", "is not YAML"),
@@ -62,8 +61,14 @@ TEXTS = {
     "list": ("- 1\n- 2", "is not a configuration"),
     "keys of any type": ("? 1.5\n: 1\n? null\n: 2\n? 2001-01-01\n: 3\nmethod: omama", "unknown key"),
     "many unknown keys": ("method: omama\n" + "".join(f"key{i}: 1\n" for i in range(3000)), "and .* more"),
-    "overflow": ("method: omama\ntraining: {lr: 1" + "0" * 400 + "}", "expected a number"),
 }
+
+
+def test_numbers_that_no_float_holds():
+    for value in (10**400, "1e9999x", 65535**900):
+        with pytest.raises(ConfigError, match=r"lr is .*, expected a number") as caught:
+            load_config(TrainingConfig, {"lr": value})
+        assert len(str(caught.value)) < 300
 
 
 def bomb(levels: int, form: str) -> str:

@@ -213,9 +213,17 @@ def load_matcher(
     )
     if source.folder is not None:  # a recipe is the user's own word
         parts = check_parts(parts, source.folder, given=(proposals, features), trust=trust)
-    proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust)
-    learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
-    backbone = learned or load_backbone(parts.features, device=device, **parts.features_settings)
+    try:
+        proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust)
+        learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
+        backbone = learned or load_backbone(parts.features, device=device, **parts.features_settings)
+    except ConfigError as error:
+        if source.folder is None or not as_trained:
+            raise
+        raise ConfigError(
+            f"the model's features or proposals cannot be used: {error.problem}", path=source.folder / "config.json",
+            found=error.found, expected=error.expected, fix=error.fix,
+        ) from None  # fmt: skip
     return ProposalMatcher(proposer, backbone, matcher)
 
 

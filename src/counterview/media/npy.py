@@ -83,6 +83,7 @@ def read_header(
     with library_errors(error, "not a readable NumPy array", path=path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=SyntaxWarning)  # of a header that is not Python
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Reading `.npy`", category=UserWarning)  # of Python 2's files
         magic = stream.read(8)
         form, read = {b"\1\0": ("<H", npy.read_array_header_1_0), b"\2\0": ("<I", npy.read_array_header_2_0)}[magic[6:]]
         if not magic.startswith(npy.MAGIC_PREFIX):

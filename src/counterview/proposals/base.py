@@ -111,7 +111,8 @@ class Proposals:
 
 
 def _frozen_floats(values: Any, shape: tuple[int, ...], what: str) -> NDArray[np.float32]:
-    array = np.array(values, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
+        array = np.array(values, dtype=np.float32)
     if array.shape != shape:
         raise ProposalError(f"the {what} do not fit the masks", found=array.shape, expected=shape)
     if not np.isfinite(array).all():

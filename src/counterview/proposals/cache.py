@@ -150,7 +150,7 @@ def _from_json(entry: Any, key: str, size_hw: tuple[int, int]) -> Proposals:
     if not all(type(v) is int and v > 0 for v in size) or not same_aspect((size[0], size[1]), size_hw):
         raise InputError("its masks are of another size")
     size_hw = (size[0], size[1])
-    with library_errors(InputError, "its contents do not fit"):
+    with library_errors(InputError, "its contents do not fit"), np.errstate(over="ignore"):
         masks = tuple(decode_counts(text, size_hw) for text in entry["counts"])
-        boxes = np.array(body["boxes_xywh"], dtype=np.float32).reshape(-1, 4)
-        return Proposals(size_hw, masks, np.array(body["scores"], dtype=np.float32), boxes)
+        boxes, scores = (np.array(body[name], dtype=np.float32) for name in ("boxes_xywh", "scores"))
+        return Proposals(size_hw, masks, scores, boxes.reshape(-1, 4))
