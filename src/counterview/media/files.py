@@ -56,18 +56,19 @@ def write_errors(path: str | os.PathLike[str], *, only: bool = False) -> Iterato
         raise output_error(path if place.parent == path.parent or only else place, error) from None
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
-    """The :class:`OutputError` of an error of the system while ``path`` was written."""
-    reason = error.strerror or type(error).__name__
-    if error.errno in _FULL:
+def output_error(path: Path, error: Exception) -> OutputError:
+    """The :class:`OutputError` of an error of the system, or of FFmpeg, while ``path`` was written."""
+    number = getattr(error, "errno", None)
+    reason = str(getattr(error, "strerror", None) or type(error).__name__)[:120]
+    if number in _FULL:
         problem, fix = "cannot be written, the disk is full", "Free space, then run again."
-    elif error.errno in _REFUSED:
+    elif number in _REFUSED:
         problem, fix = "cannot be written, access is refused", "Grant access, or give another place."
-    elif error.errno in _WRONG_KIND:
+    elif number in _WRONG_KIND:
         problem, fix = "cannot be written, a file is where a folder should be, or the reverse", "Give another place."
     else:
         problem, fix = "cannot be written", "Give another place."
-    return OutputError(problem, path=path, found=reason, fix=fix, errno=error.errno)
+    return OutputError(problem, path=path, found=reason, fix=fix, errno=number)
 
 
 @contextlib.contextmanager
