@@ -35,6 +35,8 @@ def annotation_digest(dataset: Dataset, uids: Iterable[str]) -> str:
 
 
 def _of_files(path: Path) -> str:
+    if not path.exists():  # takes in memory
+        return ""
     if not path.is_dir():
         facts = path.stat()
         return _of_file(path, facts.st_size, facts.st_mtime_ns)

@@ -122,9 +122,12 @@ def _check_place(folder: Path) -> None:
             "the folder cannot be written", path=place, found="no permission",
             fix="Grant access, or give another place.",
         )  # fmt: skip
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(place).free == 0:
-            raise OutputError("the disk is full", path=place, found="0 bytes free", fix="Free space, then run again.")
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return
+    if free == 0:
+        raise OutputError("the disk is full", path=place, found="0 bytes free", fix="Free space, then run again.")
 
 
 def _is_ignored(name: str) -> bool:

@@ -15,7 +15,6 @@ from counterview.errors import CounterviewError, InputError
 from counterview.masks.geometry import same_aspect
 from counterview.masks.rle import decode_counts, encode_counts
 from counterview.media.files import read_json, write_json
-from counterview.media.outputs import check_cache_folder
 from counterview.proposals.base import Proposals, Proposer
 from counterview.types import RgbImage, as_rgb
 
@@ -36,13 +35,9 @@ class CachedProposer:
     Args:
         proposer: makes missing entries.
         folder: of the entries; created with the first.
-
-    Raises:
-        OutputError: the folder is a file, or cannot be written.
     """
 
     def __init__(self, proposer: Proposer, folder: str | os.PathLike[str]) -> None:
-        check_cache_folder(folder)
         self.proposer = proposer
         self.folder = Path(folder)
         self.name = proposer.name
