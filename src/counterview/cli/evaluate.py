@@ -105,9 +105,10 @@ def evaluate(
         for name in _table_names(per_frame):
             check_output_file(name, "a table of object-frames", is_own=is_table, overwrite=overwrite)
     with ExitStack() as claims:
-        folder = None
+        folder, earlier = None, list[str]()
         if report is not None:
             folder = claims.enter_context(claim_output_folder(report, "evaluate", is_own=_is_own, overwrite=overwrite))
+            earlier = _pages(report)
         if per_frame is not None:
             claim = claim_output_file(per_frame, "a table of object-frames", is_own=is_table, overwrite=overwrite)
             claims.enter_context(claim)
@@ -156,7 +157,7 @@ def evaluate(
         if folder is not None:
             images = frames or (truth.path if truth.kind == "prepared" else None)
             pages = []
-            with folder.replace() as staged:
+            with folder.replace(earlier) as staged:
                 for comparison, scored in comparisons:
                     first = comparison.reports[0]
                     parts = [first.protocol] if protocol == ALL else []
@@ -181,13 +182,21 @@ def _table_names(path: Path) -> list[Path]:
     return [path, *(p for p in others if numbered.fullmatch(p.stem))]
 
 
-def _is_own(folder: Path) -> bool:
-    """Whether a folder without a marker holds pages of this command alone: each with its numbers beside it."""
-    names = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    return bool(names) and all(
+def _pages(folder: Path) -> list[str]:
+    """The files of a folder without a marker, if they are pages of an earlier version: each with its numbers."""
+    from counterview.media.outputs import MARKER
+
+    names = [p for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    paired = all(
         p.suffix in (".html", ".json") and p.with_suffix(".html").is_file() and p.with_suffix(".json").is_file()
         for p in names
     )
+    return [p.name for p in names] if paired and not (folder / MARKER).exists() else []
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder without a marker was written by this command."""
+    return bool(_pages(folder))
 
 
 def worker_count(workers: int, takes: int) -> int:

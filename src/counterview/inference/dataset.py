@@ -131,10 +131,7 @@ def _predict(
                 logger.warning("take %s is left out: %s", uid, error)
     lost = sorted(set(held_takes(out)) & set(failed)) if failed and out.exists() and not overwrite else []
     if lost:
-        raise OutputError(
-            f"holds takes that can no longer be predicted, and stays as it is: {failed[lost[0]]}", path=out,
-            found=", ".join(lost[:5]), fix=f"Mend the data and run again: what was predicted now is kept in {parts}.",
-        )  # fmt: skip
+        raise _lost_take(out, lost[0], failed[lost[0]])
     counts = _merge(parts, out, dataset, directions, {**header["settings"], RECORD: record.to_json()}, failed)
     shutil.rmtree(parts)
     return {**counts, "takes": len(dataset), "failed": failed, "finished_before": False}
@@ -152,13 +149,20 @@ def _holds_every_take(
     for uid in dataset.uids:
         try:
             wanted = _wanted(predictor, dataset.take(uid), directions, fractions)
-        except CounterviewError:
-            if uid not in held:
-                return False
-            continue
+        except CounterviewError as error:
+            if uid in held:  # before the other takes are computed
+                raise _lost_take(out, uid, str(error)) from None
+            return False
         if sum(len(pairs) for pairs in wanted.values()) != held.get(uid, 0):
             return False
     return True
+
+
+def _lost_take(out: Path, uid: str, problem: str) -> OutputError:
+    return OutputError(
+        f"holds take {uid}, which can no longer be predicted, and stays as it is: {problem}", path=out,
+        fix="Mend the data, give another --out, or add --overwrite.",
+    )  # fmt: skip
 
 
 def _part_of_pairs(dataset: Dataset, direction: Direction, fraction: float, seed: int) -> PairFraction:
