@@ -323,7 +323,7 @@ def test_a_file_of_another_selection_or_other_takes_is_no_row(data, with_bundled
         file = tmp_path / f"{name}.json"
         assert main(["predict", "tiny-follow", str(data), "--split", "val", "--out", str(file), *options]) == 0
         code, _, err = reproduce(
-            capsys, "omama-modules", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "none",
+            capsys, "omama-modules", "--tabletop", "--data", data, "--out", tmp_path / "out", "--rows", "none",
             "--row", f"{name}={file}",
         )  # fmt: skip
         assert (code, problem in err if problem else "") == ((2, True) if problem else (0, "")), err
@@ -333,7 +333,18 @@ def test_a_file_of_another_selection_or_other_takes_is_no_row(data, with_bundled
     file = tmp_path / "first.json"
     assert main(["predict", "tiny-follow", str(data), "--takes", "1", "--out", str(file)]) == 0
     capsys.readouterr()
-    arguments = ["omama-main", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "none", "--row", f"X={file}"]
+    arguments = [
+        "omama-main",
+        "--tabletop",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "out",
+        "--rows",
+        "none",
+        "--row",
+        f"X={file}",
+    ]
     code, _, err = reproduce(capsys, *arguments)
     assert code == 2
     assert "was predicted for other takes" in err

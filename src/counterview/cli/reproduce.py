@@ -93,9 +93,11 @@ def reproduce(
     kind = "tabletop" if plan.tabletop else "egoexo4d"
     file = folder / f"{plan.table.name}-{kind}-{plan.split}.json"
     with ExitStack() as claims:
-        claimed = claims.enter_context(claim_output_folder(folder, "reproduce", is_own=lambda f: _is_own(f, plan)))
+        claimed = claims.enter_context(
+            claim_output_folder(folder, "reproduce", is_own=lambda f: _is_own(f, plan), overwrite=None)
+        )
         if save is not None:
-            claims.enter_context(claim_output_file(save, "results of reproduce", is_own=_is_results))
+            claims.enter_context(claim_output_file(save, "results of reproduce", is_own=_is_results, overwrite=None))
         claimed.mark()
         for result in run(plan, device=device, progress=not quiet):
             finished.append(result)

@@ -36,7 +36,7 @@ IsOwn = Callable[[Path], bool]
 
 
 def check_output_file(
-    path: str | os.PathLike[str], kind: str, *, is_own: IsOwn | None = None, overwrite: bool = False
+    path: str | os.PathLike[str], kind: str, *, is_own: IsOwn | None = None, overwrite: bool | None = False
 ) -> None:
     """Check, before any work, that a file can be written and replaces nothing that is not ours.
 
@@ -44,7 +44,7 @@ def check_output_file(
         path: the file.
         kind: what will be written, in words, for instance ``"a prediction file"``.
         is_own: whether an existing file is of this kind and may be replaced; no file may be if not given.
-        overwrite: replace any file.
+        overwrite: replace any file; ``None`` as ``False``, where the command has no option ``--overwrite`` to name.
 
     Raises:
         OutputError: a folder or a device, an existing file of another kind, or a place that cannot be written.
@@ -59,13 +59,13 @@ def check_output_file(
             if not overwrite and not (is_own is not None and is_own(path)):
                 raise OutputError(
                     "exists already", path=path, found=f"{path.stat().st_size} bytes",
-                    expected=f"a new name{'' if is_own is None else f' or {kind}'}", fix=_OVERWRITE,
+                    expected=f"a new name{'' if is_own is None else f' or {kind}'}", fix=_fix(overwrite),
                 )  # fmt: skip
         _check_place(path.parent)
 
 
 def check_output_folder(
-    path: str | os.PathLike[str], command: str, *, is_own: IsOwn | None = None, overwrite: bool = False
+    path: str | os.PathLike[str], command: str, *, is_own: IsOwn | None = None, overwrite: bool | None = False
 ) -> None:
     """Check, before any work, that a folder can be written and is new, empty, or the command's own.
 
@@ -73,7 +73,8 @@ def check_output_folder(
         path: the folder.
         command: its name.
         is_own: whether a folder without a marker is an output of the command, for instance of an earlier version.
-        overwrite: write into a folder with other contents, too; they are kept.
+        overwrite: write into a folder with other contents, too; they are kept. ``None`` as ``False``, where the command
+            has no option ``--overwrite`` to name.
 
     Raises:
         OutputError: a file, a folder with other contents, or a place that cannot be written.
@@ -93,7 +94,7 @@ def check_output_folder(
             raise OutputError(
                 f"is not empty and not an output of counterview {command}", path=path,
                 found=", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
-                expected="a new or empty folder", fix=_OVERWRITE,
+                expected="a new or empty folder", fix=_fix(overwrite),
             )  # fmt: skip
 
 
@@ -108,6 +109,10 @@ def check_cache_folder(path: str | os.PathLike[str] | None) -> None:
     """
     if path is not None:
         check_output_folder(path, "cache", overwrite=True)
+
+
+def _fix(overwrite: bool | None) -> str:
+    return "Give another place." if overwrite is None else _OVERWRITE
 
 
 def _check_place(folder: Path) -> None:
@@ -279,7 +284,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claim_output_file(
-    path: str | os.PathLike[str], kind: str, *, is_own: IsOwn | None = None, overwrite: bool = False
+    path: str | os.PathLike[str], kind: str, *, is_own: IsOwn | None = None, overwrite: bool | None = False
 ) -> Iterator[Path]:
     """Hold an output file for one run, from before its work to the end of writing.
 
@@ -305,7 +310,7 @@ def claim_output_file(
 
 @contextlib.contextmanager
 def claim_output_folder(
-    path: str | os.PathLike[str], command: str, *, is_own: IsOwn | None = None, overwrite: bool = False
+    path: str | os.PathLike[str], command: str, *, is_own: IsOwn | None = None, overwrite: bool | None = False
 ) -> Iterator[OutputFolder]:
     """Hold an output folder for one run, from before its work to the end of writing.
 
@@ -328,7 +333,7 @@ def claim_output_folder(
     with _made(path), locked(path / LOCK, path):
         remove_parts(path)
         check_output_folder(path, command, is_own=is_own, overwrite=overwrite)
-        yield OutputFolder(path, command, overwrite=overwrite)
+        yield OutputFolder(path, command, overwrite=bool(overwrite))
 
 
 class OutputFolder:

@@ -122,7 +122,7 @@ def generate(
         MissingExtraError: ``embreex`` is not installed.
     """
     config.check()
-    with claim_output_folder(out, "tabletop", is_own=_is_own):
+    with claim_output_folder(out, "tabletop", is_own=_is_own, overwrite=None):
         return _generate(out, counts, config, seed, workers, progress)
 
 
