@@ -139,7 +139,8 @@ def _text(value: object) -> str:
 def _rebuild(cls: type[CounterviewError], state: dict[str, object], problem: str) -> CounterviewError:
     error = cls.__new__(cls)
     Exception.__init__(error, problem)
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
@@ -183,6 +184,40 @@ class PathError(InputError):
 
 class TrustError(InputError):
     """Files of others that name something else to be opened, or can run code, without the user's word for it."""
+
+
+class OutputError(InputError, OSError):
+    """An output that cannot be written where the user asked for it, or that would replace what is not ours.
+
+    It is an :class:`OSError` as well, with ``errno`` and ``filename``, so that code which handles a full disk or a
+    folder without permission need not know where the error was found.
+
+    Args:
+        problem: what went wrong, in a few words.
+        path: the file or folder that was to be written.
+        found: the value that caused it.
+        expected: what was expected instead.
+        fix: what the reader can do about it.
+        errno: number of the system's error; ``None`` if no system call failed.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        found: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(problem, path=path, found=found, expected=expected, fix=fix)
+        self.errno, self.strerror, self.filename = errno, problem, self.path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Not in __dict__: OSError keeps them elsewhere.
+        state = {**self.__dict__, "errno": self.errno, "strerror": self.strerror, "filename": self.filename}
+        return (_rebuild, (type(self), state, self.problem))
 
 
 class CheckpointError(InputError):

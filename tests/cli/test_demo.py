@@ -36,11 +36,11 @@ def test_the_demo_with_the_bundled_model(with_bundled, tmp_path, capsys, monkeyp
 
 
 def test_the_demo_follows_with_a_model_of_the_user(without_bundled, tmp_path, capsys):
-    code, out, err = run(capsys, "--out", tmp_path, "--what", "take", "--model", small_lmeec(tmp_path / "m"))
+    code, out, err = run(capsys, "--out", tmp_path / "d", "--what", "take", "--model", small_lmeec(tmp_path / "m"))
     assert code == 0
     assert "follow, a rendered take" in out
     assert err == ""
-    code, _, err = run(capsys, "--model", "tiny", "--out", tmp_path)
+    code, _, err = run(capsys, "--model", "tiny", "--out", tmp_path / "d")
     assert code == 1
     assert "not part of this installation" in err
     code, _, err = run(capsys, "--what", "nothing", "--out", tmp_path)

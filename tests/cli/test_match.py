@@ -41,7 +41,7 @@ def test_one_object_gives_three_files(tmp_path, capsys):
     code, out, err = run(capsys, EGO, EXO, "--mask", MASKS[0], "--out", tmp_path, "--top", 3, "--model", "knn")
     assert (code, err) == (0, "")
     assert MASKS[0].stem in out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mask.png", "match.json", "overlay.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".counterview.json", "mask.png", "match.json", "overlay.png"]
     result = json.loads((tmp_path / "match.json").read_text())
     (item,) = result["objects"]
     assert from_coco(item["mask"]).size_hw == tuple(result["target"]["size_hw"])

@@ -42,7 +42,7 @@ def test_features_alone_mean_nearest_neighbour(with_bundled, tmp_path, capsys, m
 def test_a_damaged_bundled_file_is_an_error_of_one_line(own_bundled, tmp_path, capsys):
     path = own_bundled / "tiny-match" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    assert main([*ARGUMENTS, "--model", "tiny", "--out", str(tmp_path)]) == 2
+    assert main([*ARGUMENTS, "--model", "tiny", "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert len(err.strip().splitlines()) == 1
     assert "damaged" in err

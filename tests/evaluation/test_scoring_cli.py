@@ -66,7 +66,7 @@ def test_tables_page_and_rows(run, tmp_path):
         "evaluate", "--gt", GT, "--pred", EGO, "--report", tmp_path / "r", "--per-frame", tmp_path / "rows.csv"
     )  # fmt: skip
     assert "0.3471" in out.out
-    assert {p.name for p in (tmp_path / "r").iterdir()} == {"index.html", "index.json"}
+    assert {p.name for p in (tmp_path / "r").iterdir()} == {".counterview.json", "index.html", "index.json"}
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 103
     run("evaluate", "--gt", GT, "--pred", EGO, "--pred", EGO, "--per-frame", tmp_path / "two.csv")
     assert {p.name for p in tmp_path.glob("two*")} == {"two-1-ego2exo.csv", "two-2-ego2exo.csv"}

@@ -1,6 +1,8 @@
 """Predictions for a data set of known scenes: right masks, one encoding an image, nothing repeated after a kill."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from PIL import Image
 
 from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs, subset
-from counterview.errors import InputError
+from counterview.errors import InputError, OutputError
 from counterview.evaluation import GroundTruth, evaluate, open_predictions
 from counterview.evaluation.layout import LAYOUTS, read_record
 from counterview.evaluation.predictions import KEY_OF
@@ -19,6 +21,7 @@ from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.inference.takes import FramePredictor
 from counterview.masks.geometry import iou, resize_mask
 from counterview.masks.rle import from_coco, to_coco
+from counterview.media import files as media_files
 from counterview.media.files import write_json
 from counterview.proposals import CachedProposer
 from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene
@@ -157,6 +160,117 @@ def test_nothing_to_predict(prepared, tmp_path):
         predict(
             FramePredictor(model()), open_dataset(prepared, "test"), ["ego2exo"], tmp_path / "p.json", progress=False
         )
+
+
+def predicted(prepared, out, proposer=None, **options):
+    data = open_dataset(prepared, "test")
+    return predict(FramePredictor(model(proposer)), data, ["ego2exo"], out, progress=False, **options)
+
+
+def test_a_file_of_another_kind_or_of_other_settings_is_not_replaced(prepared, tmp_path):
+    out = tmp_path / "p.json"
+    out.write_text("mine")
+    with pytest.raises(OutputError, match=r"p.json: exists already.*expected a new name or a prediction file"):
+        predicted(prepared, out)
+    assert out.read_text() == "mine"
+    predicted(prepared, out, overwrite=True)
+    before = out.read_bytes()
+    with pytest.raises(OutputError, match="holds predictions of other settings or data"):
+        predicted(prepared, out, fraction=0.5)
+    (prepared / "split.json").write_text('{"test": ["take-a"]}')
+    with pytest.raises(OutputError, match="holds predictions of other settings or data"):
+        predicted(prepared, out)
+    assert out.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "p.json"]
+
+
+def test_a_finished_file_is_not_computed_again_and_a_take_that_was_left_out_is(prepared, tmp_path):
+    out = tmp_path / "p.json"
+    annotation = prepared / "take-a" / "annotation.json"
+    whole = annotation.read_bytes()
+    annotation.write_text("{")
+    assert list(predicted(prepared, out)["failed"]) == ["take-a"]
+    annotation.write_bytes(whole)
+    second = predicted(prepared, out)
+    assert not second["finished_before"]
+    assert sorted(json.loads(out.read_text())["ego-exo"]["results"]) == ["take-a", "take-b"]
+    changed = out.stat().st_mtime_ns
+    third = predicted(prepared, out)
+    assert third == {**second, "finished_before": True}
+    assert out.stat().st_mtime_ns == changed
+    # A part of a take is not the take.
+    content = json.loads(out.read_text())
+    content["ego-exo"]["results"]["take-b"]["masks"].popitem()
+    out.write_text(json.dumps(content))
+    assert not predicted(prepared, out)["finished_before"]
+    assert not predicted(prepared, out, overwrite=True)["finished_before"]
+
+
+def test_a_damaged_take_never_costs_a_good_file(prepared, tmp_path):
+    out = tmp_path / "p.json"
+    predicted(prepared, out)
+    content = json.loads(out.read_text())
+    content["ego-exo"]["results"]["take-b"]["masks"].popitem()  # so that it is not finished
+    out.write_text(json.dumps(content))
+    before = out.read_bytes()
+    for uid in ("take-a", "take-b"):
+        (prepared / uid / "annotation.json").write_text("{")
+        for option in ({}, {"overwrite": True}) if uid == "take-b" else ({},):
+            with pytest.raises(InputError, match=r"nothing to predict|can no longer be predicted"):
+                predicted(prepared, out, **option)
+            assert out.read_bytes() == before
+
+
+def test_two_runs_do_not_write_one_file(prepared, tmp_path):
+    out = tmp_path / "p.json"
+    refused = []
+
+    class Twice(FramePredictor):
+        def predict(self, take, wanted):
+            with pytest.raises(OutputError, match="another run is writing here") as caught:
+                predicted(prepared, out)
+            refused.append(str(caught.value))
+            yield from super().predict(take, wanted)
+
+    predict(Twice(model()), open_dataset(prepared, "test"), ["ego2exo"], out, progress=False)
+    assert len(refused) == 2
+    assert f"process {os.getpid()} on " in refused[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "p.json"]
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_keeps_what_is_done(prepared, tmp_path, monkeypatch):
+    out = tmp_path / "p.json"
+
+    def fsync(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data = open_dataset(prepared, "test")
+    _ = predict(FramePredictor(model()), data, ["ego2exo"], tmp_path / "whole.json", progress=False)
+    with monkeypatch.context() as patch:
+        real = media_files.os.fsync
+        calls = []
+        patch.setattr(media_files.os, "fsync", lambda h: (calls.append(h), real(h) if len(calls) < 2 else fsync(h)))
+        with pytest.raises(OutputError, match=r"p.json: cannot be written, the disk is full"):
+            predicted(prepared, out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "p.json.parts", "whole.json"]
+    resumed = model()
+    predict(FramePredictor(resumed), data, ["ego2exo"], out, progress=False)
+    assert resumed.backbone.calls == 0
+    assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_parts_are_only_removed_where_they_are_ours(prepared, tmp_path):
+    out = tmp_path / "p.json"
+    parts = tmp_path / "p.json.parts"
+    parts.mkdir()
+    (parts / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not of an unfinished run"):
+        predicted(prepared, out, overwrite=True)
+    assert (parts / "notes.txt").read_text() == "mine"
+    (parts / "notes.txt").unlink()
+    write_json(parts / "run.json", {"format": 0})
+    predicted(prepared, out, overwrite=True)
+    assert not parts.exists()
 
 
 def entries(path):

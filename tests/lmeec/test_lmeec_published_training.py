@@ -139,7 +139,8 @@ FIRST_KEYS = [
 def test_a_run_of_the_version_before_is_resumed(discs):
     task = LMEECTask(LMEECRecipe(ClipDataConfig("discs", clip_frames=3), small_config()))
     fingerprint = task.fingerprint()
-    assert {key for key in fingerprint if not key.startswith("model.")} == set(FIRST_KEYS)
+    later = {"train_annotation", "validation_annotation"}  # not compared where a run does not record it
+    assert {key for key in fingerprint if not key.startswith("model.")} - later == set(FIRST_KEYS)
     now = {"training": to_dict(TrainingConfig()), **to_dict(task.config)}
     for key in LATER_KEYS:  # what that version wrote did not have them
         group, _, name = key.partition(".")
@@ -150,7 +151,7 @@ def test_a_run_of_the_version_before_is_resumed(discs):
         else part
         for group, part in now.items()
     }
-    saved = identity(before, fingerprint, 1)
+    saved = identity(before, {k: v for k, v in fingerprint.items() if k not in later}, 1)
     assert not any(key.removeprefix("recipe: ") in LATER_KEYS for key in saved)
     renewed = with_recipe(saved, current_recipe(before, LMEECRecipe))
     assert differences(renewed, identity(now, fingerprint, 1)) == []

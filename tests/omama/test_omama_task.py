@@ -299,6 +299,23 @@ def test_identity_says_nothing_of_where_data_lie(task, place):
     assert json.loads(text)["train_pairs"] == len(task.train_pairs)
 
 
+def test_masks_that_were_replaced_under_their_names_are_noticed(place, task, tmp_path):
+    data = shutil.copytree(place[0] / "data", tmp_path / "data")
+    values = json.loads(json.dumps(place[1]))
+    values["data"]["root"] = str(data)
+    assert OMaMaTask(load_config(OMaMaRecipe, values)).fingerprint() == task.fingerprint()
+    uid = task.train_pairs[0][1].take
+    content = json.loads((data / uid / "annotation.json").read_text())
+    cameras = next(iter(content["masks"].values()))
+    frames = next(iter(cameras.values()))
+    first, second = list(frames)[:2]
+    frames[first], frames[second] = frames[second], frames[first]
+    (data / uid / "annotation.json").write_text(json.dumps(content))
+    changed = OMaMaTask(load_config(OMaMaRecipe, values)).fingerprint()
+    different = {key for key, value in task.fingerprint().items() if changed[key] != value}
+    assert different == {"train_annotation"}
+
+
 def test_preparing_in_processes_gives_the_same(place, task, tmp_path):
     values = json.loads(json.dumps(place[1]))
     values["data"] |= {"cache": str(tmp_path / "cache"), "workers": 2, "split": "val"}

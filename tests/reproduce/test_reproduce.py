@@ -323,17 +323,28 @@ def test_a_file_of_another_selection_or_other_takes_is_no_row(data, with_bundled
         file = tmp_path / f"{name}.json"
         assert main(["predict", "tiny-follow", str(data), "--split", "val", "--out", str(file), *options]) == 0
         code, _, err = reproduce(
-            capsys, "omama-modules", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "none",
+            capsys, "omama-modules", "--tabletop", "--data", data, "--out", tmp_path / "out", "--rows", "none",
             "--row", f"{name}={file}",
         )  # fmt: skip
         assert (code, problem in err if problem else "") == ((2, True) if problem else (0, "")), err
         if not problem:
-            rows = json.loads((tmp_path / "omama-modules-tabletop-val.json").read_text())["rows"]
+            rows = json.loads((tmp_path / "out" / "omama-modules-tabletop-val.json").read_text())["rows"]
             assert [r["counts"]["frames"] for r in rows] == [1, 1], "a tenth of 10 and of 9 pairs"
     file = tmp_path / "first.json"
     assert main(["predict", "tiny-follow", str(data), "--takes", "1", "--out", str(file)]) == 0
     capsys.readouterr()
-    arguments = ["omama-main", "--tabletop", "--data", data, "--out", tmp_path, "--rows", "none", "--row", f"X={file}"]
+    arguments = [
+        "omama-main",
+        "--tabletop",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "out",
+        "--rows",
+        "none",
+        "--row",
+        f"X={file}",
+    ]
     code, _, err = reproduce(capsys, *arguments)
     assert code == 2
     assert "was predicted for other takes" in err
@@ -352,7 +363,7 @@ def test_a_model_by_name_is_a_row_or_left_out_with_the_reason(data, with_bundled
     assert "counterview predict tiny " in out
     code, out, err = reproduce(capsys, *arguments)
     assert code == 0, err
-    rows = json.loads((tmp_path / "omama-modules-tabletop-val.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "out" / "omama-modules-tabletop-val.json").read_text())["rows"]
     assert [(r["row"], r["model"], r["direction"]) for r in rows] == [("geometric", "tiny", d) for d in DIRECTIONS]
 
     def missing(*_, **__):

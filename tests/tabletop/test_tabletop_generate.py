@@ -1,5 +1,6 @@
 """The released layout, read back without Counterview; the same bytes for any number of workers and after a kill."""
 
+import errno
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from tests.tabletop.tabletop_lz import decompress
 
 pytest.importorskip("embreex")
 
-from counterview.errors import ConfigError, InputError
+from counterview.errors import ConfigError, InputError, OutputError
 from counterview.masks.rle import to_lzstring
 from counterview.tabletop import take as takes
 from counterview.tabletop.config import preset
@@ -144,6 +145,79 @@ def test_a_killed_run_continues_to_the_same_bytes(data_set, tmp_path):
     generate(out, COUNTS, tiny(), seed=5)
     whole = data_set / damaged.relative_to(out)
     assert damaged.read_bytes() == whole.read_bytes()
+
+
+def test_a_run_killed_in_its_first_write_keeps_its_folder(data_set, tmp_path):
+    out = tmp_path / "cut"
+    code = (
+        "import os, sys; from pathlib import Path; from counterview.media import files;"
+        "from counterview.tabletop.generate import generate; from counterview.tabletop.config import preset;"
+        "files.os.fsync = lambda handle: os.kill(os.getpid(), 9);"
+        f"generate(Path(sys.argv[1]), {COUNTS!r}, preset('standard', **{TINY!r}), seed=5)"
+    )
+    paths = os.pathsep.join(p for p in sys.path if p)
+    process = subprocess.run([sys.executable, "-c", code, str(out)], env={**os.environ, "PYTHONPATH": paths})
+    assert process.returncode == -9
+    assert any(p.name.endswith(".part") for p in out.iterdir())
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"not an output of counterview tabletop; found notes.txt"):
+        generate(out, {"train": 1}, tiny(), seed=5)
+    (out / "notes.txt").unlink()
+    generate(out, {"train": 1}, tiny(), seed=5)
+    assert not [p for p in out.rglob("*") if p.name.startswith(".")]
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path, monkeypatch):
+    refused = []
+
+    def make(out, *_):
+        with pytest.raises(OutputError, match=f"another run is writing here.*process {os.getpid()} on"):
+            generate(out, {"train": 1}, tiny(), seed=6)
+        refused.append(sorted(p.name for p in out.iterdir()))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out / ".partial" / "x"))
+
+    monkeypatch.setattr("counterview.tabletop.generate.make_take", make)
+    with pytest.raises(OutputError, match=r"cannot be written, the disk is full") as caught:
+        generate(tmp_path / "out", {"train": 1}, tiny(), seed=5)
+    assert str(tmp_path / "out") in str(caught.value)
+    assert refused == [[".counterview.lock", "tabletop.json"]]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["tabletop.json"]
+
+
+def test_workers_end_with_a_killed_run(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from counterview.tabletop import generate as g;"
+        "from counterview.tabletop.config import preset;\n"
+        "if __name__ == '__main__': g.generate(Path(sys.argv[1]), {'train': 40},"
+        f" preset('standard', **{TINY!r}), 5, 2)"
+    )
+    script = tmp_path / "go.py"
+    script.write_text(code)
+    paths = os.pathsep.join(p for p in sys.path if p)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "out")], env={**os.environ, "PYTHONPATH": paths}
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("children of a process are not listed here")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("takes/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pids = [int(pid) for pid in children.read_text().split()]
+    assert len(pids) >= 2
+    process.kill()
+    process.wait()
+    while any(_is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if _is_alive(pid)]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_instances_of_val_and_test_never_occur_in_train_and_novel_kinds_nowhere_else(data_set):

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from training_toy import ToyConfig, ToyDataConfig, ToyModel, ToyModelConfig, ToyTask
 
-from counterview.errors import CheckpointError, ConfigError, InputError
+from counterview.errors import CheckpointError, ConfigError, InputError, OutputError
 from counterview.training import checkpoint as ckpt
 from counterview.training.fit import fit
 from counterview.training.recipe import TrainingConfig
@@ -197,6 +197,58 @@ def test_killed_while_saving_leaves_the_checkpoint_before(tmp_path, unbroken):
     fit(ToyTask(ToyConfig()), CONFIG, out, resume=True, progress=False)
     assert_same_run(out, unbroken)
     assert not any(p.name.startswith(".") for p in (out / "checkpoints").iterdir())
+
+
+def test_killed_between_the_checkpoint_and_best_json_names_the_right_checkpoint(tmp_path, unbroken):
+    out = shutil.copytree(unbroken, tmp_path / "run")
+    (out / "best.json").write_text('{"checkpoint": "checkpoints/step_00000001", "step": 1}')
+    shutil.copytree(ckpt.list_checkpoints(out / "checkpoints")[0], out / "checkpoints" / "step_00000003")
+    fit(ToyTask(ToyConfig()), CONFIG, out, resume=True, progress=False)
+    assert_same_run(out, unbroken)
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == sorted(
+        p.name for p in (unbroken / "checkpoints").iterdir()
+    )
+
+
+def test_a_folder_with_other_files_is_not_filled(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "sheets").mkdir()
+    for resume in (False, True):
+        with pytest.raises(OutputError, match=r"not an output of counterview train; found notes.txt, sheets"):
+            fit(ToyTask(ToyConfig()), CONFIG, tmp_path, resume=resume, progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "sheets"]
+    config = dataclasses.replace(CONFIG, epochs=1)
+    fit(ToyTask(ToyConfig()), config, tmp_path, overwrite=True, progress=False)
+    fit(ToyTask(ToyConfig()), config, tmp_path, resume=True, progress=False)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_is_removed_only_when_told_and_leaves_nothing_of_it(tmp_path, unbroken):
+    out = shutil.copytree(unbroken, tmp_path / "run")
+    (out / "notes.txt").write_text("mine")
+    (out / ".counterview.json").unlink()  # as an earlier version left it
+    with pytest.raises(OutputError, match=r"holds a run already.*--overwrite to remove it"):
+        fit(ToyTask(ToyConfig()), CONFIG, out, progress=False)
+    assert_same_run(out, unbroken)
+    other = ToyTask(ToyConfig(model=ToyModelConfig(width=4)))
+    fit(other, dataclasses.replace(CONFIG, epochs=1), out, overwrite=True, progress=False)
+    assert {row["epoch"] for row in log_of(out / "train.csv")} == {"1"}
+    assert json.loads((out / "model" / "config.json").read_text())["width"] == 4
+    assert ckpt.step_of(ckpt.list_checkpoints(out / "checkpoints")[0]) == 5
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path):
+    class Twice(ToyTask):
+        def sample_sheet(self, model, device):
+            with pytest.raises(OutputError, match=f"another run is writing here.*process {os.getpid()} on"):
+                fit(ToyTask(ToyConfig()), CONFIG, tmp_path / "run", resume=True, progress=False)
+            Twice.refused = True
+            return super().sample_sheet(model, device)
+
+    fit(Twice(ToyConfig()), dataclasses.replace(CONFIG, epochs=1), tmp_path / "run", progress=False)
+    assert Twice.refused
+    assert not (tmp_path / "run" / ".counterview.lock").exists()
 
 
 def test_killed_in_export_and_resumed(tmp_path, unbroken):

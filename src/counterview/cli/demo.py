@@ -35,6 +35,9 @@ def demo(
             help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
         ),
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
+    ] = False,
 ) -> None:
     """Match objects in bundled images and in a bundled take, offline, and report the scores."""
     import time
@@ -43,23 +46,45 @@ def demo(
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.takes import ClipPredictor, FramePredictor
+    from counterview.media.outputs import claim_output_folder
 
     if what not in ("pair", "take", "both"):
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
     start = time.perf_counter()
     name = default_model() if model is None else model
-    predictor = load(name, device=device, trust=trust)
     written: list[Path] = []
-    if what in ("pair", "both"):
-        written += _pair(name, predictor, out)
-    if what in ("take", "both"):
-        if isinstance(predictor, MaskTracker):
-            written += _take("follow", name, ClipPredictor(predictor.model), out)
-        else:
-            written += _take("match", name, FramePredictor(predictor), out)
+    with claim_output_folder(out, "demo", is_own=_is_own, overwrite=overwrite) as folder:
+        predictor = load(name, device=device, trust=trust)
+        with folder.replace(_earlier_files(out)) as staged:
+            if what in ("pair", "both"):
+                written += _pair(name, predictor, staged)
+            if what in ("take", "both"):
+                if isinstance(predictor, MaskTracker):
+                    written += _take("follow", name, ClipPredictor(predictor.model), staged)
+                else:
+                    written += _take("match", name, FramePredictor(predictor), staged)
+        written = [folder.final(path) for path in written]
     print(f"In {time.perf_counter() - start:.0f} seconds:")
     for path in written:
         print(f"  {path}")
+
+
+def _earlier_files(out: Path) -> list[str]:
+    """The files of a demo of an earlier version, which listed none; empty if the folder holds anything else."""
+    from counterview.cli.match import file_names
+    from counterview.inference.examples import load_pair
+
+    pair = load_pair()
+    known = {f"take/{job}.{ending}" for job in ("match", "follow") for ending in ("mp4", "jpg")}
+    for query, target in ((pair.near, pair.far), (pair.far, pair.near)):
+        known |= {f"{query.name}_to_{target.name}/{name}" for name in file_names(list(query.masks))}
+    present = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    return sorted(present) if present and present <= known else []
+
+
+def _is_own(out: Path) -> bool:
+    """Whether a folder without a marker was written by this command."""
+    return bool(_earlier_files(out))
 
 
 def _about(model: Predictor[Any]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,10 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the scores as JSON: an object, or a list of several.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="For --report and --per-frame: replace files that are not of this command."),
+    ] = False,
 ) -> int:
     """Score prediction files against the ground truth, by the official or another protocol.
 
@@ -91,67 +96,107 @@ def evaluate(
     from counterview.evaluation.report import compare, write_report
     from counterview.evaluation.scorer import PROTOCOLS, get_protocol
     from counterview.evaluation.side_by_side import common_ground, evaluate_alike
-    from counterview.evaluation.table import check_table_path
+    from counterview.evaluation.table import check_table_path, is_table
+    from counterview.media.outputs import check_output_file, claim_output_file, claim_output_folder
 
     protocols = list(PROTOCOLS) if protocol == ALL else [get_protocol(protocol).name]
     if per_frame is not None:
         check_table_path(per_frame)
-    truth = GroundTruth(gt, split)
-    sources = [open_predictions(path) for path in [*pred, *(more or [])]]
-    every = dict.fromkeys(d for s in sources for d in s.directions)
-    directions = list(every) if direction is None else [check_direction(direction)]
-    count = worker_count(workers, len(truth))
-    comparisons: list[tuple[Comparison, list[PredictionSource]]] = []
-    refused: list[tuple[str, str, PredictionError]] = []
-    for rules in protocols:
-        for each in directions:
-            scored = [s for s in sources if direction is not None or each in s.directions]
-            try:
-                with progress_bar(f"{rules} {each}") as tick:
-                    reports = evaluate_alike(
-                        truth, scored, each, protocol=rules, missing=missing,  # type: ignore[arg-type]  # checked there
-                        allow_missing_takes=allow_missing_takes, workers=count, progress=tick,
-                    )  # fmt: skip
-                best = None
-                # There is no best proposal where only what was predicted counts.
-                if proposals is not None and not (protocol == ALL and PROTOCOLS[rules].walks == "prediction"):
-                    ground = common_ground(truth, scored, each, allow_missing_takes=allow_missing_takes)
-                    with progress_bar(f"proposals {each}") as tick:
-                        best = oracle(
-                            ground.truth, proposals, each, protocol=rules, workers=count, progress=tick,
-                            part=ground.part,
+        for name in _table_names(per_frame):
+            check_output_file(name, "a table of object-frames", is_own=is_table, overwrite=overwrite)
+    with ExitStack() as claims:
+        folder, earlier = None, list[str]()
+        if report is not None:
+            folder = claims.enter_context(claim_output_folder(report, "evaluate", is_own=_is_own, overwrite=overwrite))
+            earlier = _pages(report)
+        if per_frame is not None:
+            claim = claim_output_file(per_frame, "a table of object-frames", is_own=is_table, overwrite=overwrite)
+            claims.enter_context(claim)
+        truth = GroundTruth(gt, split)
+        sources = [open_predictions(path) for path in [*pred, *(more or [])]]
+        every = dict.fromkeys(d for s in sources for d in s.directions)
+        directions = list(every) if direction is None else [check_direction(direction)]
+        count = worker_count(workers, len(truth))
+        comparisons: list[tuple[Comparison, list[PredictionSource]]] = []
+        refused: list[tuple[str, str, PredictionError]] = []
+        for rules in protocols:
+            for each in directions:
+                scored = [s for s in sources if direction is not None or each in s.directions]
+                try:
+                    with progress_bar(f"{rules} {each}") as tick:
+                        reports = evaluate_alike(
+                            truth, scored, each, protocol=rules, missing=missing,  # type: ignore[arg-type]  # checked there
+                            allow_missing_takes=allow_missing_takes, workers=count, progress=tick,
                         )  # fmt: skip
-            except PredictionError as error:
-                if isinstance(error, IncompletePredictions) and protocol != ALL:
-                    print_lines(error.lines)
-                if protocol != ALL:
-                    raise
-                refused.append((rules, each, error))
-                continue
-            for note in [f"{r.predictions.name}: {note}" for r in reports for note in r.notes]:
-                print(note, file=sys.stderr)
-            comparisons.append((compare(reports, best, seed=seed), scored))
-    if not comparisons and refused:
-        raise refused[0][2]
-    if not comparisons:
-        raise InputError("no predictions to score", found=", ".join(map(str, pred)))
-    results = [r for comparison, _ in comparisons for r in comparison.reports]
-    if per_frame is not None:
-        _write_tables(per_frame, results, with_protocol=protocol == ALL)
-    if report is not None:
-        images = frames or (truth.path if truth.kind == "prepared" else None)
-        for comparison, scored in comparisons:
-            first = comparison.reports[0]
-            parts = ([first.protocol] if protocol == ALL else []) + ([first.direction] if len(directions) > 1 else [])
-            page = write_report(report, comparison, truth, scored, frames=images, stem="-".join(parts) or "index")
-            print(f"wrote {page}", file=sys.stderr)
-    if as_json:
-        values = [r.to_json() for r in results]
-        values += [{"protocol": rules, "direction": way, "not_scored": _reason(e)} for rules, way, e in refused]
-        print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
-    else:
-        _print_blocks(protocols, [comparison for comparison, _ in comparisons], refused)
+                    best = None
+                    # There is no best proposal where only what was predicted counts.
+                    if proposals is not None and not (protocol == ALL and PROTOCOLS[rules].walks == "prediction"):
+                        ground = common_ground(truth, scored, each, allow_missing_takes=allow_missing_takes)
+                        with progress_bar(f"proposals {each}") as tick:
+                            best = oracle(
+                                ground.truth, proposals, each, protocol=rules, workers=count, progress=tick,
+                                part=ground.part,
+                            )  # fmt: skip
+                except PredictionError as error:
+                    if isinstance(error, IncompletePredictions) and protocol != ALL:
+                        print_lines(error.lines)
+                    if protocol != ALL:
+                        raise
+                    refused.append((rules, each, error))
+                    continue
+                for note in [f"{r.predictions.name}: {note}" for r in reports for note in r.notes]:
+                    print(note, file=sys.stderr)
+                comparisons.append((compare(reports, best, seed=seed), scored))
+        if not comparisons and refused:
+            raise refused[0][2]
+        if not comparisons:
+            raise InputError("no predictions to score", found=", ".join(map(str, pred)))
+        results = [r for comparison, _ in comparisons for r in comparison.reports]
+        if per_frame is not None:
+            _write_tables(per_frame, results, with_protocol=protocol == ALL)
+        if folder is not None:
+            images = frames or (truth.path if truth.kind == "prepared" else None)
+            pages = []
+            with folder.replace(earlier) as staged:
+                for comparison, scored in comparisons:
+                    first = comparison.reports[0]
+                    parts = [first.protocol] if protocol == ALL else []
+                    parts += [first.direction] if len(directions) > 1 else []
+                    stem = "-".join(parts) or "index"
+                    pages.append(write_report(staged, comparison, truth, scored, frames=images, stem=stem))
+            for page in pages:
+                print(f"wrote {folder.final(page)}", file=sys.stderr)
+        if as_json:
+            values = [r.to_json() for r in results]
+            values += [{"protocol": rules, "direction": way, "not_scored": _reason(e)} for rules, way, e in refused]
+            print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
+        else:
+            _print_blocks(protocols, [comparison for comparison, _ in comparisons], refused)
     return 1 if refused else 0
+
+
+def _table_names(path: Path) -> list[Path]:
+    """The file of ``--per-frame``, and the files beside it that stand for it if there are several reports."""
+    numbered = re.compile(re.escape(path.stem) + r"-\d+-[a-z0-9-]+")
+    others = path.parent.glob(f"*{path.suffix}") if path.parent.is_dir() else ()
+    return [path, *(p for p in others if numbered.fullmatch(p.stem))]
+
+
+def _pages(folder: Path) -> list[str]:
+    """The files of a folder without a marker, if they are pages of an earlier version: each with its numbers."""
+    from counterview.media.outputs import MARKER
+
+    names = [p for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    paired = all(
+        p.suffix in (".html", ".json") and p.with_suffix(".html").is_file() and p.with_suffix(".json").is_file()
+        for p in names
+    )
+    return [p.name for p in names] if paired and not (folder / MARKER).exists() else []
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder without a marker was written by this command."""
+    return bool(_pages(folder))
 
 
 def worker_count(workers: int, takes: int) -> int:

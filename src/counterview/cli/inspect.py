@@ -13,15 +13,23 @@ def inspect(
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     image: Annotated[Path | None, typer.Option(help="Also draw the distributions to this file (.png or .jpg).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --image.")] = False,
 ) -> None:
     """Count takes, cameras, objects and masks, and show how large and how often visible objects are."""
     import json
+    from contextlib import ExitStack
 
     from counterview.data.inspect import draw_inspection, inspect_dataset
+    from counterview.media.images import check_image_name
+    from counterview.media.outputs import claim_output_file
 
-    inspection = inspect_dataset(root, split)
-    if image is not None:
-        draw_inspection(inspection, image)
+    with ExitStack() as claims:
+        if image is not None:
+            check_image_name(image)
+            claims.enter_context(claim_output_file(image, "an image", overwrite=overwrite))
+        inspection = inspect_dataset(root, split)
+        if image is not None:
+            draw_inspection(inspection, image)
     if as_json:
         typer.echo(json.dumps(inspection.summary(), indent=2))
         return

@@ -118,6 +118,13 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"counterview: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        reason = " ".join((error.strerror or str(error)).split()) or type(error).__name__
+        print(f"counterview: {named}a file cannot be read or written; found {reason[:300]}", file=sys.stderr)
+        return 2 if named else 1
     except Exception as error:
         if debug:
             raise

@@ -63,33 +63,43 @@ def match(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
+    ] = False,
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
     from counterview.inference.loading import load
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.media.images import read_image
+    from counterview.media.outputs import check_cache_folder, check_output_folder, claim_output_folder
     from counterview.proposals.base import file_name
 
+    check_output_folder(out, "match", is_own=_is_own, overwrite=overwrite)
+    check_cache_folder(cache)
     prompts = read_prompts(mask or [], point or [], box or [])
     query_image, target_image = read_image(query), read_image(target)
     check_shape(query_image.shape[:2], "query image")
     check_shape(target_image.shape[:2], "target image")
     for name, prompt in prompts.items():  # before anything is loaded or encoded
         check_prompt(prompt, query_image.shape[:2], name)
-    predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
     names = list(prompts)
-    # Points and boxes choose among the query image's proposals; a mask may do without them.
-    if isinstance(predictor, ProposalMatcher) and not (point or box):
-        encoded_query = predictor.encode_query(query_image, name=file_name(query))
-    else:
-        encoded_query = predictor.encode(query_image, name=file_name(query))
-    masks = [predictor.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
-    matches = predictor.match_encoded(
-        encoded_query, masks, predictor.encode(target_image, name=file_name(target)), names=names, top_k=top
-    )
-    result = describe(query, target, query_image, target_image, masks, matches, predictor.settings())
-    paths = write(out, result, query_image, target_image, masks, matches)
+    with claim_output_folder(out, "match", is_own=_is_own, overwrite=overwrite) as folder:
+        earlier = _earlier_files(out)
+        folder.check_free(file_names(names), earlier)
+        predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+        # Points and boxes choose among the query image's proposals; a mask may do without them.
+        if isinstance(predictor, ProposalMatcher) and not (point or box):
+            encoded_query = predictor.encode_query(query_image, name=file_name(query))
+        else:
+            encoded_query = predictor.encode(query_image, name=file_name(query))
+        masks = [predictor.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
+        matches = predictor.match_encoded(
+            encoded_query, masks, predictor.encode(target_image, name=file_name(target)), names=names, top_k=top
+        )
+        result = describe(query, target, query_image, target_image, masks, matches, predictor.settings())
+        with folder.replace(earlier) as staged:
+            paths = [folder.final(p) for p in write(staged, result, query_image, target_image, masks, matches)]
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -210,6 +220,34 @@ def describe(
     }
 
 
+def file_names(objects: list[str]) -> list[str]:
+    """Names of the files of :func:`write`, ``match.json`` last.
+
+    Args:
+        objects: names of the objects.
+    """
+    masks = ["mask.png"] if len(objects) == 1 else [f"mask_{name}.png" for name in objects]
+    return [*masks, "overlay.png", "match.json"]
+
+
+def _earlier_files(out: Path) -> list[str]:
+    """The files of an earlier run, by its ``match.json``; none if there is no such file of ours."""
+    from counterview.media.files import read_json
+
+    try:
+        result = read_json(out / "match.json")
+        if "counterview" in result["versions"] and {"query", "target", "settings"} <= set(result):
+            return file_names([str(item["name"]) for item in result["objects"]])
+    except (InputError, KeyError, TypeError):
+        pass
+    return []
+
+
+def _is_own(out: Path) -> bool:
+    """Whether a folder without a marker was written by this command."""
+    return bool(_earlier_files(out))
+
+
 def write(
     out: Path,
     result: dict[str, Any],
@@ -236,11 +274,9 @@ def write(
     from counterview.media.files import write_json
     from counterview.media.images import write_image
 
-    paths = []
-    for item in matches:
-        path = out / ("mask.png" if len(matches) == 1 else f"mask_{item.name}.png")
+    *mask_paths, overlay, record = [out / name for name in file_names([item.name for item in matches])]
+    for path, item in zip(mask_paths, matches, strict=True):
         write_mask_png(path, item.mask_rle)
-        paths.append(path)
-    write_image(out / "overlay.png", draw_match(query_image, masks, target_image, matches))
-    write_json(out / "match.json", result)
-    return [*paths, out / "overlay.png", out / "match.json"]
+    write_image(overlay, draw_match(query_image, masks, target_image, matches))
+    write_json(record, result)
+    return [*mask_paths, overlay, record]

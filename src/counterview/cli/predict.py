@@ -57,16 +57,23 @@ def predict(
             help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
         ),
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Compute again and replace OUT, whatever it holds.")
+    ] = False,
 ) -> int:
     """Predict every frame of the official evaluation, or what --layout and --fraction say.
 
-    Run again to resume a run that was stopped.
+    Run again to resume a run that was stopped; a finished one is not repeated.
     """
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
+    from counterview.evaluation.predictions import is_prediction_file
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
+    from counterview.media.outputs import check_cache_folder, check_output_file
 
+    check_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite)
+    check_cache_folder(cache)
     overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]
     *model, data = [text for text in places if text not in overrides]
     if len(model) > 1:
@@ -78,8 +85,12 @@ def predict(
         layout=layout, overrides=overrides, trust=trust,
     )  # fmt: skip
     dataset = dataset if takes is None else dataset.first(takes)
-    counts = run(predictor, dataset, directions, out, fraction=fraction, seed=seed)
-    print(f"{counts['predictions']} predictions of {counts['takes']} takes written to {out}")
+    counts = run(predictor, dataset, directions, out, fraction=fraction, seed=seed, overwrite=overwrite)
+    if counts["finished_before"]:
+        print("finished already: the file records this model, these settings and takes, and holds every pair")
+        print("Compute it again with --overwrite.", file=sys.stderr)
+    done = "are in" if counts["finished_before"] else "written to"
+    print(f"{counts['predictions']} predictions of {counts['takes']} takes {done} {out}")
     for note, number in sorted(counts["empty"].items()):
         print(f"{number} of them: {note}", file=sys.stderr)
     for uid, problem in counts["failed"].items():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from counterview.errors import InputError
+
+if TYPE_CHECKING:
+    from counterview.reproduce.plan import Plan
 
 
 def reproduce(
@@ -51,6 +55,7 @@ def reproduce(
     Run again to resume a run that was stopped; finished rows are kept.
     """
     from counterview.media.files import write_json
+    from counterview.media.outputs import claim_output_file, claim_output_folder
     from counterview.reproduce.commands import commands
     from counterview.reproduce.plan import check_images, make_plan
     from counterview.reproduce.present import machine, notes, page
@@ -85,20 +90,45 @@ def reproduce(
     if plan.stand_in:
         print("Synthetic takes in the place of Ego-Exo4D: the rows are not scores on Ego-Exo4D.", file=sys.stderr)
     finished = []
-    for result in run(plan, device=device, progress=not quiet):
-        finished.append(result)
-        print(f"{result['title']}, {result['direction']}: IoU {result['scores']['iou']['value']}", file=sys.stderr)
-    for name, path in files.items():
-        finished += external(plan, name, path, missing)  # type: ignore[arg-type]  # checked above
-    values = results(plan, finished, machine())
     kind = "tabletop" if plan.tabletop else "egoexo4d"
     file = folder / f"{plan.table.name}-{kind}-{plan.split}.json"
-    for target in [file, *([save] if save else [])]:
-        write_json(target, values)
+    with ExitStack() as claims:
+        claimed = claims.enter_context(
+            claim_output_folder(folder, "reproduce", is_own=lambda f: _is_own(f, plan), overwrite=None)
+        )
+        if save is not None:
+            claims.enter_context(claim_output_file(save, "results of reproduce", is_own=_is_results, overwrite=None))
+        claimed.mark()
+        for result in run(plan, device=device, progress=not quiet):
+            finished.append(result)
+            print(f"{result['title']}, {result['direction']}: IoU {result['scores']['iou']['value']}", file=sys.stderr)
+        for name, path in files.items():
+            finished += external(plan, name, path, missing)  # type: ignore[arg-type]  # checked above
+        values = results(plan, finished, machine())
+        for target in [file, *([save] if save else [])]:
+            write_json(target, values)
     print("\n".join(page(values)))
     for note in notes(finished):
         print(note, file=sys.stderr)
     print(f"\nresults in {file}")
+
+
+def _is_own(folder: Path, plan: Plan) -> bool:
+    """Whether a folder without a marker was begun by this command, or by hand for it, as the printed steps do."""
+    units = {path.relative_to(folder).parts[0] for unit in plan.units for path in (unit.folder, unit.base)}
+    present = {path.name for path in folder.iterdir()}
+    return bool(present & (units | {"proposals"})) or any(_is_results(path) for path in folder.glob("*-*-*.json"))
+
+
+def _is_results(path: Path) -> bool:
+    """Whether a file holds results of this command."""
+    from counterview.media.files import read_json
+
+    try:
+        values = read_json(path)
+    except InputError:
+        return False
+    return isinstance(values, dict) and str(values.get("benchmark", "")).startswith("reproduce-")
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -27,25 +27,34 @@ def submit(
     version: Annotated[str, typer.Option(help="Value of the key version in the file.")] = "xx",
     challenge: Annotated[str, typer.Option(help="Value of the key challenge in the file.")] = "xx",
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is not a prediction file, too.")
+    ] = False,
 ) -> None:
     """Merge both directions, resize the masks, and run the checks of the challenge's server."""
     from counterview.errors import InputError
+    from counterview.evaluation.predictions import is_prediction_file
     from counterview.evaluation.protocol import IncompletePredictions
     from counterview.evaluation.submission import submit as merge
+    from counterview.media.outputs import claim_output_file
 
     if missing not in ("error", "count-absent"):
         raise InputError("unknown value of --missing", found=missing, expected="error or count-absent")
+    for source in (ego2exo, exo2ego):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise InputError("is read and written", path=out, fix="Give another --out.")
     try:
-        report = merge(
-            ego2exo,
-            exo2ego,
-            out,
-            gt=gt,
-            split=split,
-            missing=missing,  # type: ignore[arg-type]  # checked above
-            version=version,
-            challenge=challenge,
-        )
+        with claim_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite):
+            report = merge(
+                ego2exo,
+                exo2ego,
+                out,
+                gt=gt,
+                split=split,
+                missing=missing,  # type: ignore[arg-type]  # checked above
+                version=version,
+                challenge=challenge,
+            )
     except IncompletePredictions as error:
         print_lines(error.lines)
         raise

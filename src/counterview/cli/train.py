@@ -23,6 +23,9 @@ def train(
         bool,
         typer.Option("--allow-changes", help="Resume even if recipe, data or number of processes changed."),
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove a run in the folder and start again; other files stay.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train the model of a RECIPE.
@@ -30,14 +33,23 @@ def train(
     For several processes or machines use torchrun: python -m torch.distributed.run --nproc_per_node 4 -m
     counterview.cli.main train RECIPE.
     """
+    from counterview.errors import InputError
+    from counterview.media.outputs import check_output_folder
     from counterview.training.fit import fit
     from counterview.training.processes import leave_processes
     from counterview.training.recipe import load_recipe
+    from counterview.training.run_folder import is_run
 
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other", fix="Give one of them.")
     parsed = load_recipe(recipe, overrides or [])
     folder = out if out is not None else Path("runs") / recipe.stem
+    check_output_folder(folder, "train", is_own=is_run, overwrite=overwrite)  # before the data are read
     task = parsed.build_task()
-    result = fit(task, parsed.training, folder, resume=resume, allow_changes=allow_changes, progress=not quiet)
+    result = fit(
+        task, parsed.training, folder, resume=resume, allow_changes=allow_changes, overwrite=overwrite,
+        progress=not quiet,
+    )  # fmt: skip
     if result.is_main:
         for name, value in sorted(result.metrics.items()):
             print(f"{name}: {value:.4f}")

@@ -295,6 +295,14 @@ class PredictionFile:
         return {}
 
 
+def is_prediction_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a prediction file by its keys; its takes are not read."""
+    try:
+        return any(key in KEY_OF.values() for key in index_object(path, (), error=PredictionError))
+    except PredictionError:
+        return False
+
+
 def iter_takes(path: str | os.PathLike[str], direction: Direction) -> Iterator[tuple[str, Any]]:
     """The uid and parsed content of each take of one direction of a prediction file, as stored."""
     return iter_object(path, (KEY_OF[direction], "results"), error=PredictionError)

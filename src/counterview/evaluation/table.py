@@ -197,6 +197,20 @@ def _cell(value: Any) -> Any:
     return value
 
 
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one that :meth:`FrameTable.write` wrote, by its columns."""
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open("rb") as handle:
+                return handle.readline(10_000).strip() == ",".join(COLUMNS).encode()
+        import pyarrow.parquet as pq
+
+        return list(pq.read_schema(path).names) == list(COLUMNS)
+    except (ImportError, OSError, ValueError):
+        return False
+
+
 def check_table_path(path: str | os.PathLike[str]) -> None:
     """Check that :meth:`FrameTable.write` can write this file, before hours are spent on its contents.
 

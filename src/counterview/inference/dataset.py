@@ -25,11 +25,14 @@ from tqdm import tqdm
 from counterview.cost import MEASURED_IMAGES, MIN_IMAGES, Cost, announce
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
 from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
-from counterview.errors import CounterviewError, InputError
+from counterview.errors import CounterviewError, InputError, OutputError
 from counterview.evaluation.layout import OFFICIAL, RECORD, Record
+from counterview.evaluation.predictions import is_prediction_file
 from counterview.evaluation.submission import PredictionWriter, prediction_entry
+from counterview.inference.finished import counts_of, held_takes, is_made_by, other_settings
 from counterview.inference.takes import Prediction, TakePredictor
-from counterview.media.files import read_json, write_json
+from counterview.media.files import read_json, write_errors, write_json
+from counterview.media.outputs import claim_output_file, remove_parts
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +47,13 @@ def predict(
     *,
     fraction: float = 1.0,
     seed: int = 42,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Predict a data set and write one prediction file.
+
+    Nothing is computed if ``out`` holds these predictions already: it records the model with its weights, every
+    setting, the layout, the fraction and the takes, and its number of predictions of each take is that of the pairs.
 
     Args:
         predictor: the method.
@@ -57,22 +64,39 @@ def predict(
         fraction: of the pairs that are scored, to predict no others: those that
             :func:`counterview.data.pairs.subset` selects from each direction. The file records it.
         seed: of this selection.
+        overwrite: compute the file again if it is finished, and replace a file of other settings or of another kind, as
+            well as an unfinished run with other settings.
         progress: show a progress bar on standard error.
 
     Returns:
-        Counts: ``predictions``, ``takes``, ``empty`` (number of empty predictions by reason) and ``failed`` (uid to
-        problem of each take that was left out).
+        Counts: ``predictions``, ``takes``, ``empty`` (number of empty predictions by reason), ``failed`` (uid to
+        problem of each take that was left out) and ``finished_before`` (whether nothing was left to do).
 
     Raises:
         InputError: no direction, nothing to predict, a fraction outside 0 to 1, or an unfinished run with other
             settings or data.
+        OutputError: ``out`` is a folder, a file of another kind or of other settings, being written by another run, or
+            cannot be written; or it holds a take that can no longer be predicted, and stays as it is.
     """
     directions = [check_direction(d) for d in dict.fromkeys(directions)]
     if not directions:
         raise InputError("no direction was given", expected=" or ".join(DIRECTIONS))
     out = Path(out)
-    if out.is_dir():
-        raise InputError("is a folder", path=out, expected="a file to write, for example predictions.json")
+    with claim_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite):
+        return _predict(predictor, dataset, directions, out, fraction, seed, overwrite, progress)
+
+
+def _predict(
+    predictor: TakePredictor,
+    dataset: Dataset,
+    directions: list[Direction],
+    out: Path,
+    fraction: float,
+    seed: int,
+    overwrite: bool,
+    progress: bool,
+) -> dict[str, Any]:
+    """As :func:`predict`, while no other run writes ``out``."""
     parts = out.with_name(out.name + ".parts")
     pairs = {} if fraction == 1 else {d: _part_of_pairs(dataset, d, fraction, seed) for d in directions}
     record = Record(predictor.layout, dataset.uids, pairs)
@@ -84,7 +108,13 @@ def predict(
     }
     if record.layout != OFFICIAL or pairs:  # an unfinished run of an earlier version is resumed
         header["record"] = {**record.to_json(), "takes": None}
-    _open_parts(parts, header)
+    settings = {**header["settings"], "data": dataset.image_source()}
+    if out.exists() and not overwrite:
+        if not is_made_by(out, directions, settings, record):
+            raise other_settings(out)
+        if _holds_every_take(out, predictor, dataset, directions, pairs):
+            return {**counts_of(out), "takes": len(dataset), "failed": {}, "finished_before": True}
+    _open_parts(parts, header, overwrite)
     failed: dict[str, str] = {}
     frames, images = _count(predictor, dataset, directions, parts, pairs)
     if progress and images >= MIN_IMAGES:
@@ -95,20 +125,45 @@ def predict(
             try:
                 take = dataset.take(uid)
                 _predict_take(predictor, take, _wanted(predictor, take, directions, pairs), _part(parts, uid), pace)
+            except OutputError:
+                raise
             except CounterviewError as error:
                 failed[uid] = str(error)
                 logger.warning("take %s is left out: %s", uid, error)
-    settings = {**header["settings"], "data": dataset.image_source(), RECORD: record.to_json()}
-    counts = _merge(parts, out, dataset.uids, directions, settings)
-    if not counts["predictions"]:
-        first = next(iter(failed.values()), None)
-        raise InputError(
-            "there is nothing to predict", path=dataset.root,
-            found=f"{len(dataset)} takes" + (f", {len(failed)} unreadable: {first}" if first else ""),
-            expected="query masks in frames of which the target is annotated",
-        )  # fmt: skip
+    lost = sorted(set(held_takes(out)) & set(failed)) if failed and out.exists() and not overwrite else []
+    if lost:
+        raise _lost_take(out, lost[0], failed[lost[0]])
+    counts = _merge(parts, out, dataset, directions, {**settings, RECORD: record.to_json()}, failed)
     shutil.rmtree(parts)
-    return {**counts, "takes": len(dataset), "failed": failed}
+    return {**counts, "takes": len(dataset), "failed": failed, "finished_before": False}
+
+
+def _holds_every_take(
+    out: Path,
+    predictor: TakePredictor,
+    dataset: Dataset,
+    directions: Sequence[Direction],
+    fractions: Mapping[Direction, PairFraction],
+) -> bool:
+    """Whether a file of these settings has every pair; a take that was left out, in part or whole, is tried again."""
+    held = held_takes(out)
+    for uid in dataset.uids:
+        try:
+            wanted = _wanted(predictor, dataset.take(uid), directions, fractions)
+        except CounterviewError as error:
+            if uid in held:  # before the other takes are computed
+                raise _lost_take(out, uid, str(error)) from None
+            return False
+        if sum(len(pairs) for pairs in wanted.values()) != held.get(uid, 0):
+            return False
+    return True
+
+
+def _lost_take(out: Path, uid: str, problem: str) -> OutputError:
+    return OutputError(
+        f"holds take {uid}, which can no longer be predicted, and stays as it is: {problem}", path=out,
+        fix="Mend the data, give another --out, or add --overwrite.",
+    )  # fmt: skip
 
 
 def _part_of_pairs(dataset: Dataset, direction: Direction, fraction: float, seed: int) -> PairFraction:
@@ -134,20 +189,28 @@ def _part(parts: Path, uid: str) -> Path:
     return parts / f"{hashlib.sha256(uid.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.jsonl"
 
 
-def _open_parts(parts: Path, header: dict[str, Any]) -> None:
+def _open_parts(parts: Path, header: dict[str, Any], overwrite: bool) -> None:
     marker = parts / "run.json"
+    if parts.is_dir() and not marker.exists() and any(p.suffix != ".part" for p in parts.iterdir()):
+        raise OutputError(
+            "is not empty and not of an unfinished run", path=parts, expected=f"a file {marker.name}",
+            fix="Give another --out, or move the folder: unfinished predictions are kept there.",
+        )  # fmt: skip
     if marker.exists():
         try:
             earlier = read_json(marker)
         except InputError:
             earlier = None
-        if earlier != json.loads(json.dumps(header)):
+        if earlier == json.loads(json.dumps(header)):
+            remove_parts(parts)
+            return
+        if not overwrite:
             raise InputError(
                 "holds an unfinished run with other settings or data",
                 path=parts,
-                fix="Finish that run with its own settings, or remove the folder to start again.",
+                fix="Finish that run with its own settings, or start again with --overwrite.",
             )
-        return
+        shutil.rmtree(parts)
     write_json(marker, header)
 
 
@@ -235,7 +298,7 @@ def _predict_take(predictor: TakePredictor, take: Take, wanted: Wanted, part: Pa
     remaining, length = _remaining(predictor, wanted, part)
     if not remaining:
         return
-    with part.open("r+b" if part.exists() else "wb") as handle:
+    with write_errors(part, only=True), part.open("r+b" if part.exists() else "wb") as handle:
         handle.truncate(length)  # drops a line that a kill cut off
         handle.seek(length)
         for frame, predictions in predictor.predict(take, remaining):
@@ -274,14 +337,19 @@ def _read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
 
 
 def _merge(
-    parts: Path, out: Path, uids: Sequence[str], directions: Sequence[Direction], settings: Mapping[str, Any]
+    parts: Path,
+    out: Path,
+    dataset: Dataset,
+    directions: Sequence[Direction],
+    settings: Mapping[str, Any],
+    failed: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Write the official file take by take, and count its predictions."""
+    """Write the official file take by take, and count its predictions. Without any, ``out`` stays as it is."""
     counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
     with PredictionWriter(out, settings=settings) as writer:
         for direction in directions:
             writer.begin(direction)
-            for uid in uids:
+            for uid in dataset.uids:
                 done, _ = _read_part(_part(parts, uid))
                 masks: dict[str, Any] = {}
                 for frame in sorted(done):
@@ -293,5 +361,12 @@ def _merge(
                                 counts["empty"][entry["note"]] += 1
                 if masks:
                     writer.add(uid, masks, sorted(done))
+        if not counts["predictions"]:
+            first = next(iter(failed.values()), None)
+            raise InputError(
+                "there is nothing to predict", path=dataset.root,
+                found=f"{len(dataset)} takes" + (f", {len(failed)} unreadable: {first}" if first else ""),
+                expected="query masks in frames of which the target is annotated",
+            )  # fmt: skip
     counts["empty"] = dict(counts["empty"])
     return counts

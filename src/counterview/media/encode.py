@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import secrets
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,8 @@ import av
 import av.error
 import numpy as np
 
-from counterview.errors import CounterviewError, InputError
+from counterview.errors import InputError
+from counterview.media.files import output_error, part_path, write_errors
 from counterview.types import ImageLike, as_rgb
 
 
@@ -34,7 +35,7 @@ def write_video(
     Raises:
         InputError: no frame, frames of several sizes, or a rate or quality out of range.
         ImageError: a frame that is not an image.
-        CounterviewError: the video cannot be written.
+        OutputError: the video cannot be written.
     """
     rate = Fraction(fps).limit_denominator(1001)
     if not 0 < rate <= 1000 or not 0 <= crf <= 51:
@@ -42,8 +43,9 @@ def write_video(
             "a setting of the video is out of range", found=f"fps {fps}, crf {crf}", expected="fps > 0, crf 0 to 51"
         )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = part_path(path)
     count = 0
     try:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}
@@ -74,7 +76,8 @@ def write_video(
             out.mux(stream.encode())
         temporary.replace(path)
     except (av.error.FFmpegError, OSError) as error:
-        raise CounterviewError("the video cannot be written", path=path, found=str(error)[:120]) from None
+        raise output_error(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from counterview.errors import CheckpointError, InputError, PathError, shown
+from counterview.errors import CheckpointError, InputError, OutputError, PathError, shown
 from counterview.guard import read_file, reason
 
 MAX_JSON_BYTES = 1 << 30
@@ -22,6 +23,59 @@ MAX_JSON_MEMORY = 4 << 30
 
 _HALVES = re.compile("[\ud800-\udfff]")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_WRONG_KIND = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
+_OTHER = {errno.EIO, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EINVAL}
+PART = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.part$")
+"""Names of the temporary files of :func:`atomic_write`; a process that is killed leaves one behind."""
+
+
+def part_path(path: Path) -> Path:
+    """A new temporary name beside ``path``, of the form :data:`PART`."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+@contextlib.contextmanager
+def write_errors(path: str | os.PathLike[str], *, only: bool = False) -> Iterator[None]:
+    """Turn an error of the system while ``path`` is written into one clear line.
+
+    Args:
+        path: what is written, a file or a folder.
+        only: leave errors alone that name a file which is neither ``path``, nor above it, nor a temporary file
+            beside it: the block reads other files as well.
+
+    Raises:
+        OutputError: names the file, the reason and what to do.
+    """
+    path = Path(path)
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        named = error.filename
+        place = path if named is None else Path(os.fsdecode(named))
+        ours = place == path or place in path.parents or place.parent == path.parent
+        if error.errno not in _FULL | _REFUSED | _WRONG_KIND | _OTHER or (only and not ours):
+            raise
+        raise output_error(path if place.parent == path.parent or only else place, error) from None
+
+
+def output_error(path: Path, error: Exception) -> OutputError:
+    """The :class:`OutputError` of an error of the system, or of FFmpeg, while ``path`` was written."""
+    number = getattr(error, "errno", None)
+    reason = str(getattr(error, "strerror", None) or type(error).__name__)[:120]
+    if number in _FULL:
+        problem, fix = "cannot be written, the disk is full", "Free space, then run again."
+    elif number in _REFUSED:
+        problem, fix = "cannot be written, access is refused", "Grant access, or give another place."
+    elif number in _WRONG_KIND:
+        problem, fix = "cannot be written, a file is where a folder should be, or the reverse", "Give another place."
+    else:
+        problem, fix = "cannot be written", "Give another place."
+    return OutputError(problem, path=path, found=reason, fix=fix, errno=number)
 
 
 @contextlib.contextmanager
@@ -41,24 +95,25 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", encoding: str |
 
     Raises:
         ValueError: another mode.
-        OSError: the disk is full, or the folder is not writable.
+        OutputError: the disk is full, or the folder is not writable.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"atomic_write takes mode 'wb' or 'w', not {mode!r}")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    temporary = part_path(path)
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": encoding or "utf-8", "newline": "\n"}
-    try:
-        with temporary.open(mode, **text) as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with write_errors(path, only=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open(mode, **text) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
@@ -66,7 +121,7 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
 
     Raises:
         ValueError: the value holds NaN or infinity, which JSON does not have.
-        OSError: the disk is full, or the folder is not writable.
+        OutputError: the disk is full, or the folder is not writable.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     text = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # a file name that is not UTF-8

@@ -240,6 +240,26 @@ def exif_orientation(block: bytes) -> int | None:
     return value
 
 
+_WRITTEN: dict[str, Literal["JPEG", "PNG", "WEBP"]] = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+}
+
+
+def check_image_name(path: str | os.PathLike[str]) -> Literal["JPEG", "PNG", "WEBP"]:
+    """The format that :func:`write_image` writes under a name.
+
+    Raises:
+        ImageError: another extension.
+    """
+    kind = _WRITTEN.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ImageError("has no known image extension", path=path, expected=f"one of {', '.join(_WRITTEN)}")
+    return kind
+
+
 def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int = 92, lossless: bool = False) -> None:
     """Write an image as JPEG, PNG or WebP, atomically.
 
@@ -251,22 +271,18 @@ def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int 
 
     Raises:
         ImageError: not an RGB array, or another extension.
+        OutputError: the file cannot be written.
     """
-    formats: dict[str, Literal["JPEG", "PNG", "WEBP"]] = {
-        ".jpg": "JPEG",
-        ".jpeg": "JPEG",
-        ".png": "PNG",
-        ".webp": "WEBP",
-    }
-    kind = formats.get(Path(path).suffix.lower())
-    if kind is None:
-        raise ImageError("has no known image extension", path=path, expected=f"one of {', '.join(formats)}")
+    kind = check_image_name(path)
     encoded = Image.fromarray(as_rgb(image))
     options: dict[str, Any] = {} if kind == "PNG" else {"quality": quality}
     if kind == "WEBP" and lossless:
         options = {"lossless": True, "exact": True}
+    # Encoded in memory: an encoder that writes to a full disk reports a number of its own instead of the reason.
+    buffer = io.BytesIO()
+    encoded.save(buffer, format=kind, **options)
     with atomic_write(path) as handle:
-        encoded.save(handle, format=kind, **options)
+        handle.write(buffer.getvalue())
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

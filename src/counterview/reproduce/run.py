@@ -17,7 +17,6 @@ from counterview.errors import InputError, MissingExtraError, WeightsError
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.layout import (
     OFFICIAL,
-    RECORD,
     Record,
     check_alike,
     chosen_part,
@@ -25,12 +24,13 @@ from counterview.evaluation.layout import (
     read_record,
 )
 from counterview.evaluation.open import open_predictions
-from counterview.evaluation.predictions import PredictionFile, PredictionSource
+from counterview.evaluation.predictions import PredictionSource
 from counterview.evaluation.protocol import Missing, evaluate
 from counterview.evaluation.published import total_iou
 from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.statistics import intervals
 from counterview.inference import bundled
+from counterview.inference.finished import is_made_by
 from counterview.inference.loading import load_take_predictor, trainable_parameters
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 from counterview.reproduce.commands import follows
@@ -209,9 +209,11 @@ def _predict(plan: Plan, unit: Unit, device: str, progress: bool) -> float | Non
     if out.is_file() and _is_made(plan, unit, out, predictor.settings()):
         return None  # by the printed command
     start = time.perf_counter()
+    # The folder is ours, and the file was found to be of other weights or settings.
     counts = predict(
-        predictor, plan.dataset, unit.directions, out, fraction=plan.table.fraction, seed=PAIRS_SEED, progress=progress
-    )
+        predictor, plan.dataset, unit.directions, out, fraction=plan.table.fraction, seed=PAIRS_SEED,
+        overwrite=out.is_file(), progress=progress,
+    )  # fmt: skip
     if counts["failed"]:
         uid, problem = next(iter(counts["failed"].items()))
         raise InputError(f"{len(counts['failed'])} takes could not be predicted, {uid} the first: {problem}", path=out)
@@ -232,9 +234,7 @@ def _weights(unit: Unit) -> str:
 def _is_made(plan: Plan, unit: Unit, out: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a prediction file is of this model, data, layout and fraction, by what it records."""
     parts = {d: part for d in unit.directions if (part := pair_fraction(plan, d)) is not None}
-    wanted = {**settings, RECORD: Record(plan.layout, plan.dataset.uids, parts).to_json()}
-    source = PredictionFile(out)
-    return source.directions == unit.directions and source.settings() == json.loads(json.dumps(wanted))
+    return is_made_by(out, unit.directions, settings, Record(plan.layout, plan.dataset.uids, parts))
 
 
 def score(

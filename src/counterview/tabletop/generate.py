@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from counterview.errors import InputError
-from counterview.media.files import read_json, sha256_file, write_json
+from counterview.media.files import read_json, sha256_file, write_errors, write_json
+from counterview.media.outputs import claim_output_folder
 from counterview.tabletop.config import TabletopConfig
 from counterview.tabletop.objects.catalogue import SPLITS
 from counterview.tabletop.take import FORMAT, RECORD, digest, make_take, take_name
+from counterview.workers import end_with_parent
 
 __all__ = ["generate", "index_takes", "share_out"]
 
 MANIFEST = "manifest.json"
+START = "tabletop.json"
+"""Name of the file with the settings, written first: it marks the folder as a data set of ours."""
 _FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.15, "test_novel": 0.05}
 
 
@@ -81,7 +85,8 @@ def _work(job: tuple[Path, TabletopConfig, int, str, int]) -> tuple[str, int]:
     import cv2
 
     cv2.setNumThreads(1)
-    make_take(*job)
+    with write_errors(job[0]):
+        make_take(*job)
     return job[3], job[4]
 
 
@@ -112,12 +117,25 @@ def generate(
 
     Raises:
         ConfigError: settings out of range.
-        InputError: the folder holds a data set of other settings or another seed, or other files.
+        InputError: the folder holds a data set of other settings or another seed.
+        OutputError: the folder holds other files, cannot be written, or another run writes there.
         MissingExtraError: ``embreex`` is not installed.
     """
     config.check()
+    with claim_output_folder(out, "tabletop", is_own=_is_own, overwrite=None):
+        return _generate(out, counts, config, seed, workers, progress)
+
+
+def _is_own(out: Path) -> bool:
+    return (out / START).is_file()
+
+
+def _generate(
+    out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int, progress: bool
+) -> Path:
+    """As :func:`generate`, while no other run writes the folder."""
     request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": asdict(config)}
-    start = out / "tabletop.json"
+    start = out / START
     if start.exists():
         old = read_json(start)
         changed = [k for k in request["settings"] if old.get("settings", {}).get(k) != request["settings"][k]]  # type: ignore[attr-defined,index]
@@ -128,18 +146,17 @@ def generate(
                 found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
                 fix="Choose another output folder, or the settings of the first run.",
             )
-    elif out.exists() and any(out.iterdir()):
-        raise InputError(
-            "the folder is not empty and is not a synthetic data set", path=out, fix="Choose an empty folder."
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(start, request)
-    (out / MANIFEST).unlink(missing_ok=True)
+    else:
+        write_json(start, request)
+    with write_errors(out / MANIFEST):
+        (out / MANIFEST).unlink(missing_ok=True)
     jobs = [(out, config, seed, split, index) for split in SPLITS for index in range(counts.get(split, 0))]
-    with _progress(len(jobs), progress) as bar:
-        for _ in _run(jobs, workers):
-            bar.update()
-    shutil.rmtree(out / ".partial", ignore_errors=True)
+    try:
+        with _progress(len(jobs), progress) as bar:
+            for _ in _run(jobs, workers):
+                bar.update()
+    finally:
+        shutil.rmtree(out / ".partial", ignore_errors=True)
     return index_takes(out, config, seed, [(job[3], job[4]) for job in jobs])
 
 
@@ -147,7 +164,8 @@ def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -
     if workers <= 1:
         yield from map(_work, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -192,7 +210,6 @@ def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[
             }
         )
     write_json(out / "takes.json", takes, indent=1)
-    (out / "annotations").mkdir(exist_ok=True)
     filled = [split for split in SPLITS if relations[split]]
     for split in filled:
         write_json(

@@ -16,6 +16,7 @@ import numpy as np
 
 from counterview.data.dataset import is_ego
 from counterview.masks.rle import to_lzstring
+from counterview.media.files import output_error, write_errors
 from counterview.types import ObjectMask
 
 __all__ = ["FPS", "annotate", "shrink", "take_entry", "write_video"]
@@ -34,13 +35,29 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
         frames: ``(H, W, 3)`` uint8 each, even sides.
         hold: number of video frames for which each is shown.
         crf: rate factor, lower is better and larger.
+
+    Raises:
+        OutputError: the video cannot be written.
     """
+    import av.error
+
+    aside = path.with_name(path.stem + ".partial.mp4")
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _encode(aside, frames, hold, crf)
+            aside.replace(path)
+        except av.error.FFmpegError as error:
+            raise output_error(path, error) from None
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _encode(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -> None:
     import av
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.stem + ".partial.mp4")
     h, w = frames[0].shape[:2]
-    with av.open(str(aside), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
         stream = out.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
         stream.codec_context.thread_count = 1
@@ -59,7 +76,6 @@ def write_video(path: Path, frames: Sequence[np.ndarray], hold: int, crf: int) -
                 number += 1
                 out.mux(stream.encode(frame))
         out.mux(stream.encode())
-    aside.replace(path)
 
 
 def shrink(image: np.ndarray, height: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from counterview.config import to_dict
-from counterview.errors import CheckpointError, InputError
+from counterview.errors import CheckpointError, OutputError
 from counterview.media.files import write_json
 from counterview.media.images import write_image
 from counterview.nn.weights import read_tensors
@@ -35,6 +35,7 @@ from counterview.training.processes import (
 )
 from counterview.training.randomness import preserved_random_state, random_state, seed_everything, set_random_state
 from counterview.training.recipe import TrainingConfig
+from counterview.training.run_folder import RunFolder
 from counterview.training.sampler import GlobalBatchSampler, batches, epoch_order, steps_in_epoch
 from counterview.training.schedule import check_groups
 from counterview.training.step import LossModule, Stepper
@@ -70,6 +71,7 @@ def fit(
     *,
     resume: bool = False,
     allow_changes: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> FitResult:
     """Train a task from its initial weights, or from where an earlier run stopped, to an exported model.
@@ -86,6 +88,7 @@ def fit(
         out: folder of the run.
         resume: continue from the newest complete checkpoint in ``out``; start from the beginning if there is none.
         allow_changes: resume although recipe, data set or number of processes changed; the changes are logged.
+        overwrite: remove a run that ``out`` holds and start again, or start in a folder with other files, which stay.
         progress: show a bar with the time left on stderr.
 
     Returns:
@@ -93,13 +96,16 @@ def fit(
 
     Raises:
         InputError: ``out`` holds a run and ``resume`` is false, or there are no training samples.
+        OutputError: ``out`` holds other files, cannot be written, or another run writes there.
         CheckpointError: the run was of another recipe, data set or number of processes; every change is named.
         TrainingError: the loss is not finite (the batch is saved in ``out``), or the disk is full.
         TrainingInterrupted: the run got SIGINT or SIGTERM, and saved a checkpoint.
     """
     root = Path(out)
     with ckpt.disk_errors(root):
-        return _Run(task, config, root, progress).run(resume, allow_changes)
+        run = _Run(task, config, root, progress)
+        with RunFolder(root, resume=resume, overwrite=overwrite) as folder:
+            return run.run(folder, allow_changes)
 
 
 class _Run:
@@ -124,8 +130,8 @@ class _Run:
         self.best: dict[str, Any] | None = None
         self.trackers: list[Tracker] = []
 
-    def run(self, resume: bool, allow_changes: bool) -> FitResult:
-        checkpoint = self._find(resume)
+    def run(self, folder: RunFolder, allow_changes: bool) -> FitResult:
+        checkpoint = self._find(folder)
         prepare = getattr(self.task, "prepare", None)
         if prepare is not None:
             prepare(self.progress)
@@ -144,25 +150,19 @@ class _Run:
 
     # ---------------------------------------------------------------------------------------------- start
 
-    def _find(self, resume: bool) -> Path | None:
+    def _find(self, folder: RunFolder) -> Path | None:
         """The checkpoint to resume from, the same in every process, chosen by the main one."""
-        number, problem = -1, None
+        number, problem, refusal = -1, None, None
         if self.main:
-            existing = ckpt.list_checkpoints(self.checkpoints)
-            if existing and not resume:
-                problem = "holds a run already"
-            elif resume:
-                newest, passed_over = ckpt.latest_checkpoint(self.checkpoints)
-                for error in passed_over:
-                    ckpt.set_aside(Path(str(error.path)))
-                number = -1 if newest is None else ckpt.step_of(newest)
-                if newest is None:
-                    logger.warning("%s: nothing to resume from; the run starts at its beginning", self.out)
-            ckpt.clean_up(self.checkpoints)
-            ckpt.clean_up(self.out)
+            try:
+                number = folder.open()
+            except OutputError as error:
+                problem, refusal = str(error), error
         number, problem = gather_json(self.accelerator, [number, problem])[0]
+        if refusal is not None:
+            raise refusal
         if problem:
-            raise InputError(problem, path=self.out, fix="Use --resume to continue it, or another --out.")
+            raise OutputError(problem)
         if number < 0:
             return None
         path = ckpt.checkpoint_path(self.checkpoints, number)
@@ -238,6 +238,8 @@ class _Run:
             set_random_state({name: state[self.rank] for name, state in states.items()}, self.device)
         else:  # saved by another number of processes
             seed_everything(self.config.seed + 7919 * (self.rank + 1) + self.step)
+        if self.main:  # a run that was killed after it wrote this checkpoint has not come to that
+            self._note_best()
 
     # ---------------------------------------------------------------------------------------------- loop
 
@@ -375,12 +377,16 @@ class _Run:
                     state=state,
                     values=values,
                 )
-            best = set()
-            if self.best is not None:
-                best = {ckpt.checkpoint_path(self.checkpoints, self.best["step"]).name}
-                write_json(self.out / "best.json", {"checkpoint": f"checkpoints/{min(best)}", **self.best})
-            ckpt.prune(self.checkpoints, self.config.keep_last, best)
+            self._note_best()
         self.accelerator.wait_for_everyone()
+
+    def _note_best(self) -> None:
+        """Write ``best.json`` and remove the checkpoints that are no longer needed."""
+        best = set()
+        if self.best is not None:
+            best = {ckpt.checkpoint_path(self.checkpoints, self.best["step"]).name}
+            write_json(self.out / "best.json", {"checkpoint": f"checkpoints/{min(best)}", **self.best})
+        ckpt.prune(self.checkpoints, self.config.keep_last, best)
 
     def _export(self) -> FitResult:
         """Finish the weights that ``training.export`` chooses and write them to ``model/``."""

@@ -14,6 +14,8 @@ from counterview.errors import ConfigError
 from counterview.training.recipe import FREE_TO_CHANGE, TrainingConfig
 
 _RECIPE, _DATA, _PROCESSES = "recipe: ", "data set: ", "world size"
+_LATER = (f"{_DATA}train_annotation", f"{_DATA}validation_annotation")
+"""What runs of earlier versions did not record, and so is not compared with them."""
 
 
 def identity(
@@ -61,6 +63,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     phrases = []
     for key in [*before, *(k for k in now if k not in before)]:
         old, new = before.get(key, absent), now.get(key, absent)
+        if old is absent and key in _LATER:
+            continue
         if old is absent:
             phrases.append(f"{key} is new ({_short(new)})")
         elif new is absent:

@@ -25,8 +25,9 @@ from counterview.data.prepare.listings import Listings
 from counterview.data.prepare.report import USABLE, PrepareReport, TakeReport
 from counterview.data.prepare.settings import IMAGE_FORMATS, PrepareSettings
 from counterview.data.prepare.take import STATE_FOLDER, TakeJob, WriteError, prepare_take, read_record
-from counterview.errors import ConfigError, InputError, PathError
+from counterview.errors import ConfigError, InputError, OutputError, PathError
 from counterview.media.files import atomic_write, check_name, read_json, write_json
+from counterview.media.outputs import locked
 from counterview.workers import end_with_parent
 
 REPORT_FILE = "prepare-report.json"
@@ -90,7 +91,7 @@ def prepare_release(
     listings = Listings.read(root, _read_split_file(root, split_file))
     report = PrepareReport(release=str(release), height=settings.height, splits=list(splits))
     _start(target, settings)
-    with _locked(target):
+    with _write_errors(target), locked(target / STATE_FOLDER / "lock", target):
         for part in (*target.glob(".*.part"), *(target / STATE_FOLDER).glob("**/.*.part")):
             part.unlink()  # partial files of a killed run; those of takes are removed when the take is prepared
         jobs: list[TakeJob] = []
@@ -186,28 +187,19 @@ def _start(out: Path, settings: PrepareSettings) -> None:
             path=out,
             fix="Give a new folder: your files are never overwritten.",
         )
-    try:
+    with _write_errors(out):
         write_json(path, asdict(settings))
-    except OSError as error:
-        raise WriteError("cannot be written", path=out, found=error.strerror) from None
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Exclude other runs from the folder. The lock ends with its process, even if that is killed."""
-    with (out / STATE_FOLDER / "lock").open("a+b") as handle:
-        try:
-            if os.name == "nt":
-                import msvcrt
-
-                msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            else:
-                import fcntl
-
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError("another run is writing here", path=out, fix="Wait for it, or stop it.") from None
+def _write_errors(out: Path) -> Iterator[None]:
+    """A disk that is full, or that cannot be written, as the error of this command."""
+    try:
         yield
+    except OutputError as error:
+        if error.errno is None:  # another run has the lock
+            raise
+        raise WriteError(error.problem, path=error.path or out, found=error.found, fix=error.fix) from None
 
 
 def _run(jobs: list[TakeJob], workers: int, progress: Progress | None) -> dict[str, tuple[TakeReport, bool]]:

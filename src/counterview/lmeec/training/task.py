@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from counterview.config import to_dict
 from counterview.data.clips import ClipSampler, clip_sources
+from counterview.data.digest import annotation_digest
 from counterview.data.open import open_dataset, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.lmeec.model import LMEEC
@@ -249,6 +250,8 @@ class LMEECTask:
             "train_tracks": len(self.sampler.sources),
             "train_hash": digest.hexdigest()[:16],
             **self.validator.identity(),
+            "train_annotation": annotation_digest(self.train_data, (s.take for s in self.sampler.sources)),
+            "validation_annotation": annotation_digest(self.val_data, self.validator.uids),
         }
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:

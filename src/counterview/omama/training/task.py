@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from counterview.data.dataset import Dataset, Direction, Take
+from counterview.data.digest import annotation_digest
 from counterview.data.open import open_dataset, open_datasets
 from counterview.data.pairs import FramePair, PairTable, enumerate_pairs, subset
 from counterview.errors import ConfigError, InputError
@@ -253,7 +254,7 @@ class OMaMaTask:
     # -------------------------------------------------------------------------------------------- identity
 
     def fingerprint(self) -> dict[str, Any]:
-        """Settings of features and proposals, and hashes of the pairs."""
+        """Settings of features and proposals, and hashes of the pairs and of their annotation."""
         result: dict[str, Any] = {}
         for group, settings in (
             ("features", self.store.backbone.settings()),
@@ -262,7 +263,11 @@ class OMaMaTask:
             # A folder of weights may have moved at the next run; its name is enough.
             result |= {f"{group}.{k}": Path(v).name if isinstance(v, str) else v for k, v in settings.items()}
         result |= pairs_fingerprint("train", self.train_pairs)
-        return result | pairs_fingerprint("validation", self.val_pairs)
+        result |= pairs_fingerprint("validation", self.val_pairs)
+        return result | {
+            "train_annotation": annotation_digest(self.train_data, (pair.take for _, pair in self.train_pairs)),
+            "validation_annotation": annotation_digest(self.val_data, (pair.take for _, pair in self.val_pairs)),
+        }
 
     def model_config(self, model: nn.Module) -> dict[str, Any]:
         """Content of ``config.json``."""
