@@ -27,8 +27,9 @@ def is_made_by(out: Path, directions: Sequence[Direction], settings: Mapping[str
     try:
         source = PredictionFile(out)
         found = source.settings()
-        if "data" not in found:  # a file of an earlier version does not say how its images were stored
-            wanted.pop("data", None)
+        images = wanted.get("data", {}).get("images")
+        if "data" not in found or images == "unknown":  # an earlier version's file, or takes that cannot be read now
+            found, wanted = ({k: v for k, v in values.items() if k != "data"} for values in (found, wanted))
         return set(source.directions) == set(directions) and found == wanted
     except PredictionError:
         return False
