@@ -7,10 +7,12 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from counterview.errors import InputError, VideoError
+from counterview.media.encode import write_video as encode_video
 from counterview.media.video import VideoReader
 from tests.data_egoexo.release_maker import read_number, write_video
 
@@ -263,3 +265,17 @@ def test_sound_alone(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(VideoError, match="has no images"):
         VideoReader(tmp_path / "sound.mp4")
+
+
+def test_versions_of_pyav_without_metadata_errors_open_files_too(tmp_path, monkeypatch):
+    """PyAV 19 has no such argument any more."""
+    path = tmp_path / "v.mp4"
+    encode_video(path, [np.full((32, 48, 3), 40 * k, np.uint8) for k in range(4)], 10)
+    original = av.open
+
+    def newer(file, *, options=None, mode="r"):
+        return original(file, options=options, mode=mode)
+
+    monkeypatch.setattr("counterview.media.video.av.open", newer)
+    with VideoReader(path) as video:
+        assert video.frame_count == 4

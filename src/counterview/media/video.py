@@ -369,11 +369,13 @@ class _Source:
             raise VideoError("no such file", path=path)
         check_index(path)
         with library_errors(VideoError, "cannot be opened as a video", path=path):
-            self.container = av.open(
-                os.path.abspath(path),  # noqa: PTH100  # "http:x" must not be read as an address
-                options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
-                metadata_errors="replace",
-            )
+            # The whole path: "http:x" must not be read as an address. PyAV from 19 on replaces by itself.
+            options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+            place = os.path.abspath(path)  # noqa: PTH100
+            try:
+                self.container = av.open(place, options=options, metadata_errors="replace")
+            except TypeError:
+                self.container = av.open(place, options=options)
         try:
             with library_errors(VideoError, "is in a format that cannot be decoded", path=path):
                 problem = self._open_decoder(thread_type, threads)
