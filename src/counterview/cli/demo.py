@@ -32,6 +32,7 @@ def demo(
     """Match objects in bundled images and in a bundled take, offline, and report the scores."""
     import time
 
+    from counterview.cli.progress import stage
     from counterview.errors import InputError
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
@@ -41,7 +42,8 @@ def demo(
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
     start = time.perf_counter()
     name = default_model() if model is None else model
-    predictor = load(name, device=device)
+    with stage("loading the model"):
+        predictor = load(name, device=device)
     written: list[Path] = []
     if what in ("pair", "both"):
         written += _pair(name, predictor, out)
@@ -65,12 +67,14 @@ def _about(model: Predictor[Any]) -> str:
 def _pair(name: str, model: Predictor[Any], out: Path) -> list[Path]:
     """Match the bundled pair in both directions, print the IoUs, and return the files written."""
     from counterview.cli.match import describe, write
+    from counterview.cli.progress import stage
     from counterview.inference.examples import load_pair
     from counterview.masks.geometry import iou
 
     pair = load_pair()
     written: list[Path] = []
-    encoded = {view.name: model.encode(view.image) for view in (pair.near, pair.far)}
+    with stage("encoding two images"):
+        encoded = {view.name: model.encode(view.image) for view in (pair.near, pair.far)}
     for query, target in ((pair.near, pair.far), (pair.far, pair.near)):
         names, masks = list(query.masks), list(query.masks.values())
         matches = model.match_encoded(encoded[query.name], masks, encoded[target.name], names=names)
@@ -89,6 +93,7 @@ def _pair(name: str, model: Predictor[Any], out: Path) -> list[Path]:
 
 def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path]:
     """Predict the bundled take between two cameras, print the scores, and return the video and the contact sheet."""
+    from counterview.cli.progress import stage
     from counterview.data.dataset import DIRECTIONS
     from counterview.inference.examples import load_take
     from counterview.inference.take_overlay import draw_predictions, predict_take
@@ -97,7 +102,8 @@ def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path
     from counterview.media.images import write_image
 
     take = load_take()
-    scored = predict_take(predictor, take)
+    with stage("predicting a take of ten annotated seconds"):
+        scored = predict_take(predictor, take)
     how = "each frame on its own" if job == "match" else "with memory"
     print(f"{job}, a rendered take of {len(scored.frames)} annotated seconds, {how}: {name}")
     columns = {direction: scored.by_object(direction) for direction in DIRECTIONS}
@@ -108,7 +114,8 @@ def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path
     for label, measure in (("mean over all frames", "iou"), ("balanced accuracy", "balanced_accuracy")):
         values = [getattr(scored.totals(d), measure) for d in DIRECTIONS]
         print(f"  {label:<22} " + " ".join(f"{v:>10.2f}" for v in values))
-    images = list(draw_predictions(scored, "ego2exo"))
+    with stage("drawing the take"):
+        images = list(draw_predictions(scored, "ego2exo"))
     video, sheet = out / "take" / f"{job}.mp4", out / "take" / f"{job}.jpg"
     write_video(video, images, VIDEO_FPS)
     captions = [f"second {number // 30}" for number in scored.frames]

@@ -10,7 +10,9 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, or a recipe by name: tabletop/omama.", show_default=False)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Change values of the recipe, for example training.lr=1e-4."),
@@ -30,10 +32,12 @@ def train(
     For several processes or machines use torchrun: python -m torch.distributed.run --nproc_per_node 4 -m
     counterview.cli.main train RECIPE.
     """
+    from counterview.inference.zoo import recipe_file
     from counterview.training.fit import fit
     from counterview.training.processes import leave_processes
     from counterview.training.recipe import load_recipe
 
+    recipe = recipe_file(recipe)
     parsed = load_recipe(recipe, overrides or [])
     folder = out if out is not None else Path("runs") / recipe.stem
     task = parsed.build_task()

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from counterview.baselines.geometric.config import GeometricConfig
 from counterview.errors import InputError, ProposalError
 from counterview.inference.mask_tracker import NOT_A_PROPOSAL
-from counterview.inference.predictor import QueryMasks, match_images, name_masks
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, Box, Point, check_query_mask, doubts_on, mask_at
+from counterview.inference.predictor import name_masks
+from counterview.inference.prompted import PromptedPredictor, image_name
+from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
 from counterview.masks.geometry import same_aspect
+from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import fit_proposals
-from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
+from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
     from counterview.baselines.geometric.base import ImageMatcher, PointMatches
@@ -46,7 +48,7 @@ class GeometricImage:
         return self.propose()
 
 
-class GeometricMatcher:
+class GeometricMatcher(PromptedPredictor[GeometricImage]):
     """Carries masks from image to image by matched points.
 
     The answer is the proposal of the target image that the matches of the query mask fall into, or the convex hull of
@@ -97,13 +99,18 @@ class GeometricMatcher:
         return settings
 
     def encode(
-        self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
+        self,
+        image: ImageInput,
+        proposals: Proposals | None = None,
+        *,
+        name: str | None = None,
+        color: ColorOrder = "rgb",
     ) -> GeometricImage:
         """Find the keypoints of an image ``(H, W, 3)``, if the matcher has any; proposals are made when needed.
 
         See :meth:`counterview.Predictor.encode`.
         """
-        rgb = as_rgb(image)
+        rgb, name = load_rgb(image, color=color), name or image_name(image)
         size = (rgb.shape[0], rgb.shape[1])
 
         def propose() -> Proposals:
@@ -116,25 +123,13 @@ class GeometricMatcher:
             propose()
         return GeometricImage(rgb, self.matcher.encode(rgb), propose)
 
-    def resolve(self, query: GeometricImage, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
-        """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among the image's proposals."""
-        if isinstance(prompt, ObjectMask):
-            check_query_mask(prompt, query.size_hw, name)
-            return prompt
-        prompt.check(query.size_hw)
-        return mask_at(prompt, query.proposals)
+    def prompt_proposals(self, query: GeometricImage) -> tuple[Proposals, RgbImage | None]:
+        """See :meth:`PromptedPredictor.prompt_proposals`; masks ``(H, W)`` of the encoded image."""
+        return query.proposals, query.image
 
-    def match(
-        self,
-        query_image: RgbImage | View,
-        query_masks: QueryMasks,
-        target_image: RgbImage | View,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
-    ) -> list[Match]:
-        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
-        return match_images(self, query_image, query_masks, target_image, names, top_k)
+    def prompt_settings(self) -> dict[str, Any]:
+        """See :meth:`PromptedPredictor.prompt_settings`."""
+        return {"name": self.proposer.name, **self.proposer.settings()}
 
     def match_encoded(
         self,

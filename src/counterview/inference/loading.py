@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from counterview.omama.model import OMaMa
     from counterview.proposals.base import Proposer
     from counterview.tiny.model import TinyMatch
+
+
+logger = logging.getLogger(__name__)
 
 
 @overload
@@ -67,7 +72,8 @@ def load(
             :mod:`counterview.inference.zoo`. By default
             :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
         proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. By default ``graph``
-            for ``knn`` and ``geometric``, and for a checkpoint the proposer that it was trained with.
+            for ``knn`` and ``geometric``, and for a checkpoint the proposer that it was trained with. Points and boxes
+            choose among the same, except with ``knn`` by default and with an LM-EEC: among those of ``tiny``.
         features: for ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``,
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -89,8 +95,11 @@ def load(
     >>> model.settings()["proposals"]["name"], model.settings()["features"]["name"]
     ('graph', 'classical')
     """
+    start = time.perf_counter()
     source = resolve(default_model(features) if model is None else model)
-    return load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache)
+    logger.info("model %s loaded in %.2f s", source.name, time.perf_counter() - start)
+    return predictor
 
 
 def load_source(
@@ -178,7 +187,9 @@ def load_matcher(
     if source.method == "knn":
         backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
         name = proposals or source.options.get("proposals", "graph")
-        return ProposalMatcher(_proposer(name, {}, device, cache), backbone, KnnMatcher())
+        # As candidates, `graph` masks score better; for a point, `tiny` joins fewer neighbouring objects.
+        prompts = _proposer("tiny", {}, device, cache) if proposals is None and name == "graph" else None
+        return ProposalMatcher(_proposer(name, {}, device, cache), backbone, KnnMatcher(), prompts)
     head = _head(source)
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama

@@ -86,6 +86,12 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
     Traceback (most recent call last):
     counterview.errors.ConfigError: there is no model 'bse'; ... Did you mean 'base'?
     """
+    if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+        raise ConfigError(
+            "a model is given by its name",
+            found=repr(model) if isinstance(model, str) else type(model).__name__,
+            expected="knn, base, geometric, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
+        )
     name = os.fspath(model)
     if overrides:
         return _changed(name, overrides)
@@ -106,6 +112,11 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         return _trained(name, recipe)
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError("no such recipe", path=name, fix=_nearest_recipe(name))
+    if path.is_file():  # never asked for on the Hub, whatever its name
+        raise ConfigError(
+            "is a file, not a model", path=name, found=_kind_of_file(path),
+            expected="the folder of a trained model, with config.json", fix=_advice_on_file(path),
+        )  # fmt: skip
     if name.count("/") == 1 and not path.is_absolute() and not name.startswith((".", "~")):
         from counterview.hub import fetch_folder
 
@@ -117,6 +128,28 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         expected="knn, base, geometric, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
         fix=nearest(name, names).capitalize(),
     )
+
+
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_KINDS = {
+    "a video": (".mp4", ".mov", ".mkv", ".webm", ".avi"),
+    "an image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    "weights": _WEIGHTS,
+    "JSON": (".json", ".jsonl"),
+}
+
+
+def _kind_of_file(path: Path) -> str:
+    """What a file is by its ending, in words."""
+    return next((kind for kind, endings in _KINDS.items() if path.suffix.lower() in endings), "another file")
+
+
+def _advice_on_file(path: Path) -> str:
+    if path.suffix.lower() not in _WEIGHTS:
+        return "Images and videos are arguments of their own."
+    if (path.parent / "config.json").is_file():
+        return f"Give its folder, {path.parent}."
+    return "Released weights become a model by `counterview convert`."
 
 
 def _changed(name: str, overrides: Sequence[str]) -> Source:
@@ -186,6 +219,21 @@ def find_recipe(name: str) -> Path | None:
     except PathError:
         return None
     return file if file.is_file() else None
+
+
+def recipe_file(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe that must exist, by its path or its name; see :func:`find_recipe`.
+
+    Raises:
+        ConfigError: there is none; the error names the nearest one.
+    """
+    found = find_recipe(os.fspath(name))
+    if found is None:
+        if Path(name).is_file():
+            raise ConfigError("is not a recipe", path=name, expected="a YAML file")
+        problem = "is a folder" if Path(name).is_dir() else "no such recipe"
+        raise ConfigError(problem, path=name, fix=_nearest_recipe(os.fspath(name)))
+    return found
 
 
 def _nearest_recipe(name: str) -> str:

@@ -14,11 +14,9 @@ from lzstring import LZString
 from numpy.typing import NDArray
 
 from counterview.errors import MaskError
+from counterview.mask_formats import MAX_PIXELS, coco_counts
 from counterview.masks.lz import decompress_uri
 from counterview.types import ObjectMask
-
-MAX_PIXELS = 2**31 - 1
-"""Size of the largest mask that is accepted, in pixels: the limit of COCO's 32-bit counts."""
 
 
 def _check_size(size_hw: Any) -> tuple[int, int]:
@@ -87,13 +85,7 @@ def encode_counts(mask: ObjectMask) -> str:
     Raises:
         MaskError: the mask has more than :data:`MAX_PIXELS` pixels.
     """
-    from pycocotools import mask as coco
-
-    height, width = mask.size_hw
-    if height * width > MAX_PIXELS:
-        raise MaskError("the mask is too large for COCO counts", found=f"{height} x {width}")
-    encoded = coco.frPyObjects({"size": [height, width], "counts": mask.runs.tolist()}, height, width)
-    return encoded["counts"].decode("ascii")
+    return coco_counts(mask.size_hw, mask.runs)
 
 
 def from_coco(rle: Any) -> ObjectMask:
@@ -129,7 +121,7 @@ def to_coco(mask: ObjectMask) -> dict[str, Any]:
     >>> to_coco(ObjectMask.from_array([[0, 1, 1], [0, 1, 0]]))
     {'size': [2, 3], 'counts': '231'}
     """
-    return {"size": list(mask.size_hw), "counts": encode_counts(mask)}
+    return mask.to_coco()
 
 
 def from_lzstring(text: str, size_hw: Any) -> ObjectMask:
