@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterview.inference.bundled import default_model
+from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
     from counterview.inference.predictor import Predictor

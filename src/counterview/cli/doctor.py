@@ -111,7 +111,7 @@ def examine() -> dict[str, Any]:
 def _bundled_models() -> dict[str, str]:
     """The state of each bundled model, after a check of every file against its hash."""
     from counterview.errors import CounterviewError
-    from counterview.inference.bundled import BUNDLED, available, bundled_folder
+    from counterview.nn.bundled import BUNDLED, available, bundled_folder
 
     states = {}
     for name in BUNDLED:

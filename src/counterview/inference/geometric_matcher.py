@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from counterview.baselines.geometric.config import GeometricConfig
@@ -31,11 +31,13 @@ class GeometricImage:
         image: ``(H, W, 3)`` uint8.
         encoded: of the matcher: the image's keypoints, or the image itself.
         propose: makes the proposals of the image.
+        propose_for_prompts: makes the masks that points and boxes choose among; the same by default.
     """
 
     image: RgbImage
     encoded: Any
     propose: Callable[[], Proposals]
+    propose_for_prompts: Callable[[], Proposals] | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -46,6 +48,11 @@ class GeometricImage:
     def proposals(self) -> Proposals:
         """The candidate masks of the image; computed on first use."""
         return self.propose()
+
+    @cached_property
+    def prompt_proposals(self) -> Proposals:
+        """The masks that points and boxes choose among; computed on first use."""
+        return self.proposals if self.propose_for_prompts is None else self.propose_for_prompts()
 
 
 class GeometricMatcher(PromptedPredictor[GeometricImage]):
@@ -65,6 +72,7 @@ class GeometricMatcher(PromptedPredictor[GeometricImage]):
         proposer: makes candidate masks of an image, when they are needed: for proposals as answers, and for objects
             that are given by a point or a box.
         config: see :class:`~counterview.baselines.geometric.config.GeometricConfig`.
+        prompt_proposer: makes the masks that points and boxes choose among; ``proposer`` by default.
 
     >>> import counterview
     >>> import numpy as np
@@ -79,8 +87,14 @@ class GeometricMatcher(PromptedPredictor[GeometricImage]):
     (True, True, True)
     """
 
-    def __init__(self, matcher: ImageMatcher, proposer: Proposer, config: GeometricConfig | None = None) -> None:
-        self.matcher, self.proposer = matcher, proposer
+    def __init__(
+        self,
+        matcher: ImageMatcher,
+        proposer: Proposer,
+        config: GeometricConfig | None = None,
+        prompt_proposer: Proposer | None = None,
+    ) -> None:
+        self.matcher, self.proposer, self.prompt_proposer = matcher, proposer, prompt_proposer
         self.config = config or GeometricConfig()
 
     def settings(self) -> dict[str, Any]:
@@ -113,23 +127,25 @@ class GeometricMatcher(PromptedPredictor[GeometricImage]):
         rgb, name = load_rgb(image, color=color), name or image_name(image)
         size = (rgb.shape[0], rgb.shape[1])
 
-        def propose() -> Proposals:
-            made = self.proposer(rgb, name) if proposals is None else proposals
+        def propose(proposer: Proposer = self.proposer) -> Proposals:
+            made = proposer(rgb, name) if proposals is None else proposals
             if not same_aspect(made.size_hw, size):
                 raise ProposalError("the proposals do not fit the image", found=made.size_hw, expected=size)
             return fit_proposals(made, size)
 
         if proposals is not None:
             propose()
-        return GeometricImage(rgb, self.matcher.encode(rgb), propose)
+        for_prompts = None if self.prompt_proposer is None else partial(propose, self.prompt_proposer)
+        return GeometricImage(rgb, self.matcher.encode(rgb), propose, for_prompts)
 
     def prompt_proposals(self, query: GeometricImage) -> tuple[Proposals, RgbImage | None]:
         """See :meth:`PromptedPredictor.prompt_proposals`; masks ``(H, W)`` of the encoded image."""
-        return query.proposals, query.image
+        return query.prompt_proposals, query.image
 
     def prompt_settings(self) -> dict[str, Any]:
         """See :meth:`PromptedPredictor.prompt_settings`."""
-        return {"name": self.proposer.name, **self.proposer.settings()}
+        proposer = self.prompt_proposer or self.proposer
+        return {"name": proposer.name, **proposer.settings()}
 
     def match_encoded(
         self,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
 from counterview.evaluation.layout import Layout, get_layout
-from counterview.inference.bundled import default_model
 from counterview.inference.zoo import TRACKERS, Source, resolve
+from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
     from counterview.inference.geometric_matcher import GeometricMatcher
@@ -70,10 +70,10 @@ def load(
             (:func:`counterview.baselines.geometric.config.parse_name`); ``tiny`` or another bundled model; the folder
             of a trained model, a recipe, or the id ``owner/name`` of a repository on the Hub: see
             :mod:`counterview.inference.zoo`. By default
-            :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
+            :data:`counterview.nn.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
         proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. By default ``graph``
             for ``knn`` and ``geometric``, and for a checkpoint the proposer that it was trained with. Points and boxes
-            choose among the same, except with ``knn`` by default and with an LM-EEC: among those of ``tiny``.
+            choose among the same; where that is ``graph`` by default, and with an LM-EEC, among those of ``tiny``.
         features: for ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``,
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -224,7 +224,8 @@ def load_geometric(
         settings["weights"] = options["weights"]
     matcher = load_image_matcher(options["matcher"], **settings)
     config = load_config(GeometricConfig, {"select": options["select"]})
-    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache), config)
+    prompts = _proposer("tiny", {}, device, cache) if proposals is None else None
+    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache), config, prompts)
 
 
 def refuse_options(method: str, **options: object) -> None:

@@ -21,8 +21,9 @@ RIM_LEVEL = 16
 """Largest value of any channel on the dark rim of a fisheye image."""
 RIM_FRACTION = (0.01, 0.4)
 """Smallest and largest fraction of an image that its dark rim covers."""
-RIM_OVERLAP = 0.8
-"""A proposal with a larger fraction of its pixels on the rim is the rim."""
+RIM_RADIUS = 0.97
+"""Smallest distance of the rim from the image's centre, in halves of its longer side: dark objects that touch the rim
+are nearer."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def select(prompt: Point | Box | Prompt, proposals: Proposals, image: RgbImage |
     Args:
         prompt: a point, a box, or several of them for one object.
         proposals: masks ``(H, W)`` of the image.
-        image: ``(H, W, 3)`` uint8; with it, an error says whether a point is on the dark rim of a fisheye image.
+        image: ``(H, W, 3)`` uint8; with it, a point on the dark rim of a fisheye image is refused.
 
     Returns:
         one of the masks ``(H, W)``, or the union of several.
@@ -93,8 +94,12 @@ def select(prompt: Point | Box | Prompt, proposals: Proposals, image: RgbImage |
         prompt = Prompt(box=prompt)
     points = [as_point(point) for point in prompt.points]
     rim = None if image is None or not points else dark_rim(image)
-    for point in points if rim is not None else ():
-        _refuse_rim(point, proposals, rim)
+    for point in points:
+        if rim is not None and rim[int(point.y_px), int(point.x_px)]:
+            raise ProposalError(
+                f"the point {point.x_px:g},{point.y_px:g} is on the dark rim around the image of the lens",
+                fix="Point at the object itself.",
+            )
     if prompt.box is None:
         height, width = proposals.size_hw
         small = np.array([mask.area <= MAX_POINT_FRACTION * height * width for mask in proposals.masks], dtype=bool)
@@ -139,22 +144,10 @@ def dark_rim(image: RgbImage) -> BoolImage | None:
     dark = (image.max(axis=2) <= RIM_LEVEL).astype(np.uint8)
     _, labels = cv2.connectedComponents(dark, connectivity=4)
     corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
-    rim = np.isin(labels, list(corners))
+    height, width = labels.shape
+    distance = np.hypot(np.arange(height)[:, None] - (height - 1) / 2, np.arange(width) - (width - 1) / 2)
+    rim = np.isin(labels, list(corners)) & (distance >= RIM_RADIUS * max(height, width) / 2)
     return rim if RIM_FRACTION[0] <= rim.mean() <= RIM_FRACTION[1] else None
-
-
-def _refuse_rim(point: Point, proposals: Proposals, rim: BoolImage | None) -> None:
-    """Raise an error if a point is on the rim and no proposal there is an object."""
-    if rim is None or not rim[int(point.y_px), int(point.x_px)]:
-        return
-    rim_mask = ObjectMask.from_array(rim)
-    for mask, inside in zip(proposals.masks, _contains(proposals, [point])[:, 0], strict=True):
-        if inside and intersection(mask, rim_mask) <= RIM_OVERLAP * mask.area:
-            return
-    raise ProposalError(
-        f"the point {point.x_px:g},{point.y_px:g} is on the dark rim of the image, outside the lens's circle",
-        fix="Point at the object itself.",
-    )
 
 
 def _nothing_at(point: Point, inside: NDArray[np.bool_], restricted: bool) -> ProposalError:

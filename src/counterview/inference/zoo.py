@@ -4,7 +4,7 @@
 ``knn``                  nearest neighbour, no weights
 ``base``                 nearest neighbour on DINOv2-B features with SAM 2.1 proposals, both from the Hub
 ``geometric[:MATCHER]``  matched points carry the mask over (:func:`counterview.baselines.geometric.config.parse_name`)
-``tiny``, ``tiny-…``     a bundled model (:mod:`counterview.inference.bundled`)
+``tiny``, ``tiny-…``     a bundled model (:mod:`counterview.nn.bundled`)
 a folder                 a trained model, or the folder of a training run
 a recipe                 its file, or its name below ``recipes/``, for example ``omama/main-ego2exo``: the model in
                          ``runs/NAME/model``, where training puts it. A recipe of nearest neighbour needs no training
@@ -26,8 +26,8 @@ from typing import Any, Literal, cast, get_args
 from counterview.baselines.geometric.config import NAMES, is_geometric, parse_name
 from counterview.config import nearest, read_yaml, set_value
 from counterview.errors import CheckpointError, ConfigError, PathError
-from counterview.inference import bundled
 from counterview.media.files import safe_join
+from counterview.nn import bundled
 
 Method = Literal["knn", "geometric", "omama", "tiny-match", "lmeec", "tiny-follow"]
 """Methods, as ``config.json`` of a model names them; those of :data:`WITHOUT_CONFIG` have no ``config.json``."""
