@@ -144,10 +144,12 @@ def dark_rim(image: RgbImage) -> BoolImage | None:
     dark = (image.max(axis=2) <= RIM_LEVEL).astype(np.uint8)
     _, labels = cv2.connectedComponents(dark, connectivity=4)
     corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
-    height, width = labels.shape
+    rim: BoolImage = np.isin(labels, list(corners))
+    if not RIM_FRACTION[0] <= rim.mean() <= RIM_FRACTION[1]:
+        return None
+    height, width = rim.shape
     distance = np.hypot(np.arange(height)[:, None] - (height - 1) / 2, np.arange(width) - (width - 1) / 2)
-    rim = np.isin(labels, list(corners)) & (distance >= RIM_RADIUS * max(height, width) / 2)
-    return rim if RIM_FRACTION[0] <= rim.mean() <= RIM_FRACTION[1] else None
+    return rim & (distance >= RIM_RADIUS * max(height, width) / 2)
 
 
 def _nothing_at(point: Point, inside: NDArray[np.bool_], restricted: bool) -> ProposalError:
