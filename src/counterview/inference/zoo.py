@@ -199,11 +199,17 @@ def _folder(name: str, path: Path) -> Source:
 
 def recipes_root() -> Path | None:
     """The folder of recipes: in the working directory, the source tree or the package; ``None`` if there is none."""
+    return next(iter(_recipe_folders()), None)
+
+
+def _recipe_folders() -> list[Path]:
+    """All folders of recipes, the nearest first."""
     package = Path(__file__).resolve().parents[1]
-    for folder in (Path("recipes"), package.parents[1] / "recipes", package / "recipes"):
-        if any((folder / kind).is_dir() for kind in ("omama", "lmeec", "tabletop")):
-            return folder
-    return None
+    return [
+        folder
+        for folder in (Path("recipes"), package.parents[1] / "recipes", package / "recipes")
+        if any((folder / kind).is_dir() for kind in ("omama", "lmeec", "tabletop"))
+    ]
 
 
 def find_recipe(name: str) -> Path | None:
@@ -211,14 +217,16 @@ def find_recipe(name: str) -> Path | None:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
-    root = recipes_root()
-    if root is None or path.is_absolute():
+    if path.is_absolute():
         return None
-    try:
-        file = safe_join(root, path.as_posix().removesuffix(".yaml") + ".yaml")
-    except PathError:
-        return None
-    return file if file.is_file() else None
+    for root in _recipe_folders():
+        try:
+            file = safe_join(root, path.as_posix().removesuffix(".yaml") + ".yaml")
+        except PathError:
+            return None
+        if file.is_file():
+            return file
+    return None
 
 
 def recipe_file(name: str | os.PathLike[str]) -> Path:
@@ -228,11 +236,12 @@ def recipe_file(name: str | os.PathLike[str]) -> Path:
         ConfigError: there is none; the error names the nearest one.
     """
     found = find_recipe(os.fspath(name))
+    if found is None and Path(name).is_file():  # a recipe is YAML whatever its ending
+        return Path(name)
     if found is None:
-        if Path(name).is_file():
-            raise ConfigError("is not a recipe", path=name, expected="a YAML file")
-        problem = "is a folder" if Path(name).is_dir() else "no such recipe"
-        raise ConfigError(problem, path=name, fix=_nearest_recipe(os.fspath(name)))
+        is_path = Path(name).suffix in (".yaml", ".yml")
+        problem = "is a folder" if Path(name).is_dir() else "no such file" if is_path else "no such recipe"
+        raise ConfigError(problem, path=name, expected="a recipe", fix=_nearest_recipe(os.fspath(name)))
     return found
 
 
