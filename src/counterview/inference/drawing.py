@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
 from counterview.mask_formats import detections
-from counterview.masks.draw import FAINT, PALETTE, overlay, side_by_side
+from counterview.masks.draw import PALETTE, overlay, side_by_side, with_legend
 from counterview.types import Match, ObjectMask, RgbImage, View, as_rgb
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def draw_match(
     target_image: RgbImage | View,
     matches: Sequence[Match],
 ) -> RgbImage:
-    """Draw query and target side by side: an object and its match in one colour, the other candidates in faint lines.
+    """Draw query and target side by side: an object and its match in one colour, its runners-up in thin lines of it.
 
     If an object is probably not visible, its match is still outlined, and the label has a note.
 
@@ -40,11 +40,14 @@ def draw_match(
     query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(matches))]
     left = overlay(query_rgb, query_masks, labels=[m.name for m in matches], colors=colors)
-    runners_up = [c.mask_rle for m in matches for c in m.candidates[1:]]
-    right = overlay(target_rgb, runners_up, colors=[FAINT] * len(runners_up), opacity=0.0, thickness_px=1)
+    runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
+    right = overlay(
+        target_rgb, [mask for mask, _ in runners_up], colors=[c for _, c in runners_up], opacity=0.0, thickness_px=1
+    )
     labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
     right = overlay(right, [m.mask_rle for m in matches], labels=labels, colors=colors)
-    return side_by_side(left, right)
+    meaning = "left: query; right: target. filled: match, with its visibility"
+    return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if runners_up else ""))
 
 
 def draw_prompts(
