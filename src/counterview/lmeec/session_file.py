@@ -183,7 +183,8 @@ def read_session(path: str | os.PathLike[str]) -> SavedSession:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         values = json.loads(metadata["session"])
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError("is not a saved session", path=path, found=type(error).__name__) from None
+        found = "safetensors without a session" if isinstance(error, KeyError) else type(error).__name__
+        raise CheckpointError("is not a saved session", path=path, found=found) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("version") != 1:
         raise CheckpointError("is not a saved session", path=path, expected=f"{FORMAT}, version 1")
     return SavedSession(path, values, tensors)
