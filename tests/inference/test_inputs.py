@@ -233,7 +233,8 @@ assert_type(match, counterview.Match)
 image = np.zeros((4, 4, 3), np.uint8)
 counterview.load("knn").match(image, {"mug": (3, 4), "tray": counterview.Box(1, 2, 3, 4)}, "exo.jpg", color="bgr")
 counterview.Prompt(points=[(410, 260), (430, 280)], background=[(500, 300)], box=(1, 2, 3, 4))
-match.to_coco(), match.to_polygons(), match.to_supervision(), match.show()
+match.to_coco(), match.to_polygons(), match.to_supervision()
+match.show()
 """
 
 

@@ -22,7 +22,7 @@ def draw_match(
 ) -> RgbImage:
     """Draw query and target side by side: an object and its match in one colour, its runners-up in thin lines of it.
 
-    If an object is probably not visible, its match is still outlined, and the label has a note.
+    If an object is probably not visible, its match is still outlined, and the label has a note. A legend stands below.
 
     Args:
         query_image: ``(H, W, 3)`` uint8, or a view.

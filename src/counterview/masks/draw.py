@@ -18,7 +18,7 @@ CAPTION_PX = 11
 """Height of the letters below the images of a contact sheet."""
 
 TRUTH = "#ffffff"
-"""Colour of the outlines of an annotation, in every image, and of nothing else."""
+"""Colour of the outlines of an annotation, in every image; no other mask has a white outline."""
 
 
 def _array(mask: BoolImage | ObjectMask) -> BoolImage:
