@@ -130,3 +130,82 @@ def test_a_match_checks_its_numbers():
         Match("mug", mask, 0.3, 1.2)
     with pytest.raises(InputError):
         Match("mug", mask, float("nan"), 0.2)
+
+
+def two_parts():
+    dense = np.zeros((30, 40), bool)
+    dense[3:9, 4:14] = dense[20:28, 30:37] = True
+    return dense
+
+
+def test_a_mask_becomes_coco_run_lengths_and_polygons():
+    dense = two_parts()
+    mask = ObjectMask.from_array(dense)
+    assert mask.to_coco() == Match("mug", mask, 0.5, 0.5).to_coco()
+    assert np.array_equal(coco.decode(mask.to_coco()), dense)
+    polygons = mask.to_polygons()
+    corners = [{(4, 3), (13, 3), (13, 8), (4, 8)}, {(30, 20), (36, 20), (36, 27), (30, 27)}]
+    assert sorted(sorted(map(tuple, p.tolist())) for p in polygons) == [sorted(c) for c in corners]
+    assert ObjectMask.empty((5, 5)).to_polygons() == []
+
+
+def test_a_mask_is_saved_as_png_whole_or_not_at_all(tmp_path):
+    from counterview import read_mask
+
+    mask = ObjectMask.from_array(two_parts())
+    mask.save_png(tmp_path / "new" / "mug.png")
+    Match("mug", mask, 0.5, 0.5).save_png(tmp_path / "new" / "match.png")
+    for name in ("mug.png", "match.png"):
+        assert np.array_equal(read_mask(tmp_path / "new" / name), two_parts())
+    assert len(list((tmp_path / "new").iterdir())) == 2
+    with pytest.raises(MaskError, match=r"ends in \.png"):
+        mask.save_png(tmp_path / "mug.jpg")
+    with pytest.raises(InputError, match="cannot be written"):
+        mask.save_png("/proc/nowhere/mug.png")
+
+
+def test_masks_and_matches_become_detections():
+    from counterview.inference import to_supervision
+
+    mask, nothing = ObjectMask.from_array(two_parts()), ObjectMask.empty((30, 40))
+    one = mask.to_supervision()
+    assert (len(one), one.confidence) == (1, None)
+    assert one.xyxy.tolist() == [[4, 3, 36, 27]]
+    matches = [Match("absent", nothing, 0.0, 0.1), Match("mug", mask, 0.5, 0.75)]
+    several = to_supervision(matches)
+    assert np.array_equal(several.mask, [two_parts()])
+    assert several.confidence.tolist() == [0.75]
+    assert several.class_id.tolist() == [1]
+    assert several.data["class_name"].tolist() == ["mug"]
+    assert len(matches[0].to_supervision()) == len(to_supervision([])) == 0
+
+
+def test_a_match_draws_itself_if_it_has_its_images():
+    import io
+
+    from PIL import Image
+
+    mask = ObjectMask.from_array(two_parts())
+    image = np.full((8, 9, 3), 70, np.uint8)
+    plain, drawn = Match("mug", mask, 0.5, 0.5), Match("mug", mask, 0.5, 0.5, drawing=lambda match: image)
+    assert plain == drawn
+    assert hash(plain) == hash(drawn)
+    assert plain._repr_png_() is None
+    assert np.array_equal(Image.open(io.BytesIO(drawn._repr_png_())), image)
+    with pytest.raises(InputError, match="the match of 'mug' holds no images"):
+        plain.show()
+    again = pickle.loads(pickle.dumps(drawn))
+    assert again == drawn
+    assert again.drawing is None
+
+
+def test_what_is_printed_is_one_short_line():
+    mask = ObjectMask.from_array(two_parts())
+    match = Match("mug", mask, 0.51234, 0.9, notes=("a note",))
+    assert repr(match) == (
+        "Match('mug', visibility=0.90, similarity=0.512, area=116, box_xywh=(4, 3, 33, 25), 0 candidates, 1 note)"
+    )
+    view = View(np.zeros((480, 640, 3), np.uint8), camera="cam01", frame=3)
+    assert repr(view) == "View(size_hw=(480, 640), camera='cam01', frame=3)"
+    track = Track("mug", "cam01", dict.fromkeys(range(100), mask), frozenset(range(120)))
+    assert repr(track) == "Track('mug', camera='cam01', 100 masks, 120 annotated frames)"

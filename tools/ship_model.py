@@ -25,9 +25,9 @@ from typing import Any
 from counterview.config import nearest
 from counterview.errors import CheckpointError, ConfigError, CounterviewError, InputError
 from counterview.features.object_crops import INPUT_PX as CROP_PX
-from counterview.inference import bundled
 from counterview.inference.zoo import TRACKERS, method_of
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
+from counterview.nn import bundled
 
 BUDGET_BYTES = 20_000_000
 """Limit of all bundled models together."""
@@ -42,7 +42,7 @@ def add(
     """Convert a trained model and add it to the bundled models.
 
     Args:
-        name: one of :data:`counterview.inference.bundled.BUNDLED`.
+        name: one of :data:`counterview.nn.bundled.BUNDLED`.
         folder: of a training run, or of the model itself.
         data: the commands that make the training data.
         recipe: file of the recipe.

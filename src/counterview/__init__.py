@@ -9,11 +9,14 @@ from counterview.lazy import exports
 __version__ = "0.1.0"
 
 __all__ = [
+    "Box",
     "Candidate",
     "CounterviewError",
     "Match",
     "ObjectMask",
+    "Point",
     "Predictor",
+    "Prompt",
     "Track",
     "View",
     "Visibility",
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from counterview.errors import CounterviewError
     from counterview.inference.loading import load
     from counterview.inference.predictor import Predictor
+    from counterview.inference.prompts import Box, Point, Prompt
     from counterview.masks.png import read_mask
     from counterview.media.images import read_image
     from counterview.types import Candidate, Match, ObjectMask, Track, View, Visibility
@@ -34,11 +38,14 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = exports(
     __name__,
     {
+        "Box": "counterview.inference.prompts",
         "Candidate": "counterview.types",
         "CounterviewError": "counterview.errors",
         "Match": "counterview.types",
         "ObjectMask": "counterview.types",
+        "Point": "counterview.inference.prompts",
         "Predictor": "counterview.inference.predictor",
+        "Prompt": "counterview.inference.prompts",
         "Track": "counterview.types",
         "View": "counterview.types",
         "Visibility": "counterview.types",

@@ -6,7 +6,7 @@ All of them are frozen and validated on construction, so that later code need no
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.errors import ImageError, InputError, MaskError
+from counterview.mask_formats import DrawnOnImages, MaskExports, dense_mask, normal_form
 
 BoolImage = NDArray[np.bool_]
 """A dense mask, shape ``(H, W)``."""
@@ -89,6 +90,10 @@ class View:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
+    def __repr__(self) -> str:
+        known = [f"{name}={value!r}" for name, value in list(vars(self).items())[1:] if value is not None]
+        return f"View({', '.join([f'size_hw={self.size_hw}', *known])})"
+
 
 ImageLike = RgbImage | View
 """What a call that takes an image accepts: ``(H, W, 3)`` uint8, or a :class:`View`."""
@@ -103,7 +108,7 @@ class Visibility(enum.StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class ObjectMask:
+class ObjectMask(MaskExports):
     """A binary mask, stored as run lengths in COCO's column-major order.
 
     Attributes:
@@ -135,7 +140,7 @@ class ObjectMask:
             raise MaskError(
                 "run lengths do not fill the mask", found=f"{total} pixels", expected=f"{size[0]} x {size[1]}"
             )
-        runs = _normal_form(runs)
+        runs = normal_form(runs)
         runs.setflags(write=False)
         object.__setattr__(self, "size_hw", size)
         object.__setattr__(self, "runs", runs)
@@ -189,9 +194,10 @@ class ObjectMask:
         >>> ObjectMask((2, 3), np.array([2, 3, 1])).to_array().astype(int).tolist()
         [[0, 1, 1], [0, 1, 0]]
         """
-        values = np.zeros(len(self.runs), dtype=np.bool_)
-        values[1::2] = True
-        return np.repeat(values, self.runs).reshape(self.size_hw, order="F")
+        return dense_mask(self.size_hw, self.runs)
+
+    def _mask_runs(self) -> tuple[tuple[int, int], NDArray[np.int64]]:
+        return self.size_hw, self.runs
 
     @cached_property
     def area(self) -> int:
@@ -260,19 +266,6 @@ def _check_runs(count: int) -> None:
         raise MaskError("a mask has too many runs", found=count, expected=f"at most {MAX_RUNS}")
 
 
-def _normal_form(runs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Merge runs ``(R,)`` that a run of length 0 separates, and drop a trailing 0."""
-    if runs.size > 1 and (runs[1:] == 0).any():
-        values = np.arange(runs.size) % 2 == 1
-        keep = runs > 0
-        lengths, values = runs[keep], values[keep]
-        change = np.flatnonzero(np.diff(values)) + 1
-        starts = np.concatenate(([0], change))
-        merged = np.add.reduceat(lengths, starts)
-        return np.concatenate(([0], merged)) if values[0] else merged
-    return runs.copy()
-
-
 @dataclass(frozen=True)
 class Candidate:
     """One candidate mask of the target image, with its score.
@@ -296,9 +289,12 @@ class Candidate:
         return self.mask_rle.to_array()
 
 
-@dataclass(frozen=True)
-class Match:
+@dataclass(frozen=True, repr=False)
+class Match(MaskExports, DrawnOnImages):
     """The match of one query object in the target image.
+
+    A match of :meth:`counterview.Predictor.match` can draw itself, and holds its two images for that. They take no part
+    in comparisons and are left out when the match is pickled.
 
     Attributes:
         name: name of the query object.
@@ -307,6 +303,7 @@ class Match:
         visibility: probability that the object is visible in the target image, in ``[0, 1]``.
         candidates: the best candidates by :attr:`Candidate.score`, best first; the first one is the match.
         notes: warnings for the reader, for example that the query mask was too small for the features.
+        drawing: draws the match on its images, ``(h, w, 3)`` uint8; ``None`` for a match without images.
 
     Raises:
         InputError: the visibility is not a probability, or the similarity not a cosine.
@@ -318,6 +315,7 @@ class Match:
     visibility: float
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
+    drawing: Callable[[Match], RgbImage] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.visibility <= 1.0:
@@ -329,6 +327,22 @@ class Match:
     def mask(self) -> BoolImage:
         """``(H, W)`` bool at the size of the target image."""
         return self.mask_rle.to_array()
+
+    def _mask_runs(self) -> tuple[tuple[int, int], NDArray[np.int64]]:
+        return self.mask_rle.size_hw, self.mask_rle.runs
+
+    def _mask_label(self) -> tuple[float | None, str | None]:
+        return self.visibility, self.name
+
+    def __repr__(self) -> str:
+        more = f", {len(self.notes)} note{'s' if len(self.notes) > 1 else ''}" if self.notes else ""
+        return (
+            f"Match({self.name!r}, visibility={self.visibility:.2f}, similarity={self.similarity:.3f}, "
+            f"area={self.mask_rle.area}, box_xywh={self.mask_rle.box_xywh}, {len(self.candidates)} candidates{more})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "drawing": None}  # worker processes send matches, not images
 
 
 @dataclass(frozen=True)
@@ -390,6 +404,12 @@ class Track:
 
     def __len__(self) -> int:
         return len(self.annotated_frames)
+
+    def __repr__(self) -> str:
+        return (
+            f"Track({self.name!r}, camera={self.camera!r}, {len(self.masks)} masks, "
+            f"{len(self.annotated_frames)} annotated frames)"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         # A mapping proxy cannot be pickled, and worker processes send tracks.

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from counterview.cli.main import main
-from counterview.inference import bundled
 from counterview.media.images import read_image
 from counterview.media.video import VideoReader
+from counterview.nn import bundled
 from tests.inference.small_models import small_lmeec
 
 

@@ -1,13 +1,19 @@
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from counterview import __version__
 from counterview.cli import main as cli
+from counterview.cli.doctor import WEIGHTS
+from counterview.cli.progress import stage
 from counterview.errors import InputError, WeightsError
+from counterview.media.images import write_image
 
 
 def test_help_and_version(capsys):
@@ -17,6 +23,50 @@ def test_help_and_version(capsys):
     out = capsys.readouterr().out
     for command in ("match", "demo", "doctor", "predict", "evaluate", "prepare", "train"):
         assert command in out
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert cli.main([]) == 0
+    out, err = capsys.readouterr()
+    assert "Usage:" in out
+    assert "doctor" in out
+    assert err == ""
+
+
+def test_doctor_prints_every_id_whole_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in WEIGHTS:
+        assert name in out
+    assert max(map(len, out.splitlines())) <= 120  # the lines that are not of the table may be longer
+
+
+def test_verbose_says_what_is_done_and_how_long_it_takes(tmp_path):
+    """In a process of its own, with the option at the end of the command."""
+    image = np.full((60, 80, 3), 120, np.uint8)
+    image[10:30, 10:30] = (200, 30, 30)
+    write_image(tmp_path / "a.png", image)
+    command = [sys.executable, "-m", "counterview.cli.main", "match", "a.png", "a.png", "--point", "15,15"]
+    command += ["--model", "knn"]
+    done = subprocess.run([*command, "-v"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    for what in ("loading the model", "encoding the query image", "encoding the target image", "matching"):
+        assert re.search(rf"INFO counterview\.cli\.progress: {what}: \d+\.\d\d s", done.stderr), done.stderr
+    quiet = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""
+
+
+def test_a_stage_is_shown_on_a_terminal_alone(capsys, monkeypatch):
+    with stage("thinking"):
+        pass
+    assert capsys.readouterr().err == ""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with stage("thinking"):
+        pass
+    assert "thinking …" in terminal.getvalue()
 
 
 def test_help_does_not_import_numpy():

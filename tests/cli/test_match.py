@@ -1,6 +1,7 @@
 """The command on the bundled pair, and on malformed input of every kind."""
 
 import json
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 from PIL import Image
 
 from counterview.cli.main import main
+from counterview.cli.match import read_prompts
 from counterview.inference.matchers import KnnMatcher, MatchScores
+from counterview.inference.prompts import Box, Point, Prompt
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
-from counterview.media.images import write_image
+from counterview.media.images import read_image, write_image
 
 PAIR = Path(str(files("counterview") / "assets" / "pair"))
 EGO, EXO = PAIR / "ego.jpg", PAIR / "exo.jpg"
@@ -66,6 +69,54 @@ def test_several_masks_points_and_boxes_in_one_run(tmp_path, capsys):
     assert {f"mask_{n}.png" for n in names} < {p.name for p in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("410,260", Point(410, 260)),
+        (" 410.5, 260 ", Point(410.5, 260)),
+        ("410,260+430,280", Prompt(points=[(410, 260), (430, 280)])),
+        ("410,260-500,300", Prompt(points=[(410, 260)], background=[(500, 300)])),
+        ("410,260+430.5,280-500,300-1,2", Prompt(points=[(410, 260), (430.5, 280)], background=[(500, 300), (1, 2)])),
+        ("-1,5", Point(-1, 5)),
+        ("1,-5", Point(1, -5)),
+    ],
+)
+def test_several_points_of_one_object_are_one_text(text, expected):
+    assert read_prompts([], [text], [])["point"] == expected
+    shell = subprocess.run(
+        ["sh", "-c", f"printf %s {text.replace(' ', '')}"], capture_output=True, text=True, check=True
+    )
+    assert shell.stdout == text.replace(" ", ""), "no shell reads any of its characters"
+
+
+def test_boxes_take_points_and_names_go_to_masks_points_and_boxes(small):
+    prompts = read_prompts(
+        [small / "red.png"], ["1,2", "3,4"], ["5,6,7,8+6,7-9,9", "1,1,2,2"], ["cup", "lid", "point", "mug"]
+    )
+    assert list(prompts) == ["cup", "lid", "point", "mug", "box"]
+    assert prompts["mug"] == Prompt(points=[(6, 7)], background=[(9, 9)], box=(5, 6, 7, 8))
+    assert prompts["box"] == Box(1, 1, 2, 2)
+    assert list(read_prompts([], ["1,2", "3,4"], [], ["point-2"])) == ["point-2", "point"]
+
+
+def test_a_preview_shows_what_was_taken_and_a_note_says_how(small, tmp_path, capsys):
+    arguments = ["--point", "15,15+50,40-40,5", "--name", "both", "--model", "knn"]
+    code, out, err = run(capsys, small / "a.png", small / "a.png", *arguments, "--out", tmp_path / "o", "--preview",
+                         tmp_path / "p.png")  # fmt: skip
+    assert code == 0
+    assert "both: note: no proposal holds all 2 points: the union of 2 proposals was taken" in err
+    assert f"written: {tmp_path / 'p.png'}, " in out
+    result = json.loads((tmp_path / "o" / "match.json").read_text())
+    taken = from_coco(result["objects"][0]["query_mask"]).to_array()
+    image, preview = read_image(small / "a.png"), read_image(tmp_path / "p.png")
+    assert taken[15, 15]
+    assert taken[40, 50]
+    assert not taken[5, 40]
+    assert (preview != image).any(axis=-1)[taken].mean() > 0.9
+    assert (preview[15, 15] == 255).all(), "the point itself"
+    assert result["settings"]["prompt_proposals"]["name"] == "tiny"
+
+
 def test_equal_runs_give_equal_bytes(small, tmp_path, capsys):
     for name in ("one", "two"):
         assert (
@@ -97,6 +148,11 @@ def broken_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
         "no prompt": ([good, good], "no object was given"),
         "point outside": ([good, good, "--point", "80,10"], "outside"),
         "point malformed": ([good, good, "--point", "a,b"], "--point is malformed"),
+        "plus without numbers": ([good, good, "--point", "10,10+"], "--point is malformed"),
+        "name twice": ([good, good, *mask, *mask, "--name", "a", "--name", "a"], "--name is given too often, or one"),
+        "name too many": ([good, good, *mask, "--name", "a", "--name", "b"], "2 for 1 objects"),
+        "name of a folder": ([good, good, *mask, "--name", "a/b"], "cannot be used as a file name"),
+        "preview": ([good, good, *mask, "--preview", folder / "p.gif"], "no known image extension"),
         "box empty": ([good, good, "--box", "5,5,5,5"], "is empty"),
         "no proposals": ([good, folder / "flat.png", *mask], "no proposals"),
         "unknown proposer": ([good, good, *mask, "--proposals", "grph"], "graph"),
@@ -104,7 +160,8 @@ def broken_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
     }
 
 
-CASES = ["missing", "not an image", "truncated", "bomb", "other size", "empty mask", "rgb mask", "no prompt",
+CASES = ["name twice", "name too many", "name of a folder", "preview", "plus without numbers",
+         "missing", "not an image", "truncated", "bomb", "other size", "empty mask", "rgb mask", "no prompt",
          "point outside", "point malformed", "box empty",
          "no proposals", "unknown proposer", "unknown features"]  # fmt: skip
 

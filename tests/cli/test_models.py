@@ -11,12 +11,12 @@ from counterview.config import read_yaml, set_value
 from counterview.data.dataset import DIRECTIONS
 from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs, subset
-from counterview.inference import bundled
 from counterview.inference.dataset import predict
 from counterview.inference.loading import load_take_predictor
 from counterview.inference.takes import ClipPredictor
 from counterview.inference.zoo import find_recipe
 from counterview.media.files import write_json
+from counterview.nn import bundled
 from tests.omama.tiny_takes import write_takes
 
 PAIR = Path(str(files("counterview") / "assets" / "pair"))

@@ -1,6 +1,7 @@
 """``counterview evaluate`` and ``counterview submit`` as a user runs them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_json_has_the_documented_keys(run, fixture_data):
     assert printed["iou"] == pytest.approx(
         fixture_data("evaluator/expected.json")["ego-exo"]["official"]["iou"], abs=1e-9
     )
+
+
+def test_pages_of_both_directions_link_to_one_another_and_have_an_index(run, tmp_path):
+    run("submit", EGO, EXO, "--out", tmp_path / "s.json", "--gt", GT)
+    run("evaluate", "--gt", GT, "--pred", tmp_path / "s.json", "--report", tmp_path / "r")
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (tmp_path / "r").glob("*.html")}
+    assert set(pages) == {"index", "ego2exo", "exo2ego"}
+    links = {stem: set(re.findall(r'<a href="([^"]+)\.html"', text)) for stem, text in pages.items()}
+    assert links == {"index": {"ego2exo", "exo2ego"}, "ego2exo": {"index", "exo2ego"}, "exo2ego": {"index", "ego2exo"}}
+    scores = json.loads(run("evaluate", "--gt", GT, "--pred", tmp_path / "s.json", "--json").out)
+    assert all(f"{each['iou']:.4f}" in pages["index"] for each in scores)
+    run("evaluate", "--gt", GT, "--pred", EGO, "--report", tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").glob("*.html")] == ["index.html"]
+    assert "<nav>" not in (tmp_path / "one" / "index.html").read_text(encoding="utf-8")
 
 
 def test_both_directions_and_several_files_are_a_list(run, tmp_path):
@@ -121,7 +136,7 @@ def test_all_protocols_are_blocks_of_their_own_with_their_titles(run, tmp_path):
         alone = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--protocol", rules.name, "--json").out)
         assert f"IoU {alone['iou']:.4f}" in flat.replace("│", " ")
         assert sum(title.title in block for title in PROTOCOLS.values()) <= 1, "no block speaks of two protocols"
-    assert {p.stem for p in (tmp_path / "r").glob("*.html")} == set(PROTOCOLS)
+    assert {p.stem for p in (tmp_path / "r").glob("*.html")} == {*PROTOCOLS, "index"}
     values = json.loads(run("evaluate", "--gt", GT, "--pred", EGO, "--protocol", "all", "--json").out)
     assert [v["protocol"] for v in values] == list(PROTOCOLS)
 

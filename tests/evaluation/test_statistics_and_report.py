@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from counterview.errors import InputError
+from counterview.evaluation import cases
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.open import open_predictions
 from counterview.evaluation.oracle import oracle
@@ -20,6 +21,7 @@ from counterview.evaluation.statistics import differences, intervals
 from counterview.evaluation.table import FrameScore, FrameTable
 from counterview.masks import rle
 from counterview.media.images import write_image
+from counterview.types import ObjectMask
 
 FOLDER = Path(__file__).parents[1] / "data" / "evaluator"
 GT = FOLDER / "correspondence-gt.json"
@@ -214,3 +216,33 @@ def test_scores_of_different_protocols_never_share_a_table():
     reports = [evaluate(GT, FOLDER / "pred_ego-exo.json", protocol=p) for p in ("official", "omama")]
     with pytest.raises(ValueError, match="only reports of one protocol"):
         compare(reports)
+
+
+def test_where_two_systems_meet_on_one_take_no_interval_is_made_up(tmp_path, capsys):
+    from counterview.cli.evaluate import _print_tables
+
+    truth = GroundTruth(GT)
+    one = truth.only([next(iter(truth)).uid])
+    source = open_predictions(FOLDER / "pred_ego-exo.json")
+    comparison = compare([evaluate(one, source, "ego2exo"), evaluate(one, source, "ego2exo")])
+    _print_tables(comparison)
+    printed = capsys.readouterr().out
+    assert "no interval: too few takes in common" in " ".join(printed.split())
+    assert "nan" not in printed
+    html = write_report(tmp_path, comparison, one, [source, source]).read_text(encoding="utf-8")
+    assert "no interval: too few takes in common" in html
+    assert "nan" not in html
+
+
+def test_a_case_shows_the_part_around_a_small_object_with_both_outlines():
+    gt, pred = np.zeros((1080, 1920), bool), np.zeros((1080, 1920), bool)
+    gt[500:520, 900:930] = True
+    pred[505:525, 920:950] = True
+    tile = cases._paint(None, ObjectMask.from_array(gt), ObjectMask.from_array(pred))
+    assert max(tile.shape) == cases.TILE_PX
+    for colour in (cases.ONLY_TRUTH, cases.ONLY_PREDICTION):
+        assert (tile == colour).all(-1).sum() > 40, "an outline of the colour itself"
+    tinted = (tile != 225).any(-1).mean()
+    assert tinted > 5 * (gt | pred).mean(), "it is larger than in the whole image"
+    whole = cases._paint(None, ObjectMask.from_array(np.ones_like(gt)), None)
+    assert whole.shape == (180, 320, 3)

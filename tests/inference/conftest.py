@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from counterview.inference import bundled
+from counterview.nn import bundled
 from tests.inference.small_models import small_lmeec, small_tiny_match
 from tools import ship_model
 

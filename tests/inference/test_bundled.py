@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 import counterview
 from counterview.errors import CheckpointError, ConfigError, InputError, WeightsError
-from counterview.inference import bundled
 from counterview.inference.examples import load_pair
 from counterview.inference.loading import load_take_predictor
 from counterview.inference.mask_tracker import MaskTracker
 from counterview.inference.takes import ClipPredictor, FramePredictor
 from counterview.media.files import write_json
+from counterview.nn import bundled
 from counterview.types import ObjectMask
 from tests.inference.fakes import scene
 from tests.inference.small_models import as_run, small_lmeec, small_tiny_match

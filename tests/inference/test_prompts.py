@@ -11,8 +11,8 @@ from counterview.inference.prompts import (
     check_query_mask,
     check_shape,
     doubts_on,
-    mask_at,
 )
+from counterview.inference.selection import mask_at
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask
 

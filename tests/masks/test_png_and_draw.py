@@ -6,6 +6,7 @@ from PIL import Image
 
 from counterview.errors import ImageError, MaskError
 from counterview.masks import draw, png
+from counterview.masks.labels import text_size
 from counterview.types import ObjectMask, View
 
 SHAPES = np.zeros((60, 80), bool)
@@ -119,6 +120,7 @@ def test_images_beside_each_other_and_in_rows():
     both = draw.side_by_side(a, b, gap_px=4)
     assert both.shape == (80, 120 + 4 + 20, 3)
     sheet = draw.contact_sheet([a, b, a], columns=2, captions=["a", "b", "c"], tile_height_px=40)
-    assert sheet.shape == (2 * 58 + 4, 60 + 4 + 10, 3)
+    strip = text_size("a", draw.CAPTION_PX)[1]
+    assert sheet.shape == (2 * (40 + strip) + 4, 60 + 4 + 10, 3)
     with pytest.raises(MaskError):
         draw.contact_sheet([], columns=1)

@@ -114,7 +114,7 @@ def test_sources_that_are_no_models(tmp_path):
     (tmp_path / "a" / "b").write_text("a file that exists is not a name on the Hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        with pytest.raises(CheckpointError, match="no such folder"):
+        with pytest.raises(CheckpointError, match="is a file"):
             find_folder("a/b")
     with pytest.raises(WeightsError):
         find_folder("nobody/nothing")

@@ -36,3 +36,10 @@ def test_what_cannot_be_converted_leaves_nothing(tmp_path, arguments):
     result = run(arguments[0], tmp_path / arguments[1], tmp_path / "out")
     assert isinstance(result.exception, (InputError, CheckpointError))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["omama", "lmeec"])
+def test_a_folder_is_called_a_folder(method, tmp_path):
+    result = run(method, tmp_path, tmp_path / "model")
+    assert isinstance(result.exception, InputError)
+    assert "is a folder; expected a file of weights" in str(result.exception)

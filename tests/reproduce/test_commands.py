@@ -11,9 +11,9 @@ import pytest
 
 from counterview.cli.main import main
 from counterview.data.dataset import DIRECTIONS
-from counterview.inference import bundled
 from counterview.inference.zoo import find_recipe, resolve
 from counterview.media.files import write_json
+from counterview.nn import bundled
 from counterview.reproduce.commands import commands
 from counterview.reproduce.plan import make_plan
 from counterview.reproduce.tables import TABLES, get_table

@@ -64,6 +64,22 @@ def test_mistakes(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_recipe_of_the_package_by_its_name(command, tmp_path, monkeypatch):
+    """From any folder; a recipe beside the user comes first, and need not stand beside all the others."""
+    from counterview.inference.zoo import recipe_file
+
+    assert recipe_file("tabletop/omama").parts[-3:] == ("recipes", "tabletop", "omama.yaml")
+    with pytest.raises(InputError, match="tabletop"):  # its data set is not in this folder
+        command("tabletop/omama")
+    with pytest.raises(ConfigError, match=r"no such recipe.*Did you mean 'tabletop/omama'"):
+        command("tabletop/omma")
+    (tmp_path / "recipes" / "omama").mkdir(parents=True)
+    (tmp_path / "recipes" / "omama" / "mine.yaml").write_text(RECIPE)
+    command("omama/mine", "training.max_steps=1")
+    assert (tmp_path / "runs" / "mine" / "result.json").is_file()
+    assert recipe_file("tabletop/omama").is_file()
+
+
 def test_training_extra_is_named(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     from counterview.errors import MissingExtraError

@@ -26,6 +26,8 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model.")] = False,
 ) -> None:
     """Convert released weights to a model folder. A file with missing or surplus tensors is refused."""
+    if file.is_dir():
+        raise InputError("is a folder", path=file, expected="a file of weights", fix="Give the file inside it.")
     if method not in METHODS:
         raise InputError("no such method", found=repr(method), fix=nearest(method, list(METHODS)).capitalize())
     from counterview.media.outputs import check_output_folder, claim_output_folder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterview.inference.bundled import default_model
+from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
     from counterview.inference.predictor import Predictor
@@ -42,6 +42,7 @@ def demo(
     """Match objects in bundled images and in a bundled take, offline, and report the scores."""
     import time
 
+    from counterview.cli.progress import stage
     from counterview.errors import InputError
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
@@ -54,7 +55,8 @@ def demo(
     name = default_model() if model is None else model
     written: list[Path] = []
     with claim_output_folder(out, "demo", is_own=_is_own, overwrite=overwrite) as folder:
-        predictor = load(name, device=device, trust=trust)
+        with stage("loading the model"):
+            predictor = load(name, device=device, trust=trust)
         with folder.replace(_earlier_files(out)) as staged:
             if what in ("pair", "both"):
                 written += _pair(name, predictor, staged)
@@ -97,12 +99,14 @@ def _about(model: Predictor[Any]) -> str:
 def _pair(name: str, model: Predictor[Any], out: Path) -> list[Path]:
     """Match the bundled pair in both directions, print the IoUs, and return the files written."""
     from counterview.cli.match import describe, write
+    from counterview.cli.progress import stage
     from counterview.inference.examples import load_pair
     from counterview.masks.geometry import iou
 
     pair = load_pair()
     written: list[Path] = []
-    encoded = {view.name: model.encode(view.image) for view in (pair.near, pair.far)}
+    with stage("encoding two images"):
+        encoded = {view.name: model.encode(view.image) for view in (pair.near, pair.far)}
     for query, target in ((pair.near, pair.far), (pair.far, pair.near)):
         names, masks = list(query.masks), list(query.masks.values())
         matches = model.match_encoded(encoded[query.name], masks, encoded[target.name], names=names)
@@ -121,6 +125,7 @@ def _pair(name: str, model: Predictor[Any], out: Path) -> list[Path]:
 
 def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path]:
     """Predict the bundled take between two cameras, print the scores, and return the video and the contact sheet."""
+    from counterview.cli.progress import stage
     from counterview.data.dataset import DIRECTIONS
     from counterview.inference.examples import load_take
     from counterview.inference.take_overlay import draw_predictions, predict_take
@@ -129,7 +134,8 @@ def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path
     from counterview.media.images import write_image
 
     take = load_take()
-    scored = predict_take(predictor, take)
+    with stage("predicting a take of ten annotated seconds"):
+        scored = predict_take(predictor, take)
     how = "each frame on its own" if job == "match" else "with memory"
     print(f"{job}, a rendered take of {len(scored.frames)} annotated seconds, {how}: {name}")
     columns = {direction: scored.by_object(direction) for direction in DIRECTIONS}
@@ -140,7 +146,8 @@ def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path
     for label, measure in (("mean over all frames", "iou"), ("balanced accuracy", "balanced_accuracy")):
         values = [getattr(scored.totals(d), measure) for d in DIRECTIONS]
         print(f"  {label:<22} " + " ".join(f"{v:>10.2f}" for v in values))
-    images = list(draw_predictions(scored, "ego2exo"))
+    with stage("drawing the take"):
+        images = list(draw_predictions(scored, "ego2exo"))
     video, sheet = out / "take" / f"{job}.mp4", out / "take" / f"{job}.jpg"
     write_video(video, images, VIDEO_FPS)
     captions = [f"second {number // 30}" for number in scored.frames]

@@ -42,7 +42,10 @@ def doctor(
 
     console = Console()
     console.print(f"counterview {report['counterview']}, Python {report['python']}, {report['system']}")
-    table = Table("", "", "", box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)  # ids are copied from here
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for name, version in report["packages"].items():
         table.add_row(name, version or "missing", "" if version else f"pip install {name}")
     for device, note in report["devices"].items():
@@ -111,7 +114,7 @@ def examine() -> dict[str, Any]:
 def _bundled_models() -> dict[str, str]:
     """The state of each bundled model, after a check of every file against its hash."""
     from counterview.errors import CounterviewError
-    from counterview.inference.bundled import BUNDLED, available, bundled_folder
+    from counterview.nn.bundled import BUNDLED, available, bundled_folder
 
     states = {}
     for name in BUNDLED:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from counterview.evaluation.predictions import PredictionSource
     from counterview.evaluation.protocol import Report
     from counterview.evaluation.report import Comparison
-    from counterview.evaluation.statistics import Interval
+    from counterview.evaluation.statistics import Difference, Interval
 
 SHOWN_LINES = 200
 ALL = "all"
@@ -93,7 +93,7 @@ def evaluate(
     from counterview.evaluation.open import open_predictions
     from counterview.evaluation.oracle import oracle
     from counterview.evaluation.protocol import IncompletePredictions
-    from counterview.evaluation.report import compare, write_report
+    from counterview.evaluation.report import compare, write_index, write_report
     from counterview.evaluation.scorer import PROTOCOLS, get_protocol
     from counterview.evaluation.side_by_side import common_ground, evaluate_alike
     from counterview.evaluation.table import check_table_path, is_table
@@ -156,14 +156,21 @@ def evaluate(
             _write_tables(per_frame, results, with_protocol=protocol == ALL)
         if folder is not None:
             images = frames or (truth.path if truth.kind == "prepared" else None)
-            pages = []
+            pages, stems = [], []
+            for comparison, _ in comparisons:
+                first = comparison.reports[0]
+                parts = [first.protocol] if protocol == ALL else []
+                parts += [first.direction] if len(directions) > 1 else []
+                stems.append("-".join(parts) or "index")
             with folder.replace(earlier) as staged:
-                for comparison, scored in comparisons:
-                    first = comparison.reports[0]
-                    parts = [first.protocol] if protocol == ALL else []
-                    parts += [first.direction] if len(directions) > 1 else []
-                    stem = "-".join(parts) or "index"
-                    pages.append(write_report(staged, comparison, truth, scored, frames=images, stem=stem))
+                for stem, (comparison, scored) in zip(stems, comparisons, strict=True):
+                    others = [other for other in stems if other != stem]
+                    pages.append(
+                        write_report(staged, comparison, truth, scored, frames=images, stem=stem, others=others)
+                    )
+                if stems != ["index"]:
+                    listed = list(zip(stems, (c for c, _ in comparisons), strict=True))
+                    pages.append(write_index(staged, listed))
             for page in pages:
                 print(f"wrote {folder.final(page)}", file=sys.stderr)
         if as_json:
@@ -302,11 +309,16 @@ def _print_tables(comparison: Comparison) -> None:
     table.add_row("sizes", *("-" if c is None else c.size for c in held), style="dim")
     console.print(table)
     for name, (differences, frames) in zip(comparison.names[1:], comparison.differences, strict=True):
-        parts = [
-            f"{TITLES[m]} {d.value:+.4f} ({d.interval.low:+.4f}..{d.interval.high:+.4f}, p {d.p_value:.3g})"
-            for m, d in differences.items()
-        ]
+        parts = [f"{TITLES[m]} {d.value:+.4f} ({_spread(d)})" for m, d in differences.items()]
         console.print(escape(f"{name} - {comparison.names[0]} on {frames} frames: {'; '.join(parts)}"))
+
+
+def _spread(difference: Difference) -> str:
+    from counterview.evaluation.report import TOO_FEW
+
+    if math.isnan(difference.interval.low):
+        return TOO_FEW
+    return f"{difference.interval.low:+.4f}..{difference.interval.high:+.4f}, p {difference.p_value:.3g}"
 
 
 def _cell(report: Report, measure: str, intervals: list[dict[str, Interval]], column: int) -> str:

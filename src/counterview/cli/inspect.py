@@ -50,7 +50,8 @@ def inspect(
     table.add_row("tracks (object and camera)", *(str(numbers[s]["tracks"]) for s in ("ego", "exo")))
     table.add_row("median masks a track", *(f"{numbers[s]['track_length_median']:g}" for s in ("ego", "exo")))
     console = Console()
-    counts = [f"{getattr(inspection, name)} {name}" for name in ("takes", "cameras", "objects", "masks")]
+    numbers_of = [(getattr(inspection, name), name) for name in ("takes", "cameras", "objects", "masks")]
+    counts = [f"{count} {name.removesuffix('s') if count == 1 else name}" for count, name in numbers_of]
     console.print(", ".join(counts))
     console.print(table)
     for name, count in inspection.directions.items():

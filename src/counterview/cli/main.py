@@ -68,7 +68,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is being done.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is being done, with times.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -91,8 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    if debug:  # allowed anywhere: people add it at the end of a command that failed
-        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    # All are allowed anywhere: people add them at the end of a command that failed or seems to hang.
+    for flags in (("--debug",), ("--verbose", "-v")):
+        if any(flag in arguments for flag in flags):
+            arguments = [flags[0], *(a for a in arguments if a not in flags)]
+    arguments = arguments or ["--help"]
     if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     try:

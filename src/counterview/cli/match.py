@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from counterview.errors import InputError
-from counterview.inference.bundled import default_model
+from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.inference.prompts import Box, Point
+    from counterview.inference.prompts import AnyPrompt
     from counterview.types import Match, ObjectMask, RgbImage
 
 
@@ -26,11 +30,25 @@ def match(
     ] = None,
     point: Annotated[
         list[str] | None,
-        typer.Option(metavar="X,Y", help="A pixel of the object in QUERY. Repeat for several objects."),
+        typer.Option(
+            metavar="X,Y[+X,Y][-X,Y]",
+            help="A pixel of the object in QUERY, further ones after +, pixels of the background after -. "
+            "Repeat for several objects.",
+        ),
     ] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option(metavar="X1,Y1,X2,Y2", help="A box around the object in QUERY. Repeat for several objects."),
+        typer.Option(
+            metavar="X1,Y1,X2,Y2[+X,Y][-X,Y]",
+            help="A box around the object in QUERY, with points as in --point. Repeat for several objects.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of an object. Repeat: names go to masks, then points, then boxes, as they were given."),
+    ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an image of the query objects as they were taken.")
     ] = None,
     model: Annotated[
         str | None,
@@ -68,36 +86,59 @@ def match(
     ] = False,
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
+    from counterview.cli.progress import stage
+    from counterview.inference.drawing import draw_prompts
     from counterview.inference.loading import load
+    from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
-    from counterview.media.images import read_image
-    from counterview.media.outputs import check_cache_folder, check_output_folder, claim_output_folder
+    from counterview.media.images import check_image_name, read_image, write_image
+    from counterview.media.outputs import (
+        check_cache_folder,
+        check_output_folder,
+        claim_output_file,
+        claim_output_folder,
+    )
     from counterview.proposals.base import file_name
 
     check_output_folder(out, "match", is_own=_is_own, overwrite=overwrite)
     check_cache_folder(cache)
-    prompts = read_prompts(mask or [], point or [], box or [])
+    if preview is not None:
+        check_image_name(preview)
+    prompts = read_prompts(mask or [], point or [], box or [], name or [])
     query_image, target_image = read_image(query), read_image(target)
     check_shape(query_image.shape[:2], "query image")
     check_shape(target_image.shape[:2], "target image")
-    for name, prompt in prompts.items():  # before anything is loaded or encoded
-        check_prompt(prompt, query_image.shape[:2], name)
+    for label, prompt in prompts.items():  # before anything is loaded or encoded
+        check_prompt(prompt, query_image.shape[:2], label)
     names = list(prompts)
-    with claim_output_folder(out, "match", is_own=_is_own, overwrite=overwrite) as folder:
+    with ExitStack() as claims:
+        if preview is not None:
+            claims.enter_context(claim_output_file(preview, "an image", overwrite=overwrite))
+        folder = claims.enter_context(claim_output_folder(out, "match", is_own=_is_own, overwrite=overwrite))
         earlier = _earlier_files(out)
         folder.check_free(file_names(names), earlier)
-        predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
-        # Points and boxes choose among the query image's proposals; a mask may do without them.
-        if isinstance(predictor, ProposalMatcher) and not (point or box):
-            encoded_query = predictor.encode_query(query_image, name=file_name(query))
-        else:
-            encoded_query = predictor.encode(query_image, name=file_name(query))
-        masks = [predictor.resolve(encoded_query, prompt, name) for name, prompt in prompts.items()]
-        matches = predictor.match_encoded(
-            encoded_query, masks, predictor.encode(target_image, name=file_name(target)), names=names, top_k=top
-        )
-        result = describe(query, target, query_image, target_image, masks, matches, predictor.settings())
+        with stage("loading the model"):
+            predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+        with stage("encoding the query image"):
+            # A mask may do without the query image's proposals; points and boxes make them when they are needed.
+            encode = predictor.encode_query if isinstance(predictor, ProposalMatcher) else predictor.encode
+            encoded_query = encode(query_image, name=file_name(query))
+            selections = [predictor.select(encoded_query, prompt, label) for label, prompt in prompts.items()]
+        masks = [selection.mask_rle for selection in selections]
+        if preview is not None:
+            write_image(preview, draw_prompts(query_image, prompts, masks))
+        with stage("encoding the target image"):
+            encoded_target = predictor.encode(target_image, name=file_name(target))
+        with stage("matching"):
+            matches = predictor.match_encoded(encoded_query, masks, encoded_target, names=names, top_k=top)
+        matches = [
+            replace(item, notes=(*chosen.notes, *item.notes)) for item, chosen in zip(matches, selections, strict=True)
+        ]
+        settings = predictor.settings()
+        if isinstance(predictor, PromptedPredictor) and (point or box):
+            settings["prompt_proposals"] = predictor.prompt_settings()
+        result = describe(query, target, query_image, target_image, masks, matches, settings)
         with folder.replace(earlier) as staged:
             paths = [folder.final(p) for p in write(staged, result, query_image, target_image, masks, matches)]
     if as_json:
@@ -112,56 +153,82 @@ def match(
         )
         for note in item.notes:
             print(f"{item.name}: note: {note}", file=sys.stderr)
-    print("written: " + ", ".join(str(path) for path in paths))
+    written = paths if preview is None else [preview, *paths]
+    print("written: " + ", ".join(str(path) for path in written))
 
 
-def read_prompts(masks: list[Path], points: list[str], boxes: list[str]) -> dict[str, ObjectMask | Point | Box]:
+def read_prompts(
+    masks: list[Path], points: list[str], boxes: list[str], names: Sequence[str] = ()
+) -> dict[str, AnyPrompt]:
     """Read the query objects of the command line.
 
     Args:
         masks: files.
-        points: texts ``X,Y``.
-        boxes: texts ``X1,Y1,X2,Y2``.
+        points: texts ``X,Y``, each with further points ``+X,Y`` and background points ``-X,Y`` of the same object.
+        boxes: texts ``X1,Y1,X2,Y2``, likewise.
+        names: of the objects, in the order masks, points, boxes; the rest keep their own.
 
     Returns:
-        name to prompt, in the order masks, points, boxes. A mask is named after its file.
+        name to prompt, in the order masks, points, boxes. Without a name, a mask is named after its file.
 
     Raises:
-        InputError: no object, a malformed point or box, or a file that does not exist.
+        InputError: no object, a malformed point or box, more names than objects, a name twice or one that cannot be
+            a file name, or a file that does not exist.
         MaskError: a file that is not a mask.
     """
-    from counterview.inference.prompts import Box, Point
     from counterview.masks.png import read_mask
+    from counterview.media.files import check_name
     from counterview.types import ObjectMask
 
-    prompts: dict[str, Any] = {}
-
-    def add(name: str, prompt: ObjectMask | Point | Box) -> None:
-        unique, number = name, 2
-        while unique in prompts:
-            unique, number = f"{name}-{number}", number + 1
-        prompts[unique] = prompt
-
-    for path in masks:
-        add(path.stem, ObjectMask.from_array(read_mask(path)))
-    for text in points:
-        add("point", Point(*_numbers(text, 2, "--point", "X,Y")))
-    for text in boxes:
-        add("box", Box(*_numbers(text, 4, "--box", "X1,Y1,X2,Y2")))
-    if not prompts:
+    found: list[tuple[str, AnyPrompt]] = [(path.stem, ObjectMask.from_array(read_mask(path))) for path in masks]
+    found += [("point", _prompt(text, "--point")) for text in points]
+    found += [("box", _prompt(text, "--box")) for text in boxes]
+    if not found:
         raise InputError("no object was given", expected="at least one --mask, --point or --box")
+    if len(names) > len(found) or len(set(names)) < len(names):
+        raise InputError("--name is given too often, or one name twice", found=f"{len(names)} for {len(found)} objects")
+    prompts: dict[str, AnyPrompt] = {}
+    for number, (name, prompt) in enumerate(found):
+        name = check_name(names[number]) if number < len(names) else name
+        unique, count = name, 2
+        while unique in prompts or (number >= len(names) and unique in names):
+            unique, count = f"{name}-{count}", count + 1
+        prompts[unique] = prompt
     return prompts
 
 
-def _numbers(text: str, count: int, option: str, form: str) -> list[float]:
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_SIGNED_POINTS = re.compile(rf"(?P<first>.+?)(?P<points>(?:[+-]{_NUMBER},{_NUMBER})*)")
+
+
+def _prompt(text: str, option: str) -> AnyPrompt:
+    """A point or box with its further points: ``410,260+430,280-500,300``, of characters that no shell reads."""
+    from counterview.inference.prompts import Box, Point, Prompt
+
+    bare = "".join(text.split())
+    is_box = option == "--box"
+    form, count = ("X1,Y1,X2,Y2", 4) if is_box else ("X,Y", 2)
+    parts = _SIGNED_POINTS.fullmatch(bare)
+    numbers = _numbers(parts["first"] if parts else bare, count, option, form, text)
+    signed = re.findall(rf"([+-])({_NUMBER}),({_NUMBER})", parts["points"] if parts else "")
+    if not signed:
+        return Box(*numbers) if is_box else Point(*numbers)
+    more = [Point(float(x), float(y)) for sign, x, y in signed if sign == "+"]
+    background = [Point(float(x), float(y)) for sign, x, y in signed if sign == "-"]
+    if is_box:
+        return Prompt(points=more, background=background, box=Box(*numbers))
+    return Prompt(points=[Point(*numbers), *more], background=background)
+
+
+def _numbers(first: str, count: int, option: str, form: str, text: str) -> list[float]:
     import math
 
     try:
-        numbers = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in first.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(n) for n in numbers):
-        raise InputError(f"{option} is malformed", found=repr(text), expected=f"{form} in pixels")
+        raise InputError(f"{option} is malformed", found=repr(text), expected=f"{form} in pixels, then +X,Y or -X,Y")
     return numbers
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from counterview.errors import InputError
-from counterview.inference.bundled import default_model
+from counterview.nn.bundled import default_model
 
 
 def predict(

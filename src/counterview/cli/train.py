@@ -10,7 +10,9 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML file, or a recipe by name: tabletop/omama.", show_default=False)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Change values of the recipe, for example training.lr=1e-4."),
@@ -34,6 +36,7 @@ def train(
     counterview.cli.main train RECIPE.
     """
     from counterview.errors import InputError
+    from counterview.inference.zoo import recipe_file
     from counterview.media.outputs import check_output_folder
     from counterview.training.fit import fit
     from counterview.training.processes import leave_processes
@@ -42,6 +45,7 @@ def train(
 
     if resume and overwrite:
         raise InputError("--resume and --overwrite contradict each other", fix="Give one of them.")
+    recipe = recipe_file(recipe)
     parsed = load_recipe(recipe, overrides or [])
     folder = out if out is not None else Path("runs") / recipe.stem
     check_output_folder(folder, "train", is_own=is_run, overwrite=overwrite)  # before the data are read

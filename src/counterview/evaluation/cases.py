@@ -24,6 +24,10 @@ from counterview.media.images import read_image
 from counterview.types import ObjectMask
 
 TILE_PX = 320
+FULL_PX = 960
+"""Longer side of the whole image before its part is cut out."""
+ROOM, SMALLEST_PART = 3, 0.25
+"""The part that is shown is so many times as large as the masks, and at least this fraction of the image."""
 ONLY_TRUTH, ONLY_PREDICTION, BOTH = (64, 140, 255), (235, 70, 60), (60, 190, 90)
 
 
@@ -33,8 +37,8 @@ class Case:
 
     Attributes:
         row: its scores.
-        query: the query view with its mask, ``(h, w, 3)`` uint8, longer side :data:`TILE_PX`; ``None`` if the
-            query mask is missing.
+        query: the part of the query view around its mask, ``(h, w, 3)`` uint8, longer side :data:`TILE_PX`; ``None``
+            if the query mask is missing.
         target: the target view with both masks, likewise.
     """
 
@@ -113,19 +117,47 @@ def _image(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[n
 
 
 def _paint(image: NDArray[np.uint8] | None, gt: ObjectMask, pred: ObjectMask | None) -> NDArray[np.uint8]:
-    size = fit_longest_side(gt.size_hw, TILE_PX)
+    """Both masks on the part of the image around them: tints, and an outline of each."""
+    size = fit_longest_side(gt.size_hw, FULL_PX)
     if image is None:
         canvas = np.full((*size, 3), 225, dtype=np.uint8)
     else:
         canvas = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     truth = resize_mask(gt, size).to_array()
     mask = np.zeros(size, dtype=np.bool_) if pred is None else resize_mask(pred, size).to_array()
+    rows, columns = _window(truth | mask)
+    part = (rows[1] - rows[0], columns[1] - columns[0])
+    tile = fit_longest_side(part, TILE_PX)
+    shape = (tile[1], tile[0])
+    canvas = np.ascontiguousarray(canvas[slice(*rows), slice(*columns)])
+    canvas = np.asarray(cv2.resize(canvas, shape, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    truth, mask = (
+        cv2.resize(m[slice(*rows), slice(*columns)].astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
+        for m in (truth, mask)
+    )
     for where, color in ((truth & ~mask, ONLY_TRUTH), (mask & ~truth, ONLY_PREDICTION), (truth & mask, BOTH)):
-        canvas[where] = (0.45 * canvas[where] + 0.55 * np.array(color)).astype(np.uint8)
-    lines, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    canvas = np.ascontiguousarray(canvas)
-    cv2.drawContours(canvas, lines, -1, ONLY_TRUTH, 1)
+        canvas[where] = (0.65 * canvas[where] + 0.35 * np.array(color)).astype(np.uint8)
+    for outlined, color in ((mask, ONLY_PREDICTION), (truth, ONLY_TRUTH)):
+        lines, _ = cv2.findContours(outlined.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, lines, -1, color, 2)
     return canvas
+
+
+def _window(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last row and column (excluded) of the part that is shown: the mask with room around it."""
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return (0, height), (0, width)
+    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    side = max(ROOM * int(extent), round(max(height, width) * SMALLEST_PART))
+
+    def span(first: int, last: int, whole: int) -> tuple[int, int]:
+        length = min(side, whole)
+        start = int(np.clip((first + last + 1 - length) // 2, 0, whole - length))
+        return start, start + length
+
+    return span(int(rows[0]), int(rows[-1]), height), span(int(columns[0]), int(columns[-1]), width)
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:

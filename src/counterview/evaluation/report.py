@@ -36,6 +36,8 @@ BREAKDOWN_TITLES = {
     "take": "Take",
 }
 CASES = 6
+TOO_FEW = "no interval: too few takes in common"
+"""Instead of an interval of a paired difference; a bootstrap over takes needs two."""
 
 
 @dataclass
@@ -151,6 +153,7 @@ def write_report(
     frames: str | os.PathLike[str] | None = None,
     cases: int = CASES,
     stem: str = "index",
+    others: Sequence[str] = (),
 ) -> Path:
     """Write ``<stem>.html`` and ``<stem>.json`` into ``folder``.
 
@@ -162,6 +165,7 @@ def write_report(
         frames: a prepared folder with images, for the best and worst cases.
         cases: number of best and of worst cases.
         stem: name of the files.
+        others: stems of further pages in the folder, to which the page links.
 
     Returns:
         Path of the page.
@@ -170,7 +174,7 @@ def write_report(
         OSError: the folder cannot be written.
     """
     page = Path(folder) / f"{stem}.html"
-    body = [_header(comparison), _scores(comparison), _paired(comparison), _curves(comparison)]
+    body = [_links(others), _header(comparison), _scores(comparison), _paired(comparison), _curves(comparison)]
     body += [_breakdown(comparison, kind) for kind in KINDS]
     for report, name, source in zip(comparison.reports, comparison.names, sources, strict=True):
         best, worst = pick(report, cases)
@@ -185,6 +189,39 @@ def write_report(
     return page
 
 
+def write_index(folder: str | os.PathLike[str], pages: Sequence[tuple[str, Comparison]]) -> Path:
+    """Write ``index.html`` that leads to several pages of :func:`write_report`, with the totals of each.
+
+    Args:
+        folder: of the pages.
+        pages: stem and comparison of each.
+
+    Returns:
+        Path of the index.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    body = ["<h1>Scores</h1>"]
+    for stem, comparison in pages:
+        first = comparison.reports[0]
+        title = safe_text(f"{first.direction}, {first.protocol}")
+        body.append(f'<h2><a href="{safe_text(stem)}.html">{title}</a></h2>')
+        body.append(_scores(comparison).replace("<h2>Totals</h2>", ""))
+    page = Path(folder) / "index.html"
+    with atomic_write(page, "w") as handle:
+        handle.write(_PAGE.format(title="Scores", body="\n".join(body)))
+    return page
+
+
+def _links(stems: Sequence[str]) -> str:
+    """Links to the other pages of a folder and to their index; nothing without other pages."""
+    if not stems:
+        return ""
+    links = "".join(f'<a href="{safe_text(stem)}.html">{safe_text(stem)}</a>' for stem in ["index", *stems])
+    return f"<nav>{links}</nav>"
+
+
 def _value(value: float, digits: int = 4) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
@@ -192,7 +229,7 @@ def _value(value: float, digits: int = 4) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{h}</th>" for h in head)
     body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=wide><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _header(comparison: Comparison) -> str:
@@ -228,6 +265,12 @@ def _scores(comparison: Comparison) -> str:
     )
 
 
+def _interval(difference: Difference) -> str:
+    if math.isnan(difference.interval.low):
+        return TOO_FEW
+    return f"{_value(difference.interval.low)} to {_value(difference.interval.high)}"
+
+
 def _paired(comparison: Comparison) -> str:
     if not comparison.differences:
         return ""
@@ -237,7 +280,7 @@ def _paired(comparison: Comparison) -> str:
             d = paired[measure]
             rows.append([
                 safe_text(f"{name} − {comparison.names[0]}"), TITLES[measure], f"{d.value:+.4f}",
-                f"{_value(d.interval.low)} to {_value(d.interval.high)}", _value(d.p_value), str(frames),
+                _interval(d), _value(d.p_value), str(frames),
             ])  # fmt: skip
     head = ["Difference", "Measure", "Value", "95 % interval", "p (two-sided)", "Object-frames in common"]
     return "<h2>Paired differences</h2>" + _table(head, rows)
@@ -295,7 +338,10 @@ def _cases(title: str, cases: Sequence[Case]) -> str:
             f"location {_value(row.location_error, 3)}. {row.query_camera} to {row.target_camera}, take {row.take}"
         )
         figures.append(f"<figure>{images}<figcaption>{safe_text(text)}</figcaption></figure>")
-    legend = "<p class=note>Left: query; right: target. Blue: only ground truth; red: only prediction; green: both.</p>"
+    legend = (
+        "<p class=note>Left: query; right: target, each the part of the image around the object. Blue outline: ground "
+        "truth; red outline: prediction. Tint: blue only ground truth, red only prediction, green both.</p>"
+    )
     return f"<h2>{safe_text(title)}</h2>{legend}<div class=cases>{''.join(figures)}</div>"
 
 
@@ -322,7 +368,9 @@ th {{ font-weight: 600; background: #f4f6f8; }}
 h2 {{ margin-top: 2rem; border-bottom: 2px solid #1f77b4; padding-bottom: .2rem; }}
 small, .note {{ color: #5b6470; }}
 svg text {{ font: 11px system-ui, sans-serif; fill: #444; }} svg .grid {{ stroke: #e3e6ea; }}
-.cases {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 1rem; }}
+.cases {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 1rem; }}
+.wide {{ overflow-x: auto; }} svg {{ max-width: 100%; height: auto; }} h1, h2, td {{ overflow-wrap: anywhere; }}
+.wide td {{ min-width: 3.5rem; }} nav a {{ margin-right: 1rem; }}
 figure {{ margin: 0; }} figure img {{ max-width: 49%; margin-right: 1%; vertical-align: top; }}
 figcaption {{ font-size: 13px; color: #444; overflow-wrap: anywhere; }}
 </style></head><body>

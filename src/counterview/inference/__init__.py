@@ -14,17 +14,20 @@ __all__ = [
     "MaskTracker",
     "Point",
     "Predictor",
+    "Prompt",
     "ProposalMatcher",
     "load",
     "load_take_predictor",
+    "to_supervision",
 ]
 
 if TYPE_CHECKING:
+    from counterview.inference.drawing import to_supervision
     from counterview.inference.encoded import ImageEncoding
     from counterview.inference.loading import load, load_take_predictor
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.predictor import Predictor
-    from counterview.inference.prompts import Box, Point
+    from counterview.inference.prompts import Box, Point, Prompt
     from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
@@ -38,8 +41,10 @@ __getattr__, __dir__ = exports(
         "MaskTracker": "counterview.inference.mask_tracker",
         "Point": "counterview.inference.prompts",
         "Predictor": "counterview.inference.predictor",
+        "Prompt": "counterview.inference.prompts",
         "ProposalMatcher": "counterview.inference.proposal_matcher",
         "load": "counterview.inference.loading",
         "load_take_predictor": "counterview.inference.loading",
+        "to_supervision": "counterview.inference.drawing",
     },
 )

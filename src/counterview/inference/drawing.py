@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from counterview.masks.draw import FAINT, PALETTE, overlay, side_by_side
+from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
+from counterview.mask_formats import detections
+from counterview.masks.draw import PALETTE, overlay, side_by_side, with_legend
 from counterview.types import Match, ObjectMask, RgbImage, View, as_rgb
+
+if TYPE_CHECKING:
+    import supervision as sv
 
 
 def draw_match(
@@ -14,9 +20,9 @@ def draw_match(
     target_image: RgbImage | View,
     matches: Sequence[Match],
 ) -> RgbImage:
-    """Draw query and target side by side: an object and its match in one colour, the other candidates in faint lines.
+    """Draw query and target side by side: an object and its match in one colour, its runners-up in thin lines of it.
 
-    If an object is probably not visible, its match is still outlined, and the label has a note.
+    If an object is probably not visible, its match is still outlined, and the label has a note. A legend stands below.
 
     Args:
         query_image: ``(H, W, 3)`` uint8, or a view.
@@ -34,8 +40,65 @@ def draw_match(
     query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(matches))]
     left = overlay(query_rgb, query_masks, labels=[m.name for m in matches], colors=colors)
-    runners_up = [c.mask_rle for m in matches for c in m.candidates[1:]]
-    right = overlay(target_rgb, runners_up, colors=[FAINT] * len(runners_up), opacity=0.0, thickness_px=1)
+    runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
+    right = overlay(
+        target_rgb, [mask for mask, _ in runners_up], colors=[c for _, c in runners_up], opacity=0.0, thickness_px=1
+    )
     labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
     right = overlay(right, [m.mask_rle for m in matches], labels=labels, colors=colors)
-    return side_by_side(left, right)
+    meaning = "left: query; right: target. filled: match, with its visibility"
+    return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if runners_up else ""))
+
+
+def draw_prompts(
+    query_image: RgbImage | View, prompts: Mapping[str, AnyPrompt], masks: Sequence[ObjectMask]
+) -> RgbImage:
+    """Draw what was taken for query objects: the masks, and the points and boxes that chose them.
+
+    A point of the object is a white plus, a point of the background a white cross, a box white lines.
+
+    Args:
+        query_image: ``(H, W, 3)`` uint8, or a view.
+        prompts: M prompts by the names of the objects.
+        masks: the M masks ``(H, W)`` that they chose.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ImageError: an image that is not RGB.
+        MaskError: a mask of another size than the image.
+    """
+    import cv2
+
+    image = overlay(query_image, masks, labels=list(prompts))
+    size = max(8, round(max(image.shape[:2]) / 60))
+    kinds = {True: cv2.MARKER_CROSS, False: cv2.MARKER_TILTED_CROSS}
+    for prompt in prompts.values():
+        if isinstance(prompt, ObjectMask):
+            continue
+        wanted = Prompt(points=(prompt,)) if isinstance(prompt, Point) else prompt
+        wanted = Prompt(box=wanted) if isinstance(wanted, Box) else wanted
+        for line, color in ((4, (0, 0, 0)), (2, (255, 255, 255))):  # black below white shows on any image
+            if wanted.box is not None:
+                box = as_box(wanted.box)
+                corners = (int(box.x1_px), int(box.y1_px)), (int(box.x2_px) - 1, int(box.y2_px) - 1)
+                cv2.rectangle(image, *corners, color, line)
+            for points, is_object in ((wanted.points, True), (wanted.background, False)):
+                for point in map(as_point, points):
+                    at = int(point.x_px), int(point.y_px)
+                    cv2.drawMarker(image, at, color, kinds[is_object], size, line)
+    return image
+
+
+def to_supervision(matches: Sequence[Match]) -> sv.Detections:
+    """Matches in one target image as ``supervision.Detections``; those without a mask are left out.
+
+    Args:
+        matches: M matches with masks ``(H', W')``.
+
+    Returns:
+        one row a match, with its mask, its visibility as confidence, its index as ``class_id`` and its name in
+        ``data["class_name"]``.
+    """
+    return detections([m.mask for m in matches], [m.visibility for m in matches], [m.name for m in matches])

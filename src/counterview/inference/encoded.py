@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 
     from counterview.features.base import FeatureMap
     from counterview.proposals.base import Proposals
+    from counterview.types import RgbImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,8 @@ class ImageEncoding:
         descriptors: ``(N, D)`` float, one row a proposal.
         context: the same image with the masks of a proposer, if :attr:`proposals` come from elsewhere (for example the
             true masks). The homographies between the views are estimated from these; they are not candidates.
+        image: ``(H, W, 3)`` uint8, if it is kept.
+        prompt_source: makes the masks that points and boxes choose among; :attr:`proposals` by default.
     """
 
     size_hw: tuple[int, int]
@@ -30,3 +35,10 @@ class ImageEncoding:
     proposals: Proposals
     descriptors: Tensor
     context: ImageEncoding | None = None
+    image: RgbImage | None = field(default=None, repr=False)
+    prompt_source: Callable[[], Proposals] | None = field(default=None, repr=False)
+
+    @cached_property
+    def prompt_proposals(self) -> Proposals:
+        """The masks ``(H, W)`` that points and boxes choose among; made on first use."""
+        return self.proposals if self.prompt_source is None else self.prompt_source()

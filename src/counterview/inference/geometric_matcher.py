@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from counterview.baselines.geometric.config import GeometricConfig
 from counterview.errors import InputError, ProposalError
 from counterview.inference.mask_tracker import NOT_A_PROPOSAL
-from counterview.inference.predictor import QueryMasks, match_images, name_masks
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, Box, Point, check_query_mask, doubts_on, mask_at
+from counterview.inference.predictor import name_masks
+from counterview.inference.prompted import PromptedPredictor, image_name
+from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
 from counterview.masks.geometry import same_aspect
+from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import fit_proposals
-from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
+from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
     from counterview.baselines.geometric.base import ImageMatcher, PointMatches
@@ -29,11 +31,13 @@ class GeometricImage:
         image: ``(H, W, 3)`` uint8.
         encoded: of the matcher: the image's keypoints, or the image itself.
         propose: makes the proposals of the image.
+        propose_for_prompts: makes the masks that points and boxes choose among; the same by default.
     """
 
     image: RgbImage
     encoded: Any
     propose: Callable[[], Proposals]
+    propose_for_prompts: Callable[[], Proposals] | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -45,8 +49,13 @@ class GeometricImage:
         """The candidate masks of the image; computed on first use."""
         return self.propose()
 
+    @cached_property
+    def prompt_proposals(self) -> Proposals:
+        """The masks that points and boxes choose among; computed on first use."""
+        return self.proposals if self.propose_for_prompts is None else self.propose_for_prompts()
 
-class GeometricMatcher:
+
+class GeometricMatcher(PromptedPredictor[GeometricImage]):
     """Carries masks from image to image by matched points.
 
     The answer is the proposal of the target image that the matches of the query mask fall into, or the convex hull of
@@ -63,6 +72,7 @@ class GeometricMatcher:
         proposer: makes candidate masks of an image, when they are needed: for proposals as answers, and for objects
             that are given by a point or a box.
         config: see :class:`~counterview.baselines.geometric.config.GeometricConfig`.
+        prompt_proposer: makes the masks that points and boxes choose among; ``proposer`` by default.
 
     >>> import counterview
     >>> import numpy as np
@@ -77,8 +87,14 @@ class GeometricMatcher:
     (True, True, True)
     """
 
-    def __init__(self, matcher: ImageMatcher, proposer: Proposer, config: GeometricConfig | None = None) -> None:
-        self.matcher, self.proposer = matcher, proposer
+    def __init__(
+        self,
+        matcher: ImageMatcher,
+        proposer: Proposer,
+        config: GeometricConfig | None = None,
+        prompt_proposer: Proposer | None = None,
+    ) -> None:
+        self.matcher, self.proposer, self.prompt_proposer = matcher, proposer, prompt_proposer
         self.config = config or GeometricConfig()
 
     def settings(self) -> dict[str, Any]:
@@ -97,44 +113,39 @@ class GeometricMatcher:
         return settings
 
     def encode(
-        self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
+        self,
+        image: ImageInput,
+        proposals: Proposals | None = None,
+        *,
+        name: str | None = None,
+        color: ColorOrder = "rgb",
     ) -> GeometricImage:
         """Find the keypoints of an image ``(H, W, 3)``, if the matcher has any; proposals are made when needed.
 
         See :meth:`counterview.Predictor.encode`.
         """
-        rgb = as_rgb(image)
+        rgb, name = load_rgb(image, color=color), name or image_name(image)
         size = (rgb.shape[0], rgb.shape[1])
 
-        def propose() -> Proposals:
-            made = self.proposer(rgb, name) if proposals is None else proposals
+        def propose(proposer: Proposer = self.proposer) -> Proposals:
+            made = proposer(rgb, name) if proposals is None else proposals
             if not same_aspect(made.size_hw, size):
                 raise ProposalError("the proposals do not fit the image", found=made.size_hw, expected=size)
             return fit_proposals(made, size)
 
         if proposals is not None:
             propose()
-        return GeometricImage(rgb, self.matcher.encode(rgb), propose)
+        for_prompts = None if self.prompt_proposer is None else partial(propose, self.prompt_proposer)
+        return GeometricImage(rgb, self.matcher.encode(rgb), propose, for_prompts)
 
-    def resolve(self, query: GeometricImage, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
-        """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among the image's proposals."""
-        if isinstance(prompt, ObjectMask):
-            check_query_mask(prompt, query.size_hw, name)
-            return prompt
-        prompt.check(query.size_hw)
-        return mask_at(prompt, query.proposals)
+    def prompt_proposals(self, query: GeometricImage) -> tuple[Proposals, RgbImage | None]:
+        """See :meth:`PromptedPredictor.prompt_proposals`; masks ``(H, W)`` of the encoded image."""
+        return query.prompt_proposals, query.image
 
-    def match(
-        self,
-        query_image: RgbImage | View,
-        query_masks: QueryMasks,
-        target_image: RgbImage | View,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
-    ) -> list[Match]:
-        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
-        return match_images(self, query_image, query_masks, target_image, names, top_k)
+    def prompt_settings(self) -> dict[str, Any]:
+        """See :meth:`PromptedPredictor.prompt_settings`."""
+        proposer = self.prompt_proposer or self.proposer
+        return {"name": proposer.name, **proposer.settings()}
 
     def match_encoded(
         self,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
 from counterview.evaluation.layout import Layout, get_layout
-from counterview.inference.bundled import default_model
 from counterview.inference.zoo import TRACKERS, Source, resolve
+from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
     from counterview.inference.geometric_matcher import GeometricMatcher
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from counterview.omama.model import OMaMa
     from counterview.proposals.base import Proposer
     from counterview.tiny.model import TinyMatch
+
+
+logger = logging.getLogger(__name__)
 
 
 @overload
@@ -68,9 +73,10 @@ def load(
             (:func:`counterview.baselines.geometric.config.parse_name`); ``tiny`` or another bundled model; the folder
             of a trained model, a recipe, or the id ``owner/name`` of a repository on the Hub: see
             :mod:`counterview.inference.zoo`. By default
-            :data:`counterview.inference.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
+            :data:`counterview.nn.bundled.DEFAULT_MODEL`, or ``knn`` if ``features`` are given.
         proposals: ``graph``, ``tiny``, ``sam2[:ID or folder]``, ``fastsam`` or ``folder:PATH``. By default ``graph``
-            for ``knn`` and ``geometric``, and for a checkpoint the proposer that it was trained with.
+            for ``knn`` and ``geometric``, and for a checkpoint the proposer that it was trained with. Points and boxes
+            choose among the same; where that is ``graph`` by default, and with an LM-EEC, among those of ``tiny``.
         features: for ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``,
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -95,8 +101,11 @@ def load(
     >>> model.settings()["proposals"]["name"], model.settings()["features"]["name"]
     ('graph', 'classical')
     """
+    start = time.perf_counter()
     source = resolve(default_model(features) if model is None else model)
-    return load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    logger.info("model %s loaded in %.2f s", source.name, time.perf_counter() - start)
+    return predictor
 
 
 def load_source(
@@ -189,7 +198,9 @@ def load_matcher(
     if source.method == "knn":
         backbone = load_backbone(features or source.options.get("features", "classical"), device=device)
         name = proposals or source.options.get("proposals", "graph")
-        return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher())
+        # As candidates, `graph` masks score better; for a point, `tiny` joins fewer neighbouring objects.
+        prompts = _proposer("tiny", {}, device, cache, trust) if proposals is None and name == "graph" else None
+        return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher(), prompts)
     head = _head(source)
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
@@ -247,7 +258,8 @@ def load_geometric(
         settings["weights"] = options["weights"]
     matcher = load_image_matcher(options["matcher"], **settings)
     config = load_config(GeometricConfig, {"select": options["select"]})
-    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache, trust), config)
+    prompts = _proposer("tiny", {}, device, cache, trust) if proposals is None else None
+    return GeometricMatcher(matcher, _proposer(proposals or "graph", {}, device, cache, trust), config, prompts)
 
 
 def refuse_options(method: str, **options: object) -> None:

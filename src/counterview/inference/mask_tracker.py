@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from counterview.inference.predictor import QueryMasks, match_images, name_masks
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, Box, Point, check_query_mask, doubts_on, mask_at
-from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
+from counterview.inference.predictor import name_masks
+from counterview.inference.prompted import PromptedPredictor
+from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
+from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
+from counterview.proposals.base import fit_proposals
+from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +33,12 @@ class TrackerImage:
     Attributes:
         image: ``(H, W, 3)`` uint8.
         encoded: the feature maps of the encoder.
+        given: masks ``(H, W)`` that points and boxes choose among; those of ``tiny`` by default.
     """
 
     image: RgbImage
     encoded: SessionImage
+    given: Proposals | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -42,13 +47,13 @@ class TrackerImage:
 
     @cached_property
     def proposals(self) -> Proposals:
-        """The ``graph`` proposals that a point or a box chooses from; computed on first use."""
+        """The masks that a point or a box chooses from; computed on first use."""
         from counterview.proposals import load_proposer
 
-        return load_proposer("graph")(self.image)
+        return load_proposer("tiny")(self.image) if self.given is None else fit_proposals(self.given, self.size_hw)
 
 
-class MaskTracker:
+class MaskTracker(PromptedPredictor[TrackerImage]):
     """Draws the mask of an object of one image in another image, by LM-EEC.
 
     A pair of images is a clip of one frame: there is no memory from pair to pair. :meth:`session` follows objects
@@ -82,34 +87,30 @@ class MaskTracker:
         return Session(self.model, frames, stride, autocast)
 
     def encode(
-        self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
+        self,
+        image: ImageInput,
+        proposals: Proposals | None = None,
+        *,
+        name: str | None = None,
+        color: ColorOrder = "rgb",
     ) -> TrackerImage:
-        """Run the image encoder on an image ``(H, W, 3)``. Proposals are not used.
+        """Run the image encoder on an image ``(H, W, 3)``. Proposals serve points and boxes alone.
 
         See :meth:`counterview.Predictor.encode`.
         """
-        rgb = as_rgb(image)
-        return TrackerImage(rgb, self.session().encode([rgb])[0])
+        rgb = load_rgb(image, color=color)
+        return TrackerImage(rgb, self.session().encode([rgb])[0], proposals)
 
-    def resolve(self, query: TrackerImage, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
-        """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among ``graph`` proposals."""
-        if isinstance(prompt, ObjectMask):
-            check_query_mask(prompt, query.size_hw, name)
-            return prompt
-        prompt.check(query.size_hw)
-        return mask_at(prompt, query.proposals)
+    def prompt_proposals(self, query: TrackerImage) -> tuple[Proposals, RgbImage | None]:
+        """See :meth:`PromptedPredictor.prompt_proposals`; masks ``(H, W)`` of the encoded image."""
+        return query.proposals, query.image
 
-    def match(
-        self,
-        query_image: RgbImage | View,
-        query_masks: QueryMasks,
-        target_image: RgbImage | View,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
-    ) -> list[Match]:
-        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
-        return match_images(self, query_image, query_masks, target_image, names, top_k)
+    def prompt_settings(self) -> dict[str, Any]:
+        """See :meth:`PromptedPredictor.prompt_settings`."""
+        from counterview.proposals import load_proposer
+
+        proposer = load_proposer("tiny")
+        return {"name": proposer.name, **proposer.settings()}
 
     def match_encoded(
         self,

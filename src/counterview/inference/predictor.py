@@ -8,16 +8,15 @@ proposals by their descriptors, :class:`~counterview.inference.geometric_matcher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from counterview.errors import InputError
-from counterview.inference.prompts import Box, Point, check_query_mask, check_shape
+from counterview.inference.prompts import AnyPrompt, Box, Point, QueryObjects, name_prompts
+from counterview.inference.selection import Selection
+from counterview.media.inputs import ColorOrder, ImageInput
 from counterview.proposals.base import Proposals
-from counterview.types import BoolImage, Match, ObjectMask, RgbImage, View, as_rgb
-
-QueryMasks = BoolImage | ObjectMask | Sequence[BoolImage | ObjectMask] | Mapping[str, BoolImage | ObjectMask]
-"""One query mask ``(H, W)``, several, or several by name."""
+from counterview.types import Match, ObjectMask
 
 
 class Encoding(Protocol):
@@ -40,26 +39,36 @@ class Predictor(Protocol[E]):
         """Everything beside the images and masks that a match depends on, as plain values."""
         ...
 
-    def encode(self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None) -> E:
+    def encode(
+        self,
+        image: ImageInput,
+        proposals: Proposals | None = None,
+        *,
+        name: str | None = None,
+        color: ColorOrder = "rgb",
+    ) -> E:
         """Compute everything that depends on one image alone, for any number of matches.
 
         Args:
-            image: ``(H, W, 3)`` uint8, or a view.
+            image: ``(H, W, 3)`` uint8, a view, an image of Pillow, or the path of a file.
             proposals: candidate masks to use instead of the proposer's, for predictors that choose among proposals.
-            name: of the image, as :class:`counterview.proposals.Proposer` takes it; ``folder:PATH`` looks for it.
+            name: of the image, as :class:`counterview.proposals.Proposer` takes it; ``folder:PATH`` looks for it. By
+                default that of the file, if the image is a path.
+            color: order of the channels of an array: ``rgb``, or ``bgr`` as OpenCV reads images.
 
         Raises:
-            ImageError: not an RGB image.
+            ImageError: not an image.
             ProposalError: proposals of another size than the image.
         """
         ...
 
-    def resolve(self, query: E, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
-        """Turn a mask, a point or a box into a query mask.
+    def resolve(self, query: E, prompt: AnyPrompt, name: str = "object") -> ObjectMask:
+        """Turn a mask, a point, a box, or several of them for one object, into a query mask.
 
         Args:
             query: the encoded query image, of size ``(H, W)``.
-            prompt: a mask ``(H, W)``, which is checked and returned, or a point or a box, which select a proposal.
+            prompt: a mask ``(H, W)``, which is checked and returned, or what selects a proposal
+                (:func:`counterview.inference.selection.select`).
             name: of the object, for error messages.
 
         Raises:
@@ -69,33 +78,54 @@ class Predictor(Protocol[E]):
         """
         ...
 
+    def select(self, query: E, prompt: AnyPrompt, name: str = "object") -> Selection:
+        """:meth:`resolve`, with notes for the user.
+
+        Args:
+            query: the encoded query image, of size ``(H, W)``.
+            prompt: as for :meth:`resolve`.
+            name: likewise.
+
+        Raises:
+            MaskError, InputError, ProposalError: as :meth:`resolve`.
+        """
+        ...
+
     def match(
         self,
-        query_image: RgbImage | View,
-        query_masks: QueryMasks,
-        target_image: RgbImage | View,
+        query_image: ImageInput,
+        query_masks: QueryObjects | None = None,
+        target_image: ImageInput | None = None,
         *,
+        point: Point | tuple[float, float] | None = None,
+        box: Box | tuple[float, float, float, float] | None = None,
         names: Sequence[str] | None = None,
         top_k: int = 5,
+        color: ColorOrder = "rgb",
     ) -> list[Match]:
         """Find objects of one image in another.
 
         Args:
-            query_image: ``(H, W, 3)`` uint8, or a view.
-            query_masks: ``(H, W)`` bool (or :class:`ObjectMask`): one, several, or several by name.
-            target_image: ``(H', W', 3)`` uint8, or a view; of any size.
+            query_image: ``(H, W, 3)`` uint8, a view, an image of Pillow, or the path of a file.
+            query_masks: what is to be found: masks ``(H, W)`` bool (or :class:`ObjectMask`, or the path of a PNG),
+                points, boxes or prompts; one, several, or several by name.
+            target_image: likewise, ``(H', W', 3)``; of any size.
+            point: instead of ``query_masks``: a pixel ``(x, y)`` of the one object to find.
+            box: instead of ``query_masks``, or with ``point``: a box ``(x1, y1, x2, y2)`` around the one object.
             names: of the objects, if ``query_masks`` has none; by default ``object 1``, ``object 2``, …
             top_k: number of candidates to return for each object, at least 1.
+            color: order of the channels of arrays: ``rgb``, or ``bgr`` as OpenCV reads images.
 
         Returns:
             One :class:`~counterview.types.Match` for each object, in the order of the masks; the ``mask`` of each is
-            ``(H', W')`` bool.
+            ``(H', W')`` bool. Each holds its images and can draw itself (:meth:`counterview.Match.show`).
 
         Raises:
             ImageError: an image that is not RGB.
             MaskError: a query mask that is empty or of another size than the query image.
-            InputError: no query mask, names that are not unique, or ``top_k`` below 1.
-            ProposalError: the target image has no proposals.
+            InputError: no query object, a point or box outside the image, names that are not unique, or ``top_k``
+                below 1.
+            ProposalError: the target image has no proposals, or no proposal is at a point or in a box.
         """
         ...
 
@@ -125,41 +155,7 @@ class Predictor(Protocol[E]):
         ...
 
 
-def match_images(
-    predictor: Predictor[E],
-    query_image: RgbImage | View,
-    query_masks: QueryMasks,
-    target_image: RgbImage | View,
-    names: Sequence[str] | None,
-    top_k: int,
-    encode_query: Callable[[RgbImage], E] | None = None,
-) -> list[Match]:
-    """Check the input, encode both images and match them: :meth:`Predictor.match` for any predictor.
-
-    Args:
-        predictor: encodes and matches.
-        query_image: ``(H, W, 3)`` uint8, or a view.
-        query_masks: ``(H, W)`` bool or :class:`ObjectMask`: one, several, or several by name.
-        target_image: ``(H', W', 3)`` uint8, or a view.
-        names: of the objects.
-        top_k: number of candidates for each object.
-        encode_query: encodes the query image, where that may cost less than :meth:`Predictor.encode`.
-
-    Raises:
-        ImageError, MaskError, InputError, ProposalError: see :meth:`Predictor.match`; before anything is encoded, if
-            the input is malformed.
-    """
-    masks, names = name_masks(query_masks, names)
-    query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
-    check_shape(query_rgb.shape[:2], "query image")
-    check_shape(target_rgb.shape[:2], "target image")
-    for mask, name in zip(masks, names, strict=True):
-        check_query_mask(mask, query_rgb.shape[:2], name)
-    query, target = (encode_query or predictor.encode)(query_rgb), predictor.encode(target_rgb)
-    return predictor.match_encoded(query, masks, target, names=names, top_k=top_k)
-
-
-def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[list[ObjectMask], list[str]]:
+def name_masks(masks: Any, names: Sequence[str] | None = None) -> tuple[list[ObjectMask], list[str]]:
     """Bring query masks into the form of a list, with a name for each.
 
     Args:
@@ -171,7 +167,7 @@ def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[l
 
     Raises:
         MaskError: an array that is not a 2-D mask.
-        InputError: no mask, another number of names than of masks, or a name twice.
+        InputError: no mask, a point or a box, another number of names than of masks, or a name twice.
 
     >>> import numpy as np
     >>> mask = np.array([[False, True], [True, True]])
@@ -180,15 +176,13 @@ def name_masks(masks: QueryMasks, names: Sequence[str] | None = None) -> tuple[l
     >>> name_masks({"mug": mask})
     ([ObjectMask(size_hw=(2, 2), area=3, box_xywh=(0, 0, 2, 2))], ['mug'])
     """
-    if isinstance(masks, Mapping):
-        names = list(masks) if names is None else names
-        masks = list(masks.values())
-    elif isinstance(masks, ObjectMask) or getattr(masks, "ndim", 0) == 2:
-        masks = [masks]  # type: ignore[list-item]
-    encoded = [m if isinstance(m, ObjectMask) else ObjectMask.from_array(m) for m in masks]
-    if not encoded:
-        raise InputError("no query object was given", expected="at least one mask")
-    names = [f"object {i}" for i in range(1, len(encoded) + 1)] if names is None else [str(n) for n in names]
-    if len(names) != len(encoded) or len(set(names)) != len(names):
-        raise InputError("the names of query objects are not unique", found=f"{len(encoded)} masks and {names}")
-    return encoded, names
+    prompts, given = name_prompts(masks, names)
+    found: list[ObjectMask] = []
+    for prompt, name in zip(prompts, given, strict=True):
+        if not isinstance(prompt, ObjectMask):
+            raise InputError(
+                f"encoded images are matched by masks, and {name!r} is none", found=type(prompt).__name__,
+                fix="Turn it into a mask first: model.resolve(query, prompt).",
+            )  # fmt: skip
+        found.append(prompt)
+    return found, given

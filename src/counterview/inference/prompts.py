@@ -1,23 +1,24 @@
-"""Points and boxes on an object of the query image, and the proposals that they select as query masks."""
+"""How a user says which object of the query image is meant: by a mask, points, a box, or points and a box."""
 
 from __future__ import annotations
 
+import math
+import numbers
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from counterview.errors import ImageError, InputError, MaskError, ProposalError
-from counterview.masks.geometry import box_iou, intersection
-from counterview.proposals.base import Proposals
-from counterview.types import ObjectMask
-
-MAX_POINT_FRACTION = 0.5
-"""A point does not select a proposal that covers a larger fraction of the image: that is background."""
+from counterview.errors import ImageError, InputError, MaskError
+from counterview.masks.png import read_mask
+from counterview.types import BoolImage, ObjectMask
 
 
 @dataclass(frozen=True)
 class Point:
-    """A pixel of the query image, as :func:`mask_at` takes it.
+    """A pixel of the query image.
 
     Attributes:
         x_px: column, counted from the left edge.
@@ -48,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Box:
-    """A box around an object of the query image, as :func:`mask_at` takes it.
+    """A box around an object of the query image.
 
     It covers the pixels ``x1_px <= x < x2_px`` and ``y1_px <= y < y2_px``.
 
@@ -86,6 +87,186 @@ class Box:
             )
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """One object of the query image by several points, a box, or both.
+
+    Attributes:
+        points: pixels of the object: :class:`Point`, or ``(x, y)``.
+        background: pixels that are not of the object, likewise.
+        box: around the object: :class:`Box`, or ``(x1, y1, x2, y2)``.
+
+    Raises:
+        InputError: neither a point nor a box, or a point or box of another form.
+
+    >>> Prompt(points=[(410, 260), (430, 280)], background=[(500, 300)])
+    Prompt(points=(Point(x_px=410, y_px=260), Point(x_px=430, y_px=280)), ...)
+    >>> Prompt(background=[(500, 300)])
+    Traceback (most recent call last):
+    counterview.errors.InputError: a prompt has a point or a box; found 1 background points alone
+    """
+
+    points: Sequence[Point | tuple[float, float]] = ()
+    background: Sequence[Point | tuple[float, float]] = ()
+    box: Box | tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("points", "background"):
+            object.__setattr__(self, name, _as_points(getattr(self, name)))
+        if self.box is not None:
+            object.__setattr__(self, "box", as_box(self.box))
+        if not self.points and self.box is None:
+            found = f"{len(self.background)} background points alone" if self.background else None
+            raise InputError("a prompt has a point or a box", found=found)
+
+    def check(self, size_hw: tuple[int, int]) -> None:
+        """Check that points and box are inside an image of height and width ``size_hw``.
+
+        Raises:
+            InputError: one is outside, or the box is empty.
+        """
+        for point in (*self.points, *self.background):
+            as_point(point).check(size_hw)
+        if self.box is not None:
+            as_box(self.box).check(size_hw)
+
+
+AnyPrompt = ObjectMask | Point | Box | Prompt
+"""What says which object of the query image is meant."""
+
+PromptLike = AnyPrompt | BoolImage | tuple[float, float] | str | os.PathLike[str]
+"""What a call takes for it: also a mask ``(H, W)`` as an array, a point as ``(x, y)``, or the file of a mask."""
+
+QueryObjects = PromptLike | Sequence[PromptLike] | Mapping[str, PromptLike]
+"""One query object, several, or several by name."""
+
+
+def as_point(value: Any) -> Point:
+    """A point, or two numbers as one.
+
+    Raises:
+        InputError: another number of values, or values that are not finite numbers.
+
+    >>> as_point((410, 260))
+    Point(x_px=410, y_px=260)
+    """
+    if isinstance(value, Point):
+        return value
+    coordinates = _numbers(value)
+    if coordinates is None or len(coordinates) != 2:
+        raise InputError(
+            "a point is (x, y) in pixels", found=_shown(value), fix="For a box, use counterview.Box(x1, y1, x2, y2)."
+        )
+    return Point(*coordinates)
+
+
+def as_box(value: Any) -> Box:
+    """A box, or four numbers ``x1, y1, x2, y2`` as one.
+
+    Raises:
+        InputError: another number of values, or values that are not finite numbers.
+    """
+    if isinstance(value, Box):
+        return value
+    coordinates = _numbers(value)
+    if coordinates is None or len(coordinates) != 4:
+        raise InputError("a box is (x1, y1, x2, y2) in pixels", found=_shown(value))
+    return Box(*coordinates)
+
+
+def as_prompt(value: Any, name: str = "object") -> AnyPrompt:
+    """What says which object is meant, in one of four forms.
+
+    Args:
+        value: a mask ``(H, W)`` as an array, :class:`ObjectMask` or file; a point, as :class:`Point` or ``(x, y)``; a
+            :class:`Box`; or a :class:`Prompt`.
+        name: of the object, for error messages.
+
+    Raises:
+        MaskError: ``None``, an array that is not a 2-D mask, or a file that is not a mask.
+        InputError: anything else.
+    """
+    if isinstance(value, ObjectMask | Point | Box | Prompt):
+        return value
+    if value is None:
+        raise MaskError(f"the query object {name!r} is None", expected="a mask, a point, a box or a counterview.Prompt")
+    if isinstance(value, str | os.PathLike):
+        return ObjectMask.from_array(read_mask(value))
+    if isinstance(value, tuple | list) and (len(value) == 0 or all(isinstance(v, numbers.Real) for v in value)):
+        return as_point(value)
+    array = np.asarray(value) if hasattr(value, "__array__") or isinstance(value, Sequence) else None
+    if array is None or array.dtype == object:
+        raise InputError(
+            f"the query object {name!r} is of an unknown kind", found=type(value).__name__,
+            expected="a mask, a point, a box or a counterview.Prompt",
+        )  # fmt: skip
+    return ObjectMask.from_array(array)
+
+
+def name_prompts(prompts: Any, names: Sequence[str] | None = None) -> tuple[list[AnyPrompt], list[str]]:
+    """Bring query objects into the form of a list, with a name for each.
+
+    Args:
+        prompts: see :data:`QueryObjects`; masks are ``(H, W)``.
+        names: one for each; by default the keys of ``prompts``, or ``object 1``, ``object 2``, …
+
+    Returns:
+        the prompts and their names.
+
+    Raises:
+        MaskError: ``None``, or an array that is not a 2-D mask.
+        InputError: no object, a point of another form, another number of names than of objects, or a name twice.
+
+    >>> name_prompts({"mug": (12, 7), "knife": Box(3, 4, 30, 9)})
+    ([Point(x_px=12, y_px=7), Box(x1_px=3, y1_px=4, x2_px=30, y2_px=9)], ['mug', 'knife'])
+    """
+    if isinstance(prompts, Mapping):
+        names = list(prompts) if names is None else names
+        values = list(prompts.values())
+    elif _is_one(prompts):
+        values = [prompts]
+    else:
+        values = list(prompts)
+    if not values:
+        raise InputError("no query object was given", expected="at least one mask, point or box")
+    given = [f"object {i}" for i in range(1, len(values) + 1)] if names is None else [str(n) for n in names]
+    if len(given) != len(values) or len(set(given)) != len(given):
+        raise InputError("the names of query objects are not unique", found=f"{len(values)} masks and {given}")
+    return [as_prompt(value, name) for value, name in zip(values, given, strict=True)], given
+
+
+def _is_one(prompts: Any) -> bool:
+    """Whether a value is one query object, and not a list of them."""
+    if prompts is None or isinstance(prompts, ObjectMask | Point | Box | Prompt | str | os.PathLike):
+        return True
+    if isinstance(prompts, tuple | list):
+        return bool(prompts) and all(isinstance(v, numbers.Real) for v in prompts)
+    return getattr(prompts, "ndim", 0) == 2 or not hasattr(prompts, "__iter__")
+
+
+def _as_points(value: Any) -> tuple[Point, ...]:
+    """Points of a prompt; a single one stands for a list of one."""
+    if isinstance(value, Point) or (_numbers(value) is not None and len(value) == 2):
+        return (as_point(value),)
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
+        raise InputError("the points of a prompt are a list of (x, y)", found=_shown(value))
+    return tuple(as_point(point) for point in value)
+
+
+def _numbers(value: Any) -> list[float] | None:
+    """The values of a tuple, list or array of finite numbers; ``None`` for anything else."""
+    if not isinstance(value, tuple | list | np.ndarray) or len(value) == 0:
+        return None
+    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+        return None
+    return [v.item() if isinstance(v, np.generic) else v for v in value]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
 def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> None:
     """Check that a query mask ``(H, W)`` has the size of its image and is not empty.
 
@@ -108,11 +289,11 @@ def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> N
         raise MaskError(f"the mask {name!r} is empty", expected="at least one pixel")
 
 
-def check_prompt(prompt: ObjectMask | Point | Box, size_hw: tuple[int, int], name: str) -> None:
-    """Check that a mask, point or box fits its image, before anything is computed.
+def check_prompt(prompt: AnyPrompt, size_hw: tuple[int, int], name: str) -> None:
+    """Check that a mask, a point, a box or a prompt fits its image, before anything is computed.
 
     Args:
-        prompt: the mask ``(H, W)``, point or box.
+        prompt: the mask ``(H, W)``, point, box or prompt.
         size_hw: height and width of the image in pixels.
         name: of the object, for the error message.
 
@@ -178,67 +359,3 @@ def doubts_on(mask: ObjectMask) -> tuple[str, ...]:
         what = "all" if fraction == 1 else f"{fraction:.0%}".replace("%", " %")
         return (f"the query mask covers {what} of its image: it may be inverted, or the background",)
     return ()
-
-
-def mask_at(prompt: Point | Box, proposals: Proposals) -> ObjectMask:
-    """The proposal that a point or a box selects.
-
-    A point selects the proposal with the best score among those that contain it and are not background
-    (:data:`MAX_POINT_FRACTION`). A box selects the proposal with the largest product of two numbers: the IoU of its
-    own box with the given box, and the fraction of its pixels inside the given box.
-
-    Args:
-        prompt: a point or a box of the image.
-        proposals: masks ``(H, W)`` of the image.
-
-    Returns:
-        one of the masks, ``(H, W)``.
-
-    Raises:
-        InputError: the prompt is outside the image.
-        ProposalError: no proposal at the point or in the box.
-
-    >>> masks = np.zeros((2, 40, 60), dtype=bool)
-    >>> masks[0, 10:20, 10:20] = masks[1, 5:30, 5:40] = True
-    >>> mug, tray = map(ObjectMask.from_array, masks)
-    >>> proposals = Proposals((40, 60), (mug, tray), np.array([0.9, 0.8]))
-    >>> mask_at(Point(12, 12), proposals) == mug, mask_at(Point(30, 25), proposals) == tray
-    (True, True)
-    >>> mask_at(Box(9, 9, 22, 22), proposals) == mug, mask_at(Box(4, 4, 42, 30), proposals) == tray
-    (True, True)
-    """
-    prompt.check(proposals.size_hw)
-    masks = proposals.masks
-    height, width = proposals.size_hw
-    if isinstance(prompt, Point):
-        column, row = int(prompt.x_px), int(prompt.y_px)
-        pixel = np.array([column * height + row])
-        best = None
-        for index, mask in enumerate(masks):
-            inside = np.searchsorted(np.cumsum(mask.runs), pixel, side="right")[0] % 2 == 1
-            eligible = inside and mask.area <= MAX_POINT_FRACTION * height * width
-            if eligible and (best is None or proposals.scores[index] > proposals.scores[best]):
-                best = index
-        if best is None:
-            raise ProposalError(
-                f"no proposal contains the point {prompt.x_px:g},{prompt.y_px:g}",
-                fix="Point at another part of the object, or give a box or a mask.",
-            )
-        return masks[best]
-    if not masks:
-        raise ProposalError("the query image has no proposals", fix="Give a mask.")
-    x1, y1, x2, y2 = prompt.x1_px, prompt.y1_px, prompt.x2_px, prompt.y2_px
-    overlap = box_iou(np.array([[x1, y1, x2 - x1, y2 - y1]]), proposals.boxes_xywh)[0]
-    window = np.zeros((height, width), dtype=np.bool_)
-    window[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
-    box_mask = ObjectMask.from_array(window)
-    values = np.array(
-        [
-            overlap[i] * intersection(mask, box_mask) / mask.area if overlap[i] > 0 and mask.area else 0.0
-            for i, mask in enumerate(masks)
-        ]
-    )
-    best = int(values.argmax())
-    if values[best] <= 0:
-        raise ProposalError("no proposal is in the box", fix="Give a larger box or a mask.")
-    return masks[best]

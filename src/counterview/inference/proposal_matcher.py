@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from counterview.errors import InputError, ProposalError
 from counterview.inference.encoded import ImageEncoding
-from counterview.inference.predictor import QueryMasks, match_images, name_masks
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, Box, Point, check_query_mask, doubts_on, mask_at
+from counterview.inference.predictor import name_masks
+from counterview.inference.prompted import PromptedPredictor, image_name
+from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
 from counterview.masks.geometry import same_aspect
+from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import Proposals, fit_proposals
-from counterview.types import Candidate, Match, ObjectMask, RgbImage, View, as_rgb
+from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
     from counterview.features.base import Backbone
@@ -19,13 +22,14 @@ if TYPE_CHECKING:
     from counterview.proposals.base import Proposer
 
 
-class ProposalMatcher:
+class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
     """Finds objects of a query image among the proposals of a target image.
 
     Args:
         proposer: makes the candidate masks of an image.
         backbone: makes its feature map.
         matcher: describes masks, and scores candidates for query objects.
+        prompt_proposer: makes the masks that points and boxes choose among; ``proposer`` by default.
 
     >>> import counterview
     >>> import numpy as np
@@ -40,10 +44,13 @@ class ProposalMatcher:
     (60, 80)
     """
 
-    def __init__(self, proposer: Proposer, backbone: Backbone, matcher: Matcher) -> None:
+    def __init__(
+        self, proposer: Proposer, backbone: Backbone, matcher: Matcher, prompt_proposer: Proposer | None = None
+    ) -> None:
         self.proposer = proposer
         self.backbone = backbone
         self.matcher = matcher
+        self.prompt_proposer = prompt_proposer
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`counterview.Predictor.settings`."""
@@ -54,54 +61,61 @@ class ProposalMatcher:
         }
 
     def encode(
-        self, image: RgbImage | View, proposals: Proposals | None = None, *, name: str | None = None
+        self,
+        image: ImageInput,
+        proposals: Proposals | None = None,
+        *,
+        name: str | None = None,
+        color: ColorOrder = "rgb",
     ) -> ImageEncoding:
         """Propose and describe the masks of an image ``(H, W, 3)``. See :meth:`counterview.Predictor.encode`."""
-        rgb = as_rgb(image)
-        candidates = self.proposer(rgb, name) if proposals is None else proposals
+        rgb, name = load_rgb(image, color=color), name or image_name(image)
+        prompt_source = None
+        if proposals is None and self.prompt_proposer is not None:
+            prompt_source = partial(self._propose, self.prompt_proposer, rgb, name)
+        return self._encode(rgb, self.proposer(rgb, name) if proposals is None else proposals, prompt_source)
+
+    def encode_query(self, image: ImageInput, *, name: str | None = None, color: ColorOrder = "rgb") -> ImageEncoding:
+        """Encode an image ``(H, W, 3)`` with query objects: without proposals, unless the matcher reads them.
+
+        Those that points and boxes choose among are made when they are needed.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, a view, an image of Pillow, or the path of a file.
+            name: as for :meth:`encode`.
+            color: likewise.
+
+        Raises:
+            ImageError: not an image.
+        """
+        if self.matcher.uses_query_proposals:
+            return self.encode(image, name=name, color=color)
+        rgb, name = load_rgb(image, color=color), name or image_name(image)
+        prompt_source = partial(self._propose, self.prompt_proposer or self.proposer, rgb, name)
+        return self._encode(rgb, Proposals.none((rgb.shape[0], rgb.shape[1])), prompt_source)
+
+    def _encode(
+        self, rgb: RgbImage, candidates: Proposals, prompt_source: Callable[[], Proposals] | None
+    ) -> ImageEncoding:
         size = (rgb.shape[0], rgb.shape[1])
-        if not same_aspect(candidates.size_hw, size):
-            raise ProposalError("the proposals do not fit the image", found=candidates.size_hw, expected=size)
-        fitted = fit_proposals(candidates, size)
+        fitted = _fit(candidates, size)
         described = candidates if self.matcher.takes_any_size else fitted
         features = self.backbone.encode(rgb)
         descriptors = self.matcher.describe(self.backbone, features, described.masks, described.stored_boxes())
-        return ImageEncoding(size, features, fitted, descriptors)
+        return ImageEncoding(size, features, fitted, descriptors, image=rgb, prompt_source=prompt_source)
 
-    def encode_query(self, image: RgbImage | View, *, name: str | None = None) -> ImageEncoding:
-        """Encode an image ``(H, W, 3)`` with query masks: without proposals, unless the matcher reads them.
+    @staticmethod
+    def _propose(proposer: Proposer, rgb: RgbImage, name: str | None) -> Proposals:
+        return _fit(proposer(rgb, name), (rgb.shape[0], rgb.shape[1]))
 
-        A point or a box is resolved among proposals: then the image goes through :meth:`encode`.
+    def prompt_proposals(self, query: ImageEncoding) -> tuple[Proposals, RgbImage | None]:
+        """See :meth:`PromptedPredictor.prompt_proposals`; masks ``(H, W)`` of the encoded image."""
+        return query.prompt_proposals, query.image
 
-        Args:
-            image: ``(H, W, 3)`` uint8, or a view.
-            name: as for :meth:`encode`.
-
-        Raises:
-            ImageError: not an RGB image.
-        """
-        rgb = as_rgb(image)
-        size = (rgb.shape[0], rgb.shape[1])
-        return self.encode(rgb, None if self.matcher.uses_query_proposals else Proposals.none(size), name=name)
-
-    def resolve(self, query: ImageEncoding, prompt: ObjectMask | Point | Box, name: str = "object") -> ObjectMask:
-        """See :meth:`counterview.Predictor.resolve`; a point or a box chooses among the image's proposals."""
-        if isinstance(prompt, ObjectMask):
-            check_query_mask(prompt, query.size_hw, name)
-            return prompt
-        return mask_at(prompt, query.proposals)
-
-    def match(
-        self,
-        query_image: RgbImage | View,
-        query_masks: QueryMasks,
-        target_image: RgbImage | View,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
-    ) -> list[Match]:
-        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
-        return match_images(self, query_image, query_masks, target_image, names, top_k, self.encode_query)
+    def prompt_settings(self) -> dict[str, Any]:
+        """See :meth:`PromptedPredictor.prompt_settings`."""
+        proposer = self.prompt_proposer or self.proposer
+        return {"name": proposer.name, **proposer.settings()}
 
     def match_encoded(
         self,
@@ -143,3 +157,14 @@ class ProposalMatcher:
             notes = (*doubts, *scores.notes[row])
             matches.append(Match(name, best.mask_rle, best.similarity, visibility, candidates, notes))
         return matches
+
+
+def _fit(proposals: Proposals, size_hw: tuple[int, int]) -> Proposals:
+    """Proposals at the size of their image.
+
+    Raises:
+        ProposalError: they are of an image of another shape.
+    """
+    if not same_aspect(proposals.size_hw, size_hw):
+        raise ProposalError("the proposals do not fit the image", found=proposals.size_hw, expected=size_hw)
+    return fit_proposals(proposals, size_hw)

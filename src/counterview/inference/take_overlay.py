@@ -12,12 +12,11 @@ from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, Scorer, Totals
 from counterview.inference.takes import Prediction, TakePredictor
-from counterview.masks.draw import FAINT, PALETTE, overlay, side_by_side
+from counterview.masks.draw import PALETTE, TRUTH, overlay, side_by_side, with_legend
 from counterview.masks.geometry import iou, resize_mask
 from counterview.types import ObjectMask, RgbImage
 
-TRUTH = "#ffffff"
-"""Colour of the outlines of the annotation."""
+LEGEND = "filled: prediction, with its IoU; thin line: predicted, but not visible; white line: annotation"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def draw_predictions(
 ) -> Iterator[RgbImage]:
     """Draw each frame: the query image with the query masks, and beside it the target image with the predictions.
 
-    Every object has one colour in all frames. White outlines are the annotation; a grey outline is a prediction with a
+    Every object has one colour in all frames. White outlines are the annotation; a thin line is a prediction with a
     confidence of at most 0.5, that is, not visible.
 
     Args:
@@ -110,18 +109,19 @@ def draw_predictions(
             query, list(query_masks.values()), labels=list(query_masks), colors=[colours[n] for n in query_masks]
         )
         visible = [p for p in predictions if p.confidence > CONFIDENCE_THRESHOLD]
-        hidden = [_fit(p.mask, target) for p in predictions if p.confidence <= CONFIDENCE_THRESHOLD]
+        unsure = [p for p in predictions if p.confidence <= CONFIDENCE_THRESHOLD]
+        hidden = [_fit(p.mask, target) for p in unsure]
         right = overlay(
             target,
             [_fit(p.mask, target) for p in visible],
             labels=[_label(take, p) for p in visible],
             colors=[colours[p.pair.object] for p in visible],
         )
-        right = overlay(right, hidden, colors=[FAINT] * len(hidden), opacity=0.0, thickness_px=1)
+        right = overlay(right, hidden, colors=[colours[p.pair.object] for p in unsure], opacity=0.0, thickness_px=1)
         truths = [take.mask(p.pair.object, cameras[1], number) for p in predictions]
         outlines = [_fit(mask, target) for mask in truths if mask is not None]
         right = overlay(right, outlines, colors=[TRUTH] * len(outlines), opacity=0.0, thickness_px=1)
-        yield side_by_side(left, right)
+        yield with_legend(side_by_side(left, right), LEGEND)
 
 
 def _fit(mask: ObjectMask, image: RgbImage) -> ObjectMask:

@@ -4,7 +4,7 @@
 ``knn``                  nearest neighbour, no weights
 ``base``                 nearest neighbour on DINOv2-B features with SAM 2.1 proposals, both from the Hub
 ``geometric[:MATCHER]``  matched points carry the mask over (:func:`counterview.baselines.geometric.config.parse_name`)
-``tiny``, ``tiny-…``     a bundled model (:mod:`counterview.inference.bundled`)
+``tiny``, ``tiny-…``     a bundled model (:mod:`counterview.nn.bundled`)
 a folder                 a trained model, or the folder of a training run
 a recipe                 its file, or its name below ``recipes/``, for example ``omama/main-ego2exo``: the model in
                          ``runs/NAME/model``, where training puts it. A recipe of nearest neighbour needs no training
@@ -27,8 +27,8 @@ from counterview.baselines.geometric.config import NAMES, is_geometric, parse_na
 from counterview.config import nearest, read_yaml, set_value
 from counterview.errors import CheckpointError, ConfigError, PathError, shown
 from counterview.guard import is_folder, library_errors
-from counterview.inference import bundled
 from counterview.media.files import safe_join
+from counterview.nn import bundled
 
 Method = Literal["knn", "geometric", "omama", "tiny-match", "lmeec", "tiny-follow"]
 """Methods, as ``config.json`` of a model names them; those of :data:`WITHOUT_CONFIG` have no ``config.json``."""
@@ -87,6 +87,12 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
     Traceback (most recent call last):
     counterview.errors.ConfigError: there is no model 'bse'; ... Did you mean 'base'?
     """
+    if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+        raise ConfigError(
+            "a model is given by its name",
+            found=repr(model) if isinstance(model, str) else type(model).__name__,
+            expected="knn, base, geometric, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
+        )
     name = os.fspath(model)
     if overrides:
         return _changed(name, overrides)
@@ -107,6 +113,11 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         return _trained(name, recipe)
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError("no such recipe", path=name, fix=_nearest_recipe(name))
+    if path.is_file():  # never asked for on the Hub, whatever its name
+        raise ConfigError(
+            "is a file, not a model", path=name, found=_kind_of_file(path),
+            expected="the folder of a trained model, with config.json", fix=_advice_on_file(path),
+        )  # fmt: skip
     if name.count("/") == 1 and not path.is_absolute() and not name.startswith((".", "~")):
         from counterview.hub import fetch_folder
 
@@ -118,6 +129,28 @@ def resolve(model: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sou
         expected="knn, base, geometric, tiny, the folder of a trained model, a recipe, or owner/name on the Hub",
         fix=nearest(name, names).capitalize(),
     )
+
+
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_KINDS = {
+    "a video": (".mp4", ".mov", ".mkv", ".webm", ".avi"),
+    "an image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    "weights": _WEIGHTS,
+    "JSON": (".json", ".jsonl"),
+}
+
+
+def _kind_of_file(path: Path) -> str:
+    """What a file is by its ending, in words."""
+    return next((kind for kind, endings in _KINDS.items() if path.suffix.lower() in endings), "another file")
+
+
+def _advice_on_file(path: Path) -> str:
+    if path.suffix.lower() not in _WEIGHTS:
+        return "Images and videos are arguments of their own."
+    if (path.parent / "config.json").is_file():
+        return f"Give its folder, {path.parent}."
+    return "Released weights become a model by `counterview convert`."
 
 
 def _changed(name: str, overrides: Sequence[str]) -> Source:
@@ -169,11 +202,17 @@ def _folder(name: str, path: Path) -> Source:
 
 def recipes_root() -> Path | None:
     """The folder of recipes: in the working directory, the source tree or the package; ``None`` if there is none."""
+    return next(iter(_recipe_folders()), None)
+
+
+def _recipe_folders() -> list[Path]:
+    """All folders of recipes, the nearest first."""
     package = Path(__file__).resolve().parents[1]
-    for folder in (Path("recipes"), package.parents[1] / "recipes", package / "recipes"):
-        if any((folder / kind).is_dir() for kind in ("omama", "lmeec", "tabletop")):
-            return folder
-    return None
+    return [
+        folder
+        for folder in (Path("recipes"), package.parents[1] / "recipes", package / "recipes")
+        if any((folder / kind).is_dir() for kind in ("omama", "lmeec", "tabletop"))
+    ]
 
 
 def find_recipe(name: str) -> Path | None:
@@ -183,14 +222,32 @@ def find_recipe(name: str) -> Path | None:
         return None
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
-    root = recipes_root()
-    if root is None or path.is_absolute():
+    if path.is_absolute():
         return None
-    try:
-        file = safe_join(root, path.as_posix().removesuffix(".yaml") + ".yaml")
-    except PathError:
-        return None
-    return file if file.is_file() else None
+    for root in _recipe_folders():
+        try:
+            file = safe_join(root, path.as_posix().removesuffix(".yaml") + ".yaml")
+        except PathError:
+            return None
+        if file.is_file():
+            return file
+    return None
+
+
+def recipe_file(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe that must exist, by its path or its name; see :func:`find_recipe`.
+
+    Raises:
+        ConfigError: there is none; the error names the nearest one.
+    """
+    found = find_recipe(os.fspath(name))
+    if found is None and Path(name).is_file():  # a recipe is YAML whatever its ending
+        return Path(name)
+    if found is None:
+        is_path = Path(name).suffix in (".yaml", ".yml")
+        problem = "is a folder" if Path(name).is_dir() else "no such file" if is_path else "no such recipe"
+        raise ConfigError(problem, path=name, expected="a recipe", fix=_nearest_recipe(os.fspath(name)))
+    return found
 
 
 def _nearest_recipe(name: str) -> str:

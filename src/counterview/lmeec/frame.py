@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from counterview.lmeec.network import ImageFeatures
 from counterview.lmeec.preprocess import to_native
-from counterview.types import BoolImage, ObjectMask, RgbImage, View, as_rgb
+from counterview.media.inputs import ImageInput, load_rgb
+from counterview.types import BoolImage, ObjectMask, RgbImage
 
 
 @dataclass(frozen=True)
@@ -62,26 +63,28 @@ class FrameResult:
         return self.object_score is None
 
 
-AnyImage = RgbImage | View | SessionImage
+AnyImage = ImageInput | SessionImage
 """What a session takes for an image."""
 
 
-def image_array(image: RgbImage | View) -> RgbImage:
+def image_array(image: ImageInput) -> RgbImage:
     """The pixels ``(H, W, 3)`` uint8 of an image that is not encoded yet.
 
     Raises:
         ImageError: not such an image.
     """
-    return as_rgb(image.image if isinstance(image, View) else image)
+    return load_rgb(image)
 
 
-def image_size_hw(image: AnyImage) -> tuple[int, int]:
-    """Height and width of an image in pixels.
+def loaded(image: AnyImage) -> RgbImage | SessionImage:
+    """An image in memory: encoded, or its pixels ``(H, W, 3)`` uint8.
 
     Raises:
         ImageError: not an image.
     """
-    if isinstance(image, SessionImage):
-        return image.size_hw
-    array = image_array(image)
-    return array.shape[0], array.shape[1]
+    return image if isinstance(image, SessionImage) else image_array(image)
+
+
+def image_size_hw(image: RgbImage | SessionImage) -> tuple[int, int]:
+    """Height and width of an image in pixels."""
+    return image.size_hw if isinstance(image, SessionImage) else (image.shape[0], image.shape[1])

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from counterview.config import to_dict
 from counterview.errors import CheckpointError, ImageError, InputError
-from counterview.lmeec.frame import AnyImage, FrameResult, SessionImage, image_array, image_size_hw
+from counterview.lmeec.frame import AnyImage, FrameResult, SessionImage, image_array, image_size_hw, loaded
 from counterview.lmeec.memory import MemoryBank, PointerBank, TrackMemory
 from counterview.lmeec.network import NO_OBJECT_LOGIT, Decoded, ImageFeatures, LMEECNetwork
 from counterview.lmeec.preprocess import as_mask, to_native, to_pixels, to_query_mask
 from counterview.lmeec.session_file import TrackKey, read_session, write_session
-from counterview.types import BoolImage, ObjectMask
+from counterview.types import BoolImage, ObjectMask, RgbImage
 
 ONLY_CAMERA = ""
 """Name under which the camera is kept where the target is one image and no mapping."""
@@ -79,8 +79,8 @@ class Session:
         To go in both directions, encode the two images of a frame once and pass them to both sessions.
 
         Args:
-            images: ``(H, W, 3)`` uint8 each, of any sizes, or :class:`~counterview.types.View`; encoded ones stay as
-                they are.
+            images: ``(H, W, 3)`` uint8 each, of any sizes, or what else :data:`counterview.media.inputs.ImageInput`
+                has; encoded ones stay as they are.
 
         Raises:
             ImageError: not such an image, or one that another model encoded.
@@ -110,7 +110,8 @@ class Session:
         """Predict one frame, and remember it.
 
         Args:
-            query_image: ``(H, W, 3)`` uint8, a :class:`~counterview.types.View`, or encoded.
+            query_image: ``(H, W, 3)`` uint8, a :class:`~counterview.types.View`, a path, an image of Pillow, or
+                encoded.
             query_masks: by object name, ``(H, W)`` bool of the query image's size. ``None`` or an empty mask: the
                 object is not shown in this frame. It is then predicted from memory, or passed over
                 (``config.without_query``). Objects left out of the mapping are not predicted; their memory stays.
@@ -127,14 +128,17 @@ class Session:
         """
         number, index = self._number(frame)
         several = isinstance(target_image, Mapping)
-        cameras: dict[str, AnyImage] = (
-            dict(target_image) if isinstance(target_image, Mapping) else {ONLY_CAMERA: target_image}
+        cameras: dict[str, RgbImage | SessionImage] = (
+            {name: loaded(image) for name, image in target_image.items()}
+            if isinstance(target_image, Mapping)
+            else {ONLY_CAMERA: loaded(target_image)}
         )
         if not cameras:
             raise InputError("there is no target image", fix="Leave the frame out, or pass at least one camera.")
         for name in (*cameras, *query_masks):
             if not isinstance(name, str):
                 raise InputError("names of objects and cameras are strings", found=repr(name))
+        query_image = loaded(query_image)
         query_size = image_size_hw(query_image)
         masks = {name: as_mask(mask, query_size, name) for name, mask in query_masks.items()}
         sizes = {camera: image_size_hw(image) for camera, image in cameras.items()}

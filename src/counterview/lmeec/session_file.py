@@ -38,6 +38,9 @@ def write_session(
         path: a ``.safetensors`` file.
         values: plain values beside the tracks.
         tracks: the memories.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -56,8 +59,13 @@ def write_session(
         {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
         metadata={"session": json.dumps(header, ensure_ascii=False)},
     )
-    with atomic_write(path) as handle:
-        handle.write(content)
+    try:
+        with atomic_write(path) as handle:
+            handle.write(content)
+    except OSError as error:
+        if isinstance(error, CounterviewError):
+            raise
+        raise InputError("cannot be written", path=path, found=error.strerror, fix="Give another place.") from None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from counterview.errors import MaskError
+from counterview.masks.labels import caption, draw_labels, place, text_size
 from counterview.types import BoolImage, ImageLike, ObjectMask, RgbImage, as_rgb
 
-PALETTE = ("#1f9bff", "#ff5a36", "#2bbf5c", "#c04bff", "#ffb000", "#00c2c7", "#ff4fa3", "#9acd32")
-"""Colours distinct from one another and from wood and skin; object ``i`` has colour ``i % 8``."""
+PALETTE = ("#1f9bff", "#aaee00", "#bb3399", "#dd3300", "#4455ff", "#00eeff", "#dddd77", "#ff88bb")
+"""Colours far from one another, also for an eye without green cones, and from white, wood and skin; object ``i`` has
+colour ``i % 8``."""
 
-FAINT = "#bdbdbd"
-"""Colour of candidates that were not chosen."""
+CAPTION_PX = 11
+"""Height of the letters below the images of a contact sheet."""
+
+TRUTH = "#ffffff"
+"""Colour of the outlines of an annotation, in every image; no other mask has a white outline."""
 
 
 def _array(mask: BoolImage | ObjectMask) -> BoolImage:
@@ -34,7 +39,8 @@ def overlay(
     Args:
         image: ``(H, W, 3)`` uint8 RGB, or a view.
         masks: masks of the image's size, ``(H, W)`` bool or run lengths; empty ones are skipped.
-        labels: one text per mask; characters that are not ASCII become ``?``.
+        labels: one text per mask, placed apart from one another; a line leads from a label to an object that is
+            further away. See :mod:`counterview.masks.labels` for the letters.
         colors: one hex colour per mask; :data:`PALETTE` in order if not given.
         opacity: of the tint, 0 to 1.
         thickness_px: of the outline; proportional to the image's size if not given.
@@ -69,20 +75,30 @@ def overlay(
     if opacity > 0:
         scene = sv.MaskAnnotator(color=palette, opacity=opacity).annotate(scene, detections)
     scene = sv.PolygonAnnotator(color=palette, thickness=line).annotate(scene, detections)
-    if labels is not None:
-        annotator = sv.LabelAnnotator(
-            color=palette,
-            text_color=sv.Color.WHITE,
-            text_scale=max(0.35, max(image.shape[:2]) / 2600),
-            text_padding=3,
-        )
-        scene = annotator.annotate(scene, detections, labels=[_ascii(labels[i]) for i in keep])
-    return np.ascontiguousarray(scene[..., ::-1])
+    drawn: RgbImage = np.ascontiguousarray(scene[..., ::-1])
+    if labels is None:
+        return drawn
+    size_px = max(11, round(max(image.shape[:2]) / 85))
+    placed = place([labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep], size_px)
+    return draw_labels(drawn, placed, size_px)
 
 
-def _ascii(text: str) -> str:
-    # OpenCV's fonts have ASCII only and would print one question mark per byte.
-    return text.encode("ascii", "replace").decode("ascii")
+def with_legend(image: ImageLike, text: str) -> RgbImage:
+    """An image with a line below it that says what its lines and colours mean.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB, or a view.
+        text: the line.
+
+    Returns:
+        ``(H + h, W, 3)`` uint8 RGB.
+
+    Raises:
+        ImageError: not an RGB array.
+    """
+    rgb = as_rgb(image)
+    strip = caption(rgb.shape[1], text, max(11, round(rgb.shape[1] / 110)))
+    return np.concatenate([rgb, strip])
 
 
 def side_by_side(left: ImageLike, right: ImageLike, *, gap_px: int = 8, max_height_px: int = 960) -> RgbImage:
@@ -144,24 +160,14 @@ def contact_sheet(
             "a contact sheet needs images, at least one column, and one caption per image or no captions",
             found=f"{len(images)} images, {columns} columns, {'no' if captions is None else len(captions)} captions",
         )
-    strip = 18 if captions is not None else 0
+    strip = text_size("", CAPTION_PX)[1] if captions is not None else 0
     tiles = []
     for number, image in enumerate(map(as_rgb, images)):
         width = max(1, round(image.shape[1] * tile_height_px / image.shape[0]))
         interpolation = cv2.INTER_AREA if tile_height_px < image.shape[0] else cv2.INTER_LINEAR
         tile = cv2.resize(image, (width, tile_height_px), interpolation=interpolation)
         if captions is not None:
-            bar = np.full((strip, width, 3), 255, dtype=np.uint8)
-            cv2.putText(
-                bar,
-                _ascii(captions[number]),
-                (2, 13),
-                cv2.FONT_HERSHEY_SIMPLEX,
-                0.38,
-                (40, 40, 40),
-                1,
-                cv2.LINE_AA,
-            )
+            bar = caption(width, captions[number], CAPTION_PX)
             tile = np.concatenate([tile, bar])
         tiles.append(tile)
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]

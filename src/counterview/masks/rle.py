@@ -14,6 +14,7 @@ from lzstring import LZString
 from numpy.typing import NDArray
 
 from counterview.errors import MaskError, shown
+from counterview.mask_formats import coco_counts
 from counterview.masks.lz import decompress_uri
 from counterview.types import ObjectMask
 
@@ -95,13 +96,10 @@ def encode_counts(mask: ObjectMask) -> str:
     Raises:
         MaskError: the mask has more than :data:`MAX_PIXELS` pixels.
     """
-    from pycocotools import mask as coco
-
     height, width = mask.size_hw
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise MaskError("the mask is too large for COCO counts", found=f"{height} x {width}")
-    encoded = coco.frPyObjects({"size": [height, width], "counts": mask.runs.tolist()}, height, width)
-    return encoded["counts"].decode("ascii")
+    return coco_counts(mask.size_hw, mask.runs)
 
 
 def from_coco(rle: Any) -> ObjectMask:
@@ -139,7 +137,7 @@ def to_coco(mask: ObjectMask) -> dict[str, Any]:
     >>> to_coco(ObjectMask.from_array([[0, 1, 1], [0, 1, 0]]))
     {'size': [2, 3], 'counts': '231'}
     """
-    return {"size": list(mask.size_hw), "counts": encode_counts(mask)}
+    return mask.to_coco()
 
 
 def from_lzstring(text: str, size_hw: Any) -> ObjectMask:

@@ -62,6 +62,12 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     Raises:
         ImageError: missing, not an image of :data:`FORMATS`, damaged, or too large.
     """
+    if not isinstance(source, (str, os.PathLike, bytes)):
+        raise ImageError(
+            "an image is read from a path or from bytes",
+            found=type(source).__name__,
+            fix="An array (H, W, 3) uint8 is an image already.",
+        )
     path = None if isinstance(source, bytes) else regular_file(source, ImageError)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_warnings())

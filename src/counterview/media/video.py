@@ -64,6 +64,8 @@ class VideoReader:
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise VideoError("is a folder", path=self.path, expected="a video")
         self._threads = max(0, threads)
         self._source = _Source(self.path, "AUTO", self._threads)
         self._careful: _Source | None = None

@@ -21,6 +21,7 @@ from counterview.errors import CheckpointError, ConfigError, InputError, Weights
 from counterview.guard import is_folder, library_errors
 from counterview.hub import ADVICE, fetch_folder
 from counterview.media.files import atomic_write, read_json, write_json
+from counterview.nn.bundled import BUNDLED, bundled_folder, is_bundled, model_class
 from counterview.nn.weights import (
     check_architecture,
     load_strictly,
@@ -138,17 +139,23 @@ def is_checkpoint(folder: str | os.PathLike[str]) -> bool:
 
 
 def find_folder(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of a model: ``source`` itself, or a repository of the Hub fetched to this machine.
+    """The folder of a model: ``source`` itself, a bundled model, or a repository of the Hub fetched to this machine.
 
     Raises:
-        CheckpointError: neither a folder nor ``owner/name``.
+        CheckpointError: neither a folder, nor the name of a bundled model, nor ``owner/name``.
         WeightsError: the Hub cannot be reached, or has no such repository.
     """
     folder = Path(source)
     if is_folder(folder):
         return folder
+    if folder.is_file():
+        raise CheckpointError("is a file", path=source, expected="the folder of a model", fix="Give its folder.")
+    if is_bundled(source):
+        return bundled_folder(os.fspath(source))
     if len(folder.parts) != 2 or folder.is_absolute() or len(os.fspath(folder)) > 200 or folder.exists():
-        raise CheckpointError("no such folder", path=source, expected="a folder, or owner/name on the Hub")
+        raise CheckpointError(
+            "no such folder", path=source, expected=f"a folder, {', '.join(BUNDLED)}, or owner/name on the Hub"
+        )
     return fetch_folder(os.fspath(source), FILES, ADVICE, revision=revision, token=token)
 
 
@@ -197,10 +204,10 @@ class Pretrained:
     def from_pretrained(
         cls, source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None
     ) -> Self:
-        """Load a folder that :meth:`save_pretrained` wrote, or a repository of the Hugging Face Hub.
+        """Load a folder that :meth:`save_pretrained` wrote, a bundled model, or a repository of the Hugging Face Hub.
 
         Args:
-            source: a folder, or ``owner/name``.
+            source: a folder, the name of a bundled model of this class or one derived from it, or ``owner/name``.
             revision: branch, tag or commit of the repository.
             token: access token of the Hub.
 
@@ -212,6 +219,14 @@ class Pretrained:
                 or not finite: each is named.
             WeightsError: the Hub cannot be reached, or has no such repository.
         """
+        if is_bundled(source) and not Path(source).is_dir():
+            bundled_class = model_class(os.fspath(source))
+            if not issubclass(bundled_class, cls):
+                raise CheckpointError(
+                    f"the bundled model {os.fspath(source)} is of another class", found=bundled_class.__name__,
+                    expected=cls.__name__, fix=f"Call {bundled_class.__name__}.from_pretrained, or counterview.load.",
+                )  # fmt: skip
+            cls = bundled_class
         folder = find_folder(source, revision=revision, token=token)
         header = read_header(folder)
         with library_errors(CheckpointError, "has a configuration that cannot be read", path=header.path):

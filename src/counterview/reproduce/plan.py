@@ -13,8 +13,8 @@ from counterview.data.open import open_dataset
 from counterview.errors import CheckpointError, ConfigError, InputError, MissingExtraError, WeightsError
 from counterview.evaluation.folders import folder_name
 from counterview.evaluation.layout import OFFICIAL, Layout, layout_of_protocol
-from counterview.inference import bundled
 from counterview.inference.zoo import find_recipe, resolve
+from counterview.nn import bundled
 from counterview.reproduce.tables import Model, PaperTable, TableRow
 from counterview.training.recipe import Recipe, load_recipe
 

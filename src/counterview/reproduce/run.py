@@ -29,10 +29,10 @@ from counterview.evaluation.protocol import Missing, evaluate
 from counterview.evaluation.published import total_iou
 from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.statistics import intervals
-from counterview.inference import bundled
 from counterview.inference.finished import is_made_by
 from counterview.inference.loading import load_take_predictor, trainable_parameters
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
+from counterview.nn import bundled
 from counterview.reproduce.commands import follows
 from counterview.reproduce.plan import PAIRS_SEED, Plan, Unit
 from counterview.training.identity import current_recipe, flat

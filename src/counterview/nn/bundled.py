@@ -7,6 +7,7 @@ trained model with ``python -m tools.ship_model``.
 
 from __future__ import annotations
 
+import importlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +20,12 @@ BUNDLED = {
 }
 """Bundled models: name to a short description. An installation may lack some of them."""
 
+CLASSES = {
+    "tiny-match": "counterview.tiny.model:TinyMatch",
+    "tiny-follow": "counterview.tiny.follow:TinyFollow",
+}
+"""The class of each, as ``module:name``: this module stands below those classes."""
+
 ALIASES = {"tiny": "tiny-match"}
 """Other names of bundled models."""
 
@@ -29,6 +36,22 @@ DEFAULT_MODEL = "tiny-match"
 def default_model(features: str | None = None) -> str:
     """The model if none is named: :data:`DEFAULT_MODEL`, or nearest neighbour (``knn``) if features are chosen."""
     return DEFAULT_MODEL if features is None else "knn"
+
+
+def is_bundled(source: object) -> bool:
+    """Whether this is the name of a bundled model."""
+    return isinstance(source, str) and (source in BUNDLED or source in ALIASES)
+
+
+def model_class(name: str) -> type:
+    """The class of a bundled model.
+
+    Args:
+        name: one of :data:`BUNDLED` or :data:`ALIASES`.
+    """
+    module, _, attribute = CLASSES[ALIASES.get(name, name)].partition(":")
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def models_root() -> Path:

@@ -1,0 +1,180 @@
+"""What all predictors do in the same way: take images and prompts of every kind, and resolve prompts to masks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from counterview.errors import InputError
+from counterview.inference.prompts import (
+    AnyPrompt,
+    Box,
+    Point,
+    Prompt,
+    QueryObjects,
+    as_box,
+    as_point,
+    check_prompt,
+    check_query_mask,
+    check_shape,
+    name_prompts,
+)
+from counterview.inference.selection import Selection, select
+from counterview.media.inputs import ColorOrder, ImageInput, load_rgb, path_of
+from counterview.proposals.base import file_name
+from counterview.types import Match, ObjectMask, RgbImage
+
+if TYPE_CHECKING:
+    from counterview.inference.predictor import Encoding
+    from counterview.proposals.base import Proposals
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound="Encoding")
+
+
+@dataclass(frozen=True, eq=False)
+class MatchDrawing:
+    """Draws a match on its images; what :attr:`counterview.Match.drawing` holds.
+
+    Attributes:
+        query_image: ``(H, W, 3)`` uint8.
+        query_mask: ``(H, W)``.
+        target_image: ``(H', W', 3)`` uint8.
+    """
+
+    query_image: RgbImage
+    query_mask: ObjectMask
+    target_image: RgbImage
+
+    def __call__(self, match: Match) -> RgbImage:
+        """Draw the match, ``(h, w, 3)`` uint8."""
+        from counterview.inference.drawing import draw_match
+
+        return draw_match(self.query_image, [self.query_mask], self.target_image, [match])
+
+
+class PromptedPredictor(Generic[E]):
+    """Base of predictors. A subclass encodes images, matches encoded images, and names the proposals of prompts."""
+
+    def encode(
+        self,
+        image: ImageInput,
+        proposals: Proposals | None = None,
+        *,
+        name: str | None = None,
+        color: ColorOrder = "rgb",
+    ) -> E:
+        """See :meth:`counterview.Predictor.encode`; an image is ``(H, W, 3)``."""
+        raise NotImplementedError
+
+    def encode_query(self, image: ImageInput, *, name: str | None = None, color: ColorOrder = "rgb") -> E:
+        """:meth:`encode` for an image ``(H, W, 3)`` with query objects, which may cost less.
+
+        Args:
+            image: as for :meth:`encode`.
+            name: likewise.
+            color: likewise.
+
+        Raises:
+            ImageError: not an image.
+        """
+        return self.encode(image, name=name, color=color)
+
+    def match_encoded(
+        self,
+        query: E,
+        query_masks: Sequence[ObjectMask],
+        target: E,
+        *,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+    ) -> list[Match]:
+        """See :meth:`counterview.Predictor.match_encoded`; masks are ``(H, W)``."""
+        raise NotImplementedError
+
+    def prompt_proposals(self, query: E) -> tuple[Proposals, RgbImage | None]:
+        """The masks ``(H, W)`` that points and boxes choose among, and the image ``(H, W, 3)`` if it is kept."""
+        raise NotImplementedError
+
+    def prompt_settings(self) -> dict[str, Any]:
+        """Name and settings of the proposer that points and boxes depend on, as plain values."""
+        raise NotImplementedError
+
+    def resolve(self, query: E, prompt: AnyPrompt, name: str = "object") -> ObjectMask:
+        """See :meth:`counterview.Predictor.resolve`; masks are ``(H, W)``."""
+        return self.select(query, prompt, name).mask_rle
+
+    def select(self, query: E, prompt: AnyPrompt, name: str = "object") -> Selection:
+        """See :meth:`counterview.Predictor.select`; masks are ``(H, W)``."""
+        if isinstance(prompt, ObjectMask):
+            check_query_mask(prompt, query.size_hw, name)
+            return Selection(prompt)
+        prompt.check(query.size_hw)
+        return select(prompt, *self.prompt_proposals(query))
+
+    def match(
+        self,
+        query_image: ImageInput,
+        query_masks: QueryObjects | None = None,
+        target_image: ImageInput | None = None,
+        *,
+        point: Point | tuple[float, float] | None = None,
+        box: Box | tuple[float, float, float, float] | None = None,
+        names: Sequence[str] | None = None,
+        top_k: int = 5,
+        color: ColorOrder = "rgb",
+    ) -> list[Match]:
+        """Find objects ``(H, W)`` of one image in another. See :meth:`counterview.Predictor.match`."""
+        prompts, names = name_prompts(_one_way(query_masks, point, box, names, target_image), names)
+        if target_image is None:
+            raise InputError("there is no target image", fix="Write target_image=…")
+        query_rgb = load_rgb(query_image, what="query image", color=color)
+        target_rgb = load_rgb(target_image, what="target image", color=color)
+        check_shape(query_rgb.shape[:2], "query image")
+        check_shape(target_rgb.shape[:2], "target image")
+        for prompt, name in zip(prompts, names, strict=True):  # before anything is encoded
+            check_prompt(prompt, (query_rgb.shape[0], query_rgb.shape[1]), name)
+        start = time.perf_counter()
+        query = self.encode_query(query_rgb, name=image_name(query_image))
+        selections = [self.select(query, prompt, name) for prompt, name in zip(prompts, names, strict=True)]
+        target = self.encode(target_rgb, name=image_name(target_image))
+        encoded = time.perf_counter()
+        masks = [selection.mask_rle for selection in selections]
+        matches = self.match_encoded(query, masks, target, names=names, top_k=top_k)
+        logger.info("images encoded in %.2f s, %d objects matched in %.2f s", encoded - start, len(masks),
+                    time.perf_counter() - encoded)  # fmt: skip
+        return [
+            replace(
+                match,
+                notes=(*selection.notes, *match.notes),
+                drawing=MatchDrawing(query_rgb, selection.mask_rle, target_rgb),
+            )
+            for match, selection in zip(matches, selections, strict=True)
+        ]
+
+
+def _one_way(query_masks: Any, point: Any, box: Any, names: Sequence[str] | None, target_image: Any) -> Any:
+    """The query objects of a call, given in one of two ways: as an argument, or as one point and one box."""
+    if point is None and box is None:
+        if query_masks is None and names is None:
+            raise InputError("no query object was given", expected="a mask, a point or a box")
+        return query_masks
+    if query_masks is not None:
+        raise InputError(
+            "query objects are given twice" if target_image is not None else "the second argument is the query objects",
+            expected="either query_masks, or point and box",
+            fix="Write model.match(query_image, target_image=…, point=(x, y)).",
+        )
+    if box is None:
+        return [as_point(point)]
+    return [as_box(box)] if point is None else [Prompt(points=(as_point(point),), box=as_box(box))]
+
+
+def image_name(image: ImageInput) -> str | None:
+    """The name of an image that was given as a file, as proposers take it; ``None`` for others."""
+    path = path_of(image)
+    return None if path is None else file_name(path)

@@ -1,0 +1,95 @@
+"""Labels hide neither one another nor objects, and have the letters of most scripts. Oracle: boxes and pixels."""
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+from skimage.color import rgb2lab
+
+from counterview.masks import draw, labels
+
+SIZE = 14
+
+
+def disc(x, y, radius, size=(300, 400)):
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return np.hypot(columns - x, rows - y) <= radius
+
+
+def overlap(a, b):
+    return labels._overlap((*a.xy, a.xy[0] + a.size_wh[0], a.xy[1] + a.size_wh[1]),
+                           (*b.xy, b.xy[0] + b.size_wh[0], b.xy[1] + b.size_wh[1]))  # fmt: skip
+
+
+@pytest.mark.parametrize("spread", [6, 15, 40])
+def test_labels_of_near_objects_do_not_cover_one_another_or_small_objects(spread):
+    masks = [disc(200 + spread * dx, 150 + spread * dy, 5) for dx in (-1, 0, 1) for dy in (-1, 1)]
+    placed = labels.place([f"object {i}" for i in range(6)], ["#1f9bff"] * 6, masks, SIZE)
+    assert [overlap(a, b) for a, b in itertools.combinations(placed, 2)] == [0] * 15
+    covered = np.logical_or.reduce(masks)
+    for label in placed:
+        (x, y), (w, h) = label.xy, label.size_wh
+        assert 0 <= x <= 400 - w
+        assert 0 <= y <= 300 - h
+        assert not covered[y : y + h, x : x + w].any()
+
+
+def test_a_line_leads_to_an_object_that_is_not_beside_its_label():
+    masks = [disc(200 + 6 * dx, 150 + 6 * dy, 5) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+    placed = labels.place(["a long name of it"] * 9, ["#1f9bff"] * 9, masks, SIZE)
+    leading = [(label, mask) for label, mask in zip(placed, masks, strict=True) if label.anchor_xy is not None]
+    assert leading
+    for label, mask in leading:
+        assert mask[label.anchor_xy[1], label.anchor_xy[0]]
+    image = labels.draw_labels(np.zeros((300, 400, 3), np.uint8), placed, SIZE)
+    label = leading[0][0]
+    assert (image[label.anchor_xy[1], label.anchor_xy[0]] == (0x1F, 0x9B, 0xFF)).all()
+    alone = labels.place(["mug"], ["#1f9bff"], [masks[0]], SIZE)
+    assert alone[0].anchor_xy is None
+
+
+@pytest.mark.parametrize("text", ["mug", "šálka", "κούπα", "кружка", "cốc", "ספל"])
+def test_letters_of_many_scripts_are_drawn(text, caplog):
+    line, font = labels.writable(text, SIZE)
+    assert line == text
+    assert all(labels._has(font, letter) for letter in text)
+    assert caplog.text == ""
+
+
+def test_letters_that_no_font_has_are_marked_and_logged(caplog, monkeypatch):
+    monkeypatch.setattr(labels, "WIDE_FONTS", ())
+    for function in (labels.fonts, labels.writable, labels._warn):
+        function.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert labels.writable("mug 杯子", SIZE)[0] == "mug ??"
+    assert "no font here has the letters '子杯'" in caplog.text
+    for function in (labels.fonts, labels.writable, labels._warn):
+        function.cache_clear()
+
+
+def test_a_label_is_drawn_and_a_long_caption_is_cut():
+    image = np.full((300, 400, 3), 90, np.uint8)
+    drawn = draw.overlay(image, [disc(200, 150, 30)], labels=["кружка"], colors=["#bb3399"], opacity=0.0)
+    changed = (drawn != image).any(-1) & ~disc(200, 150, 36)
+    assert changed.sum() > 200
+    strip = labels.caption(120, "a legend that is far too long for it", SIZE)
+    assert strip.shape[1] == 120
+    assert (strip[:, -2:] == 255).all()
+    legend = draw.with_legend(image, "white line: annotation")
+    assert legend.shape[0] > 300
+    assert np.array_equal(legend[:300], image)
+
+
+DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+"""Machado, Oliveira and Fernandes 2009, full severity; of linear RGB."""
+
+
+def test_the_colours_of_objects_differ_for_every_eye():
+    rgb = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (*draw.PALETTE, draw.TRUTH)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ DEUTERANOPIA.T, 0, 1)
+    seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    for colours in (rgb, seen):
+        lab = rgb2lab(colours[None])[0]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 20
