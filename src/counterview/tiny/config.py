@@ -53,7 +53,7 @@ class TinyMatchConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            *out_of_range(self, "attention_downscale", at_least=1),
+            *out_of_range(self, "attention_downscale", at_least=1, at_most=1024),
             *out_of_range(self, "proposal_prior", at_least=0, below=100),
         ]
         if self.descriptor_weight != "learned":
