@@ -122,6 +122,7 @@ def test_aliases_that_share_a_value_are_read(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes of this kind")
 def test_large_files_pipes_and_overrides(tmp_path):
     (tmp_path / "large.yaml").write_text("# " + "x" * 300_000)
     os.mkfifo(tmp_path / "pipe.yaml")
@@ -277,6 +278,7 @@ def test_a_take_without_end_is_refused(tmp_path, monkeypatch):
         read_span(path, spans["t"], "t")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes of this kind")
 def test_pipes_and_long_integers_as_json(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "long.json").write_text("[" + "9" * 5000 + "]")

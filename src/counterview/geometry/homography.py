@@ -57,7 +57,7 @@ class HomographyConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            *out_of_range(self, "samples", "refined", at_least=1, at_most=1_000_000),
+            *out_of_range(self, "samples", "refined", at_least=1, at_most=100_000),
             *out_of_range(self, "refinements", at_least=0, at_most=100),
             *out_of_range(self, "tolerance", "temperature", "min_area_scale", "max_area_scale", above=0),
             *out_of_range(self, "min_similarity", at_least=-1, at_most=1),

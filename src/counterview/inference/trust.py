@@ -94,7 +94,7 @@ def check_parts(
         raise TrustError(
             "the model names what is not inside its folder", path=folder, found="; ".join(refused),
             fix="If it is yours, or you trust it: add --trust (in Python, trust=True), which opens what was found, or "
-            "give --proposals yourself, for example --proposals folder:PATH.",
+            "name it yourself: --proposals folder:PATH, --features NAME.",
         )  # fmt: skip
     return ModelParts(features, features_settings, proposer, settings)
 

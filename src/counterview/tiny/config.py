@@ -26,7 +26,7 @@ class TinyMatchConfig:
     >>> TinyMatchConfig(descriptor_weight=2, attention_downscale=0)
     Traceback (most recent call last):
         ...
-    counterview.errors.ConfigError: attention_downscale is 0, expected 1 or more; descriptor_weight is 2, ...
+    counterview.errors.ConfigError: attention_downscale is 0, expected 1 or more and up to 1024; ...
     """
 
     omama: OMaMaConfig = field(default_factory=OMaMaConfig)
@@ -53,7 +53,7 @@ class TinyMatchConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            *out_of_range(self, "attention_downscale", at_least=1),
+            *out_of_range(self, "attention_downscale", at_least=1, at_most=1024),
             *out_of_range(self, "proposal_prior", at_least=0, below=100),
         ]
         if self.descriptor_weight != "learned":

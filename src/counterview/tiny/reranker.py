@@ -51,8 +51,9 @@ class RerankerConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            *out_of_range(self, "proposals", "homographies", at_least=1, at_most=10_000),
-            *out_of_range(self, "hidden", at_least=2, at_most=100_000),
+            *out_of_range(self, "proposals", at_least=1, at_most=10_000),
+            *out_of_range(self, "homographies", at_least=1, at_most=1000),
+            *out_of_range(self, "hidden", at_least=2, at_most=16_384),
             *out_of_range(self, "similarity_scale", "nearby_offset", above=0),
         ]
         if problems:
