@@ -236,7 +236,7 @@ def test_the_command_finds_what_moved(name, tmp_path, capsys):
     for item in result["objects"]:
         assert iou(from_coco(item["mask"]), ObjectMask.from_array(there)) > 0.8
         assert item["visibility"] > 0.9
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == [
         "mask_box.png", "mask_noise.png", "match.json", "overlay.png",
     ]  # fmt: skip
     blank = np.full_like(image, 128)
