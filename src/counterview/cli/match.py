@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,21 @@ def match(
         list[Path] | None,
         typer.Option(help="PNG mask of the object in QUERY, white on black. Repeat for several objects."),
     ] = None,
+    label: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            help="Value of the object where the mask is a label image or a palette PNG. Repeat for several objects of "
+            "one mask, or give one for each mask.",
+        ),
+    ] = None,
+    mask_orientation: Annotated[
+        str,
+        typer.Option(
+            help="What the masks were drawn on where QUERY has an EXIF orientation: upright (as viewers show it), raw "
+            "(its stored pixels), or auto (what their size says).",
+        ),
+    ] = "auto",
     point: Annotated[
         list[str] | None,
         typer.Option(metavar="X,Y", help="A pixel of the object in QUERY. Repeat for several objects."),
@@ -65,14 +81,20 @@ def match(
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
+    from counterview.devices import resolve_device
     from counterview.inference.loading import load
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
-    from counterview.media.images import read_image
+    from counterview.media.images import read_image, read_oriented
     from counterview.proposals.base import file_name
 
-    prompts = read_prompts(mask or [], point or [], box or [])
-    query_image, target_image = read_image(query), read_image(target)
+    resolve_device(device)
+    check_prompts(mask or [], point or [], box or [], label or [])
+    (query_image, query_turn), target_image = read_oriented(query), read_image(target)
+    prompts, prompt_notes = read_prompts(
+        mask or [], point or [], box or [], label or [],
+        image_hw=query_image.shape[:2], image_orientation=query_turn, orientation=mask_orientation,
+    )  # fmt: skip
     check_shape(query_image.shape[:2], "query image")
     check_shape(target_image.shape[:2], "target image")
     for name, prompt in prompts.items():  # before anything is loaded or encoded
@@ -88,6 +110,7 @@ def match(
     matches = predictor.match_encoded(
         encoded_query, masks, predictor.encode(target_image, name=file_name(target)), names=names, top_k=top
     )
+    matches = [replace(m, notes=(*prompt_notes.get(m.name or "", ()), *m.notes)) for m in matches]
     result = describe(query, target, query_image, target_image, masks, matches, predictor.settings())
     paths = write(out, result, query_image, target_image, masks, matches)
     if as_json:
@@ -105,42 +128,82 @@ def match(
     print("written: " + ", ".join(str(path) for path in paths))
 
 
-def read_prompts(masks: list[Path], points: list[str], boxes: list[str]) -> dict[str, ObjectMask | Point | Box]:
+def check_prompts(masks: list[Path], points: list[str], boxes: list[str], labels: list[int]) -> None:
+    """Refuse options that do not go together, before anything is read.
+
+    Raises:
+        InputError: no object, or labels that do not belong to the masks one to one.
+    """
+    if not masks and not points and not boxes:
+        raise InputError("no object was given", expected="at least one --mask, --point or --box")
+    if labels and len(masks) != 1 and len(labels) not in (1, len(masks)):
+        raise InputError(
+            "--label does not belong to the masks", found=f"{len(labels)} labels, {len(masks)} masks",
+            expected="one mask with labels, or a label for each mask",
+        )  # fmt: skip
+    if labels and not masks:
+        raise InputError("--label needs a mask", expected="--mask FILE --label N")
+
+
+def read_prompts(
+    masks: list[Path],
+    points: list[str],
+    boxes: list[str],
+    labels: list[int] | None = None,
+    *,
+    image_hw: tuple[int, ...] = (),
+    image_orientation: int = 1,
+    orientation: str = "auto",
+) -> tuple[dict[str, ObjectMask | Point | Box], dict[str, tuple[str, ...]]]:
     """Read the query objects of the command line.
 
     Args:
         masks: files.
         points: texts ``X,Y``.
         boxes: texts ``X1,Y1,X2,Y2``.
+        labels: of one mask, one for each mask, or one for all of them; none if they hold one object each.
+        image_hw: height and width of the upright query image, in pixels.
+        image_orientation: EXIF orientation of the query image's file.
+        orientation: what the masks were drawn on: ``auto``, ``upright`` or ``raw``.
 
     Returns:
-        name to prompt, in the order masks, points, boxes. A mask is named after its file.
+        name to prompt, in the order masks, points, boxes, and name to notes on how a mask was read. A mask is named
+        after its file, and one of several labels after both.
 
     Raises:
         InputError: no object, a malformed point or box, or a file that does not exist.
         MaskError: a file that is not a mask.
+        ConfigError: an unknown orientation.
     """
     from counterview.inference.prompts import Box, Point
-    from counterview.masks.png import read_mask
+    from counterview.masks.orientation import read_mask_of
     from counterview.types import ObjectMask
 
     prompts: dict[str, Any] = {}
+    notes: dict[str, tuple[str, ...]] = {}
+    check_prompts(masks, points, boxes, labels or [])
 
-    def add(name: str, prompt: ObjectMask | Point | Box) -> None:
+    def add(name: str, prompt: ObjectMask | Point | Box, said: tuple[str, ...] = ()) -> None:
         unique, number = name, 2
         while unique in prompts:
             unique, number = f"{name}-{number}", number + 1
-        prompts[unique] = prompt
+        prompts[unique], notes[unique] = prompt, said
 
-    for path in masks:
-        add(path.stem, ObjectMask.from_array(read_mask(path)))
+    wanted: list[tuple[Path, int | None]] = [(path, None) for path in masks]
+    if labels:
+        repeat = max(len(masks), len(labels))
+        wanted = list(zip(masks * (repeat // len(masks)), labels * (repeat // len(labels)), strict=True))
+    for path, label in wanted:
+        mask, said = read_mask_of(
+            path, (image_hw[0], image_hw[1]), image_orientation, label=label, orientation=orientation  # type: ignore[arg-type]
+        )
+        name = f"{path.stem}-{label}" if labels and len(labels) > 1 and len(masks) == 1 else path.stem
+        add(name, ObjectMask.from_array(mask), said)
     for text in points:
         add("point", Point(*_numbers(text, 2, "--point", "X,Y")))
     for text in boxes:
         add("box", Box(*_numbers(text, 4, "--box", "X1,Y1,X2,Y2")))
-    if not prompts:
-        raise InputError("no object was given", expected="at least one --mask, --point or --box")
-    return prompts
+    return prompts, notes
 
 
 def _numbers(text: str, count: int, option: str, form: str) -> list[float]:
