@@ -39,6 +39,7 @@ def demo(
     """Match objects in bundled images and in a bundled take, offline, and report the scores."""
     import time
 
+    from counterview.devices import resolve_device
     from counterview.errors import InputError
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
@@ -46,6 +47,7 @@ def demo(
 
     if what not in ("pair", "take", "both"):
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
+    resolve_device(device)
     start = time.perf_counter()
     name = default_model() if model is None else model
     predictor = load(name, device=device, trust=trust)

@@ -195,7 +195,11 @@ def read_prompts(
         wanted = list(zip(masks * (repeat // len(masks)), labels * (repeat // len(labels)), strict=True))
     for path, label in wanted:
         mask, said = read_mask_of(
-            path, (image_hw[0], image_hw[1]), image_orientation, label=label, orientation=orientation  # type: ignore[arg-type]
+            path,
+            (image_hw[0], image_hw[1]),
+            image_orientation,
+            label=label,
+            orientation=orientation,  # type: ignore[arg-type]
         )
         name = f"{path.stem}-{label}" if labels and len(labels) > 1 and len(masks) == 1 else path.stem
         add(name, ObjectMask.from_array(mask), said)

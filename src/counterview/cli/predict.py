@@ -64,9 +64,11 @@ def predict(
     """
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
+    from counterview.devices import resolve_device
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
 
+    resolve_device(device)
     overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]
     *model, data = [text for text in places if text not in overrides]
     if len(model) > 1:

@@ -137,7 +137,8 @@ def place_mask(
             fix="Say which it was drawn on: --mask-orientation upright (as viewers show the image) or raw.",
         )
     if fits_images and not fits_own:
-        return images, f"the mask has the size of the stored image, so it is turned as that is (EXIF orientation {image_orientation})"
+        note = f"turned as the image is (EXIF orientation {image_orientation})"
+        return images, f"the mask has the size of the stored image, so it is {note}"
     return own, f"the EXIF orientation {mask_orientation} of the mask is applied" if mask_orientation != 1 else ""
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from counterview.errors import MaskError
 from counterview.guard import library_errors
-from counterview.media.files import atomic_write
 from counterview.masks.values import classify, object_mask
+from counterview.media.files import atomic_write
 from counterview.media.images import TURNS, open_image, remaining_orientation, strips
 from counterview.types import BoolImage, ObjectMask
 
@@ -89,9 +89,7 @@ def open_mask(path: str | os.PathLike[str], *, label: int | None = None) -> Mask
     return MaskFile(mask, remaining_orientation(image), tuple(text for text in (note, decided) if text))
 
 
-def _one_band(
-    image: Image.Image, path: str | os.PathLike[str], label: int | None
-) -> tuple[NDArray[Any], str, bool]:
+def _one_band(image: Image.Image, path: str | os.PathLike[str], label: int | None) -> tuple[NDArray[Any], str, bool]:
     """The values ``(H, W)`` of an image, a note on where they come from, and whether they are labels."""
     if image.mode == "P":
         return _palette_indices(image, path, label)
@@ -187,7 +185,7 @@ def _of_two_colours(image: Image.Image, path: str | os.PathLike[str]) -> tuple[N
     colours = _colours(image) or []
     if len(colours) != 2 or colours[0] != (0, 0, 0):
         raise _colour_error(path, colours)
-    mask = np.asarray(image.convert("RGB")).any(axis=2)
+    mask = np.asarray(np.asarray(image.convert("RGB")).any(axis=2))
     return mask, f"the colour RGB {colours[1]} is taken as the object, black as background", False
 
 
@@ -211,10 +209,35 @@ def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         ImageError: missing or damaged.
         MaskError: not a palette or grey image of 8 bits, or one whose values are those of a soft edge.
     """
+    indices, is_soft, _ = _indices(path)
+    if is_soft:
+        raise MaskError(
+            "is the mask of one object with soft edges, not an index image", path=path, fix="Read it with read_mask."
+        )
+    return indices
+
+
+def read_object_values(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], int, tuple[str, ...]]:
+    """Read an index image, or a mask of one object, as stored; of soft edges, what is above half becomes 255.
+
+    Returns:
+        ``(H, W)`` uint8 as of :func:`read_index_png`, the EXIF orientation of the file, and notes.
+
+    Raises:
+        ImageError: missing or damaged.
+        MaskError: not a palette or grey image of 8 bits, or neither a mask nor labels.
+    """
+    indices, is_soft, orientation = _indices(path)
+    if not is_soft:
+        return indices, orientation, ()
+    mask, note = object_mask(indices, path)
+    return np.where(mask, np.uint8(255), np.uint8(0)), orientation, (note,)
+
+
+def _indices(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], bool, int]:
+    """The values of an index image, whether they are those of soft edges, and the orientation that is left to apply."""
     image = open_image(path)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode not in ("P", "L"):
+    if image.mode not in ("P", "L", "1"):
         raise MaskError(
             "is not an index image",
             path=path,
@@ -222,11 +245,8 @@ def read_index_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             expected="palette or 8-bit grey",
         )
     indices = np.array(image, dtype=np.uint8)
-    if image.mode == "L" and classify(indices, path).kind == "soft":
-        raise MaskError(
-            "is the mask of one object with soft edges, not an index image", path=path, fix="Read it with read_mask."
-        )
-    return indices
+    is_soft = image.mode == "L" and classify(indices, path).kind == "soft"
+    return indices, is_soft, remaining_orientation(image)
 
 
 def read_index_masks(path: str | os.PathLike[str]) -> dict[int, ObjectMask]:

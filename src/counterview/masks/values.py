@@ -160,9 +160,10 @@ def classify(values: NDArray[Any], path: str | os.PathLike[str], *, ids: bool = 
             fix="Save the mask with two values.",
         )
     half = top / 2
+    steps = f"{len(areas)} grey values"
     return Values(
         "soft", (labels[-1],), threshold=half,
-        note=f"the mask has soft edges ({len(areas)} grey values): pixels above half of its maximum, {half:g}, are taken",
+        note=f"the mask has soft edges ({steps}): pixels above half of its maximum, {half:g}, are taken",
     )  # fmt: skip
 
 

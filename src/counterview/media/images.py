@@ -11,7 +11,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from counterview.guard import discard_native_stderr, library_errors, regular_fil
 from counterview.media.files import atomic_write
 from counterview.types import ImageLike, RgbImage, as_rgb
 
+_T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
@@ -122,7 +123,9 @@ def _stored_facts(image: Image.Image, handle: IO[bytes]) -> dict[str, Any]:
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
         facts[_TIFF_ORIENTATION] = tags.get(_ORIENTATION, 1)
         bits, largest = tags.get(258, (16,)), tags.get(281, 65535)  # BitsPerSample, MaxSampleValue
-        stated = [value for value in (*np.atleast_1d(bits), *np.atleast_1d(largest)) if isinstance(value, (int, np.integer))]
+        stated = [
+            value for value in (*np.atleast_1d(bits), *np.atleast_1d(largest)) if isinstance(value, (int, np.integer))
+        ]
         if len(stated) == 2 and _is_deep(image):
             facts[_BITS] = min(int(stated[0]), int(stated[1]).bit_length())
     elif image.format == "PNG" and image.mode.startswith("I"):
@@ -386,16 +389,32 @@ def write_image(path: str | os.PathLike[str], image: ImageLike, *, quality: int 
         encoded.save(handle, format=kind, **options)
 
 
+def image_orientation(path: str | os.PathLike[str]) -> int:
+    """EXIF orientation of the pixels of a file, 1 to 8, from its header. Errors as for :func:`image_size`."""
+    return _from_header(path, stored_orientation)
+
+
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Height and width of the upright image in a file, in pixels, from its header alone.
 
     Raises:
         ImageError: missing, or not an image of :data:`FORMATS`.
     """
+
+    def upright(image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        return (width, height) if stored_orientation(image) in (5, 6, 7, 8) else (height, width)
+
+    return _from_header(path, upright)
+
+
+def _from_header(path: str | os.PathLike[str], read: Callable[[Image.Image], _T]) -> _T:
     try:
-        with Image.open(path, formats=_formats()) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        with _without_warnings(), Image.open(path, formats=_formats()) as image:
+            if image.format == "TIFF":
+                image.info[_TIFF_ORIENTATION] = image.tag_v2.get(_ORIENTATION, 1)  # type: ignore[attr-defined]
+            elif image.format == "PNG":
+                image.getexif()  # may lie behind the pixels
+            return read(image)
     except Exception as error:  # Pillow's readers of headers raise many kinds
         raise ImageError("is not an image that can be read", path=path, found=type(error).__name__) from None
-    return (width, height) if turned else (height, width)
