@@ -21,6 +21,9 @@ from counterview.types import BoolImage, RgbImage
 MaskOrientation = Literal["auto", "upright", "raw"]
 """What a mask was drawn on: decided by its size and its EXIF orientation, the upright image, or the stored pixels."""
 
+_FIX = (
+    "Say which it was drawn on: --mask-orientation upright (as viewers show the image) or raw, in Python orientation=."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -102,6 +105,7 @@ def place_mask(
     *,
     path: str | os.PathLike[str],
     orientation: MaskOrientation = "auto",
+    fix: str = _FIX,
     fits: Callable[[tuple[int, int], tuple[int, int]], bool] = lambda size, other: size == other,
 ) -> tuple[NDArray[Any], str]:
     """Turn a mask as its image is turned, or not.
@@ -113,6 +117,7 @@ def place_mask(
         image_orientation: EXIF orientation of the image's file.
         path: of the mask, for the messages.
         orientation: as for :func:`read_image_and_mask`.
+        fix: for the message: what to do where both fit.
         fits: whether a mask of one size belongs to an image of another.
 
     Returns:
@@ -134,7 +139,7 @@ def place_mask(
             "fits both the upright image and its stored pixels",
             path=path,
             found=f"EXIF orientation {image_orientation} of the image, {mask_orientation} of the mask",
-            fix="Say which it was drawn on: --mask-orientation upright (as viewers show the image) or raw.",
+            fix=fix,
         )
     if fits_images and not fits_own:
         note = f"turned as the image is (EXIF orientation {image_orientation})"

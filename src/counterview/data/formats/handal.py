@@ -170,7 +170,10 @@ class HandalTake(Take):
         image_turned = image_orientation(image)
         if image_turned == turned == 1:
             return labels, notes
-        placed, note = place_mask(labels, turned, image_size(image), image_turned, path=path, fits=same_aspect)
+        placed, note = place_mask(
+            labels, turned, image_size(image), image_turned, path=path, fits=same_aspect,
+            fix="Give the mask the orientation of the image, or save the image without one.",
+        )  # fmt: skip
         return placed, (*notes, note) if note else notes
 
     def _mask_path(self, image: Path) -> Path:
