@@ -186,7 +186,8 @@ class VideoEntry(Entry):
         for suffix, codec, options in (
             (".mp4", "libx264", {"preset": "ultrafast", "g": "5"}), (".mov", "libx264", {"g": "8", "bf": "2"}),
             (".mp4", "mpeg4", {"g": "4"}), (".mkv", "libx264", {"g": "8"}), (".avi", "mpeg4", {"g": "4"}),
-            (".ts", "libx264", {"g": "5", "bf": "2"}), (".mpg", "mpeg2video", {"g": "5", "bf": "2"}), (".webm", "libvpx", {"g": "5"}), (".mov", "mjpeg", {}),
+            (".ts", "libx264", {"g": "5", "bf": "2"}),
+            (".mpg", "mpeg2video", {"g": "5", "bf": "2"}), (".webm", "libvpx", {"g": "5"}), (".mov", "mjpeg", {}),
         ):  # fmt: skip
             path = self.folder / f"seed{suffix}"
             try:

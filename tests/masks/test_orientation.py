@@ -52,7 +52,7 @@ def test_the_mask_lies_on_the_object_or_is_refused(tmp_path, upright, turn, suff
     ambiguous = turn > 1 and (turn < 5 or pixels.shape[0] == pixels.shape[1])
     for path, orientation in ((on_upright, "upright"), (on_stored, "raw")):
         if ambiguous:
-            with pytest.raises(MaskError, match="fits both the upright image .* --mask-orientation upright"):
+            with pytest.raises(MaskError, match=r"fits both the upright image .* --mask-orientation upright"):
                 read_image_and_mask(image, path)
         else:
             seen, found = read_image_and_mask(image, path)

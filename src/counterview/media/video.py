@@ -3,7 +3,10 @@
 Frame ``n`` is the image shown ``n / fps`` seconds after the first one; with a variable frame rate it is the image
 ``n`` of all, counted from 0. For each GOP that holds a requested frame the reader seeks once and decodes from the
 keyframe to the last requested frame; nothing else is read or decoded. A file with an index (MP4, MOV) is never read
-through, unless its frame rate varies: only its packets have the times of the images then.
+through, unless its frame rate varies or an edit list cuts images off: only its packets have the times then. MPEG-PS
+has times for some images alone; its frames are counted from the start, so reading back and forth is slow.
+
+Images are turned and mirrored as the display matrix says, by multiples of 90 degrees.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ looked for below ``PATH``, in folders of those names, as one of
 
 1. ``NAME_masks.npz`` and ``NAME_boxes.npy``, as O-MaMa keeps FastSAM's proposals: one array ``(N, H, W)`` of 0
    and 1 in the archive, and ``(N, 4)`` boxes x, y, width, height in pixels (optional);
-2. ``NAME/*.png``: one mask a file, non-zero inside, in the order of the file names;
+2. ``NAME/*.png``: one mask a file, as :func:`~counterview.masks.png.read_mask` reads it, in the order of their names;
 3. ``NAME.json``: COCO annotations of this image: a list of them, or an object with ``annotations``;
 4. any other ``*.json`` with COCO's ``images`` and ``annotations``, whose ``file_name`` ends with the image's name.
 
@@ -14,7 +14,8 @@ is never looked up by its number alone: two cameras have equal ones. A file may 
 long as no second image claims the same masks.
 
 A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders the
-masks. Masks may be of another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape.
+masks. An annotation without a mask, or with a score that is not a number, is left out with a warning. Masks may be of
+another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape.
 These files are not trusted: sizes are checked before anything is allocated, and object arrays (pickles) are refused.
 Links below ``PATH`` are followed.
 """
