@@ -306,8 +306,8 @@ def test_base_plus_at_480_runs_ten_frames():
 @pytest.mark.parametrize("cast", ["half", "bfloat16"])
 def test_half_precision_is_refused_before_it_is_used(cast):
     model = LMEEC(small_config())
-    with pytest.raises(ConfigError, match="LMEEC cannot be cast to .*float16; expected float32 weights"):
+    with pytest.raises(ConfigError, match=r"LMEEC cannot be cast to .*float16; expected float32 weights"):
         getattr(model, cast)()
-    with pytest.raises(ConfigError, match="torch.autocast"):
+    with pytest.raises(ConfigError, match=r"torch\.autocast"):
         model.to(torch.float16)
     assert {p.dtype for p in model.to("cpu").parameters()} == {torch.float32}

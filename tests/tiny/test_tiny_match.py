@@ -160,8 +160,8 @@ def test_validation_chooses_with_the_proposers_score_where_the_model_does(task):
 @pytest.mark.parametrize("cast", ["half", "bfloat16"])
 def test_half_precision_is_refused_before_it_is_used(cast):
     model = TinyMatch(tiny())
-    with pytest.raises(ConfigError, match="TinyMatch cannot be cast to .*float16; expected float32 weights"):
+    with pytest.raises(ConfigError, match=r"TinyMatch cannot be cast to .*float16; expected float32 weights"):
         getattr(model, cast)()
-    with pytest.raises(ConfigError, match="torch.autocast"):
+    with pytest.raises(ConfigError, match=r"torch\.autocast"):
         model.to(torch.float16)
     assert {p.dtype for p in model.to("cpu").parameters()} == {torch.float32}
