@@ -134,9 +134,23 @@ class ExifEntry(ImageEntry):
 
 
 class MaskEntry(ImageEntry):
-    """Masks of one object, and index images of several."""
+    """Masks of one object, with hard and soft edges, and index images of several."""
 
     name = "mask"
+
+    def prepare(self) -> None:
+        from PIL import Image
+
+        y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+        soft = np.clip(8 - np.hypot(y - 12, x - 16), 0, 1) * 255
+        labels = (x // 11).astype(np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        self.seeds = encoded_images()
+        for values in (soft.astype(np.uint8), labels * 60, labels.astype(np.uint16) * 300, labels // 2 * 255):
+            out = io.BytesIO()
+            Image.fromarray(values).save(out, "PNG", exif=exif)
+            self.seeds.append((".png", out.getvalue()))
 
     def read(self, rng: Random) -> str:
         from counterview.errors import MaskError
@@ -144,7 +158,7 @@ class MaskEntry(ImageEntry):
         from counterview.types import ObjectMask
 
         try:
-            mask = read_mask(self.path)
+            mask = read_mask(self.path, label=rng.choice((None, None, 60)))
             assert (mask.ndim, mask.dtype) == (2, np.bool_)
             encoded = ObjectMask.from_array(mask)
             assert encoded.area == int(mask.sum())
@@ -172,7 +186,8 @@ class VideoEntry(Entry):
         for suffix, codec, options in (
             (".mp4", "libx264", {"preset": "ultrafast", "g": "5"}), (".mov", "libx264", {"g": "8", "bf": "2"}),
             (".mp4", "mpeg4", {"g": "4"}), (".mkv", "libx264", {"g": "8"}), (".avi", "mpeg4", {"g": "4"}),
-            (".ts", "libx264", {"g": "5"}), (".webm", "libvpx", {"g": "5"}), (".mov", "mjpeg", {}),
+            (".ts", "libx264", {"g": "5", "bf": "2"}),
+            (".mpg", "mpeg2video", {"g": "5", "bf": "2"}), (".webm", "libvpx", {"g": "5"}), (".mov", "mjpeg", {}),
         ):  # fmt: skip
             path = self.folder / f"seed{suffix}"
             try:

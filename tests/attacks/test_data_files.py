@@ -362,7 +362,7 @@ def test_unfinished_runs_that_were_damaged_are_made_again(takes, tmp_path):
     for text in (b"\xff\xfe", b"[" * 5000):
         (tmp_path / "p.json.parts" / "run.json").write_bytes(text)
         with pytest.raises(InputError, match="unfinished run"):
-            module._open_parts(tmp_path / "p.json.parts", {"format": 1})
+            module._open_parts(tmp_path / "p.json.parts", {"format": 1}, overwrite=False)
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are Unicode there")

@@ -382,7 +382,7 @@ def test_whatever_the_library_raises_is_typed(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", 40, (32, 48))
     for failure in (IndexError("list index"), MemoryError(), OverflowError("too large"), ZeroDivisionError()):
         with monkeypatch.context() as patch:
-            patch.setattr(video, "_times_and_keys", lambda _, failure=failure: (_ for _ in ()).throw(failure))
+            patch.setattr(video, "packet_times", lambda _, failure=failure: (_ for _ in ()).throw(failure))
             with pytest.raises(VideoError, match=r"a\.mp4: cannot be read"):
                 VideoReader(tmp_path / "a.mp4")
         with VideoReader(tmp_path / "a.mp4") as reader, monkeypatch.context() as patch:

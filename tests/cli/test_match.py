@@ -82,7 +82,7 @@ def test_several_masks_points_and_boxes_in_one_run(tmp_path, capsys):
     ],
 )
 def test_several_points_of_one_object_are_one_text(text, expected):
-    assert read_prompts([], [text], [])["point"] == expected
+    assert read_prompts([], [text], [])[0]["point"] == expected
     shell = subprocess.run(
         ["sh", "-c", f"printf %s {text.replace(' ', '')}"], capture_output=True, text=True, check=True
     )
@@ -90,13 +90,15 @@ def test_several_points_of_one_object_are_one_text(text, expected):
 
 
 def test_boxes_take_points_and_names_go_to_masks_points_and_boxes(small):
-    prompts = read_prompts(
-        [small / "red.png"], ["1,2", "3,4"], ["5,6,7,8+6,7-9,9", "1,1,2,2"], ["cup", "lid", "point", "mug"]
-    )
+    height, width = read_image(small / "red.png").shape[:2]
+    prompts, _ = read_prompts(
+        [small / "red.png"], ["1,2", "3,4"], ["5,6,7,8+6,7-9,9", "1,1,2,2"], ["cup", "lid", "point", "mug"],
+        image_hw=(height, width),
+    )  # fmt: skip
     assert list(prompts) == ["cup", "lid", "point", "mug", "box"]
     assert prompts["mug"] == Prompt(points=[(6, 7)], background=[(9, 9)], box=(5, 6, 7, 8))
     assert prompts["box"] == Box(1, 1, 2, 2)
-    assert list(read_prompts([], ["1,2", "3,4"], [], ["point-2"])) == ["point-2", "point"]
+    assert list(read_prompts([], ["1,2", "3,4"], [], ["point-2"])[0]) == ["point-2", "point"]
 
 
 def test_a_preview_shows_what_was_taken_and_a_note_says_how(small, tmp_path, capsys):
@@ -203,3 +205,69 @@ def test_without_the_hub_the_error_names_what_works_offline(option, small, tmp_p
     assert len(err.strip().splitlines()) == 1
     assert "classical" in err or "graph" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_label_image_needs_a_label(tmp_path, capsys, small):
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:30, 10:30], labels[35:55, 45:70] = 60, 120
+    Image.fromarray(labels).save(tmp_path / "seg.png")
+    arguments = [small / "a.png", small / "a.png", "--mask", tmp_path / "seg.png", "--model", "knn", "--out", tmp_path]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "seg.png: holds several objects; found labels 60, 120" in err
+    code, out, _ = run(capsys, *arguments, "--label", 120, "--json")
+    (item,) = json.loads(out)["objects"]
+    assert code == 0
+    assert (item["name"], from_coco(item["query_mask"]).box_xywh) == ("seg", (45, 35, 25, 20))
+    _, out, _ = run(capsys, *arguments, "--label", 60, "--label", 120, "--json")
+    assert [item["name"] for item in json.loads(out)["objects"]] == ["seg-60", "seg-120"]
+    for extra, words in (
+        (["--label", 7], "has no label 7"),
+        (["--mask", small / "red.png", "--label", 1, "--label", 2, "--label", 3], "3 labels, 2 masks"),
+        (["--mask-orientation", "sideways"], "unknown orientation"),
+    ):
+        code, _, err = run(capsys, *arguments, *extra)
+        assert code == 2
+        assert words in err
+    code, _, err = run(capsys, small / "a.png", small / "a.png", "--point", "1,2", "--label", 1)
+    assert (code, "--label needs a mask" in err) == (2, True)
+
+
+def test_how_a_mask_was_read_is_among_the_notes(tmp_path, capsys, small):
+    import cv2
+
+    with Image.open(small / "red.png") as image:
+        soft = cv2.GaussianBlur(np.asarray(image), (0, 0), 1)
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    arguments = [small / "a.png", small / "a.png", "--mask", tmp_path / "soft.png", "--model", "knn"]
+    code, out, _ = run(capsys, *arguments, "--out", tmp_path, "--json")
+    assert code == 0
+    assert "soft edges" in json.loads(out)["objects"][0]["notes"][0]
+
+
+def test_the_orientation_of_a_mask_is_decided_or_asked_for(tmp_path, capsys, small):
+    with Image.open(small / "a.png") as image, Image.open(small / "red.png") as mask:
+        upright, drawn = image.convert("RGB"), mask.convert("L")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upright.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "a.png", exif=exif)
+    drawn.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "raw.png")
+    arguments = [tmp_path / "a.png", small / "a.png", "--mask", tmp_path / "raw.png", "--model", "knn"]
+    arguments += ["--out", tmp_path / "out", "--json"]
+    code, _, err = run(capsys, *arguments)
+    assert (code, "fits both the upright image and its stored pixels" in err) == (2, True)
+    code, out, _ = run(capsys, *arguments, "--mask-orientation", "raw")
+    assert code == 0
+    assert from_coco(json.loads(out)["objects"][0]["query_mask"]).box_xywh == (10, 10, 20, 20)
+
+
+@pytest.mark.parametrize(("device", "words"), [("cuda:7", "is not available"), ("gpu", "unknown device")])
+def test_the_device_is_checked_first(capsys, tmp_path, device, words):
+    for arguments in (
+        ["match", tmp_path / "none.png", tmp_path / "none.png", "--mask", tmp_path / "none.png", "--model", "knn"],
+        ["demo"],
+        ["predict", "knn", tmp_path / "none", "--out", tmp_path / "out"],
+        ["reproduce", "omama-main", "--dry-run"],
+    ):
+        assert main([*map(str, arguments), "--device", device]) == 2
+        assert words in capsys.readouterr().err

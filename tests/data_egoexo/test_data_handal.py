@@ -96,3 +96,54 @@ def test_errors(tmp_path: Path) -> None:
         take.frame("rgb", 5)
     with pytest.raises(AnnotationError, match="no camera 'cam01'"):
         take.frame("cam01", 100)
+
+
+def test_a_smoothed_mask_is_one_object_and_void_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import cv2
+
+    folder = scene(tmp_path, 6)
+    disc = np.zeros((60, 120), np.uint8)
+    cv2.circle(disc, (50, 30), 15, 255, -1)
+    soft = cv2.GaussianBlur(disc, (0, 0), 1.5)
+    Image.new("RGB", (120, 60)).save(folder / "rgb" / "000100.jpg")
+    Image.fromarray(soft).save(folder / "mask" / "000100_000000.png")
+    take = open_handal(tmp_path, step=1).takes[0]
+    assert take.objects == ("hammers",)
+    mask = take.mask("hammers", "rgb", 100)
+    assert mask is not None
+    assert np.array_equal(mask.to_array(), soft > soft.max() / 2)
+    assert "000100_000000.png: the mask has soft edges" in caplog.text
+
+    ring = (disc > 0).astype(np.uint8)
+    cv2.circle(ring, (50, 30), 15, 255, 2)
+    for path in (folder / "mask").iterdir():
+        Image.fromarray(ring).save(path)
+    for path in (folder / "rgb").iterdir():
+        Image.new("RGB", (120, 60)).save(path)
+    take = open_handal(tmp_path, step=1).takes[0]
+    assert take.objects == ("hammers",)
+    mask = take.mask("hammers", "rgb", 100)
+    assert mask is not None
+    assert np.array_equal(mask.to_array(), ring == 1)
+
+
+def test_a_mask_of_the_stored_pixels_is_turned_as_its_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = scene(tmp_path, 3)
+    exif = Image.Exif()
+    for orientation, place in ((6, (30, 7, 1, 1)), (3, None)):
+        exif[0x0112] = orientation
+        stored = np.zeros((40, 60), np.uint8)
+        stored[9, 7] = 255
+        for path in (folder / "rgb").iterdir():
+            Image.new("RGB", (60, 40)).save(path, exif=exif)
+        for path in (folder / "mask").iterdir():
+            Image.fromarray(stored).save(path)
+        take = open_handal(tmp_path, step=1).takes[0]
+        if place is None:  # it fits both ways
+            assert take.objects == ()
+            assert "fits both the upright image and its stored pixels" in caplog.text
+            assert "Give the mask" in caplog.text
+        else:
+            mask = take.mask("hammers", "rgb", 100)
+            assert mask is not None
+            assert (mask.size_hw, mask.box_xywh) == ((60, 40), place)

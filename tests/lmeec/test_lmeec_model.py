@@ -301,3 +301,13 @@ def test_base_plus_at_480_runs_ten_frames():
     track = session.tracks["mug", ""]
     assert [len(b.entries) for b in (track.query, track.target)] == [6, 6]
     assert len(track.pointers.pointers) == 10
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16"])
+def test_half_precision_is_refused_before_it_is_used(cast):
+    model = LMEEC(small_config())
+    with pytest.raises(ConfigError, match=r"LMEEC cannot be cast to .*float16; expected float32 weights"):
+        getattr(model, cast)()
+    with pytest.raises(ConfigError, match=r"torch\.autocast"):
+        model.to(torch.float16)
+    assert {p.dtype for p in model.to("cpu").parameters()} == {torch.float32}

@@ -1,10 +1,12 @@
 """Oracle: the arrays that were written."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from counterview.errors import ImageError
 from counterview.media.images import image_size, read_image, write_image
@@ -138,3 +140,114 @@ def test_writing_refuses_what_it_cannot_write(tmp_path):
         with pytest.raises(ImageError):
             write_image(path, image)
     assert list(tmp_path.iterdir()) == []
+
+
+def deep_png(path, values, bits=None):
+    """A 16-bit grey PNG, with an sBIT chunk if ``bits`` are given."""
+    data = io.BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(data, "PNG")
+    whole = data.getvalue()
+    chunk = b"" if bits is None else b"sBIT" + bytes([bits])
+    extra = struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) if chunk else b""
+    path.write_bytes(whole[:33] + extra + whole[33:])  # behind IHDR
+    return path
+
+
+RAMP = np.linspace(0, 1, 64 * 80).reshape(64, 80)
+EIGHT = np.round(RAMP * 255)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_ten_and_twelve_bits_in_sixteen_are_scaled_and_said_so(tmp_path, bits, caplog):
+    image = read_image(deep_png(tmp_path / "a.png", np.round(RAMP * (2**bits - 1))))
+    assert np.abs(image[..., 0] - EIGHT).max() <= 1
+    assert f"a.png: the values end at {2**bits - 1}, so they are read as {bits} of 16 bits" in caplog.text
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_the_bits_that_a_png_states_count(tmp_path, bits, caplog):
+    dark = np.round(RAMP * (2**bits - 1) / 5)  # fewer bits than stated
+    image = read_image(deep_png(tmp_path / "raw.png", dark, bits))
+    assert np.abs(image[..., 0] - EIGHT / 5).max() <= 1
+    samples = np.round(RAMP * (2**bits - 1)).astype(int)
+    for name, low in (("shifted.png", 0), ("replicated.png", samples >> (2 * bits - 16))):
+        image = read_image(deep_png(tmp_path / name, samples << (16 - bits) | low, bits))
+        assert np.abs(image[..., 0] - EIGHT).max() <= 1
+    assert caplog.text == ""
+
+
+def test_more_than_twelve_bits_are_read_as_sixteen(tmp_path, caplog):
+    caplog.set_level("INFO")
+    image = read_image(deep_png(tmp_path / "a.png", np.round(RAMP * (2**14 - 1))))
+    assert image.max() == 64
+    assert "the values use 14 of 16 bits and are read as 16 bits" in caplog.text
+    assert read_image(deep_png(tmp_path / "b.png", RAMP * 0)).max() == 0
+
+
+def test_tiff_says_its_largest_value(tmp_path, caplog):
+    values = np.round(RAMP * 4095 / 5).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tiff", tiffinfo={281: 4095})
+    assert np.abs(read_image(tmp_path / "a.tiff")[..., 0] - EIGHT / 5).max() <= 1
+    assert caplog.text == ""
+    Image.fromarray(np.round(RAMP * 4095).astype(np.uint16)).save(tmp_path / "b.tiff")
+    assert np.abs(read_image(tmp_path / "b.tiff")[..., 0] - EIGHT).max() <= 1
+    assert "b.tiff: the values end at 4095" in caplog.text
+
+
+def test_pgm_is_scaled_by_its_own_maximum(tmp_path):
+    values = np.round(RAMP * 4095 / 5).astype(">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 80 64 4095\n" + values.tobytes())
+    assert np.abs(read_image(tmp_path / "a.pgm")[..., 0] - EIGHT / 5).max() <= 1
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_colours_of_twelve_bits_are_refused_where_their_low_bytes_are_lost(tmp_path, top):
+    rows = np.round(RAMP * top).astype(">u2")[..., None].repeat(3, axis=2)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 80, 64, 16, 2, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(data)
+    if top == 65535:
+        assert np.abs(read_image(tmp_path / "a.png")[..., 1] - EIGHT).max() <= 1
+    else:
+        with pytest.raises(ImageError, match=r"a\.png: the colours use at most 12 of 16 bits. Scale the values"):
+            read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".ppm", ".tiff", ".avif"])
+@pytest.mark.parametrize("turn", [1, 6])
+def test_images_are_writable_and_contiguous(tmp_path, suffix, turn):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    for number, mode in enumerate(("RGB", "L", "RGBA", "P", "1", "I;16")):
+        path = tmp_path / f"{number}{suffix}"
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        image = Image.fromarray(RGB[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+        try:
+            image.save(path, **({"exif": exif} if suffix not in (".bmp", ".ppm") else {}))
+        except OSError:
+            continue  # a mode that the format lacks
+        pixels = read_image(path)
+        assert pixels.flags.writeable
+        assert pixels.flags.c_contiguous
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif_is_read_upright(tmp_path):
+    smooth = np.linspace(0, 255, 64 * 48 * 3).reshape(64, 48, 3).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.avif", quality=95, exif=exif)
+    assert image_size(tmp_path / "a.avif") == (64, 48)
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - smooth).mean() < 3
+
+
+def test_heic_names_its_plug_in(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(ImageError, match=r"a\.heic: is not an image .* HEIC: install pillow-heif"):
+        read_image(tmp_path / "a.heic")

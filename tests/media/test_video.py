@@ -276,6 +276,6 @@ def test_versions_of_pyav_without_metadata_errors_open_files_too(tmp_path, monke
     def newer(file, *, options=None, mode="r"):
         return original(file, options=options, mode=mode)
 
-    monkeypatch.setattr("counterview.media.video.av.open", newer)
+    monkeypatch.setattr("counterview.media.video_source.av.open", newer)
     with VideoReader(path) as video:
         assert video.frame_count == 4

@@ -247,3 +247,14 @@ def test_dropout_works_in_training_alone():
     args = random_inputs()
     assert not torch.allclose(model(*args).similarity, model(*args).similarity)
     assert torch.equal(model.eval()(*args).similarity, plain(*args).similarity)
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16"])
+def test_a_model_of_half_precision_takes_float32_features(cast):
+    torch.manual_seed(0)
+    model = OMaMa(OMaMaConfig(**SMALL)).eval()
+    args = [a.float() for a in random_inputs()]
+    with torch.no_grad():
+        full = model(*args).similarity
+        half = getattr(model, cast)()(*args).similarity
+    assert (half.float() - full).abs().max() < 0.05

@@ -291,3 +291,43 @@ def test_too_many_are_refused(tmp_path):
     for name in "abc":
         with pytest.raises(CounterviewError, match="too many"):
             proposer(IMAGE, name)
+
+
+ODD = {
+    "box only": ({"bbox": [1, 2, 3, 4], "id": 71}, r"annotation 1 \(id 71\): there is no segmentation"),
+    "two points": ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1: a polygon is x, y, x, y"),
+    "no score": ({"score": None}, "annotation 1: the score is not a finite number; found None"),
+    "float counts": (
+        {"segmentation": {"size": list(SIZE), "counts": [3.0, 5]}},
+        "annotation 1: run-length counts are text or a list .*; found float 3.0 at position 0",
+    ),
+    "no object": ("text", "annotation 1 is not an object; found str"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_one_odd_annotation_is_left_out_with_a_warning(tmp_path, case, caplog):
+    import re
+
+    masks = _masks()
+    change, words = ODD[case]
+    listed = [_annotation(mask, "compressed", score=1 - i / 10) for i, mask in enumerate(masks)]
+    odd = {**listed[1], **change} if isinstance(change, dict) else change
+    odd = change if case == "box only" else odd
+    listed[1] = odd
+    (tmp_path / "a.json").write_text(json.dumps(listed))
+    found = load_proposer(f"folder:{tmp_path}")(IMAGE, "a")
+    assert np.array_equal(_dense(found), masks[[0, 2]])
+    assert re.search(rf"a\.json: {words}.*it is left out", caplog.text)
+    (tmp_path / "a.json").write_text(json.dumps([odd, odd]))
+    with pytest.raises(ProposalError, match=words.replace("annotation 1", "annotation 0")):
+        load_proposer(f"folder:{tmp_path}")(IMAGE, "a")
+
+
+def test_an_annotation_of_no_image_is_left_out(tmp_path, caplog):
+    masks = _masks(2)
+    images = [{"id": 5, "file_name": "one.jpg"}]
+    listed = [_annotation(mask, "compressed", image_id=identity) for mask, identity in zip(masks, (5, 9), strict=True)]
+    (tmp_path / "all.json").write_text(json.dumps({"images": images, "annotations": listed}))
+    assert np.array_equal(_dense(load_proposer(f"folder:{tmp_path}")(IMAGE, "one")), masks[[0]])
+    assert "all.json: annotation 1 is not of an image of the file; found 9; it is left out" in caplog.text

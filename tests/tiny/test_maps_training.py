@@ -128,8 +128,8 @@ def test_real_proposals_become_distractors_where_the_recipe_says_so(place, monke
         covered = [crop.masks[len(crop.names) :].mean((1, 2)).max() > 0.6 for crop in crops]
         assert all(len(crop.masks) == len(crop.names) + 4 for crop in crops)
         assert covered == [proposals] * 2
-        take, frame = task.moments[0].take, task.moments[0].frame
-        assert sorted(keys) == [f"{take}/{camera}/{frame}" for camera in ("aria01", "cam01")]
+    take, frame = task.moments[0].take, task.moments[0].frame
+    assert sorted(keys) == [f"{take}/{camera}/{frame}" for camera in ("aria01", "cam01")]
 
 
 def crop_of(names, absent=(), count=5):

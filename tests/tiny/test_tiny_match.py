@@ -155,3 +155,13 @@ def test_validation_chooses_with_the_proposers_score_where_the_model_does(task):
             assert scores[row.proposal] == scores.max()
     assert [r.proposal for r in swayed] != [r.proposal for r in plain]
     assert [r.confidence for r in swayed] == [r.confidence for r in plain]
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16"])
+def test_half_precision_is_refused_before_it_is_used(cast):
+    model = TinyMatch(tiny())
+    with pytest.raises(ConfigError, match=r"TinyMatch cannot be cast to .*float16; expected float32 weights"):
+        getattr(model, cast)()
+    with pytest.raises(ConfigError, match=r"torch\.autocast"):
+        model.to(torch.float16)
+    assert {p.dtype for p in model.to("cpu").parameters()} == {torch.float32}

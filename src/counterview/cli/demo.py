@@ -43,6 +43,7 @@ def demo(
     import time
 
     from counterview.cli.progress import stage
+    from counterview.devices import resolve_device
     from counterview.errors import InputError
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
@@ -51,6 +52,7 @@ def demo(
 
     if what not in ("pair", "take", "both"):
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
+    resolve_device(device)
     start = time.perf_counter()
     name = default_model() if model is None else model
     written: list[Path] = []

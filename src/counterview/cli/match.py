@@ -28,6 +28,21 @@ def match(
         list[Path] | None,
         typer.Option(help="PNG mask of the object in QUERY, white on black. Repeat for several objects."),
     ] = None,
+    label: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            help="Value of the object where the mask is a label image or a palette PNG. Repeat for several objects of "
+            "one mask, or give one for each mask.",
+        ),
+    ] = None,
+    mask_orientation: Annotated[
+        str,
+        typer.Option(
+            help="What the masks were drawn on where QUERY has an EXIF orientation: upright (as viewers show it), raw "
+            "(its stored pixels), or auto (what their size says).",
+        ),
+    ] = "auto",
     point: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,12 +102,13 @@ def match(
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
     from counterview.cli.progress import stage
+    from counterview.devices import resolve_device
     from counterview.inference.drawing import draw_prompts
     from counterview.inference.loading import load
     from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
-    from counterview.media.images import check_image_name, read_image, write_image
+    from counterview.media.images import check_image_name, read_image, read_oriented, write_image
     from counterview.media.outputs import (
         check_cache_folder,
         check_output_folder,
@@ -105,12 +121,17 @@ def match(
     check_cache_folder(cache)
     if preview is not None:
         check_image_name(preview)
-    prompts = read_prompts(mask or [], point or [], box or [], name or [])
-    query_image, target_image = read_image(query), read_image(target)
+    resolve_device(device)
+    check_prompts(mask or [], point or [], box or [], label or [])
+    (query_image, query_turn), target_image = read_oriented(query), read_image(target)
+    prompts, prompt_notes = read_prompts(
+        mask or [], point or [], box or [], name or [], label or [],
+        image_hw=query_image.shape[:2], image_orientation=query_turn, orientation=mask_orientation,
+    )  # fmt: skip
     check_shape(query_image.shape[:2], "query image")
     check_shape(target_image.shape[:2], "target image")
-    for label, prompt in prompts.items():  # before anything is loaded or encoded
-        check_prompt(prompt, query_image.shape[:2], label)
+    for key, prompt in prompts.items():  # before anything is loaded or encoded
+        check_prompt(prompt, query_image.shape[:2], key)
     names = list(prompts)
     with ExitStack() as claims:
         if preview is not None:
@@ -124,7 +145,7 @@ def match(
             # A mask may do without the query image's proposals; points and boxes make them when they are needed.
             encode = predictor.encode_query if isinstance(predictor, ProposalMatcher) else predictor.encode
             encoded_query = encode(query_image, name=file_name(query))
-            selections = [predictor.select(encoded_query, prompt, label) for label, prompt in prompts.items()]
+            selections = [predictor.select(encoded_query, prompt, key) for key, prompt in prompts.items()]
         masks = [selection.mask_rle for selection in selections]
         if preview is not None:
             write_image(preview, draw_prompts(query_image, prompts, masks))
@@ -133,7 +154,8 @@ def match(
         with stage("matching"):
             matches = predictor.match_encoded(encoded_query, masks, encoded_target, names=names, top_k=top)
         matches = [
-            replace(item, notes=(*chosen.notes, *item.notes)) for item, chosen in zip(matches, selections, strict=True)
+            replace(item, notes=(*prompt_notes.get(item.name, ()), *chosen.notes, *item.notes))
+            for item, chosen in zip(matches, selections, strict=True)
         ]
         settings = predictor.settings()
         if isinstance(predictor, PromptedPredictor) and (point or box):
@@ -157,9 +179,34 @@ def match(
     print("written: " + ", ".join(str(path) for path in written))
 
 
+def check_prompts(masks: list[Path], points: list[str], boxes: list[str], labels: list[int]) -> None:
+    """Refuse options that do not go together, before anything is read.
+
+    Raises:
+        InputError: no object, or labels that do not belong to the masks one to one.
+    """
+    if not masks and not points and not boxes:
+        raise InputError("no object was given", expected="at least one --mask, --point or --box")
+    if labels and len(masks) != 1 and len(labels) not in (1, len(masks)):
+        raise InputError(
+            "--label does not belong to the masks", found=f"{len(labels)} labels, {len(masks)} masks",
+            expected="one mask with labels, or a label for each mask",
+        )  # fmt: skip
+    if labels and not masks:
+        raise InputError("--label needs a mask", expected="--mask FILE --label N")
+
+
 def read_prompts(
-    masks: list[Path], points: list[str], boxes: list[str], names: Sequence[str] = ()
-) -> dict[str, AnyPrompt]:
+    masks: list[Path],
+    points: list[str],
+    boxes: list[str],
+    names: Sequence[str] = (),
+    labels: Sequence[int] = (),
+    *,
+    image_hw: tuple[int, ...] = (),
+    image_orientation: int = 1,
+    orientation: str = "auto",
+) -> tuple[dict[str, AnyPrompt], dict[str, tuple[str, ...]]]:
     """Read the query objects of the command line.
 
     Args:
@@ -167,34 +214,54 @@ def read_prompts(
         points: texts ``X,Y``, each with further points ``+X,Y`` and background points ``-X,Y`` of the same object.
         boxes: texts ``X1,Y1,X2,Y2``, likewise.
         names: of the objects, in the order masks, points, boxes; the rest keep their own.
+        labels: of one mask, one for each mask, or one for all of them; none if they hold one object each.
+        image_hw: height and width of the upright query image, in pixels.
+        image_orientation: EXIF orientation of the query image's file.
+        orientation: what the masks were drawn on: ``auto``, ``upright`` or ``raw``.
 
     Returns:
-        name to prompt, in the order masks, points, boxes. Without a name, a mask is named after its file.
+        name to prompt, in the order masks, points, boxes, and name to notes on how a mask was read. Without a name, a
+        mask is named after its file, and one of several labels after both.
 
     Raises:
         InputError: no object, a malformed point or box, more names than objects, a name twice or one that cannot be
             a file name, or a file that does not exist.
         MaskError: a file that is not a mask.
+        ConfigError: an unknown orientation.
     """
-    from counterview.masks.png import read_mask
+    from counterview.masks.orientation import read_mask_of
     from counterview.media.files import check_name
     from counterview.types import ObjectMask
 
-    found: list[tuple[str, AnyPrompt]] = [(path.stem, ObjectMask.from_array(read_mask(path))) for path in masks]
-    found += [("point", _prompt(text, "--point")) for text in points]
-    found += [("box", _prompt(text, "--box")) for text in boxes]
-    if not found:
-        raise InputError("no object was given", expected="at least one --mask, --point or --box")
+    check_prompts(masks, points, boxes, list(labels))
+    wanted: list[tuple[Path, int | None]] = [(path, None) for path in masks]
+    if labels:
+        repeat = max(len(masks), len(labels))
+        wanted = list(zip(masks * (repeat // len(masks)), [*labels] * (repeat // len(labels)), strict=True))
+    found: list[tuple[str, AnyPrompt, tuple[str, ...]]] = []
+    for path, label in wanted:
+        mask, said = read_mask_of(
+            path,
+            (image_hw[0], image_hw[1]),
+            image_orientation,
+            label=label,
+            orientation=orientation,  # type: ignore[arg-type]
+        )
+        stem = f"{path.stem}-{label}" if len(labels) > 1 and len(masks) == 1 else path.stem
+        found.append((stem, ObjectMask.from_array(mask), said))
+    found += [("point", _prompt(text, "--point"), ()) for text in points]
+    found += [("box", _prompt(text, "--box"), ()) for text in boxes]
     if len(names) > len(found) or len(set(names)) < len(names):
         raise InputError("--name is given too often, or one name twice", found=f"{len(names)} for {len(found)} objects")
     prompts: dict[str, AnyPrompt] = {}
-    for number, (name, prompt) in enumerate(found):
+    notes: dict[str, tuple[str, ...]] = {}
+    for number, (name, prompt, said) in enumerate(found):
         name = check_name(names[number]) if number < len(names) else name
         unique, count = name, 2
         while unique in prompts or (number >= len(names) and unique in names):
             unique, count = f"{name}-{count}", count + 1
-        prompts[unique] = prompt
-    return prompts
+        prompts[unique], notes[unique] = prompt, said
+    return prompts, notes
 
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"

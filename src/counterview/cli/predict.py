@@ -67,11 +67,13 @@ def predict(
     """
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
+    from counterview.devices import resolve_device
     from counterview.evaluation.predictions import is_prediction_file
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
     from counterview.media.outputs import check_cache_folder, check_output_file
 
+    resolve_device(device)
     check_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite)
     check_cache_folder(cache)
     overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]

@@ -118,6 +118,9 @@ def load_source(
     trust: bool = False,
 ) -> Predictor[Any]:
     """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
+    from counterview.devices import resolve_device
+
+    resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return load_tracker(source, device)

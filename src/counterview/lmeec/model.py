@@ -17,10 +17,11 @@ from counterview.lmeec.network import LMEECNetwork
 from counterview.lmeec.released import convert_released, load_sam2
 from counterview.lmeec.session import Session
 from counterview.nn.checkpoint import Header, Pretrained
+from counterview.nn.precision import SinglePrecision
 from counterview.nn.weights import load_strictly
 
 
-class LMEEC(LMEECNetwork, Pretrained):
+class LMEEC(SinglePrecision, LMEECNetwork, Pretrained):
     """LM-EEC: find an object that masks show in one camera in another camera, frame by frame.
 
     Weights are random; see :meth:`from_pretrained`, :meth:`from_sam2` and :meth:`from_released` for others.

@@ -124,8 +124,18 @@ def from_coco(rle: Any) -> ObjectMask:
             raise MaskError("run-length counts hold a number that is too large for a mask")
         return ObjectMask(size, np.array(counts, dtype=np.int64))
     raise MaskError(
-        f"run-length counts are text or a list of at most {MAX_COUNTS} integers", found=type(counts).__name__
+        f"run-length counts are text or a list of at most {MAX_COUNTS} integers", found=_unlike_counts(counts)
     )
+
+
+def _unlike_counts(counts: Any) -> str:
+    """What is wrong with counts, for a message."""
+    if not isinstance(counts, list):
+        return type(counts).__name__
+    if len(counts) > MAX_COUNTS:
+        return f"{len(counts)} numbers"
+    at = next(index for index, value in enumerate(counts) if type(value) is not int)
+    return f"{type(counts[at]).__name__} {shown(counts[at], 40)} at position {at}"
 
 
 def to_coco(mask: ObjectMask) -> dict[str, Any]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from counterview.errors import VideoError
+from counterview.media.mp4 import MAX_SAMPLES
 
 MAX_OFFSET = 0.25
 """Largest distance of an image from the grid of a constant rate, as a fraction of the frame interval. Containers that
@@ -100,3 +105,56 @@ class VariableTimes:
         number = nearest_index(self.times, time)
         distance_s = abs(self.times[number] - time) * self._time_base
         return number if distance_s <= max(self._half_interval_s, within_s) else None
+
+
+_MISSING = -(1 << 63)
+
+
+@dataclass(frozen=True)
+class PacketTimes:
+    """The times of a video's packets, in their order in the file, each array ``(N,)``.
+
+    Attributes:
+        pts: presentation times, int64.
+        dts: decoding times, int64.
+        is_key: whether a packet is of a keyframe.
+        hidden: whether its image is decoded and not shown, as those that an edit list cuts off.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+
+    @property
+    def has_pts(self) -> NDArray[np.bool_]:
+        """Whether a packet has a presentation time, ``(N,)``."""
+        return self.pts != _MISSING
+
+    @property
+    def has_dts(self) -> NDArray[np.bool_]:
+        """Whether a packet has a decoding time, ``(N,)``."""
+        return self.dts != _MISSING
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether a packet has no presentation time, or that of another."""
+        return not self.has_pts.all() or len(np.unique(self.pts)) < len(self.pts)
+
+
+def packet_times(rows: Iterable[tuple[int | None, int | None, bool, bool]]) -> PacketTimes:
+    """The times of packets.
+
+    Args:
+        rows: presentation time, decoding time, whether a keyframe, and whether hidden, of each packet.
+
+    Raises:
+        VideoError: more packets than a video can have.
+    """
+    limited = islice(rows, MAX_SAMPLES + 1)
+    values = np.fromiter(
+        (_MISSING if value is None else int(value) for row in limited for value in row), dtype=np.int64
+    ).reshape(-1, 4)
+    if len(values) > MAX_SAMPLES:
+        raise VideoError("has too many images", expected=f"at most {MAX_SAMPLES}")
+    return PacketTimes(values[:, 0], values[:, 1], values[:, 2] == 1, values[:, 3] == 1)

@@ -3,42 +3,38 @@
 Frame ``n`` is the image shown ``n / fps`` seconds after the first one; with a variable frame rate it is the image
 ``n`` of all, counted from 0. For each GOP that holds a requested frame the reader seeks once and decodes from the
 keyframe to the last requested frame; nothing else is read or decoded. A file with an index (MP4, MOV) is never read
-through, unless its frame rate varies: only its packets have the times of the images then.
+through, unless its frame rate varies or an edit list cuts images off: only its packets have the times then. MPEG-PS
+has times for some images alone; its frames are counted from the start, so reading back and forth is slow.
+
+Images are turned and mirrored as the display matrix says, by multiples of 90 degrees.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
 import av.error
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
 from counterview.errors import ImageError, InputError, VideoError
-from counterview.guard import library_errors, reason, regular_file
-from counterview.media.frame_times import VariableTimes, constant_rate
-from counterview.media.mp4 import MAX_SAMPLES, check_index
+from counterview.guard import library_errors, reason
+from counterview.media.counted_frames import CountedFrames
+from counterview.media.display_matrix import matrix_orientation
+from counterview.media.frame_times import PacketTimes, VariableTimes, constant_rate, packet_times
+from counterview.media.images import TURNS
+from counterview.media.video_source import MAX_PIXELS, VideoSource
 from counterview.types import RgbImage
 
 logger = logging.getLogger(__name__)
-
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg"
-"""Containers that are opened; never playlists, which name other files and addresses."""
-
-MAX_PIXELS = 40_000_000
-"""Size of the largest image of a video, in pixels, at any time; an 8K frame has 33 million. A decoder holds many."""
-
-_KEYFRAME_MISSING = "a keyframe of its index is missing"
 
 MAX_FAILURES = 64
 """Frames of a group that are found damaged one after the other before the others are not tried any more."""
@@ -67,8 +63,9 @@ class VideoReader:
         if self.path.is_dir():
             raise VideoError("is a folder", path=self.path, expected="a video")
         self._threads = max(0, threads)
-        self._source = _Source(self.path, "AUTO", self._threads)
-        self._careful: _Source | None = None
+        self._source = VideoSource(self.path, "AUTO", self._threads)
+        self._careful: VideoSource | None = None
+        self._unshown: VideoError | None = None
         try:
             with library_errors(VideoError, "cannot be read", path=self.path):
                 self._read_times()
@@ -79,16 +76,18 @@ class VideoReader:
     def _read_times(self) -> None:
         stream = self._source.stream
         self._time_base = Fraction(stream.time_base)
+        self._counted: CountedFrames | None = None
+        self._variable: VariableTimes | None = None
         entries = stream.index_entries if "mp4" in self._source.container.format.name else ()
-        # The index of a file gives decoding times, a pass over the packets gives presentation times.
+        # The index of a file gives decoding times, a pass over the packets gives presentation times. Those are needed
+        # where an edit list cuts images off.
         self._by_dts = len(entries) > 0 and len(entries) == stream.frames
         if self._by_dts:
-            pairs = _times_and_keys((entry.timestamp, entry.is_keyframe) for entry in entries)
-        else:
-            packets = self._source.container.demux(stream)
-            pairs = _times_and_keys((p.pts, p.is_keyframe) for p in packets if p.pts is not None and p.size)
-        times = np.sort(pairs[:, 0])
-        self._keys: list[int] = np.sort(pairs[pairs[:, 1] == 1, 0]).tolist()
+            found = packet_times((entry.timestamp,) * 2 + (entry.is_keyframe, entry.is_discard) for entry in entries)
+            self._by_dts = not found.hidden.any()
+        if not self._by_dts:
+            found = self._scan()
+        times = self._take(found)
         first, last = (int(times[0]), int(times[-1])) if len(times) else (0, -1)
         self._origin = first
         if self._by_dts and stream.start_time is not None:
@@ -97,14 +96,47 @@ class VideoReader:
         self._delay = self._origin - first
         if not self._keys:
             raise VideoError("has no images", path=self.path, found="no keyframe")
-        self.fps = self._frame_rate(times)
-        self._read_rate(times.tolist())
+        name = self._source.container.format.name
+        if name == "mpeg" or (name == "mpegts" and found.is_incomplete):
+            self._count(found)
+        else:
+            self.fps = self._frame_rate(times)
+            self._read_rate(times.tolist())
         self.size_hw = (stream.codec_context.height, stream.codec_context.width)
         for _, image in self.read([0]):  # the rotation is a property of the images
+            if self._unshown is not None:
+                raise self._unshown
             if not isinstance(image, VideoError):
                 self.size_hw = (image.shape[0], image.shape[1])
-            elif image.found == _KEYFRAME_MISSING:
-                raise VideoError(_KEYFRAME_MISSING, path=self.path)
+
+    def _scan(self) -> PacketTimes:
+        """The presentation times of all packets."""
+        stream = self._source.stream
+        packets = self._source.container.demux(stream)
+        return packet_times((p.pts, p.dts, p.is_keyframe, p.is_discard) for p in packets if p.size)
+
+    def _take(self, found: PacketTimes) -> NDArray[np.int64]:
+        """Keep the keyframes, and return the times of the images that are shown, ascending."""
+        keys = found.is_key & found.has_pts
+        order = np.argsort(found.pts[keys], kind="stable")
+        self._keys: list[int] = found.pts[keys][order].tolist()
+        self._key_dts: list[int] = np.where(found.has_dts, found.dts, found.pts)[keys][order].tolist()
+        return np.sort(found.pts[found.has_pts & ~found.hidden])
+
+    def _count(self, found: PacketTimes) -> None:
+        """Number the images in the order in which they are decoded.
+
+        MPEG-PS has times for some packets alone, and what FFmpeg guesses for the others is not always right.
+        """
+        stream = self._source.stream
+        logger.info("%s: not every image has a time of its own, so they are counted in their order", self.path)
+        start = int(np.flatnonzero(found.is_key)[0])
+        count = int((~found.hidden[start:]).sum())
+        rate = stream.guessed_rate or stream.average_rate or 30
+        self.fps, self.is_variable = Fraction(rate), False
+        self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
+        self._last = self._origin + round((count - 1) / (self.fps * self._time_base))
+        self._counted = CountedFrames(self.path, self._threads, count, self._upright)
 
     def _frame_rate(self, times: NDArray[np.int64]) -> Fraction:
         """The nominal rate. The average rate is not usable: one dropped frame would shift every later number."""
@@ -121,18 +153,15 @@ class VideoReader:
 
     def _read_rate(self, times: list[int]) -> None:
         """Take the rate at which the images are shown. If it varies, they are numbered one by one."""
-        self._variable: VariableTimes | None = None
         rate = constant_rate(times, self.fps, self._time_base)
         if rate is None:  # decoding times that vary may be those of images shown at a constant rate
-            stream = self._source.stream
-            self._source.container.seek(int(times[0]), stream=stream, backward=True, any_frame=False)
-            packets = self._source.container.demux(stream)
-            found = _times_and_keys((p.pts, p.is_keyframe) for p in packets if p.pts is not None and p.size)
-            shown: list[int] = np.sort(found[:, 0]).tolist()
+            self._source.container.seek(int(times[0]), stream=self._source.stream, backward=True, any_frame=False)
+            found = self._scan()
+            shown: list[int] = self._take(found).tolist()
             if not shown:
                 raise VideoError("has no images", path=self.path, found="no time")
             rate = constant_rate(shown, self.fps, self._time_base)
-            self._keys, self._by_dts, self._delay = np.sort(found[found[:, 1] == 1, 0]).tolist(), False, 0
+            self._by_dts, self._delay = False, 0
             self._origin, self._last = shown[0], shown[-1]
             if rate is None:
                 self._variable = VariableTimes(shown, self._time_base)
@@ -210,6 +239,9 @@ class VideoReader:
         numbers = sorted(set(frames))
         if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in numbers):
             raise InputError("frame numbers are integers of 0 or more", path=self.path)
+        if self._counted is not None:
+            yield from self._counted.read(list(map(int, numbers)))
+            return
         groups: dict[int, list[int]] = {}
         for number in map(int, numbers):
             if number in self:
@@ -273,7 +305,7 @@ class VideoReader:
         """
         problem = self._absent(number, "no image at its time")
         try:
-            self._careful = self._careful or _Source(self.path, "SLICE", self._threads)
+            self._careful = self._careful or VideoSource(self.path, "SLICE", self._threads)
             for first in dict.fromkeys((group, max(0, group - 1))):
                 try:
                     for _, image in self._decode(self._careful, first, group, [number]):
@@ -285,7 +317,9 @@ class VideoReader:
             return error
         return problem
 
-    def _decode(self, source: _Source, first: int, group: int, members: list[int]) -> Iterator[tuple[int, RgbImage]]:
+    def _decode(
+        self, source: VideoSource, first: int, group: int, members: list[int]
+    ) -> Iterator[tuple[int, RgbImage]]:
         """Decode from the keyframe of group ``first`` to the last of ``members``, frames of ``group``; yields them."""
         last = self._time(members[-1])
         pending = set(members)
@@ -317,13 +351,16 @@ class VideoReader:
                     break  # the images still inside the decoder need no further packet
         yield from self._select(source.context.decode(None), members)
 
-    def _seek_times(self, group: int) -> list[int]:
+    def _seek_times(self, group: int) -> list[int | None]:
         """Times to seek to, best first. Containers expect a keyframe's presentation time; else they go a group back.
 
-        MPEG-TS has no index and may land behind the first keyframe, unless asked for what lies before it.
+        AVI seeks by decoding times, MPEG-TS and MPEG-PS have no index and may land behind the keyframe, unless asked
+        for what lies before it. The start of the file is the last resort, where reading it through is no surprise.
         """
         key, first = self._keys[group], self._keys[0]
-        return [key + self._delay, key, first, first - round(10 / self._time_base)]
+        times: list[int | None] = [key + self._delay, key, self._key_dts[group], first, self._key_dts[0]]
+        times.append(first - round(10 / self._time_base))
+        return list(dict.fromkeys(times if self._by_dts else [*times, None]))
 
     def _select(self, frames: Iterable[av.VideoFrame], members: list[int]) -> Iterator[tuple[int, RgbImage]]:
         """Those of the decoded frames whose numbers are among ``members``."""
@@ -339,13 +376,18 @@ class VideoReader:
     def _upright(self, frame: av.VideoFrame) -> RgbImage:
         if frame.width * frame.height > MAX_PIXELS:
             raise ImageError("the image is too large", found=f"{frame.width}x{frame.height}")
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+        try:
+            turn = TURNS.get(1 if matrix is None else matrix_orientation(bytes(matrix)))
+        except VideoError as error:
+            self._unshown = VideoError(error.problem, path=self.path, found=error.found, fix=error.fix)
+            raise self._unshown from None
         image = frame.to_ndarray(format="rgb24")
-        quarter_turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, quarter_turns))
+        return np.require(image if turn is None else turn(image), requirements=["C", "W"])
 
     def close(self) -> None:
         """Close the file."""
-        for source in (self._source, self._careful):
+        for source in (self._source, self._careful, self._counted):
             if source is not None:
                 source.close()
 
@@ -358,93 +400,3 @@ class VideoReader:
     def __repr__(self) -> str:
         height, width = self.size_hw
         return f"VideoReader({str(self.path)!r}, {self.frame_count} frames of {width}x{height} at {float(self.fps):g})"
-
-
-class _Source:
-    """An opened file with its decoder."""
-
-    def __init__(self, path: Path, thread_type: str, threads: int) -> None:
-        self.path = path
-        if not path.is_file():
-            if path.exists() and not path.is_dir():
-                regular_file(path, VideoError)
-            raise VideoError("no such file", path=path)
-        check_index(path)
-        with library_errors(VideoError, "cannot be opened as a video", path=path):
-            # The whole path: "http:x" must not be read as an address. PyAV from 19 on replaces by itself.
-            options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-            place = os.path.abspath(path)  # noqa: PTH100
-            try:
-                self.container = av.open(place, options=options, metadata_errors="replace")
-            except TypeError:
-                self.container = av.open(place, options=options)
-        try:
-            with library_errors(VideoError, "is in a format that cannot be decoded", path=path):
-                problem = self._open_decoder(thread_type, threads)
-            if problem is not None:
-                raise problem
-        except BaseException:
-            self.close()
-            raise
-
-    def _open_decoder(self, thread_type: str, threads: int) -> VideoError | None:
-        if not self.container.streams.video:
-            return VideoError("has no images", path=self.path, expected="a video stream")
-        self.stream: Any = self.container.streams.video[0]
-        self.context: Any = self.stream.codec_context
-        if self.context is None or self.stream.time_base is None:
-            return VideoError("is in a format that cannot be decoded", path=self.path)
-        width, height = self.context.width, self.context.height
-        if width * height > MAX_PIXELS:
-            return VideoError("the images are too large", path=self.path, found=f"{width}x{height}")
-        self.context.thread_type = thread_type
-        self.context.thread_count = threads
-        # A damaged image must become an error, not grey blocks.
-        self.context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        # An H.264 header states whether any other image refers to this one. HEVC's does not: an image that none of
-        # its own temporal layer refers to may still be the reference of a higher layer.
-        self.can_skip = self.context.name == "h264"
-        return None
-
-    def packets(self, key: int, seek_times: Iterable[int], by_dts: bool) -> Iterator[Any]:
-        """The packets from the keyframe at time ``key`` on, in decoding order, for a flushed decoder.
-
-        Seeks to one of ``seek_times`` after the other until the container is at that keyframe or before it.
-
-        Raises:
-            VideoError: the keyframe is in the index but not in the file.
-        """
-        self.context.flush_buffers()
-        for seek_time in seek_times:
-            self.container.seek(seek_time, stream=self.stream, backward=True, any_frame=False)
-            started = False
-            for packet in self.container.demux(self.stream):
-                time = packet.dts if by_dts else packet.pts
-                if not packet.size or (time is None and not started):
-                    continue
-                if not started and not (packet.is_keyframe and time >= key):
-                    continue
-                if not started and time > key:
-                    break  # the container's seek went too far
-                started = True
-                yield packet
-            if started:
-                return
-        raise VideoError(_KEYFRAME_MISSING, path=self.path)
-
-    def close(self) -> None:
-        with contextlib.suppress(av.error.FFmpegError):
-            self.container.close()
-
-
-def _times_and_keys(entries: Iterable[tuple[int, bool]]) -> NDArray[np.int64]:
-    """Times and whether they are of keyframes, ``(N, 2)``.
-
-    Raises:
-        VideoError: more than a video can have.
-    """
-    limited = islice(entries, MAX_SAMPLES + 1)
-    values = np.fromiter((value for time, key in limited for value in (time, int(key))), dtype=np.int64)
-    if len(values) > 2 * MAX_SAMPLES:
-        raise VideoError("has too many images", expected=f"at most {MAX_SAMPLES}")
-    return values.reshape(-1, 2)

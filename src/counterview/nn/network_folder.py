@@ -37,6 +37,9 @@ _ELSEWHERE = (
 )
 """Keys with which a configuration makes transformers fetch and run something else."""
 
+_OWN_ATTENTION = ("eager", "sdpa")
+"""Implementations of attention that transformers has itself; LightGlue's configuration names one."""
+
 
 def check_network_folder(folder: Path) -> dict[str, Any]:
     """Check the files of a folder, and return its configuration.
@@ -81,7 +84,7 @@ def check_network_config(values: Mapping[str, Any], path: Path | str) -> None:
     """
     waiting: list[tuple[str, Any]] = list(values.items())
     for number, (key, value) in enumerate(_each(waiting)):
-        if key in _ELSEWHERE and value:
+        if key in _ELSEWHERE and value and value not in _OWN_ATTENTION:
             raise CheckpointError(f"asks for {key}, which is not in its folder", path=path, found=shown(value, 60))
         if number > MAX_ITEMS:
             raise CheckpointError("holds too many values", path=path, expected=f"at most {MAX_ITEMS}")

@@ -300,6 +300,10 @@ class OMaMa(Pretrained, nn.Module):
 
     def _embed(self, descriptors: Tensor, other_map: Tensor, position: str) -> Tensor:
         config = self.config
+        weight = next(self.parameters(), None)
+        if weight is not None and not torch.is_autocast_enabled(descriptors.device.type):
+            # After model.half(): features stay float32, and what comes out has the dtype of the weights.
+            descriptors, other_map = descriptors.to(weight.dtype), other_map.to(weight.dtype)
         objects, context = descriptors[..., : config.object_width], descriptors[..., config.object_width :]
         if not config.matching_head:
             return functional.normalize(objects, dim=-1)

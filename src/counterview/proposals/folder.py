@@ -5,7 +5,7 @@ looked for below ``PATH``, in folders of those names, as one of
 
 1. ``NAME_masks.npz`` and ``NAME_boxes.npy``, as O-MaMa keeps FastSAM's proposals: one array ``(N, H, W)`` of 0
    and 1 in the archive, and ``(N, 4)`` boxes x, y, width, height in pixels (optional);
-2. ``NAME/*.png``: one mask a file, non-zero inside, in the order of the file names;
+2. ``NAME/*.png``: one mask a file, as :func:`~counterview.masks.png.read_mask` reads it, in the order of their names;
 3. ``NAME.json``: COCO annotations of this image: a list of them, or an object with ``annotations``;
 4. any other ``*.json`` with COCO's ``images`` and ``annotations``, whose ``file_name`` ends with the image's name.
 
@@ -14,7 +14,8 @@ is never looked up by its number alone: two cameras have equal ones. A file may 
 long as no second image claims the same masks.
 
 A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders the
-masks. Masks may be of another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape.
+masks. An annotation without a mask, or with a score that is not a number, is left out with a warning. Masks may be of
+another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape.
 These files are not trusted: sizes are checked before anything is allocated, and object arrays (pickles) are refused.
 Links below ``PATH`` are followed.
 """
@@ -51,6 +52,7 @@ MAX_OUTLINE_PX = 4_000_000
 """Polygons with a longer outline in one annotation, in pixels, are refused."""
 
 _MASK_FOLDERS = re.compile(r"Masks_[A-Z]+_(EGO2EXO|EXO2EGO)")  # of O-MaMa
+_MAX_WARNINGS = 5
 _FRAME_PARTS = 3  # TAKE/CAMERA/FRAME
 
 _log = logging.getLogger(__name__)
@@ -266,22 +268,53 @@ class FolderProposer:
         self._check_count(path, len(annotations))
         masks: list[ObjectMask] = []
         scores: list[float] = []
+        problems: list[ProposalError] = []
         for position, annotation in enumerate(annotations):
-            where = f"annotation {position}"
-            if not isinstance(annotation, Mapping):
-                raise ProposalError(f"{where} is not an object", path=path, found=type(annotation).__name__)
             try:
-                masks.append(_segmentation(annotation.get("segmentation"), size_hw))
-                _check_size(masks[-1].size_hw, masks[0].size_hw, size_hw, path)
-            except MaskError as error:
-                raise ProposalError(
-                    f"{where}: {error.problem}", path=path, found=error.found, expected=error.expected
-                ) from None
-            score = annotation.get("score", annotation.get("predicted_iou", 0.0))
-            if not isinstance(score, (int, float)) or isinstance(score, bool) or not abs(score) < 1e30:
-                raise ProposalError(f"{where}: the score is not a finite number", path=path, found=shown(score, 40))
-            scores.append(float(score))
+                mask, score = _annotated(annotation, f"annotation {_place(annotation, position)}", path, size_hw)
+            except ProposalError as error:
+                problems.append(error)
+                continue
+            _check_size(mask.size_hw, masks[0].size_hw if masks else mask.size_hw, size_hw, path)
+            masks.append(mask)
+            scores.append(score)
+        if not masks:
+            raise problems[0]
+        _warn(path, problems)
         return self._collect(path, masks, scores, None)
+
+
+def _warn(path: Path, problems: list[ProposalError]) -> None:
+    for problem in problems[:_MAX_WARNINGS]:
+        _log.warning("%s; it is left out", str(problem).rstrip("."))
+    if len(problems) > _MAX_WARNINGS:
+        _log.warning("%s: %d annotations in all are left out", path, len(problems))
+
+
+def _place(annotation: Any, position: int) -> str:
+    """The number of an annotation in its list, and its id where it has one."""
+    identity = annotation.get("id") if isinstance(annotation, Mapping) else None
+    return f"{position} (id {shown(identity, 40)})" if isinstance(identity, (int, str)) else f"{position}"
+
+
+def _annotated(annotation: Any, where: str, path: Path, size_hw: tuple[int, int]) -> tuple[ObjectMask, float]:
+    """The mask and the score of a COCO annotation.
+
+    Raises:
+        ProposalError: it has no mask that can be read, or no score that is a number.
+    """
+    if not isinstance(annotation, Mapping):
+        raise ProposalError(f"{where} is not an object", path=path, found=type(annotation).__name__)
+    try:
+        mask = _segmentation(annotation.get("segmentation"), size_hw)
+    except MaskError as error:
+        raise ProposalError(
+            f"{where}: {error.problem}", path=path, found=error.found, expected=error.expected
+        ) from None
+    score = annotation.get("score", annotation.get("predicted_iou", 0.0))
+    if not isinstance(score, (int, float)) or isinstance(score, bool) or not abs(score) < 1e30:
+        raise ProposalError(f"{where}: the score is not a finite number", path=path, found=shown(score, 40))
+    return mask, float(score)
 
 
 def _boxes_path(path: Path) -> Path | None:
@@ -312,11 +345,17 @@ def _images(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[tuple[str,
     if not isinstance(annotations, list):
         raise ProposalError("there are images but no annotations", path=path)
     result: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for annotation in annotations:
+    problems: list[ProposalError] = []
+    for position, annotation in enumerate(annotations):
         identity = annotation.get("image_id") if isinstance(annotation, Mapping) else None
-        if not isinstance(identity, (int, str)) or identity not in names:
-            raise ProposalError("an annotation is not of an image of the file", path=path, found=shown(identity, 40))
-        result.setdefault(names[identity], []).append(annotation)
+        if isinstance(identity, (int, str)) and identity in names:
+            result.setdefault(names[identity], []).append(annotation)
+        else:
+            what = f"annotation {_place(annotation, position)} is not of an image of the file"
+            problems.append(ProposalError(what, path=path, found=shown(identity, 40)))
+    if problems and not result:
+        raise problems[0]
+    _warn(path, problems)
     yield from result.items()
 
 

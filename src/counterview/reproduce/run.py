@@ -234,6 +234,7 @@ def _weights(unit: Unit) -> str:
 def _is_made(plan: Plan, unit: Unit, out: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a prediction file is of this model, data, layout and fraction, by what it records."""
     parts = {d: part for d in unit.directions if (part := pair_fraction(plan, d)) is not None}
+    settings = {**settings, "data": plan.dataset.image_source()}
     return is_made_by(out, unit.directions, settings, Record(plan.layout, plan.dataset.uids, parts))
 
 

@@ -18,6 +18,7 @@ from counterview.geometry.homography import Homography, view_homographies
 from counterview.geometry.relations import pair_features
 from counterview.nn.calibration import Calibration
 from counterview.nn.checkpoint import Header, Pretrained
+from counterview.nn.precision import SinglePrecision
 from counterview.omama.model import ImageInput, MatchOutput, OMaMa, OMaMaOutput, to_float64
 from counterview.tiny.config import TinyMatchConfig
 from counterview.tiny.legacy import current_header
@@ -36,7 +37,7 @@ class TinyMatchOutput(MatchOutput):
     homographies: tuple[Homography | None, ...] = ()
 
 
-class TinyMatch(Pretrained, nn.Module):
+class TinyMatch(SinglePrecision, Pretrained, nn.Module):
     """An O-MaMa head with our additions; each is a setting.
 
     * ``network``: its own features, object crops and a colour histogram instead of means over a map.

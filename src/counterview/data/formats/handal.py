@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from counterview.data.dataset import KEPT_TAKES, Dataset, Take
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError
 from counterview.masks.geometry import same_aspect
-from counterview.masks.png import read_index_png
-from counterview.media.images import image_size, read_image
+from counterview.masks.orientation import place_mask
+from counterview.masks.png import object_values, read_object_values
+from counterview.media.images import image_orientation, image_size, read_image
 from counterview.types import ObjectMask, RgbImage
 
 STEP = 100
@@ -140,8 +142,10 @@ class HandalTake(Take):
 
         def values(image: Path) -> tuple[int, ...] | None:
             try:
-                labels = read_index_png(self._mask_path(image))
+                labels, notes = self._labels(image)
                 size_hw = image_size(image)
+                for note in notes:
+                    self.note(f"scene {self.uid}, {self._mask_path(image).name}: {note}")
             except CounterviewError as error:
                 self.note(f"scene {self.uid}: {error}")
                 return None
@@ -149,7 +153,7 @@ class HandalTake(Take):
                 shape = f"{labels.shape[0]} x {labels.shape[1]} px, the image {size_hw[0]} x {size_hw[1]} px"
                 self.note(f"scene {self.uid}: the mask of {image.name} is left out: it is {shape} (height x width)")
                 return None
-            return tuple((np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[1:]) + 1).tolist())
+            return object_values(labels, self._mask_path(image))
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(values, self._images))
@@ -158,6 +162,19 @@ class HandalTake(Take):
     def _object_values(self) -> tuple[int, ...]:
         """Object values of all masks, ascending."""
         return tuple(sorted({value for present in self._mask_values for value in present or ()}))
+
+    def _labels(self, image: Path) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+        """The object values ``(H, W)`` of an image's mask, upright, and notes on how they were read."""
+        path = self._mask_path(image)
+        labels, turned, notes = read_object_values(path)
+        image_turned = image_orientation(image)
+        if image_turned == turned == 1:
+            return labels, notes
+        placed, note = place_mask(
+            labels, turned, image_size(image), image_turned, path=path, fits=same_aspect,
+            fix="Give the mask the orientation of the image, or save the image without one.",
+        )  # fmt: skip
+        return placed, (*notes, note) if note else notes
 
     def _mask_path(self, image: Path) -> Path:
         return self.folder / "mask" / f"{image.stem}_000000.png"
@@ -188,7 +205,7 @@ class HandalTake(Take):
     def decode_mask(self, raw: Any) -> ObjectMask:
         """As :meth:`counterview.data.dataset.Take.decode_mask`."""
         index, value = raw
-        return ObjectMask.from_array(read_index_png(self._mask_path(self._images[index])) == value)
+        return ObjectMask.from_array(self._labels(self._images[index])[0] == value)
 
     @property
     def image_kind(self) -> str:
