@@ -211,7 +211,8 @@ def test_a_label_image_needs_a_label(tmp_path, capsys, small):
     labels = np.zeros((60, 80), np.uint8)
     labels[10:30, 10:30], labels[35:55, 45:70] = 60, 120
     Image.fromarray(labels).save(tmp_path / "seg.png")
-    arguments = [small / "a.png", small / "a.png", "--mask", tmp_path / "seg.png", "--model", "knn", "--out", tmp_path]
+    arguments = [small / "a.png", small / "a.png", "--mask", tmp_path / "seg.png", "--model", "knn"]
+    arguments += ["--out", tmp_path / "out"]
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert "seg.png: holds several objects; found labels 60, 120" in err
@@ -240,7 +241,7 @@ def test_how_a_mask_was_read_is_among_the_notes(tmp_path, capsys, small):
         soft = cv2.GaussianBlur(np.asarray(image), (0, 0), 1)
     Image.fromarray(soft).save(tmp_path / "soft.png")
     arguments = [small / "a.png", small / "a.png", "--mask", tmp_path / "soft.png", "--model", "knn"]
-    code, out, _ = run(capsys, *arguments, "--out", tmp_path, "--json")
+    code, out, _ = run(capsys, *arguments, "--out", tmp_path / "out", "--json")
     assert code == 0
     assert "soft edges" in json.loads(out)["objects"][0]["notes"][0]
 

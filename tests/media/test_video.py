@@ -250,7 +250,7 @@ def test_what_is_not_a_video(tmp_path: Path, videos: Path) -> None:
             VideoReader(tmp_path / name)
     with pytest.raises(VideoError, match="no such file"):
         VideoReader(tmp_path / "missing.mp4")
-    with pytest.raises(VideoError, match="no such file"):
+    with pytest.raises(VideoError, match="is a folder"):
         VideoReader(tmp_path)
 
 

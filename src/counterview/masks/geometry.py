@@ -143,11 +143,12 @@ def same_aspect(a_hw: tuple[int, int], b_hw: tuple[int, int]) -> bool:
         a_hw: height and width in pixels, at least 1.
         b_hw: likewise.
 
-    >>> same_aspect((540, 960), (532, 952)), same_aspect((540, 960), (960, 540))
-    (True, False)
+    >>> same_aspect((540, 960), (532, 952)), same_aspect((540, 960), (960, 540)), same_aspect((10**400, 1), (2, 2))
+    (True, False, False)
     """
-    ratio = (a_hw[0] * b_hw[1]) / (a_hw[1] * b_hw[0])
-    return abs(ratio - 1) <= ASPECT_TOLERANCE
+    # In integers: sizes out of files may be too large for a float.
+    left, right = int(a_hw[0]) * int(b_hw[1]), int(a_hw[1]) * int(b_hw[0])
+    return 1000 * abs(left - right) <= int(1000 * ASPECT_TOLERANCE) * right
 
 
 def fit_mask(mask: ObjectMask, size_hw: tuple[int, int]) -> ObjectMask:
