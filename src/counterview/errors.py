@@ -15,6 +15,15 @@ MAX_LINE = 4000
 """Characters of the longest message; what a file says in it is cut much earlier."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it is not one.
+
+    >>> counted(1, "take"), counted(12, "take")
+    ('1 take', '12 takes')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def shown(value: object, limit: int = 120) -> str:
     """``repr(value)`` for a message: cut at ``limit`` characters, and never more work than that.
 

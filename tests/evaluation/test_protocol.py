@@ -160,11 +160,11 @@ def test_a_prepared_folder(tmp_path):
     with pytest.raises(InputError, match="split can only be chosen"):
         evaluate(GT, PRED, split="val")
     (tmp_path / "a" / TAKE / "annotation.json").unlink()
-    with pytest.raises(InputError, match="1 takes of the split were not prepared"):
+    with pytest.raises(InputError, match="1 take of the split not prepared"):
         evaluate(tmp_path / "a", PRED)
     fewer = evaluate(tmp_path / "a", PRED, allow_missing_takes=True)
     assert fewer.totals.frames == 102 - 11
-    assert any("1 takes of the split were not prepared" in note for note in fewer.notes)
+    assert any("1 take of the split not prepared" in note for note in fewer.notes)
 
 
 @pytest.mark.parametrize("change", ["null", "two ego cameras", "undecodable"])

@@ -295,7 +295,7 @@ def test_the_command_predicts_a_data_set(tmp_path, capsys):
     printed = capsys.readouterr()
     written = json.loads(out.read_text())["ego-exo"]["results"]["take0"]["masks"]
     count = sum(len(frames) for cameras in written.values() for frames in cameras.values())
-    assert f"{count} predictions of 1 takes" in printed.out
+    assert f"{count} predictions of 1 take" in printed.out
     assert f"{count} of them: fewer than 4 matches of the object" in printed.err, "flat colours have no keypoints"
     assert main([*arguments, "--features", "classical"]) == 2
     assert "geometric takes no --features" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_published_rows_stand_beside_rows_that_are_there():
 def test_dry_run_in_the_place_of_ego_exo4d(data, tmp_path, capsys):
     code, out, err = reproduce(capsys, "lmeec-ablations", "--data", data, "--dry-run", "--out", tmp_path / "r")
     assert (code, err) == (0, "")
-    assert "Tabletop, synthetic takes in the place of Ego-Exo4D, split val, 1 takes" in out
+    assert "Tabletop, synthetic takes in the place of Ego-Exo4D, split val, 1 take" in out
     assert "protocol: lmeec" in out
     assert "data: tabletop_test" in out
     order = [out.index(part) for part in ("counterview train recipes/lmeec/ablation-no-cross-view.yaml",
@@ -253,7 +253,7 @@ def test_bundled_models_are_rows_if_they_are_installed(data, with_bundled, tmp_p
     assert "tiny-follow, bundled" in out
     rows = json.loads((tmp_path / "lmeec-main-tabletop-test.json").read_text())["rows"]
     assert {r["model"] for r in rows} == {"tiny-follow, bundled"}
-    assert "split test, 1 takes" in out
+    assert "split test, 1 take" in out
 
 
 def squares(path, out, **changes):

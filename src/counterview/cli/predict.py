@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterview.errors import InputError
+from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
 
@@ -92,7 +92,7 @@ def predict(
         print("finished already: the file records this model, these settings and takes, and holds every pair")
         print("Compute it again with --overwrite.", file=sys.stderr)
     done = "are in" if counts["finished_before"] else "written to"
-    print(f"{counts['predictions']} predictions of {counts['takes']} takes {done} {out}")
+    print(f"{counted(counts['predictions'], 'prediction')} of {counted(counts['takes'], 'take')} {done} {out}")
     for note, number in sorted(counts["empty"].items()):
         print(f"{number} of them: {note}", file=sys.stderr)
     for uid, problem in counts["failed"].items():

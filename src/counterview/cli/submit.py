@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from counterview.cli.evaluate import print_lines
+from counterview.errors import counted
 
 
 def submit(
@@ -71,5 +72,5 @@ def submit(
         print(json.dumps(summary, indent=2))
         return
     for direction, count in report.predictions.items():
-        print(f"{direction}: {count} predictions in {report.takes[direction]} takes")
+        print(f"{direction}: {counted(count, 'prediction')} in {counted(report.takes[direction], 'take')}")
     print(f"{report.resized} masks resized; wrote {report.path}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from counterview.config import nearest
-from counterview.errors import AnnotationError, InputError, MaskError, shown
+from counterview.errors import AnnotationError, InputError, MaskError, counted, shown
 from counterview.guard import library_errors
 from counterview.masks.geometry import same_aspect
 from counterview.types import ObjectMask, RgbImage, Track
@@ -406,7 +406,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         split = f", split={self.split!r}" if self.split else ""
-        return f"Dataset({str(self.root)!r}, {self.kind}{split}, {len(self)} takes)"
+        return f"Dataset({str(self.root)!r}, {self.kind}{split}, {counted(len(self), 'take')})"
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy for a worker process starts without opened takes.

@@ -16,7 +16,7 @@ import numpy as np
 
 from counterview.data.dataset import Take, is_ego
 from counterview.data.open import open_dataset
-from counterview.errors import AnnotationError, CounterviewError, MaskError
+from counterview.errors import AnnotationError, CounterviewError, MaskError, counted
 from counterview.masks.rle import from_lzstring
 from counterview.media.jsonstream import iter_object
 
@@ -247,7 +247,7 @@ def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Non
     draw = ImageDraw.Draw(image)
     font, small = ImageFont.load_default(15), ImageFont.load_default(11)
     colours = {"ego": (214, 112, 40), "exo": (44, 108, 176)}
-    title = f"{inspection.takes} takes, {inspection.objects} objects, {inspection.masks} masks"
+    title = ", ".join(counted(getattr(inspection, f"{noun}s"), noun) for noun in ("take", "object", "mask"))
     draw.text((20, 8), title, fill="black", font=font)
     draw.text((20, 34), "mask area, fraction of the image", fill="black", font=small)
     counts = {s: np.histogram(inspection.areas[s], AREA_EDGES)[0] / max(len(inspection.areas[s]), 1) for s in colours}

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from counterview.data.dataset import DIRECTIONS, Direction, check_direction
 from counterview.data.pairs import FramePair, PairFraction
-from counterview.errors import InputError, MaskError, PredictionError
+from counterview.errors import InputError, MaskError, PredictionError, counted
 from counterview.evaluation import scorer
 from counterview.evaluation.diagnosis import Lookalikes, confidence_notes
 from counterview.evaluation.groundtruth import GroundTruth, GroundTruthTake
@@ -142,7 +142,7 @@ def evaluate(
         raise InputError("no such treatment of missing predictions", found=missing, expected="error or count-absent")
     if truth.missing_takes and not allow_missing_takes:
         raise InputError(
-            f"{len(truth.missing_takes)} takes of the split were not prepared",
+            f"{counted(len(truth.missing_takes), 'take')} of the split not prepared",
             path=truth.path,
             found=", ".join(truth.missing_takes[:5]),
             fix="Prepare them, or score the others with --allow-missing-takes.",
@@ -155,7 +155,9 @@ def evaluate(
         if allow_missing_takes and record.takes is not None:
             restricted = truth.only(record.takes)
             if len(restricted) < len(truth):
-                notes.append(f"only the {len(restricted)} takes that were asked for are scored, of {len(truth)}")
+                notes.append(
+                    f"scored of {counted(len(truth), 'take')}: the {len(restricted)} that the file was asked for"
+                )
             truth = restricted
     if part is not None:
         notes.append(f"only {part.fraction:.4g} of the pairs are scored, selected with seed {part.seed}")
@@ -405,7 +407,7 @@ class _Lines:
         if self.surplus_frames:
             notes.append(f"{self.surplus_frames} predictions are of frames without a query mask and are not scored")
         if truth.missing_takes:
-            notes.append(f"{len(truth.missing_takes)} takes of the split were not prepared and are not scored")
+            notes.append(f"{counted(len(truth.missing_takes), 'take')} of the split not prepared, and not scored")
         if self.assumed:
             notes.append(
                 "the ground truth does not state which frames were annotated: every query frame counts as annotated"

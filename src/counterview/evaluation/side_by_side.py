@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from counterview.data.dataset import Direction
 from counterview.data.pairs import PairFraction
+from counterview.errors import counted
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.layout import check_alike, chosen_part, read_record
 from counterview.evaluation.predictions import PredictionSource
@@ -90,7 +91,9 @@ def evaluate_alike(
     ]  # fmt: skip
     if len(ground.truth) < len(truth):
         for report in reports:
-            report.notes.append(f"only the {len(ground.truth)} takes that were asked for are scored, of {len(truth)}")
+            report.notes.append(
+                f"scored of {counted(len(truth), 'take')}: the {len(ground.truth)} that the file was asked for"
+            )
     rules = get_protocol(protocol)
     if rules.walks == "prediction" or not rules.official_size:
         check_alike([(str(r.predictions), r.contents.frames, r.contents.size) for r in reports])

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from counterview.cost import MEASURED_IMAGES, MIN_IMAGES, Cost, announce
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
 from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
-from counterview.errors import CounterviewError, InputError, OutputError
+from counterview.errors import CounterviewError, InputError, OutputError, counted
 from counterview.evaluation.layout import OFFICIAL, RECORD, Record
 from counterview.evaluation.predictions import is_prediction_file
 from counterview.evaluation.submission import PredictionWriter, prediction_entry
@@ -118,7 +118,10 @@ def _predict(
     failed: dict[str, str] = {}
     frames, images = _count(predictor, dataset, directions, parts, pairs)
     if progress and images >= MIN_IMAGES:
-        tqdm.write(f"{images} images to encode, in {frames} frames of {len(dataset)} takes", file=sys.stderr)
+        tqdm.write(
+            f"{images} images to encode, in {counted(frames, 'frame')} of {counted(len(dataset), 'take')}",
+            file=sys.stderr,
+        )
     with tqdm(total=frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
         pace = _Pace(bar, images, predictor, progress)
         for uid in dataset.uids:
@@ -365,7 +368,7 @@ def _merge(
             first = next(iter(failed.values()), None)
             raise InputError(
                 "there is nothing to predict", path=dataset.root,
-                found=f"{len(dataset)} takes" + (f", {len(failed)} unreadable: {first}" if first else ""),
+                found=counted(len(dataset), "take") + (f", {len(failed)} unreadable: {first}" if first else ""),
                 expected="query masks in frames of which the target is annotated",
             )  # fmt: skip
     counts["empty"] = dict(counts["empty"])

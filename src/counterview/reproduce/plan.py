@@ -10,7 +10,7 @@ from pathlib import Path
 
 from counterview.data.dataset import Dataset, Direction
 from counterview.data.open import open_dataset
-from counterview.errors import CheckpointError, ConfigError, InputError, MissingExtraError, WeightsError
+from counterview.errors import CheckpointError, ConfigError, InputError, MissingExtraError, WeightsError, counted
 from counterview.evaluation.folders import folder_name
 from counterview.evaluation.layout import OFFICIAL, Layout, layout_of_protocol
 from counterview.inference.zoo import find_recipe, resolve
@@ -127,7 +127,7 @@ class Plan:
         """The data set in words. Synthetic takes are always called synthetic."""
         kind = "Tabletop, synthetic takes" if self.tabletop else "Ego-Exo4D Correspondence"
         stand_in = " in the place of Ego-Exo4D" if self.stand_in else ""
-        return f"{kind}{stand_in}, split {self.split}, {len(self.dataset)} takes"
+        return f"{kind}{stand_in}, split {self.split}, {counted(len(self.dataset), 'take')}"
 
 
 def make_plan(

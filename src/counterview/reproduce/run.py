@@ -13,7 +13,7 @@ import numpy as np
 from counterview.data.dataset import DIRECTIONS, Direction
 from counterview.data.formats.release import annotation_path, is_release
 from counterview.data.pairs import PairFraction, enumerate_pairs
-from counterview.errors import InputError, MissingExtraError, WeightsError
+from counterview.errors import InputError, MissingExtraError, WeightsError, counted
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.layout import (
     OFFICIAL,
@@ -261,7 +261,7 @@ def score(
     record = read_record(source)
     if record is not None and record.takes is not None and not {*plan.dataset.uids} <= {*record.takes}:
         raise InputError(
-            "was predicted for other takes", path=source.path, found=f"{len(record.takes)} takes",
+            "was predicted for other takes", path=source.path, found=counted(len(record.takes), "take"),
             expected=f"the {len(plan.dataset)} takes of the table, {plan.dataset.uids[0]} the first",
         )  # fmt: skip
     report = evaluate(
