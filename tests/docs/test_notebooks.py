@@ -56,7 +56,7 @@ def test_train_and_score(execute, tmp_path):
     assert len(scores) == 4
     assert min(scores.values()) > 0.05  # an answer at the same place has 0.01
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-    assert {path.stem for path in (tmp_path / "page").glob("*.html")} == {"ego2exo", "exo2ego"}
+    assert {path.stem for path in (tmp_path / "page").glob("*.html")} == {"index", "ego2exo", "exo2ego"}
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.name)

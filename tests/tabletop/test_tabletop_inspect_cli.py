@@ -87,7 +87,7 @@ def runner(command):
 def test_inspect_prints_a_table_and_json(release):
     table = runner(inspect)(release)
     assert table.exit_code == 0, table.output
-    assert "2 takes, 2 cameras, 1 objects, 5 masks" in table.output
+    assert "2 takes, 2 cameras, 1 object, 5 masks" in table.output
     assert "not visible in 50.0%" in table.output
     assert json.loads(runner(inspect)(release, "--json").output)["exo"]["masks"] == 2
 

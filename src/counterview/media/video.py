@@ -132,7 +132,7 @@ class VideoReader:
         logger.info("%s: not every image has a time of its own, so they are counted in their order", self.path)
         start = int(np.flatnonzero(found.is_key)[0])
         count = int((~found.hidden[start:]).sum())
-        rate = stream.guessed_rate or stream.average_rate or 30
+        rate = self._source.stated_rate or 30
         self.fps, self.is_variable = Fraction(rate), False
         self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
         self._last = self._origin + round((count - 1) / (self.fps * self._time_base))
@@ -140,7 +140,7 @@ class VideoReader:
 
     def _frame_rate(self, times: NDArray[np.int64]) -> Fraction:
         """The nominal rate. The average rate is not usable: one dropped frame would shift every later number."""
-        rate = self._source.stream.guessed_rate or self._source.stream.average_rate
+        rate = self._source.stated_rate
         if len(times) < 2:
             return Fraction(rate) if rate else Fraction(30)
         middle = float(np.median(np.diff(times.astype(np.float64))))
