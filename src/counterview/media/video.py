@@ -128,11 +128,10 @@ class VideoReader:
 
         MPEG-PS has times for some packets alone, and what FFmpeg guesses for the others is not always right.
         """
-        stream = self._source.stream
         logger.info("%s: not every image has a time of its own, so they are counted in their order", self.path)
         start = int(np.flatnonzero(found.is_key)[0])
         count = int((~found.hidden[start:]).sum())
-        rate = self._source.stated_rate or 30
+        rate = self._source.coded_rate or 30
         self.fps, self.is_variable = Fraction(rate), False
         self._tolerance = Fraction(1, 2) / (self.fps * self._time_base)
         self._last = self._origin + round((count - 1) / (self.fps * self._time_base))

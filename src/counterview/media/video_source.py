@@ -63,8 +63,9 @@ class VideoSource:
         self.context: Any = self.stream.codec_context
         if self.context is None or self.stream.time_base is None:
             return VideoError("is in a format that cannot be decoded", path=self.path)
-        # Asked before anything is decoded: a decoder in several threads may change what is guessed.
         self.stated_rate: Any = self.stream.guessed_rate or self.stream.average_rate
+        # Of the images' own headers: where packets lack times, a guess from these may be half the rate.
+        self.coded_rate: Any = self.context.framerate or self.stream.average_rate
         width, height = self.context.width, self.context.height
         if width * height > MAX_PIXELS:
             return VideoError("the images are too large", path=self.path, found=f"{width}x{height}")
