@@ -8,7 +8,6 @@ import math
 import shutil
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,50 +15,11 @@ from typing import Any
 import numpy as np
 
 from tests.attacks import mutations as m
+from tests.attacks.entry import Entry
+from tests.attacks.outputs import OutputEntry
 
 SIZE = (24, 32)
 _RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-
-
-class Entry:
-    """One kind of file.
-
-    Attributes:
-        name: as on the command line.
-        names: one of these is in every error: the file's name, or its folder's.
-        about: the seed and the damage of the case at hand.
-    """
-
-    name = ""
-    mutations: Sequence[m.Mutation] = m.BLIND
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.names: tuple[str, ...] = ("case",)
-        self.about = ""
-        self.seeds: list[tuple[str, bytes]] = []
-        self.path = folder / "case"
-
-    def prepare(self) -> None:
-        """Make the valid files."""
-
-    def damage(self, rng: Random) -> None:
-        """Write the file of the case."""
-        suffix, data = rng.choice(self.seeds)
-        self.path = self.folder / f"case{suffix}"
-        self.path.write_bytes(self.damaged(data, suffix, rng))
-
-    def damaged(self, data: bytes, about: str, rng: Random, mutations: Sequence[m.Mutation] | None = None) -> bytes:
-        """Data after one to three mutations, or as it was."""
-        chosen = [rng.choice(mutations or self.mutations) for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 3)))]
-        self.about = f"{about} {'+'.join(mutation.__name__ for mutation in chosen)}"
-        for mutation in chosen:
-            data = mutation(data, rng)
-        return data
-
-    def read(self, rng: Random) -> str:
-        """Read it; ``answer`` or ``skip``."""
-        raise NotImplementedError
 
 
 # ------------------------------------------------------------------------------------------------------- images
@@ -607,7 +567,7 @@ ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry,
+        CheckpointEntry, CacheEntry, OutputEntry,
     )
 }  # fmt: skip
 """All entries by name."""
