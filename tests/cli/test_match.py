@@ -1,6 +1,7 @@
 """The command on the bundled pair, and on malformed input of every kind."""
 
 import json
+import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
@@ -272,3 +273,32 @@ def test_the_device_is_checked_first(capsys, tmp_path, device, words):
     ):
         assert main([*map(str, arguments), "--device", device]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_several_targets_folders_and_patterns_have_folders_of_their_own(small, tmp_path, capsys):
+    for camera in ("cam01", "cam02"):
+        (tmp_path / camera).mkdir()
+        shutil.copy(small / "a.png", tmp_path / camera / "30.png")
+    shutil.copy(small / "a.png", tmp_path / "cam02" / "60.png")
+    arguments = [small / "a.png", tmp_path / "cam01", tmp_path / "cam02" / "*.png", "--mask", small / "red.png"]
+    arguments += ["--model", "knn", "--out", tmp_path / "out"]
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    results = json.loads(out)
+    assert [Path(r["target"]["path"]).name for r in results] == ["30.png", "30.png", "60.png"]
+    assert len({json.dumps(r["objects"][0]["mask"]) for r in results}) == 1
+    names = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("match.json")}
+    assert names == {"cam01-30/match.json", "cam02-30/match.json", "60/match.json"}
+    code, out, _ = run(capsys, small / "a.png", tmp_path / "cam01" / "30.png", *arguments[3:])
+    assert code == 0
+    assert "written: " in out
+    left = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("match.json")}
+    assert left == {"match.json"}  # results of two runs never mix
+    (tmp_path / "empty").mkdir()
+    for target, words in ((tmp_path / "empty", "holds no image"), (tmp_path / "no*.png", "no file matches")):
+        code, _, err = run(capsys, small / "a.png", target, *arguments[3:])
+        assert code == 2
+        assert words in err
+    code, _, err = run(capsys, small / "a.png", tmp_path / "cam01", tmp_path / "cam01", *arguments[3:])
+    assert code == 2
+    assert "two targets have one name" in err

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 def match(
     query: Annotated[Path, typer.Argument(help="Image with the object.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="Image in which to find it.", show_default=False)],
+    target: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image in which to find it; several, folders of images or patterns: each gets a folder below --out.",
+            show_default=False,
+        ),
+    ],
     mask: Annotated[
         list[Path] | None,
         typer.Option(help="PNG mask of the object in QUERY, white on black. Repeat for several objects."),
@@ -100,14 +106,16 @@ def match(
         bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
     ] = False,
 ) -> None:
-    """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET."""
+    """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET, or in several."""
     from counterview.cli.progress import stage
+    from counterview.cli.targets import target_images
     from counterview.devices import resolve_device
     from counterview.inference.drawing import draw_prompts
     from counterview.inference.loading import load
     from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.media.files import check_name
     from counterview.media.images import check_image_name, read_image, read_oriented, write_image
     from counterview.media.outputs import (
         check_cache_folder,
@@ -123,7 +131,8 @@ def match(
         check_image_name(preview)
     resolve_device(device)
     check_prompts(mask or [], point or [], box or [], label or [])
-    (query_image, query_turn), target_image = read_oriented(query), read_image(target)
+    targets = target_images(target)
+    (query_image, query_turn), target_image = read_oriented(query), read_image(next(iter(targets.values())))
     prompts, prompt_notes = read_prompts(
         mask or [], point or [], box or [], name or [], label or [],
         image_hw=query_image.shape[:2], image_orientation=query_turn, orientation=mask_orientation,
@@ -138,7 +147,9 @@ def match(
             claims.enter_context(claim_output_file(preview, "an image", overwrite=overwrite))
         folder = claims.enter_context(claim_output_folder(out, "match", is_own=_is_own, overwrite=overwrite))
         earlier = _earlier_files(out)
-        folder.check_free(file_names(names), earlier)
+        # One target keeps its files in the folder itself.
+        places = {key: f"{check_name(key)}/" if len(targets) > 1 else "" for key in targets}
+        folder.check_free([place + file for place in places.values() for file in file_names(names)], earlier)
         with stage("loading the model"):
             predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
         with stage("encoding the query image"):
@@ -149,34 +160,44 @@ def match(
         masks = [selection.mask_rle for selection in selections]
         if preview is not None:
             write_image(preview, draw_prompts(query_image, prompts, masks))
-        with stage("encoding the target image"):
-            encoded_target = predictor.encode(target_image, name=file_name(target))
-        with stage("matching"):
-            matches = predictor.match_encoded(encoded_query, masks, encoded_target, names=names, top_k=top)
-        matches = [
-            replace(item, notes=(*prompt_notes.get(item.name, ()), *chosen.notes, *item.notes))
-            for item, chosen in zip(matches, selections, strict=True)
-        ]
         settings = predictor.settings()
         if isinstance(predictor, PromptedPredictor) and (point or box):
             settings["prompt_proposals"] = predictor.prompt_settings()
-        result = describe(query, target, query_image, target_image, masks, matches, settings)
+        results, paths = [], []
         with folder.replace(earlier) as staged:
-            paths = [folder.final(p) for p in write(staged, result, query_image, target_image, masks, matches)]
+            for number, (key, file) in enumerate(targets.items()):
+                image = target_image if number == 0 else read_image(file)
+                check_shape(image.shape[:2], "target image")
+                with stage(f"encoding {file.name}"):
+                    encoded_target = predictor.encode(image, name=file_name(file))
+                with stage("matching"):
+                    matches = predictor.match_encoded(encoded_query, masks, encoded_target, names=names, top_k=top)
+                matches = [
+                    replace(item, notes=(*prompt_notes.get(item.name, ()), *chosen.notes, *item.notes))
+                    for item, chosen in zip(matches, selections, strict=True)
+                ]
+                results.append(describe(query, file, query_image, image, masks, matches, settings))
+                place = staged / places[key] if places[key] else staged
+                paths += [folder.final(p) for p in write(place, results[-1], query_image, image, masks, matches)]
+                if not as_json:
+                    _print_matches(matches, f"{key}: " if len(targets) > 1 else "")
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(results[0] if len(results) == 1 else results, indent=2))
         return
+    written = paths if preview is None else [preview, *paths]
+    print("written: " + ", ".join(str(path) for path in written))
+
+
+def _print_matches(matches: list[Match], where: str) -> None:
     for item in matches:
         verdict = "visible" if item.visibility > 0.5 else "probably not visible"
         x, y, width, height = item.mask_rle.box_xywh
         print(
-            f"{item.name}: {verdict} (visibility {item.visibility:.2f}, similarity {item.similarity:.3f}), "
+            f"{where}{item.name}: {verdict} (visibility {item.visibility:.2f}, similarity {item.similarity:.3f}), "
             f"box x={x} y={y} w={width} h={height}"
         )
         for note in item.notes:
-            print(f"{item.name}: note: {note}", file=sys.stderr)
-    written = paths if preview is None else [preview, *paths]
-    print("written: " + ", ".join(str(path) for path in written))
+            print(f"{where}{item.name}: note: {note}", file=sys.stderr)
 
 
 def check_prompts(masks: list[Path], points: list[str], boxes: list[str], labels: list[int]) -> None:
