@@ -5,6 +5,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -282,6 +283,7 @@ def test_tensorboard_holds_the_numbers_and_drops_what_a_resume_does_again(tmp_pa
                 tracker.log("train", step, {"loss": value})
             tracker.image("sheet", first, np.zeros((4, 5, 3), dtype=np.uint8))
             tracker.close()
+        time.sleep(1.1)  # event files are read in the order of their names, which tell seconds
     events = accumulators.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     values = {e.step: e.value for e in events.Scalars("train/loss")}
     assert values == {1: 1.0, 2: 1.0, 3: 1.0, 4: 2.0, 5: 2.0, 6: 2.0, 7: 2.0}
