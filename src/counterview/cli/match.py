@@ -168,7 +168,7 @@ def match(
             for number, (key, file) in enumerate(targets.items()):
                 image = target_image if number == 0 else read_image(file)
                 check_shape(image.shape[:2], "target image")
-                with stage(f"encoding {file.name}"):
+                with stage("encoding the target image" if len(targets) == 1 else f"encoding {file.name}"):
                     encoded_target = predictor.encode(image, name=file_name(file))
                 with stage("matching"):
                     matches = predictor.match_encoded(encoded_query, masks, encoded_target, names=names, top_k=top)
