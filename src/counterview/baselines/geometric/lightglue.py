@@ -8,15 +8,14 @@ The licence of SuperPoint's published weights, which LightGlue's checkpoint cont
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from counterview.baselines.geometric.base import ImageKeypoints, PointMatches
+from counterview.baselines.geometric.network import NetworkMatcher
 from counterview.baselines.geometric.scaling import grey, input_hw, resized, to_image_px
-from counterview.baselines.geometric.weights import ADVICE
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.types import RgbImage, as_rgb
@@ -45,7 +44,7 @@ class LightGlueSettings:
             raise ConfigError("invalid settings of the lightglue matcher: " + "; ".join(problems))
 
 
-class LightGlueMatcher:
+class LightGlueMatcher(NetworkMatcher):
     """SuperPoint and LightGlue.
 
     Args:
@@ -59,32 +58,10 @@ class LightGlueMatcher:
     """
 
     name = "lightglue"
+    network_class = "LightGlueForKeypointMatching"
 
     def __init__(self, settings: LightGlueSettings | None = None, model: Any = None) -> None:
-        from counterview.devices import resolve_device
-
-        self._settings = settings or LightGlueSettings()
-        self.device = resolve_device(self._settings.device)
-        if model is None:
-            from transformers import LightGlueForKeypointMatching
-
-            from counterview.proposals.weights import load_network
-
-            model = load_network(
-                LightGlueForKeypointMatching, self._settings.weights, "geometric:lightglue", advice=ADVICE
-            )
-        self._model: Any = model.to(self.device).eval()
-        self._fingerprint: str | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """All settings but the device, and a fingerprint of the weights."""
-        from counterview.nn.weights import weights_fingerprint
-
-        if self._fingerprint is None:
-            self._fingerprint = weights_fingerprint(self._model)
-        values = dataclasses.asdict(self._settings)
-        del values["device"]
-        return {**values, "weights_sha256": self._fingerprint}
+        super().__init__(settings or LightGlueSettings(), model)
 
     def encode(self, image: RgbImage) -> ImageKeypoints:
         """SuperPoint's keypoints of an image ``(H, W, 3)``, the strongest first; descriptors are an ``(N, D)`` tensor.

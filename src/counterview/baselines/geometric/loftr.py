@@ -11,7 +11,6 @@ and at the bottom; nothing is matched with the padding.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.baselines.geometric.base import PointMatches
+from counterview.baselines.geometric.network import NetworkMatcher
 from counterview.baselines.geometric.scaling import grey, input_hw, resized, to_image_px
-from counterview.baselines.geometric.weights import ADVICE
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.types import RgbImage, as_rgb
@@ -60,7 +59,7 @@ class GreyImage:
     pixels: NDArray[np.uint8]
 
 
-class LoftrMatcher:
+class LoftrMatcher(NetworkMatcher):
     """Efficient LoFTR.
 
     Args:
@@ -74,32 +73,10 @@ class LoftrMatcher:
     """
 
     name = "loftr"
+    network_class = "EfficientLoFTRForKeypointMatching"
 
     def __init__(self, settings: LoftrSettings | None = None, model: Any = None) -> None:
-        from counterview.devices import resolve_device
-
-        self._settings = settings or LoftrSettings()
-        self.device = resolve_device(self._settings.device)
-        if model is None:
-            from transformers import EfficientLoFTRForKeypointMatching
-
-            from counterview.proposals.weights import load_network
-
-            model = load_network(
-                EfficientLoFTRForKeypointMatching, self._settings.weights, "geometric:loftr", advice=ADVICE
-            )
-        self._model: Any = model.to(self.device).eval()
-        self._fingerprint: str | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """All settings but the device, and a fingerprint of the weights."""
-        from counterview.nn.weights import weights_fingerprint
-
-        if self._fingerprint is None:
-            self._fingerprint = weights_fingerprint(self._model)
-        values = dataclasses.asdict(self._settings)
-        del values["device"]
-        return {**values, "weights_sha256": self._fingerprint}
+        super().__init__(settings or LoftrSettings(), model)
 
     def encode(self, image: RgbImage) -> GreyImage:
         """The scaled luma of an image ``(H, W, 3)``: the network looks at both images of a pair together.
