@@ -59,7 +59,7 @@ def test_clocks_are_inverse_to_each_other():
     [
         (lambda c: c.update(version=9), "another version"),
         (lambda c: c.pop("cameras"), "is not a tracks.json"),
-        (lambda c: c.update(objects={}), "have another form"),
+        (lambda c: c.update(objects={}), "are of another kind"),
         (lambda c: c["objects"].append(c["objects"][0]), "there twice"),
         (lambda c: c["objects"][0]["tracks"]["ego"][0].update(frame=1.5), "malformed"),
         (lambda c: c["objects"][0]["tracks"]["ego"][0].update(source="magic"), "malformed"),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 from counterview.errors import AnnotationError, InputError, MaskError
 from counterview.masks.rle import from_coco
@@ -200,7 +200,7 @@ def mask_from_json(value: Any) -> TrackedMask:
         found = {key: value.get(key) for key in ("time_s", "frame", "visibility", "source")}
         sources = ", ".join(get_args(MaskSource))
         raise AnnotationError("a mask of a track is malformed", found=found, expected=f"numbers, a source of {sources}")
-    return TrackedMask(time_s, frame, None if mask is None else from_coco(mask), visibility, source)
+    return TrackedMask(time_s, frame, None if mask is None else from_coco(mask), visibility, cast(MaskSource, source))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
