@@ -34,7 +34,10 @@ class CountedFrames:
         problem: str | None = None
         for number in numbers:
             if number >= self._count:
-                yield number, FrameMissingError(f"has no frame {number}", path=self._path, found=f"{self._count} frames")
+                yield (
+                    number,
+                    FrameMissingError(f"has no frame {number}", path=self._path, found=f"{self._count} frames"),
+                )
                 continue
             result: RgbImage | VideoError | None = None
             if problem is None:

@@ -209,7 +209,8 @@ class TimedFrames(ABC):
             if isinstance(image, Exception):
                 self._unreadable.add(number)
                 if not stretch:
-                    logger.warning("%s: frame %d at %.3f s is skipped: %s", self.name, number, self.time_of(number), image)
+                    time_s = self.time_of(number)
+                    logger.warning("%s: frame %d at %.3f s is skipped: %s", self.name, number, time_s, image)
                 stretch = [stretch[0] if stretch else number, number]
                 yield number, image
                 continue
@@ -229,7 +230,7 @@ class TimedFrames(ABC):
         first, last = self.time_of(min(self._unreadable)), self.time_of(max(self._unreadable))
         return f"{self.name}: {counted(self.unreadable, 'frame')} between {first:.3f} and {last:.3f} s cannot be read"
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """As :meth:`FrameSource.close`."""
 
     def __enter__(self) -> TimedFrames:
@@ -246,7 +247,7 @@ class TimedFrames(ABC):
 def _ascending(
     numbers: Sequence[int], images: Iterable[tuple[int, RgbImage | VideoError | ImageError]]
 ) -> Iterator[tuple[int, RgbImage | VideoError | ImageError | None]]:
-    """Each number with its image ``(H, W, 3)``, in order; ``None`` if it has not come :data:`REORDERED` images later."""
+    """Each number in order with its image ``(H, W, 3)``; ``None`` if it has not come :data:`REORDERED` images later."""
     results: dict[int, RgbImage | VideoError | ImageError] = {}
     place = 0
     for number, image in images:

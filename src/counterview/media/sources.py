@@ -28,7 +28,24 @@ from counterview.types import RgbImage
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .webp .bmp .tif .tiff .ppm .pgm .pnm .avif .heic .heif".split())
+IMAGE_SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".avif",
+        ".heic",
+        ".heif",
+    )
+)
 """Endings of the names of images in a folder, in small letters; other files are passed over."""
 
 MAX_IMAGES = 5_000_000
@@ -204,11 +221,12 @@ class ArrayFrames(GridFrames):
     def __init__(self, images: Iterable[Any], fps: float | None, name: str = "images") -> None:
         rate = checked_rate(fps, name)
         has_places = hasattr(images, "__len__") and hasattr(images, "__getitem__") and not isinstance(images, Mapping)
-        self._items: Any = images if has_places else list(images)
-        if len(self._items) == 0:
+        items: Any = images if has_places else list(images)
+        if len(items) == 0:
             raise InputError("a source of images is empty", path=name)
-        height, width = load_rgb(self._items[0]).shape[:2]
-        super().__init__(name, None, (height, width), rate, range(len(self._items)))
+        self._items = items
+        height, width = load_rgb(items[0]).shape[:2]
+        super().__init__(name, None, (height, width), rate, range(len(items)))
 
     def _image(self, number: int) -> RgbImage:
         return load_rgb(self._items[number], what=f"image {number} of {self.name}")
@@ -259,7 +277,7 @@ def numbered(folder: Path, images: Sequence[Path]) -> dict[int, Path]:
         return dict(enumerate(images))
     values = [int(match["number"]) for match in matches if match is not None]
     if len(set(values)) < len(values):
-        twice = next(place for place in range(1, len(values)) if values[place] in values[:place])
+        twice = next(place for place in range(1, len(values)) if values[place] == values[place - 1])
         raise InputError(
             "two images have the same number", path=folder, found=f"{images[twice - 1].name} and {images[twice].name}",
             fix="Keep one of them.",

@@ -223,8 +223,7 @@ class VideoReader:
             seconds: after the first image.
 
         Returns:
-            the frame, its image ``(H, W, 3)`` uint8 RGB; ``None`` if no image is within half a frame interval: before
-            the start, after the end, or where frames were dropped.
+            the frame, its image ``(H, W, 3)``; ``None`` if none is within half an interval, or it was dropped.
 
         Raises:
             VideoError: the image is there and damaged.
@@ -293,8 +292,7 @@ class VideoReader:
         group = max(0, bisect_right(self._keys, time) - 1)
         if group == 0 or self._delay <= 0 or time - self._keys[group] > (REORDERED + 1) / (self.fps * self._time_base):
             return group
-        # With reordered images (B-frames), a keyframe's time in the index is earlier than its presentation time. What
-        # is shown in between belongs to the previous group.
+        # With B-frames, a keyframe's time in the index is too early. What is shown in between belongs to the group before.
         if group not in self._shown:
             self._shown[group] = self._keys[group]
             with contextlib.suppress(VideoError, av.error.FFmpegError):
