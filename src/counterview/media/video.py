@@ -292,7 +292,7 @@ class VideoReader:
         group = max(0, bisect_right(self._keys, time) - 1)
         if group == 0 or self._delay <= 0 or time - self._keys[group] > (REORDERED + 1) / (self.fps * self._time_base):
             return group
-        # With B-frames, a keyframe's time in the index is too early. What is shown in between belongs to the group before.
+        # With B-frames, a keyframe's time in the index is too early: what is shown before it is of the group before.
         if group not in self._shown:
             self._shown[group] = self._keys[group]
             with contextlib.suppress(VideoError, av.error.FFmpegError):
