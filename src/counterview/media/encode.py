@@ -19,7 +19,6 @@ from counterview.errors import InputError
 from counterview.media.files import output_error, part_path, write_errors
 from counterview.types import ImageLike, as_rgb
 
-
 AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 """Samples a second that a sound track may have."""
 

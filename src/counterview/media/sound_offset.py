@@ -110,7 +110,8 @@ def find_offset(query: Sound, target: Sound) -> OffsetLine:
     offset = query.start_s + intercept - target.start_s * slope
     clarity = 1 - max(1 / max(1.0, float(np.median(ratios[agree]))), rival)
     listed = tuple(
-        SyncWindow(float(t), float(q - t), float(r), bool(a)) for t, q, r, a in zip(own, times, ratios, agree, strict=True)
+        SyncWindow(float(t), float(q - t), float(r), bool(a))
+        for t, q, r, a in zip(own, times, ratios, agree, strict=True)
     )
     return OffsetLine(offset, (slope - 1) * 1e6, float(agree.mean() * clarity), listed)
 
@@ -203,7 +204,9 @@ def _consensus(found: list[list[tuple[float, float, float]]], size: int) -> tupl
     counts = np.zeros(len(lines))
     for number in range(len(found)):  # each window counts once, with its best place
         mine = window == number
-        counts += (near[:, mine] * height[mine]).max(axis=1, initial=0.0) / max(float(height[mine].max(initial=0)), 1e-9)
+        counts += (near[:, mine] * height[mine]).max(axis=1, initial=0.0) / max(
+            float(height[mine].max(initial=0)), 1e-9
+        )
     best = int(np.argmax(counts))
     if len(set(window[near[best]])) < min(3, len(found)) or len(found) < 2:
         return None, 1.0
