@@ -18,6 +18,7 @@ __all__ = [
     "Predictor",
     "Prompt",
     "Track",
+    "VideoReader",
     "View",
     "Visibility",
     "__version__",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from counterview.inference.prompts import Box, Point, Prompt
     from counterview.masks.png import read_mask
     from counterview.media.images import read_image
+    from counterview.media.video import VideoReader
     from counterview.types import Candidate, Match, ObjectMask, Track, View, Visibility
 
 __getattr__, __dir__ = exports(
@@ -47,6 +49,7 @@ __getattr__, __dir__ = exports(
         "Predictor": "counterview.inference.predictor",
         "Prompt": "counterview.inference.prompts",
         "Track": "counterview.types",
+        "VideoReader": "counterview.media.video",
         "View": "counterview.types",
         "Visibility": "counterview.types",
         "load": "counterview.inference.loading",

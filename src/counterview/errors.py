@@ -167,6 +167,10 @@ class VideoError(InputError):
     """A video that is missing or damaged, or lacks the requested frame."""
 
 
+class FrameMissingError(VideoError):
+    """A frame that a video does not have: it was dropped, or the video ends before it."""
+
+
 class MaskError(InputError):
     """A mask that is malformed, empty where it may not be, or of another size than its image."""
 

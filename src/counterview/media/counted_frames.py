@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from counterview.errors import ImageError, VideoError
+from counterview.errors import FrameMissingError, ImageError, VideoError
 from counterview.guard import reason
 from counterview.media.video_source import VideoSource
 from counterview.types import RgbImage
@@ -34,7 +34,10 @@ class CountedFrames:
         problem: str | None = None
         for number in numbers:
             if number >= self._count:
-                yield number, VideoError(f"has no frame {number}", path=self._path, found=f"{self._count} frames")
+                yield (
+                    number,
+                    FrameMissingError(f"has no frame {number}", path=self._path, found=f"{self._count} frames"),
+                )
                 continue
             result: RgbImage | VideoError | None = None
             if problem is None:
@@ -64,7 +67,7 @@ class CountedFrames:
                     raise ImageError("the decoder reports it as corrupt")
                 return self._to_image(frame)
         self.close()
-        raise VideoError(f"has no frame {number}", path=self._path, found="the file ends before it")
+        raise FrameMissingError(f"has no frame {number}", path=self._path, found="the file ends before it")
 
     @staticmethod
     def _decode(source: VideoSource) -> Iterator[av.VideoFrame]:

@@ -11,6 +11,7 @@ Images are turned and mirrored as the display matrix says, by multiples of 90 de
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -25,10 +26,11 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
-from counterview.errors import ImageError, InputError, VideoError
+from counterview.errors import FrameMissingError, ImageError, InputError, VideoError
 from counterview.guard import library_errors, reason
 from counterview.media.counted_frames import CountedFrames
 from counterview.media.display_matrix import matrix_orientation
+from counterview.media.frame_source import REORDERED, SourceFrame, finite
 from counterview.media.frame_times import PacketTimes, VariableTimes, constant_rate, packet_times
 from counterview.media.images import TURNS
 from counterview.media.video_source import MAX_PIXELS, VideoSource
@@ -66,6 +68,7 @@ class VideoReader:
         self._source = VideoSource(self.path, "AUTO", self._threads)
         self._careful: VideoSource | None = None
         self._unshown: VideoError | None = None
+        self._shown: dict[int, int] = {}
         try:
             with library_errors(VideoError, "cannot be read", path=self.path):
                 self._read_times()
@@ -193,11 +196,45 @@ class VideoReader:
         Returns:
             the number, or ``None`` if no image is within half a frame interval. At a constant rate, an image that is
             missing inside the video is noticed only when it is read.
+
+        Raises:
+            InputError: the time is not a finite number.
         """
+        finite(float(seconds))
         if self._variable is not None:
             return self._variable.number_at(seconds, within_s)
         number = math.ceil(Fraction(seconds) * self.fps - Fraction(1, 2))
         return number if number in self else None
+
+    def time_of(self, number: int) -> float:
+        """When frame ``number`` is shown, in seconds after the first image.
+
+        Raises:
+            FrameMissingError: the video has no such frame.
+        """
+        if number not in self:
+            raise self._absent(number, f"{self.frame_count} frames")
+        return float((self._time(number) - self._origin) * self._time_base)
+
+    def frame_at(self, seconds: Fraction | float) -> SourceFrame | None:
+        """The image shown nearest to a time, with its number and its own time.
+
+        Args:
+            seconds: after the first image.
+
+        Returns:
+            the frame, its image ``(H, W, 3)``; ``None`` if none is within half an interval, or it was dropped.
+
+        Raises:
+            VideoError: the image is there and damaged.
+        """
+        number = self.number_at(seconds)
+        if number is None:
+            return None
+        try:
+            return SourceFrame(number, self.time_of(number), self.frame(number))
+        except FrameMissingError:
+            return None
 
     @property
     def frame_count(self) -> int:
@@ -244,12 +281,24 @@ class VideoReader:
         groups: dict[int, list[int]] = {}
         for number in map(int, numbers):
             if number in self:
-                group = bisect_right(self._keys, self._time(number) + self._tolerance) - 1
-                groups.setdefault(max(0, group), []).append(number)
+                groups.setdefault(self._group(self._time(number) + self._tolerance), []).append(number)
             else:
                 yield number, self._absent(number, f"{self.frame_count} frames")
         for group, members in sorted(groups.items()):
             yield from self._read_group(group, members)
+
+    def _group(self, time: Fraction) -> int:
+        """The group of the image that is shown at a time, or just before it, in units of the time base."""
+        group = max(0, bisect_right(self._keys, time) - 1)
+        if group == 0 or self._delay <= 0 or time - self._keys[group] > (REORDERED + 1) / (self.fps * self._time_base):
+            return group
+        # With B-frames, a keyframe's time in the index is too early: what is shown before it is of the group before.
+        if group not in self._shown:
+            self._shown[group] = self._keys[group]
+            with contextlib.suppress(VideoError, av.error.FFmpegError):
+                packets = self._source.packets(self._keys[group], self._seek_times(group), self._by_dts)
+                self._shown[group] = next((p.pts for p in packets if p.pts is not None), self._keys[group])
+        return group - 1 if time < self._shown[group] else group
 
     def _time(self, number: int) -> Fraction:
         if self._variable is not None:
@@ -261,8 +310,8 @@ class VideoReader:
             return self._variable.number(pts)
         return round((pts - self._origin) * self._time_base * self.fps)
 
-    def _absent(self, number: int, found: str) -> VideoError:
-        return VideoError(f"has no frame {number}", path=self.path, found=found)
+    def _absent(self, number: int, found: str) -> FrameMissingError:
+        return FrameMissingError(f"has no frame {number}", path=self.path, found=found)
 
     def _read_group(
         self, group: int, members: list[int], *, may_go_back: bool = True
@@ -302,7 +351,7 @@ class VideoReader:
         In an open GOP the decoder reports missing references to the previous group. So errors count only from the
         keyframe of the frame's own group on, and a single thread (slices) attributes each error to its packet.
         """
-        problem = self._absent(number, "no image at its time")
+        problem: VideoError = self._absent(number, "no image at its time")
         try:
             self._careful = self._careful or VideoSource(self.path, "SLICE", self._threads)
             for first in dict.fromkeys((group, max(0, group - 1))):

@@ -24,6 +24,30 @@ MAX_PIXELS = 40_000_000
 _KEYFRAME_MISSING = "a keyframe of its index is missing"
 
 
+def open_container(path: Path) -> Any:
+    """Open a file with FFmpeg's demuxer, by :data:`FORMATS` alone, its index bounded.
+
+    Args:
+        path: the file.
+
+    Raises:
+        VideoError: no such file, not of these formats, or an index without bounds.
+    """
+    if not path.is_file():
+        if path.exists() and not path.is_dir():
+            regular_file(path, VideoError)
+        raise VideoError("no such file", path=path)
+    check_index(path)
+    with library_errors(VideoError, "cannot be opened as a video", path=path):
+        # The whole path: "http:x" must not be read as an address. PyAV from 19 on replaces by itself.
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        place = os.path.abspath(path)  # noqa: PTH100
+        try:
+            return av.open(place, options=options, metadata_errors="replace")
+        except TypeError:
+            return av.open(place, options=options)
+
+
 class VideoSource:
     """An opened file with its decoder."""
 
@@ -34,19 +58,7 @@ class VideoSource:
 
     def _open(self) -> None:
         path = self.path
-        if not path.is_file():
-            if path.exists() and not path.is_dir():
-                regular_file(path, VideoError)
-            raise VideoError("no such file", path=path)
-        check_index(path)
-        with library_errors(VideoError, "cannot be opened as a video", path=path):
-            # The whole path: "http:x" must not be read as an address. PyAV from 19 on replaces by itself.
-            options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-            place = os.path.abspath(path)  # noqa: PTH100
-            try:
-                self.container = av.open(place, options=options, metadata_errors="replace")
-            except TypeError:
-                self.container = av.open(place, options=options)
+        self.container = open_container(path)
         try:
             with library_errors(VideoError, "is in a format that cannot be decoded", path=path):
                 problem = self._open_decoder(*self._threading)

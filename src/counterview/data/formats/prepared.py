@@ -61,7 +61,7 @@ def open_prepared(root: Path, split: str | None = None, *, kept_takes: int = KEP
         uids = list(splits[split])
     else:
         raise InputError(f"no split {split!r}", path=root / SPLIT_FILE, expected=" or ".join(splits) or "a split")
-    facts = _read_facts(root)
+    facts = read_facts(root)
     return Dataset(root, "prepared", split, uids, partial(_open_take, root, facts), kept_takes=kept_takes)
 
 
@@ -108,7 +108,12 @@ def stated_size(raw: Any) -> tuple[int, int] | None:
     return None
 
 
-def _read_facts(root: Path) -> dict[str, tuple[str, str]]:
+def read_facts(root: Path) -> dict[str, tuple[str, str]]:
+    """Name and scenario of takes by uid, from ``takes.json``; empty without the file.
+
+    Raises:
+        AnnotationError: the file is not a list of takes.
+    """
     path = root / TAKES_FILE
     if not path.is_file():
         return {}
