@@ -166,10 +166,9 @@ def place(
     """
     if not masks:
         return []
-    height, width = masks[0].shape
     room = _Room((*masks, *avoid))
     earlier = [None] * len(masks) if earlier is None else earlier
-    texts = [cut(text, size_px, width) for text in texts]
+    texts = [cut(text, size_px, masks[0].shape[1]) for text in texts]
     boxes = [_box(mask) for mask in masks]
     areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
     placed: dict[int, Label] = {}
@@ -323,13 +322,15 @@ def _border(mask: BoolImage, box_xyxy: tuple[int, int, int, int]) -> NDArray[np.
     padded = np.pad(mask[y1:y2, x1:x2], 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rows, columns = np.nonzero(padded[1:-1, 1:-1] & ~inner)
-    return (np.stack([columns, rows], axis=1)[:: max(1, -(-len(rows) // 96))] + (x1, y1)).astype(np.int64)
+    return (np.stack([columns, rows], axis=1)[:: max(1, -(-len(rows) // 96))] + np.array([x1, y1])).astype(np.int64)
 
 
 def _gaps(corners: NDArray[np.int64], size_wh: tuple[int, int], points: NDArray[np.int64]) -> NDArray[np.float64]:
     """Distances in pixels of boxes of one size at ``(K, 2)`` corners from points ``(P, 2)``, ``(K, P)``."""
     dx, dy = (
-        np.maximum(np.maximum(corners[:, None, i] - points[:, i], points[:, i] - corners[:, None, i] - size_wh[i] + 1), 0)
+        np.maximum(
+            np.maximum(corners[:, None, i] - points[:, i], points[:, i] - corners[:, None, i] - size_wh[i] + 1), 0
+        )
         for i in (0, 1)
     )
     return np.hypot(dx, dy)
@@ -369,12 +370,12 @@ def draw_labels(image: RgbImage, labels: Sequence[Label], size_px: int) -> RgbIm
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
-    line = max(1, size_px // 8)
+    thickness = max(1, size_px // 8)
     ways = [(label.anchor_xy, _end(label), label.color) for label in labels if label.anchor_xy is not None]
     for start, end, _ in ways:
-        pen.line([start, end], fill="#202020", width=line + 2)  # shows on an image of the same colour
+        pen.line([start, end], fill="#202020", width=thickness + 2)  # shows on an image of the same colour
     for start, end, color in ways:
-        pen.line([start, end], fill=color, width=line)
+        pen.line([start, end], fill=color, width=thickness)
     for label in labels:
         (x, y), (w, h) = label.xy, label.size_wh
         pen.rectangle((x, y, x + w - 1, y + h - 1), fill=label.color)
