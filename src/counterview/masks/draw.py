@@ -25,6 +25,20 @@ def _array(mask: BoolImage | ObjectMask) -> BoolImage:
     return mask.to_array() if isinstance(mask, ObjectMask) else mask
 
 
+def object_colors(count: int) -> list[str]:
+    """A hex colour for each of several objects: :data:`PALETTE`, then darker shades of it, then again.
+
+    Args:
+        count: number of objects.
+
+    >>> object_colors(9)[0], object_colors(9)[8]
+    ('#1f9bff', '#13609e')
+    """
+    darker = ["#" + "".join(f"{int(0.62 * int(c[i : i + 2], 16)):02x}" for i in (1, 3, 5)) for c in PALETTE]
+    shades = [*PALETTE, *darker]
+    return [shades[i % len(shades)] for i in range(count)]
+
+
 def overlay(
     image: ImageLike,
     masks: Sequence[BoolImage | ObjectMask],

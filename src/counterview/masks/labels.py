@@ -396,6 +396,26 @@ def _on(color: str) -> str:
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
 
 
+def text_strip(
+    width: int, text: str, size_px: int, *, color: str = "#282828", background: str = "#ffffff", align: str = "left"
+) -> NDArray[np.uint8]:
+    """A strip with one line of text, ``(h, width, 3)`` uint8; a line that is too long is cut.
+
+    Args:
+        width: of the strip in pixels.
+        text: of the line.
+        size_px: height of the letters.
+        color: of the letters, in hex.
+        background: of the strip, in hex.
+        align: ``left`` or ``right``.
+    """
+    strip = Image.new("RGB", (width, text_size(text, size_px)[1]), background)
+    line, font = writable(cut(text, size_px, width), size_px)
+    x = PADDING_PX if align == "left" else max(0, width - PADDING_PX - int(np.ceil(font.getlength(line))))
+    ImageDraw.Draw(strip).text((x, PADDING_PX), line, font=font, fill=color)
+    return np.asarray(strip).copy()
+
+
 def caption(width: int, text: str, size_px: int) -> NDArray[np.uint8]:
     """A white strip with one line of dark text, ``(h, width, 3)`` uint8; a line that is too long is cut.
 
@@ -404,7 +424,4 @@ def caption(width: int, text: str, size_px: int) -> NDArray[np.uint8]:
         text: of the line.
         size_px: height of the letters.
     """
-    strip = Image.new("RGB", (width, text_size(text, size_px)[1]), "#ffffff")
-    line, font = writable(cut(text, size_px, width), size_px)
-    ImageDraw.Draw(strip).text((PADDING_PX, PADDING_PX), line, font=font, fill="#282828")
-    return np.asarray(strip).copy()
+    return text_strip(width, text, size_px)
