@@ -302,6 +302,38 @@ class PredictionEntry(Entry):
         return "skip" if report.notes else "answer"
 
 
+class CorrectionEntry(Entry):
+    """Corrections of tracks, and the masks that they name."""
+
+    name = "corrections"
+    mutations = (m.json_values, m.json_values, m.json_values, *m.BLIND)
+
+    def prepare(self) -> None:
+        from counterview.masks.png import write_mask_png
+        from counterview.types import ObjectMask
+
+        dense = np.zeros(SIZE, bool)
+        dense[3:12, 4:20] = True
+        write_mask_png(self.folder / "cup.png", dense)
+        rle = ObjectMask.from_array(dense).to_coco()
+        entries: list[dict[str, Any]] = [
+            {"mask": rle}, {"mask_png": "cup.png"}, {"point": [12, 7.5]}, {"point": "12,7+14,9-2,3"},
+            {"box": [3, 4, 20, 12]}, {"box": "3,4,20,12+9,9"}, {"absent": True},
+        ]  # fmt: skip
+        for number, entry in enumerate(entries):
+            entry |= {"object": "cup", "camera": "cam01"}
+            entry |= {"frame": 30 * number} if number % 2 else {"time_s": number / 2}
+        self.seeds = [(".json", json.dumps({"corrections": part}).encode()) for part in (entries, entries[:1], [])]
+
+    def read(self, rng: Random) -> str:
+        from counterview.inference.corrections import check_corrections, read_corrections
+
+        corrections = read_corrections(self.path)
+        assert all((item.time_s is None) != (item.frame is None) for item in corrections)
+        check_corrections(corrections, {"cam01": SIZE}, ["cup"])
+        return "answer"
+
+
 # ------------------------------------------------------------------------------------------------------- recipes
 
 
@@ -567,7 +599,7 @@ ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry, OutputEntry,
+        CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
     )
 }  # fmt: skip
 """All entries by name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -250,6 +249,7 @@ def read_prompts(
         MaskError: a file that is not a mask.
         ConfigError: an unknown orientation.
     """
+    from counterview.inference.prompts import prompt_from_text
     from counterview.masks.orientation import read_mask_of
     from counterview.media.files import check_name
     from counterview.types import ObjectMask
@@ -270,8 +270,8 @@ def read_prompts(
         )
         stem = f"{path.stem}-{label}" if len(labels) > 1 and len(masks) == 1 else path.stem
         found.append((stem, ObjectMask.from_array(mask), said))
-    found += [("point", _prompt(text, "--point"), ()) for text in points]
-    found += [("box", _prompt(text, "--box"), ()) for text in boxes]
+    found += [("point", prompt_from_text(text, "point", "--point"), ()) for text in points]
+    found += [("box", prompt_from_text(text, "box", "--box"), ()) for text in boxes]
     if len(names) > len(found) or len(set(names)) < len(names):
         raise InputError("--name is given too often, or one name twice", found=f"{len(names)} for {len(found)} objects")
     prompts: dict[str, AnyPrompt] = {}
@@ -283,41 +283,6 @@ def read_prompts(
             unique, count = f"{name}-{count}", count + 1
         prompts[unique], notes[unique] = prompt, said
     return prompts, notes
-
-
-_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
-_SIGNED_POINTS = re.compile(rf"(?P<first>.+?)(?P<points>(?:[+-]{_NUMBER},{_NUMBER})*)")
-
-
-def _prompt(text: str, option: str) -> AnyPrompt:
-    """A point or box with its further points: ``410,260+430,280-500,300``, of characters that no shell reads."""
-    from counterview.inference.prompts import Box, Point, Prompt
-
-    bare = "".join(text.split())
-    is_box = option == "--box"
-    form, count = ("X1,Y1,X2,Y2", 4) if is_box else ("X,Y", 2)
-    parts = _SIGNED_POINTS.fullmatch(bare)
-    numbers = _numbers(parts["first"] if parts else bare, count, option, form, text)
-    signed = re.findall(rf"([+-])({_NUMBER}),({_NUMBER})", parts["points"] if parts else "")
-    if not signed:
-        return Box(*numbers) if is_box else Point(*numbers)
-    more = [Point(float(x), float(y)) for sign, x, y in signed if sign == "+"]
-    background = [Point(float(x), float(y)) for sign, x, y in signed if sign == "-"]
-    if is_box:
-        return Prompt(points=more, background=background, box=Box(*numbers))
-    return Prompt(points=[Point(*numbers), *more], background=background)
-
-
-def _numbers(first: str, count: int, option: str, form: str, text: str) -> list[float]:
-    import math
-
-    try:
-        numbers = [float(part) for part in first.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count or not all(math.isfinite(n) for n in numbers):
-        raise InputError(f"{option} is malformed", found=repr(text), expected=f"{form} in pixels, then +X,Y or -X,Y")
-    return numbers
 
 
 def describe(

@@ -45,7 +45,8 @@ def draw_match(
         target_rgb, [mask for mask, _ in runners_up], colors=[c for _, c in runners_up], opacity=0.0, thickness_px=1
     )
     labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
-    right = overlay(right, [m.mask_rle for m in matches], labels=labels, colors=colors)
+    matched, others = [m.mask_rle for m in matches], [mask for mask, _ in runners_up]
+    right = overlay(right, matched, labels=labels, colors=colors, avoid=others)
     meaning = "left: query; right: target. filled: match, with its visibility"
     return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if runners_up else ""))
 

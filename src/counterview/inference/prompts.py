@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from counterview.errors import ImageError, InputError, MaskError
+from counterview.errors import ImageError, InputError, MaskError, shown
 from counterview.masks.png import read_mask
 from counterview.types import BoolImage, ObjectMask
 
@@ -203,6 +204,46 @@ def as_prompt(value: Any, name: str = "object") -> AnyPrompt:
     return ObjectMask.from_array(array)
 
 
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_SIGNED_POINTS = re.compile(rf"(?P<first>.+?)(?P<points>(?:[+-]{_NUMBER},{_NUMBER})*)")
+
+
+def prompt_from_text(text: str, kind: Literal["point", "box"], what: str) -> Point | Box | Prompt:
+    """A point or box with its further points, in characters that no shell reads.
+
+    Args:
+        text: ``X,Y`` or ``X1,Y1,X2,Y2`` in pixels, then points of the object as ``+X,Y`` and of the background as
+            ``-X,Y``.
+        kind: what it begins with.
+        what: names it in the error message.
+
+    Raises:
+        InputError: a text of another form.
+
+    >>> prompt_from_text("410,260", "point", "--point")
+    Point(x_px=410.0, y_px=260.0)
+    >>> prompt_from_text("400,250,440,300-500,300", "box", "--box").background
+    (Point(x_px=500.0, y_px=300.0),)
+    """
+    bare = "".join(text.split())
+    form, count = ("X1,Y1,X2,Y2", 4) if kind == "box" else ("X,Y", 2)
+    parts = _SIGNED_POINTS.fullmatch(bare)
+    try:
+        values = [float(part) for part in (parts["first"] if parts else bare).split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count or not all(math.isfinite(value) for value in values):
+        raise InputError(f"{what} is malformed", found=_shown(text), expected=f"{form} in pixels, then +X,Y or -X,Y")
+    signed = re.findall(rf"([+-])({_NUMBER}),({_NUMBER})", parts["points"] if parts else "")
+    if not signed:
+        return Box(*values) if kind == "box" else Point(*values)
+    more = [Point(float(x), float(y)) for sign, x, y in signed if sign == "+"]
+    background = [Point(float(x), float(y)) for sign, x, y in signed if sign == "-"]
+    if kind == "box":
+        return Prompt(points=more, background=background, box=Box(*values))
+    return Prompt(points=[Point(*values), *more], background=background)
+
+
 def name_prompts(prompts: Any, names: Sequence[str] | None = None) -> tuple[list[AnyPrompt], list[str]]:
     """Bring query objects into the form of a list, with a name for each.
 
@@ -257,14 +298,20 @@ def _numbers(value: Any) -> list[float] | None:
     """The values of a tuple, list or array of finite numbers; ``None`` for anything else."""
     if not isinstance(value, tuple | list | np.ndarray) or len(value) == 0:
         return None
-    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) and _is_finite(v) for v in value):
         return None
     return [v.item() if isinstance(v, np.generic) else v for v in value]
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that is larger than any float
+        return False
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    return shown(value, 60)
 
 
 def check_query_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str) -> None:

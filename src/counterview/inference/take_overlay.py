@@ -111,15 +111,16 @@ def draw_predictions(
         visible = [p for p in predictions if p.confidence > CONFIDENCE_THRESHOLD]
         unsure = [p for p in predictions if p.confidence <= CONFIDENCE_THRESHOLD]
         hidden = [_fit(p.mask, target) for p in unsure]
+        truths = [take.mask(p.pair.object, cameras[1], number) for p in predictions]
+        outlines = [_fit(mask, target) for mask in truths if mask is not None]
         right = overlay(
             target,
             [_fit(p.mask, target) for p in visible],
             labels=[_label(take, p) for p in visible],
             colors=[colours[p.pair.object] for p in visible],
+            avoid=[*hidden, *outlines],
         )
         right = overlay(right, hidden, colors=[colours[p.pair.object] for p in unsure], opacity=0.0, thickness_px=1)
-        truths = [take.mask(p.pair.object, cameras[1], number) for p in predictions]
-        outlines = [_fit(mask, target) for mask in truths if mask is not None]
         right = overlay(right, outlines, colors=[TRUTH] * len(outlines), opacity=0.0, thickness_px=1)
         yield with_legend(side_by_side(left, right), LEGEND)
 

@@ -25,6 +25,20 @@ def _array(mask: BoolImage | ObjectMask) -> BoolImage:
     return mask.to_array() if isinstance(mask, ObjectMask) else mask
 
 
+def object_colors(count: int) -> list[str]:
+    """A hex colour for each of several objects: :data:`PALETTE`, then darker shades of it, then again.
+
+    Args:
+        count: number of objects.
+
+    >>> object_colors(9)[0], object_colors(9)[8]
+    ('#1f9bff', '#13609e')
+    """
+    darker = ["#" + "".join(f"{int(0.62 * int(c[i : i + 2], 16)):02x}" for i in (1, 3, 5)) for c in PALETTE]
+    shades = [*PALETTE, *darker]
+    return [shades[i % len(shades)] for i in range(count)]
+
+
 def overlay(
     image: ImageLike,
     masks: Sequence[BoolImage | ObjectMask],
@@ -33,17 +47,19 @@ def overlay(
     colors: Sequence[str] | None = None,
     opacity: float = 0.35,
     thickness_px: int | None = None,
+    avoid: Sequence[BoolImage | ObjectMask] = (),
 ) -> RgbImage:
     """Draw masks on a copy of an image: a tint inside, an outline and a label.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB, or a view.
         masks: masks of the image's size, ``(H, W)`` bool or run lengths; empty ones are skipped.
-        labels: one text per mask, placed apart from one another; a line leads from a label to an object that is
-            further away. See :mod:`counterview.masks.labels` for the letters.
+        labels: one text per mask, placed apart from one another and from all masks; a line leads from a label to an
+            object that is further away. See :mod:`counterview.masks.labels` for the letters.
         colors: one hex colour per mask; :data:`PALETTE` in order if not given.
         opacity: of the tint, 0 to 1.
         thickness_px: of the outline; proportional to the image's size if not given.
+        avoid: further masks ``(H, W)`` that labels must not cover: what is drawn before or after.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
@@ -55,8 +71,8 @@ def overlay(
     import supervision as sv
 
     image = as_rgb(image)
-    dense = [_array(mask) for mask in masks]
-    for mask in dense:
+    dense, others = [_array(mask) for mask in masks], [_array(mask) for mask in avoid] if labels is not None else []
+    for mask in (*dense, *others):
         if mask.shape != image.shape[:2]:
             raise MaskError("a mask does not fit its image", found=mask.shape, expected=image.shape[:2])
     colors = list(colors) if colors is not None else [PALETTE[i % len(PALETTE)] for i in range(len(dense))]
@@ -79,7 +95,8 @@ def overlay(
     if labels is None:
         return drawn
     size_px = max(11, round(max(image.shape[:2]) / 85))
-    placed = place([labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep], size_px)
+    chosen = [labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep]
+    placed = place(*chosen, size_px, avoid=others)
     return draw_labels(drawn, placed, size_px)
 
 

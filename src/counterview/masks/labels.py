@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,20 @@ def text_size(text: str, size_px: int) -> tuple[int, int]:
     return int(np.ceil(font.getlength(line))) + 2 * PADDING_PX, ascent + descent + 2 * PADDING_PX
 
 
+def cut(text: str, size_px: int, width_px: int) -> str:
+    """A text that fits into a label of a width, padding included; its end is replaced by … where it does not.
+
+    Args:
+        text: any.
+        size_px: height of the letters.
+        width_px: of the label.
+    """
+    line, font = writable(text, size_px)
+    while len(line) > 1 and font.getlength(line) > width_px - 2 * PADDING_PX:
+        line = line[:-2].rstrip() + "…"
+    return line
+
+
 @dataclass(frozen=True)
 class Label:
     """A label where it is drawn.
@@ -109,7 +123,7 @@ class Label:
         color: its background, a hex colour.
         xy: its top left corner in pixels.
         size_wh: width and height in pixels.
-        anchor_xy: the point of the object that a line leads to; ``None`` if the label touches the object's box.
+        anchor_xy: the point of the object that a line leads to; ``None`` if the label is beside it.
     """
 
     text: str
@@ -119,80 +133,228 @@ class Label:
     anchor_xy: tuple[int, int] | None
 
 
-def place(texts: Sequence[str], colors: Sequence[str], masks: Sequence[BoolImage], size_px: int) -> list[Label]:
-    """Place a label for each mask, apart from one another and away from the objects.
+MARGIN_PX = 3
+"""Pixels that a label keeps from masks, whose outlines are drawn partly outside of them, and from other labels."""
 
-    Of places around the object's box, nearer ones first, each label takes the one that hides least of the masks and of
-    the labels before it.
+
+def place(
+    texts: Sequence[str],
+    colors: Sequence[str],
+    masks: Sequence[BoolImage],
+    size_px: int,
+    *,
+    avoid: Sequence[BoolImage] = (),
+    earlier: Sequence[tuple[int, int] | None] | None = None,
+) -> list[Label]:
+    """Place a label for each mask, apart from one another and from all masks.
+
+    Each label takes the free place that is nearest to its object, first of places around the object's box, then of the
+    whole image; small objects choose first. Only where no place is free does a label cover something: as little of the
+    masks as possible, by the fraction of each object, and of other labels.
 
     Args:
-        texts: one a mask.
+        texts: one a mask; a text wider than the image is cut.
         colors: likewise.
         masks: M masks ``(H, W)`` of one size, none of them empty.
         size_px: height of the letters.
+        avoid: further masks ``(H, W)`` that labels must not cover.
+        earlier: for each label where its top left corner was in the image before, so that labels of a video do not
+            jump; it stays there while the place is free and near.
 
     Returns:
-        M labels inside the image.
+        M labels inside the image, in the order of the masks.
     """
     if not masks:
         return []
-    height, width = masks[0].shape
-    # A pixel of a small object is worth more: what counts is the fraction of each object that is hidden.
-    worth = np.sum([mask / mask.sum() for mask in masks], axis=0)
-    sums = np.pad(worth.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    taken: list[tuple[int, int, int, int]] = []
-    labels = []
-    for text, color, mask in zip(texts, colors, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-        w, h = text_size(text, size_px)
-        least, best = np.inf, (0, 0)
-        for x, y in _places(box, w, h):
-            x, y = int(np.clip(x, 0, max(0, width - w))), int(np.clip(y, 0, max(0, height - h)))
-            right, bottom = min(x + w, width), min(y + h, height)
-            hidden = float(sums[bottom, right] - sums[y, right] - sums[bottom, x] + sums[y, x])
-            overlap = sum(_overlap((x, y, x + w, y + h), other) for other in taken)
-            cost = 8.0 * hidden + 4.0 * overlap / (w * h) + _gap((x, y, x + w, y + h), box) / (6.0 * h)
-            if cost < least - 1e-9:
-                least, best = cost, (x, y)
-        x, y = best
-        taken.append((x, y, x + w, y + h))
-        near = _gap(taken[-1], box) <= 2
-        anchor = None if near else _nearest_pixel(mask, (x + w / 2, y + h / 2))
-        labels.append(Label(text, color, (x, y), (w, h), anchor))
-    return labels
+    room = _Room((*masks, *avoid))
+    earlier = [None] * len(masks) if earlier is None else earlier
+    texts = [cut(text, size_px, masks[0].shape[1]) for text in texts]
+    boxes = [_box(mask) for mask in masks]
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
+    placed: dict[int, Label] = {}
+    for index in sorted(range(len(masks)), key=lambda i: (earlier[i] is None, areas[i])):
+        w, h = text_size(texts[index], size_px)
+        box, border = boxes[index], _border(masks[index], boxes[index])
+        xy = room.find(masks[index], box, border, (w, h), earlier[index])
+        room.taken.append((*xy, xy[0] + w, xy[1] + h))
+        gaps = _gaps(np.array([xy]), (w, h), border)[0]
+        nearest = border[int(gaps.argmin())]
+        anchor = None if gaps.min() <= 2 * MARGIN_PX else (int(nearest[0]), int(nearest[1]))
+        placed[index] = Label(texts[index], colors[index], xy, (w, h), anchor)
+        if anchor is not None:
+            room.lines.append(_line(np.array([anchor]), np.array([_end(placed[index])]))[0])
+    return [placed[index] for index in range(len(masks))]
 
 
-def _places(box: tuple[int, int, int, int], w: int, h: int) -> list[tuple[int, int]]:
-    """Top left corners around a box for a label of width ``w`` and height ``h``, the nearest first."""
-    x1, y1, x2, y2 = box
+class _Room:
+    """The places for labels in an image.
+
+    Attributes:
+        taken: boxes ``x1, y1, x2, y2`` of the labels placed so far.
+        lines: ``(24, 2)`` points ``x, y`` of each line from one of them to its object.
+    """
+
+    def __init__(self, masks: Sequence[BoolImage]) -> None:
+        self.taken: list[tuple[int, int, int, int]] = []
+        self.lines: list[NDArray[np.int64]] = []
+        self.size_hw = masks[0].shape[0], masks[0].shape[1]
+        self._masks = masks
+        self._objects = np.logical_or.reduce(masks)
+        self._covered = _sums(self._objects.astype(np.uint8))
+
+    @cached_property
+    def _worth(self) -> NDArray[Any]:
+        """Sums of what it costs to hide a pixel: more for one of a small object, whose fraction hidden counts."""
+        worth = np.zeros(self.size_hw)
+        for mask in self._masks:
+            worth += mask / max(1, int(mask.sum()))
+        return _sums(worth)
+
+    def find(
+        self,
+        mask: BoolImage,
+        box_xyxy: tuple[int, int, int, int],
+        border: NDArray[np.int64],
+        size_wh: tuple[int, int],
+        earlier: tuple[int, int] | None,
+    ) -> tuple[int, int]:
+        """Top left corner ``x, y`` of a label of width and height ``size_wh``.
+
+        Args:
+            mask: of the object, ``(H, W)``.
+            box_xyxy: around it.
+            border: some of its border's pixels ``x, y``, ``(P, 2)``.
+            size_wh: of the label.
+            earlier: see :func:`place`.
+        """
+        (height, width), (w, h) = self.size_hw, size_wh
+        low = np.zeros(2, dtype=np.int64), np.array([max(0, width - w), max(0, height - h)])
+        if earlier is not None:
+            here = np.clip(np.array([earlier]), *low)
+            if self._free(here, size_wh)[0] and _gaps(here, size_wh, border).min() <= 2 * h:
+                return int(here[0, 0]), int(here[0, 1])
+        near = np.clip(_around(box_xyxy, w, h), *low)
+        found = self._best(near[self._free(near, size_wh)], size_wh, mask, border)
+        if found is not None and _gaps(np.array([found]), size_wh, border).min() <= h:
+            return found
+        step = max(2, h // 3)
+        columns, rows = np.arange(0, low[1][0] + 1, step), np.arange(0, low[1][1] + 1, step)
+        everywhere = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+        everywhere = np.concatenate([near, everywhere])
+        found = self._best(everywhere[self._free(everywhere, size_wh)], size_wh, mask, border)
+        if found is not None:
+            return found
+        hidden = _inside(self._worth, everywhere, size_wh)
+        overlap = self._overlap(everywhere, size_wh, 0) / (w * h)
+        cost = 8.0 * hidden + 4.0 * overlap + _gaps(everywhere, size_wh, border).min(1) / (6.0 * h)
+        x, y = everywhere[int(cost.argmin())]
+        return int(x), int(y)
+
+    def _free(self, corners: NDArray[np.int64], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
+        """Whether a label at each corner ``(K, 2)`` keeps clear of masks and labels, ``(K,)``."""
+        w, h = size_wh
+        wider = w + 2 * MARGIN_PX, h + 2 * MARGIN_PX
+        clear = _inside(self._covered, corners - MARGIN_PX, wider) == 0
+        return np.asarray(clear & (self._overlap(corners, size_wh, MARGIN_PX) == 0))
+
+    def _overlap(self, corners: NDArray[np.int64], size_wh: tuple[int, int], margin_px: int) -> NDArray[np.int64]:
+        """Pixels that a label at each corner ``(K, 2)`` shares with the labels placed so far, ``(K,)``."""
+        total = np.zeros(len(corners), dtype=np.int64)
+        low, high = corners - margin_px, corners + np.array(size_wh) + margin_px
+        for x1, y1, x2, y2 in self.taken:
+            shared = np.minimum(high, (x2, y2)) - np.maximum(low, (x1, y1))
+            total += np.maximum(shared, 0).prod(1)
+        return total
+
+    def _best(
+        self, corners: NDArray[np.int64], size_wh: tuple[int, int], mask: BoolImage, border: NDArray[np.int64]
+    ) -> tuple[int, int] | None:
+        """Of places ``(K, 2)`` a near one without confusing lines; ``None`` if there is none.
+
+        The distance counts, and lines: from the label through another object or label, or from another label to its
+        object below this one.
+        """
+        if not len(corners):
+            return None
+        size = np.array(size_wh)
+        gaps = _gaps(corners, size_wh, border)
+        order = np.argsort(gaps.min(1), kind="stable")
+        order = order[gaps.min(1)[order] <= gaps.min() + 5 * size_wh[1]]
+        order = order[:: max(1, len(order) // 96)]
+        corners, gaps = corners[order], gaps[order]
+        start, gap = border[gaps.argmin(1)], gaps.min(1)
+        way = _line(start, np.clip(start, corners, corners + size - 1))
+        x, y = (way[..., i].clip(0, self.size_hw[1 - i] - 1) for i in (0, 1))
+        crossed = (self._objects[y, x] & ~mask[y, x]).mean(1)
+        for box in self.taken:
+            crossed += ((way >= box[:2]) & (way < box[2:])).all(-1).mean(1)
+        for line in self.lines:
+            crossed += ((line >= corners[:, None]) & (line < (corners + size)[:, None])).all(-1).mean(1)
+        crossed[gap <= 2 * MARGIN_PX] *= 0.5  # no line is drawn, but it stands close to something else
+        aside = np.abs(corners + size / 2 - border.mean(0)).sum(1) / size.sum()
+        best = int((gap / size_wh[1] + 8.0 * crossed + 0.2 * aside).argmin())
+        return int(corners[best, 0]), int(corners[best, 1])
+
+
+def _sums(values: NDArray[Any]) -> NDArray[Any]:
+    """Sums of ``(H, W)`` values above and left of each corner of a pixel, ``(H + 1, W + 1)``."""
+    import cv2
+
+    return cv2.integral(values)
+
+
+def _inside(sums: NDArray[Any], corners: NDArray[np.int64], size_wh: tuple[int, int]) -> NDArray[Any]:
+    """Sums inside boxes of one size at ``(K, 2)`` top left corners, ``(K,)``; boxes may reach outside."""
+    limit = np.array([sums.shape[1] - 1, sums.shape[0] - 1])
+    (x1, y1), (x2, y2) = np.clip(corners, 0, limit).T, np.clip(corners + np.array(size_wh), 0, limit).T
+    return np.asarray(sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1])
+
+
+def _box(mask: BoolImage) -> tuple[int, int, int, int]:
+    """The box ``x1, y1, x2, y2`` of a mask ``(H, W)``, its ends excluded."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _border(mask: BoolImage, box_xyxy: tuple[int, int, int, int]) -> NDArray[np.int64]:
+    """At most 96 pixels ``x, y`` of the border of a mask ``(H, W)`` with a box, ``(P, 2)``."""
+    x1, y1, x2, y2 = box_xyxy
+    padded = np.pad(mask[y1:y2, x1:x2], 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    rows, columns = np.nonzero(padded[1:-1, 1:-1] & ~inner)
+    return (np.stack([columns, rows], axis=1)[:: max(1, -(-len(rows) // 96))] + np.array([x1, y1])).astype(np.int64)
+
+
+def _gaps(corners: NDArray[np.int64], size_wh: tuple[int, int], points: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Distances in pixels of boxes of one size at ``(K, 2)`` corners from points ``(P, 2)``, ``(K, P)``."""
+    dx, dy = (
+        np.maximum(
+            np.maximum(corners[:, None, i] - points[:, i], points[:, i] - corners[:, None, i] - size_wh[i] + 1), 0
+        )
+        for i in (0, 1)
+    )
+    return np.hypot(dx, dy)
+
+
+def _line(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """24 points on each line between points ``(K, 2)``, ``(K, 24, 2)``."""
+    way = np.linspace(0, 1, 24)[None, :, None]
+    return (starts[:, None] * (1 - way) + ends[:, None] * way).round().astype(np.int64)
+
+
+def _around(box_xyxy: tuple[int, int, int, int], w: int, h: int) -> NDArray[np.int64]:
+    """Top left corners ``(K, 2)`` around the box of an object for a label of width ``w`` and height ``h``."""
+    x1, y1, x2, y2 = (v + d * MARGIN_PX for v, d in zip(box_xyxy, (-1, -1, 1, 1), strict=True))
     middle = (x1 + x2 - w) // 2
     found = []
-    for step in range(6):
-        dx, dy = step * h * 3 // 2, step * h * 3 // 2
+    for step in range(3):
+        dx = dy = step * h * 3 // 4
         found += [
             (x1, y1 - h - dy), (middle, y1 - h - dy), (x2 - w, y1 - h - dy), (x1, y2 + dy), (middle, y2 + dy),
             (x2 + dx, y1), (x1 - w - dx, y1), (x2 + dx, y2 - h), (x1 - w - dx, y2 - h), (x2 + dx, y1 - h - dy),
             (x1 - w - dx, y1 - h - dy), (x2 + dx, y2 + dy), (x1 - w - dx, y2 + dy),
         ]  # fmt: skip
-    return found
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
-    """Pixels that two boxes ``x1, y1, x2, y2`` have in common."""
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _gap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Distance in pixels between two boxes; 0 where they touch."""
-    return float(np.hypot(max(0, a[0] - b[2], b[0] - a[2]), max(0, a[1] - b[3], b[1] - a[3])))
-
-
-def _nearest_pixel(mask: BoolImage, xy: tuple[float, float]) -> tuple[int, int]:
-    """The pixel ``x, y`` of a mask ``(H, W)`` that is nearest to a point."""
-    rows, columns = np.nonzero(mask)
-    nearest = int(((columns - xy[0]) ** 2 + (rows - xy[1]) ** 2).argmin())
-    return int(columns[nearest]), int(rows[nearest])
+    return np.array(found, dtype=np.int64)
 
 
 def draw_labels(image: RgbImage, labels: Sequence[Label], size_px: int) -> RgbImage:
@@ -208,12 +370,12 @@ def draw_labels(image: RgbImage, labels: Sequence[Label], size_px: int) -> RgbIm
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
-    for label in labels:
-        if label.anchor_xy is not None:
-            x, y = label.xy
-            end = (int(np.clip(label.anchor_xy[0], x, x + label.size_wh[0])),
-                   int(np.clip(label.anchor_xy[1], y, y + label.size_wh[1])))  # fmt: skip
-            pen.line([label.anchor_xy, end], fill=label.color, width=max(1, size_px // 8))
+    thickness = max(1, size_px // 8)
+    ways = [(label.anchor_xy, _end(label), label.color) for label in labels if label.anchor_xy is not None]
+    for start, end, _ in ways:
+        pen.line([start, end], fill="#202020", width=thickness + 2)  # shows on an image of the same colour
+    for start, end, color in ways:
+        pen.line([start, end], fill=color, width=thickness)
     for label in labels:
         (x, y), (w, h) = label.xy, label.size_wh
         pen.rectangle((x, y, x + w - 1, y + h - 1), fill=label.color)
@@ -222,10 +384,36 @@ def draw_labels(image: RgbImage, labels: Sequence[Label], size_px: int) -> RgbIm
     return np.asarray(canvas).copy()
 
 
+def _end(label: Label) -> tuple[int, int]:
+    """Where the line from an object meets its label."""
+    (x, y), (w, h), anchor = label.xy, label.size_wh, label.anchor_xy or label.xy
+    return int(np.clip(anchor[0], x, x + w - 1)), int(np.clip(anchor[1], y, y + h - 1))
+
+
 def _on(color: str) -> str:
     """Black or white, whichever is read better on a hex colour."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
+
+
+def text_strip(
+    width: int, text: str, size_px: int, *, color: str = "#282828", background: str = "#ffffff", align: str = "left"
+) -> NDArray[np.uint8]:
+    """A strip with one line of text, ``(h, width, 3)`` uint8; a line that is too long is cut.
+
+    Args:
+        width: of the strip in pixels.
+        text: of the line.
+        size_px: height of the letters.
+        color: of the letters, in hex.
+        background: of the strip, in hex.
+        align: ``left`` or ``right``.
+    """
+    strip = Image.new("RGB", (width, text_size(text, size_px)[1]), background)
+    line, font = writable(cut(text, size_px, width), size_px)
+    x = PADDING_PX if align == "left" else max(0, width - PADDING_PX - int(np.ceil(font.getlength(line))))
+    ImageDraw.Draw(strip).text((x, PADDING_PX), line, font=font, fill=color)
+    return np.asarray(strip).copy()
 
 
 def caption(width: int, text: str, size_px: int) -> NDArray[np.uint8]:
@@ -236,9 +424,4 @@ def caption(width: int, text: str, size_px: int) -> NDArray[np.uint8]:
         text: of the line.
         size_px: height of the letters.
     """
-    strip = Image.new("RGB", (width, text_size(text, size_px)[1]), "#ffffff")
-    line, font = writable(text, size_px)
-    while len(line) > 1 and font.getlength(line) > width - 2 * PADDING_PX:
-        line = line[:-2].rstrip() + "…"
-    ImageDraw.Draw(strip).text((PADDING_PX, PADDING_PX), line, font=font, fill="#282828")
-    return np.asarray(strip).copy()
+    return text_strip(width, text, size_px)

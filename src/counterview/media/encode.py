@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import av
@@ -21,6 +22,131 @@ from counterview.types import ImageLike, as_rgb
 
 AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 """Samples a second that a sound track may have."""
+
+
+class VideoWriter:
+    """An MP4 video (H.264, yuv420p, its index first, so that browsers play it) that is written image by image.
+
+    It is written aside, and takes its name in :meth:`close`; as a context manager it is closed at the end of the block,
+    or thrown away if the block raises. The same images give the same bytes.
+
+    Args:
+        path: the file.
+        fps: frames per second.
+        crf: quality as a constant rate factor, 0 (best) to 51.
+        audio: a sound track, as :func:`write_video` takes it.
+
+    Attributes:
+        path: the file.
+        count: number of frames so far.
+
+    Raises:
+        InputError: a rate or quality out of range, or sound of another form.
+        OutputError: the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: Fraction | float = 30,
+        *,
+        crf: int = 20,
+        audio: tuple[NDArray[Any], int] | None = None,
+    ) -> None:
+        self._audio = None if audio is None else (_checked_audio(*audio), audio[1])
+        self._sound: _SoundTrack | None = None
+        self._rate, self._crf = Fraction(fps).limit_denominator(1001), crf
+        if not 0 < self._rate <= 1000 or not 0 <= crf <= 51:
+            raise InputError(
+                "a setting of the video is out of range", found=f"fps {fps}, crf {crf}", expected="fps > 0, crf 0 to 51"
+            )
+        self.path, self.count = Path(path), 0
+        with write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = part_path(self.path)
+        self._container: Any = None
+        self._stream: Any = None
+        self._size = (0, 0)
+
+    def add(self, frame: ImageLike) -> None:
+        """Write the next image.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8 RGB, or a view, of the size of the first one. The format needs even sides, so an
+                image with an odd side is padded with one white row or column.
+
+        Raises:
+            InputError: a frame of another size.
+            ImageError: not an image.
+            OutputError: the video cannot be written.
+        """
+        image = as_rgb(frame)
+        try:
+            if self._stream is None:
+                self._open(image.shape[0], image.shape[1])
+            if image.shape[:2] != self._size:
+                raise InputError("the frames of a video differ in size", found=image.shape[:2], expected=self._size)
+            even = np.pad(image, ((0, self._size[0] % 2), (0, self._size[1] % 2), (0, 0)), constant_values=255)
+            encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            encoded.pts = self.count
+            self._container.mux(self._stream.encode(encoded.reformat(format="yuv420p")))
+            if self._sound is not None:
+                self._sound.write_until((self.count + 1) / self._rate)
+        except (av.error.FFmpegError, OSError) as error:
+            raise output_error(self.path, error) from None
+        self.count += 1
+
+    def _open(self, height: int, width: int) -> None:
+        options = {"fflags": "+bitexact", "movflags": "+faststart"}
+        path = os.path.abspath(self._temporary)  # noqa: PTH100
+        self._container = av.open(path, "w", format="mp4", options=options)
+        self._stream = self._container.add_stream("libx264", rate=self._rate)
+        self._size = (height, width)
+        self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.thread_count = 1
+        self._stream.options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1"}
+        if self._audio is not None:
+            self._sound = _SoundTrack(self._container, *self._audio)
+
+    def close(self) -> None:
+        """End the video and give it its name.
+
+        Raises:
+            InputError: there was no frame.
+            OutputError: the video cannot be written.
+        """
+        try:
+            if self._stream is None:
+                raise InputError("a video needs at least one frame", path=self.path)
+            self._container.mux(self._stream.encode())
+            if self._sound is not None:
+                self._sound.finish()
+            self._container.close()
+            self._temporary.replace(self.path)
+        except (av.error.FFmpegError, OSError) as error:
+            raise output_error(self.path, error) from None
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Throw away what was written; nothing is left at the video's place that was not there before."""
+        if self._container is not None:
+            with contextlib.suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
 
 
 def write_video(
@@ -50,58 +176,10 @@ def write_video(
         ImageError: a frame that is not an image.
         OutputError: the video cannot be written.
     """
-    rate = Fraction(fps).limit_denominator(1001)
-    if not 0 < rate <= 1000 or not 0 <= crf <= 51:
-        raise InputError(
-            "a setting of the video is out of range", found=f"fps {fps}, crf {crf}", expected="fps > 0, crf 0 to 51"
-        )
-    samples = None if audio is None else _checked_audio(*audio)
-    path = Path(path)
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = part_path(path)
-    count = 0
-    try:
-        options = {"fflags": "+bitexact", "movflags": "+faststart"}
-        with av.open(os.path.abspath(temporary), "w", format="mp4", options=options) as out:  # noqa: PTH100
-            stream = None
-            sound: _SoundTrack | None = None
-            size = (0, 0)
-            for frame in frames:
-                image = as_rgb(frame)
-                if stream is None:
-                    size = (image.shape[0], image.shape[1])
-                    stream = out.add_stream("libx264", rate=rate)
-                    stream.height, stream.width, stream.pix_fmt = (
-                        size[0] + size[0] % 2,
-                        size[1] + size[1] % 2,
-                        "yuv420p",
-                    )
-                    stream.codec_context.thread_count = 1
-                    stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
-                    if audio is not None and samples is not None:
-                        sound = _SoundTrack(out, samples, audio[1])
-                if image.shape[:2] != size:
-                    raise InputError("the frames of a video differ in size", found=image.shape[:2], expected=size)
-                even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), constant_values=255)
-                encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-                encoded.pts = count
-                out.mux(stream.encode(encoded.reformat(format="yuv420p")))
-                count += 1
-                if sound is not None:
-                    sound.write_until(count / rate)
-            if stream is None:
-                raise InputError("a video needs at least one frame", path=path)
-            out.mux(stream.encode())
-            if sound is not None:
-                sound.finish()
-        temporary.replace(path)
-    except (av.error.FFmpegError, OSError) as error:
-        raise output_error(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return count
+    with VideoWriter(path, fps, crf=crf, audio=audio) as video:
+        for frame in frames:
+            video.add(frame)
+    return video.count
 
 
 def _checked_audio(samples: NDArray[Any], rate: int) -> NDArray[np.float32]:
