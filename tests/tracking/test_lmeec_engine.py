@@ -244,7 +244,7 @@ def test_half_precision_and_its_state(model):
     again.restore(engine.state())
     same(engine.step(images(1, 2), 1, {}), again.step(images(1, 2), 1, {}))
     with pytest.raises(InputError, match="autocast"):
-        LMEECEngine(CAMERAS, model).restore(engine.state())
+        LMEECEngine(CAMERAS[:2], model).restore(engine.state())
     with pytest.raises(InputError, match="autocast is"):
         LMEECEngine(CAMERAS, model, autocast=torch.float64)
 
