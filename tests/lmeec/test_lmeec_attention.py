@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from counterview.lmeec import attention, network
+from counterview.lmeec import attention, sam2_parts
+from counterview.lmeec.sam2_parts import image_position
 from tests.lmeec.lmeec_fill import fill, small_model
 
 
@@ -17,7 +18,7 @@ def theirs(model, top, memory, positions, pointers):
     out = model.sam.memory_attention(
         current_vision_features=top.flatten(2).permute(2, 0, 1),
         memory=memory,
-        current_vision_position_embeddings=model._image_position(top),
+        current_vision_position_embeddings=image_position(model.sam, top),
         memory_posision_embeddings=positions,
         num_object_pointer_tokens=pointers,
     )
@@ -32,7 +33,7 @@ def test_it_equals_transformers_forward_pass(two_layers, pointers, frames):
     memory, positions = fill("memory", (length, 3, 64), 2), fill("positions", (length, 3, 64))
     module = two_layers.sam.memory_attention
     with torch.no_grad():
-        attended = attention.first_self_attention(module, top, two_layers._image_position(top))
+        attended = attention.first_self_attention(module, top, image_position(two_layers.sam, top))
         ours = attention.attend(module, attended, memory, positions, pointers)
         expected = theirs(two_layers, top, memory, positions, pointers)
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
@@ -48,7 +49,7 @@ def test_more_queries_than_a_chunk_holds(two_layers, monkeypatch):
     top, memory, positions = fill("top", (2, 64, 4, 4)), fill("m", (32, 2, 64)), fill("p", (32, 2, 64))
     module = two_layers.sam.memory_attention
     with torch.no_grad():
-        attended = attention.first_self_attention(module, top, two_layers._image_position(top))
+        attended = attention.first_self_attention(module, top, image_position(two_layers.sam, top))
         whole = attention.attend(module, attended, memory, positions, 0)
         monkeypatch.setattr(attention, "CHUNK", 5)
         torch.testing.assert_close(attention.attend(module, attended, memory, positions, 0), whole, rtol=0, atol=1e-6)
@@ -84,7 +85,7 @@ def test_the_first_self_attention_of_an_image_serves_all_its_objects(two_layers)
 
 
 def test_training_takes_transformers_own(two_layers, monkeypatch):
-    monkeypatch.setattr(network, "attend", lambda *_: pytest.fail("dropout would be lost"))
+    monkeypatch.setattr(sam2_parts, "attend", lambda *_: pytest.fail("dropout would be lost"))
     top, entry = fill("top", (1, 64, 4, 4)), fill("m", (1, 16, 64))
     two_layers.train()
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from counterview.lmeec.network import Decoded
+from counterview.lmeec.sam2_parts import Decoded
 from counterview.lmeec.training.loss import dice_loss, focal_loss, frame_loss, mean_over_clips, true_iou
 from counterview.lmeec.training.recipe import ClipDataConfig, LMEECRecipe, OptimConfig
 from counterview.lmeec.training.task import LMEECTask

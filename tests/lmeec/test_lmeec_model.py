@@ -10,7 +10,7 @@ from counterview.errors import CheckpointError, ConfigError, WeightsError
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.config import BACKBONES, HieraConfig, LMEECConfig, governed_settings
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.network import NO_OBJECT_LOGIT
+from counterview.lmeec.sam2_parts import NO_OBJECT_LOGIT, image_position, pointer_tokens
 from tests.lmeec.lmeec_fill import disc, fill, random_images, small_config, small_model
 
 # ---------------------------------------------------------------------------------------- configuration
@@ -79,7 +79,7 @@ def test_seam_vision_encoder_gives_three_levels_and_heads_that_project_them(smal
     public = small.sam.get_image_features(torch.zeros(2, 3, 64, 64), return_dict=True)
     for ours, theirs in zip((features.quarter, features.half, features.top), public.fpn_hidden_states, strict=True):
         assert torch.equal(ours.flatten(2).permute(2, 0, 1), theirs)
-    for place, theirs in zip([small._image_position(features.top)], public.fpn_position_encoding[2:], strict=True):
+    for place, theirs in zip([image_position(small.sam, features.top)], public.fpn_position_encoding[2:], strict=True):
         assert torch.equal(place.expand_as(theirs), theirs)
 
 
@@ -116,7 +116,7 @@ def test_seam_pointer_tokens_equal_sam2s_own(small):
     pointers = [fill(f"p{i}", (2, 128)) for i in range(3)]
     model = small_model(channels=128)
     theirs, places = model.sam._process_object_pointers([1, 2, 5], pointers, 8, 2, 128, torch.device("cpu"))
-    ours, position = model._pointer_tokens(torch.stack(pointers, 1), torch.tensor([[1, 2, 5]] * 2), 7)
+    ours, position = pointer_tokens(model.sam, torch.stack(pointers, 1), torch.tensor([[1, 2, 5]] * 2), 7)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(position, places)
     assert ours.shape == (6, 2, 64)

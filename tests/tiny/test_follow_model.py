@@ -11,7 +11,7 @@ from counterview.config import load_config, to_dict
 from counterview.errors import CheckpointError, ConfigError
 from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.network import ImageFeatures
+from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.lmeec.session import Session
 from counterview.lmeec.session_file import saved_config
 from counterview.lmeec.training.unroll import unroll

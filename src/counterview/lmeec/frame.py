@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from counterview.lmeec.network import ImageFeatures
 from counterview.lmeec.preprocess import to_native
+from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.media.inputs import ImageInput, load_rgb
 from counterview.types import BoolImage, ObjectMask, RgbImage
 

@@ -186,3 +186,19 @@ class TrackMemory:
     target: MemoryBank
     pointers: PointerBank
     last: int = -1
+
+    def add(self, index: int, query: Tensor | None, target: Tensor, pointer: Tensor) -> None:
+        """Remember a frame.
+
+        Args:
+            index: of the frame.
+            query: memory of the query view, ``(N, C)``; ``None`` where nothing new was seen of it.
+            target: memory of the target view, ``(N, C)``.
+            pointer: object pointer.
+        """
+        if query is not None:
+            self.query.add(index, query)
+        # Clones, or one object's memory would keep a whole batch alive.
+        self.target.add(index, target.clone())
+        self.pointers.add(index, pointer.clone())
+        self.last = index

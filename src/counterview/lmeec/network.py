@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,64 +20,28 @@ from torch.nn import functional
 from counterview.config import to_dict
 from counterview.hub import transformers_class
 from counterview.lmeec.architecture import sam2_config
-from counterview.lmeec.attention import attend, first_self_attention
 from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.fusion import build_fusion
+from counterview.lmeec.sam2_parts import (
+    MASK_BIAS,
+    Decoded,
+    ExtraFeatures,
+    ImageFeatures,
+    attend_to_memory,
+    decode_masks,
+    encode_memory,
+    image_features,
+    mask_values,
+    memory_position,
+    neck_maps,
+    no_prompt,
+    pointer_tokens,
+    self_attended,
+)
 from counterview.nn.weights import weights_fingerprint
-
-NO_OBJECT_LOGIT = -1024.0
-"""Mask logit of SAM 2 where the object score says that the object is not there."""
-
-MASK_SCALE, MASK_BIAS = 20.0, -10.0
-"""Masks enter SAM 2's memory encoder as ``sigmoid(logits) * 20 - 10``."""
 
 AREA_THRESHOLD = 0.001
 """Fraction of the image above which the released code reports an object as visible."""
-
-
-class ExtraFeatures(Protocol):
-    """Further features of images that a subclass of :class:`LMEECNetwork` carries along with the feature maps."""
-
-    def pick(self, index: Tensor) -> Self:
-        """Those of the images of ``index`` ``(N,)``, repeated as it says."""
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """Those of all ``parts``, one after the other."""
-
-
-@dataclass
-class ImageFeatures:
-    """Feature maps of B images, ready for attention and mask decoder. h = w = image side / 16.
-
-    Attributes:
-        top: ``(B, C, h, w)``.
-        half: ``(B, C / 4, 2h, 2w)``, projected for the mask decoder.
-        quarter: ``(B, C / 8, 4h, 4w)``, projected for the mask decoder.
-        extra: what :meth:`LMEECNetwork.extra_features` gives: ``None`` for LM-EEC.
-    """
-
-    top: Tensor
-    half: Tensor
-    quarter: Tensor
-    extra: Any = None
-
-    def pick(self, index: Tensor | Sequence[int]) -> ImageFeatures:
-        """The images of ``index`` ``(N,)``, repeated as it says."""
-        index = torch.as_tensor(index, device=self.top.device)
-        extra = None if self.extra is None else self.extra.pick(index)
-        return ImageFeatures(self.top[index], self.half[index], self.quarter[index], extra)
-
-    @staticmethod
-    def join(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-        """The images of all ``parts``, one after the other."""
-        extras = [p.extra for p in parts if p.extra is not None]
-        return ImageFeatures(
-            torch.cat([p.top for p in parts]),
-            torch.cat([p.half for p in parts]),
-            torch.cat([p.quarter for p in parts]),
-            type(extras[0]).join(extras) if extras else None,
-        )
 
 
 @dataclass
@@ -95,27 +59,6 @@ class DecoderInput:
     half: Tensor
     quarter: Tensor
     mask_offset: Tensor | None = None
-
-
-@dataclass
-class Decoded:
-    """What the mask decoder gives for N tracks in one frame.
-
-    Attributes:
-        logits: ``(N, 4h, 4w)`` mask logits; all :data:`NO_OBJECT_LOGIT` where the score is not above 0.
-        all_logits: ``(N, M, 4h, 4w)`` of every decoded mask (M is 1, or 3 with multimask), never overwritten.
-        ious: ``(N, M)`` predicted IoU.
-        score: ``(N,)`` object score, a logit.
-        pointer: ``(N, C)`` object pointer.
-        best: ``(N,)`` index of the mask in ``logits``.
-    """
-
-    logits: Tensor
-    all_logits: Tensor
-    ious: Tensor
-    score: Tensor
-    pointer: Tensor
-    best: Tensor
 
 
 class LMEECNetwork(nn.Module):
@@ -199,10 +142,8 @@ class LMEECNetwork(nn.Module):
 
     def encode_images(self, pixels: Tensor) -> ImageFeatures:
         """Encode normalised images ``(B, 3, S, S)``."""
-        maps = self.sam.vision_encoder(pixels).fpn_hidden_states  # from high to low resolution, (B, C, side, side)
-        decoder = self.sam.mask_decoder
-        extra = self.extra_features(maps)
-        return ImageFeatures(maps[2], decoder.conv_s1(maps[1]), decoder.conv_s0(maps[0]), extra)
+        maps = neck_maps(self.sam, pixels)
+        return image_features(self.sam, maps, self.extra_features(maps))
 
     def query_logits(self, masks: Tensor) -> Tensor:
         """Query masks ``(..., S, S)``, 0 or 1, as the logits that the memory encoder is given, of the same shape."""
@@ -220,16 +161,7 @@ class LMEECNetwork(nn.Module):
         Returns:
             ``(N, h * w, 64)``.
         """
-        size = self.config.image_size
-        logits = logits[:, None].float()
-        if logits.shape[-1] != size:
-            logits = functional.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
-        memory, _ = self.sam.memory_encoder(top, torch.sigmoid(logits) * MASK_SCALE + MASK_BIAS)
-        occlusion = self.sam.occlusion_spatial_embedding_parameter
-        if score is not None and occlusion is not None:
-            absent = (score <= 0).to(memory.dtype)[:, None, None, None]
-            memory = memory + absent * occlusion[..., None, None]
-        return memory.flatten(2).transpose(1, 2)
+        return encode_memory(self.sam, top, mask_values(logits, self.config.image_size), score)
 
     def self_attended(self, top: Tensor) -> Tensor | None:
         """What both attentions need of target images ``(B, C, h, w)`` whatever the object; None where it is no gain.
@@ -238,9 +170,7 @@ class LMEECNetwork(nn.Module):
             ``(B, h * w, C)``; its rows, picked for N tracks, may be passed to :meth:`view_features` and
             :meth:`memory_features`.
         """
-        if self.training or top.device.type != "cpu":
-            return None
-        return first_self_attention(self.sam.memory_attention, top, self._image_position(top))
+        return None if self.training else self_attended(self.sam, top)
 
     def view_features(self, top: Tensor, query_memory: Tensor, attended: Tensor | None = None) -> Tensor:
         """F_view: the target attends to the query's current frame.
@@ -295,7 +225,7 @@ class LMEECNetwork(nn.Module):
             return None
         tokens = 0
         if self.config.pointers and pointers is not None and distances is not None and pointers.shape[1]:
-            split, position = self._pointer_tokens(pointers, distances, pointer_span)
+            split, position = pointer_tokens(self.sam, pointers, distances, pointer_span)
             memories.append(split)
             positions.append(position)
             tokens = split.shape[0]
@@ -331,11 +261,8 @@ class LMEECNetwork(nn.Module):
             query_masks: ``(N, S, S)``, used with ``config.dense_prompt == "mask"`` and by :meth:`decoder_input`.
             query_extra: :attr:`ImageFeatures.extra` of the N tracks' query images, for :meth:`decoder_input`.
         """
-        count, sam = feature.shape[0], self.sam
-        # As in SAM 2, an empty prompt is two points that are none.
-        points = torch.zeros(count, 1, 1, 2, device=feature.device)
-        labels = -torch.ones(count, 1, 1, dtype=torch.int64, device=feature.device)
-        sparse, dense = sam.prompt_encoder(points, labels, None, None)
+        sam = self.sam
+        sparse, dense = no_prompt(sam, feature.shape[0], feature.device)
         if self.config.dense_prompt == "none":
             dense = torch.zeros(1, device=feature.device)
         elif self.config.dense_prompt == "mask" and query_masks is not None:
@@ -345,81 +272,19 @@ class LMEECNetwork(nn.Module):
             )
             _, dense = sam.prompt_encoder(None, None, None, small)
         inputs = self.decoder_input(feature, images, query_masks, query_extra)
-        masks, ious, tokens, score = sam.mask_decoder(
-            image_embeddings=inputs.feature,
-            image_positional_embeddings=sam.get_image_wide_positional_embeddings().expand(count, -1, -1, -1),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=self.config.multimask,
-            high_resolution_features=[inputs.quarter, inputs.half],
-        )
-        masks, ious, tokens = masks[:, 0].float(), ious[:, 0].float(), tokens[:, 0]
-        if inputs.mask_offset is not None:
-            masks = masks + inputs.mask_offset.float()
-        score = score.reshape(count).float()
-        best = ious.argmax(dim=1)
-        rows = torch.arange(count, device=feature.device)
-        logits = masks[rows, best]
-        present = (score > 0)[:, None]
-        logits = torch.where(present[..., None], logits, NO_OBJECT_LOGIT)
-        pointer = sam.object_pointer_proj(tokens[rows, best])
-        pointer = torch.where(present, pointer, sam.no_object_pointer.to(pointer.dtype))
-        return Decoded(logits, masks, ious, score, pointer, best)
+        seen = ImageFeatures(inputs.feature, inputs.half, inputs.quarter)
+        return decode_masks(sam, seen, sparse, dense, self.config.multimask, inputs.mask_offset)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _attend(
-        self, top: Tensor, memory: Tensor, positions: Tensor, pointer_tokens: int, attended: Tensor | None
-    ) -> Tensor:
-        # SAM 2 keeps the sequence first: (h*w, N, C) attends to (L, N, 64).
-        count, channels, height, width = top.shape
+    def _attend(self, top: Tensor, memory: Tensor, positions: Tensor, tokens: int, attended: Tensor | None) -> Tensor:
         attended = self.self_attended(top) if attended is None else attended
-        if attended is not None:
-            memory, positions = memory.to(attended.dtype), positions.to(attended.dtype)
-            result = attend(self.sam.memory_attention, attended, memory, positions, pointer_tokens)
-            return result.transpose(1, 2).reshape(count, channels, height, width)
-        result = self.sam.memory_attention(
-            current_vision_features=top.flatten(2).permute(2, 0, 1),
-            memory=memory.to(top.dtype),
-            current_vision_position_embeddings=self._image_position(top),
-            memory_posision_embeddings=positions.to(top.dtype),
-            num_object_pointer_tokens=pointer_tokens,
-        )
-        return result[0].transpose(1, 2).reshape(count, channels, height, width)
+        return attend_to_memory(self.sam, top, memory, positions, tokens, attended)
 
     def _memory_position(self, memory: Tensor) -> Tensor:
         """Position encoding of a stored memory, ``(h * w, 1, 64)``: where in the image, not when."""
         cached = self._memory_position_cache
         if cached is None or cached.device != memory.device:
-            grid = self.config.grid
-            encoding = self.sam.memory_encoder.position_encoding(
-                torch.Size((1, memory.shape[-1], grid, grid)), memory.device, torch.float32
-            )
-            cached = self._memory_position_cache = encoding.flatten(2).permute(2, 0, 1)
+            cached = memory_position(self.sam, memory.shape[-1], self.config.grid, memory.device)
+            self._memory_position_cache = cached
         return cached
-
-    def _image_position(self, top: Tensor) -> Tensor:
-        """Position encoding of an image, ``(h * w, 1, C)``."""
-        encoding = self.sam.vision_encoder.neck.position_encoding(
-            torch.Size((1, *top.shape[1:])), top.device, torch.float32
-        )
-        return encoding.flatten(2).permute(2, 0, 1).to(top.dtype)
-
-    def _pointer_tokens(self, pointers: Tensor, distances: Tensor, span: int) -> tuple[Tensor, Tensor]:
-        """Pointers as tokens ``(4 P, N, 64)`` for C = 256, newest first, and their positions of the same shape."""
-        count, number, channels = pointers.shape
-        projection = self.sam.temporal_positional_encoding_projection_layer
-        width = projection.out_features
-        splits = channels // width
-        sine = _sine_encoding(distances.float() / max(span, 1), channels).to(pointers.dtype)
-        positions = projection(sine)  # (N, P, 64)
-        tokens = pointers.reshape(count, number * splits, width).transpose(0, 1)
-        return tokens, positions.repeat_interleave(splits, dim=1).transpose(0, 1)
-
-
-def _sine_encoding(values: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
-    """SAM 2's sine encoding of numbers ``(...)`` to ``(..., channels)``."""
-    half = channels // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=values.device)
-    angles = values[..., None] / temperature ** (2 * torch.div(exponent, 2, rounding_mode="floor") / half)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)

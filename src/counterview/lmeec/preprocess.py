@@ -26,10 +26,19 @@ def to_pixels(image: RgbImage, size: int) -> Tensor:
     Raises:
         ImageError: not a uint8 RGB array.
     """
+    return normalise(torch.from_numpy(np.array(to_square(image, size))).permute(2, 0, 1).float() / 255)
+
+
+def to_square(image: RgbImage, size: int) -> RgbImage:
+    """The first step of :func:`to_pixels`: an image ``(H, W, 3)`` uint8 stretched to ``(size, size, 3)``.
+
+    Raises:
+        ImageError: not a uint8 RGB array.
+    """
     image = as_rgb(image)
-    if image.shape[:2] != (size, size):
-        image = np.asarray(Image.fromarray(image).resize((size, size)))
-    return normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size)))
 
 
 def normalise(values: Tensor) -> Tensor:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from counterview.config import to_dict
 from counterview.errors import CheckpointError, ImageError, InputError
 from counterview.lmeec.frame import AnyImage, FrameResult, SessionImage, image_array, image_size_hw, loaded
-from counterview.lmeec.memory import MemoryBank, PointerBank, TrackMemory
-from counterview.lmeec.network import NO_OBJECT_LOGIT, Decoded, ImageFeatures, LMEECNetwork
-from counterview.lmeec.preprocess import as_mask, to_native, to_pixels, to_query_mask
+from counterview.lmeec.memory import TrackMemory
+from counterview.lmeec.network import LMEECNetwork
+from counterview.lmeec.preprocess import as_mask, to_native
+from counterview.lmeec.sam2_parts import NO_OBJECT_LOGIT, Decoded
 from counterview.lmeec.session_file import TrackKey, read_session, write_session
+from counterview.lmeec.track_step import TrackPredictor, TrackStep
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 ONLY_CAMERA = ""
@@ -90,13 +89,7 @@ class Session:
         for image in images:
             if isinstance(image, SessionImage) and image.image_size != size:
                 raise ImageError("the encoded image is of another model", found=image.image_size, expected=size)
-        encoded: dict[int, SessionImage] = {}
-        if arrays:
-            pixels = torch.stack([to_pixels(array, size) for array in arrays.values()]).to(self.model.device)
-            with torch.inference_mode(), self._precision():
-                features = self.model.encode_images(pixels)
-            for row, (i, array) in enumerate(arrays.items()):
-                encoded[i] = SessionImage(features.pick([row]), (array.shape[0], array.shape[1]), size)
+        encoded = dict(zip(arrays, self._predictor.encode(list(arrays.values())), strict=True)) if arrays else {}
         return [image if isinstance(image, SessionImage) else encoded[i] for i, image in enumerate(images)]
 
     def step(
@@ -149,10 +142,7 @@ class Session:
             for camera in cameras
             if (pairs is None or (name, camera) in pairs) and (mask is not None or (name, camera) in tracked)
         ]
-        predictions: dict[TrackKey, FrameResult] = {}
-        if keys:
-            with torch.inference_mode(), self._precision():
-                predictions = self._predict(index, query_image, masks, cameras, sizes, keys)
+        predictions = self._predict(index, query_image, masks, cameras, sizes, keys) if keys else {}
         self.frame = number
         if self.start is None:
             self.start = number
@@ -199,7 +189,7 @@ class Session:
             session = cls(model, saved.values["frames"], saved.values["stride"], saved.autocast)
             session.frame, session.start = saved.frame_number("frame"), saved.frame_number("start")
             config = model.config
-            session.tracks = saved.tracks(session._new_track, config.grid**2, config.channels, model.device)
+            session.tracks = saved.tracks(session._predictor.new_track, config.grid**2, config.channels, model.device)
             return session
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -228,10 +218,9 @@ class Session:
             raise InputError(f"the session has only {self.frames} frames", found=f"frame {number}, the {index + 1}th")
         return number, index
 
-    def _precision(self) -> Any:
-        if self.autocast is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, dtype=self.autocast)
+    @property
+    def _predictor(self) -> TrackPredictor:
+        return TrackPredictor(self.model, self.autocast, self.frames)
 
     def _predict(
         self,
@@ -243,102 +232,33 @@ class Session:
         keys: Sequence[TrackKey],
     ) -> dict[TrackKey, FrameResult]:
         """Predict the tracks of ``keys`` in the frame ``index`` strides after the first, and remember it."""
-        model, side = self.model, self.model.config.image_size
-        squares = {name: to_query_mask(mask, side) for name, mask in masks.items() if mask is not None}
+        predictor = self._predictor
+        shown = {name: mask for name, mask in masks.items() if mask is not None}
         needed = [camera for camera in cameras if any(c == camera for _, c in keys)]
-        encoded = self.encode([cameras[c] for c in needed] + ([query_image] if squares else []))
+        encoded = self.encode([cameras[c] for c in needed] + ([query_image] if shown else []))
         targets = dict(zip(needed, encoded, strict=False))
-        query = _Query()
-        if squares:
-            stack = torch.stack(list(squares.values())).to(model.device)
-            features = encoded[-1].features
-            memory = model.encode_memory(features.top.expand(len(squares), -1, -1, -1), model.query_logits(stack))
-            query = _Query(
-                dict(zip(squares, memory, strict=True)), dict(zip(squares, stack, strict=True)), features.extra
-            )
-        groups: dict[Hashable, list[_TrackStep]] = {}
-        for key in keys:
-            track_step = self._track_step(key, index, query.memories.get(key[0]))
-            groups.setdefault(track_step.shape, []).append(track_step)
-        attended = {camera: model.self_attended(image.features.top) for camera, image in targets.items()}
-        images = ImageFeatures.join([image.features for image in targets.values()])
+        views = predictor.views(encoded[-1], shown)
+        steps = [
+            predictor.at(index, key, self.tracks.get(key) or predictor.new_track(), views.get(key[0])) for key in keys
+        ]
         results: dict[TrackKey, FrameResult] = {}
-        for group in groups.values():
-            features = images.pick([needed.index(item.key[1]) for item in group])
-            parts = [part for item in group if (part := attended[item.key[1]]) is not None]
-            decoded = self._decode_group(group, features, torch.cat(parts) if parts else None, query)
-            memory = model.encode_memory(features.top, decoded.logits, decoded.score)
+        for group, decoded, memory in predictor.predict(steps, targets):
             for row, item in enumerate(group):
-                self._remember(item, index, memory[row], decoded.pointer[row])
+                shown_memory = None if item.view is None else item.view.memory
+                item.track.add(index, shown_memory, memory[row], decoded.pointer[row])
+                self.tracks[item.key] = item.track
             results.update(self._results(group, decoded, sizes))
         return results
 
-    def _track_step(self, key: TrackKey, index: int, query_memory: Tensor | None) -> _TrackStep:
-        track = self.tracks.get(key) or self._new_track()
-        query, target = track.query.read(index), track.target.read(index)
-        distances, pointers = track.pointers.read(index)
-        return _TrackStep(key, track, query_memory, query, target, distances, pointers)
-
-    def _new_track(self) -> TrackMemory:
-        config = self.model.config
-        query, target = (
-            MemoryBank(config.bank_size, config.compression, config.key_frames, config.gaps) for _ in range(2)
-        )
-        return TrackMemory(query, target, PointerBank(self._pointer_reach()))
-
-    def _pointer_reach(self) -> int:
-        most = self.model.config.max_pointers
-        return most if self.frames is None else min(self.frames, most)
-
-    def _decode_group(
-        self, group: Sequence[_TrackStep], images: ImageFeatures, attended: Tensor | None, query: _Query
-    ) -> Decoded:
-        """Decode N tracks of one shape: ``images`` are their target images, ``attended`` is ``(N, h * w, C)``."""
-        model, first = self.model, group[0]
-        view = masks = extra = None
-        with_query = first.query_memory is not None
-        # Without the cross-view prompt the query's first frame still has to say which object is meant.
-        if with_query and (model.config.cross_view_prompt or not (first.query or first.target)):
-            memories = [item.query_memory for item in group if item.query_memory is not None]
-            view = model.view_features(images.top, torch.stack(memories), attended)
-        pointers = distances = None
-        if first.pointers:
-            pointers = torch.stack([torch.stack(item.pointers) for item in group])
-            distances = torch.tensor([item.distances for item in group], device=pointers.device)
-        memory = model.memory_features(
-            images.top,
-            [torch.stack(entries) for entries in zip(*(item.query for item in group), strict=True)],
-            [torch.stack(entries) for entries in zip(*(item.target for item in group), strict=True)],
-            pointers,
-            distances,
-            self._pointer_reach() - 1,
-            attended,
-        )
-        if with_query:
-            masks = torch.stack([query.masks[item.key[0]] for item in group])
-            if query.extra is not None:
-                extra = query.extra.pick([0] * len(group))
-        return model.decode(model.fuse(memory, view, images.top), images, masks, extra)
-
-    def _remember(self, item: _TrackStep, index: int, memory: Tensor, pointer: Tensor) -> None:
-        track = item.track
-        if item.query_memory is not None:
-            track.query.add(index, item.query_memory)
-        # Clones, or one object's memory would keep the whole batch alive.
-        track.target.add(index, memory.clone())
-        track.pointers.add(index, pointer.clone())
-        track.last = index
-        self.tracks[item.key] = track
-
     def _results(
-        self, group: Sequence[_TrackStep], decoded: Decoded, sizes: Mapping[str, tuple[int, int]]
+        self, group: Sequence[TrackStep], decoded: Decoded, sizes: Mapping[str, tuple[int, int]]
     ) -> dict[TrackKey, FrameResult]:
         logits = decoded.logits.float()
         masks = [to_native(logits[row], sizes[item.key[1]]) for row, item in enumerate(group)]
         areas = torch.tensor([float(m.mean()) for m in masks], device=decoded.score.device)
         visibility = self.model.visibility(decoded.score, areas).float().tolist()
         scores = decoded.score.float().tolist()
-        ious = decoded.ious.gather(1, decoded.best[:, None])[:, 0].float().tolist()
+        ious = decoded.best_iou.float().tolist()
         low = logits.cpu().numpy()
         return {
             item.key: FrameResult(
@@ -351,46 +271,3 @@ class Session:
         side = 4 * self.model.config.grid
         logits = np.full((side, side), NO_OBJECT_LOGIT, dtype=np.float32)
         return FrameResult(ObjectMask.empty(size_hw), logits, None, 0.0, None)
-
-
-@dataclass(frozen=True)
-class _Query:
-    """The query image of a frame.
-
-    Attributes:
-        memories: ``(h * w, 64)`` by the names of the objects that have a mask.
-        masks: ``(S, S)`` likewise.
-        extra: :attr:`ImageFeatures.extra` of the image.
-    """
-
-    memories: Mapping[str, Tensor] = field(default_factory=dict)
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
-    extra: Any = None
-
-
-@dataclass
-class _TrackStep:
-    """A track with what it attends to in this frame.
-
-    Attributes:
-        key: names of object and camera.
-        track: its memory.
-        query_memory: ``(h * w, 64)`` of the query's frame; ``None`` without a query mask.
-        query: entries of the query's bank, ``(h * w, 64)`` each.
-        target: entries of the target's bank, likewise.
-        distances: how many frames ago the pointers were.
-        pointers: ``(C,)`` each.
-    """
-
-    key: TrackKey
-    track: TrackMemory
-    query_memory: Tensor | None
-    query: list[Tensor]
-    target: list[Tensor]
-    distances: list[int]
-    pointers: list[Tensor]
-
-    @property
-    def shape(self) -> Hashable:
-        """Tracks of one shape go through the attention as one batch."""
-        return self.query_memory is None, len(self.query), len(self.target), len(self.pointers)

@@ -44,16 +44,7 @@ def write_session(
     """
     from safetensors.torch import save
 
-    tensors: dict[str, Tensor] = {}
-    records = []
-    for number, ((name, camera), track) in enumerate(tracks.items()):
-        record: dict[str, Any] = {"object": name, "camera": camera, "last": track.last}
-        for view, bank in (("query", track.query), ("target", track.target)):
-            record[view] = _bank_record(bank, f"{number}.{view}", tensors)
-        record["pointer_numbers"] = [n for n, _ in track.pointers.pointers]
-        for i, (_, pointer) in enumerate(track.pointers.pointers):
-            tensors[f"{number}.pointer.{i}"] = pointer
-        records.append(record)
+    records, tensors = track_records(tracks)
     header = {"format": FORMAT, "version": 1, **values, "tracks": records}
     content = save(
         {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
@@ -66,6 +57,25 @@ def write_session(
         if isinstance(error, CounterviewError):
             raise
         raise InputError("cannot be written", path=path, found=error.strerror, fix="Give another place.") from None
+
+
+def track_records(tracks: Mapping[TrackKey, TrackMemory]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Memories as plain values, one record a track, and their tensors by name; :class:`SavedSession` has the inverse.
+
+    Args:
+        tracks: the memories.
+    """
+    tensors: dict[str, Tensor] = {}
+    records = []
+    for number, ((name, camera), track) in enumerate(tracks.items()):
+        record: dict[str, Any] = {"object": name, "camera": camera, "last": track.last}
+        for view, bank in (("query", track.query), ("target", track.target)):
+            record[view] = _bank_record(bank, f"{number}.{view}", tensors)
+        record["pointer_numbers"] = [n for n, _ in track.pointers.pointers]
+        for i, (_, pointer) in enumerate(track.pointers.pointers):
+            tensors[f"{number}.pointer.{i}"] = pointer
+        records.append(record)
+    return records, tensors
 
 
 @dataclass(frozen=True)

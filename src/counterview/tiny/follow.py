@@ -16,7 +16,8 @@ from counterview.errors import CheckpointError
 from counterview.hub import transformers_class
 from counterview.lmeec.architecture import sam2_config
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.network import DecoderInput, ImageFeatures
+from counterview.lmeec.network import DecoderInput
+from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.nn.checkpoint import Header
 from counterview.tiny.appearance import AppearancePrompt, FineMaps
 from counterview.tiny.conv_encoder import ConvBackbone

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from counterview.lmeec.network import Decoded
+from counterview.lmeec.sam2_parts import Decoded
 
 
 @dataclass(frozen=True)

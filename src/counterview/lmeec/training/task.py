@@ -19,8 +19,8 @@ from counterview.data.digest import annotation_digest
 from counterview.data.open import open_dataset, open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.network import ImageFeatures
 from counterview.lmeec.released import load_sam2
+from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.lmeec.training.calibration import fit_visibility
 from counterview.lmeec.training.drop_path import add_drop_path
 from counterview.lmeec.training.groups import parameter_groups

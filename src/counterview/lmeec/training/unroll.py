@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from counterview.lmeec.network import Decoded, ImageFeatures, LMEECNetwork
+from counterview.lmeec.network import LMEECNetwork
 from counterview.lmeec.preprocess import normalise
+from counterview.lmeec.sam2_parts import Decoded, ImageFeatures
 
 
 @dataclass

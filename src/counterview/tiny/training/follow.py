@@ -12,7 +12,7 @@ from torch import Tensor
 
 from counterview.data.clips import ClipSampler
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.network import ImageFeatures
+from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.lmeec.training.loss import FrameLoss
 from counterview.lmeec.training.samples import ClipSample, collate
 from counterview.lmeec.training.task import LMEECTask

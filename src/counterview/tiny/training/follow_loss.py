@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from counterview.lmeec.network import ImageFeatures
+from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.tiny.appearance import FineMaps, likeness, mean_under
 
 
