@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from counterview.errors import AnnotationError, InputError, shown
 from counterview.inference.prompts import AnyPrompt, as_box, as_point, check_prompt, prompt_from_text
+from counterview.inference.shown import ShownObject
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
 from counterview.media.files import read_json, safe_join
@@ -28,28 +28,7 @@ _ABOUT = ("object", "camera", "time_s", "frame")
 _KINDS = ("mask", "mask_png", "point", "box", "absent")
 
 
-@dataclass(frozen=True)
-class Correction:
-    """Where an object is at one time in one camera, as a user says.
-
-    Attributes:
-        object: the object's name.
-        camera: the camera's name.
-        prompt: a mask ``(H, W)``, point, box or prompt; ``None`` if the object is not visible.
-        time_s: the time on the camera's own clock, in seconds; ``None`` if the frame is given.
-        frame: number of the frame in the camera; ``None`` if the time is given.
-        source: file and number of the entry, for error messages.
-    """
-
-    object: str
-    camera: str
-    prompt: AnyPrompt | None
-    time_s: float | None = None
-    frame: int | None = None
-    source: str = "corrections"
-
-
-def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
+def read_corrections(path: str | os.PathLike[str]) -> list[ShownObject]:
     """Read a file of corrections.
 
     Args:
@@ -86,7 +65,7 @@ def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
 
 
 def check_corrections(
-    corrections: Collection[Correction], sizes_hw: Mapping[str, tuple[int, int]], objects: Collection[str]
+    corrections: Collection[ShownObject], sizes_hw: Mapping[str, tuple[int, int]], objects: Collection[str]
 ) -> None:
     """Check that corrections fit the cameras and objects that they are for, before anything is computed.
 
@@ -115,7 +94,7 @@ def check_corrections(
             ) from None
 
 
-def _correction(entry: Any, path: Path, number: int) -> Correction:
+def _correction(entry: Any, path: Path, number: int) -> ShownObject:
     if not isinstance(entry, dict):
         raise InputError("is not an object", found=type(entry).__name__)
     unknown = sorted(set(entry) - {*_ABOUT, *_KINDS})
@@ -132,7 +111,7 @@ def _correction(entry: Any, path: Path, number: int) -> Correction:
             expected="one of " + ", ".join(_KINDS),
         )  # fmt: skip
     prompt = _prompt(given[0], entry[given[0]], path)
-    return Correction(entry["object"], entry["camera"], prompt, time_s, frame, f"{path}: entry {number}")
+    return ShownObject(entry["object"], entry["camera"], prompt, time_s, frame, f"{path}: entry {number}")
 
 
 def _time(entry: Mapping[str, Any]) -> tuple[float | None, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from counterview.geometry.boxes import ScoredBoxes
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.matchers import HeadMatcher
-from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.tracking.place import small_gray
 from counterview.tracking.views import Comparison, EncodedView
 from counterview.types import ObjectMask, RgbImage
+
+if TYPE_CHECKING:
+    from counterview.inference.proposal_matcher import ProposalMatcher
 
 TEMPERATURE = 0.07
 """Of the softmax over similarities, for methods whose scores are similarities (O-MaMa's loss has the same)."""

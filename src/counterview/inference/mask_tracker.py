@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from counterview.errors import ConfigError
 from counterview.inference.predictor import name_masks
 from counterview.inference.prompted import PromptedPredictor
 from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from counterview.lmeec.model import LMEEC
     from counterview.lmeec.session import Session
     from counterview.proposals.base import Proposals
+    from counterview.tracking.base import Engine
+    from counterview.tracking.tracker import TrackerConfig
 
 NOT_A_PROPOSAL = -1
 """Proposal index of a candidate that was drawn, not chosen."""
@@ -111,6 +114,14 @@ class MaskTracker(PromptedPredictor[TrackerImage]):
 
         proposer = load_proposer("tiny")
         return {"name": proposer.name, **proposer.settings()}
+
+    def make_engine(self, cameras: Sequence[str], config: TrackerConfig | None = None) -> Engine:
+        """See :meth:`PromptedPredictor.make_engine`: LM-EEC's own two banks; there is nothing to configure."""
+        from counterview.tracking.lmeec_engine import LMEECEngine
+
+        if config is not None:
+            raise ConfigError("LM-EEC has banks of its own", found="a configuration of memories of descriptors")
+        return LMEECEngine(cameras, self.model, source=self.source)
 
     def match_encoded(
         self,

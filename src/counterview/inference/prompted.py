@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from counterview.errors import InputError
+from counterview.errors import ConfigError, InputError
 from counterview.inference.prompts import (
     AnyPrompt,
     Box,
@@ -28,8 +28,15 @@ from counterview.proposals.base import file_name
 from counterview.types import Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
+    import os
+
+    from counterview.inference.following import FollowStep, LiveTracker
     from counterview.inference.predictor import Encoding
+    from counterview.inference.shown import ShownLike
+    from counterview.media.frame_source import FrameSource
     from counterview.proposals.base import Proposals
+    from counterview.tracking.base import Engine
+    from counterview.tracking.tracker import TrackerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +110,89 @@ class PromptedPredictor(Generic[E]):
     def prompt_settings(self) -> dict[str, Any]:
         """Name and settings of the proposer that points and boxes depend on, as plain values."""
         raise NotImplementedError
+
+    def make_engine(self, cameras: Sequence[str], config: TrackerConfig | None = None) -> Engine:
+        """The engine that follows objects with this model.
+
+        Args:
+            cameras: names, the query camera first.
+            config: of the memories of descriptors, for models that choose among proposals.
+
+        Raises:
+            ConfigError: a model that nothing can be followed with.
+            InputError: no camera, or one twice.
+        """
+        raise ConfigError(
+            "objects cannot be followed with this model", found=type(self).__name__,
+            expected="a model that chooses among proposals, or an LM-EEC", fix="Use the model tiny.",
+        )  # fmt: skip
+
+    def tracker(
+        self, targets: Sequence[str], *, query: str = "query", config: TrackerConfig | None = None
+    ) -> LiveTracker:
+        """Follow objects through images as they come.
+
+        Args:
+            targets: names of the target cameras.
+            query: name of the query camera.
+            config: as for :meth:`make_engine`.
+
+        Raises:
+            ConfigError: a model that nothing can be followed with.
+            InputError: no camera, or one twice.
+        """
+        from counterview.inference.following import LiveTracker
+
+        return LiveTracker(self, [query, *targets], config)
+
+    def follow(
+        self,
+        query: str | os.PathLike[str] | FrameSource,
+        targets: Mapping[str, str | os.PathLike[str] | FrameSource],
+        objects: Mapping[str, ShownLike],
+        *,
+        fps: float | None = 2.0,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        offsets: Mapping[str, float] | None = None,
+        sync: str = "none",
+        smooth: bool = True,
+    ) -> Iterator[FollowStep]:
+        """Follow objects that are shown once in one video through all other videos.
+
+        Images are read as they come, and none are kept.
+
+        Args:
+            query: the video, folder of images or ``TAKE:camera`` in which objects are shown.
+            targets: the other cameras, by name.
+            objects: name to prompt; a point, box or prompt has its time in ``time_s``, a mask ``(H, W)`` in
+                :class:`counterview.TimedPrompt`. Several for one object are corrections.
+            fps: steps a second; ``None``: every frame of the query camera.
+            start_s: first time on the query camera's clock, in seconds.
+            end_s: last time.
+            offsets: of targets, in seconds: what is added to their time to get the query camera's.
+            sync: how the clocks of the others are found: ``none``, ``audio``, ``motion`` or ``auto``.
+            smooth: let each step know of those after it, 60 at most; steps then come that much later.
+
+        Yields:
+            each step: ``step.time_s``, ``step["cam01"]["mug"].mask`` ``(H, W)`` bool or ``None``, ``.visibility``.
+
+        Raises:
+            ConfigError: a model that nothing can be followed with.
+            InputError: no time in common, an object shown outside the image or at a time without a frame, or a target
+                that is the query camera.
+            VideoError: a file that is not a video.
+            MaskError: a mask of another size than its image, or an empty one.
+            ProposalError: no proposal at a point or in a box.
+        """
+        from counterview.inference.following import Following, smoothed
+        from counterview.media.timeline import Clock
+
+        clocks = {name: Clock(offset) for name, offset in (offsets or {}).items()}
+        with Following(
+            self, query, targets, objects, fps=fps, start_s=start_s, end_s=end_s, clocks=clocks, sync=sync
+        ) as run:
+            yield from smoothed(run.steps(), run.engine) if smooth else run.steps()
 
     def resolve(self, query: E, prompt: AnyPrompt, name: str = "object") -> ObjectMask:
         """See :meth:`counterview.Predictor.resolve`; masks are ``(H, W)``."""

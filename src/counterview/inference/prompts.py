@@ -7,7 +7,7 @@ import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ class Point:
     Attributes:
         x_px: column, counted from the left edge.
         y_px: row, counted from the top edge.
+        time_s: when it is shown, in seconds after the first image of its camera, where it is one of a video.
 
     >>> Point(12, 7.5).check((480, 640))
     >>> Point(640, 0).check((480, 640))
@@ -33,6 +34,7 @@ class Point:
 
     x_px: float
     y_px: float
+    time_s: float | None = field(default=None, kw_only=True, repr=False)
 
     def check(self, size_hw: tuple[int, int]) -> None:
         """Check that the point is inside an image of height and width ``size_hw``.
@@ -59,6 +61,7 @@ class Box:
         y1_px: top edge.
         x2_px: right edge, exclusive.
         y2_px: bottom edge, exclusive.
+        time_s: when it is shown, in seconds after the first image of its camera, where it is one of a video.
 
     >>> Box(10, 20, 60, 80).check((480, 640))
     >>> Box(10, 20, 10, 80).check((480, 640))
@@ -70,6 +73,7 @@ class Box:
     y1_px: float
     x2_px: float
     y2_px: float
+    time_s: float | None = field(default=None, kw_only=True, repr=False)
 
     def check(self, size_hw: tuple[int, int]) -> None:
         """Check that the box is not empty and is inside an image of height and width ``size_hw``.
@@ -96,6 +100,7 @@ class Prompt:
         points: pixels of the object: :class:`Point`, or ``(x, y)``.
         background: pixels that are not of the object, likewise.
         box: around the object: :class:`Box`, or ``(x1, y1, x2, y2)``.
+        time_s: when it is shown, in seconds after the first image of its camera, where it is one of a video.
 
     Raises:
         InputError: neither a point nor a box, or a point or box of another form.
@@ -110,6 +115,7 @@ class Prompt:
     points: Sequence[Point | tuple[float, float]] = ()
     background: Sequence[Point | tuple[float, float]] = ()
     box: Box | tuple[float, float, float, float] | None = None
+    time_s: float | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("points", "background"):

@@ -14,12 +14,15 @@ from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask,
 from counterview.masks.geometry import same_aspect
 from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import Proposals, fit_proposals
+from counterview.proposals.cache import CachedProposer
 from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
     from counterview.features.base import Backbone
     from counterview.inference.matchers import Matcher
     from counterview.proposals.base import Proposer
+    from counterview.tracking.base import Engine
+    from counterview.tracking.tracker import TrackerConfig
 
 
 class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
@@ -116,6 +119,25 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         """See :meth:`PromptedPredictor.prompt_settings`."""
         proposer = self.prompt_proposer or self.proposer
         return {"name": proposer.name, **proposer.settings()}
+
+    def make_engine(self, cameras: Sequence[str], config: TrackerConfig | None = None) -> Engine:
+        """See :meth:`PromptedPredictor.make_engine`.
+
+        With proposals of SAM 2.1 objects are matched at key times and propagated by its video memory; otherwise they
+        are followed by memories of descriptors.
+        """
+        proposer = self.proposer.proposer if isinstance(self.proposer, CachedProposer) else self.proposer
+        if proposer.name == "sam2":
+            from counterview.tracking.sam2_memory import load_video_memory
+            from counterview.tracking.video_memory import VideoMemoryEngine
+
+            network = load_video_memory(str(proposer.settings()["model"]), str(getattr(proposer, "device", "auto")))
+            return VideoMemoryEngine(cameras, network, self)
+        from counterview.inference.cross_view import MatcherViews
+        from counterview.tracking.tracker import MemoryTracker
+        from counterview.tracking.weights import load_weighing
+
+        return MemoryTracker(MatcherViews(self), cameras, load_weighing(), config)
 
     def match_encoded(
         self,

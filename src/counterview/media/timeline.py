@@ -122,6 +122,7 @@ def plan_times(
     start_s: float | None = None,
     end_s: float | None = None,
     query_name: str | None = None,
+    also_s: Sequence[float] = (),
 ) -> Timeline:
     """The steps through a query camera and its targets.
 
@@ -133,6 +134,7 @@ def plan_times(
         start_s: first time, of the query camera; its first image if ``None``.
         end_s: last time, itself included; its end if ``None``.
         query_name: name of the query camera in the steps; the source's own if not given.
+        also_s: further times, of the query camera, that are steps of their own.
 
     Raises:
         InputError: a target that has no time in common with the query camera, an offset beyond its end, a start after
@@ -144,7 +146,9 @@ def plan_times(
         raise InputError("two cameras have the same name", found=name, fix="Give one of them another name.")
     if unknown := sorted(set(clocks) - set(targets)):
         raise InputError("an offset of a camera that is not there", found=unknown[0], expected=", ".join(targets))
-    nominal = _nominal_times(query, fps, *_span(query, start_s, end_s))
+    first_s, last_s = _span(query, start_s, end_s)
+    nominal = _nominal_times(query, fps, first_s, last_s)
+    nominal = sorted({*nominal, *(time for time in also_s if first_s <= time <= last_s)})
     own = _once([query.number_at(time) for time in nominal], nominal, query)
     times = [time if number is None else query.time_of(number) for time, number in zip(nominal, own, strict=True)]
     frames: dict[str, list[int | None]] = {name: own}

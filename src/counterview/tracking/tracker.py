@@ -77,7 +77,7 @@ class LastSeen:
 
 
 @dataclass
-class ObjectMemory:
+class CameraMemory:
     """What one camera remembers of one object."""
 
     bank: Bank
@@ -139,7 +139,7 @@ class MemoryTracker:
         self.model, self.weighing, self.config = model, weighing.eval(), config or TrackerConfig()
         self.motions: dict[str, Homography | None] = {}
         self._recorder = recorder
-        self._memories: dict[str, dict[str, ObjectMemory]] = {}
+        self._memories: dict[str, dict[str, CameraMemory]] = {}
         self._previous: dict[str, ViewSummary] = {}
         self._step, self._time = 0, -np.inf
 
@@ -176,7 +176,7 @@ class MemoryTracker:
             for name in given:
                 self._memories.setdefault(
                     name,
-                    {c: ObjectMemory(Bank(self.config.capacity, self.config.compression)) for c in self.cameras},
+                    {c: CameraMemory(Bank(self.config.capacity, self.config.compression)) for c in self.cameras},
                 )
         scene = _Scene(self, views, prompts)
         result: dict[str, dict[str, Observation]] = {}
@@ -266,7 +266,7 @@ class MemoryTracker:
                 seen = None if last is None else LastSeen(
                     from_coco(last["mask"]), summaries[last["summary"]], int(last["step"])
                 )  # fmt: skip
-                self._memories[name][camera] = ObjectMemory(bank, seen, float(values["visibility"]))
+                self._memories[name][camera] = CameraMemory(bank, seen, float(values["visibility"]))
 
 
 class _Scene:
