@@ -149,7 +149,7 @@ def test_tracks_of_a_file_are_reviewed_on_both_clocks():
 
 
 def test_csv_round_trip_and_no_formula(tmp_path):
-    names = ["=HYPERLINK(1)", "+a", "-b", "@c", "ö, \"mug\"\nof two lines", "\t=d", "half \udcff"]
+    names = ["=HYPERLINK(1)", "+a", "-b", "@c", 'ö, "mug"\nof two lines', "\t=d", "half \udcff"]
     found = review.Review()
     for i, name in enumerate(names):
         found.add(f"@cam{i}", float(i), {name: seen(square(20, 20), way_back=1 - i / 10)}, frame=i)

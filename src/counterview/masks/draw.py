@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from counterview.errors import MaskError
 from counterview.masks.labels import caption, draw_labels, place, text_size
@@ -68,6 +69,7 @@ def overlay(
         ImageError: the image is not an RGB array.
         MaskError: a mask has another size than the image, or the lists differ in length.
     """
+    import cv2
     import supervision as sv
 
     image = as_rgb(image)
@@ -91,6 +93,11 @@ def overlay(
     if opacity > 0:
         scene = sv.MaskAnnotator(color=palette, opacity=opacity).annotate(scene, detections)
     scene = sv.PolygonAnnotator(color=palette, thickness=line).annotate(scene, detections)
+    for mask, index in zip(stack, keep, strict=True):
+        for points in _specks(mask):  # which have no polygon
+            cv2.polylines(
+                scene, [np.concatenate([points, points[-1:]])], False, sv.Color.from_hex(colors[index]).as_bgr(), line
+            )
     drawn: RgbImage = np.ascontiguousarray(scene[..., ::-1])
     if labels is None:
         return drawn
@@ -98,6 +105,14 @@ def overlay(
     chosen = [labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep]
     placed = place(*chosen, size_px, avoid=others)
     return draw_labels(drawn, placed, size_px)
+
+
+def _specks(mask: BoolImage) -> list[NDArray[np.int32]]:
+    """The parts of a mask ``(H, W)`` that are a point or a line, each as ``(K, 1, 2)`` vertices, K at most 2."""
+    import cv2
+
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour.astype(np.int32) for contour in contours if len(contour) < 3]
 
 
 def with_legend(image: ImageLike, text: str) -> RgbImage:

@@ -215,7 +215,7 @@ class Review:
             earlier = None if appeared or len(recent.moments) < 2 else recent.moments[0].mask_rle
             kept = 1.0 if earlier is None else min(1.0, mask.area / max(1, earlier.area))
             unsure = 1 - abs(2 * now.visibility - 1)
-            self._note(camera, name, "appeared" if appeared else "vanished", 0.3 + 0.3 * kept + 0.3 * unsure, now, mask)
+            self._note(camera, name, "appeared" if appeared else "vanished", 0.2 + 0.3 * kept + 0.4 * unsure, now, mask)
         if len(recent.moments) == 2 and not before.is_given:
             score = _jump(recent.moments[0].mask_rle, before.mask_rle, now.mask_rle)
             if score > 0:
