@@ -172,7 +172,7 @@ def test_known_tracks_fill_the_bars_from_the_start_on_the_query_clock():
 def test_many_objects_and_cameras_without_images():
     names = [f"object with a very long name indeed {i}" for i in range(120)]
     made = drawing(names)
-    image = made.draw(1.0, {"ego": GREY["ego"], "cam01": None}, {"ego": {n: UNKNOWN for n in names}})
+    image = made.draw(1.0, {"ego": GREY["ego"], "cam01": None}, {"ego": dict.fromkeys(names, UNKNOWN)})
     assert image.shape[0] < 1200
     panel = made._panels["cam01"]
     assert (image[panel.y + 40 : panel.y + panel.height, panel.x : panel.x + panel.width] == 0x2A).all()
@@ -205,7 +205,7 @@ def run(folder, times, fps, **options):
                 }
                 for camera, size in SIZES.items()
             }
-            writer.add(time_s, GREY, observations, {camera: (number, time_s) for camera in SIZES})
+            writer.add(time_s, GREY, observations, dict.fromkeys(SIZES, (number, time_s)))
     return writer
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_steady_track_has_nothing_to_check():
 
 
 def test_every_reason_has_a_sentence():
-    assert set(review.REASONS) == set(review.get_args(review.Reason))
+    assert set(review.REASONS) == set(get_args(review.Reason))
     assert all(len(text) > 10 and text[0].islower() and text[-1] != "." for text in review.REASONS.values())
 
 

@@ -297,7 +297,7 @@ class TrackDrawing:
         bar = self._canvas[y1:y2, start:end]
         if visibility is None:
             stripes = (np.arange(start, end)[None] + np.arange(y2 - y1)[:, None]) // 3 % 2 == 0
-            bar[:] = np.where(stripes[..., None], np.uint8(UNKNOWN_STRIPE), np.uint8(NOT_YET))
+            bar[:] = np.where(stripes[..., None], np.array(UNKNOWN_STRIPE), np.array(NOT_YET))
         elif visibility > 0.5:
             weight = 0.4 + 0.6 * visibility
             bar[:] = (weight * np.array(_rgb(self.colors[name])) + (1 - weight) * np.array(NOT_VISIBLE)).astype(

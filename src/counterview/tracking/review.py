@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from counterview.errors import InputError
 from counterview.exchange.tracks import Tracks
@@ -351,9 +351,10 @@ def _cell(text: str) -> str:
 
 
 def _reason(name: str) -> Reason:
-    if name not in REASONS:
-        raise InputError("no such reason for a doubt", found=name, expected=", ".join(get_args(Reason)))
-    return name
+    for reason in REASONS:
+        if reason == name:
+            return reason
+    raise InputError("no such reason for a doubt", found=name, expected=", ".join(REASONS))
 
 
 def _are_neighbours(last: int, row: ReviewRow, step: int, time_s: float) -> bool:
