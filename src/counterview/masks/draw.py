@@ -12,8 +12,8 @@ from counterview.masks.labels import caption, draw_labels, place, text_size
 from counterview.types import BoolImage, ImageLike, ObjectMask, RgbImage, as_rgb
 
 PALETTE = ("#1f9bff", "#aaee00", "#bb3399", "#dd3300", "#4455ff", "#00eeff", "#dddd77", "#ff88bb")
-"""Colours far from one another, also for an eye without green cones, and from white, wood and skin; object ``i`` has
-colour ``i % 8``."""
+"""Colours far from one another, also for an eye without green cones, and from white, wood and skin. See
+:func:`object_colors` for more objects than these."""
 
 CAPTION_PX = 11
 """Height of the letters below the images of a contact sheet."""
@@ -57,7 +57,7 @@ def overlay(
         masks: masks of the image's size, ``(H, W)`` bool or run lengths; empty ones are skipped.
         labels: one text per mask, placed apart from one another and from all masks; a line leads from a label to an
             object that is further away. See :mod:`counterview.masks.labels` for the letters.
-        colors: one hex colour per mask; :data:`PALETTE` in order if not given.
+        colors: one hex colour per mask; :func:`object_colors` in order if not given.
         opacity: of the tint, 0 to 1.
         thickness_px: of the outline; proportional to the image's size if not given.
         avoid: further masks ``(H, W)`` that labels must not cover: what is drawn before or after.
@@ -77,7 +77,7 @@ def overlay(
     for mask in (*dense, *others):
         if mask.shape != image.shape[:2]:
             raise MaskError("a mask does not fit its image", found=mask.shape, expected=image.shape[:2])
-    colors = list(colors) if colors is not None else [PALETTE[i % len(PALETTE)] for i in range(len(dense))]
+    colors = list(colors) if colors is not None else object_colors(len(dense))
     if len(colors) != len(dense) or (labels is not None and len(labels) != len(dense)):
         raise MaskError("every mask needs its own label and colour", found=f"{len(dense)} masks, {len(colors)} colours")
     keep = [i for i, mask in enumerate(dense) if mask.any()]
