@@ -126,6 +126,16 @@ def image_name(name: str, camera: TrackedCamera, frame: int) -> str:
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic")
 
 
+def image_folder(file: str) -> str:
+    """The folder right above an image, by its path or address; empty if it names none.
+
+    >>> image_folder("data/ego/0.jpg"), image_folder("0.jpg")
+    ('ego', '')
+    """
+    parent = PurePosixPath(file.partition("?")[0].replace("\\", "/")).parent.name
+    return "" if parent in (".", "..") else parent
+
+
 def numbered(names: Iterable[str]) -> dict[str, int]:
     """Frame numbers of images: the last number in each name, or the places in their order if two have the same.
 
