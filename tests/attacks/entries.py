@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.attacks import mutations as m
+from tests.attacks.annotations import ANNOTATION_ENTRIES
 from tests.attacks.entry import Entry
 from tests.attacks.outputs import OutputEntry
 
@@ -567,7 +568,7 @@ ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry, OutputEntry,
+        CheckpointEntry, CacheEntry, OutputEntry, *ANNOTATION_ENTRIES,
     )
 }  # fmt: skip
 """All entries by name."""

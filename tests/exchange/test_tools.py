@@ -233,7 +233,8 @@ def test_a_foreign_davis_folder_and_its_void(tmp_path):
 
 
 def cvat_file(body, *, size="<original_size><width>40</width><height>30</height></original_size>"):
-    return f'<?xml version="1.0"?><annotations><version>1.1</version><meta><task><name>kitchen</name>{size}</task></meta>{body}</annotations>'
+    meta = f"<version>1.1</version><meta><task><name>kitchen</name>{size}</task></meta>"
+    return f'<?xml version="1.0"?><annotations>{meta}{body}</annotations>'
 
 
 def test_each_mask_of_cvat_is_a_track_of_one_frame(tmp_path):
@@ -291,8 +292,10 @@ def test_a_foreign_cvat_file(tmp_path):
 
 
 def test_cvat_for_images(tmp_path):
-    body = """<image id="0" name="ego/f_10.jpg" width="40" height="30"><box label="cup" xtl="1" ytl="1" xbr="3" ybr="3"/></image>
-    <image id="1" name="ego/f_20.jpg" width="40" height="30"/><image id="2" name="exo/f_10.jpg" width="20" height="10"/>"""
+    body = """<image id="0" name="ego/f_10.jpg" width="40" height="30">
+    <box label="cup" xtl="1" ytl="1" xbr="3" ybr="3"/></image>
+    <image id="1" name="ego/f_20.jpg" width="40" height="30"/>
+    <image id="2" name="exo/f_10.jpg" width="20" height="10"/>"""
     tracks = read(write_text(tmp_path / "a.xml", cvat_file(body, size="")))
     assert {name: camera.size_hw for name, camera in tracks.cameras.items()} == {"ego": (30, 40), "exo": (10, 20)}
     assert {key: item.visibility for key, item in flat(tracks).items()} == {

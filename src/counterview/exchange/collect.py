@@ -275,7 +275,7 @@ class Collector:
             or state.get("source") not in get_args(MaskSource)
         ):
             raise self.error(f"the record of {shown(name)} in a frame is malformed", found=shown(state, 60))
-        return state
+        return {"mask": bool(state.get("mask")), "visibility": visibility, "source": state["source"]}
 
     def shape(
         self,
