@@ -127,11 +127,11 @@ def test_coco_and_yolo_are_read_by_supervision(tmp_path):
 
 def coco_content(**changes):
     polygon = [[2.0, 2.0, 20.0, 2.0, 20.0, 12.0, 2.0, 12.0]]
+    second = {"id": 2, "image_id": 7, "category_id": 3, "segmentation": [[0, 0, 5, 0, 5, 5]], "track_id": 4}
     content = {
         "images": [{"id": 7, "file_name": "cam/f_0030.png", "width": 40, "height": 30},
                    {"id": 8, "file_name": "cam/f_0060.png", "width": 40, "height": 30}],
-        "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "segmentation": polygon, "iscrowd": 0},
-                        {"id": 2, "image_id": 7, "category_id": 3, "segmentation": [[0, 0, 5, 0, 5, 5]], "track_id": 4}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "segmentation": polygon, "iscrowd": 0}, second],
         "categories": [{"id": 3, "name": "cup"}, {"id": 5, "name": "never there"}],
     }  # fmt: skip
     content.update(changes)

@@ -30,10 +30,14 @@ def evaluate(
     pred: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE…", help="Prediction files or folders of masks. The first is the baseline of the others."
+            metavar="FILE…",
+            help="Prediction files or folders of masks, or tracks. The first is the baseline of the others.",
         ),
     ],
-    gt: Annotated[Path, typer.Option(help="relations_*.json, correspondence-gt.json, a release or prepared folder.")],
+    gt: Annotated[
+        Path,
+        typer.Option(help="relations_*.json, correspondence-gt.json, a release or prepared folder; or annotations."),
+    ],
     # Typer passes the files after the first one of --pred as arguments.
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     direction: Annotated[
@@ -106,13 +110,13 @@ def evaluate(
 
     paths = [*pred, *(more or [])]
     if any(is_annotations(path) for path in (gt, *paths)):
-        others = {
+        of_takes = {
             "--direction": direction, "--split": split, "--proposals": proposals, "--report": report,
             "--frames": frames, "--allow-missing-takes": allow_missing_takes,
         }  # fmt: skip
         return score_tracks(
             gt, paths, protocol=protocol, missing=missing, per_frame=per_frame, as_json=as_json, overwrite=overwrite,
-            other_options=others,
+            other_options=of_takes,
         )  # fmt: skip
     protocols = list(PROTOCOLS) if protocol == ALL else [get_protocol(protocol).name]
     if per_frame is not None:

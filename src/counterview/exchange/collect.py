@@ -268,7 +268,7 @@ class Collector:
         return number
 
     def _state(self, name: str, state: Any) -> dict[str, Any]:
-        visibility = state.get("visibility") if isinstance(state, dict) else "?"
+        visibility: Any = state.get("visibility") if isinstance(state, dict) else "?"
         if (
             not isinstance(state, dict)
             or not (visibility is None or (_is_number(visibility) and 0 <= visibility <= 1))

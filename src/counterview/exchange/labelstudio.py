@@ -55,11 +55,11 @@ def write(tracks: Tracks, folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         OutputError: they cannot be written.
     """
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for camera, about in tracks.cameras.items():
         height, width = about.size_hw
         for frame, items in frames_of(tracks, camera).items():
-            results = []
+            results: list[dict[str, Any]] = []
             for name, item in items.items():
                 mask = shown_mask(item)
                 if mask is None:
