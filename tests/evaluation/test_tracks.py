@@ -134,6 +134,13 @@ def test_frames_that_the_tracks_know_nothing_of_count_as_not_visible():
     assert "1 frame of which the tracks know nothing counted as not visible" in report.notes
 
 
+def test_all_frames_of_another_tool_are_scored(tmp_path):
+    write(truth(), "yolo", tmp_path)  # which has no sources
+    pair = evaluate_tracks(truth(), tmp_path / "yolo").pairs["ego", "ego"]
+    assert (pair.frames, pair.balanced_accuracy) == (3, 1.0)
+    assert evaluate_tracks(truth(), predicted()).pairs["ego", "ego"].frames == 1
+
+
 def test_masks_of_another_aspect_ratio_are_refused():
     cameras = {**truth().cameras, "cam": TrackedCamera(None, (480, 270))}
     cam = [TrackedMask(0, 0, blob((480, 270), 1), 0.9, "matched")]

@@ -4,7 +4,7 @@ Objects and cameras are matched by name, frames by number. Every frame of a came
 whether the object is visible is scored, by the official measures. The official benchmark scores a target's frame only
 where the query camera has a mask at the same moment; annotation files do not say which moments those are, so that here
 a frame counts whether or not the object is visible in the query camera. In the query camera itself, frames whose mask
-was given are left out; that camera is reported, and is no part of the totals.
+was given are left out, if the file tells them from others; that camera is reported, and is no part of the totals.
 """
 
 from __future__ import annotations
@@ -175,6 +175,12 @@ class _Scoring:
     given: int = 0
     unknown: int = 0
     surplus: int = 0
+    prompted: str | None = None
+
+    def __post_init__(self) -> None:
+        # Files of other tools have no source but this one, and nothing of them was a prompt.
+        sources = {item.source for cameras in self.found.objects.values() for c in cameras.values() for item in c}
+        self.prompted = self.found.query_camera if sources - {"given"} else None
 
     def add(self, name: str, camera: str) -> None:
         stated = [item for item in self.truth.objects[name].get(camera, ()) if item.visibility is not None]
@@ -183,7 +189,7 @@ class _Scoring:
         absent: list[int] = []
         for item in stated:
             prediction = own.get(item.frame)
-            if prediction is not None and prediction.source == "given" and camera == self.found.query_camera:
+            if prediction is not None and prediction.source == "given" and camera == self.prompted:
                 self.given += 1
                 continue
             if prediction is None:

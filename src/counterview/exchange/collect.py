@@ -33,6 +33,8 @@ RECORD = "counterview"
 
 Missing = Literal["absent", "unknown"]
 Repeated = Literal["error", "merge", "number"]
+_NAME_END = 200
+"""Characters of a name in which a number is looked for."""
 _LAST_NUMBER = re.compile(r"(\d{1,9})(?!.*\d)")
 
 
@@ -131,8 +133,11 @@ def image_folder(file: str) -> str:
 
     >>> image_folder("data/ego/0.jpg"), image_folder("0.jpg")
     ('ego', '')
+    >>> image_folder("/data/local-files/?d=videos/ego/0.jpg")  # as Label Studio names files of its own disk
+    'ego'
     """
-    parent = PurePosixPath(file.partition("?")[0].replace("\\", "/")).parent.name
+    path = file.partition("?d=")[2] or file.partition("?")[0]
+    parent = PurePosixPath(path.replace("\\", "/")).parent.name
     return "" if parent in (".", "..") else parent
 
 
@@ -145,7 +150,7 @@ def numbered(names: Iterable[str]) -> dict[str, int]:
     {'a.jpg': 0, 'b.jpg': 1}
     """
     listed = sorted(set(names))
-    found = [_LAST_NUMBER.search(PurePosixPath(name).stem) for name in listed]
+    found = [_LAST_NUMBER.search(PurePosixPath(name).stem[-_NAME_END:]) for name in listed]
     values = [int(match[1]) for match in found if match is not None]
     if len(set(values)) == len(listed):
         return dict(zip(listed, values, strict=True))

@@ -149,7 +149,9 @@ def read(path: str | os.PathLike[str], options: ReadOptions) -> Tracks:
     if not files:
         raise found.error("holds no XML files")
     for file in files:
+        found.path = file
         _File(file, found, options if len(files) == 1 else ReadOptions(size_hw=options.size_hw)).read()
+    found.path = root
     return found.tracks()
 
 
