@@ -567,8 +567,9 @@ def _with_check(data: bytes) -> bytes:
 ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
+        *ANNOTATION_ENTRIES,
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry, OutputEntry, *ANNOTATION_ENTRIES,
+        CheckpointEntry, CacheEntry, OutputEntry,
     )
 }  # fmt: skip
 """All entries by name."""
