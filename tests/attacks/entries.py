@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.attacks import mutations as m
+from tests.attacks.annotations import ANNOTATION_ENTRIES
 from tests.attacks.entry import Entry
 from tests.attacks.outputs import OutputEntry
 
@@ -598,6 +599,7 @@ def _with_check(data: bytes) -> bytes:
 ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
+        *ANNOTATION_ENTRIES,
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
         CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
     )
