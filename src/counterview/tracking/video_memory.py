@@ -77,8 +77,8 @@ class VideoMemoryEngine(Generic[Encoded]):
     """An :class:`~counterview.tracking.base.Engine` by SAM 2.1's video memory and a cross-view matcher.
 
     An object is matched from the query camera where that shows it, else from the other camera that is surest of it.
-    A mask that a user gives later is kept as a conditioning frame; if it contradicts what was followed, what was
-    remembered in that camera is dropped first, and that in all cameras if it is the query camera.
+    A mask that a user gives later is kept as a conditioning frame. If it lies elsewhere than what was followed since
+    the last one, what was remembered in that camera is dropped first, and that in all cameras if it is the query camera.
 
     Args:
         cameras: names, the query camera first.
@@ -254,9 +254,9 @@ class VideoMemoryEngine(Generic[Encoded]):
 
     def _forget_contradicted(self, key: Key, mask: ObjectMask, followed: Propagated | None, prompts: Prompts) -> None:
         """Drop memories that a user's mask ``(H, W)`` contradicts."""
-        if followed is None:
-            return
-        if followed.is_visible and iou(mask, followed.mask_rle) >= self._settings.agreement_iou:
+        if followed is None or not followed.is_visible or self._memories[key].ends_as_given:
+            return  # what is remembered may have been lost, but it is right
+        if iou(mask, followed.mask_rle) >= self._settings.agreement_iou:
             return
         name, camera = key
         for other in self.cameras if camera == self.cameras[0] else (camera,):
@@ -281,7 +281,7 @@ class VideoMemoryEngine(Generic[Encoded]):
                     and self._is_due((name, camera), propagated)
                 ):
                     due.setdefault((source, camera), {})[name] = mask
-        queries = {source: self._encode(images[source]) for source, _ in due}
+        queries = {source: self._encode(images[source]) for source in dict.fromkeys(source for source, _ in due)}
         # With a way back, images are encoded alike on both sides.
         targets = dict(queries) if self._settings.way_back else {}
         found: dict[Key, Found] = {}
