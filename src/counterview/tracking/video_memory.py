@@ -78,7 +78,8 @@ class VideoMemoryEngine(Generic[Encoded]):
 
     An object is matched from the query camera where that shows it, else from the other camera that is surest of it.
     A mask that a user gives later is kept as a conditioning frame. If it lies elsewhere than what was followed since
-    the last one, what was remembered in that camera is dropped first, and that in all cameras if it is the query camera.
+    the last one, what was remembered in that camera is dropped first, and that in all cameras if it is the query
+    camera.
 
     Args:
         cameras: names, the query camera first.
