@@ -25,7 +25,7 @@ from counterview.masks.geometry import iou
 from counterview.tracking.arrays import to_arrays, to_tensors
 from counterview.tracking.base import UNKNOWN, Observation, Observations, Prompts
 from counterview.tracking.checks import check_cameras, check_state, check_step, plain
-from counterview.tracking.decision import Decision, Found, Propagated, VideoMemorySettings, decide, is_lost
+from counterview.tracking.decision import Found, MaskChoice, Propagated, VideoMemorySettings, decide, is_lost
 from counterview.tracking.sam2_memory import ConditioningFrame, ObjectMemory, VideoMemoryNetwork
 from counterview.types import Match, ObjectMask, RgbImage
 
@@ -142,11 +142,11 @@ class VideoMemoryEngine(Generic[Encoded]):
             return {camera: {} for camera in self.cameras}
         features = {camera: self._network.encode(image) for camera, image in there.items()}
         propagated = self._propagate(features, there, prompts)
-        decided: dict[Key, Decision] = {}
+        decided: dict[Key, MaskChoice] = {}
         for camera, masks in prompts.items():
             for name, mask in masks.items():
                 seen = Observation(mask, 0.0 if mask is None else 1.0, "given")
-                decided[name, camera] = Decision(seen, is_conditioning=mask is not None)
+                decided[name, camera] = MaskChoice(seen, is_conditioning=mask is not None)
                 if mask is not None:
                     self._forget_contradicted((name, camera), mask, propagated.get((name, camera)), prompts)
         propagated = {key: p for key, p in propagated.items() if key in self._memories and key not in decided}
@@ -155,7 +155,7 @@ class VideoMemoryEngine(Generic[Encoded]):
             carried: MaskSource = "followed" if key[1] == self.cameras[0] else "propagated"
             decided[key] = decide(propagated.get(key), matched.get(key), carried, self._settings)
         self._remember(features, propagated, decided)
-        unknown = Decision(UNKNOWN)
+        unknown = MaskChoice(UNKNOWN)
         return {c: {n: decided.get((n, c), unknown).observation for n in self._names} for c in self.cameras}
 
     def state(self) -> dict[str, Any]:
@@ -349,7 +349,7 @@ class VideoMemoryEngine(Generic[Encoded]):
         self,
         features: Mapping[str, ImageFeatures],
         propagated: Mapping[Key, Propagated],
-        decided: Mapping[Key, Decision],
+        decided: Mapping[Key, MaskChoice],
     ) -> None:
         for camera, image in features.items():
             conditioning = {
