@@ -609,8 +609,8 @@ def _with_check(data: bytes) -> bytes:
 ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
-        ImageEntry, ExifEntry, MaskEntry, VideoEntry, SoundEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry, OutputEntry,
+        ImageEntry, ExifEntry, MaskEntry, VideoEntry, SoundEntry, AnnotationEntry, PredictionEntry, RecipeEntry,
+        ArrayEntry, CheckpointEntry, CacheEntry, OutputEntry,
     )
 }  # fmt: skip
 """All entries by name."""
