@@ -643,10 +643,8 @@ ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
         *ANNOTATION_ENTRIES,
-        ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, SoundEntry, AnnotationEntry, PredictionEntry, RecipeEntry,
-        ArrayEntry, CheckpointEntry, CacheEntry, OutputEntry,
+        ArrayEntry, CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
     )
 }  # fmt: skip
 """All entries by name."""
