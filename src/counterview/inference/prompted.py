@@ -30,13 +30,14 @@ from counterview.types import Match, ObjectMask, RgbImage
 if TYPE_CHECKING:
     import os
 
-    from counterview.inference.following import FollowStep, LiveTracker
+    from counterview.inference.follow_step import FollowStep
+    from counterview.inference.live_tracker import LiveTracker
     from counterview.inference.predictor import Encoding
     from counterview.inference.shown import ShownLike
     from counterview.media.frame_source import FrameSource
     from counterview.proposals.base import Proposals
     from counterview.tracking.base import Engine
-    from counterview.tracking.tracker import TrackerConfig
+    from counterview.tracking.tracker_config import TrackerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class PromptedPredictor(Generic[E]):
             ConfigError: a model that nothing can be followed with.
             InputError: no camera, or one twice.
         """
-        from counterview.inference.following import LiveTracker
+        from counterview.inference.live_tracker import LiveTracker
 
         return LiveTracker(self, [query, *targets], config)
 
