@@ -12,27 +12,27 @@ from counterview.tracking.base import UNKNOWN, Observation
 from counterview.tracking.dense import DenseSettings, densify
 from counterview.types import ObjectMask
 
-SIZE_HW = (120, 160)
+SIZE_HW = (240, 320)
 
 
-def texture(seed: int, size_hw=SIZE_HW, sigma=2.0) -> np.ndarray:
+def texture(seed: int, size_hw=SIZE_HW, sigma=3.0) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(size=(*size_hw, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), sigma)
     return np.clip(128 + 45 * smooth / smooth.std(), 0, 255).astype(np.uint8)
 
 
 def placed(angle: float, x: float, y: float, look: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """A textured bar ``(H, W, 3)`` turned and moved to (x, y), and its mask ``(H, W)``, drawn at eight times the size."""
-    turn = cv2.getRotationMatrix2D((80, 60), angle, 1.0)
-    turn[:, 2] += (x - 80, y - 60)
+    """A textured bar ``(H, W, 3)`` turned and moved to (2 x, 2 y), and its mask ``(H, W)``."""
+    turn = cv2.getRotationMatrix2D((160, 120), angle, 1.0)
+    turn[:, 2] += (2 * x - 160, 2 * y - 120)
     shape = np.zeros(SIZE_HW, np.uint8)
-    shape[45:75, 58:102] = 255
+    shape[90:150, 116:204] = 255
     mask = cv2.warpAffine(shape, turn, SIZE_HW[::-1]) > 127
     return cv2.warpAffine(texture(look), turn, SIZE_HW[::-1], borderMode=cv2.BORDER_REFLECT), mask
 
 
 def scene(path, background=None):
-    """Images and masks of a bar along ``path``: (angle, x, y) for each frame."""
+    """Images and masks of a bar along ``path``: (angle, x, y) for each frame, x and y in units of 2 px."""
     back = texture(0) if background is None else background
     images, masks = [], []
     for angle, x, y in path:
@@ -53,13 +53,15 @@ def run(images, keys, **settings):
 
 
 def overlaps(out, masks, name="bar"):
-    return [iou(o[name].mask, m) if o[name].mask is not None else None for o, m in zip(out.values(), masks, strict=True)]
+    return [
+        iou(o[name].mask, m) if o[name].mask is not None else None for o, m in zip(out.values(), masks, strict=True)
+    ]
 
 
 PATHS = {
-    "moves": [(0, 50 + 3 * k, 55 + k) for k in range(16)],
-    "turns": [(5 * k, 80, 60) for k in range(16)],
-    "moves and turns": [(-4 * k, 50 + 3 * k, 60) for k in range(16)],
+    "moves": [(0, 55 + 2 * k, 55 + k) for k in range(16)],
+    "turns": [(4 * k, 80, 60) for k in range(16)],
+    "moves and turns": [(-3 * k, 60 + 1.5 * k, 60) for k in range(16)],
 }
 
 
@@ -101,7 +103,7 @@ def test_what_does_not_move_keeps_its_mask_bit_for_bit_under_noise():
 def test_across_a_cut_nothing_is_claimed():
     images, masks = scene([(0, 60 + 2 * k, 60) for k in range(16)])
     for k in range(8, 16):
-        images[k] = np.roll(texture(7 + 0 * k), 2 * k, 1)
+        images[k] = np.roll(texture(7), 4 * k, 1)
     out = run(images, {"bar": [(0, given(masks[0]))]})
     assert min(overlaps(out, masks)[:8]) > 0.9
     assert [out[k]["bar"] for k in range(8, 16)] == [UNKNOWN] * 8
@@ -120,10 +122,10 @@ def occluded(covers_all=False):
     images, masks = scene([(0, 80, 60)] * 24)
     post = texture(5)
     for k in range(24):
-        x, wide = 8 + 6 * k, 60 if covers_all else 22
-        left, right = max(0, x - wide), min(160, x)
+        x, wide = 16 + 12 * k, 130 if covers_all else 44
+        left, right = max(0, x - wide), min(320, x)
         images[k] = images[k].copy()
-        images[k][:, left:right] = post[:, 30 : 30 + right - left]
+        images[k][:, left:right] = post[:, 60 : 60 + right - left]
         masks[k] = masks[k].copy()
         masks[k][:, left:right] = False
     return images, masks
@@ -162,7 +164,7 @@ def test_an_object_that_leaves_is_unknown_or_not_visible_and_never_elsewhere():
 
 def test_ends_that_contradict_one_another_give_unknown():
     images, masks = scene([(0, 80, 60)] * 9)
-    other = np.roll(masks[0], 45, axis=1)
+    other = np.roll(masks[0], 90, axis=1)
     out = run(images, {"bar": [(0, given(masks[0])), (8, given(other))]})
     assert [out[k]["bar"] for k in range(1, 8)] == [UNKNOWN] * 7
 
@@ -179,7 +181,7 @@ def test_absent_at_both_ends_is_absent_between_and_unknown_stays_unknown():
 def test_objects_with_their_own_key_frames_are_as_they_would_be_alone():
     images, masks = scene(PATHS["moves and turns"])
     back = np.zeros(SIZE_HW, bool)
-    back[10:30, 110:140] = True
+    back[20:60, 220:280] = True
     keys = {
         "bar": [(0, given(masks[0])), (10, given(masks[10]))],
         "patch": [(3, given(back)), (6, given(back)), (15, given(back))],
@@ -201,7 +203,9 @@ def test_frames_come_in_order_and_only_as_late_as_the_lookahead():
 
     late = [
         taken[-1] - k
-        for k, _ in densify(frames(), {"bar": [(0, given(masks[0])), (47, given(masks[47]))]}, DenseSettings(lookahead=5))
+        for k, _ in densify(
+            frames(), {"bar": [(0, given(masks[0])), (47, given(masks[47]))]}, DenseSettings(lookahead=5)
+        )
     ]
     assert len(late) == len(images)
     assert max(late) == 5
@@ -217,7 +221,9 @@ def test_memory_does_not_grow_with_the_distance_between_key_frames():
     def peak(count):
         frames = ((k, images[k % 16]) for k in range(count))
         tracemalloc.start()
-        for _ in densify(frames, {"bar": [(0, given(masks[0])), (count - 1, given(masks[0]))]}, DenseSettings(lookahead=8)):
+        for _ in densify(
+            frames, {"bar": [(0, given(masks[0])), (count - 1, given(masks[0]))]}, DenseSettings(lookahead=8)
+        ):
             pass
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -260,5 +266,5 @@ def test_what_is_wrong_is_said():
         list(densify([(0, images[0]), (1, images[1][:50])], {}))
     with pytest.raises(MaskError, match=r"key mask of 'bar' in frame 0"):
         list(densify([(0, images[0])], {"bar": [(0, given(masks[0][:50]))]}))
-    with pytest.raises(ConfigError, match=r"preset='best' .*lookahead=0 .*max_growth=0.5"):
-        DenseSettings(preset="best", lookahead=0, max_growth=0.5)
+    with pytest.raises(ConfigError, match=r"longest_px=8 .*lookahead=0 .*max_growth=0.5"):
+        DenseSettings(longest_px=8, lookahead=0, max_growth=0.5)

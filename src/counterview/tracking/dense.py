@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import cv2
@@ -19,13 +20,12 @@ from counterview.errors import ConfigError, ImageError, InputError, MaskError
 from counterview.masks.geometry import fit_longest_side
 from counterview.tracking.base import UNKNOWN, Observation
 from counterview.tracking.flow import F32, FlowChain, FlowEstimator, FlowPair
+from counterview.tracking.snap import BoundarySnap
 from counterview.tracking.warping import KeyMask, WarpedMask, agreement, blend, warp, whole_image
 from counterview.types import RgbImage, as_rgb
 
 Keys = Mapping[str, Sequence[tuple[int, Observation]]]
 """Object name to its key frames, ascending: the frame's number and what is known there."""
-
-PRESETS = ("ultrafast", "fast", "medium")
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,21 @@ class DenseSettings:
     """Settings of :func:`densify`."""
 
     longest_px: int = field(default=480, metadata={"help": "longer side of the images between which flow is computed"})
-    preset: str = field(default="medium", metadata={"help": "OpenCV's preset of flow: ultrafast, fast or medium"})
     lookahead: int = field(
         default=64,
-        metadata={"help": "frames kept at most while the next key frame is waited for; earlier ones use the last alone"},
+        metadata={
+            "help": "frames kept at most while the next key frame is waited for; earlier ones use the last alone"
+        },
     )
     min_consistency: float = field(
-        default=0.5, metadata={"help": "least fraction of a mask with consistent flow; below it flow has failed"}
+        default=0.6, metadata={"help": "least fraction of a mask with consistent flow; below it flow has failed"}
     )
     max_residual: float = field(
-        default=16.0, metadata={"help": "largest mean difference of colours from the key frame, grey levels of 255"}
+        default=10.0,
+        metadata={
+            "help": "largest mean difference of colours from the key frame, grey levels of 255; or half the contrast "
+            "within the object, where that is more"
+        },
     )
     max_growth: float = field(
         default=2.5, metadata={"help": "largest ratio of a mask's area to that of its key mask, or the inverse"}
@@ -51,12 +56,14 @@ class DenseSettings:
         default=0.5, metadata={"help": "least IoU of what comes from both sides; below it the object is unknown"}
     )
 
+    snap: bool = field(
+        default=False, metadata={"help": "move edges to boundaries that the bundled network sees within a few pixels"}
+    )
+
     def __post_init__(self) -> None:
         problems = []
         if not 32 <= self.longest_px <= 4096:
             problems.append(f"longest_px={self.longest_px} (32 to 4096)")
-        if self.preset not in PRESETS:
-            problems.append(f"preset={self.preset!r} ({', '.join(PRESETS)})")
         if self.lookahead < 1:
             problems.append(f"lookahead={self.lookahead} (at least 1)")
         if not 0 <= self.min_consistency <= 1 or not 0 <= self.min_agreement <= 1:
@@ -115,6 +122,7 @@ class _Frame:
     Attributes:
         number: of the frame.
         small: ``(h, w, 3)``, at working size; None where it could not be read.
+        image: ``(H, W, 3)``, kept only for snapping.
         flow: from the last frame that could be read to this one.
         forward: what comes from the key frame before, for objects that wait for the one after.
         observations: for objects that do not.
@@ -122,6 +130,7 @@ class _Frame:
 
     number: int
     small: RgbImage | None
+    image: RgbImage | None
     flow: FlowPair | None
     forward: dict[str, WarpedMask | None] = field(default_factory=dict)
     observations: dict[str, Observation] = field(default_factory=dict)
@@ -143,7 +152,7 @@ class _Object:
         self.mask: KeyMask | None = None
         self.chain: FlowChain | None = None
         numbers = [number for number, _ in keys]
-        if any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(numbers)):
             raise InputError("key frames do not ascend", found=numbers[:8], expected="ascending frame numbers")
 
     def key_at(self, number: int) -> Observation | None:
@@ -159,7 +168,8 @@ class _Densifier:
     def __init__(self, keys: Keys, settings: DenseSettings) -> None:
         self._settings = settings
         self._objects = {name: _Object(known) for name, known in keys.items()}
-        self._flow = FlowEstimator(settings.preset)
+        self._flow = FlowEstimator()
+        self._snap = BoundarySnap() if settings.snap else None
         self._waiting: deque[_Frame] = deque()
         self._last: RgbImage | None = None
         self._size_hw: tuple[int, int] | None = None
@@ -170,7 +180,7 @@ class _Densifier:
         if self._number is not None and number <= self._number:
             raise InputError("frames do not ascend", found=f"{number} after {self._number}")
         self._number = number
-        frame = _Frame(number, None, None) if image is None else self._read(number, image)
+        frame = _Frame(number, None, None, None) if image is None else self._read(number, image)
         self._waiting.append(frame)
         known = {n: k for n, o in self._objects.items() if (k := o.key_at(number)) is not None}
         if frame.small is None:
@@ -197,7 +207,7 @@ class _Densifier:
         small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         flow = self._flow(self._last, small) if self._last is not None else None
         self._last = small
-        return _Frame(number, small, flow)
+        return _Frame(number, small, image if self._snap else None, flow)
 
     def _forward(self, frame: _Frame, known: Mapping[str, Observation]) -> None:
         """Move all masks on to this frame."""
@@ -216,14 +226,13 @@ class _Densifier:
             if item.later and item.frame >= 0:
                 frame.forward[name] = warped
             else:
-                frame.observations[name] = _combine(item.observation, warped, UNKNOWN, None, 0.0, self._settings)
+                frame.observations[name] = self._combine(frame, item.observation, warped, UNKNOWN, None, 0.0)
 
     def _start(self, frame: _Frame, known: Mapping[str, Observation]) -> None:
         """At a key frame: move its masks back over the frames that wait for it, and count from it."""
         assert frame.small is not None
         if not known:
             return
-        size_hw = (frame.small.shape[0], frame.small.shape[1])
         masks: dict[str, KeyMask | None] = {}
         for name, observation in known.items():
             masks[name] = None
@@ -234,7 +243,7 @@ class _Densifier:
                         found="an empty mask" if observation.mask_rle.is_empty else observation.mask_rle.size_hw,
                         expected=f"a mask of {self._size_hw}",
                     )
-                masks[name] = KeyMask(observation.mask_rle, size_hw)
+                masks[name] = KeyMask(observation.mask_rle, frame.small)
         self._backward(frame, known, masks)
         chain = FlowChain(frame.small)
         for name, observation in known.items():
@@ -261,9 +270,8 @@ class _Densifier:
                 item, mask = self._objects[name], masks[name]
                 warped = warp(mask, *moved) if moved is not None and mask is not None else None
                 weight = (frame.number - item.frame) / (last.number - item.frame)
-                frame.observations[name] = _combine(
-                    item.observation, frame.forward.pop(name), known[name], warped, weight, self._settings
-                )
+                forward = frame.forward.pop(name)
+                frame.observations[name] = self._combine(frame, item.observation, forward, known[name], warped, weight)
             flow = frame.flow
 
     def _finished(self, keep: int) -> Iterator[tuple[int, dict[str, Observation]]]:
@@ -271,42 +279,47 @@ class _Densifier:
             frame = self._waiting.popleft()
             for name, warped in frame.forward.items():
                 item = self._objects[name]
-                frame.observations[name] = _combine(item.observation, warped, UNKNOWN, None, 0.0, self._settings)
+                frame.observations[name] = self._combine(frame, item.observation, warped, UNKNOWN, None, 0.0)
             yield frame.number, {name: frame.observations[name] for name in self._objects}
 
+    def _combine(
+        self,
+        frame: _Frame,
+        before: Observation,
+        forward: WarpedMask | None,
+        after: Observation,
+        backward: WarpedMask | None,
+        weight: float,
+    ) -> Observation:
+        """What is said of an object between two key frames.
 
-def _combine(
-    before: Observation,
-    forward: WarpedMask | None,
-    after: Observation,
-    backward: WarpedMask | None,
-    weight: float,
-    settings: DenseSettings,
-) -> Observation:
-    """What is said of an object between two key frames.
-
-    Args:
-        before: in the key frame before.
-        forward: what comes from there; None if nothing does.
-        after: in the key frame after.
-        backward: what comes from there.
-        weight: of the key frame after, 0 to 1: the part of the way that is done.
-        settings: what counts as failed.
-    """
-    ends = _end_of(before), _end_of(after)
-    if "visible" not in ends:
-        return UNKNOWN if "unknown" in ends else Observation(None, _between(before, after, weight), "propagated")
-    good = [w for w in (forward, backward) if w is not None and _holds(w, settings)]
-    if not good or (len(good) == 2 and agreement(good[0], good[1]) < settings.min_agreement):
-        return UNKNOWN
-    window, mask = blend(good[0], good[1] if len(good) == 2 else None, weight)
-    if not mask.any():
-        return UNKNOWN
-    if ends == ("visible", "visible"):
-        visibility = _between(before, after, weight)
-    else:
-        visibility = before.visibility if ends[0] == "visible" else after.visibility
-    return Observation(whole_image(window, mask, good[0].key.size_hw), visibility, "propagated")
+        Args:
+            frame: the one between.
+            before: in the key frame before.
+            forward: what comes from there; None if nothing does.
+            after: in the key frame after.
+            backward: what comes from there.
+            weight: of the key frame after, 0 to 1: the part of the way that is done.
+        """
+        ends = _end_of(before), _end_of(after)
+        if "visible" not in ends:
+            return UNKNOWN if "unknown" in ends else Observation(None, _between(before, after, weight), "propagated")
+        good = [w for w in (forward, backward) if w is not None and _holds(w, self._settings)]
+        if len(good) == 2 and agreement(good[0], good[1]) < self._settings.min_agreement:
+            good = [w for w in good if _holds_well(w, self._settings)]
+            good = good if len(good) == 1 else []
+        if not good:
+            return UNKNOWN
+        window, mask = blend(good[0], good[1] if len(good) == 2 else None, weight)
+        if not mask.any():
+            return UNKNOWN
+        if self._snap is not None and frame.image is not None:
+            mask = self._snap(frame.image, window, mask)
+        if ends == ("visible", "visible"):
+            visibility: float | None = _between(before, after, weight)
+        else:
+            visibility = before.visibility if ends[0] == "visible" else after.visibility
+        return Observation(whole_image(window, mask, good[0].key.size_hw), visibility, "propagated")
 
 
 def _between(before: Observation, after: Observation, weight: float) -> float:
@@ -317,6 +330,12 @@ def _holds(warped: WarpedMask, settings: DenseSettings) -> bool:
     """Whether flow has not failed for a mask."""
     return (
         warped.consistency >= settings.min_consistency
-        and warped.residual <= settings.max_residual
+        and warped.residual <= max(settings.max_residual, 0.5 * warped.key.contrast)
         and 1 / settings.max_growth <= warped.growth <= settings.max_growth
     )
+
+
+def _holds_well(warped: WarpedMask, settings: DenseSettings) -> bool:
+    """Whether flow has done so well that it is believed against another mask that holds."""
+    middle = (1 + settings.min_consistency) / 2
+    return warped.consistency >= middle and warped.residual <= settings.max_residual / 2

@@ -1,8 +1,8 @@
 """Dense optical flow between frames, and what it says about a key frame that lies many frames away.
 
-Flow is that of Kroeger et al. (2016), dense inverse search, by OpenCV. Flow from a frame to the next and back again ends
-where it began, but where something is covered or uncovered, or the flow is wrong (Sundaram et al. 2010). Fields of
-neighbouring frames are composed, so that masks are sampled once, from the key frame, and lose nothing on the way.
+Flow is that of Kroeger et al. (2016), dense inverse search, by OpenCV. Flow from a frame to the next and back again
+ends where it began, but where something is covered or uncovered, or the flow is wrong (Sundaram et al. 2010). Fields
+of neighbouring frames are composed, so that masks are sampled once, from the key frame, and lose nothing on the way.
 """
 
 from __future__ import annotations
@@ -46,16 +46,14 @@ class FlowPair:
 
 
 class FlowEstimator:
-    """Flow between two frames by OpenCV's dense inverse search.
+    """Flow between two frames by OpenCV's dense inverse search."""
 
-    Args:
-        preset: ``"ultrafast"``, ``"fast"`` or ``"medium"``, as OpenCV calls them.
-    """
-
-    def __init__(self, preset: str = "medium") -> None:
-        self._search = cv2.DISOpticalFlow_create(getattr(cv2, f"DISOpticalFlow_PRESET_{preset.upper()}"))
+    def __init__(self) -> None:
+        self._search = cv2.DISOpticalFlow_create(cv2.DISOpticalFlow_PRESET_FAST)
         # The presets stop at half or a quarter of the size, where small objects take the motion of what is around them.
         self._search.setFinestScale(0)
+        # Variational refinement costs as much as the rest and smooths over edges: masks were worse with it.
+        self._search.setVariationalRefinementIterations(0)
 
     def __call__(self, earlier: RgbImage, later: RgbImage) -> FlowPair:
         """Flow both ways between two images ``(h, w, 3)`` uint8 of one size, at working size."""
@@ -145,5 +143,7 @@ class FlowChain:
         Returns:
             ``(h, w, 3)`` float32, grey levels, with sign.
         """
-        came_from = cv2.remap(cv2.blur(self._key, (3, 3)), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        came_from = cv2.remap(
+            cv2.blur(self._key, (3, 3)), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         return cv2.blur(image, (3, 3)).astype(np.float32) - came_from

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.tracking.flow import F32, U8
-from counterview.types import BoolImage, ObjectMask
+from counterview.types import BoolImage, ObjectMask, RgbImage
 
 _PAD_PX = 6
 """Working pixels around a moved mask in which its flow is kept."""
@@ -77,18 +77,21 @@ class KeyMask:
 
     Args:
         mask: ``(H, W)``, not empty.
-        working_hw: height and width of the images between which flow is computed.
+        image: ``(h, w, 3)`` uint8, the key frame at working size.
 
     Attributes:
         size_hw: height and width of the mask.
         small: ``(h, w)`` uint8 at working size, 255 inside.
+        level: value of ``small`` from which a pixel counts as inside.
+        area: working pixels inside.
+        contrast: mean difference of the object's colours from their median, grey levels.
     """
 
-    def __init__(self, mask: ObjectMask, working_hw: tuple[int, int]) -> None:
+    def __init__(self, mask: ObjectMask, image: RgbImage) -> None:
         self.size_hw = mask.size_hw
         dense = mask.to_array().view(np.uint8) * 255
         self.small: U8 = np.asarray(
-            cv2.resize(dense, (working_hw[1], working_hw[0]), interpolation=cv2.INTER_AREA), np.uint8
+            cv2.resize(dense, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA), np.uint8
         )
         x, y, width, height = mask.box_xywh
         window = Window(x, y, x + width, y + height).grown(2, self.size_hw)
@@ -96,7 +99,10 @@ class KeyMask:
         self._pixels: U8 = np.ascontiguousarray(dense[window.slices])
         # A far object may cover no working pixel by half.
         self.level = min(128.0, 0.5 * float(self.small.max()))
-        self.area = max(float((self.small >= self.level).sum()), 1.0)
+        inside = self.small >= self.level
+        self.area = float(inside.sum())
+        colours = image[inside].astype(np.float32)
+        self.contrast = float(np.abs(colours - np.median(colours, axis=0)).mean())
 
     def at(self, places_px: F32) -> F32:
         """How far places ``(h, w, 2)``, (x, y) in the mask's own pixels, are inside: ``(h, w)`` float32, 0 to 1."""
@@ -114,7 +120,9 @@ class WarpedMask:
         window: where it is, at working size, with some room.
         places: ``(h, w, 2)`` float32, for each pixel of the window its place in the key frame, at working size.
         trust: ``(h, w)`` float32, 0 to 1, how consistent the flow was.
-        consistency: mean trust within the mask.
+        kept: ``(h, w)`` float32, 0 where the mask is dropped: at its edge, where the flow was not consistent. Behind
+            an object that moves, what it uncovers takes its flow and would be dragged along.
+        consistency: fraction of it with consistent flow, before any of it was dropped.
         growth: its area over that of the key mask.
         residual: mean difference of colours from the key frame within the mask, grey levels, apart from a common shift.
     """
@@ -123,6 +131,7 @@ class WarpedMask:
     window: Window
     places: F32
     trust: F32
+    kept: F32
     consistency: float
     growth: float
     residual: float
@@ -142,10 +151,13 @@ class WarpedMask:
         places = cv2.warpAffine(self._shifts(), matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
         y, x = np.mgrid[own.top : own.bottom, own.left : own.right].astype(np.float32)
         inside = self.key.at(places * np.float32(scale) + np.stack([x, y], -1))
-        trust = cv2.warpAffine(self.trust, matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        trust, kept = (
+            cv2.warpAffine(values, matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
+            for values in (self.trust, self.kept)
+        )
         full_mask, full_trust = np.zeros(window.size_hw, np.float32), np.ones(window.size_hw, np.float32)
         at = np.s_[own.top - window.top : own.bottom - window.top, own.left - window.left : own.right - window.left]
-        full_mask[at], full_trust[at] = inside, trust
+        full_mask[at], full_trust[at] = np.minimum(inside, kept), trust
         return full_mask, full_trust
 
     def full_window(self) -> Window:
@@ -181,15 +193,22 @@ def warp(key: KeyMask, places: F32, trust: F32, residual: F32) -> WarpedMask | N
         return None
     height, width = inside.shape
     window = tight.grown(_PAD_PX, (height, width))
-    within = inside[window.slices]
-    differences = residual[window.slices][within]
+    within, trusted = inside[window.slices], trust[window.slices]
+    consistent = within & (trusted >= 0.5)
+    # What is enclosed by consistent flow stays.
+    closed = cv2.morphologyEx(consistent.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
+    kept = closed | ~within
+    if not (within & kept).any():
+        return None
+    differences = residual[window.slices][within & kept]
     return WarpedMask(
         key,
         window,
         places[window.slices].copy(),
-        trust[window.slices].copy(),
-        float(trust[window.slices][within].mean()),
-        float(within.sum()) / key.area,
+        trusted.copy(),
+        kept.astype(np.float32),
+        float(consistent.sum()) / float(within.sum()),
+        float((within & kept).sum()) / key.area,
         float(np.abs(differences - np.median(differences, axis=0)).mean()),
     )
 
