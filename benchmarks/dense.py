@@ -1,6 +1,6 @@
 """How good are masks between key frames, by optical flow and without, and what do they cost?
 
-``python -m benchmarks.dense [--takes 4] [--seconds 6] [--begin 0] [--renders FOLDER] [--save]``. Takes with moving
+``python -m benchmarks.dense [--takes 4] [--seconds 6] [--renders FOLDER] [--save]``. Takes with moving
 hands, objects and head are rendered at 15 frames a second, so that the mask of every frame is known. Masks of key
 frames, 1 s and 2 s apart, are given; the frames between are scored. IoU counts an object that is visible in a frame
 and in the key frames on both sides; an answer of *unknown* counts as 0, and apart. *Claimed*: of the object-frames
@@ -10,6 +10,7 @@ between in which it is not visible, those with a mask. Processor time, in one th
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -130,7 +131,7 @@ def scores(answers: Answers, truth: Answers, gap: int) -> Iterator[tuple[float, 
                 yield iou(answer, mask) if answer is not None else 0.0, answer is not None, True
 
 
-def quality(clips: list[Clip], gaps: tuple[int, ...]) -> list[dict[str, Any]]:
+def quality(clips: list[Clip], gaps: list[int], snap: bool) -> list[dict[str, Any]]:
     """IoU of each way to fill in frames, by view and distance of the key frames."""
     settings = DenseSettings()
     ways: dict[str, Callable[[np.ndarray, Answers, int], Answers]] = {
@@ -140,6 +141,8 @@ def quality(clips: list[Clip], gaps: tuple[int, ...]) -> list[dict[str, Any]]:
         "flow from both sides": lambda images, truth, gap: by_flow(images, truth, gap, settings),
         "both sides and snap": lambda images, truth, gap: by_flow(images, truth, gap, replace(settings, snap=True)),
     }
+    if not snap:
+        del ways["both sides and snap"]
     rows = []
     for view in ("ego", "exo"):
         for gap in gaps:
@@ -167,6 +170,7 @@ def quality(clips: list[Clip], gaps: tuple[int, ...]) -> list[dict[str, Any]]:
                         "claimed": finite(float(given[hidden].mean())) if hidden.any() else None,
                     }
                 )
+                print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -176,7 +180,7 @@ def masks_of(labels: np.ndarray, names: np.ndarray) -> dict[str, BoolImage | Non
     return {name: mask if mask.sum() >= LEAST_PX else None for name, mask in masks.items()}
 
 
-def cost(clip: Clip, view: str, frames: int = FPS + 1) -> list[dict[str, Any]]:
+def cost(clip: Clip, view: str, snap: bool, frames: int = FPS + 1) -> list[dict[str, Any]]:
     """Processor seconds a frame for 1, 4 and 16 objects, key masks one second apart."""
     images = clip[view][:frames]
     truth = [masks_of(labels, clip["names"]) for labels in clip[f"{view}_labels"][:frames]]
@@ -187,14 +191,14 @@ def cost(clip: Clip, view: str, frames: int = FPS + 1) -> list[dict[str, Any]]:
             f"{ends[i % len(ends)]} {i}": [(k, observed(truth[k][ends[i % len(ends)]])) for k in (0, frames - 1)]
             for i in range(count)
         }
-        for snap in (False, True) if ends else ():
+        for snapped in (False, True)[: 1 + snap] if ends else ():
             start = time.process_time()
-            for _ in densify(enumerate(images), keys, DenseSettings(snap=snap)):
+            for _ in densify(enumerate(images), keys, DenseSettings(snap=snapped)):
                 pass
             seconds = (time.process_time() - start) / frames
             height, width = images.shape[1:3]
             rows.append(
-                {"image": f"{width}x{height}", "objects": count, "snap": snap, "processor_s_per_frame": seconds}
+                {"image": f"{width}x{height}", "objects": count, "snap": snapped, "processor_s_per_frame": seconds}
             )
     return rows
 
@@ -203,6 +207,9 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--takes", type=int, default=4)
+    parser.add_argument("--first", type=int, default=0, help="number of the first take")
+    parser.add_argument("--gaps", type=int, nargs="+", default=[1, 2], help="seconds between key frames")
+    parser.add_argument("--no-snap", action="store_true", help="leave out what needs the boundary network")
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--begin", type=float, default=0.0, help="seconds of each take that are left out")
     parser.add_argument("--end", type=float, default=None, help="second at which each take is cut off")
@@ -212,16 +219,22 @@ def main() -> None:
     cv2.setNumThreads(1)
     part = slice(round(options.begin * FPS), None if options.end is None else round(options.end * FPS) + 1)
     clips = []
-    for index in range(options.takes):
+    for index in range(options.first, options.first + options.takes):
         clip = kept(options.renders, index, options.seconds)
         clips.append({name: values if name == "names" else values[part] for name, values in clip.items()})
-    rows = quality(clips, (FPS, 2 * FPS))
-    times = [row for view in ("ego", "exo") for row in cost(clips[-1], view)]
+    rows = quality(clips, [FPS * gap for gap in options.gaps], not options.no_snap)
+    times = [row for view in ("ego", "exo") for row in cost(clips[-1], view, not options.no_snap)]
     columns = ["view", "gap", "way", "n", "IoU", "unknown", "IoU of known", "below 0.5", "hidden", "claimed"]
     cells = [[decimals(v) if v is None or isinstance(v, float) else v for v in row.values()] for row in rows]
     show("Masks between key frames", columns, cells)
     show("Processor seconds a frame", list(times[0]), [list(row.values()) for row in times])
-    settings = {"takes": options.takes, "begin_s": options.begin, "end_s": options.end, "seconds": options.seconds}
+    settings = {
+        "takes": options.takes,
+        "first": options.first,
+        "begin_s": options.begin,
+        "end_s": options.end,
+        "seconds": options.seconds,
+    }
     record("dense", {"settings": settings, "quality": rows, "cost": times}, save=options.save)
 
 

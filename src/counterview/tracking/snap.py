@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from skimage.segmentation import watershed
 
-from counterview.proposals.bundled import BoundaryModel, load_boundary
 from counterview.tracking.flow import F32, U8
 from counterview.tracking.warping import Window
 from counterview.types import BoolImage, RgbImage
+
+if TYPE_CHECKING:
+    from counterview.proposals.bundled import BoundaryModel
 
 _CONTEXT_PX = 24
 """Pixels around a mask that the network sees, beside the mask."""
@@ -31,6 +34,8 @@ class BoundarySnap:
 
     @cached_property
     def _model(self) -> BoundaryModel:
+        from counterview.proposals.bundled import load_boundary  # torch: not needed for flow alone
+
         return load_boundary()
 
     def __call__(self, image: RgbImage, window: Window, mask: BoolImage) -> BoolImage:
