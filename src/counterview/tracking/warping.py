@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from counterview.tracking.flow import F32, U8
+from counterview.tracking.flow import F32, U8, sample
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 _PAD_PX = 6
@@ -109,8 +109,7 @@ class KeyMask:
     def at(self, places_px: F32) -> F32:
         """How far places ``(h, w, 2)``, (x, y) in the mask's own pixels, are inside: ``(h, w)`` float32, 0 to 1."""
         local = places_px - self._corner
-        inside = cv2.remap(self._pixels, local, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return np.asarray(inside, np.float32) / 255
+        return np.asarray(sample(self._pixels, local, False) / np.float32(255), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +150,9 @@ class WarpedMask:
             ]
         )
         size_wh, how = own.size_hw[::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        places = cv2.warpAffine(self._shifts(), matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        shifts = np.asarray(cv2.warpAffine(self._shifts(), matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE))
         y, x = np.mgrid[own.top : own.bottom, own.left : own.right].astype(np.float32)
-        inside = self.key.at(places * np.float32(scale) + np.stack([x, y], -1))
+        inside = self.key.at((shifts * np.array(scale) + np.stack([x, y], -1)).astype(np.float32))
         trust, kept = (
             cv2.warpAffine(values, matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
             for values in (self.trust, self.kept)
@@ -189,7 +188,7 @@ def warp(key: KeyMask, places: F32, trust: F32, residual: F32) -> WarpedMask | N
     Returns:
         None where nothing of it is left.
     """
-    small = cv2.remap(key.small, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    small = sample(key.small, places, False)
     inside = small >= key.level
     tight = window_of(inside)
     if tight is None:
