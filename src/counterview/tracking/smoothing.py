@@ -1,9 +1,10 @@
-"""Smoothing over a whole video: the best path through candidates and "not there", and its visibility. Ours.
+"""Smoothing over a whole video: the best path through candidates and "not there". Ours.
 
 Every observation has a few alternatives with probabilities, and a probability of being visible. Two of them at
 neighbouring times go together if the object could have stayed there while the camera moved as it did. The path is the
-most probable one (Viterbi 1967); the visibility is the marginal over all paths (forward-backward). What a user gave is
-kept.
+most probable one (Viterbi 1967). It chooses the masks; the visibility stays that of each time, which knows of all times
+before it: the marginal over all paths was measured to be worse, since hands cover things for a second and less. What a
+user gave is kept.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ class SmoothingConfig:
         ConfigError: a value out of range; all problems at once.
     """
 
-    trust: float = field(default=0.6, metadata={"help": "exponent of each time's own probabilities"})
-    overlap: float = field(default=2.0, metadata={"help": "weight of the IoU with the mask before, in logarithms"})
-    nearness: float = field(default=1.0, metadata={"help": "weight of standing where the mask before stood"})
+    trust: float = field(default=1.0, metadata={"help": "exponent of each time's own probabilities"})
+    overlap: float = field(default=1.0, metadata={"help": "weight of the IoU with the mask before, in logarithms"})
+    nearness: float = field(default=0.5, metadata={"help": "weight of standing where the mask before stood"})
     radius: float = field(default=0.06, metadata={"help": "radius of nearness, in halves of the image width"})
-    vanish: float = field(default=0.1, metadata={"help": "probability that a visible object vanishes until next time"})
-    appear: float = field(default=0.15, metadata={"help": "probability that an object that is not visible appears"})
+    vanish: float = field(default=0.35, metadata={"help": "probability that a visible object vanishes until next time"})
+    appear: float = field(default=0.35, metadata={"help": "probability that an object that is not visible appears"})
 
     def __post_init__(self) -> None:
         problems = [
@@ -66,7 +67,7 @@ def smooth(
         config: how much neighbours count; the defaults if not given.
 
     Returns:
-        T observations: with the mask of the best path, and the visibility over all paths.
+        T observations, with the masks of the best path.
     """
     config = config or SmoothingConfig()
     result = list(observations)
@@ -78,16 +79,10 @@ def smooth(
     for (before, first), (after, second) in pairwise(zip(rows, states, strict=True)):
         motion = motions[after] if after == before + 1 else None
         links.append(_link(observations[before], observations[after], motion, len(first), len(second), config))
-    path, absent = _best_path(states, links), _probability_of_last(states, links)
-    for index, state, away in zip(rows, path, absent, strict=True):
-        observation = observations[index]
-        if observation.source == "given":
-            continue
-        visibility = float(np.clip(1 - away, 0, 1))
-        mask = observation.mask_rle
-        if state < len(observation.alternatives):
-            mask = observation.alternatives[state][0]
-        result[index] = replace(observation, mask_rle=mask, visibility=visibility)
+    for index, state in zip(rows, _best_path(states, links), strict=True):
+        alternatives = observations[index].alternatives
+        if observations[index].source != "given" and state < len(alternatives):
+            result[index] = replace(observations[index], mask_rle=alternatives[state][0])
     return result
 
 
@@ -151,23 +146,6 @@ def _best_path(states: Sequence[F64], links: Sequence[F64]) -> list[int]:
     for choice in reversed(choices):
         path.append(int(choice[path[-1]]))
     return path[::-1]
-
-
-def _probability_of_last(states: Sequence[F64], links: Sequence[F64]) -> list[float]:
-    """The marginal probability of the last state, "not there", at every time."""
-    forward = [states[0] - _log_sum(states[0], 0)]
-    for own, link in zip(states[1:], links, strict=True):
-        value = own + _log_sum(forward[-1][:, None] + link, 0)
-        forward.append(value - _log_sum(value, 0))
-    backward = [np.zeros(len(states[-1]))]
-    for own, link in zip(reversed(states[1:]), reversed(links), strict=True):
-        value = _log_sum(link + (own + backward[-1])[None], 1)
-        backward.append(value - value.max())
-    result = []
-    for ahead, back in zip(forward, reversed(backward), strict=True):
-        total = ahead + back
-        result.append(float(np.exp(total[-1] - _log_sum(total, 0))))
-    return result
 
 
 def _log_sum(values: F64, axis: int) -> F64:
