@@ -165,7 +165,7 @@ class PromptedPredictor(Generic[E]):
 
         Args:
             query: the video, folder of images or ``TAKE:camera`` in which objects are shown.
-            targets: the other cameras, by name.
+            targets: the other cameras, by name; without any, objects are followed in their own camera.
             objects: name to prompt; a point, box or prompt has its time in ``time_s``, a mask ``(H, W)`` in
                 :class:`counterview.TimedPrompt`. Several for one object are corrections.
             fps: steps a second; ``None``: every frame of the query camera.
