@@ -2,8 +2,8 @@
 
 Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``), ``tiny_match_ablation.json``
 (``python -m benchmarks.tiny_match_ablation … --save``), ``tracks.json`` (``python -m benchmarks.tracks … --save``),
-``geometric.json`` (``python -m benchmarks.geometric … --save``) and every ``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``). ``--check``
-writes nothing and reports whether the page is up to date.
+``geometric.json`` (``python -m benchmarks.geometric … --save``) and every ``benchmarks/results/reproduce-*.json``
+(``counterview reproduce … --save FILE``). ``--check`` writes nothing and reports whether the page is up to date.
 """
 
 from __future__ import annotations
@@ -163,10 +163,10 @@ def tracks(results: dict[str, Any]) -> list[str]:
     """The section on following with memory."""
     lines = ["## Following through takes", ""]
     lines += [
-        "`python -m benchmarks.tracks NAME=FOLDER … --out FOLDER --save`: takes of 20 s, one annotated frame a second, two "
-        "exo cameras, objects that no training saw. Official protocol, both directions, in brackets 95 % intervals over "
-        "takes. *given*: the query mask at every frame; *click*: one point at the first frame in which the object is "
-        "visible. [tiny-track](methods/tiny-track.md) says what the rows leave out.",
+        "`python -m benchmarks.tracks NAME=FOLDER … --out FOLDER --save`: takes of 20 s, one annotated frame a second, "
+        "two exo cameras, objects that no training saw. Official protocol, both directions, in brackets 95 % intervals "
+        "over takes. *given*: the query mask at every frame; *click*: one point at the first frame in which the object "
+        "is visible. [tiny-track](methods/tiny-track.md) says what the rows leave out.",
         "",
     ]
     for name, part in results["sets"].items():
