@@ -14,7 +14,8 @@ directions, with 95 % intervals over takes. Rows:
 
 ``--away FOLDER`` measures returns: takes in which the wearer looks away for long (``counterview tabletop --away``). An
 object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
-visible frames is above 0.5 at least once. The results of each take are stored in ``--out``: run again to resume.
+visible frames is above 0.5 at least once. ``--ablated`` is the fraction of each set's takes, the first ones, on which
+tiny-follow and the rows without a part are measured too; their gains are over the same takes. The results of each take are stored in ``--out``: run again to resume.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections import defaultdict
 from dataclasses import asdict
 from itertools import pairwise
@@ -238,6 +240,8 @@ def summary(takes: list[dict[str, Any]], rival: str) -> dict[str, Any]:
     for name, table in tables.items():
         values, spans = totals(table), intervals(table)
         entry: dict[str, Any] = {
+            "takes": sum(name in take for take in takes),
+        } | {
             m: {"value": finite(getattr(values, m)), "interval": [finite(spans[m].low), finite(spans[m].high)]}
             for m in MEASURES
         }
@@ -245,7 +249,8 @@ def summary(takes: list[dict[str, Any]], rival: str) -> dict[str, Any]:
             part = totals(score_table(row for t in takes for d, row in t.get(name, []) if d == direction))
             entry[direction] = {m: finite(getattr(part, m)) for m in MEASURES}
         if name != rival and rival in tables:
-            gain = differences(tables[rival], table)[0]["iou"]
+            same = score_table(row for take in takes if name in take for _, row in take[rival])
+            gain = differences(same, table)[0]["iou"]
             entry["gain"] = {"over": rival, "value": finite(gain.value),
                              "interval": [finite(gain.interval.low), finite(gain.interval.high)]}  # fmt: skip
         rows[name] = entry
@@ -280,6 +285,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", metavar="NAME=FOLDER[:SPLIT]")
     parser.add_argument("--away", metavar="FOLDER[:SPLIT]", help="takes in which the wearer looks away for long")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of each take")
+    parser.add_argument("--ablated", type=float, default=1.0, help="fraction of the takes with all rows")
     parser.add_argument("--takes", type=int, help="first takes of each set only")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="every Nth take alone, for several processes")
     parser.add_argument("--cache", type=Path, help="folder in which proposals are stored")
@@ -300,7 +306,11 @@ def main() -> None:
     for name, dataset, systems, clip in sets:
         uids = list(dataset.uids)[: options.takes]
         mine = [uid for i, uid in enumerate(uids) if i % parts == part]
-        values = {uid: take_values(dataset, uid, views, clip, systems, options.out) for uid in tqdm(mine, desc=name)}
+        full = set(uids[: math.ceil(options.ablated * len(uids))])
+        values = {}
+        for uid in tqdm(mine, desc=name):
+            rows = (clip, systems) if uid in full else (None, [GIVEN, CLICK])
+            values[uid] = take_values(dataset, uid, views, *rows, options.out)
         result["sets"][name] = summary(list(values.values()), FRAME)
         if options.away and name == "away":
             result["sets"][name]["returns"] = returns(dataset, values)

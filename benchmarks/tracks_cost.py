@@ -2,11 +2,11 @@
 
 ``python -m benchmarks.tracks_cost [--steps 300,3000] [--save]``
 
-Images are those of the bundled take; as objects the best proposals of the ego image serve, as a third target a mirrored
-exo image. *per frame* encodes every image and matches every object, as ``counterview predict tiny-match`` does; *follow*
-is a step of tiny-track on the same images in the same process. Processor seconds, median of three steps. Memory is the
-resident size after each hundredth of the steps, of one object in two cameras; images of 224 pixels, encoded once, so that
-only the tracker's own growth is seen.
+Images are those of the bundled take; as objects the best proposals of the ego image serve, as a third target a
+mirrored exo image. *per frame* encodes every image and matches every object, as ``counterview predict tiny-match``
+does; *follow* is a step of tiny-track on the same images in the same process. Processor seconds, median of three steps.
+Memory is the resident size after each hundredth of the steps, of one object in two cameras; images of half the size,
+encoded once, so that only the tracker's own growth is seen.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def main() -> None:
         "seconds": [step_seconds(model, objects, targets) for targets in TARGETS for objects in OBJECTS],
         "memory": [memory(model, int(steps)) for steps in options.steps.split(",")],
     }
+    record("tracks_cost", result, save=options.save)
     show(
         "Processor seconds a step",
         ["objects", "targets", "per frame", "follow", "ratio"],
@@ -127,7 +128,6 @@ def main() -> None:
         ["steps", "after a tenth", "largest after that", "at the end", "growth"],
         [[m["steps"], m["early_mb"], m["largest_mb"], m["end_mb"], m["growth"]] for m in result["memory"]],
     )
-    record("tracks_cost", result, save=options.save)
 
 
 if __name__ == "__main__":
