@@ -15,7 +15,8 @@ directions, with 95 % intervals over takes. Rows:
 ``--away FOLDER`` measures returns: takes in which the wearer looks away for long (``counterview tabletop --away``). An
 object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
 visible frames is above 0.5 at least once. ``--ablated`` is the fraction of each set's takes, the first ones, on which
-tiny-follow and the rows without a part are measured too; their gains are over the same takes. The results of each take are stored in ``--out``: run again to resume.
+tiny-follow and the rows without a part are measured too; their gains are over the same takes. The results of each take
+are stored in ``--out``: run again to resume.
 """
 
 from __future__ import annotations
