@@ -433,7 +433,7 @@ def test_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypat
         real(path, tensors)
 
     monkeypatch.setattr(ckpt, "write_tensors", write_tensors)
-    with pytest.raises(TrainingError, match=r"disk is full.*MiB free.*--resume") as caught:
+    with pytest.raises(OutputError, match=r"disk is full.*MiB free.*--resume") as caught:
         fit(ToyTask(ToyConfig()), CONFIG, out, progress=False)
     assert "\n" not in str(caught.value)
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step_00000004", "step_00000005"]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from counterview.errors import CounterviewError, InputError
+from counterview.errors import CounterviewError, InputError, OutputError
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.guard import library_errors
 from counterview.media.files import atomic_write, write_json
@@ -117,7 +117,7 @@ class ArrayStore:
 
         Raises:
             InputError: a value is not finite, or too large for half precision.
-            CounterviewError: the disk is full.
+            OutputError: the disk is full.
         """
         array = np.asarray(array)
         if array.dtype.hasobject:
@@ -202,9 +202,10 @@ def _room(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
-        raise CounterviewError(
-            "the disk is full", path=path, fix="Entries written so far are complete; free some space and run again."
-        ) from None
+        raise OutputError(
+            "the disk is full", path=path, fix="Entries written so far are complete; free some space and run again.",
+            errno=error.errno,
+        ) from None  # fmt: skip
 
 
 def image_key(image: RgbImage) -> str:

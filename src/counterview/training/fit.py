@@ -98,7 +98,8 @@ def fit(
         InputError: ``out`` holds a run and ``resume`` is false, or there are no training samples.
         OutputError: ``out`` holds other files, cannot be written, or another run writes there.
         CheckpointError: the run was of another recipe, data set or number of processes; every change is named.
-        TrainingError: the loss is not finite (the batch is saved in ``out``), or the disk is full.
+        TrainingError: the loss is not finite; the batch is saved in ``out``.
+        OutputError: the disk is full, or ``out`` cannot be written.
         TrainingInterrupted: the run got SIGINT or SIGTERM, and saved a checkpoint.
     """
     root = Path(out)
