@@ -159,8 +159,8 @@ def _child(arguments: Sequence[str], place: Path, log: Path, kill_before: int | 
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, PTH123
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         seen, below = 0, str(place)
 
         def hook(event: str, details: tuple[object, ...]) -> None:

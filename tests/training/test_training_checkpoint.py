@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from counterview.errors import CheckpointError
+from counterview.errors import CheckpointError, OutputError
 from counterview.training import checkpoint as ckpt
 from counterview.training.randomness import preserved_random_state, random_state, seed_everything, set_random_state
-from counterview.training.task import TrainingError
 
 CPU = torch.device("cpu")
 
