@@ -1,10 +1,10 @@
 """Does memory grow with the number of calls?
 
-``python -m benchmarks.memory [--calls 2000] [--whole 60] [--steps 3000] [--save]``: the resident memory of a process that
-matches the same small images again and again with the bundled model, and that follows an object through a long clip
-with an LM-EEC of random weights. ``--calls`` gives the model its proposals, ``--whole`` lets it make them, which takes 40
-times as long. Memory is called flat if, after a tenth of the calls as warm-up, it never exceeds what it was then by more
-than 5 %.
+``python -m benchmarks.memory [--calls 2000] [--whole 60] [--steps 3000] [--save]``: the resident memory of a process
+that matches the same small images again and again with the bundled model, and that follows an object through a long
+clip with an LM-EEC of random weights. ``--calls`` gives the model its proposals, ``--whole`` lets it make them, which
+takes 40 times as long. Memory is called flat if, after a tenth of the calls as warm-up, it never exceeds what it was
+then by more than 5 %.
 """
 
 from __future__ import annotations

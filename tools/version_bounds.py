@@ -135,16 +135,17 @@ def install(uv: str, python: str, kind: str, folder: Path, pins: Sequence[str]) 
     names = [t for name in SOURCE_ONLY for t in ("--no-binary", name)]
     (folder / "pins.txt").write_text("\n".join(pins) + "\n")
     _run(
-        [uv, "pip", "compile", "--quiet", "--python", python, "--resolution", SETS[kind], "--only-binary", ":all:", *names,
-         "--constraint", folder / "pins.txt", *(t for e in EXTRAS for t in ("--extra", e)),
+        [uv, "pip", "compile", "--quiet", "--python", python, "--resolution", SETS[kind], "--only-binary", ":all:",
+         *names, "--constraint", folder / "pins.txt", *(t for e in EXTRAS for t in ("--extra", e)),
          "--output-file", folder / "set.txt", ROOT / "pyproject.toml"],
     )  # fmt: skip
     inside = folder / "venv"
     _run([uv, "venv", "--quiet", "--python", python, inside])
     new = inside / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    _run([uv, "pip", "install", "--quiet", "--python", new, "--no-deps", "--requirement", folder / "set.txt"])
+    into = [uv, "pip", "install", "--quiet", "--python", new]
+    _run([*into, "--no-deps", "--requirement", folder / "set.txt"])
     # What the tests need beside the set is the newest that goes with it.
-    _run([uv, "pip", "install", "--quiet", "--python", new, "--constraint", folder / "set.txt", "--editable", f"{ROOT}[dev]"])  # fmt: skip
+    _run([*into, "--constraint", folder / "set.txt", "--editable", f"{ROOT}[dev]"])
     return new
 
 
@@ -209,7 +210,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"| {o.python} | {o.set} | " + (o.problem or " | ".join([*cells, f"{o.seconds:.0f}"])) + " |")
     ran = [o for o in outcomes if o.versions]
     if ran:
-        lines += ["", "| library | " + " | ".join(f"{o.set}, {o.python}" for o in ran) + " |", "|---" * (len(ran) + 1) + "|"]  # fmt: skip
+        heads = " | ".join(f"{o.set}, {o.python}" for o in ran)
+        lines += ["", f"| library | {heads} |", "|---" * (len(ran) + 1) + "|"]
         lines += [f"| {name} | " + " | ".join(o.versions[name] for o in ran) + " |" for name in sorted(ran[0].versions)]
     return "\n".join(lines)
 

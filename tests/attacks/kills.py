@@ -2,8 +2,8 @@
 
 A trial starts a command in a new process and kills it with SIGKILL: at a random moment, or just before a chosen one of
 its changes to the disk (a file opened for writing, renamed or removed, a folder made or removed). Then the same command
-is run again. It has to leave the bytes of a run that nobody disturbed, and no other file; or to refuse, with exit code 2
-and one line. A race starts the command twice, with the same output: again the bytes are those of one run, and whoever
+is run again. It has to leave the bytes of a run that nobody disturbed, and no other file; or to refuse, with exit code
+2 and one line. A race starts the command twice, with the same output: again the bytes are those of one run, and whoever
 does not write them refuses.
 
 Processes are forked from this one after the libraries are imported, so that a trial takes the time of the work alone.
@@ -95,7 +95,8 @@ def inputs(folder: Path) -> dict[str, Path]:
     release = make_release(folder / "release", [TakeSpec("u1", "t1", 61), TakeSpec("u2", "t2", 61)])
     takes = write_takes(folder / "takes", frames=2, splits={"val": 2})
     (folder / "toy.yaml").write_text(
-        "method: toy\ntraining: {epochs: 3, batch_size: 8, lr: 0.02, trackers: [], save_every: 1}\ndata: {samples: 16}\n"
+        "method: toy\ndata: {samples: 16}\n"
+        "training: {epochs: 3, batch_size: 8, lr: 0.02, trackers: [], checkpoint_every: 1}\n"
     )
     names = json.loads((EVALUATOR.parent / "omama" / "head.json").read_text(encoding="utf-8"))
     torch.save(released_state(names["parameters"]["reverse_true"]), folder / "best.pt")
@@ -109,17 +110,16 @@ def commands(files: dict[str, Path]) -> list[Command]:
     """All commands that write, on these inputs."""
     gt, ego, exo = (str(EVALUATOR / n) for n in ("correspondence-gt.json", "pred_ego-exo.json", "pred_exo-ego.json"))
     match = ["match", str(files["image"]), str(files["image"]), "--mask", str(files["mask"]), "--model", "knn"]
+    release, takes = str(files["release"]), str(files["takes"])
     scores = ["evaluate", "--gt", gt, "--pred", ego]
     render = ["--takes", "1", "--size", "96", "--seconds", "2", "--cameras", "2", "--pool-size", "2"]
     found = [
         Command("match", lambda out: [*match, "--out", str(out)]),
         Command("match --cache", lambda out: [*match, "--out", str(out / "m"), "--cache", str(out / "cache")]),
         Command("demo", lambda out: ["demo", "--model", "knn", "--what", "pair", "--out", str(out)]),
-        Command("inspect", lambda out: ["inspect", str(files["release"]), "--image", str(out / "i.png"), "--overwrite"]),
-        Command("prepare", lambda out: ["prepare", str(files["release"]), str(out), "--split", "val"]),
-        Command(
-            "predict", lambda out: ["predict", "knn", str(files["takes"]), "--split", "val", "--out", str(out / "p.json")]
-        ),
+        Command("inspect", lambda out: ["inspect", release, "--image", str(out / "i.png"), "--overwrite"]),
+        Command("prepare", lambda out: ["prepare", release, str(out), "--split", "val"]),
+        Command("predict", lambda out: ["predict", "knn", takes, "--split", "val", "--out", str(out / "p.json")]),
         Command("evaluate --report", lambda out: [*scores, "--report", str(out)]),
         Command("evaluate --per-frame", lambda out: [*scores, "--per-frame", str(out / "rows.csv")]),
         Command("submit", lambda out: ["submit", ego, exo, "--gt", gt, "--out", str(out / "s.json")]),

@@ -50,9 +50,7 @@ class Spy:
             return
         self._inside = True  # what this function does itself
         try:
-            if event.startswith(FORBIDDEN) and event != "socket.__new__":
-                self.seen.append(f"{event} {details}"[:300])
-            elif event.startswith(CHANGING):
+            if event.startswith((*FORBIDDEN, *CHANGING)) and event != "socket.__new__":
                 self.seen.append(f"{event} {details}"[:300])
             elif event in READING:
                 self._opened(event, details)

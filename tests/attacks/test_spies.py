@@ -1,4 +1,4 @@
-"""Models with hostile configurations: nothing is started, fetched or opened elsewhere, seen by the interpreter itself."""
+"""Models with hostile configurations start, fetch and open nothing elsewhere, as the interpreter itself sees it."""
 
 import json
 import os
