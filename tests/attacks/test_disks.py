@@ -98,7 +98,8 @@ def test_a_full_or_read_only_disk_is_refused_before_any_work(name, known, tmp_pa
 
 
 LOCKED = {
-    "match": ["a.png", "red.png"], "inspect": ["release/annotations/relations_val.json"], "prepare": ["release/takes.json"],
+    "match": ["a.png", "red.png"], "inspect": ["release/annotations/relations_val.json"],
+    "prepare": ["release/takes.json"],
     "predict": ["takes/split.json", "takes"], "train": ["toy.yaml"], "convert": ["best.pt"],
 }  # fmt: skip
 
