@@ -103,6 +103,8 @@ class ArrayStore:
                     raise InputError("its array is another one", found=f"{dtype} {shape}")
                 # An empty array, of an image without masks, cannot be mapped.
                 array = np.load(path, mmap_mode="r" if note["size"] else None, allow_pickle=False)
+                if key not in self._checked and array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise InputError("holds values that are not finite")  # which put would not have stored
         except InputError as error:
             logger.warning("%s: a damaged cache entry is made again (%s)", path, error.found or error.problem)
             return None
