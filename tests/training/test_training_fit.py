@@ -487,7 +487,7 @@ def test_a_killed_loader_is_named(tmp_path):
     if sys.platform != "linux":
         pytest.skip("worker processes of a test module cannot be spawned here")
     with pytest.raises(
-        TrainingError, match=r"a process that loads data was killed; found DataLoader worker \(pid.*num_w"
+        TrainingError, match=r"a process that loads data was killed; found DataLoader worker \(pid.*num_workers"
     ):
         fit(_Mortal(ToyConfig()), dataclasses.replace(CONFIG, num_workers=1), tmp_path / "run", progress=False)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 # PyTorch raises the first from a signal handler, that is anywhere in the program.
-_LOADER_KILLED = re.compile(r"DataLoader worker \(pid[^)]*\) (?:is killed by signal: [\w ]+|exited unexpectedly)")
+_LOADER_KILLED = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: \w+|exited unexpectedly)"
+)
 _PEER_LOST = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe|remote process (?:exited|has)|Socket closed")
 
 
