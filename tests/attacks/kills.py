@@ -31,8 +31,9 @@ from pathlib import Path
 import numpy as np
 
 EVALUATOR = Path(__file__).parents[1] / "data" / "evaluator"
-LIMIT_S = 600.0
-"""Longest time of one run; a run that takes longer hangs."""
+LIMIT_S = 1800.0
+"""Longest time of one run. One that takes longer is called bad: it hangs, or the machine has no time for it."""
+_OVERDUE = -99
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
 
@@ -210,7 +211,7 @@ def wait(pid: int, kill_after: float | None = None) -> int:
         if passed > (LIMIT_S if kill_after is None else kill_after):
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
-            return os.waitstatus_to_exitcode(status) if kill_after is not None else -99
+            return os.waitstatus_to_exitcode(status) if kill_after is not None else _OVERDUE
         time.sleep(0.002)
 
 
@@ -298,7 +299,11 @@ class Trials:
         refused = [text for code, text in zip(codes, said, strict=True) if code == 2]
         self.tally.refusals.update(text.replace(str(self.folder), "").split(", process")[0] for text in refused)
         problem = difference(tree(self.out, self.command.varying), self.expected)
-        other = [f"exit {code}: {text}" for code, text in zip(codes, said, strict=True) if code not in (0, 2)]
+        other = [
+            f"did not end in {LIMIT_S:.0f} s" if code == _OVERDUE else f"exit {code}: {text}"
+            for code, text in zip(codes, said, strict=True)
+            if code not in (0, 2)
+        ]
         if other:
             how, problem = "bad", "; ".join(other)
         elif any(not text.startswith("counterview: ") for text in refused):
