@@ -133,3 +133,26 @@ def test_a_torchvision_that_breaks_transformers_is_named(tmp_path):
     code = "from counterview.hub import transformers_class; transformers_class('Dinov2Model')"
     loading = subprocess.run([sys.executable, "-c", code], **options)
     assert "CounterviewError: no model of transformers can be loaded" in loading.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_that_is_not_unicode_is_no_failure(encoding, tmp_path, monkeypatch):
+    """Names beyond the encoding are escaped; nothing fails after the work is done."""
+    image = np.full((60, 80, 3), 120, np.uint8)
+    image[10:30, 10:30] = (200, 30, 30)
+    write_image(tmp_path / "\u65e5\u672c.png", image)
+    files = str(tmp_path / "\u65e5\u672c.png")
+    match = ["match", files, files, "--box", "9,9,31,31", "--name", "\u676f", "--model", "knn"]
+    match += ["--out", str(tmp_path / "\u51fa")]
+    for arguments, words in ((["doctor"], "torch"), (match, "\\u676f")):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+        err = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")  # as Python opens it
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            code = cli.main(arguments)
+        err.flush()
+        out.flush()
+        assert code == 0, err.buffer.getvalue()
+        assert words in out.buffer.getvalue().decode(encoding)
+    assert (tmp_path / "\u51fa" / "match.json").is_file()

@@ -63,3 +63,15 @@ def test_nothing_but_withdrawn_takes(release: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(release), str(tmp_path / "out"), "--split", "val"])
     assert done.exit_code == 3
     assert "redacted  cook_1" in done.stdout
+
+
+@pytest.mark.parametrize("length", [251, 255, 300])
+def test_a_uid_that_cannot_be_a_file_name_is_one_takes_problem(length: int, tmp_path: Path) -> None:
+    """With what is appended to it, or on its own, it is longer than file systems take."""
+    specs = [TakeSpec("x" * length, "cook_1", 31, (EGO, EXO)), TakeSpec("b", "cook_2", 31, (EGO, EXO))]
+    release = make_release(tmp_path / "release", specs)
+    done = CliRunner().invoke(app, [str(release), str(tmp_path / "out"), "--split", "val"])
+    assert done.exit_code == 3, (done.output, done.exception)
+    report = json.loads((tmp_path / "out" / "prepare-report.json").read_text())
+    assert report["counts"] == {"prepared": 1, "skipped" if length > 255 else "damaged": 1}
+    assert json.loads((tmp_path / "out" / "split.json").read_text())["val"] == ["b"]

@@ -59,6 +59,29 @@ def test_opened_takes_are_few_and_do_not_travel(release: Path) -> None:
     assert [t.uid for t in dataset.takes[:1]] == ["b"]
 
 
+def test_few_videos_are_open_whichever_takes_they_are_of(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("counterview.data.formats.release.OPEN_VIDEOS", 3)
+    dataset = open_dataset(release)
+    uids = dataset.uids[:2]
+    assert len(uids) == 2
+    pools = {id(dataset.take(uid)._videos) for uid in uids}
+    assert len(pools) == 1
+    videos = dataset.take(uids[0])._videos
+    for uid in (*uids, *uids):
+        take = dataset.take(uid)
+        for camera in take.cameras:
+            assert read_number(take.frame(camera, 30)) == 30
+            assert len(videos) <= 3
+    first, second = (dataset.take(uid) for uid in uids)
+    held = first.video(first.cameras[0])
+    second.video(second.cameras[0])
+    second.close()
+    assert len(videos) >= 1
+    assert first.video(first.cameras[0]) is held, "closing a take leaves the others' videos alone"
+    first.close()
+    assert len(videos) == 0
+
+
 def test_the_least_recently_used_take_is_dropped() -> None:
     opened: list[str] = []
 

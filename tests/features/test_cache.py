@@ -234,3 +234,14 @@ def test_images_of_equal_bytes_and_other_shape_differ(image):
     changed = image.copy()
     changed[3, 4, 1] ^= 1
     assert image_key(changed) != image_key(image)
+
+
+def test_a_planted_entry_that_is_not_finite_is_made_again(tmp_path, monkeypatch, caplog):
+    """With a right checksum, as somebody would write it who can write there."""
+    store, array = ArrayStore(tmp_path, {}), np.arange(6, dtype=np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module.np, "isfinite", lambda values: np.ones_like(values, dtype=bool))
+        store.put("k", np.array([1, np.nan, 2]))
+    again = ArrayStore(tmp_path, {})
+    np.testing.assert_array_equal(again.get_or_make("k", lambda: array), array)
+    assert "not finite" in caplog.text

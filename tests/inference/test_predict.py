@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from counterview.data.open import open_dataset
-from counterview.data.pairs import enumerate_pairs, subset
+from counterview.data.pairs import enumerate_pairs, pairs_of_take, subset
 from counterview.errors import InputError, OutputError
 from counterview.evaluation import GroundTruth, evaluate, open_predictions
 from counterview.evaluation.layout import LAYOUTS, read_record
 from counterview.evaluation.predictions import KEY_OF
+from counterview.inference import dataset as dataset_module
 from counterview.inference.dataset import predict
 from counterview.inference.matchers import KnnMatcher
 from counterview.inference.proposal_matcher import ProposalMatcher
@@ -204,6 +205,26 @@ def test_a_finished_file_is_not_computed_again_and_a_take_that_was_left_out_is(p
     out.write_text(json.dumps(content))
     assert not predicted(prepared, out)["finished_before"]
     assert not predicted(prepared, out, overwrite=True)["finished_before"]
+
+
+def test_the_pairs_of_a_take_are_counted_once(prepared, tmp_path, monkeypatch):
+    """Over a file that lacks a take as over none: once to see what is left, and once to predict it."""
+    calls = []
+
+    def counting(take, direction, **options):
+        calls.append((take.uid, direction))
+        return pairs_of_take(take, direction, **options)
+
+    monkeypatch.setattr(dataset_module, "pairs_of_take", counting)
+    out, annotation = tmp_path / "p.json", prepared / "take-b" / "annotation.json"
+    content = annotation.read_bytes()
+    annotation.write_bytes(b"[")
+    predicted(prepared, out)
+    for expected in ({"take-a": 2, "take-b": 2}, {"take-a": 1, "take-b": 1}):
+        annotation.write_bytes(content)
+        calls.clear()
+        predicted(prepared, out)
+        assert {uid: calls.count((uid, "ego2exo")) for uid in ("take-a", "take-b")} == expected
 
 
 def test_a_damaged_take_never_costs_a_good_file(prepared, tmp_path):

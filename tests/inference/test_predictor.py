@@ -10,9 +10,9 @@ from counterview import View
 from counterview.errors import ConfigError, ImageError, InputError, MaskError, ProposalError
 from counterview.inference.drawing import draw_match
 from counterview.inference.matchers import KnnMatcher
-from counterview.inference.predictor import Predictor
+from counterview.inference.predictor import Predictor, name_masks
 from counterview.inference.prompts import Point
-from counterview.inference.proposal_matcher import ProposalMatcher, name_masks
+from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.proposals.base import Proposals
 from counterview.types import ObjectMask
 from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene

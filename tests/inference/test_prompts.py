@@ -78,7 +78,7 @@ def test_masks_that_hardly_show_an_object_are_doubted():
     assert "may be inverted" in doubts_on(inverted)[0]
 
 
-@pytest.mark.parametrize("model", ["knn", "tiny-match", "tiny-follow"])
+@pytest.mark.parametrize("model", ["knn", "tiny-match", "tiny-follow", "geometric:sift", "geometric:sift+hull"])
 def test_a_nonsense_question_is_not_answered_with_confidence(model, bundled_models):
     """The same image twice: every answer would be certain."""
     rng = np.random.default_rng(0)
@@ -95,6 +95,23 @@ def test_a_nonsense_question_is_not_answered_with_confidence(model, bundled_mode
         assert matches[name].visibility <= DOUBTFUL_VISIBILITY
         assert matches[name].notes
     assert not any("mask" in note for note in matches["object"].notes)
+
+
+@pytest.mark.parametrize("model", ["knn", "tiny-match", "tiny-follow", "geometric:sift"])
+def test_every_predictor_checks_the_call_in_the_same_way(model, bundled_models):
+    predictor = counterview.load(model)
+    image = np.full((96, 128, 3), 90, np.uint8)
+    image[20:60, 30:70] = (200, 60, 40)
+    encoded, mask = predictor.encode(image), rectangle(30, 20, 70, 60, (96, 128))
+    for top_k in (0, -1):
+        with pytest.raises(InputError, match=f"top_k is at least 1; found {top_k}"):
+            predictor.match_encoded(encoded, [mask], encoded, top_k=top_k)
+    with pytest.raises(MaskError, match="does not fit the query image"):
+        predictor.match_encoded(encoded, [rectangle(3, 3, 9, 9, (90, 128))], encoded)
+    with pytest.raises(MaskError, match="the mask 'a' is empty"):
+        predictor.match_encoded(encoded, [ObjectMask.empty((96, 128))], encoded, names=["a"])
+    with pytest.raises(InputError):
+        predictor.match_encoded(encoded, [mask, mask], encoded, names=["a", "a"])
 
 
 def test_the_number_that_orders_candidates_is_theirs(bundled_models):

@@ -116,3 +116,16 @@ def test_graded_credit_is_the_expected_overlap():
     similarity = similarity.masked_fill(~mask, -torch.inf).requires_grad_()
     info_nce(similarity, positive, visible=visible, overlap=overlap).sum().backward()
     assert torch.isfinite(similarity.grad).all()
+
+
+def test_a_network_that_diverged_is_no_wrong_input():
+    """NaN and infinity make a loss that the engine stops at; minus infinity leaves a candidate out."""
+    for value in (float("nan"), float("inf")):
+        for place in ((0, 0), (0, 1)):
+            similarity = torch.tensor([[0.5, 0.1], [0.2, 0.3]])
+            similarity[place] = value
+            losses = info_nce(similarity, torch.tensor([0, 1]), temperature=0.1)
+            assert not torch.isfinite(losses[0])
+            assert torch.isfinite(losses[1])
+    with pytest.raises(InputError, match="masked out"):
+        info_nce(torch.tensor([[-torch.inf, 0.1]]), torch.tensor([0]), temperature=0.1)

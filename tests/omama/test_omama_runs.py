@@ -15,6 +15,7 @@ from counterview.omama import OMaMa
 from counterview.omama.training.task import OMaMaTask
 from counterview.training.fit import fit
 from counterview.training.recipe import Recipe, load_recipe
+from counterview.training.task import TrainingError
 
 SCRIPT = """
 import json, os, signal, sys
@@ -115,3 +116,10 @@ def test_two_processes_give_the_losses_of_one(unbroken, place, tmp_path):
     ours, theirs = losses(tmp_path / "out"), losses(unbroken[0])
     assert len(ours) == len(theirs)
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-5
+
+
+def test_a_learning_rate_that_breaks_the_network_is_told_as_such(place, tmp_path):
+    recipe = load_recipe(recipe_values(place, lr=1e30, max_steps=4))
+    with pytest.raises(TrainingError, match=r"of step \d+ is not a finite number.*The batch is in this folder"):
+        fit(recipe.build_task(), recipe.training, tmp_path / "run", progress=False)
+    assert [path.name[:9] for path in tmp_path.glob("run/nan_step_*")] == ["nan_step_"]

@@ -6,11 +6,14 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
+from counterview.cli.main import main
 from counterview.errors import CounterviewError, InputError, PathError, ProposalError
 from counterview.masks.png import write_mask_png
 from counterview.proposals import load_proposer
+from counterview.proposals.base import file_name
 from counterview.types import ObjectMask
 
 SIZE = (24, 32)
@@ -331,3 +334,57 @@ def test_an_annotation_of_no_image_is_left_out(tmp_path, caplog):
     (tmp_path / "all.json").write_text(json.dumps({"images": images, "annotations": listed}))
     assert np.array_equal(_dense(load_proposer(f"folder:{tmp_path}")(IMAGE, "one")), masks[[0]])
     assert "all.json: annotation 1 is not of an image of the file; found 9; it is left out" in caplog.text
+
+
+def _turned_image(path, orientation, size_hw=SIZE):
+    """A file whose upright pixels have ``size_hw``."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = size_hw[::-1] if orientation >= 5 else size_hw
+    Image.fromarray(np.zeros((*stored, 3), np.uint8)).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npz", "png", "coco"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_masks_of_a_turned_image_are_refused_unless_it_is_certain_what_they_were_drawn_on(tmp_path, kind, orientation):
+    image = _turned_image(tmp_path / "a.jpg", orientation)
+    masks = _masks()
+    if kind == "npz":
+        np.savez(tmp_path / "a_masks.npz", masks)
+    elif kind == "png":
+        (tmp_path / "a").mkdir()
+        for number, mask in enumerate(masks):
+            write_mask_png(tmp_path / "a" / f"{number}.png", ObjectMask.from_array(mask))
+    else:
+        outlines = [{"segmentation": [[2, 2, 12, 2, 12, 9]]}]
+        (tmp_path / "a.json").write_text(json.dumps(outlines))
+    proposer, name = load_proposer(f"folder:{tmp_path}"), file_name(image)
+    assert name.orientation == orientation
+    if orientation == 6 and kind != "coco":  # the shape says it
+        assert np.array_equal(_dense(proposer(IMAGE, name)), masks)
+    else:
+        with pytest.raises(ProposalError, match=f"stored pixels; found EXIF orientation {orientation} of the image"):
+            proposer(IMAGE, name)
+    assert len(proposer(IMAGE, str(name))), "a frame of a data set has no file"
+
+
+def test_masks_with_the_orientation_of_their_image_are_certain(tmp_path):
+    image, masks = _turned_image(tmp_path / "a.jpg", 3), _masks()
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number, mask in enumerate(masks):
+        stored = Image.fromarray(np.ascontiguousarray(mask[::-1, ::-1]).astype(np.uint8) * 255)
+        stored.save(tmp_path / "a" / f"{number}.png", exif=exif)
+    assert np.array_equal(_dense(load_proposer(f"folder:{tmp_path}")(IMAGE, file_name(image))), masks)
+
+
+def test_the_command_refuses_masks_of_a_turned_image(tmp_path, capsys):
+    """Through ``match``: the name that the command gives knows the orientation."""
+    image = _turned_image(tmp_path / "a.jpg", 3)
+    np.savez(tmp_path / "a_masks.npz", _masks())
+    arguments = ["match", str(image), str(image), "--box", "2,2,9,9", "--model", "knn", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--proposals", f"folder:{tmp_path}"]) == 2
+    assert "EXIF orientation 3 of the image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

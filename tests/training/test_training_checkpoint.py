@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from counterview.errors import CheckpointError
+from counterview.errors import CheckpointError, OutputError
 from counterview.training import checkpoint as ckpt
 from counterview.training.randomness import preserved_random_state, random_state, seed_everything, set_random_state
-from counterview.training.task import TrainingError
 
 CPU = torch.device("cpu")
 
@@ -107,9 +106,9 @@ def test_replaced_completely_or_not_at_all(tmp_path, monkeypatch):
     for name in ("write_model", "write_tensors", "write_json", "_sync"):
         with monkeypatch.context() as patch:
             patch.setattr(ckpt, name, no_room)
-            with pytest.raises(TrainingError, match=r"the disk is full; found \d+ MiB free") as caught:
+            with pytest.raises(OutputError, match=r"the disk is full; found \d+ MiB free") as caught:
                 write(target, 3.0, values={"format": 1})
-        assert caught.value.exit_code == 1
+        assert caught.value.exit_code == 2
         ckpt.verify_checkpoint(target)
         assert load_file(target / "model.safetensors")["scalar"] == 2.0
         assert [p.name for p in tmp_path.iterdir()] == ["step_00000001"]
@@ -120,7 +119,7 @@ def test_other_os_errors_are_not_called_a_full_disk(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "x", "elsewhere")
     with pytest.raises(PermissionError), ckpt.disk_errors(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "x", "/somewhere/else")
-    with pytest.raises(TrainingError, match="cannot be written"), ckpt.disk_errors(tmp_path / "out"):
+    with pytest.raises(OutputError, match="cannot be written"), ckpt.disk_errors(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "x", str(tmp_path / "out" / "f"))
 
 

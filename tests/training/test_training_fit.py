@@ -22,6 +22,7 @@ from training_toy import ToyConfig, ToyDataConfig, ToyModel, ToyModelConfig, Toy
 from counterview.errors import CheckpointError, ConfigError, InputError, OutputError
 from counterview.training import checkpoint as ckpt
 from counterview.training.fit import fit
+from counterview.training.processes import process_errors
 from counterview.training.recipe import TrainingConfig
 from counterview.training.task import Task, TrainingError, TrainingInterrupted
 
@@ -433,7 +434,7 @@ def test_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypat
         real(path, tensors)
 
     monkeypatch.setattr(ckpt, "write_tensors", write_tensors)
-    with pytest.raises(TrainingError, match=r"disk is full.*MiB free.*--resume") as caught:
+    with pytest.raises(OutputError, match=r"disk is full.*MiB free.*--resume") as caught:
         fit(ToyTask(ToyConfig()), CONFIG, out, progress=False)
     assert "\n" not in str(caught.value)
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step_00000004", "step_00000005"]
@@ -471,6 +472,39 @@ def test_workers_change_nothing(tmp_path, unbroken):
         pytest.skip("worker processes of a test module cannot be spawned here")
     fit(ToyTask(ToyConfig()), dataclasses.replace(CONFIG, num_workers=1), tmp_path / "run", progress=False)
     assert_same_run(tmp_path / "run", unbroken)
+
+
+class _Mortal(ToyTask):
+    """Its loader is killed, as by a system without memory."""
+
+    def sample(self, epoch, index, rng):
+        if torch.utils.data.get_worker_info() is not None and index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().sample(epoch, index, rng)
+
+
+def test_a_killed_loader_is_named(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("worker processes of a test module cannot be spawned here")
+    with pytest.raises(
+        TrainingError, match=r"a process that loads data was killed; found DataLoader worker \(pid.*num_workers"
+    ):
+        fit(_Mortal(ToyConfig()), dataclasses.replace(CONFIG, num_workers=1), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    "text", ["[gloo/pair.cc:1] Connection closed by peer [127.0.0.1]:1", "Connection reset by peer"]
+)
+def test_a_lost_process_of_torchrun_is_named(text, monkeypatch):
+    def fail():
+        with process_errors():
+            raise RuntimeError(text)
+
+    with pytest.raises(RuntimeError, match="by peer"):  # one process alone has no peer
+        fail()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="another process of this run has ended; found Connection"):
+        fail()
 
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone")

@@ -6,6 +6,7 @@ that ``--help`` is fast.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -127,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         reason = " ".join((error.strerror or str(error)).split()) or type(error).__name__
         print(f"counterview: {named}a file cannot be read or written; found {reason[:300]}", file=sys.stderr)
-        return 2 if named else 1
+        return 2 if named or error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
     except Exception as error:
         if debug:
             raise

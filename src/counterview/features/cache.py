@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from counterview.errors import CounterviewError, InputError
+from counterview.errors import CounterviewError, InputError, OutputError
 from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKind
 from counterview.guard import library_errors
 from counterview.media.files import atomic_write, write_json
@@ -103,6 +103,8 @@ class ArrayStore:
                     raise InputError("its array is another one", found=f"{dtype} {shape}")
                 # An empty array, of an image without masks, cannot be mapped.
                 array = np.load(path, mmap_mode="r" if note["size"] else None, allow_pickle=False)
+                if key not in self._checked and array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise InputError("holds values that are not finite")  # which put would not have stored
         except InputError as error:
             logger.warning("%s: a damaged cache entry is made again (%s)", path, error.found or error.problem)
             return None
@@ -117,7 +119,7 @@ class ArrayStore:
 
         Raises:
             InputError: a value is not finite, or too large for half precision.
-            CounterviewError: the disk is full.
+            OutputError: the disk is full.
         """
         array = np.asarray(array)
         if array.dtype.hasobject:
@@ -202,9 +204,10 @@ def _room(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise
-        raise CounterviewError(
-            "the disk is full", path=path, fix="Entries written so far are complete; free some space and run again."
-        ) from None
+        raise OutputError(
+            "the disk is full", path=path, fix="Entries written so far are complete; free some space and run again.",
+            errno=error.errno,
+        ) from None  # fmt: skip
 
 
 def image_key(image: RgbImage) -> str:

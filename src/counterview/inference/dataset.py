@@ -17,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,17 @@ def _predict(
     if record.layout != OFFICIAL or pairs:  # an unfinished run of an earlier version is resumed
         header["record"] = {**record.to_json(), "takes": None}
     settings = {**header["settings"], "data": dataset.image_source()}
+    work: list[_Work] | None = None
     if out.exists() and not overwrite:
         if not is_made_by(out, directions, settings, record):
             raise other_settings(out)
-        if _holds_every_take(out, predictor, dataset, directions, pairs):
+        work = list(_work(predictor, dataset, directions, parts, pairs))
+        if _holds_every_take(out, work):
             return {**counts_of(out), "takes": len(dataset), "failed": {}, "finished_before": True}
-    _open_parts(parts, header, overwrite)
+    _open_parts(parts, header, overwrite)  # which may discard finished frames, so that these are counted afterwards
     failed: dict[str, str] = {}
-    frames, images = _count(predictor, dataset, directions, parts, pairs)
+    work = list(_work(predictor, dataset, directions, parts, pairs)) if work is None else work
+    frames, images = sum(take.frames for take in work), sum(take.images for take in work)
     if progress and images >= MIN_IMAGES:
         tqdm.write(
             f"{images} images to encode, in {counted(frames, 'frame')} of {counted(len(dataset), 'take')}",
@@ -141,25 +145,43 @@ def _predict(
     return {**counts, "takes": len(dataset), "failed": failed, "finished_before": False}
 
 
-def _holds_every_take(
-    out: Path,
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done of a take: pairs in all, frames and images that are left, or why it cannot be read."""
+
+    uid: str
+    pairs: int = 0
+    frames: int = 0
+    images: int = 0
+    problem: str | None = None
+
+
+def _work(
     predictor: TakePredictor,
     dataset: Dataset,
     directions: Sequence[Direction],
+    parts: Path,
     fractions: Mapping[Direction, PairFraction],
-) -> bool:
-    """Whether a file of these settings has every pair; a take that was left out, in part or whole, is tried again."""
-    held = held_takes(out)
+) -> Iterator[_Work]:
+    """Count what is to be done of each take."""
     for uid in dataset.uids:
         try:
             wanted = _wanted(predictor, dataset.take(uid), directions, fractions)
         except CounterviewError as error:
-            if uid in held:  # before the other takes are computed
-                raise _lost_take(out, uid, str(error)) from None
-            return False
-        if sum(len(pairs) for pairs in wanted.values()) != held.get(uid, 0):
-            return False
-    return True
+            yield _Work(uid, problem=str(error))
+            continue
+        remaining, _ = _remaining(predictor, wanted, _part(parts, uid))
+        images = sum(_images(pairs) for pairs in remaining.values())
+        yield _Work(uid, sum(len(pairs) for pairs in wanted.values()), len(remaining), images)
+
+
+def _holds_every_take(out: Path, work: Sequence[_Work]) -> bool:
+    """Whether a file of these settings has every pair; a take that was left out, in part or whole, is tried again."""
+    held = held_takes(out)
+    for take in work:
+        if take.problem is not None and take.uid in held:  # before the other takes are computed
+            raise _lost_take(out, take.uid, take.problem)
+    return all(take.problem is None and take.pairs == held.get(take.uid, 0) for take in work)
 
 
 def _lost_take(out: Path, uid: str, problem: str) -> OutputError:
@@ -246,24 +268,6 @@ def _remaining(predictor: TakePredictor, wanted: Wanted, part: Path) -> tuple[Wa
 def _images(pairs: Sequence[tuple[Direction, FramePair]]) -> int:
     """Number of images of a frame that the pairs need."""
     return len({camera for _, pair in pairs for camera in (pair.query_camera, pair.target_camera)})
-
-
-def _count(
-    predictor: TakePredictor,
-    dataset: Dataset,
-    directions: Sequence[Direction],
-    parts: Path,
-    fractions: Mapping[Direction, PairFraction],
-) -> tuple[int, int]:
-    """Number of frames and of images that are left to do; a take that cannot be read is reported later."""
-    frames = images = 0
-    for uid in dataset.uids:
-        with contextlib.suppress(CounterviewError):
-            wanted = _wanted(predictor, dataset.take(uid), directions, fractions)
-            remaining, _ = _remaining(predictor, wanted, _part(parts, uid))
-            frames += len(remaining)
-            images += sum(_images(pairs) for pairs in remaining.values())
-    return frames, images
 
 
 class _Pace:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from counterview.baselines.geometric.config import GeometricConfig
-from counterview.errors import InputError, ProposalError
+from counterview.errors import ProposalError
 from counterview.inference.mask_tracker import NOT_A_PROPOSAL
-from counterview.inference.predictor import name_masks
 from counterview.inference.prompted import PromptedPredictor, image_name
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
 from counterview.masks.geometry import same_aspect
 from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import fit_proposals
@@ -147,35 +145,28 @@ class GeometricMatcher(PromptedPredictor[GeometricImage]):
         proposer = self.prompt_proposer or self.proposer
         return {"name": proposer.name, **proposer.settings()}
 
-    def match_encoded(
+    def match_masks(
         self,
         query: GeometricImage,
-        query_masks: Sequence[ObjectMask],
+        masks: Sequence[ObjectMask],
+        names: Sequence[str],
         target: GeometricImage,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
+        top_k: int,
     ) -> list[Match]:
-        """See :meth:`counterview.Predictor.match_encoded`.
+        """See :meth:`PromptedPredictor.match_masks`; masks are ``(H, W)``.
 
         Raises:
             ProposalError: the target image has no proposals; only if an object has enough matches to choose one.
         """
         from counterview.baselines.geometric.transfer import in_mask
 
-        masks, names = name_masks(list(query_masks), names)
-        if top_k < 1:
-            raise InputError("top_k is at least 1", found=top_k)
-        for mask, name in zip(masks, names, strict=True):
-            check_query_mask(mask, query.size_hw, name)
         matches = self.matcher.match(query.encoded, target.encoded)
         own = [matches.take(in_mask(matches.query_xy, mask)) for mask in masks]
         answer = self._hulls if self.config.select == "hull" else self._proposals
-        found = answer(matches, own, names, target, top_k)
-        return [_doubted(match, doubts_on(mask)) for match, mask in zip(found, masks, strict=True)]
+        return answer(matches, own, names, target, top_k)
 
     def _hulls(
-        self, matches: PointMatches, own: list[PointMatches], names: list[str], target: GeometricImage, top_k: int
+        self, matches: PointMatches, own: list[PointMatches], names: Sequence[str], target: GeometricImage, top_k: int
     ) -> list[Match]:
         from counterview.baselines.geometric.transfer import hull, inside
 
@@ -191,7 +182,7 @@ class GeometricMatcher(PromptedPredictor[GeometricImage]):
         return answers
 
     def _proposals(
-        self, matches: PointMatches, own: list[PointMatches], names: list[str], target: GeometricImage, top_k: int
+        self, matches: PointMatches, own: list[PointMatches], names: Sequence[str], target: GeometricImage, top_k: int
     ) -> list[Match]:
         from counterview.baselines.geometric.transfer import count_in_masks, vote
 
@@ -226,14 +217,6 @@ class GeometricMatcher(PromptedPredictor[GeometricImage]):
 
     def _too_few(self, name: str, size_hw: tuple[int, int]) -> Match:
         return _nothing(name, size_hw, f"fewer than {self.config.min_matches} matches of the object")
-
-
-def _doubted(match: Match, doubts: tuple[str, ...]) -> Match:
-    """The match of a query mask that hardly shows an object: not called visible, with a note that says why."""
-    if not doubts:
-        return match
-    visibility = min(match.visibility, DOUBTFUL_VISIBILITY)
-    return replace(match, visibility=visibility, notes=(*doubts, *match.notes))
 
 
 def _nothing(name: str, size_hw: tuple[int, int], note: str) -> Match:

@@ -8,9 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from counterview.errors import ConfigError
-from counterview.inference.predictor import name_masks
 from counterview.inference.prompted import PromptedPredictor
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
 from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import fit_proposals
 from counterview.types import Candidate, Match, ObjectMask, RgbImage
@@ -123,22 +121,18 @@ class MaskTracker(PromptedPredictor[TrackerImage]):
             raise ConfigError("LM-EEC has banks of its own", found="a configuration of memories of descriptors")
         return LMEECEngine(cameras, self.model, source=self.source)
 
-    def match_encoded(
+    def match_masks(
         self,
         query: TrackerImage,
-        query_masks: Sequence[ObjectMask],
+        masks: Sequence[ObjectMask],
+        names: Sequence[str],
         target: TrackerImage,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
+        top_k: int,
     ) -> list[Match]:
-        """See :meth:`counterview.Predictor.match_encoded`.
+        """See :meth:`PromptedPredictor.match_masks`; masks are ``(H, W)``.
 
         Each match has one candidate; its similarity is the IoU that the model predicts for its mask, in ``[0, 1]``.
         """
-        masks, names = name_masks(list(query_masks), names)
-        for mask, name in zip(masks, names, strict=True):
-            check_query_mask(mask, query.size_hw, name)
         arrays = {name: mask.to_array() for name, mask in zip(names, masks, strict=True)}
         results = self.session(frames=1).step(query.encoded, arrays, target.encoded)
         matches: list[Match] = []
@@ -146,7 +140,5 @@ class MaskTracker(PromptedPredictor[TrackerImage]):
             result = results[name]
             predicted_iou = min(1.0, max(0.0, result.predicted_iou or 0.0))
             candidate = Candidate(result.mask_rle, predicted_iou, NOT_A_PROPOSAL)
-            notes = doubts_on(masks[len(matches)])
-            visibility = min(result.visibility, DOUBTFUL_VISIBILITY) if notes else result.visibility
-            matches.append(Match(name, result.mask_rle, predicted_iou, visibility, (candidate,), notes))
+            matches.append(Match(name, result.mask_rle, predicted_iou, result.visibility, (candidate,)))
         return matches

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from counterview.errors import ConfigError, InputError
+from counterview.inference.predictor import name_masks
 from counterview.inference.prompts import (
+    DOUBTFUL_VISIBILITY,
     AnyPrompt,
     Box,
     Point,
@@ -20,6 +22,7 @@ from counterview.inference.prompts import (
     check_prompt,
     check_query_mask,
     check_shape,
+    doubts_on,
     name_prompts,
 )
 from counterview.inference.selection import Selection, select
@@ -101,8 +104,48 @@ class PromptedPredictor(Generic[E]):
         names: Sequence[str] | None = None,
         top_k: int = 5,
     ) -> list[Match]:
-        """See :meth:`counterview.Predictor.match_encoded`; masks are ``(H, W)``."""
+        """See :meth:`counterview.Predictor.match_encoded`; masks are ``(H, W)``.
+
+        A query mask that hardly shows an object is never called visible, and its match has a note that says why.
+        """
+        masks, names = name_masks(list(query_masks), names)
+        if top_k < 1:
+            raise InputError("top_k is at least 1", found=top_k)
+        for mask, name in zip(masks, names, strict=True):
+            self.check_mask(query, mask, name)
+        found = self.match_masks(query, masks, names, target, top_k)
+        return [self._with_doubts(match, mask) for match, mask in zip(found, masks, strict=True)]
+
+    def match_masks(
+        self, query: E, masks: Sequence[ObjectMask], names: Sequence[str], target: E, top_k: int
+    ) -> list[Match]:
+        """:meth:`match_encoded` for masks ``(H, W)`` that are checked and have names; what a subclass implements."""
         raise NotImplementedError
+
+    def check_mask(self, query: E, mask: ObjectMask, name: str) -> None:
+        """Check that a query mask ``(H, W)`` fits its encoded image. See :func:`check_query_mask`.
+
+        Args:
+            query: the encoded query image.
+            mask: the mask.
+            name: of the object, for the error message.
+
+        Raises:
+            MaskError: the mask is empty or of another size.
+        """
+        check_query_mask(mask, query.size_hw, name)
+
+    @property
+    def judges_visibility(self) -> bool:
+        """Whether the visibility of a match is meant as a judgement."""
+        return True
+
+    def _with_doubts(self, match: Match, mask: ObjectMask) -> Match:
+        doubts = doubts_on(mask)
+        if not doubts:
+            return match
+        visibility = min(match.visibility, DOUBTFUL_VISIBILITY) if self.judges_visibility else match.visibility
+        return replace(match, visibility=visibility, notes=(*doubts, *match.notes))
 
     def prompt_proposals(self, query: E) -> tuple[Proposals, RgbImage | None]:
         """The masks ``(H, W)`` that points and boxes choose among, and the image ``(H, W, 3)`` if it is kept."""

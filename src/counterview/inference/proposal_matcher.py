@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from counterview.errors import InputError, ProposalError
+from counterview.errors import ProposalError
 from counterview.inference.encoded import ImageEncoding
-from counterview.inference.predictor import name_masks
 from counterview.inference.prompted import PromptedPredictor, image_name
-from counterview.inference.prompts import DOUBTFUL_VISIBILITY, check_query_mask, doubts_on
+from counterview.inference.prompts import check_query_mask
 from counterview.masks.geometry import same_aspect
 from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import Proposals, fit_proposals
@@ -141,25 +140,33 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
 
         return MemoryTracker(MatcherViews(self), cameras, load_weighing(), config)
 
-    def match_encoded(
+    @property
+    def judges_visibility(self) -> bool:
+        """See :attr:`PromptedPredictor.judges_visibility`: as its matcher."""
+        return self.matcher.judges_visibility
+
+    def check_mask(self, query: ImageEncoding, mask: ObjectMask, name: str) -> None:
+        """See :meth:`PromptedPredictor.check_mask`.
+
+        A matcher that takes any size resizes masks ``(H, W)`` itself; they may be of another resolution than the query
+        image.
+        """
+        is_resized = self.matcher.takes_any_size and same_aspect(mask.size_hw, query.size_hw)
+        check_query_mask(mask, mask.size_hw if is_resized else query.size_hw, name)
+
+    def match_masks(
         self,
         query: ImageEncoding,
-        query_masks: Sequence[ObjectMask],
+        masks: Sequence[ObjectMask],
+        names: Sequence[str],
         target: ImageEncoding,
-        *,
-        names: Sequence[str] | None = None,
-        top_k: int = 5,
+        top_k: int,
     ) -> list[Match]:
-        """See :meth:`counterview.Predictor.match_encoded`.
+        """See :meth:`PromptedPredictor.match_masks`; masks are ``(H, W)``.
 
-        A matcher that takes any size resizes masks itself; they may be of another resolution than the query image.
+        Raises:
+            ProposalError: the target image has no proposals.
         """
-        masks, names = name_masks(list(query_masks), names)
-        if top_k < 1:
-            raise InputError("top_k is at least 1", found=top_k)
-        for mask, name in zip(masks, names, strict=True):
-            is_resized = self.matcher.takes_any_size and same_aspect(mask.size_hw, query.size_hw)
-            check_query_mask(mask, mask.size_hw if is_resized else query.size_hw, name)
         if not target.proposals.masks:
             raise ProposalError(
                 "the target image has no proposals",
@@ -175,10 +182,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
                 )
                 for i in order[row]
             )
-            best, visibility, doubts = candidates[0], float(scores.visibility[row]), doubts_on(masks[row])
-            if doubts and self.matcher.judges_visibility:
-                visibility = min(visibility, DOUBTFUL_VISIBILITY)
-            notes = (*doubts, *scores.notes[row])
+            best, visibility, notes = candidates[0], float(scores.visibility[row]), tuple(scores.notes[row])
             matches.append(Match(name, best.mask_rle, best.similarity, visibility, candidates, notes))
         return matches
 

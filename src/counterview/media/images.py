@@ -25,7 +25,15 @@ from counterview.types import ImageLike, RgbImage, as_rgb
 _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "PPM",
+    *(("AVIF",) if "avif" in features.modules and features.check("avif") else ()),
+)
 """The formats that are opened, and HEIF once its plug-in is registered; never the Pillow plug-ins that run external
 programs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from counterview.errors import ProposalError
+from counterview.errors import ImageError, ProposalError
 from counterview.masks.geometry import fit_mask
+from counterview.media.images import image_orientation
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 
@@ -225,8 +227,27 @@ def image_proposals(proposer: Proposer, image: RgbImage, take: str, camera: str,
     return fit_proposals(proposer(image, frame_name(take, camera, frame)), (image.shape[0], image.shape[1]))
 
 
-def file_name(path: str | os.PathLike[str]) -> str:
+class FileName(str):
+    """The name of an image that is a file: a text that knows how the file's pixels are turned.
+
+    Args:
+        text: the name.
+        orientation: EXIF orientation of the file, 1 to 8; 1 is upright.
+    """
+
+    orientation: int
+
+    def __new__(cls, text: str, orientation: int = 1) -> FileName:
+        """Make the text, with its orientation beside it."""
+        made = super().__new__(cls, text)
+        made.orientation = orientation
+        return made
+
+
+def file_name(path: str | os.PathLike[str]) -> FileName:
     """The name of an image that is a file, as :class:`Proposer` takes it: ``FOLDER/NAME``, without its ending.
+
+    The file's EXIF orientation goes with it, since masks of other tools may have been drawn on its stored pixels.
 
     Args:
         path: of the image.
@@ -235,7 +256,10 @@ def file_name(path: str | os.PathLike[str]) -> str:
     'cam01/000030'
     """
     path = Path(path).absolute()
-    return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
+    orientation = 1
+    with contextlib.suppress(ImageError):  # its pixels are read elsewhere, and the error is told there
+        orientation = image_orientation(path)
+    return FileName(f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem, orientation)
 
 
 def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, int]) -> ObjectMask:

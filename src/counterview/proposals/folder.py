@@ -15,7 +15,8 @@ long as no second image claims the same masks.
 
 A COCO segmentation may be compressed or plain run lengths, or polygons; ``score`` or ``predicted_iou`` orders the
 masks. An annotation without a mask, or with a score that is not a number, is left out with a warning. Masks may be of
-another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape.
+another resolution than the image (O-MaMa's are 532x952 and 700x700), not of another shape. They are of the upright
+image; where its file has an EXIF orientation and masks could as well be of the stored pixels, they are refused.
 These files are not trusted: sizes are checked before anything is allocated, and object arrays (pickles) are refused.
 Links below ``PATH`` are followed.
 """
@@ -38,8 +39,9 @@ from counterview.masks.geometry import same_aspect
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
 from counterview.media.files import check_name, read_json, sha256_file
+from counterview.media.images import image_orientation
 from counterview.proposals.arrays import MAX_SIDE_PX, read_boxes, read_masks
-from counterview.proposals.base import Proposals
+from counterview.proposals.base import FileName, Proposals
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 MAX_JSON_BYTES = 1 << 30
@@ -119,7 +121,8 @@ class FolderProposer:
             ImageError: another shape or dtype.
             PathError: a name that leads out of the folder.
             ProposalError: no name, no file of that name, one that two images share, or one that is damaged, holds too
-                many masks, or masks of another shape than the image.
+                many masks, masks of another shape than the image, or masks that fit both the upright image and its
+                stored pixels, where the image's file has an EXIF orientation.
         """
         image = as_rgb(image)
         if name is None:
@@ -135,8 +138,11 @@ class FolderProposer:
                     path=place.path,
                     fix=f"Keep the masks of each image in a folder named as the image's: {self._folder}/{name}….",
                 )
+        image_hw = (int(image.shape[0]), int(image.shape[1]))
         with library_errors(ProposalError, "the proposals cannot be read", path=place.path):
-            return self._read(place, (int(image.shape[0]), int(image.shape[1])))
+            found = self._read(place, image_hw)
+            _check_turned(place, found.size_hw, image_hw, name.orientation if isinstance(name, FileName) else 1)
+        return found
 
     def content_key(self, name: str) -> str:
         """A text that changes when the stored masks of an image do: part of the keys of caches.
@@ -365,6 +371,31 @@ def _check_size(size_hw: tuple[int, int], first_hw: tuple[int, int], image_hw: t
         raise ProposalError("the mask is of another size than the image", path=path, found=size_hw, expected=image_hw)
     if size_hw != first_hw:
         raise ProposalError("the masks are of several sizes", path=path, found=f"{first_hw} and {size_hw}")
+
+
+def _check_turned(place: _Place, size_hw: tuple[int, int], image_hw: tuple[int, int], orientation: int) -> None:
+    """Refuse masks of an image with an EXIF orientation unless it is certain that they are of the upright image.
+
+    Their shape says it, or the same orientation in their own files.
+
+    Raises:
+        ProposalError: they may as well have been drawn on the stored pixels.
+    """
+    if orientation == 1:
+        return
+    stored_hw = (image_hw[1], image_hw[0]) if orientation >= 5 else image_hw
+    is_coco = place.annotations is not None or place.path.suffix == ".json"  # whose polygons have no size
+    if not is_coco and not same_aspect(size_hw, stored_hw):
+        return
+    if place.annotations is None and place.path.is_dir():
+        files = [path for path in place.path.iterdir() if path.suffix.lower() == ".png"]
+        if all(image_orientation(path) == orientation for path in files):
+            return
+    raise ProposalError(
+        "the masks may be of the upright image or of its stored pixels", path=place.path,
+        found=f"EXIF orientation {orientation} of the image",
+        fix="Save the image upright, without an orientation, and make the masks of that.",
+    )  # fmt: skip
 
 
 @library_errors(MaskError, "the segmentation cannot be read")

@@ -24,11 +24,10 @@ from typing import Any
 
 import torch
 
-from counterview.errors import CheckpointError, InputError, PathError
+from counterview.errors import CheckpointError, InputError, OutputError, PathError
 from counterview.media.files import read_json, safe_join, sha256_file, write_json
 from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, write_model
 from counterview.nn.weights import check_architecture, read_tensors, write_tensors
-from counterview.training.task import TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +42,24 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, or one that cannot be written, into one clear line.
 
     Raises:
-        TrainingError: names ``path``, the reason and the free space.
+        OutputError: names ``path``, the reason and the free space.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             free = _free_bytes(path)
-            raise TrainingError(
+            raise OutputError(
                 "the disk is full",
                 path=path,
                 found="no room" if free is None else f"{free / 2**20:.0f} MiB free",
                 fix="Nothing half-written was left and earlier checkpoints are complete. Free space and use --resume.",
+                errno=error.errno,
             ) from None
         named = error.filename
         ours = named is None or Path(os.fsdecode(named)).is_relative_to(path.parent)
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise TrainingError("cannot be written", path=path, found=str(error)) from None
+            raise OutputError("cannot be written", path=path, found=str(error), errno=error.errno) from None
         raise
 
 
@@ -101,7 +101,7 @@ def write_checkpoint(
         values: content of ``state/trainer.json``.
 
     Raises:
-        TrainingError: the disk is full or cannot be written; an older checkpoint of that name is untouched.
+        OutputError: the disk is full or cannot be written; an older checkpoint of that name is untouched.
     """
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     with disk_errors(target):

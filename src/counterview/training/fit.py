@@ -32,6 +32,7 @@ from counterview.training.processes import (
     gather_json,
     gather_tensors,
     open_accelerator,
+    process_errors,
 )
 from counterview.training.randomness import preserved_random_state, random_state, seed_everything, set_random_state
 from counterview.training.recipe import TrainingConfig
@@ -98,11 +99,12 @@ def fit(
         InputError: ``out`` holds a run and ``resume`` is false, or there are no training samples.
         OutputError: ``out`` holds other files, cannot be written, or another run writes there.
         CheckpointError: the run was of another recipe, data set or number of processes; every change is named.
-        TrainingError: the loss is not finite (the batch is saved in ``out``), or the disk is full.
+        TrainingError: the loss is not finite, and the batch is saved in ``out``; or another process was killed.
+        OutputError: the disk is full, or ``out`` cannot be written.
         TrainingInterrupted: the run got SIGINT or SIGTERM, and saved a checkpoint.
     """
     root = Path(out)
-    with ckpt.disk_errors(root):
+    with ckpt.disk_errors(root), process_errors():
         run = _Run(task, config, root, progress)
         with RunFolder(root, resume=resume, overwrite=overwrite) as folder:
             return run.run(folder, allow_changes)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,38 @@ from counterview.training.task import TrainingError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+# PyTorch raises the first from a signal handler, that is anywhere in the program.
+_LOADER_KILLED = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: \w+|exited unexpectedly)"
+)
+_PEER_LOST = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe|remote process (?:exited|has)|Socket closed")
+
+
+@contextlib.contextmanager
+def process_errors() -> Iterator[None]:
+    """Name what happened where another process of a run was killed: one that loads data, or one of torchrun.
+
+    Raises:
+        TrainingError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        loader, peer = (pattern.search(str(error)) for pattern in (_LOADER_KILLED, _PEER_LOST))
+        if loader is not None:
+            raise TrainingError(
+                "a process that loads data was killed", found=loader[0],
+                fix="Often the memory was full: try fewer training.num_workers. Continue with --resume.",
+            ) from error  # fmt: skip
+        if peer is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise TrainingError(
+                "another process of this run has ended", found=peer[0],
+                fix="Its own output says why; without any it was killed, often since the memory was full. "
+                "Continue with --resume.",
+            ) from error  # fmt: skip
+        raise
 
 
 def open_accelerator(config: TrainingConfig) -> Accelerator:

@@ -32,7 +32,7 @@ SELECTION_METRIC = "iou"
 
 
 class TrainingError(CounterviewError):
-    """A run that cannot continue: a loss that is not finite, a full disk, a changed data set."""
+    """A run that cannot continue: a loss that is not finite, a changed data set."""
 
 
 class TrainingInterrupted(TrainingError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property, partial
@@ -36,8 +36,40 @@ HEIGHTS: tuple[Height, ...] = ("full", "448")
 RGB_STREAMS = ("214-1", "rgb")
 """The colour stream of an Aria camera: ``214-1`` in file names and annotations, ``rgb`` in ``takes.json``."""
 
-OPEN_VIDEOS = 6
-"""Number of videos that a take keeps open."""
+OPEN_VIDEOS = 12
+"""Number of videos that a data set keeps open, of all its takes: a decoder of 4K video has 50 MB and six threads."""
+
+
+class OpenVideos:
+    """The videos of a data set that are open: the last :data:`OPEN_VIDEOS`, whichever takes they are of."""
+
+    def __init__(self) -> None:
+        self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return OpenVideos, ()  # another process opens its own
+
+    def get(self, path: Path) -> VideoReader:
+        """The reader of a video, opened if it is not.
+
+        Raises:
+            VideoError: the video is missing or damaged.
+        """
+        if path not in self._readers:
+            self._readers[path] = VideoReader(path)
+        self._readers.move_to_end(path)
+        while len(self._readers) > OPEN_VIDEOS:
+            self._readers.popitem(last=False)[1].close()
+        return self._readers[path]
+
+    def close(self, paths: Iterable[Path]) -> None:
+        """Close those of these videos that are open."""
+        for path in paths:
+            if path in self._readers:
+                self._readers.pop(path).close()
 
 
 def annotation_path(root: Path, split: str) -> Path:
@@ -143,7 +175,7 @@ def open_release(
     uids, withdrawn = split_withdrawn(root, positions, facts)
     if withdrawn:
         logger.warning("%s: %d withdrawn takes are left out: %s", root, len(withdrawn), ", ".join(withdrawn[:5]))
-    opener = partial(_open_take, root, size, positions, facts or {}, Fraction(annotation_fps))
+    opener = partial(_open_take, root, size, positions, facts or {}, Fraction(annotation_fps), OpenVideos())
     return Dataset(root, "release", split, uids, opener, kept_takes=kept_takes)
 
 
@@ -153,11 +185,14 @@ def _open_take(
     positions: Mapping[str, tuple[Path, Span]],
     facts: Mapping[str, TakeFacts],
     annotation_fps: Fraction,
+    videos: OpenVideos,
     uid: str,
 ) -> ReleaseTake:
     path, span = positions[uid]
     content = read_span(path, span, uid, error=AnnotationError)
-    return ReleaseTake(root, path, uid, content, facts.get(uid), height=height, annotation_fps=annotation_fps)
+    return ReleaseTake(
+        root, path, uid, content, facts.get(uid), height=height, annotation_fps=annotation_fps, videos=videos
+    )
 
 
 class ReleaseTake(Take):
@@ -171,6 +206,7 @@ class ReleaseTake(Take):
         facts: its entry of ``takes.json``; ``None`` if it has none.
         height: size of the videos to read.
         annotation_fps: frames per second that the frame numbers count.
+        videos: those that are open; shared by the takes of a data set.
 
     Attributes:
         conflict: why it is not known which videos belong to the take: the annotation and ``takes.json`` give it two
@@ -192,6 +228,7 @@ class ReleaseTake(Take):
         *,
         height: Height = "full",
         annotation_fps: Fraction | float = ANNOTATION_FPS,
+        videos: OpenVideos | None = None,
     ) -> None:
         self._source = Path(source)
         if not isinstance(content, dict) or not isinstance(content.get("object_masks"), dict):
@@ -217,7 +254,8 @@ class ReleaseTake(Take):
             self._masks[object_name] = {}
             for camera, entry in self._items(cameras, f"object {object_name!r}"):
                 self._read_track(object_name, camera, entry)
-        self._videos: OrderedDict[str, VideoReader] = OrderedDict()
+        self._videos = OpenVideos() if videos is None else videos
+        self._video_paths: dict[str, Path] = {}
         self._damaged: dict[str, VideoError] = {}
 
     def _items(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
@@ -323,29 +361,25 @@ class ReleaseTake(Take):
         return next((path for path in paths if path.is_file()), None)
 
     def video(self, camera: str) -> VideoReader:
-        """The camera's video, opened. The last :data:`OPEN_VIDEOS` stay open.
+        """The camera's video, opened. The last :data:`OPEN_VIDEOS` of the data set stay open.
 
         Raises:
             VideoError: the video is missing or damaged.
             PathError: a name that cannot be part of a path.
         """
-        if camera in self._videos:
-            self._videos.move_to_end(camera)
-            return self._videos[camera]
         if camera in self._damaged:  # found once: each try may read the whole file
             raise self._damaged[camera]
-        path = self.video_path(camera)
+        path = self._video_paths.get(camera) or self.video_path(camera)
         if path is None:
             raise self._no_video(camera)
         try:
-            self._videos[camera] = VideoReader(path)
+            reader = self._videos.get(path)
         except VideoError as error:
             self._damaged[camera] = error.with_traceback(None)
             raise
-        self.video_sizes[camera] = self._videos[camera].size_hw
-        while len(self._videos) > OPEN_VIDEOS:
-            self._videos.popitem(last=False)[1].close()
-        return self._videos[camera]
+        self._video_paths[camera] = path
+        self.video_sizes[camera] = reader.size_hw
+        return reader
 
     def _no_video(self, camera: str) -> VideoError:
         if self.conflict is not None:
@@ -360,8 +394,7 @@ class ReleaseTake(Take):
 
     def close(self) -> None:
         """Close the opened videos. They are opened again when they are needed."""
-        while self._videos:
-            self._videos.popitem()[1].close()
+        self._videos.close(self._video_paths.values())
 
     @cached_property
     def video_clocks(self) -> dict[str, VideoClock]:

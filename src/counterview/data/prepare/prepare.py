@@ -199,7 +199,9 @@ def _write_errors(out: Path) -> Iterator[None]:
     except OutputError as error:
         if error.errno is None:  # another run has the lock
             raise
-        raise WriteError(error.problem, path=error.path or out, found=error.found, fix=error.fix) from None
+        raise WriteError(
+            error.problem, path=error.path or out, found=error.found, fix=error.fix, errno=error.errno
+        ) from None
 
 
 def _run(jobs: list[TakeJob], workers: int, progress: Progress | None) -> dict[str, tuple[TakeReport, bool]]:

@@ -25,7 +25,7 @@ from counterview.data.formats.takes_json import TakeFacts
 from counterview.data.prepare.images import missing_video, write_images, written_frames
 from counterview.data.prepare.report import USABLE, CameraReport, TakeReport
 from counterview.data.prepare.settings import PrepareSettings
-from counterview.errors import CounterviewError, InputError, MaskError, VideoError
+from counterview.errors import CounterviewError, InputError, MaskError, OutputError, VideoError
 from counterview.masks import rle
 from counterview.media.files import atomic_write, read_json, safe_join, write_json
 from counterview.media.jsonstream import Span
@@ -70,7 +70,7 @@ class TakeJob:
     threads: int = 0
 
 
-class WriteError(CounterviewError):
+class WriteError(OutputError):
     """The output folder cannot be written. The run stops, since every take would fail."""
 
 
@@ -117,6 +117,7 @@ def prepare_take(job: TakeJob) -> tuple[TakeReport, bool]:
                 path=getattr(error, "filename", None) or job.out,
                 found=error.strerror,
                 fix="Free space or grant access, then run again: finished takes are kept.",
+                errno=error.errno,
             ) from error
         problem: Exception = error
     except CounterviewError as error:

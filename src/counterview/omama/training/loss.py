@@ -55,7 +55,8 @@ def info_nce(
         if bool((weight != 0).any()):
             raise InputError("a visible object has no candidate")
         return similarity.sum(1)
-    counts = torch.isfinite(similarity) if candidate_mask is None else candidate_mask & torch.isfinite(similarity)
+    # Minus infinity leaves a candidate out. NaN and infinity are a network that has diverged: the loss is NaN then.
+    counts = ~torch.isneginf(similarity) if candidate_mask is None else candidate_mask & ~torch.isneginf(similarity)
     positive_counts = counts.gather(1, positive[:, None])[:, 0]
     if bool(((weight != 0) & ~positive_counts).any()):
         raise InputError("the positive of a visible object is masked out")
