@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, features
 
 from counterview.errors import ImageError
+from counterview.media.encode import write_video
 from counterview.media.images import image_size, read_image, write_image
 from counterview.types import View
 
@@ -251,3 +252,9 @@ def test_heic_names_its_plug_in(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
     with pytest.raises(ImageError, match=r"a\.heic: is not an image .* HEIC: install pillow-heif"):
         read_image(tmp_path / "a.heic")
+
+
+def test_a_video_is_told_from_an_image(tmp_path):
+    write_video(tmp_path / "ego.mp4", [np.full((64, 96, 3), k, np.uint8) for k in range(3)])
+    with pytest.raises(ImageError, match="counterview follow"):
+        read_image(tmp_path / "ego.mp4")

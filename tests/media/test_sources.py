@@ -13,6 +13,8 @@ from PIL import Image
 
 from counterview.errors import ImageError, InputError, VideoError
 from counterview.media import frame_source
+from counterview.media.encode import write_video as write_images
+from counterview.media.inputs import load_rgb
 from counterview.media.sources import (
     ArrayFrames,
     FolderFrames,
@@ -221,3 +223,12 @@ def test_what_a_path_stands_for(tmp_path):
         with pytest.raises(InputError, match=part):
             media_source(path, **options)
     assert sorted(["2.png", "10.png", "1.png"], key=natural_key) == ["1.png", "2.png", "10.png"]
+
+
+def test_a_frame_of_a_video_stands_for_its_image(tmp_path):
+    write_images(tmp_path / "a.mp4", [np.full((64, 96, 3), 40 * k, np.uint8) for k in range(4)], 2)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        frame = reader.frame_at(1.0)
+    assert frame is not None
+    assert frame.number == 2
+    assert load_rgb(frame) is frame.image

@@ -127,6 +127,8 @@ def _unidentified(handle: IO[bytes], path: Path | None) -> ImageError:
         )
     elif b"avif" in brands:
         fix = "It is AVIF, which this build of Pillow does not read: convert it to PNG."
+    elif head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
+        fix = "It may be a video: follow objects with counterview follow, or match VideoReader(path).frame_at(seconds)."
     return ImageError("is not an image that can be read", path=path, expected=" or ".join(FORMATS), fix=fix)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from counterview.errors import ConfigError
+from counterview.media.frame_source import SourceFrame
 from counterview.media.images import read_image, to_rgb
 from counterview.types import RgbImage, View, as_rgb
 
-ImageInput = RgbImage | View | Image.Image | str | os.PathLike[str]
-"""``(H, W, 3)`` uint8, a :class:`~counterview.types.View`, an image of Pillow, or the path of a file."""
+ImageInput = RgbImage | View | SourceFrame | Image.Image | str | os.PathLike[str]
+"""``(H, W, 3)`` uint8, a :class:`~counterview.types.View`, a frame of a video, an image of Pillow, or a file's path."""
 
 ColorOrder = Literal["rgb", "bgr"]
 """Order of the channels of an array: ``rgb``, or OpenCV's ``bgr``."""
@@ -24,7 +25,8 @@ def load_rgb(image: Any, *, what: str = "image", color: str = "rgb") -> RgbImage
     """The pixels of whatever stands for an image.
 
     Args:
-        image: an array ``(H, W, 3)`` uint8, a view, an image of Pillow (rotated as its EXIF data says), or a path.
+        image: an array ``(H, W, 3)`` uint8, a view, a frame of a video, an image of Pillow (rotated as its EXIF data
+            says), or a path.
         what: name of the image in an error message.
         color: order of an array's channels, ``rgb`` or ``bgr``. The other kinds know theirs.
 
@@ -39,6 +41,8 @@ def load_rgb(image: Any, *, what: str = "image", color: str = "rgb") -> RgbImage
         raise ConfigError("unknown order of channels", found=repr(color), expected="'rgb' or 'bgr'")
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
+    if isinstance(image, SourceFrame):
+        return image.image
     if isinstance(image, Image.Image):
         return as_rgb(to_rgb(image), what=what)
     rgb = as_rgb(image, what=what)
