@@ -70,7 +70,10 @@ def test_every_way_to_say_where_an_object_is(tmp_path):
         (AT | {"mask_png": "none.png"}, "entry 2: .*none.png: no such file"),
         (AT | {"mask_png": "../mug.png"}, "entry 2: the name '..' cannot be used"),
         (AT | {"mask_png": "/etc/mug.png"}, "entry 2: the name '/etc/mug.png' cannot be used"),
-        (AT | {"time_s": 1, "absent": True}, "entry 2 corrects what entry 1 does; found 'mug' in 'cam01' twice at time 1"),
+        (
+            AT | {"time_s": 1, "absent": True},
+            "entry 2 corrects what entry 1 does; found 'mug' in 'cam01' twice at time 1",
+        ),
     ],
 )
 def test_every_fault_names_file_and_entry(tmp_path, entry, line):
@@ -93,7 +96,11 @@ def test_other_files(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "kind", "line"),
     [
-        (AT | {"camera": "cam9", "absent": True}, InputError, "fix.json: entry 1: no such camera; found 'cam9'; expected"),
+        (
+            AT | {"camera": "cam9", "absent": True},
+            InputError,
+            "fix.json: entry 1: no such camera; found 'cam9'; expected",
+        ),
         (AT | {"object": "cup", "absent": True}, InputError, "fix.json: entry 1: no such object; found 'cup'"),
         (AT | {"point": [32, 3]}, InputError, "entry 1: the point 32,3 is outside"),
         (AT | {"box": [3, 3, 3, 9]}, InputError, "entry 1: the box 3,3,3,9 is empty"),
