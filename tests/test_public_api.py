@@ -70,6 +70,7 @@ def test_every_module_imports_without_extras():
         "trackio",
         "gradio",
         "pyarrow",
+        "rerun",
     ]
     code = (
         "import sys, pkgutil, importlib\n"

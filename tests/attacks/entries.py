@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.attacks import mutations as m
+from tests.attacks.annotations import ANNOTATION_ENTRIES
 from tests.attacks.entry import Entry
 from tests.attacks.outputs import OutputEntry
 
@@ -170,6 +171,49 @@ class VideoEntry(Entry):
                 else:
                     _check_rgb(image)
             return "skip" if any(isinstance(image, VideoError) for image in found.values()) else "answer"
+
+
+class SoundEntry(Entry):
+    """Sound tracks of several containers and codecs."""
+
+    name = "sound"
+    mutations = (*m.BLIND, m.boxes, m.boxes, m.boxes)
+
+    def prepare(self) -> None:
+        import av
+
+        t = np.arange(8000) / 16000
+        samples = (np.sin(2 * np.pi * 440 * t) * 20000).astype(np.int16)
+        for suffix, codec, form in (
+            (".mp4", "aac", "fltp"), (".mov", "pcm_s16le", "s16"), (".mkv", "pcm_s16le", "s16"), (".avi", "mp2", "s16"),
+            (".ts", "aac", "fltp"), (".webm", "libopus", "s16"), (".mkv", "flac", "s16"),
+        ):  # fmt: skip
+            path = self.folder / f"seed{suffix}"
+            try:
+                with av.open(str(path), "w") as out:
+                    stream: Any = out.add_stream(codec, rate=48000 if codec == "libopus" else 16000)
+                    stream.codec_context.layout = "mono"
+                    resampler = av.AudioResampler(format=form, layout="mono", rate=stream.codec_context.sample_rate)
+                    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+                    frame.sample_rate = 16000
+                    for block in [*resampler.resample(frame), *resampler.resample(None)]:
+                        out.mux(stream.encode(block))
+                    out.mux(stream.encode(None))
+            except Exception:  # a codec that this build of FFmpeg lacks
+                continue
+            self.seeds.append((suffix, path.read_bytes()))
+        assert len(self.seeds) >= 4
+
+    def read(self, rng: Random) -> str:
+        from counterview.media.sound import MAX_SOUND_S, RATE, read_sound
+
+        sound = read_sound(self.path, rng.choice((0.0, 0.5)))
+        if sound is None:
+            return "skip"
+        assert sound.samples.dtype == np.int16
+        assert 0 < len(sound.samples) <= MAX_SOUND_S * RATE
+        assert math.isfinite(sound.start_s)
+        return "answer"
 
 
 # ------------------------------------------------------------------------------------------------------- data sets
@@ -598,8 +642,9 @@ def _with_check(data: bytes) -> bytes:
 ENTRIES: dict[str, type[Entry]] = {
     cls.name: cls
     for cls in (
-        ImageEntry, ExifEntry, MaskEntry, VideoEntry, AnnotationEntry, PredictionEntry, RecipeEntry, ArrayEntry,
-        CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
+        *ANNOTATION_ENTRIES,
+        ImageEntry, ExifEntry, MaskEntry, VideoEntry, SoundEntry, AnnotationEntry, PredictionEntry, RecipeEntry,
+        ArrayEntry, CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
     )
 }  # fmt: skip
 """All entries by name."""

@@ -100,3 +100,71 @@ def test_the_colours_of_objects_differ_for_every_eye():
     for colours in (rgb, seen):
         lab = rgb2lab(colours[None])[0]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 20
+
+
+def crowd(seed, count=16, size=(300, 400), largest=20):
+    rng = np.random.default_rng(seed)
+    return [disc(*rng.uniform((10, 10), (size[1] - 10, size[0] - 10)), rng.uniform(2, largest), size)
+            for _ in range(count)]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(300, 400), (640, 360), (448, 448)])
+@pytest.mark.parametrize("seed", range(3))
+def test_sixteen_labels_cover_no_mask_and_no_label_while_there_is_room(size, seed):
+    masks, others = crowd(seed, 16, size), crowd(seed + 50, 4, size)
+    placed = labels.place([f"object {i}" for i in range(16)], ["#1f9bff"] * 16, masks, SIZE, avoid=others)
+    assert [label.text for label in placed] == [f"object {i}" for i in range(16)]
+    assert [overlap(a, b) for a, b in itertools.combinations(placed, 2)] == [0] * 120
+    assert not any(covers(label, mask) for label in placed for mask in (*masks, *others))
+
+
+def test_a_place_is_found_far_away_if_it_must_be_and_the_least_is_hidden_if_there_is_none():
+    everything = np.ones((300, 400), bool)
+    everything[270:, 300:] = False
+    small = disc(60, 60, 6)
+    (label,) = labels.place(["mug"], ["#1f9bff"], [small], SIZE, avoid=[everything])
+    assert label.xy[0] > 300
+    assert label.xy[1] > 270
+    assert label.anchor_xy is not None
+    (label,) = labels.place(["mug"], ["#1f9bff"], [small], SIZE, avoid=[np.ones((300, 400), bool)])
+    assert not covers(label, small)
+
+
+def test_labels_stay_where_they_were_while_that_is_near_and_free():
+    mask = disc(200, 150, 12)
+    (first,) = labels.place(["mug"], ["#1f9bff"], [mask], SIZE)
+    there = (first.xy[0] + 9, first.xy[1] - 4)
+    (kept,) = labels.place(["mug"], ["#1f9bff"], [mask], SIZE, earlier=[there])
+    assert kept.xy == there
+    (moved,) = labels.place(["mug"], ["#1f9bff"], [mask], SIZE, earlier=[(5, 5)])
+    assert moved.xy == first.xy
+    blocked = np.zeros_like(mask)
+    blocked[there[1] : there[1] + 10, there[0] : there[0] + 10] = True
+    (away,) = labels.place(["mug"], ["#1f9bff"], [mask], SIZE, avoid=[blocked], earlier=[there])
+    assert away.xy != there
+    assert not covers(away, blocked)
+
+
+def test_a_line_goes_around_other_objects():
+    """Beside the object there is room to the right, behind another object, and to the left, in the open."""
+    mask, other = disc(200, 150, 10), disc(224, 150, 10)
+    (label,) = labels.place(["mug"], ["#1f9bff"], [mask], SIZE, avoid=[other])
+    way = labels._line(np.array([[200, 150]]), np.array([labels._end(label)]))[0]
+    assert not other[way[:, 1], way[:, 0]].any()
+
+
+def test_a_long_name_keeps_its_end():
+    line = labels.cut("black crackers box_17", SIZE, 120, middle=True)
+    assert line.startswith("black")
+    assert line.endswith("17")
+    assert "…" in line
+    assert labels.text_size(line, SIZE)[0] <= 120
+    assert labels.cut("black crackers box_17", SIZE, 120).endswith("…")
+    assert labels.cut("mug", SIZE, 120, middle=True) == "mug"
+
+
+def test_sixteen_colours_differ():
+    rgb = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in draw.object_colors(16)]) / 255
+    lab = rgb2lab(rgb[None])[0]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 15
+    assert draw.object_colors(8) == list(draw.PALETTE)

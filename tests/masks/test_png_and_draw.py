@@ -124,3 +124,12 @@ def test_images_beside_each_other_and_in_rows():
     assert sheet.shape == (2 * (40 + strip) + 4, 60 + 4 + 10, 3)
     with pytest.raises(MaskError):
         draw.contact_sheet([], columns=1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((30, 31), (40, 41)), ((30, 31), (40, 46)), ((30, 34), (40, 41))])
+def test_a_point_and_a_line_have_an_outline(rows, columns):
+    mask = np.zeros((60, 80), bool)
+    mask[slice(*rows), slice(*columns)] = True
+    drawn = draw.overlay(np.zeros((60, 80, 3), np.uint8), [mask], colors=["#1f9bff"])
+    assert (drawn[mask] == (0x1F, 0x9B, 0xFF)).all()
+    assert not drawn[:20].any()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from counterview.errors import CounterviewError, ImageError, InputError
-from counterview.media.encode import write_video
+from counterview.media.encode import VideoWriter, write_video
 from counterview.media.video import VideoReader
 from counterview.types import View
 
@@ -69,3 +69,22 @@ def test_a_failure_while_writing_is_one_line_and_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_video(tmp_path / "y.mp4", broken())
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_image_by_image_gives_the_same_video_and_an_image_may_stand_for_several_frames(tmp_path):
+    frames = list(ramp(4))
+    write_video(tmp_path / "a.mp4", [f for f in frames for _ in range(3)], 12)
+    with VideoWriter(tmp_path / "b.mp4", 12) as video:
+        for frame in frames:
+            video.add(frame, 3)
+    assert video.count == 12
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_video_that_is_not_closed_leaves_what_was_there(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"earlier")
+    with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / "a.mp4", 12) as video:
+        video.add(next(iter(ramp(1))))
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"earlier"

@@ -184,7 +184,8 @@ def test_a_folder_that_is_refused(tmp_path):
         (tmp_path / "empty", 5, ImageError, "has no images"), (tmp_path / "none", 5, InputError, "no such folder"),
         (place, 5, InputError, "two images have the same number; found 01.png and 1.png"),
         (place, None, InputError, r"expected a rate in frames a second. Write it behind the folder, as in frames@30"),
-        (place, 0, InputError, "the rate is not positive"), (place, float("nan"), InputError, "the rate is not positive"),
+        (place, 0, InputError, "the rate is not positive"),
+        (place, float("nan"), InputError, "the rate is not positive"),
         (damaged, 5, ImageError, "none of its images can be read"),
     ):  # fmt: skip
         with pytest.raises(error, match=part):
@@ -214,7 +215,8 @@ def test_what_a_path_stands_for(tmp_path):
     assert split_rate(str(odd)) == (str(odd), None)
     for path, options, part in (
         (place, {}, "a rate in frames a second"), (tmp_path / "a.mp4", {"fps": 5}, "a video has a rate of its own"),
-        (tmp_path / "no.mp4", {}, "no such file"), (f"{place}@0", {}, "not positive"), (f"{place}@1/0", {}, "not positive"),
+        (tmp_path / "no.mp4", {}, "no such file"), (f"{place}@0", {}, "not positive"),
+        (f"{place}@1/0", {}, "not positive"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=part):
             media_source(path, **options)

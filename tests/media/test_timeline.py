@@ -53,14 +53,14 @@ def grid(rate, seconds):
 
 
 CASES = {
-    "same rate": dict(times=grid(30, 4)),
-    "film rate": dict(times=grid(24000 / 1001, 4), rate=24000 / 1001),
-    "slow": dict(times=grid(7, 4), rate=7),
-    "fast": dict(times=grid(60, 4), rate=60),
-    "variable": dict(times=list(np.cumsum([0, *([0.03, 0.05, 0.04] * 33)])), bf="0"),
-    "late start": dict(times=grid(25, 4), rate=25, start=2.5, suffix=".mkv"),
-    "B-frames": dict(times=grid(30, 4), bf="3"),
-    "edit list": dict(times=grid(30, 4), edit=0.5, bf="0"),
+    "same rate": {"times": grid(30, 4)},
+    "film rate": {"times": grid(24000 / 1001, 4), "rate": 24000 / 1001},
+    "slow": {"times": grid(7, 4), "rate": 7},
+    "fast": {"times": grid(60, 4), "rate": 60},
+    "variable": {"times": list(np.cumsum([0, *([0.03, 0.05, 0.04] * 33)])), "bf": "0"},
+    "late start": {"times": grid(25, 4), "rate": 25, "start": 2.5, "suffix": ".mkv"},
+    "B-frames": {"times": grid(30, 4), "bf": "3"},
+    "edit list": {"times": grid(30, 4), "edit": 0.5, "bf": "0"},
 }
 
 
@@ -81,9 +81,8 @@ def test_images_of_one_step_were_taken_at_one_time(tmp_path, case, fps):
         worst = max(abs(taken - target) for _, taken, target in both)
         assert worst <= half
         assert all(abs(time - taken) <= 0.0051 for time, taken, _ in both), "a step has the time of its query frame"
-        expected = {2: 6, 9: 26, None: 80}[fps]
         rate = min(fps or 30, float(t.fps))
-        assert len(both) == pytest.approx(min(expected, (4 - began) * rate), abs=4)
+        assert len(both) == pytest.approx((4 - began) * rate, abs=3)
         assert (
             sum(time < began - half for time in alone)
             <= timeline.unpaired["t"]
@@ -153,7 +152,7 @@ def test_a_part_of_the_video():
         ({"fps": 0}, Clock(), "the steps a second are not positive; found 0"),
         ({"fps": float("inf")}, Clock(), "the steps a second are not positive"),
         ({"fps": 1e9}, Clock(), "there are too many steps"),
-        ({}, Clock(10.5), "camera t: the offset lies beyond the end of q; found t lasts from 10.500 to 20.500 s of q's"),
+        ({}, Clock(10.5), "camera t: the offset lies beyond the end of q; found t lasts from 10.500 to 20.500 s"),
         ({}, Clock(-11.0), "camera t: the offset lies beyond the end of q"),
         ({"end_s": 2.0}, Clock(3.0), "camera t: has no time in common with q"),
         ({"query_name": "t"}, Clock(), "two cameras have the same name; found t"),
@@ -176,8 +175,6 @@ def test_clocks_are_those_of_tracks():
     for time in (0.0, 1.0, 3600.0):
         assert clock.query_time(time) == camera.query_time(time)
         assert clock.own_time(clock.query_time(time)) == pytest.approx(time)
-    for bad in (Clock,):
+    for bad in ((float("nan"), 0.0), (0.0, -1e6), (0.0, float("nan"))):
         with pytest.raises(InputError, match="a clock is out of range"):
-            bad(float("nan"))
-        with pytest.raises(InputError, match="a clock is out of range"):
-            bad(0.0, -1e6)
+            Clock(*bad)

@@ -193,23 +193,29 @@ def test_a_correction_that_contradicts_resets_and_one_that_agrees_does_not(model
         engine.step(images(0), 0, {"ego": {"mug": shown(0), "pan": shown(1)}})
         return engine
 
-    followed = follow().step(images(1), 1, {})
-    agreeing, contradicting = follow(), follow()
-    agreeing.step(images(1), 1, {"ego": {"mug": followed["ego"]["mug"].mask_rle}})
+    start = follow()
+    start.step(images(1), 1, {})
+    followed = start.step(images(2), 2, {})
     away = ObjectMask.from_array(~followed["ego"]["mug"].mask)
-    contradicting.step(images(1), 1, {"ego": {"mug": away}})
+    agreeing, contradicting, at_once, in_target = (follow() for _ in range(4))
+    for engine, mask in ((agreeing, followed["ego"]["mug"].mask_rle), (contradicting, away)):
+        engine.step(images(1), 1, {})
+        engine.step(images(2), 2, {"ego": {"mug": mask}})
+    at_once.step(images(1), 1, {"ego": {"mug": away}})
     for camera in CAMERAS:
-        assert agreeing._tracks["mug", camera].target.numbers == [0, 1]
-        assert contradicting._tracks["mug", camera].target.numbers == [1]
-        assert contradicting._tracks["pan", camera].target.numbers == [0, 1]
-    in_target = follow()
+        assert agreeing._tracks["mug", camera].target.processed == 3
+        assert contradicting._tracks["mug", camera].target.processed == 1
+        assert contradicting._tracks["pan", camera].target.processed == 3
+        # With masks at every step nothing wrong is remembered, whatever would have been followed.
+        assert at_once._tracks["mug", camera].target.processed == 2
+    in_target.step(images(1), 1, {})
     elsewhere = ObjectMask.from_array(~followed["cam01"]["mug"].mask)
-    found = in_target.step(images(1), 1, {"cam01": {"mug": elsewhere}})
+    found = in_target.step(images(2), 2, {"cam01": {"mug": elsewhere}})
     assert found["cam01"]["mug"].mask_rle == elsewhere
-    assert in_target._tracks["mug", "cam01"].target.numbers == [1]
-    assert in_target._tracks["mug", "ego"].target.numbers == [0, 1]
+    assert in_target._tracks["mug", "cam01"].target.numbers == [2]
+    assert in_target._tracks["mug", "ego"].target.processed == 3
     # What the user showed is what is remembered.
-    encoded = in_target._predictor.encode([images(1)["cam01"]])[0]
+    encoded = in_target._predictor.encode([images(2)["cam01"]])[0]
     view = in_target._predictor.views(encoded, {"mug": elsewhere.to_array()})
     torch.testing.assert_close(in_target._tracks["mug", "cam01"].target.entries[0], view["mug"].memory)
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_steady_track_has_nothing_to_check():
 
 
 def test_every_reason_has_a_sentence():
-    assert set(review.REASONS) == set(review.get_args(review.Reason))
+    assert set(review.REASONS) == set(get_args(review.Reason))
     assert all(len(text) > 10 and text[0].islower() and text[-1] != "." for text in review.REASONS.values())
 
 
@@ -149,7 +150,7 @@ def test_tracks_of_a_file_are_reviewed_on_both_clocks():
 
 
 def test_csv_round_trip_and_no_formula(tmp_path):
-    names = ["=HYPERLINK(1)", "+a", "-b", "@c", "ö, \"mug\"\nof two lines", "\t=d", "half \udcff"]
+    names = ["=HYPERLINK(1)", "+a", "-b", "@c", 'ö, "mug"\nof two lines', "\t=d", "half \udcff"]
     found = review.Review()
     for i, name in enumerate(names):
         found.add(f"@cam{i}", float(i), {name: seen(square(20, 20), way_back=1 - i / 10)}, frame=i)

@@ -8,6 +8,7 @@ import torch
 
 import counterview
 from counterview.errors import ConfigError, InputError, MaskError
+from counterview.masks.geometry import iou
 from counterview.tracking.base import UNKNOWN
 from counterview.tracking.decision import Found, Propagated, VideoMemorySettings, decide
 from counterview.tracking.sam2_memory import VideoMemoryNetwork
@@ -206,15 +207,23 @@ def test_a_correction_that_contradicts_drops_what_was_remembered(network):
         engine.step(images(0, (0, 1)), 0, {"ego": {"mug": MUG, "pan": PLACES[SIZES[0]]}})
         return engine
 
-    followed = follow().step(images(1, (0, 1)), 1, {})["ego"]["mug"].mask_rle
-    agreeing, contradicting = follow(), follow()
-    agreeing.step(images(1, (0, 1)), 1, {"ego": {"mug": followed}})
-    assert conditioning(agreeing, "mug", "ego") == [(0, True), (1, True)]
+    start = follow()
+    start.step(images(1, (0, 1)), 1, {})
+    followed = start.step(images(2, (0, 1)), 2, {})["ego"]["mug"].mask_rle
+    away = ObjectMask.from_array(~followed.to_array())
+    agreeing, contradicting, at_once = follow(), follow(), follow()
+    for engine, mask in ((agreeing, followed), (contradicting, away)):
+        engine.step(images(1, (0, 1)), 1, {})
+        engine.step(images(2, (0, 1)), 2, {"ego": {"mug": mask}})
+    assert conditioning(agreeing, "mug", "ego") == [(0, True), (2, True)]
     assert conditioning(agreeing, "mug", "cam01") == [(0, False)]
-    contradicting.step(images(1, (0, 1)), 1, {"ego": {"mug": ObjectMask.from_array(~followed.to_array())}})
-    assert conditioning(contradicting, "mug", "ego") == [(1, True)]
-    assert conditioning(contradicting, "mug", "cam01") == [(1, False)]  # matched anew
+    assert conditioning(contradicting, "mug", "ego") == [(2, True)]
+    assert conditioning(contradicting, "mug", "cam01") == [(2, False)]  # matched anew
     assert conditioning(contradicting, "pan", "ego") == [(0, True)]
+    # With masks at every step nothing wrong is remembered, whatever would have been followed.
+    at_once.step(images(1, (0, 1)), 1, {"ego": {"mug": away}})
+    assert conditioning(at_once, "mug", "ego") == [(0, True), (1, True)]
+    assert conditioning(at_once, "mug", "cam01") == [(0, False)]
 
 
 def test_the_way_back_is_matched_and_doubted(network):
@@ -274,7 +283,7 @@ def test_memory_does_not_grow(network):
     for t in range(40):
         engine.step(images(t % 5, (0, 1)), t, {"ego": {"mug": MUG}} if t % 4 == 0 else {})
         sizes.append(sum(array.nbytes for array in engine.state()["tensors"].values()))
-    assert max(sizes[20:]) == max(sizes[30:]) <= 2 * (10 * 16 * 64 * 2 + 19 * 64 * 4)
+    assert max(sizes[20:]) == max(sizes[30:]) <= 2 * (10 * 16 * 64 * 2 + 19 * 128 * 4)
 
 
 def test_the_packages_own_matcher_fits_the_interface(network):
@@ -290,7 +299,7 @@ def test_the_packages_own_matcher_fits_the_interface(network):
     (ego, mask), (exo, truth) = scene((60, 80), 10, 20), scene((50, 70), 30, 10)
     seen = engine.step({"ego": ego, "cam01": exo}, 0.0, {"ego": {"red": mask}})
     assert seen["cam01"]["red"].source == "matched"
-    assert seen["cam01"]["red"].mask_rle == truth
+    assert iou(seen["cam01"]["red"].mask_rle, truth) > 0.9
     assert {"engine", "video_memory", "matcher", "proposals", "features", "rematch_s"} <= set(engine.settings())
     json.dumps(engine.settings())
 

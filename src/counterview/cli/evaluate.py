@@ -30,10 +30,14 @@ def evaluate(
     pred: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE…", help="Prediction files or folders of masks. The first is the baseline of the others."
+            metavar="FILE…",
+            help="Prediction files or folders of masks, or tracks. The first is the baseline of the others.",
         ),
     ],
-    gt: Annotated[Path, typer.Option(help="relations_*.json, correspondence-gt.json, a release or prepared folder.")],
+    gt: Annotated[
+        Path,
+        typer.Option(help="relations_*.json, correspondence-gt.json, a release or prepared folder; or annotations."),
+    ],
     # Typer passes the files after the first one of --pred as arguments.
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     direction: Annotated[
@@ -84,9 +88,13 @@ def evaluate(
 ) -> int:
     """Score prediction files against the ground truth, by the official or another protocol.
 
+    --gt and --pred may also both be tracks, as counterview follow writes them, or annotations of a tool (COCO, DAVIS,
+    CVAT, Label Studio, LabelMe, YOLO): objects and cameras are matched by name, frames by number.
+
     With --protocol all there is a block for each protocol, and those that a file cannot be scored by are named with the
     reason; the exit status is then 1.
     """
+    from counterview.cli.evaluate_tracks import score_tracks
     from counterview.data.dataset import check_direction
     from counterview.errors import InputError, PredictionError
     from counterview.evaluation.groundtruth import GroundTruth
@@ -97,8 +105,19 @@ def evaluate(
     from counterview.evaluation.scorer import PROTOCOLS, get_protocol
     from counterview.evaluation.side_by_side import common_ground, evaluate_alike
     from counterview.evaluation.table import check_table_path, is_table
+    from counterview.evaluation.tracks import is_annotations
     from counterview.media.outputs import check_output_file, claim_output_file, claim_output_folder
 
+    paths = [*pred, *(more or [])]
+    if any(is_annotations(path) for path in (gt, *paths)):
+        of_takes = {
+            "--direction": direction, "--split": split, "--proposals": proposals, "--report": report,
+            "--frames": frames, "--allow-missing-takes": allow_missing_takes,
+        }  # fmt: skip
+        return score_tracks(
+            gt, paths, protocol=protocol, missing=missing, per_frame=per_frame, as_json=as_json, overwrite=overwrite,
+            other_options=of_takes,
+        )  # fmt: skip
     protocols = list(PROTOCOLS) if protocol == ALL else [get_protocol(protocol).name]
     if per_frame is not None:
         check_table_path(per_frame)
@@ -113,7 +132,7 @@ def evaluate(
             claim = claim_output_file(per_frame, "a table of object-frames", is_own=is_table, overwrite=overwrite)
             claims.enter_context(claim)
         truth = GroundTruth(gt, split)
-        sources = [open_predictions(path) for path in [*pred, *(more or [])]]
+        sources = [open_predictions(path) for path in paths]
         every = dict.fromkeys(d for s in sources for d in s.directions)
         directions = list(every) if direction is None else [check_direction(direction)]
         count = worker_count(workers, len(truth))

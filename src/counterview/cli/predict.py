@@ -17,7 +17,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[MODEL [model.KEY=VALUE]...] DATA",
-            help="MODEL: knn, tiny, tiny-follow, base, geometric[:MATCHER], a model folder, a recipe, or a Hub id; "
+            help="MODEL: knn, tiny, tiny-track (with memory; tiny-track:click from one click), tiny-follow, base, "
+            "geometric[:MATCHER], a model folder, a recipe, or a Hub id; "
             f"{default_model()} if left out. model.KEY=VALUE: change a recipe that needs no training, or the settings "
             "of a trained LM-EEC. DATA: a release, a prepared folder, or HANDAL.",
             show_default=False,

@@ -28,7 +28,7 @@ def encode_brush(mask: ObjectMask) -> list[int]:
     """The bytes of a mask ``(H, W)``; inside it all four channels are 255, outside 0.
 
     >>> encode_brush(ObjectMask.from_array([[0, 1]]))
-    [0, 0, 0, 8, 57, 27, 252, 192, 35, 63, 192]
+    [0, 0, 0, 8, 57, 27, 252, 96, 17, 255, 128]
     """
     flat = mask.to_array().ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -76,7 +76,7 @@ def decode_brush(rle: Any, height: Any, width: Any) -> ObjectMask:
     Raises:
         MaskError: malformed, or another number of pixels than the image's.
 
-    >>> decode_brush([0, 0, 0, 8, 57, 27, 252, 192, 35, 63, 192], 1, 2).to_array().tolist()
+    >>> decode_brush([0, 0, 0, 8, 57, 27, 252, 96, 17, 255, 128], 1, 2).to_array().tolist()
     [[False, True]]
     """
     size = check_size(height, width)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from counterview.errors import AnnotationError, MaskError, shown
@@ -26,6 +26,7 @@ from counterview.exchange.collect import (
     ReadOptions,
     frame_record,
     frames_of,
+    image_folder,
     image_name,
     numbered,
 )
@@ -184,7 +185,7 @@ def _places(found: Collector, content: dict[str, Any]) -> dict[Any, tuple[str, i
         number, file = _key(image.get("id")), image.get("file_name")
         if number is None or number in images or not isinstance(file, str):
             raise found.error(f"image {index} has no file name, or no number of its own", found=shown(image, 60))
-        camera = image.get("camera") or video_names.get(_key(image.get("video_id"))) or _folder(file)
+        camera = image.get("camera") or video_names.get(_key(image.get("video_id"))) or image_folder(file)
         if not isinstance(camera, str):
             raise found.error(f"the camera of image {index} is not a text", found=shown(camera, 60))
         images[number] = camera, file, image
@@ -203,11 +204,6 @@ def _places(found: Collector, content: dict[str, Any]) -> dict[Any, tuple[str, i
         used.add((name, frame))
         places[number] = name, frame, record is not None
     return places
-
-
-def _folder(file: str) -> str:
-    parent = PurePosixPath(file.replace("\\", "/")).parent.name
-    return "" if parent in (".", "..") else parent
 
 
 def _mask(segmentation: Any, size_hw: tuple[int, int]) -> ObjectMask:

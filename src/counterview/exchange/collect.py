@@ -33,6 +33,8 @@ RECORD = "counterview"
 
 Missing = Literal["absent", "unknown"]
 Repeated = Literal["error", "merge", "number"]
+_NAME_END = 200
+"""Characters of a name in which a number is looked for."""
 _LAST_NUMBER = re.compile(r"(\d{1,9})(?!.*\d)")
 
 
@@ -126,6 +128,19 @@ def image_name(name: str, camera: TrackedCamera, frame: int) -> str:
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic")
 
 
+def image_folder(file: str) -> str:
+    """The folder right above an image, by its path or address; empty if it names none.
+
+    >>> image_folder("data/ego/0.jpg"), image_folder("0.jpg")
+    ('ego', '')
+    >>> image_folder("/data/local-files/?d=videos/ego/0.jpg")  # as Label Studio names files of its own disk
+    'ego'
+    """
+    path = file.partition("?d=")[2] or file.partition("?")[0]
+    parent = PurePosixPath(path.replace("\\", "/")).parent.name
+    return "" if parent in (".", "..") else parent
+
+
 def numbered(names: Iterable[str]) -> dict[str, int]:
     """Frame numbers of images: the last number in each name, or the places in their order if two have the same.
 
@@ -135,7 +150,7 @@ def numbered(names: Iterable[str]) -> dict[str, int]:
     {'a.jpg': 0, 'b.jpg': 1}
     """
     listed = sorted(set(names))
-    found = [_LAST_NUMBER.search(PurePosixPath(name).stem) for name in listed]
+    found = [_LAST_NUMBER.search(PurePosixPath(name).stem[-_NAME_END:]) for name in listed]
     values = [int(match[1]) for match in found if match is not None]
     if len(set(values)) == len(listed):
         return dict(zip(listed, values, strict=True))
@@ -258,14 +273,14 @@ class Collector:
         return number
 
     def _state(self, name: str, state: Any) -> dict[str, Any]:
-        visibility = state.get("visibility") if isinstance(state, dict) else "?"
+        visibility: Any = state.get("visibility") if isinstance(state, dict) else "?"
         if (
             not isinstance(state, dict)
             or not (visibility is None or (_is_number(visibility) and 0 <= visibility <= 1))
             or state.get("source") not in get_args(MaskSource)
         ):
             raise self.error(f"the record of {shown(name)} in a frame is malformed", found=shown(state, 60))
-        return state
+        return {"mask": bool(state.get("mask")), "visibility": visibility, "source": state["source"]}
 
     def shape(
         self,

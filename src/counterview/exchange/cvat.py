@@ -7,8 +7,8 @@ CVAT drops it. CVAT needs the labels in its project before it takes the file.
 
 Read are tracks of masks, polygons, boxes and ellipses, and the ``<image>`` elements of CVAT for images 1.1. An object
 whose shape is ``outside`` in a key frame is not visible there; in the frames that CVAT interpolates, the source is
-``propagated``. Frames with any shape count as annotated. Lines, points, cuboids and skeletons are left out, and counted
-in the log.
+``propagated``. Frames with any shape, and all ``<image>`` elements, count as annotated. Lines, points, cuboids and
+skeletons are left out, and counted in the log.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from counterview.exchange.collect import (
     ReadOptions,
     frame_record,
     frames_of,
+    image_folder,
+    numbered,
     shown_mask,
 )
 from counterview.exchange.shapes import box_mask, check_size, ellipse_mask, numbers, place_mask, polygon_mask, rotated
@@ -147,7 +149,9 @@ def read(path: str | os.PathLike[str], options: ReadOptions) -> Tracks:
     if not files:
         raise found.error("holds no XML files")
     for file in files:
+        found.path = file
         _File(file, found, options if len(files) == 1 else ReadOptions(size_hw=options.size_hw)).read()
+    found.path = root
     return found.tracks()
 
 
@@ -161,14 +165,19 @@ class _File:
         self.name: str | None = None
         self.records: dict[int, Any] = {}
         self.shapes: list[tuple[int, str, str | None, ObjectMask | None, bool]] = []
+        self.images: dict[str, tuple[tuple[int, int], list[tuple[str, ObjectMask]]]] = {}
         self.track: dict[str, str] | None = None
-        self.image: dict[str, str] | None = None
+        self.image: str | None = None
         self.left_out = 0
 
     def read(self) -> None:
         parse_xml(self.path, self.start, self.end, self.comment, max_bytes=MAX_FILE_BYTES)
         if self.left_out:
             logger.warning("%s: %d shapes without an area are left out", self.path, self.left_out)
+        if self.images:
+            self.note_images()
+        if self.images and not self.shapes:
+            return
         record = next(iter(self.records.values()), None)
         camera = self.found.camera(self.options.camera or self.name or self.path.stem, self.size(), record)
         for number, each in self.records.items():
@@ -182,6 +191,20 @@ class _File:
                 self.found.shape(camera, number, label, mask, instance=instance, source=source)  # type: ignore[arg-type]
             elif is_key and number not in self.records:
                 self.found.absent(camera, number, label, instance)
+
+    def note_images(self) -> None:
+        """Note the images of CVAT for images: the folder of each is its camera, as in COCO."""
+        folders: dict[str, list[str]] = {}
+        for name in self.images:
+            folders.setdefault(image_folder(name), []).append(name)
+        for folder, names in folders.items():
+            number_of = numbered(names)
+            for name in names:
+                size, shapes = self.images[name]
+                camera = self.found.camera(folder or self.options.camera or self.name or self.path.stem, size)
+                number = self.found.frame(camera, number_of[name])
+                for label, mask in shapes:
+                    self.found.shape(camera, number, label, mask)
 
     def size(self) -> tuple[int, int]:
         try:
@@ -218,10 +241,12 @@ class _File:
         if names[1:] == ("track",):
             self.track = attributes
         elif names[1:] == ("image",):
-            self.image = attributes
-            self.width, self.height = self.width or attributes.get("width"), self.height or attributes.get("height")
-            if (attributes.get("width"), attributes.get("height")) != (self.width, self.height):
-                raise AnnotationError("the images are of several sizes")
+            name = attributes.get("name") or attributes.get("id") or ""
+            size = (_integer(attributes.get(key), key) for key in ("height", "width"))
+            if name in self.images:
+                raise AnnotationError("an image is there twice", found=shown(name, 60))
+            self.images[name] = check_size(*size), []
+            self.image = name
         elif len(names) == 3 and names[1] in ("track", "image") and names[2] in _SHAPES:
             self.shape(names[2], attributes)
         elif len(names) == 3 and names[1] in ("track", "image") and names[2] in _OTHER_SHAPES:
@@ -239,29 +264,27 @@ class _File:
 
     def shape(self, kind: str, attributes: dict[str, str]) -> None:
         """Note a shape of a track, or of an image."""
-        label: str | None
-        instance: str | None = None
-        is_outside = False
-        if self.track is not None:
-            label, number = self.track.get("label"), _integer(attributes.get("frame"), "frame")
-            is_outside, is_key = attributes.get("outside") == "1", attributes.get("keyframe", "1") == "1"
-            group = self.track.get("group_id") or "0"
-            # Tracks of masks are single frames, so that only a group holds an object together.
-            if group != "0":
-                instance = f"group {group}"[:60]
-            elif kind != "mask":
-                instance = self.track.get("id", "")[:60]
-            if kind == "mask" and is_outside:  # the end of a single frame, which says nothing of the next one
-                return
-        else:
-            image = self.image or {}
-            label, number, is_key = attributes.get("label"), _integer(image.get("id"), "id"), True
-            group = attributes.get("group_id") or "0"
-            instance = None if group == "0" else f"group {group}"[:60]
-        if not label:
-            raise AnnotationError(f"a {kind} without a label")
-        mask = None if is_outside else _mask(kind, attributes, self.size())
-        self.shapes.append((number, label, instance, mask, is_key))
+        if self.image is not None:
+            size, shapes = self.images[self.image]
+            shapes.append((_label(kind, attributes), _mask(kind, attributes, size)))
+            return
+        track = self.track or {}
+        label, number = _label(kind, track), _integer(attributes.get("frame"), "frame")
+        is_outside, is_key = attributes.get("outside") == "1", attributes.get("keyframe", "1") == "1"
+        if kind == "mask" and is_outside:  # the end of a single frame, which says nothing of the next one
+            return
+        # A track of a mask is one frame, so that its number tells no objects apart.
+        instance = None if kind == "mask" else track.get("id", "")[:60]
+        self.shapes.append(
+            (number, label, instance, None if is_outside else _mask(kind, attributes, self.size()), is_key)
+        )
+
+
+def _label(kind: str, attributes: dict[str, str]) -> str:
+    label = attributes.get("label")
+    if not label:
+        raise AnnotationError(f"a {kind} without a label")
+    return label
 
 
 def _integer(text: str | None, what: str) -> int:

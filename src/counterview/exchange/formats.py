@@ -30,7 +30,10 @@ FORMATS = MappingProxyType(
 )
 """The formats, and what each keeps."""
 
+OWN = "tracks.json"
+
 _FILES = {
+    "tracks": OWN,
     "coco": coco.FILE, "davis": davis.FOLDER, "cvat": cvat.FOLDER, "labelstudio": labelstudio.FILE,
     "labelme": labelme.FOLDER, "yolo": yolo.FOLDER,
 }  # fmt: skip
@@ -38,7 +41,7 @@ _HEAD_BYTES = 4096
 
 
 def _write_own(tracks: Tracks, folder: str | os.PathLike[str]) -> list[Path]:
-    path = safe_join(folder, "tracks.json")
+    path = safe_join(folder, OWN)
     write_tracks(path, tracks)
     return [path]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -27,6 +27,7 @@ from counterview.exchange.collect import (
     ReadOptions,
     frame_record,
     frames_of,
+    image_folder,
     image_name,
     numbered,
     shown_mask,
@@ -54,11 +55,11 @@ def write(tracks: Tracks, folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         OutputError: they cannot be written.
     """
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for camera, about in tracks.cameras.items():
         height, width = about.size_hw
         for frame, items in frames_of(tracks, camera).items():
-            results = []
+            results: list[dict[str, Any]] = []
             for name, item in items.items():
                 mask = shown_mask(item)
                 if mask is None:
@@ -126,7 +127,7 @@ def read(path: str | os.PathLike[str], options: ReadOptions) -> Tracks:
         size = _size(record, results, options)
         if size is None:
             raise found.error(f"{where} does not state the size of its image", fix="Give it: size_hw=(HEIGHT, WIDTH).")
-        camera = found.camera(task["data"].get("camera") or _folder(_image(task)), size, record)
+        camera = found.camera(task["data"].get("camera") or image_folder(_image(task)), size, record)
         stated = task["data"].get("frame")
         number = found.frame(camera, number_of[_image(task)] if stated is None else stated, record=record)
         if (camera, number) in used:
@@ -154,11 +155,6 @@ def _image(task: dict[str, Any]) -> str:
         if isinstance(value, str) and value:
             return value
     return ""
-
-
-def _folder(image: str) -> str:
-    parent = PurePosixPath(image.partition("?")[0].replace("\\", "/")).parent.name
-    return "" if parent in (".", "..") else parent
 
 
 def _results(found: Collector, task: dict[str, Any], where: str) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -123,10 +122,9 @@ def _time(entry: Mapping[str, Any]) -> tuple[float | None, int | None]:
         if type(frame) is not int or not 0 <= frame < 1 << 53:
             raise InputError("frame is not the number of a frame", found=shown(frame), expected="an integer from 0")
         return None, frame
-    is_number = isinstance(time_s, int | float) and not isinstance(time_s, bool)
-    if not is_number or not abs(time_s) < 1 << 53 or not math.isfinite(time_s):
-        raise InputError("time_s is not a time", found=shown(time_s), expected="seconds")
-    return float(time_s), None
+    if isinstance(time_s, int | float) and not isinstance(time_s, bool) and abs(time_s) < 1 << 53:  # false for NaN
+        return float(time_s), None
+    raise InputError("time_s is not a time", found=shown(time_s), expected="seconds")
 
 
 def _prompt(kind: str, value: Any, path: Path) -> AnyPrompt | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
 from counterview.mask_formats import detections
-from counterview.masks.draw import PALETTE, overlay, side_by_side, with_legend
+from counterview.masks.draw import object_colors, overlay, side_by_side, with_legend
 from counterview.types import Match, ObjectMask, RgbImage, View, as_rgb
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def draw_match(
         MaskError: a mask of another size than its image.
     """
     query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
-    colors = [PALETTE[i % len(PALETTE)] for i in range(len(matches))]
+    colors = object_colors(len(matches))
     left = overlay(query_rgb, query_masks, labels=[m.name for m in matches], colors=colors)
     runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
     right = overlay(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from counterview.inference.predictor import Predictor
     from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.inference.takes import TakePredictor
+    from counterview.inference.track_takes import Protocol
     from counterview.lmeec.model import LMEEC
     from counterview.omama.model import OMaMa
     from counterview.proposals.base import Proposer
@@ -156,8 +157,9 @@ def load_take_predictor(
         trust: as for :func:`load`.
 
     Returns:
-        A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, otherwise a
-        :class:`~counterview.inference.takes.FramePredictor`.
+        A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, a
+        :class:`~counterview.inference.track_takes.TrackingPredictor` for ``tiny-track`` and ``tiny-track:click``,
+        otherwise a :class:`~counterview.inference.takes.FramePredictor`.
 
     >>> load_take_predictor("knn").settings()["matcher"]["name"]
     'knn'
@@ -165,12 +167,43 @@ def load_take_predictor(
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
     chosen = get_layout(layout)
+    if (protocol := tracking_protocol(model)) is not None:
+        return _tracking(protocol, chosen, (proposals, features), device, cache, overrides)
     source = resolve(default_model(features) if model is None else model, overrides)
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return ClipPredictor(load_tracker(source, device).model, layout=chosen)
     predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
     return FramePredictor(predictor, chosen)
+
+
+def tracking_protocol(model: str | os.PathLike[str] | None) -> Protocol | None:
+    """What is known of the query camera, for a name of ``tiny-track``; ``None`` for other models.
+
+    >>> tracking_protocol("tiny-track"), tracking_protocol("tiny-track:click"), tracking_protocol("tiny-match")
+    ('given', 'click', None)
+    """
+    protocols: dict[str, Protocol] = {"tiny-track": "given", "tiny-track:click": "click"}
+    return protocols.get(model) if isinstance(model, str) else None
+
+
+def _tracking(
+    protocol: Protocol,
+    layout: Layout,
+    parts: tuple[str | None, str | None],
+    device: str,
+    cache: str | os.PathLike[str] | None,
+    overrides: Sequence[str],
+) -> TakePredictor:
+    """``tiny-track``: tiny-match with memories."""
+    from counterview.inference.track_takes import TrackingPredictor
+
+    if overrides or any(part is not None for part in parts):
+        raise ConfigError(
+            "tiny-track has its own proposals and features", found=" ".join(overrides) or "--proposals or --features",
+            fix="Leave them out.",
+        )  # fmt: skip
+    return TrackingPredictor(load_matcher(resolve("tiny-match"), device=device, cache=cache), layout, protocol=protocol)
 
 
 def load_tracker(source: Source, device: str = "auto") -> MaskTracker:

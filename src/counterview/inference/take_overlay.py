@@ -12,7 +12,7 @@ from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.evaluation.scorer import CONFIDENCE_THRESHOLD, Scorer, Totals
 from counterview.inference.takes import Prediction, TakePredictor
-from counterview.masks.draw import PALETTE, TRUTH, overlay, side_by_side, with_legend
+from counterview.masks.draw import TRUTH, object_colors, overlay, side_by_side, with_legend
 from counterview.masks.geometry import iou, resize_mask
 from counterview.types import ObjectMask, RgbImage
 
@@ -99,7 +99,7 @@ def draw_predictions(
     """
     take = scored.take
     cameras = (scored.ego, scored.exo) if direction == "ego2exo" else (scored.exo, scored.ego)
-    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(take.objects)}
+    colours = dict(zip(take.objects, object_colors(len(take.objects)), strict=True))
     for number in scored.frames if numbers is None else numbers:
         predictions = [p for p in scored.frames[number] if p.direction == direction]
         query, target = (take.frame(camera, number) for camera in cameras)

@@ -91,7 +91,7 @@ def draw_objects(
         return drawn
     middles = {n: (x + w // 2, y + h // 2) for n, (x, y, w, h) in ((n, m.box_xywh) for n, m in masks.items())}
     before = [_moved(earlier, name, middles[name]) for name in masks]
-    texts = [cut(name, size_px, max(60, size_hw[1] * 2 // 5)) for name in masks]
+    texts = [cut(name, size_px, max(60, size_hw[1] // 2), middle=True) for name in masks]
     placed = place(texts, chosen, dense, size_px, earlier=before)
     if earlier is not None:
         earlier.clear()
@@ -260,7 +260,8 @@ class TrackDrawing:
             x, y = index // rows * block + GAP_PX, GAP_PX + index % rows * row
             middle = y + (row - line) // 2
             strip[middle + 3 : middle + line - 3, x : x + 8] = _rgb(self.colors[name])
-            text = text_strip(names - 12, name, SMALL_PX, color=TEXT, background=BACKGROUND)
+            short = cut(name, SMALL_PX, names - 12, middle=True)
+            text = text_strip(names - 12, short, SMALL_PX, color=TEXT, background=BACKGROUND)
             strip[middle : middle + line, x + 12 : x + names] = text
             first = y + (row - len(self.cameras) * (bar + 1)) // 2
             x1, x2 = x + names + GAP_PX, (index // rows + 1) * block - GAP_PX
@@ -296,7 +297,7 @@ class TrackDrawing:
         bar = self._canvas[y1:y2, start:end]
         if visibility is None:
             stripes = (np.arange(start, end)[None] + np.arange(y2 - y1)[:, None]) // 3 % 2 == 0
-            bar[:] = np.where(stripes[..., None], np.uint8(UNKNOWN_STRIPE), np.uint8(NOT_YET))
+            bar[:] = np.where(stripes[..., None], np.array(UNKNOWN_STRIPE), np.array(NOT_YET))
         elif visibility > 0.5:
             weight = 0.4 + 0.6 * visibility
             bar[:] = (weight * np.array(_rgb(self.colors[name])) + (1 - weight) * np.array(NOT_VISIBLE)).astype(

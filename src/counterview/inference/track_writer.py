@@ -120,8 +120,7 @@ class TrackWriter:
 
     def _write(self, times: int) -> None:
         if self._last is not None:
-            for _ in range(times):
-                self._video.add(self._last[1])
+            self._video.add(self._last[1], times)
 
     def close(self) -> list[Path]:
         """Write all files, also of a run that was cut short.

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from counterview.errors import MaskError
 from counterview.masks.labels import caption, draw_labels, place, text_size
 from counterview.types import BoolImage, ImageLike, ObjectMask, RgbImage, as_rgb
 
 PALETTE = ("#1f9bff", "#aaee00", "#bb3399", "#dd3300", "#4455ff", "#00eeff", "#dddd77", "#ff88bb")
-"""Colours far from one another, also for an eye without green cones, and from white, wood and skin; object ``i`` has
-colour ``i % 8``."""
+"""Colours far from one another, also for an eye without green cones, and from white, wood and skin. See
+:func:`object_colors` for more objects than these."""
 
 CAPTION_PX = 11
 """Height of the letters below the images of a contact sheet."""
@@ -56,7 +57,7 @@ def overlay(
         masks: masks of the image's size, ``(H, W)`` bool or run lengths; empty ones are skipped.
         labels: one text per mask, placed apart from one another and from all masks; a line leads from a label to an
             object that is further away. See :mod:`counterview.masks.labels` for the letters.
-        colors: one hex colour per mask; :data:`PALETTE` in order if not given.
+        colors: one hex colour per mask; :func:`object_colors` in order if not given.
         opacity: of the tint, 0 to 1.
         thickness_px: of the outline; proportional to the image's size if not given.
         avoid: further masks ``(H, W)`` that labels must not cover: what is drawn before or after.
@@ -68,6 +69,7 @@ def overlay(
         ImageError: the image is not an RGB array.
         MaskError: a mask has another size than the image, or the lists differ in length.
     """
+    import cv2
     import supervision as sv
 
     image = as_rgb(image)
@@ -75,7 +77,7 @@ def overlay(
     for mask in (*dense, *others):
         if mask.shape != image.shape[:2]:
             raise MaskError("a mask does not fit its image", found=mask.shape, expected=image.shape[:2])
-    colors = list(colors) if colors is not None else [PALETTE[i % len(PALETTE)] for i in range(len(dense))]
+    colors = list(colors) if colors is not None else object_colors(len(dense))
     if len(colors) != len(dense) or (labels is not None and len(labels) != len(dense)):
         raise MaskError("every mask needs its own label and colour", found=f"{len(dense)} masks, {len(colors)} colours")
     keep = [i for i, mask in enumerate(dense) if mask.any()]
@@ -91,6 +93,11 @@ def overlay(
     if opacity > 0:
         scene = sv.MaskAnnotator(color=palette, opacity=opacity).annotate(scene, detections)
     scene = sv.PolygonAnnotator(color=palette, thickness=line).annotate(scene, detections)
+    for mask, index in zip(stack, keep, strict=True):
+        for points in _specks(mask):  # which have no polygon
+            cv2.polylines(
+                scene, [np.concatenate([points, points[-1:]])], False, sv.Color.from_hex(colors[index]).as_bgr(), line
+            )
     drawn: RgbImage = np.ascontiguousarray(scene[..., ::-1])
     if labels is None:
         return drawn
@@ -98,6 +105,14 @@ def overlay(
     chosen = [labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep]
     placed = place(*chosen, size_px, avoid=others)
     return draw_labels(drawn, placed, size_px)
+
+
+def _specks(mask: BoolImage) -> list[NDArray[np.int32]]:
+    """The parts of a mask ``(H, W)`` that are a point or a line, each as ``(K, 1, 2)`` vertices, K at most 2."""
+    import cv2
+
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour.astype(np.int32) for contour in contours if len(contour) < 3]
 
 
 def with_legend(image: ImageLike, text: str) -> RgbImage:

@@ -100,18 +100,22 @@ def text_size(text: str, size_px: int) -> tuple[int, int]:
     return int(np.ceil(font.getlength(line))) + 2 * PADDING_PX, ascent + descent + 2 * PADDING_PX
 
 
-def cut(text: str, size_px: int, width_px: int) -> str:
-    """A text that fits into a label of a width, padding included; its end is replaced by … where it does not.
+def cut(text: str, size_px: int, width_px: int, *, middle: bool = False) -> str:
+    """A text that fits into a label of a width, padding included; what does not fit is replaced by ….
 
     Args:
         text: any.
         size_px: height of the letters.
         width_px: of the label.
+        middle: leave out the middle, for names that may differ in their last letters alone; else the end.
     """
     line, font = writable(text, size_px)
-    while len(line) > 1 and font.getlength(line) > width_px - 2 * PADDING_PX:
-        line = line[:-2].rstrip() + "…"
-    return line
+    head, tail = (len(line) // 2, -(-len(line) // 2)) if middle else (len(line), 0)
+    short = line
+    while head + tail > 1 and font.getlength(short) > width_px - 2 * PADDING_PX:
+        head, tail = (head, tail - 1) if tail > head else (head - 1, tail)
+        short = f"{line[:head].rstrip()}…{line[len(line) - tail :].lstrip()}"
+    return short
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def place(
     masks as possible, by the fraction of each object, and of other labels.
 
     Args:
-        texts: one a mask; a text wider than the image is cut.
+        texts: one a mask; a text wider than the image loses its middle.
         colors: likewise.
         masks: M masks ``(H, W)`` of one size, none of them empty.
         size_px: height of the letters.
@@ -168,7 +172,7 @@ def place(
         return []
     room = _Room((*masks, *avoid))
     earlier = [None] * len(masks) if earlier is None else earlier
-    texts = [cut(text, size_px, masks[0].shape[1]) for text in texts]
+    texts = [cut(text, size_px, masks[0].shape[1], middle=True) for text in texts]
     boxes = [_box(mask) for mask in masks]
     areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
     placed: dict[int, Label] = {}

@@ -68,12 +68,13 @@ class VideoWriter:
         self._stream: Any = None
         self._size = (0, 0)
 
-    def add(self, frame: ImageLike) -> None:
+    def add(self, frame: ImageLike, times: int = 1) -> None:
         """Write the next image.
 
         Args:
             frame: ``(H, W, 3)`` uint8 RGB, or a view, of the size of the first one. The format needs even sides, so an
                 image with an odd side is padded with one white row or column.
+            times: for how many frames it stands.
 
         Raises:
             InputError: a frame of another size.
@@ -88,13 +89,15 @@ class VideoWriter:
                 raise InputError("the frames of a video differ in size", found=image.shape[:2], expected=self._size)
             even = np.pad(image, ((0, self._size[0] % 2), (0, self._size[1] % 2), (0, 0)), constant_values=255)
             encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-            encoded.pts = self.count
-            self._container.mux(self._stream.encode(encoded.reformat(format="yuv420p")))
-            if self._sound is not None:
-                self._sound.write_until((self.count + 1) / self._rate)
+            encoded = encoded.reformat(format="yuv420p")
+            for _ in range(times):
+                encoded.pts = self.count
+                self._container.mux(self._stream.encode(encoded))
+                if self._sound is not None:
+                    self._sound.write_until((self.count + 1) / self._rate)
+                self.count += 1
         except (av.error.FFmpegError, OSError) as error:
             raise output_error(self.path, error) from None
-        self.count += 1
 
     def _open(self, height: int, width: int) -> None:
         options = {"fflags": "+bitexact", "movflags": "+faststart"}

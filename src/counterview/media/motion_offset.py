@@ -28,6 +28,7 @@ MIN_COMMON_S = 8.0
 _SIZE = (96, 64)  # width and height to which images are scaled down
 _TREND_S = 5.0
 _APART_S = 0.5
+_CHANCE = 4.0  # standard deviations that unrelated series reach at some offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,8 @@ def _small(image: RgbImage) -> NDArray[np.float32]:
 def _change(before: NDArray[np.float32], after: NDArray[np.float32], window: NDArray[np.float32]) -> float:
     """Mean difference of two images ``(H, W)`` in grey values, a shift of the whole taken out where that helps."""
     plain = float(np.abs(after - before).mean())
-    (dx, dy), _ = cv2.phaseCorrelate(before, after, window)
+    # Copies: OpenCV 5 applies the window in place.
+    (dx, dy), _ = cv2.phaseCorrelate(before.copy(), after.copy(), window)
     if max(abs(dx), abs(dy)) < 0.2 or abs(dx) > _SIZE[0] / 3 or abs(dy) > _SIZE[1] / 3:
         return plain
     moved = cv2.warpAffine(before, np.float32([[1, 0, dx], [0, 1, dy]]), _SIZE, borderMode=cv2.BORDER_REPLICATE)
@@ -125,18 +127,32 @@ def find_motion_offset(query: Motion, target: Motion) -> tuple[float, float]:
     )
     least = max(MIN_COMMON_S * SAMPLES_PER_S, min(query.is_known.sum(), target.is_known.sum()) / 3)
     score = np.where((common >= least) & (power > 0), product / np.sqrt(np.maximum(power, 1e-12)), -np.inf)
-    # Against chance: a correlation over few values is high more easily.
-    strength = np.where(np.isfinite(score), score * np.sqrt(np.maximum(common, 1)), -np.inf)
+    # In standard deviations of unrelated series: a correlation over few values is high more easily, and so is one of
+    # series that change slowly.
+    strength = np.where(np.isfinite(score), score * np.sqrt(np.maximum(common, 1) / _slowness(q, t)), -np.inf)
     best = int(np.argmax(strength))
     if not np.isfinite(strength[best]) or score[best] <= 0:
         return 0.0, 0.0
     apart = round(_APART_S * SAMPLES_PER_S)
     rest = strength.copy()
     rest[max(0, best - apart) : best + apart + 1] = -np.inf
-    rival = float(max(rest.max(initial=0.0), 3.0))
+    rival = float(max(rest.max(initial=0.0), _CHANCE))
     lag = best - (len(t) - 1) + _vertex(strength, best)
     confidence = float(score[best]) * max(0.0, 1 - rival / float(strength[best]))
     return lag / SAMPLES_PER_S, confidence
+
+
+def _slowness(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """How many values of two series ``(N,)`` count as one, by how alike each is to itself a little later (Bartlett)."""
+    total = 1.0
+    for lag in range(1, round(_TREND_S * SAMPLES_PER_S)):
+        if lag >= min(len(one), len(other)):
+            break
+        product = 1.0
+        for series in (one, other):
+            product *= float((series[lag:] * series[:-lag]).sum() / max(1e-12, float((series**2).sum())))
+        total += 2 * product
+    return max(1.0, total)
 
 
 def _vertex(values: NDArray[np.float64], at: int) -> float:

@@ -20,7 +20,7 @@ SyncMethod = Literal["none", "auto", "audio", "motion"]
 
 SYNC_METHODS: tuple[SyncMethod, ...] = get_args(SyncMethod)
 
-MIN_SOUND_CONFIDENCE, MIN_MOTION_CONFIDENCE = 0.1, 0.15
+MIN_SOUND_CONFIDENCE, MIN_MOTION_CONFIDENCE = 0.1, 0.1
 """Confidence below which an offset is not used. See ``benchmarks/sync.py`` for what right and wrong pairs reach."""
 
 

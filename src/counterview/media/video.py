@@ -69,6 +69,7 @@ class VideoReader:
         self._careful: VideoSource | None = None
         self._unshown: VideoError | None = None
         self._shown: dict[int, int] = {}
+        self._sent: set[int] = set()
         try:
             with library_errors(VideoError, "cannot be read", path=self.path):
                 self._read_times()
@@ -223,18 +224,15 @@ class VideoReader:
             seconds: after the first image.
 
         Returns:
-            the frame, its image ``(H, W, 3)``; ``None`` if none is within half an interval, or it was dropped.
+            the frame, image ``(H, W, 3)``; ``None`` if none is within half an interval, or it was dropped.
 
         Raises:
             VideoError: the image is there and damaged.
         """
-        number = self.number_at(seconds)
-        if number is None:
-            return None
-        try:
-            return SourceFrame(number, self.time_of(number), self.frame(number))
-        except FrameMissingError:
-            return None
+        with contextlib.suppress(FrameMissingError):
+            if (number := self.number_at(seconds)) is not None:
+                return SourceFrame(number, self.time_of(number), self.frame(number))
+        return None
 
     @property
     def frame_count(self) -> int:
@@ -254,7 +252,7 @@ class VideoReader:
             VideoError: the video has no such frame, or it is damaged.
             InputError: the number is not an integer of 0 or more.
         """
-        _, image = next(iter(self.read([number])))
+        ((_, image),) = self.read([number])
         if isinstance(image, VideoError):
             raise image
         return image
@@ -310,13 +308,16 @@ class VideoReader:
             return self._variable.number(pts)
         return round((pts - self._origin) * self._time_base * self.fps)
 
-    def _absent(self, number: int, found: str) -> FrameMissingError:
+    def _absent(self, number: int, found: str) -> VideoError:
+        if number in self._sent:
+            return VideoError(f"frame {number} is damaged", path=self.path, found="no image comes of its data")
         return FrameMissingError(f"has no frame {number}", path=self.path, found=found)
 
     def _read_group(
         self, group: int, members: list[int], *, may_go_back: bool = True
     ) -> Iterator[tuple[int, RgbImage | VideoError]]:
         pending = dict.fromkeys(members)
+        self._sent.clear()
         try:
             for number, image in self._decode(self._source, group, group, members):
                 if pending.pop(number, number) is None:
@@ -337,9 +338,7 @@ class VideoReader:
                 failures = failures + 1 if isinstance(result, VideoError) else 0
                 yield number, result
             return
-        if pending and group > 0 and self._by_dts and may_go_back:
-            # With reordered images (B-frames), a keyframe's time in the index is earlier than its presentation
-            # time: these frames may belong to the previous group.
+        if pending and group > 0 and self._by_dts and may_go_back:  # reordered by more than `_group` allows for
             yield from self._read_group(group - 1, list(pending), may_go_back=False)
         else:
             for number in pending:
@@ -351,7 +350,7 @@ class VideoReader:
         In an open GOP the decoder reports missing references to the previous group. So errors count only from the
         keyframe of the frame's own group on, and a single thread (slices) attributes each error to its packet.
         """
-        problem: VideoError = self._absent(number, "no image at its time")
+        problem = self._absent(number, "no image at its time")
         try:
             self._careful = self._careful or VideoSource(self.path, "SLICE", self._threads)
             for first in dict.fromkeys((group, max(0, group - 1))):
@@ -394,6 +393,7 @@ class VideoReader:
                 if strict:
                     raise
             if number is not None:
+                self._sent |= {number} & pending
                 pending.discard(number)
                 if not pending:
                     break  # the images still inside the decoder need no further packet

@@ -95,7 +95,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Decision:
+class MaskChoice:
     """Which mask counts.
 
     Attributes:
@@ -123,7 +123,7 @@ def is_lost(followed: Propagated, settings: VideoMemorySettings) -> bool:
 
 def decide(
     followed: Propagated | None, found: Found | None, carried: MaskSource, settings: VideoMemorySettings
-) -> Decision:
+) -> MaskChoice:
     """Weigh a propagated mask ``(H, W)`` against a match; at least one of them is given.
 
     Args:
@@ -134,30 +134,30 @@ def decide(
     """
     if found is None:
         assert followed is not None
-        return Decision(carried_on(followed, carried, {}, settings), remembers=True)
+        return MaskChoice(carried_on(followed, carried, {}, settings), remembers=True)
     match, doubts = found.match, dict[str, float]()
     if found.is_visible and found.way_back_iou < settings.agreement_iou:
         doubts["way_back"] = 1 - found.way_back_iou
     mask = None if match.mask_rle.is_empty else match.mask_rle
     matched = Observation(mask, min(match.visibility, 0.5) if mask is None else match.visibility, "matched", (), doubts)
     if followed is None:
-        return Decision(matched, is_conditioning=found.is_visible)
+        return MaskChoice(matched, is_conditioning=found.is_visible)
     if is_lost(followed, settings):
         if found.is_visible and not doubts:
-            return Decision(matched, is_conditioning=True)
-        return Decision(carried_on(followed, carried, doubts, settings), remembers=True)
+            return MaskChoice(matched, is_conditioning=True)
+        return MaskChoice(carried_on(followed, carried, doubts, settings), remembers=True)
     overlap = iou(followed.mask_rle, match.mask_rle) if found.is_visible else 0.0
     if found.is_visible and overlap >= settings.agreement_iou:
-        return Decision(carried_on(followed, carried, doubts, settings), remembers=True)
+        return MaskChoice(carried_on(followed, carried, doubts, settings), remembers=True)
     is_trusted = "way_back" not in doubts
     doubts["cameras_disagree"] = 1 - overlap
     sureness = match.visibility if found.is_visible else 1 - match.visibility
     if sureness <= followed.sureness or not is_trusted:
-        return Decision(carried_on(followed, carried, doubts, settings), remembers=True)
+        return MaskChoice(carried_on(followed, carried, doubts, settings), remembers=True)
     if found.is_visible:
-        return Decision(dataclasses.replace(matched, doubts=doubts), is_conditioning=True, forgets=True)
+        return MaskChoice(dataclasses.replace(matched, doubts=doubts), is_conditioning=True, forgets=True)
     # Not visible, says the matcher; what was followed is not remembered, and not forgotten either.
-    return Decision(Observation(followed.mask_rle, match.visibility, carried, doubts=doubts))
+    return MaskChoice(Observation(followed.mask_rle, match.visibility, carried, doubts=doubts))
 
 
 def carried_on(

@@ -62,8 +62,8 @@ class LMEECEngine:
     """An :class:`~counterview.tracking.base.Engine` by LM-EEC or tiny-follow.
 
     A mask in any camera makes an object known; in the query camera it is searched from there. A mask that comes later
-    is remembered as it is; if it contradicts what was followed (IoU below 0.5), the memory of the object in that
-    camera is dropped first, and that in all cameras if it is the query camera.
+    is remembered as it is. If it lies elsewhere (IoU below 0.5) than what was followed since the last one, the memory
+    of the object in that camera is dropped first, and that in all cameras if it is the query camera.
 
     Args:
         cameras: names, the query camera first.
@@ -95,6 +95,7 @@ class LMEECEngine:
         self._objects: dict[str, _ShownObject] = {}
         self._tracks: dict[TrackKey, TrackMemory] = {}
         self._banked: dict[TrackKey, int] = {}  # number of the view that a track's query bank holds last
+        self._ends_as_given: dict[TrackKey, bool] = {}  # whether the newest mask of a track is a user's
 
     def settings(self) -> dict[str, Any]:
         """Name, source, configuration and precision, and a hash of the weights."""
@@ -164,7 +165,7 @@ class LMEECEngine:
         """Everything that :meth:`restore` needs to go on, as plain values and numpy arrays."""
         records, tensors = track_records(self._tracks)
         for record, key in zip(records, self._tracks, strict=True):
-            record["banked"] = self._banked[key]
+            record["banked"], record["ends_as_given"] = self._banked[key], self._ends_as_given[key]
         arrays: dict[str, Any] = {}
         objects = []
         names_of: dict[int, str] = {}
@@ -205,6 +206,7 @@ class LMEECEngine:
             saved = SavedSession(Path("state"), {"tracks": state["tracks"]}, tensors)
             tracks = saved.tracks(self._predictor.new_track, config.grid**2, config.channels, device)
             banked = {(r["object"], r["camera"]): int(r["banked"]) for r in state["tracks"]}
+            as_given = {(r["object"], r["camera"]): bool(r["ends_as_given"]) for r in state["tracks"]}
             images = {name: np.array(image) for name, image in state["images"].items()}
             extras = {name: self._predictor.encode([image])[0].features.extra for name, image in images.items()}
             objects: dict[str, _ShownObject] = {}
@@ -218,7 +220,7 @@ class LMEECEngine:
             time_s, index = state["time_s"], int(state["index"])
         except (CounterviewError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError("the state is damaged", found=reason(error)) from None
-        self._tracks, self._banked, self._objects = tracks, banked, objects
+        self._tracks, self._banked, self._ends_as_given, self._objects = tracks, banked, as_given, objects
         self._time_s, self._index = None if time_s is None else float(time_s), index
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ class LMEECEngine:
         self, given: Collection[TrackKey], prompts: Prompts, encoded: Mapping[str, SessionImage]
     ) -> None:
         """Drop memories that a user's masks ``(H, W)`` contradict."""
-        keys = [key for key in given if key in self._tracks]
+        keys = [key for key in given if key in self._tracks and not self._ends_as_given[key]]
         steps = [self._predictor.at(self._index, key, self._tracks[key], self._objects[key[0]].view) for key in keys]
         for group, decoded, _ in self._predictor.predict(steps, encoded):
             logits = decoded.logits.float()
@@ -239,8 +241,8 @@ class LMEECEngine:
                 name, camera = item.key
                 truth = prompts[camera][name]
                 followed = ObjectMask.from_array(to_native(logits[row], encoded[camera].size_hw))
-                if truth is None or iou(truth, followed) >= AGREEMENT_IOU:
-                    continue
+                if truth is None or followed.is_empty or iou(truth, followed) >= AGREEMENT_IOU:
+                    continue  # lost is not wrong
                 for key in [k for k in self._tracks if k == item.key or (camera == self.cameras[0] and k[0] == name)]:
                     if key == item.key or key not in given:
                         del self._tracks[key], self._banked[key]
@@ -275,6 +277,7 @@ class LMEECEngine:
                 shown = item.view.memory if is_new and item.view is not None else None
                 step.track.add(self._index, shown, memory[row] if view is None else view.memory, decoded.pointer[row])
                 self._tracks[step.key], self._banked[step.key] = step.track, item.number
+                self._ends_as_given[step.key] = view is not None
                 found[step.key] = observed[row] if truth is None else Observation(truth, 1.0, "given")
         return found
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from counterview.errors import InputError
 from counterview.exchange.tracks import Tracks
@@ -215,7 +215,7 @@ class Review:
             earlier = None if appeared or len(recent.moments) < 2 else recent.moments[0].mask_rle
             kept = 1.0 if earlier is None else min(1.0, mask.area / max(1, earlier.area))
             unsure = 1 - abs(2 * now.visibility - 1)
-            self._note(camera, name, "appeared" if appeared else "vanished", 0.3 + 0.3 * kept + 0.3 * unsure, now, mask)
+            self._note(camera, name, "appeared" if appeared else "vanished", 0.2 + 0.3 * kept + 0.4 * unsure, now, mask)
         if len(recent.moments) == 2 and not before.is_given:
             score = _jump(recent.moments[0].mask_rle, before.mask_rle, now.mask_rle)
             if score > 0:
@@ -351,9 +351,10 @@ def _cell(text: str) -> str:
 
 
 def _reason(name: str) -> Reason:
-    if name not in REASONS:
-        raise InputError("no such reason for a doubt", found=name, expected=", ".join(get_args(Reason)))
-    return name
+    for reason in REASONS:
+        if reason == name:
+            return reason
+    raise InputError("no such reason for a doubt", found=name, expected=", ".join(REASONS))
 
 
 def _are_neighbours(last: int, row: ReviewRow, step: int, time_s: float) -> bool:

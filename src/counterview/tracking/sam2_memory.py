@@ -78,6 +78,12 @@ class ObjectMemory:
     recent: deque[tuple[int, Tensor]] = field(default_factory=deque)
     pointers: deque[tuple[int, Tensor]] = field(default_factory=deque)
 
+    @property
+    def ends_as_given(self) -> bool:
+        """Whether the newest mask is a user's."""
+        newest = self.conditioning[-1]
+        return newest.is_given and not (self.recent and self.recent[-1][0] > newest.step)
+
     def condition(self, frame: ConditioningFrame, most: int) -> None:
         """Add a conditioning frame, and drop one if there are too many: the oldest of those that no user gave.
 

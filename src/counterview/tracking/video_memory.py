@@ -25,7 +25,7 @@ from counterview.masks.geometry import iou
 from counterview.tracking.arrays import to_arrays, to_tensors
 from counterview.tracking.base import UNKNOWN, Observation, Observations, Prompts
 from counterview.tracking.checks import check_cameras, check_state, check_step, plain
-from counterview.tracking.decision import Decision, Found, Propagated, VideoMemorySettings, decide, is_lost
+from counterview.tracking.decision import Found, MaskChoice, Propagated, VideoMemorySettings, decide, is_lost
 from counterview.tracking.sam2_memory import ConditioningFrame, ObjectMemory, VideoMemoryNetwork
 from counterview.types import Match, ObjectMask, RgbImage
 
@@ -77,8 +77,9 @@ class VideoMemoryEngine(Generic[Encoded]):
     """An :class:`~counterview.tracking.base.Engine` by SAM 2.1's video memory and a cross-view matcher.
 
     An object is matched from the query camera where that shows it, else from the other camera that is surest of it.
-    A mask that a user gives later is kept as a conditioning frame; if it contradicts what was followed, what was
-    remembered in that camera is dropped first, and that in all cameras if it is the query camera.
+    A mask that a user gives later is kept as a conditioning frame. If it lies elsewhere than what was followed since
+    the last one, what was remembered in that camera is dropped first, and that in all cameras if it is the query
+    camera.
 
     Args:
         cameras: names, the query camera first.
@@ -141,11 +142,11 @@ class VideoMemoryEngine(Generic[Encoded]):
             return {camera: {} for camera in self.cameras}
         features = {camera: self._network.encode(image) for camera, image in there.items()}
         propagated = self._propagate(features, there, prompts)
-        decided: dict[Key, Decision] = {}
+        decided: dict[Key, MaskChoice] = {}
         for camera, masks in prompts.items():
             for name, mask in masks.items():
                 seen = Observation(mask, 0.0 if mask is None else 1.0, "given")
-                decided[name, camera] = Decision(seen, is_conditioning=mask is not None)
+                decided[name, camera] = MaskChoice(seen, is_conditioning=mask is not None)
                 if mask is not None:
                     self._forget_contradicted((name, camera), mask, propagated.get((name, camera)), prompts)
         propagated = {key: p for key, p in propagated.items() if key in self._memories and key not in decided}
@@ -154,7 +155,7 @@ class VideoMemoryEngine(Generic[Encoded]):
             carried: MaskSource = "followed" if key[1] == self.cameras[0] else "propagated"
             decided[key] = decide(propagated.get(key), matched.get(key), carried, self._settings)
         self._remember(features, propagated, decided)
-        unknown = Decision(UNKNOWN)
+        unknown = MaskChoice(UNKNOWN)
         return {c: {n: decided.get((n, c), unknown).observation for n in self._names} for c in self.cameras}
 
     def state(self) -> dict[str, Any]:
@@ -254,9 +255,9 @@ class VideoMemoryEngine(Generic[Encoded]):
 
     def _forget_contradicted(self, key: Key, mask: ObjectMask, followed: Propagated | None, prompts: Prompts) -> None:
         """Drop memories that a user's mask ``(H, W)`` contradicts."""
-        if followed is None:
-            return
-        if followed.is_visible and iou(mask, followed.mask_rle) >= self._settings.agreement_iou:
+        if followed is None or not followed.is_visible or self._memories[key].ends_as_given:
+            return  # what is remembered may have been lost, but it is right
+        if iou(mask, followed.mask_rle) >= self._settings.agreement_iou:
             return
         name, camera = key
         for other in self.cameras if camera == self.cameras[0] else (camera,):
@@ -281,7 +282,7 @@ class VideoMemoryEngine(Generic[Encoded]):
                     and self._is_due((name, camera), propagated)
                 ):
                     due.setdefault((source, camera), {})[name] = mask
-        queries = {source: self._encode(images[source]) for source, _ in due}
+        queries = {source: self._encode(images[source]) for source in dict.fromkeys(source for source, _ in due)}
         # With a way back, images are encoded alike on both sides.
         targets = dict(queries) if self._settings.way_back else {}
         found: dict[Key, Found] = {}
@@ -348,7 +349,7 @@ class VideoMemoryEngine(Generic[Encoded]):
         self,
         features: Mapping[str, ImageFeatures],
         propagated: Mapping[Key, Propagated],
-        decided: Mapping[Key, Decision],
+        decided: Mapping[Key, MaskChoice],
     ) -> None:
         for camera, image in features.items():
             conditioning = {

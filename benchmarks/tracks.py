@@ -1,0 +1,328 @@
+"""Following through takes with memory: given query masks or one click, and what each part of the tracker gives.
+
+``python -m benchmarks.tracks standard=FOLDER hard=FOLDER --out FOLDER [--away FOLDER] [--save]``
+
+Each set is a folder of takes with a split after a colon (by default ``test``); they want to be long enough that things
+are covered and come back. Scored by the official protocol (IoU over visible objects, balanced accuracy), both
+directions, with 95 % intervals over takes. Rows:
+
+* *per frame*: tiny-match, each frame on its own; *tiny-follow*: the bundled LM-EEC with its memory;
+* *given*: tiny-track with the query mask at every frame, live (filtered) and smoothed over the whole take;
+* *without …*: the live row with one part left out;
+* *click*: shown by one point at the first frame in which the object is visible, live and smoothed;
+* *best proposal*: what a choice among the proposals can reach.
+
+``--away FOLDER`` measures returns: takes in which the wearer looks away for long (``counterview tabletop --away``). An
+object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
+visible frames is above 0.5 at least once. The results of each take are stored in ``--out``: run again to resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.common import decimals, finite, record, show
+from benchmarks.held_out import open_set, score_table
+from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take
+from counterview.data.pairs import FramePair, pairs_of_take
+from counterview.evaluation.scorer import Scorer, totals
+from counterview.evaluation.statistics import differences, intervals
+from counterview.inference.cross_view import MatcherViews
+from counterview.inference.loading import load
+from counterview.inference.mask_tracker import MaskTracker
+from counterview.inference.proposal_matcher import ProposalMatcher
+from counterview.inference.takes import ClipPredictor, prediction_size
+from counterview.inference.track_takes import Protocol, TakeGroup, encode_frame
+from counterview.masks.geometry import fit_mask, iou, resize_mask
+from counterview.media.files import read_json, write_json
+from counterview.tracking.base import Observation
+from counterview.tracking.smoothing import Moment, SmoothingConfig, smooth
+from counterview.tracking.tracker import MemoryTracker, TrackerConfig
+from counterview.tracking.views import Comparison, EncodedView
+from counterview.tracking.weights import load_weighing
+from counterview.types import ObjectMask
+
+VERSION = 1
+MEASURES = ("iou", "balanced_accuracy", "location_error", "contour_accuracy")
+FRAME, FOLLOW, BEST = "per frame", "tiny-follow", "best proposal"
+GIVEN, CLICK = "given", "click"
+TRACKERS: dict[str, tuple[Protocol, TrackerConfig]] = {
+    GIVEN: ("given", TrackerConfig()),
+    "without own bank": ("given", TrackerConfig(own_memory=False)),
+    "without other banks": ("given", TrackerConfig(other_memory=False)),
+    "without place": ("given", TrackerConfig(place=False)),
+    "without competition": ("given", TrackerConfig(competition=False)),
+    CLICK: ("click", TrackerConfig()),
+}
+SMOOTHED = (GIVEN, CLICK)
+AWAY_S, RETURN_FRAMES, RETURN_IOU = 10.0, 3, 0.5
+
+Wanted = dict[int, list[tuple[Direction, FramePair]]]
+
+
+class FrameViews(MatcherViews):
+    """Views whose comparisons are computed once for all trackers; forgotten with :meth:`forget`."""
+
+    def __init__(self, predictor: ProposalMatcher) -> None:
+        super().__init__(predictor)
+        self._rows: dict[tuple[int, int, int], tuple[Any, Any, float]] = {}
+        self._keep: list[Any] = []
+
+    def forget(self) -> None:
+        """Drop what was computed for the last frame."""
+        self._rows.clear()
+        self._keep.clear()
+
+    def compare(self, query: EncodedView[Any], masks: Any, target: EncodedView[Any]) -> Comparison:
+        """As :meth:`MatcherViews.compare`."""
+        keys = [(id(query), hash(mask), id(target)) for mask in masks]
+        new = [i for i, key in enumerate(keys) if key not in self._rows]
+        if new:
+            found = super().compare(query, [masks[i] for i in new], target)
+            self._keep += [query, target]
+            for row, i in enumerate(new):
+                self._rows[keys[i]] = found.similarity[row], found.log_probability[row], float(found.visibility[row])
+        rows = [self._rows[key] for key in keys]
+        return Comparison(
+            np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows]), np.array([r[2] for r in rows])
+        )
+
+
+class Rows:
+    """Scored predictions of one take, by system."""
+
+    def __init__(self, take: Take) -> None:
+        self._take = take
+        self._scorers: dict[str, Scorer] = defaultdict(lambda: Scorer("official"))
+        self._directions: dict[str, list[str]] = defaultdict(list)
+
+    def add(
+        self, system: str, direction: Direction, pair: FramePair, mask: ObjectMask | None, confidence: float
+    ) -> None:
+        """Score one prediction by the official protocol."""
+        truth = self._take.mask(pair.object, pair.target_camera, pair.frame) if pair.target_visible else None
+        size = prediction_size(self._take, pair.target_camera, None if mask is None else mask.size_hw)
+        prediction = ObjectMask.empty(size) if mask is None else resize_mask(mask, size)
+        self._scorers[system].add(
+            pair.take, pair.object, pair.query_camera, pair.target_camera, pair.frame,
+            gt=truth, pred=prediction, confidence=confidence, resize=True,
+        )  # fmt: skip
+        self._directions[system].append(direction)
+
+    def values(self) -> dict[str, Any]:
+        """As plain values; NaN is left out."""
+        return {
+            name: [
+                [direction, {k: v for k, v in asdict(row).items() if v == v}]
+                for direction, row in zip(self._directions[name], scorer.table.rows(), strict=True)
+            ]
+            for name, scorer in self._scorers.items()
+        }
+
+
+def run_take(take: Take, views: FrameViews, follower: ClipPredictor | None, names: list[str]) -> dict[str, Any]:
+    """All systems on a take; every image is encoded once."""
+    wanted: Wanted = defaultdict(list)
+    for direction in DIRECTIONS:
+        for pair in pairs_of_take(take, direction, targets="annotated"):
+            wanted[pair.frame].append((direction, pair))
+    rows, weighing = Rows(take), load_weighing()
+    targets: dict[str, dict[str, None]] = defaultdict(dict)
+    for pairs in wanted.values():
+        for _, pair in pairs:
+            targets[pair.query_camera][pair.target_camera] = None
+    groups = {
+        (name, query): TakeGroup(
+            take, query, tuple(others), TRACKERS[name][0],
+            MemoryTracker(views, [query, *others], weighing, TRACKERS[name][1]),
+        )
+        for name in names for query, others in sorted(targets.items())
+    }  # fmt: skip
+    moments: dict[tuple[str, str], list[Moment]] = defaultdict(list)
+    for frame in sorted(wanted):
+        views.forget()
+        encoded = encode_frame(views, take, list(take.cameras), frame)
+        for key, group in groups.items():
+            observations = group.step(encoded, frame)
+            moments[key].append(Moment(frame, observations, dict(group.tracker.motions)))
+        _alone(take, views, encoded, wanted[frame], rows)
+    for (name, query), track in moments.items():
+        _score(rows, name, query, wanted, {m.key: m.observations for m in track})
+        if name in SMOOTHED:
+            _score(rows, f"{name}, smoothed", query, wanted, smoothed_track(track))
+    if follower is not None:
+        for _, predictions in follower.predict(take, dict(wanted)):
+            for p in predictions:
+                rows.add(FOLLOW, p.direction, p.pair, p.mask, p.confidence)
+    return rows.values()
+
+
+def smoothed_track(track: list[Moment], config: SmoothingConfig | None = None) -> dict[int, Any]:
+    """The observations of a whole take, smoothed at once."""
+    result: dict[int, dict[str, dict[str, Observation]]] = {m.key: {c: {} for c in m.observations} for m in track}
+    places = {(c, n): None for m in track for c, found in m.observations.items() for n in found}
+    for camera, name in places:
+        some = [m for m in track if name in m.observations.get(camera, {})]
+        found = smooth([m.observations[camera][name] for m in some], [m.motions.get(camera) for m in some], config)
+        for moment, observation in zip(some, found, strict=True):
+            result[moment.key][camera][name] = observation
+    return result
+
+
+def _score(rows: Rows, name: str, query: str, wanted: Wanted, track: dict[int, Any]) -> None:
+    for frame, pairs in wanted.items():
+        for direction, pair in pairs:
+            if pair.query_camera != query:
+                continue
+            seen = track.get(frame, {}).get(pair.target_camera, {}).get(pair.object)
+            visibility = 0.0 if seen is None or seen.visibility is None else float(np.clip(seen.visibility, 0, 1))
+            rows.add(name, direction, pair, None if seen is None else seen.mask_rle, visibility)
+
+
+def _alone(take: Take, views: FrameViews, encoded: dict[str, Any], pairs: Any, rows: Rows) -> None:
+    """tiny-match on this frame alone, and the best proposal."""
+    by_cameras: dict[tuple[str, str], list[tuple[Direction, FramePair]]] = defaultdict(list)
+    for direction, pair in pairs:
+        by_cameras[pair.query_camera, pair.target_camera].append((direction, pair))
+    for (query, target), members in by_cameras.items():
+        if query not in encoded or target not in encoded or not len(encoded[target].masks):
+            for direction, pair in members:
+                rows.add(FRAME, direction, pair, None, 0.0)
+                rows.add(BEST, direction, pair, None, 0.0)
+            continue
+        masks = [fit_mask(take.mask(p.object, query, p.frame), encoded[query].size_hw) for _, p in members]
+        found = views.compare(encoded[query], masks, encoded[target])
+        for row, (direction, pair) in enumerate(members):
+            choice = encoded[target].masks[int(found.log_probability[row].argmax())]
+            rows.add(FRAME, direction, pair, choice, float(np.clip(found.visibility[row], 0, 1)))
+            best = None
+            if pair.target_visible:
+                truth = fit_mask(take.mask(pair.object, target, pair.frame), encoded[target].size_hw)
+                best = max(encoded[target].masks, key=lambda mask: iou(mask, truth))
+            rows.add(BEST, direction, pair, best, 1.0 if pair.target_visible else 0.0)
+
+
+def take_values(dataset: Dataset, uid: str, views: FrameViews, follower: ClipPredictor | None, names: list[str],
+                out: Path) -> dict[str, Any]:  # fmt: skip
+    """The rows of one take: read from ``out``, or computed and stored there."""
+    tracker = MemoryTracker(views, ["query"], load_weighing())
+    settings = [VERSION, tracker.settings(), names, None if follower is None else follower.settings(), uid]
+    key = json.loads(json.dumps(settings))
+    path = out / f"{hashlib.sha256(uid.encode()).hexdigest()[:24]}.json"
+    if path.is_file():
+        stored = read_json(path)
+        if isinstance(stored, dict) and stored.get("key") == key:
+            return stored["rows"]
+    rows = run_take(dataset.take(uid), views, follower, names)
+    write_json(path, {"key": key, "rows": rows}, indent=None)
+    return json.loads(json.dumps(rows))
+
+
+def summary(takes: list[dict[str, Any]], rival: str) -> dict[str, Any]:
+    """Scores of every system with intervals over takes, by direction, and gains over one of them."""
+    rows: dict[str, Any] = {}
+    tables = {
+        n: score_table(row for t in takes for _, row in t.get(n, [])) for n in {k: None for t in takes for k in t}
+    }
+    for name, table in tables.items():
+        values, spans = totals(table), intervals(table)
+        entry: dict[str, Any] = {
+            m: {"value": finite(getattr(values, m)), "interval": [finite(spans[m].low), finite(spans[m].high)]}
+            for m in MEASURES
+        }
+        for direction in DIRECTIONS:
+            part = totals(score_table(row for t in takes for d, row in t.get(name, []) if d == direction))
+            entry[direction] = {m: finite(getattr(part, m)) for m in MEASURES}
+        if name != rival and rival in tables:
+            gain = differences(tables[rival], table)[0]["iou"]
+            entry["gain"] = {"over": rival, "value": finite(gain.value),
+                             "interval": [finite(gain.interval.low), finite(gain.interval.high)]}  # fmt: skip
+        rows[name] = entry
+    return {"takes": len(takes), "object_frames": len(tables[rival]) if rival in tables else 0, "rows": rows}
+
+
+def returns(dataset: Dataset, takes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How often objects that were out of view for long are found again, by system."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for uid, rows in takes.items():
+        for system, scored in rows.items():
+            tracks: dict[tuple[str, str, str, str], list[dict[str, Any]]] = defaultdict(list)
+            for direction, row in scored:
+                tracks[direction, row["object"], row["query"], row["target"]].append(row)
+            for (direction, name, _, camera), frames in tracks.items():
+                if direction != "exo2ego":
+                    continue
+                annotated = dataset.take(uid).annotated_frames(name, camera)
+                visible = [row for row in sorted(frames, key=lambda r: r["frame"]) if row["gt_visible"]]
+                for before, after in pairwise(visible):
+                    gone = (after["frame"] - before["frame"]) / 30
+                    absent = [f for f in annotated if before["frame"] < f < after["frame"]]
+                    if gone < AWAY_S or len(absent) < AWAY_S / 2:
+                        continue
+                    first = [r for r in visible if r["frame"] >= after["frame"]][:RETURN_FRAMES]
+                    found[system].append(any((r.get("iou") or 0) > RETURN_IOU for r in first))
+    return {name: {"returns": len(v), "right": float(np.mean(v))} for name, v in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", metavar="NAME=FOLDER[:SPLIT]")
+    parser.add_argument("--away", metavar="FOLDER[:SPLIT]", help="takes in which the wearer looks away for long")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results of each take")
+    parser.add_argument("--takes", type=int, help="first takes of each set only")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="every Nth take alone, for several processes")
+    parser.add_argument("--cache", type=Path, help="folder in which proposals are stored")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    part, parts = map(int, options.part.split("/"))
+    predictor = load("tiny-match", device=options.device, cache=options.cache)
+    tracker = load("tiny-follow", device=options.device)
+    assert isinstance(predictor, ProposalMatcher)
+    assert isinstance(tracker, MaskTracker)
+    views, follower = FrameViews(predictor), ClipPredictor(tracker.model)
+    options.out.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"sets": {}}
+    sets = [(*open_set(text), list(TRACKERS), follower) for text in options.sets]
+    if options.away:
+        sets.append((*open_set(f"away={options.away}"), [GIVEN, CLICK], None))
+    for name, dataset, systems, clip in sets:
+        uids = list(dataset.uids)[: options.takes]
+        mine = [uid for i, uid in enumerate(uids) if i % parts == part]
+        values = {uid: take_values(dataset, uid, views, clip, systems, options.out) for uid in tqdm(mine, desc=name)}
+        result["sets"][name] = summary(list(values.values()), FRAME)
+        if options.away and name == "away":
+            result["sets"][name]["returns"] = returns(dataset, values)
+    if parts > 1:
+        print(f"part {part} of {parts} is done; run without --part for the tables")
+        return
+    for name, found in result["sets"].items():
+        show(
+            f"{name}: {found['takes']} takes, {found['object_frames']} object-frames",
+            ["system", "IoU", "interval", "ego2exo", "exo2ego", "BA", "gain over per frame"],
+            [
+                [
+                    system, decimals(r["iou"]["value"]), " to ".join(map(decimals, r["iou"]["interval"])),
+                    decimals(r["ego2exo"]["iou"]), decimals(r["exo2ego"]["iou"]),
+                    decimals(r["balanced_accuracy"]["value"]), decimals(r.get("gain", {}).get("value")),
+                ]
+                for system, r in found["rows"].items()
+            ],
+        )  # fmt: skip
+        for system, r in found.get("returns", {}).items():
+            print(f"{system}: {r['right']:.2f} of {r['returns']} returns are right")
+    record("tracks", result, save=options.save)
+
+
+if __name__ == "__main__":
+    main()
