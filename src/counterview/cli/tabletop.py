@@ -29,6 +29,10 @@ def tabletop(
     unknown: Annotated[
         float | None, typer.Option(help="Fraction of object-frames without annotation; 0 for the most training data.")
     ] = None,
+    away: Annotated[
+        int | None,
+        typer.Option(help="Seconds in the middle in which the wearer looks away from the table: 0, or 5 and more."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Number of processes; the takes do not depend on it.")] = 1,
 ) -> None:
     """Render takes of a table with objects and hands, with the annotation of Ego-Exo4D."""
@@ -45,6 +49,7 @@ def tabletop(
         "rendered_fps": rendered_fps,
         "pool_size": pool_size,
         "unknown": unknown,
+        "away_s": away,
     }
     config = choose(preset, **{k: v for k, v in options.items() if v is not None})
     counts = share_out(takes, split)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from counterview.errors import ConfigError
 
 __all__ = ["PRESETS", "TabletopConfig", "preset"]
+
+_LATER = frozenset({"away_s"})
+"""Fields that data sets of earlier versions do not have; their defaults mean what those versions did."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,21 @@ class TabletopConfig:
     unknown: float = field(default=0.06, metadata={"help": "fraction of object-frames that are not annotated"})
     rendered_fps: int = field(default=1, metadata={"help": "rendered frames a second, a divisor of 30; held between"})
     pool_size: int = field(default=24, metadata={"help": "shapes and looks per kind of object and split"})
+    away_s: int = field(
+        default=0,
+        metadata={
+            "help": "seconds in the middle of a take in which the wearer looks away from the table, so that the ego "
+            "camera sees none of its objects; with the turns of the head, 5 or more, or 0"
+        },
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, but those added later only where they are not at their defaults.
+
+        So the settings and the fingerprint of a data set are those of the version that it was begun with.
+        """
+        defaults = {f.name: f.default for f in fields(self)}
+        return {k: v for k, v in asdict(self).items() if k not in _LATER or v != defaults[k]}
 
     def check(self) -> TabletopConfig:
         """Return self, or raise :class:`~counterview.errors.ConfigError` that lists every problem."""
@@ -48,6 +67,8 @@ class TabletopConfig:
             problems.append(f"objects_min={self.objects_min}, objects_max={self.objects_max} (1 <= min <= max <= 20)")
         if self.rendered_fps < 1 or 30 % self.rendered_fps:
             problems.append(f"rendered_fps={self.rendered_fps} (1, 2, 3, 5, 6, 10, 15 or 30)")
+        if self.away_s and not 5 <= self.away_s <= self.seconds - 4:
+            problems.append(f"away_s={self.away_s} (0, or 5 to {self.seconds - 4}, which is 4 less than seconds)")
         if not 0 <= self.unknown < 1 or not 0 <= self.portrait <= 1:
             problems.append(f"unknown={self.unknown}, portrait={self.portrait} (fractions from 0 to 1)")
         if problems:

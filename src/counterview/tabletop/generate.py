@@ -8,7 +8,6 @@ import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +133,12 @@ def _generate(
     out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int, progress: bool
 ) -> Path:
     """As :func:`generate`, while no other run writes the folder."""
-    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": asdict(config)}
+    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": config.settings()}
     start = out / START
     if start.exists():
         old = read_json(start)
-        changed = [k for k in request["settings"] if old.get("settings", {}).get(k) != request["settings"][k]]  # type: ignore[attr-defined,index]
+        settings, earlier = config.settings(), dict(old.get("settings", {}))
+        changed = sorted(k for k in settings.keys() | earlier.keys() if settings.get(k) != earlier.get(k))
         if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
             raise InputError(
                 "holds a data set made with other settings",
@@ -232,7 +232,7 @@ def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[
             "format": FORMAT,
             "seed": seed,
             "digest": digest(config),
-            "settings": asdict(config),
+            "settings": config.settings(),
             "versions": _versions(),
             "files": {name: sha256_file(out / name) for name in indices},
             "takes": listing,

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ def take_uid(seed: int, split: str, index: int) -> str:
 
 def digest(config: TabletopConfig) -> str:
     """Fingerprint of the settings and of the generator's format."""
-    return hashlib.sha256(json.dumps([FORMAT, asdict(config)], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([FORMAT, config.settings()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def take_is_complete(folder: Path, config: TabletopConfig) -> bool:
@@ -202,6 +201,7 @@ def save_take(
     scenario = str(rng.choice(_SCENARIOS))
     uid = take_uid(seed, split, index)
     files = {p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    away = stage.story.away
     write_json(
         folder / RECORD,
         {
@@ -216,6 +216,7 @@ def save_take(
                 {"object": stage.scene.names[a.thing], "start_s": round(a.start_s, 3), "end_s": round(a.end_s, 3)}
                 for a in stage.story.actions
             ],
+            **({"away": {"start_s": away.start_s, "end_s": away.end_s}} if away else {}),
             "take": take_entry(uid, name, split, scenario, config.seconds, sizes),
             "annotation": {"scenario": scenario, "take_name": name, "object_masks": masks},
         },

@@ -11,9 +11,11 @@ from counterview.tabletop.camera.sensor import Sensor, draw_sensor
 from counterview.tabletop.config import TabletopConfig
 from counterview.tabletop.objects.shapes import Pose
 
-__all__ = ["CameraRig", "draw_rig", "ego_camera"]
+__all__ = ["EGO_HALF_ANGLE_RAD", "CameraRig", "draw_rig", "ego_axis", "ego_camera"]
 
 _EGO_FOCAL, _EGO_CIRCLE = 0.52, 0.517
+EGO_HALF_ANGLE_RAD = float(2 * np.arcsin(_EGO_CIRCLE / _EGO_FOCAL / 2))
+"""From the head camera's axis to the rim of its image circle."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,21 @@ def draw_rig(rng: np.random.Generator, table_half_x_m: float, config: TabletopCo
     )
 
 
+def ego_axis(head: Pose) -> tuple[np.ndarray, np.ndarray]:
+    """Where the head camera is and where it points: on the brow, tipped down as glasses are.
+
+    Args:
+        head: the head's middle and its axes (columns: right, forward, up), world from head.
+
+    Returns:
+        place ``(3,)`` metres, and direction ``(3,)``, a unit vector.
+    """
+    rotation, at = head
+    _, forward, up = rotation.T
+    tip = 0.10
+    return at + forward * 0.12 + up * 0.05, forward * np.cos(tip) - up * np.sin(tip)
+
+
 def ego_camera(rig: CameraRig, head: Pose) -> Camera:
     """The head camera of a person whose head is at ``head``: on the brow, tipped down as glasses are.
 
@@ -91,11 +108,8 @@ def ego_camera(rig: CameraRig, head: Pose) -> Camera:
         rig: name and size of the camera.
         head: the head's middle and its axes (columns: right, forward, up), world from head.
     """
-    rotation, at = head
-    right, forward, up = rotation.T
-    eye = at + forward * 0.12 + up * 0.05
-    tip = 0.10
-    ahead = forward * np.cos(tip) - up * np.sin(tip)
+    eye, ahead = ego_axis(head)
+    right = head[0].T[0]
     down = np.cross(ahead, right)
     h = rig.ego_size_hw[0]
     return Camera(rig.ego_name, rig.ego_size_hw, _EGO_FOCAL * h, np.stack([right, down, ahead]), eye, _EGO_CIRCLE * h)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
+from counterview.errors import ConfigError
 from counterview.tabletop.config import TabletopConfig
 from counterview.tabletop.objects.shapes import Pose, rotation_matrix
+from counterview.tabletop.scene.away import Away, draw_away
 from counterview.tabletop.scene.grasp import Grasp, box_distance, grasps, relaxed
 from counterview.tabletop.scene.hands import PersonPose, elbow_of, reach_limit
 from counterview.tabletop.scene.layout import (
@@ -19,14 +20,9 @@ from counterview.tabletop.scene.layout import (
     footprint_of,
     footprints_touch,
 )
+from counterview.tabletop.scene.motion import ease, facing, travel
 
 __all__ = ["Action", "Story", "plan"]
-
-
-def _ease(u: float) -> float:
-    """Minimum-jerk blend from 0 to 1."""
-    u = min(max(u, 0.0), 1.0)
-    return min(1.0, u * u * u * (10 + u * (6 * u - 15)))
 
 
 @dataclass(frozen=True)
@@ -72,10 +68,10 @@ class Action:
         s = t - self.start_s
         _, close, lift, carry, lower, _, _ = self.times_s
         a, b = self.source, self.goal
-        rise = _ease((s - close) / (lift - close))
-        sink = _ease((s - carry) / (lower - carry))
+        rise = ease((s - close) / (lift - close))
+        sink = ease((s - carry) / (lower - carry))
         go = (s - lift) / (carry - lift)
-        first, second = _ease(go / 0.42), _ease((go - 0.58) / 0.42)
+        first, second = ease(go / 0.42), ease((go - 0.58) / 0.42)
         start, end = np.array([a.x, a.y]), np.array([b.x, b.y])
         xy = start + (self.via[:2] - start) * first + (end - self.via[:2]) * second
         yaw = a.yaw + self.via_yaw * first + (b.yaw - a.yaw - self.via_yaw) * second
@@ -99,10 +95,10 @@ class Action:
         local = (held[0].T @ grasp.wrist[0], held[0].T @ (grasp.wrist[1] - held[1]))
         if s < reach:
             goal = (grasp.wrist[0], grasp.wrist[1] + grasp.retreat)
-            return _travel(home, goal, s / reach, self.clear_m[0]), 0.0
+            return travel(home, goal, s / reach, self.clear_m[0]), 0.0
         if s < close:
-            u = _ease((s - reach) / (close - reach) / 0.75)
-            shut = _ease(((s - reach) / (close - reach) - 0.6) / 0.4)
+            u = ease((s - reach) / (close - reach) / 0.75)
+            shut = ease(((s - reach) / (close - reach) - 0.6) / 0.4)
             return (grasp.wrist[0], grasp.wrist[1] + grasp.retreat * (1 - u)), shut
         rotation, at = self.thing_pose(min(t, self.start_s + lower))
         wrist = (rotation @ local[0], at + rotation @ local[1])
@@ -111,18 +107,8 @@ class Action:
         swing = wrist[0] @ grasp.wrist[0].T @ grasp.retreat
         if s < release:
             u = (s - lower) / (release - lower)
-            return (wrist[0], wrist[1] + swing * _ease((u - 0.25) / 0.75)), 1 - _ease(u / 0.4)
-        return _travel((wrist[0], wrist[1] + swing), home, (s - release) / (back - release), self.clear_m[1]), 0.0
-
-
-def _travel(a: Pose, b: Pose, u: float, clear_m: float) -> Pose:
-    """Free movement of a hand from a to b, over whatever is lower than ``clear_m``."""
-    s = _ease(u)
-    turns = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack([a[0], b[0]])))
-    at = a[1] + (b[1] - a[1]) * s
-    bump = max(0.0, clear_m - float(min(a[1][2], b[1][2])))
-    at = at + np.array([0, 0, bump * np.sin(np.pi * min(max(u, 0.0), 1.0)) ** 2 * (0.6 if bump < 0.1 else 0.9)])
-    return np.asarray(turns(s).as_matrix()), at
+            return (wrist[0], wrist[1] + swing * ease((u - 0.25) / 0.75)), 1 - ease(u / 0.4)
+        return travel((wrist[0], wrist[1] + swing), home, (s - release) / (back - release), self.clear_m[1]), 0.0
 
 
 class Story:
@@ -135,6 +121,7 @@ class Story:
         seat: ``(3,)`` metres, middle of the shoulders when upright.
         homes: the hands (right, left) at rest.
         sway: ``(3, 3)``; amplitude (metres), angular frequency and phase of the head's motion along x, y and z.
+        away: when the person looks away from the table, and where.
     """
 
     def __init__(
@@ -145,8 +132,9 @@ class Story:
         seat: np.ndarray,
         homes: tuple[Grasp, Grasp],
         sway: np.ndarray,
+        away: Away | None = None,
     ) -> None:
-        self.scene, self.actions = scene, actions
+        self.scene, self.actions, self.away = scene, actions, away
         self.seat, self._gaze, self._homes, self._sway = seat, gaze, homes, sway
 
     def things(self, t: float) -> list[Pose]:
@@ -166,7 +154,7 @@ class Story:
                 for grasp in action.hands:
                     if grasp.hand == home.hand and action.start_s <= t < action.end_s:
                         wrist, shut = action.wrist(grasp, home.wrist, t)
-                        near = _ease(2.5 * min(t - action.start_s, action.end_s - t))
+                        near = ease(2.5 * min(t - action.start_s, action.end_s - t))
                         loose = home.angles + (np.minimum(grasp.angles, home.angles * 0.8) - home.angles) * near
                         joint = loose + (grasp.angles - loose) * shut
                         thumb = home.opposed + (grasp.opposed - home.opposed) * near
@@ -181,9 +169,9 @@ class Story:
         target = self._look(t)
         forward = target - head
         forward /= np.linalg.norm(forward)
-        right = np.cross(forward, (0, 0, 1.0))
-        right /= np.linalg.norm(right)
-        rotation = np.stack([right, forward, np.cross(right, forward)], -1)
+        if self.away is not None:
+            forward = self.away.turned(forward, t)
+        rotation = facing(forward)
         return PersonPose(
             (rotation, head),
             (wrists[0], wrists[1]),
@@ -197,7 +185,7 @@ class Story:
         times = [g[0] for g in self._gaze]
         k = int(np.clip(np.searchsorted(times, t) - 1, 0, len(times) - 2))
         a, b = self._gaze[k], self._gaze[k + 1]
-        return a[1] + (b[1] - a[1]) * _ease((t - a[0]) / max(b[0] - a[0], 1e-3))
+        return a[1] + (b[1] - a[1]) * ease((t - a[0]) / max(b[0] - a[0], 1e-3))
 
 
 def shoulders_for(seat: np.ndarray, wrists: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -399,7 +387,10 @@ def plan(rng: np.random.Generator, scene: TabletopScene, config: TabletopConfig)
     Args:
         rng: draws everything.
         scene: what stands where at first.
-        config: length of the take, motion of the head.
+        config: length of the take, motion of the head, time in which it is turned away.
+
+    Raises:
+        ConfigError: from no direction does the head camera lose sight of all objects.
     """
     seat = np.array([rng.normal(0, 0.05), -scene.table.half_y - rng.uniform(0.10, 0.16), rng.uniform(0.25, 0.34)])
     homes = []
@@ -415,11 +406,15 @@ def plan(rng: np.random.Generator, scene: TabletopScene, config: TabletopConfig)
     actions: list[Action] = []
     clock = float(rng.uniform(0.2, 1.0))
     idle = [(0.0, np.zeros(3)), (1.0, np.array([0, 0.1, 0]))]
+    pause = ((config.seconds - config.away_s) / 2, (config.seconds + config.away_s) / 2)
     while clock < config.seconds - 4.0:
+        if config.away_s and pause[0] <= clock < pause[1]:
+            clock = pause[1]
+            continue
         chosen = None
         for _ in range(60):
             drawn = _draw_action(rng, scene, placements, used, clock, seat, both)
-            if drawn is None:
+            if drawn is None or (config.away_s and drawn[0].start_s < pause[1] and drawn[0].end_s > pause[0]):
                 continue
             trial = Story(scene, [drawn[0]], idle, seat, both, sway)
             if _arms_free(drawn[0], trial, _other_footprints(scene, placements, drawn[0].thing)):
@@ -435,4 +430,18 @@ def plan(rng: np.random.Generator, scene: TabletopScene, config: TabletopConfig)
             used |= {action.thing, base}
         clock = action.end_s + float(rng.uniform(0.0, 0.8))
     gaze = _draw_gaze(rng, scene, actions, config.seconds, config.motion)
-    return Story(scene, actions, gaze, seat, both, sway)
+    story = Story(scene, actions, gaze, seat, both, sway)
+    if config.away_s:
+        story.away = _draw_away(rng, story, *pause)
+    return story
+
+
+def _draw_away(rng: np.random.Generator, story: Story, start_s: float, end_s: float) -> Away:
+    """Draw where the person looks in a time without actions."""
+    heads = np.array([story.person(t).head[1] for t in np.arange(start_s, end_s, 0.25)])
+    poses = zip(story.scene.things, story.things(start_s), strict=True)
+    points = np.concatenate([thing.mesh.vertices @ pose[0].T + pose[1] for thing, pose in poses])
+    away, hidden = draw_away(rng, start_s, end_s, heads, points)
+    if not hidden:
+        raise ConfigError("no direction hides all objects from the head camera", found=f"away_s={end_s - start_s:g}")
+    return away
