@@ -14,6 +14,8 @@ from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from counterview.exchange.tracks import Tracks
     from counterview.inference.follow_journal import FollowJournal
     from counterview.inference.follow_plan import FollowPlan
@@ -282,15 +284,10 @@ def output_parts(formats: Sequence[str]) -> list[str]:
 
 
 def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: FollowJournal, engine: Engine) -> None:
-    from tqdm import tqdm
-
     from counterview.inference.follow_run import StoppedError, follow_plan
     from counterview.training.interrupt import StopSignals
 
-    with (
-        StopSignals() as stop,
-        tqdm(total=0, unit="step", desc="following", file=sys.stderr, disable=None, dynamic_ncols=True) as bar,
-    ):
+    with StopSignals() as stop, _bar("following", 0, "step") as bar:
 
         def progress(done: int, total: int) -> None:
             if not bar.total:  # what an earlier run did does not count for the time that is left
@@ -324,22 +321,33 @@ def _write(
     notes: Mapping[str, Any],
 ) -> list[str]:
     """Write all files, and return the summary."""
-    from tqdm import tqdm
-
+    from counterview.config import to_dict
     from counterview.inference.follow_output import collect, write_follow_files
 
     settings = {**settings, "version": __version__}
-    tracks, review = collect(journal.results(), plan.cameras, plan.names, settings)
-    total = sum(1 for _ in journal.results())
-    with (
-        folder.replace() as staged,
-        tqdm(total=total, unit="step", desc="drawing", file=sys.stderr, disable=None, dynamic_ncols=True) as bar,
-    ):
+    steps, found, timeline, fps = journal.results, journal.results, plan.timeline, plan.fps or 1.0
+    if settings["every_frame"]:
+        from counterview.inference.every_frame import EveryFrame
+
+        dense = EveryFrame(plan, journal)
+        settings["every_frame"] = {camera: to_dict(dense.settings(camera)) for camera in plan.sources}
+        with _bar("every frame", dense.total, "frame") as bar:
+            dense.run(bar.update)
+        steps, found, timeline = dense.steps, dense.by_camera, dense.timeline
+        fps = plan.sources[plan.query].fps or fps
+    tracks, review = collect(found(), plan.cameras, plan.names, settings)
+    with folder.replace() as staged, _bar("drawing", sum(1 for _ in steps()), "step") as bar:
         write_follow_files(
-            staged, plan.sources, tracks, review, journal.results, fps=plan.fps or 1.0, formats=formats,
-            progress=lambda: bar.update(),
-        )  # fmt: skip
-    return summary(tracks, review, journal.results(), plan.timeline.unpaired, notes.get("sync", {}))
+            staged, plan.sources, tracks, review, steps, fps=fps, formats=formats, progress=lambda: bar.update()
+        )
+    return summary(tracks, review, found(), timeline.unpaired, notes.get("sync", {}))
+
+
+def _bar(what: str, total: int, unit: str) -> tqdm[Any]:
+    """A bar with the time left, on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, desc=what, file=sys.stderr, disable=None, dynamic_ncols=True)
 
 
 def summary(

@@ -263,7 +263,7 @@ class FollowJournal:
             InputError: a line is damaged.
         """
         self.close()
-        return _read(self._unfinished / _STEPS)
+        return read_steps(self._unfinished / _STEPS)
 
     # ------------------------------------------------------------------------------------------ results
 
@@ -296,7 +296,7 @@ class FollowJournal:
         Raises:
             InputError: a line is damaged.
         """
-        return _read(self._finished / _RESULTS)
+        return read_steps(self._finished / _RESULTS)
 
     def base(self) -> list[FollowStep]:
         """The finished run's steps without the objects that change; empty if all objects are followed.
@@ -335,6 +335,14 @@ class FollowJournal:
         """
         write_json(self._finished / "written.json", what)
 
+    def beside_results(self, name: str) -> Path:
+        """A file that belongs to the results, and goes with them.
+
+        Args:
+            name: its name.
+        """
+        return self._finished / name
+
     def _remove(self, place: Path) -> None:
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise OutputError("is not a folder of ours", path=place, fix="Remove it, or give another --out.")
@@ -365,7 +373,15 @@ def _changed(earlier: dict[str, Any], wanted: dict[str, Any]) -> frozenset[str] 
     return frozenset(name for name in now if before[name] != now[name])
 
 
-def _read(path: Path) -> Iterator[FollowStep]:
+def read_steps(path: Path) -> Iterator[FollowStep]:
+    """The steps of a file, one by one.
+
+    Args:
+        path: the file.
+
+    Raises:
+        AnnotationError: a line is damaged.
+    """
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
             with library_errors(AnnotationError, f"line {number} is damaged", path=path):
