@@ -156,7 +156,7 @@ def follow(
     from counterview.inference.corrections import check_corrections, read_corrections
     from counterview.inference.follow_journal import FollowJournal
     from counterview.inference.follow_plan import FollowPlan
-    from counterview.inference.follow_run import objects_of, source_identity, with_corrections
+    from counterview.inference.follow_run import objects_of, source_identity, stopped, with_corrections
     from counterview.inference.loading import load
     from counterview.inference.prompted import PromptedPredictor
     from counterview.media.outputs import check_cache_folder, check_output_folder, claim_output_folder
@@ -223,8 +223,7 @@ def follow(
                 elif not as_json:
                     print("finished already: nothing has changed since")
             except KeyboardInterrupt:
-                print(f"counterview: stopped; {GO_ON}", file=sys.stderr)
-                raise typer.Exit(130) from None
+                raise stopped() from None
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:
@@ -232,9 +231,6 @@ def follow(
         return
     print("\n".join(said))
     print("written: " + ", ".join(str(out / part) for part in output_parts(formats)))
-
-
-GO_ON = "run the same command again to go on"
 
 
 def read_formats(texts: Sequence[str]) -> list[str]:
@@ -284,7 +280,7 @@ def output_parts(formats: Sequence[str]) -> list[str]:
 
 
 def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: FollowJournal, engine: Engine) -> None:
-    from counterview.inference.follow_run import StoppedError, follow_plan
+    from counterview.inference.follow_run import follow_plan
     from counterview.training.interrupt import StopSignals
 
     with StopSignals() as stop, _bar("following", 0, "step") as bar:
@@ -296,12 +292,7 @@ def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: Follow
             else:
                 bar.update(done - bar.n)
 
-        try:
-            follow_plan(predictor, plan, journal, engine, should_stop=lambda: stop.requested, progress=progress)
-        except StoppedError as stopped:
-            bar.close()
-            print(f"counterview: {stopped}; {GO_ON}", file=sys.stderr)
-            raise typer.Exit(130) from None
+        follow_plan(predictor, plan, journal, engine, should_stop=lambda: stop.requested, progress=progress)
 
 
 def _said(journal: FollowJournal, wanted: Mapping[str, Any], out: Path, files: Sequence[str]) -> list[str] | None:

@@ -23,6 +23,7 @@ from counterview.guard import library_errors
 from counterview.inference.following import FollowStep
 from counterview.masks.rle import from_coco
 from counterview.media.files import atomic_write, read_json, write_errors, write_json
+from counterview.media.outputs import remove_parts
 from counterview.tracking.base import Observation
 from counterview.tracking.state_file import read_state, write_state
 from counterview.types import ObjectMask
@@ -197,6 +198,7 @@ class FollowJournal:
         Raises:
             OutputError: the file cannot be written.
         """
+        remove_parts(self._unfinished)
         done, length, state = 0, 0, None
         path = self._unfinished / _STEPS
         if (self._unfinished / _STATE).exists():

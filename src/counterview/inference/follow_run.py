@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from counterview.errors import InputError
+from counterview.errors import CounterviewError, InputError
 from counterview.inference.follow_journal import FollowJournal
 from counterview.inference.following import Following, FollowStep, Known, smoothed
 from counterview.media.frame_source import FrameSource, SourceFrame
@@ -29,17 +29,19 @@ Progress = Callable[[int, int], None]
 """Is told the number of steps that are done, and of all steps."""
 
 
-class StoppedError(Exception):
-    """A run was asked to stop, and has saved what is done.
+class StoppedError(CounterviewError):
+    """A run was asked to stop, and has saved what is done."""
+
+    exit_code = 130
+
+
+def stopped(where: str = "") -> StoppedError:
+    """The error of a run that was stopped.
 
     Args:
-        done: number of steps that are done.
-        total: number of all steps.
+        where: what was done until then.
     """
-
-    def __init__(self, done: int, total: int) -> None:
-        super().__init__(f"stopped after step {done} of {total}")
-        self.done, self.total = done, total
+    return StoppedError(f"stopped{where}", fix="Run the same command again to go on.")
 
 
 def follow_plan(
@@ -87,7 +89,7 @@ def follow_plan(
                 journal.save(run.engine.state())
                 saved = time.monotonic()
             if stops:
-                raise StoppedError(done, total)
+                raise stopped(f" after step {done} of {total}")
     finally:
         journal.close()
     results = smoothed(journal.steps(), run.engine)
