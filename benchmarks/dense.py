@@ -223,7 +223,7 @@ def main() -> None:
         clip = kept(options.renders, index, options.seconds)
         clips.append({name: values if name == "names" else values[part] for name, values in clip.items()})
     rows = quality(clips, [FPS * gap for gap in options.gaps], not options.no_snap)
-    times = [row for view in ("ego", "exo") for row in cost(clips[-1], view, not options.no_snap)]
+    times = cost(clips[-1], "exo", not options.no_snap)
     columns = ["view", "gap", "way", "n", "IoU", "unknown", "IoU of known", "below 0.5", "hidden", "claimed"]
     cells = [[decimals(v) if v is None or isinstance(v, float) else v for v in row.values()] for row in rows]
     show("Masks between key frames", columns, cells)

@@ -46,9 +46,10 @@ from counterview.inference.track_takes import Protocol, TakeGroup, encode_frame
 from counterview.masks.geometry import fit_mask, iou, resize_mask
 from counterview.media.files import read_json, write_json
 from counterview.tracking.base import Observation
-from counterview.tracking.smoothing import Moment, SmoothingConfig, smooth
-from counterview.tracking.tracker import MemoryTracker, TrackerConfig
-from counterview.tracking.views import Comparison, EncodedView
+from counterview.tracking.smoothing import SmoothingConfig, TrackedMoment, smooth
+from counterview.tracking.tracker import MemoryTracker
+from counterview.tracking.tracker_config import TrackerConfig
+from counterview.tracking.views import EncodedView, ViewComparison
 from counterview.tracking.weights import load_weighing
 from counterview.types import ObjectMask
 
@@ -83,7 +84,7 @@ class FrameViews(MatcherViews):
         self._rows.clear()
         self._keep.clear()
 
-    def compare(self, query: EncodedView[Any], masks: Any, target: EncodedView[Any]) -> Comparison:
+    def compare(self, query: EncodedView[Any], masks: Any, target: EncodedView[Any]) -> ViewComparison:
         """As :meth:`MatcherViews.compare`."""
         keys = [(id(query), hash(mask), id(target)) for mask in masks]
         new = [i for i, key in enumerate(keys) if key not in self._rows]
@@ -93,7 +94,7 @@ class FrameViews(MatcherViews):
             for row, i in enumerate(new):
                 self._rows[keys[i]] = found.similarity[row], found.log_probability[row], float(found.visibility[row])
         rows = [self._rows[key] for key in keys]
-        return Comparison(
+        return ViewComparison(
             np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows]), np.array([r[2] for r in rows])
         )
 
@@ -148,13 +149,13 @@ def run_take(take: Take, views: FrameViews, follower: ClipPredictor | None, name
         )
         for name in names for query, others in sorted(targets.items())
     }  # fmt: skip
-    moments: dict[tuple[str, str], list[Moment]] = defaultdict(list)
+    moments: dict[tuple[str, str], list[TrackedMoment]] = defaultdict(list)
     for frame in sorted(wanted):
         views.forget()
         encoded = encode_frame(views, take, list(take.cameras), frame)
         for key, group in groups.items():
             observations = group.step(encoded, frame)
-            moments[key].append(Moment(frame, observations, dict(group.tracker.motions)))
+            moments[key].append(TrackedMoment(frame, observations, dict(group.tracker.motions)))
         _alone(take, views, encoded, wanted[frame], rows)
     for (name, query), track in moments.items():
         _score(rows, name, query, wanted, {m.key: m.observations for m in track})
@@ -167,7 +168,7 @@ def run_take(take: Take, views: FrameViews, follower: ClipPredictor | None, name
     return rows.values()
 
 
-def smoothed_track(track: list[Moment], config: SmoothingConfig | None = None) -> dict[int, Any]:
+def smoothed_track(track: list[TrackedMoment], config: SmoothingConfig | None = None) -> dict[int, Any]:
     """The observations of a whole take, smoothed at once."""
     result: dict[int, dict[str, dict[str, Observation]]] = {m.key: {c: {} for c in m.observations} for m in track}
     places = {(c, n): None for m in track for c, found in m.observations.items() for n in found}

@@ -15,7 +15,7 @@ from counterview.errors import AnnotationError, InputError
 from counterview.geometry.homography import Homography
 from counterview.inference import follow_journal, loading
 from counterview.inference.follow_journal import FollowJournal, read_steps, step_from_json, step_to_json
-from counterview.inference.following import FollowStep
+from counterview.inference.follow_step import FollowStep
 from counterview.tracking.base import UNKNOWN, Observation
 from counterview.types import ObjectMask
 from tests.inference.coloured_videos import ColourPredictor, write_two

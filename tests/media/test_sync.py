@@ -247,8 +247,9 @@ def test_how_much_sound_is_read_is_bounded(tmp_path, monkeypatch, caplog):
 
 def test_a_video_with_sound_has_the_same_bytes_each_time(tmp_path):
     sound = clicks(2, 48000, (0.5,))
+    images = [scene(n / 10).repeat(2, 0).repeat(2, 1) for n in range(20)]  # x264 itself varies with images of 32 x 48
     for name in ("a.mp4", "b.mp4"):
-        write_video(tmp_path / name, [scene(n / 10) for n in range(20)], 10, audio=(sound, 48000))
+        write_video(tmp_path / name, images, 10, audio=(sound, 48000))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     with av.open(str(tmp_path / "a.mp4")) as container:
         kinds = [packet.stream.type for packet in container.demux() if packet.size]

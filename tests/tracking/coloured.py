@@ -4,7 +4,7 @@ import numpy as np
 
 from counterview.geometry.boxes import ScoredBoxes
 from counterview.tracking.place import small_gray
-from counterview.tracking.views import Comparison, EncodedView
+from counterview.tracking.views import EncodedView, ViewComparison
 from counterview.types import ObjectMask
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 60, 200), "green": (30, 160, 60), "yellow": (220, 200, 40)}
@@ -50,4 +50,4 @@ class ColourModel:
         shifted = scores - scores.max(1, keepdims=True)
         log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         visibility = 1 / (1 + np.exp(-(similarity.max(1) - 0.9) * 60))
-        return Comparison(similarity, log_probability, visibility)
+        return ViewComparison(similarity, log_probability, visibility)

@@ -6,7 +6,8 @@ import torch
 from counterview.errors import InputError, MaskError
 from counterview.masks.geometry import iou
 from counterview.tracking.state_file import read_state, write_state
-from counterview.tracking.tracker import MemoryTracker, TrackerConfig
+from counterview.tracking.tracker import MemoryTracker
+from counterview.tracking.tracker_config import TrackerConfig
 from counterview.tracking.weighing import EvidenceWeighing, WeighingConfig
 from tests.tracking.coloured import ColourModel, draw, mask_of
 
@@ -137,6 +138,6 @@ def test_bad_calls_are_refused(images, time_s, prompts, error, problem):
 
 
 def test_cameras_have_names_that_differ():
-    with pytest.raises(InputError, match="differ"):
+    with pytest.raises(InputError, match="cameras have names"):
         MemoryTracker(ColourModel(), ("ego", "ego"), EvidenceWeighing(WeighingConfig()))
     assert tracker().step({"ego": draw(BOXES)}, 0.0, {}) == {"ego": {}, "cam": {}}

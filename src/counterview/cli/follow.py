@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from counterview.exchange.tracks import Tracks
     from counterview.inference.follow_journal import FollowJournal
     from counterview.inference.follow_plan import FollowPlan
-    from counterview.inference.following import FollowStep
+    from counterview.inference.follow_step import FollowStep
     from counterview.inference.prompted import PromptedPredictor
     from counterview.media.outputs import OutputFolder
     from counterview.tracking.base import Engine

@@ -13,7 +13,7 @@ from counterview.geometry.boxes import ScoredBoxes
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.matchers import HeadMatcher
 from counterview.tracking.place import small_gray
-from counterview.tracking.views import Comparison, EncodedView
+from counterview.tracking.views import EncodedView, ViewComparison
 from counterview.types import ObjectMask, RgbImage
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class MatcherViews:
 
     def compare(
         self, query: EncodedView[ImageEncoding], masks: Sequence[ObjectMask], target: EncodedView[ImageEncoding]
-    ) -> Comparison:
+    ) -> ViewComparison:
         """See :meth:`CrossViewModel.compare`; masks are ``(H, W)``."""
         predictor = self.predictor
         scores = predictor.matcher.score(predictor.backbone, query.handle, masks, target.handle)
@@ -76,7 +76,7 @@ class MatcherViews:
         shifted = logits - logits.max(1, keepdims=True)
         log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         similarity, visibility = (np.asarray(v, dtype=np.float64) for v in (scores.similarity, scores.visibility))
-        return Comparison(similarity, log_probability, visibility)
+        return ViewComparison(similarity, log_probability, visibility)
 
     def _looks(self, descriptors: torch.Tensor) -> NDArray[np.float32]:
         """The part of descriptors ``(N, D)`` that describes the object alone, at unit length."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from counterview.errors import InputError
 from counterview.inference.follow_journal import FollowJournal, read_steps, step_from_json, step_to_json
-from counterview.inference.following import FollowStep
+from counterview.inference.follow_step import FollowStep
 from counterview.media.files import write_errors
 from counterview.media.frame_source import SourceFrame
 from counterview.media.timeline import Clock, Timeline, plan_times

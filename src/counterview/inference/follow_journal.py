@@ -20,7 +20,7 @@ import numpy as np
 from counterview.errors import AnnotationError, InputError, OutputError
 from counterview.geometry.homography import Homography
 from counterview.guard import library_errors
-from counterview.inference.following import FollowStep
+from counterview.inference.follow_step import FollowStep
 from counterview.masks.rle import from_coco
 from counterview.media.files import atomic_write, read_json, write_errors, write_json
 from counterview.media.outputs import remove_parts

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from counterview.exchange.formats import write
 from counterview.exchange.tracks import TrackedCamera, Tracks, write_tracks
-from counterview.inference.following import FollowStep, TracksBuilder
+from counterview.inference.follow_step import FollowStep
+from counterview.inference.following import TracksBuilder
 from counterview.inference.track_writer import FILES, TrackWriter
 from counterview.media.frame_source import FrameSource, SourceFrame
 from counterview.media.timeline import Timeline, TimeStep

@@ -26,7 +26,7 @@ class FollowPlan:
 
     Args:
         query: the camera in which objects are shown.
-        targets: the other cameras, by name.
+        targets: the other cameras, by name; without any, objects are followed in their own camera.
         objects: where they are shown, in any camera.
         query_name: name of the query camera; its source's if not given.
         fps: steps a second; ``None``: every frame of the query camera.
@@ -63,8 +63,6 @@ class FollowPlan:
         clocks: Mapping[str, Clock] | None = None,
         sync: str = "none",
     ) -> None:
-        if not targets:
-            raise InputError("there is no target camera", expected="at least one")
         source = open_source(query)
         self.query = source.name if query_name is None else query_name
         self.sources: dict[str, FrameSource] = {self.query: source}

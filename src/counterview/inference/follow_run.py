@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from counterview.errors import CounterviewError, InputError
 from counterview.inference.follow_journal import FollowJournal
-from counterview.inference.following import Following, FollowStep, Known, smoothed
+from counterview.inference.follow_step import FollowStep
+from counterview.inference.following import Following, Known, smoothed
 from counterview.media.frame_source import FrameSource, SourceFrame
 from counterview.tracking.base import Engine, Observation
 from counterview.types import ObjectMask

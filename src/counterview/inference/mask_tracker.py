@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from counterview.lmeec.session import Session
     from counterview.proposals.base import Proposals
     from counterview.tracking.base import Engine
-    from counterview.tracking.tracker import TrackerConfig
+    from counterview.tracking.tracker_config import TrackerConfig
 
 NOT_A_PROPOSAL = -1
 """Proposal index of a candidate that was drawn, not chosen."""

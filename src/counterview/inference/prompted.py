@@ -30,13 +30,14 @@ from counterview.types import Match, ObjectMask, RgbImage
 if TYPE_CHECKING:
     import os
 
-    from counterview.inference.following import FollowStep, LiveTracker
+    from counterview.inference.follow_step import FollowStep
+    from counterview.inference.live_tracker import LiveTracker
     from counterview.inference.predictor import Encoding
     from counterview.inference.shown import ShownLike
     from counterview.media.frame_source import FrameSource
     from counterview.proposals.base import Proposals
     from counterview.tracking.base import Engine
-    from counterview.tracking.tracker import TrackerConfig
+    from counterview.tracking.tracker_config import TrackerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class PromptedPredictor(Generic[E]):
             ConfigError: a model that nothing can be followed with.
             InputError: no camera, or one twice.
         """
-        from counterview.inference.following import LiveTracker
+        from counterview.inference.live_tracker import LiveTracker
 
         return LiveTracker(self, [query, *targets], config)
 
@@ -164,7 +165,7 @@ class PromptedPredictor(Generic[E]):
 
         Args:
             query: the video, folder of images or ``TAKE:camera`` in which objects are shown.
-            targets: the other cameras, by name.
+            targets: the other cameras, by name; without any, objects are followed in their own camera.
             objects: name to prompt; a point, box or prompt has its time in ``time_s``, a mask ``(H, W)`` in
                 :class:`counterview.TimedPrompt`. Several for one object are corrections.
             fps: steps a second; ``None``: every frame of the query camera.

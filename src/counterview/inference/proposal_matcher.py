@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from counterview.inference.matchers import Matcher
     from counterview.proposals.base import Proposer
     from counterview.tracking.base import Engine
-    from counterview.tracking.tracker import TrackerConfig
+    from counterview.tracking.tracker_config import TrackerConfig
 
 
 class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
@@ -131,7 +131,9 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
             from counterview.tracking.sam2_memory import load_video_memory
             from counterview.tracking.video_memory import VideoMemoryEngine
 
-            network = load_video_memory(str(proposer.settings()["model"]), str(getattr(proposer, "device", "auto")))
+            settings = proposer.settings()
+            device = str(getattr(proposer, "device", "auto"))
+            network = load_video_memory(str(settings["model"]), device, image_size=int(settings["image_size"]))
             return VideoMemoryEngine(cameras, network, self)
         from counterview.inference.cross_view import MatcherViews
         from counterview.tracking.tracker import MemoryTracker

@@ -29,8 +29,9 @@ from counterview.inference.takes import Prediction, prediction_size
 from counterview.masks.geometry import fit_mask, resize_mask
 from counterview.proposals.base import frame_name
 from counterview.tracking.base import Observation
-from counterview.tracking.smoothing import Moment, Smoother
-from counterview.tracking.tracker import MemoryTracker, TrackerConfig
+from counterview.tracking.smoothing import Smoother, TrackedMoment
+from counterview.tracking.tracker import MemoryTracker
+from counterview.tracking.tracker_config import TrackerConfig
 from counterview.tracking.views import EncodedView
 from counterview.tracking.weights import load_weighing
 from counterview.types import ObjectMask
@@ -156,11 +157,11 @@ class TrackingPredictor:
         groups = self.groups(take, wanted)
         smoothers = {query: Smoother() for query in groups}
         cameras = list(dict.fromkeys(c for g in groups.values() for c in (g.query, *g.targets)))
-        released: dict[int, dict[str, Moment]] = defaultdict(dict)
+        released: dict[int, dict[str, TrackedMoment]] = defaultdict(dict)
         for frame in sorted(wanted):
             views = encode_frame(self._views, take, cameras, frame)
             for query, group in groups.items():
-                moment = Moment(frame, group.step(views, frame), dict(group.tracker.motions))
+                moment = TrackedMoment(frame, group.step(views, frame), dict(group.tracker.motions))
                 for done in smoothers[query].push(moment) if self.smooth else [moment]:
                     released[done.key][query] = done
             for number in [n for n in sorted(released) if len(released[n]) == len(groups)]:
@@ -192,7 +193,7 @@ class TrackingPredictor:
         }  # fmt: skip
 
     def _predictions(
-        self, take: Take, wanted: list[tuple[Direction, FramePair]], moments: Mapping[str, Moment]
+        self, take: Take, wanted: list[tuple[Direction, FramePair]], moments: Mapping[str, TrackedMoment]
     ) -> list[Prediction]:
         predictions = []
         for direction, pair in wanted:

@@ -54,7 +54,7 @@ def measure_motion(source: FrameSource) -> Motion:
     duration = min(source.duration_s, MAX_MOTION_S)
     count = max(2, int(duration * SAMPLES_PER_S))
     grid = np.arange(count) / SAMPLES_PER_S
-    window = cv2.createHanningWindow(_SIZE, cv2.CV_32F)
+    window = np.asarray(cv2.createHanningWindow(_SIZE, cv2.CV_32F), dtype=np.float32)
     times, values = [], []
     before: tuple[float, NDArray[np.float32]] | None = None
     numbers = {number for time in grid if (number := source.number_at(float(time))) is not None}
@@ -93,7 +93,8 @@ def _change(before: NDArray[np.float32], after: NDArray[np.float32], window: NDA
     (dx, dy), _ = cv2.phaseCorrelate(before.copy(), after.copy(), window)
     if max(abs(dx), abs(dy)) < 0.2 or abs(dx) > _SIZE[0] / 3 or abs(dy) > _SIZE[1] / 3:
         return plain
-    moved = cv2.warpAffine(before, np.float32([[1, 0, dx], [0, 1, dy]]), _SIZE, borderMode=cv2.BORDER_REPLICATE)
+    shift = np.array([[1, 0, dx], [0, 1, dy]], dtype=np.float32)
+    moved = cv2.warpAffine(before, shift, _SIZE, borderMode=cv2.BORDER_REPLICATE)
     return min(plain, float(np.abs(after - moved).mean()))
 
 

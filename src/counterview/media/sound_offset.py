@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -134,7 +135,7 @@ def _active_windows(samples: NDArray[np.int16], size: int, count: int) -> list[i
     return starts
 
 
-def _spectrum(samples: NDArray[np.floating], length: int) -> NDArray[np.complex64]:
+def _spectrum(samples: NDArray[Any], length: int) -> NDArray[np.complex64]:
     """The phases ``(F,)`` within the band."""
     spectrum = scipy.fft.rfft(samples.astype(np.float32), length)
     low, high = (round(hz * length / RATE) for hz in BAND_HZ)

@@ -51,18 +51,44 @@ def check_step(
         ImageError: not an image.
         MaskError: a mask of another size than its image, or an empty one.
     """
-    if not math.isfinite(time_s) or (last_time_s is not None and time_s <= last_time_s):
-        raise InputError("times ascend", found=f"{time_s} s", expected=f"a number above {last_time_s} s")
-    for camera in (*images, *prompts):
-        if camera not in cameras:
-            raise InputError("unknown camera", found=shown(camera), expected=", ".join(cameras))
     there = {
         camera: as_rgb(image, what=f"image of {camera}")
         for camera in cameras
         if (image := images.get(camera)) is not None
     }
+    for camera in images:
+        _check_camera(cameras, camera)
+    sizes = {camera: (image.shape[0], image.shape[1]) for camera, image in there.items()}
+    check_prompts(cameras, sizes, time_s, last_time_s, prompts)
+    return there
+
+
+def check_prompts(
+    cameras: Sequence[str],
+    sizes_hw: Mapping[str, tuple[int, int]],
+    time_s: float,
+    last_time_s: float | None,
+    prompts: Prompts,
+) -> None:
+    """Check the time and the prompts of a step; see :func:`check_step`.
+
+    Args:
+        cameras: of the engine.
+        sizes_hw: height and width in pixels of the images that there are, by camera.
+        time_s: in seconds.
+        last_time_s: of the step before; ``None`` at the first.
+        prompts: by camera and object.
+
+    Raises:
+        InputError: times that do not ascend, an unknown camera, or a prompt for a camera without image.
+        MaskError: a mask of another size than its image, or an empty one.
+    """
+    if not math.isfinite(time_s) or (last_time_s is not None and time_s <= last_time_s):
+        raise InputError("times ascend", found=f"{time_s} s", expected=f"a number above {last_time_s} s")
+    for camera in (*sizes_hw, *prompts):
+        _check_camera(cameras, camera)
     for camera, masks in prompts.items():
-        if masks and camera not in there:
+        if masks and camera not in sizes_hw:
             raise InputError(
                 f"an object is shown in {camera}, which has no image at {time_s} s",
                 found=", ".join(map(str, masks)),
@@ -70,16 +96,20 @@ def check_step(
             )
         for name, mask in masks.items():
             if mask is not None:
-                _check_mask(mask, there[camera], name, camera)
-    return there
+                _check_mask(mask, sizes_hw[camera], name, camera)
 
 
-def _check_mask(mask: ObjectMask, image: RgbImage, name: str, camera: str) -> None:
-    if mask.size_hw != image.shape[:2]:
+def _check_camera(cameras: Sequence[str], camera: str) -> None:
+    if camera not in cameras:
+        raise InputError("unknown camera", found=shown(camera), expected=", ".join(cameras))
+
+
+def _check_mask(mask: ObjectMask, size_hw: tuple[int, int], name: str, camera: str) -> None:
+    if mask.size_hw != size_hw:
         raise MaskError(
             f"the mask of {name!r} does not fit the image of {camera}",
             found=f"{mask.size_hw[1]} x {mask.size_hw[0]}",
-            expected=f"{image.shape[1]} x {image.shape[0]}",
+            expected=f"{size_hw[1]} x {size_hw[0]}",
         )
     if mask.is_empty:
         raise MaskError(

@@ -109,7 +109,7 @@ class Remembered:
 
 @dataclass(frozen=True, eq=False)
 class CrossMatch:
-    """One object's row of a :class:`~counterview.tracking.views.Comparison`: ``(N,)``, ``(N,)`` and a number."""
+    """One object's row of a :class:`~counterview.tracking.views.ViewComparison`: ``(N,)``, ``(N,)`` and a number."""
 
     similarity: F64
     log_probability: F64

@@ -8,6 +8,7 @@ of neighbouring frames are composed, so that masks are sampled once, from the ke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ class FlowEstimator:
     """Flow between two frames by OpenCV's dense inverse search."""
 
     def __init__(self) -> None:
-        self._search = cv2.DISOpticalFlow_create(cv2.DISOpticalFlow_PRESET_FAST)
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         # The presets stop at half or a quarter of the size, where small objects take the motion of what is around them.
         self._search.setFinestScale(0)
         # Variational refinement costs as much as the rest and smooths over edges: masks were worse with it.
@@ -57,7 +58,7 @@ class FlowEstimator:
 
     def __call__(self, earlier: RgbImage, later: RgbImage) -> FlowPair:
         """Flow both ways between two images ``(h, w, 3)`` uint8 of one size, at working size."""
-        a, b = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (earlier, later))
+        a, b = (np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in (earlier, later))
         forward, backward = self._flow(a, b), self._flow(b, a)
         ok = (_consistent(forward, backward), _consistent(backward, forward))
         return FlowPair(forward.astype(np.float16), backward.astype(np.float16), *ok)
@@ -66,9 +67,25 @@ class FlowEstimator:
         height, width = a.shape
         grown = (max(width, _SMALLEST_PX), max(height, _SMALLEST_PX))
         if grown == (width, height):
-            return np.asarray(self._search.calc(a, b, None), np.float32)
-        flow = self._search.calc(cv2.resize(a, grown), cv2.resize(b, grown), None)
+            return np.asarray(self._search.calc(a, b, None), np.float32)  # type: ignore[call-overload]
+        flow = self._search.calc(cv2.resize(a, grown), cv2.resize(b, grown), None)  # type: ignore[call-overload]
         return np.asarray(cv2.resize(flow, (width, height)) * (width / grown[0], height / grown[1]), np.float32)
+
+
+def sample(values: NDArray[Any], places: F32, repeat_border: bool) -> F32:
+    """Values at places between pixels, bilinearly.
+
+    Args:
+        values: ``(h, w)`` or ``(h, w, C)``, uint8 or float32.
+        places: ``(H, W, 2)``, (x, y) in pixels.
+        repeat_border: beyond the border, take the nearest value; otherwise 0.
+
+    Returns:
+        ``(H, W)`` or ``(H, W, C)`` float32.
+    """
+    border = cv2.BORDER_REPLICATE if repeat_border else cv2.BORDER_CONSTANT
+    x, y = np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1])
+    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=border), np.float32)
 
 
 def pixel_grid(height: int, width: int) -> F32:
@@ -80,7 +97,7 @@ def pixel_grid(height: int, width: int) -> F32:
 def _consistent(there: F32, back: F32) -> U8:
     """Where going there and back ends near the start: ``(h, w)`` uint8, 0 or 1; 0 where it leads out of the image."""
     to = pixel_grid(*there.shape[:2]) + there
-    returned = cv2.remap(back, to, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    returned = sample(back, to, True)
     error = np.square(there + returned).sum(-1)
     allowed = _RELATIVE * (np.square(there).sum(-1) + np.square(returned).sum(-1)) + _ABSOLUTE_PX2
     height, width = there.shape[:2]
@@ -113,9 +130,9 @@ class FlowChain:
         """
         to = self._grid + flow.astype(np.float32)
         # Displacements are composed, not places: beyond the border they are repeated.
-        moved = cv2.remap(self.places - self._grid, to, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        moved = sample(self.places - self._grid, to, True)
         self.places = moved + to
-        self.trust = cv2.remap(self.trust, to, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) * ok
+        self.trust = sample(self.trust, to, False) * ok
 
     def compare(self, image: RgbImage) -> tuple[F32, F32]:
         """Places and trust, put right where nothing has changed since the key frame.
@@ -143,7 +160,5 @@ class FlowChain:
         Returns:
             ``(h, w, 3)`` float32, grey levels, with sign.
         """
-        came_from = cv2.remap(
-            cv2.blur(self._key, (3, 3)), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        came_from = sample(np.asarray(cv2.blur(self._key, (3, 3))), places, True)
         return cv2.blur(image, (3, 3)).astype(np.float32) - came_from

@@ -77,7 +77,7 @@ def is_still(earlier: NDArray[np.uint8], later: NDArray[np.uint8]) -> bool:
         return False
     first, second = earlier.astype(np.float64), later.astype(np.float64)
     window = np.asarray(cv2.createHanningWindow((first.shape[1], first.shape[0]), cv2.CV_64F), dtype=np.float64)
-    (dx, dy), _ = cv2.phaseCorrelate(first, second, window)
+    (dx, dy), _ = cv2.phaseCorrelate(first.copy(), second.copy(), window)  # OpenCV 5 changes its inputs
     difference = np.abs((first - np.median(first)) - (second - np.median(second)))
     return float(np.hypot(dx, dy)) < _STILL_SHIFT_PX and float(np.quantile(difference, 0.75)) < _STILL_DIFFERENCE
 

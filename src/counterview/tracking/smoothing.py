@@ -1,9 +1,10 @@
-"""Smoothing over a whole video: the best path through candidates and "not there", and its visibility. Ours.
+"""Smoothing over a whole video: the best path through candidates and "not there". Ours.
 
 Every observation has a few alternatives with probabilities, and a probability of being visible. Two of them at
 neighbouring times go together if the object could have stayed there while the camera moved as it did. The path is the
-most probable one (Viterbi 1967); the visibility is the marginal over all paths (forward-backward). What a user gave is
-kept.
+most probable one (Viterbi 1967). It chooses the masks; the visibility stays that of each time, which knows of all times
+before it: the marginal over all paths was measured to be worse, since hands cover things for a second and less. What a
+user gave is kept.
 """
 
 from __future__ import annotations
@@ -37,21 +38,19 @@ class SmoothingConfig:
         ConfigError: a value out of range; all problems at once.
     """
 
-    trust: float = field(default=0.6, metadata={"help": "exponent of each time's own probabilities"})
-    overlap: float = field(default=2.0, metadata={"help": "reward for a mask that overlaps the one before, times IoU"})
-    nearness: float = field(default=1.0, metadata={"help": "reward for a mask that stands where the one before stood"})
+    trust: float = field(default=1.0, metadata={"help": "exponent of each time's own probabilities"})
+    overlap: float = field(default=1.0, metadata={"help": "weight of the IoU with the mask before, in logarithms"})
+    nearness: float = field(default=0.5, metadata={"help": "weight of standing where the mask before stood"})
     radius: float = field(default=0.06, metadata={"help": "radius of nearness, in halves of the image width"})
-    move: float = field(default=-1.5, metadata={"help": "logarithm of the probability that an object moves away"})
-    vanish: float = field(default=-2.5, metadata={"help": "logarithm of the probability that an object vanishes"})
-    appear: float = field(default=-2.0, metadata={"help": "logarithm of the probability that it appears"})
+    vanish: float = field(default=0.35, metadata={"help": "probability that a visible object vanishes until next time"})
+    appear: float = field(default=0.35, metadata={"help": "probability that an object that is not visible appears"})
 
     def __post_init__(self) -> None:
         problems = [
             *out_of_range(self, "trust", "radius", above=0),
             *out_of_range(self, "overlap", "nearness", at_least=0),
+            *out_of_range(self, "vanish", "appear", above=0, below=1),
         ]
-        problems += [f"{name} is {getattr(self, name)}, expected 0 or less" for name in ("move", "vanish", "appear")
-                     if getattr(self, name) > 0]  # fmt: skip
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -68,7 +67,7 @@ def smooth(
         config: how much neighbours count; the defaults if not given.
 
     Returns:
-        T observations: with the mask of the best path, and the visibility over all paths.
+        T observations, with the masks of the best path.
     """
     config = config or SmoothingConfig()
     result = list(observations)
@@ -80,28 +79,23 @@ def smooth(
     for (before, first), (after, second) in pairwise(zip(rows, states, strict=True)):
         motion = motions[after] if after == before + 1 else None
         links.append(_link(observations[before], observations[after], motion, len(first), len(second), config))
-    path, absent = _best_path(states, links), _probability_of_last(states, links)
-    for index, state, away in zip(rows, path, absent, strict=True):
-        observation = observations[index]
-        if observation.source == "given":
-            continue
-        visibility = float(np.clip(1 - away, 0, 1))
-        mask = observation.mask_rle
-        if state < len(observation.alternatives):
-            mask = observation.alternatives[state][0]
-        result[index] = replace(observation, mask_rle=mask, visibility=visibility)
+    for index, state in zip(rows, _best_path(states, links), strict=True):
+        alternatives = observations[index].alternatives
+        if observations[index].source != "given" and state < len(alternatives):
+            result[index] = replace(observations[index], mask_rle=alternatives[state][0])
     return result
 
 
 def _states(observation: Observation, config: SmoothingConfig) -> F64:
-    """Logarithms of a time's own evidence: its alternatives, then "not there"."""
+    """Logarithms of a time's own evidence: its alternatives, against a choice at random, then "not there"."""
     count = _count(observation)
     if observation.source == "given":
         present, absent = (0.0, -np.inf) if observation.mask_rle is not None else (-np.inf, 0.0)
         return np.array([present] * count + [absent])
     visibility = float(np.clip(observation.visibility or 0.0, 1e-6, 1 - 1e-6))
     own = np.array([value for _, value in observation.alternatives] or [0.0])
-    return config.trust * np.concatenate([own[:count] + np.log(visibility), [np.log(1 - visibility)]])
+    own = own - _log_sum(own, 0) + np.log(count)
+    return config.trust * np.concatenate([own + np.log(visibility), [np.log(1 - visibility)]])
 
 
 def _count(observation: Observation) -> int:
@@ -111,18 +105,17 @@ def _count(observation: Observation) -> int:
 def _link(
     before: Observation, after: Observation, motion: Homography | None, rows: int, columns: int, config: SmoothingConfig
 ) -> F64:
-    """``(rows, columns)`` how well the states of two neighbouring times go together."""
-    link = np.zeros((rows, columns))
-    link[:-1, -1], link[-1, :-1] = config.vanish, config.appear
+    """``(rows, columns)`` logarithms of the probability of each state after each state; rows sum to 1."""
+    reward = np.zeros((rows - 1, columns - 1))
     masks, later = _masks(before), _masks(after)
     for row, mask in enumerate(masks):
-        if mask is None:
+        place = None
+        if mask is not None:
+            place = expected_place(np.array(mask.box_xywh, dtype=np.float64), mask.size_hw, motion)
+        if mask is None or place is None:  # the camera moved in an unknown way: nothing is known of the place
             continue
-        place = expected_place(np.array(mask.box_xywh, dtype=np.float64), mask.size_hw, motion)
         for column, other in enumerate(later):
             if other is None or other.size_hw != mask.size_hw:
-                continue
-            if place is None:  # the camera moved in an unknown way: nothing is known of the place
                 continue
             box = np.array([other.box_xywh], dtype=np.float64)
             overlap = float(box_iou(box, place.box_xywh[None])[0, 0])
@@ -130,8 +123,12 @@ def _link(
                 overlap = iou(mask, other)
             offset = ground_points(box, other.size_hw)[0] - place.point
             near = float(np.exp(-(offset**2).sum() / (2 * config.radius**2)))
-            stays = config.overlap * overlap + config.nearness * near
-            link[row, column] = max(stays + config.move, config.move)
+            reward[row, column] = config.overlap * overlap + config.nearness * near
+    link = np.zeros((rows, columns))
+    link[:-1, :-1] = reward - _log_sum(reward, 1)[:, None] + np.log(1 - config.vanish)
+    link[:-1, -1] = np.log(config.vanish)
+    link[-1, :-1] = np.log(config.appear) - np.log(columns - 1)
+    link[-1, -1] = np.log(1 - config.appear)
     return link
 
 
@@ -151,23 +148,6 @@ def _best_path(states: Sequence[F64], links: Sequence[F64]) -> list[int]:
     return path[::-1]
 
 
-def _probability_of_last(states: Sequence[F64], links: Sequence[F64]) -> list[float]:
-    """The marginal probability of the last state, "not there", at every time."""
-    forward = [states[0] - _log_sum(states[0], 0)]
-    for own, link in zip(states[1:], links, strict=True):
-        value = own + _log_sum(forward[-1][:, None] + link, 0)
-        forward.append(value - _log_sum(value, 0))
-    backward = [np.zeros(len(states[-1]))]
-    for own, link in zip(reversed(states[1:]), reversed(links), strict=True):
-        value = _log_sum(link + (own + backward[-1])[None], 1)
-        backward.append(value - value.max())
-    result = []
-    for ahead, back in zip(forward, reversed(backward), strict=True):
-        total = ahead + back
-        result.append(float(np.exp(total[-1] - _log_sum(total, 0))))
-    return result
-
-
 def _log_sum(values: F64, axis: int) -> F64:
     largest = values.max(axis, keepdims=True)
     safe = np.where(np.isfinite(largest), largest, 0.0)
@@ -181,7 +161,7 @@ _CONTEXT, _BATCH = 10, 30
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class TrackedMoment:
     """One step before smoothing.
 
     Attributes:
@@ -204,10 +184,10 @@ class Smoother:
 
     def __init__(self, config: SmoothingConfig | None = None) -> None:
         self._config = config or SmoothingConfig()
-        self._moments: deque[Moment] = deque()
+        self._moments: deque[TrackedMoment] = deque()
         self._done = 0
 
-    def push(self, moment: Moment) -> Iterator[Moment]:
+    def push(self, moment: TrackedMoment) -> Iterator[TrackedMoment]:
         """Take the next step.
 
         Args:
@@ -220,11 +200,11 @@ class Smoother:
         if len(self._moments) >= self._done + _BATCH + LAG:
             yield from self._release(_BATCH)
 
-    def finish(self) -> Iterator[Moment]:
+    def finish(self) -> Iterator[TrackedMoment]:
         """The steps that are left, smoothed."""
         yield from self._release(len(self._moments) - self._done)
 
-    def _release(self, count: int) -> Iterator[Moment]:
+    def _release(self, count: int) -> Iterator[TrackedMoment]:
         moments = list(self._moments)
         smoothed: list[dict[str, dict[str, Observation]]] = [
             {camera: dict(found) for camera, found in m.observations.items()} for m in moments

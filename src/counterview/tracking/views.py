@@ -44,7 +44,7 @@ class EncodedView(Generic[H]):
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class ViewComparison:
     """Q query objects of one image against the N candidates of another.
 
     Attributes:
@@ -82,7 +82,7 @@ class CrossViewModel(Protocol[H]):
         """
         ...
 
-    def compare(self, query: EncodedView[H], masks: Sequence[ObjectMask], target: EncodedView[H]) -> Comparison:
+    def compare(self, query: EncodedView[H], masks: Sequence[ObjectMask], target: EncodedView[H]) -> ViewComparison:
         """Compare objects of the query image with the candidates of the target image, at least one.
 
         Args:

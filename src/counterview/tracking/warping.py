@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from counterview.tracking.flow import F32, U8
+from counterview.tracking.flow import F32, U8, sample
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 _PAD_PX = 6
 """Working pixels around a moved mask in which its flow is kept."""
+_ALIKE = 10.0
+"""Grey levels by which a pixel may differ from where it came from, and count as the same."""
 _FAR_PX = 6.0
 """Distances from a mask's edge are cut off here before two masks are blended."""
 
@@ -107,8 +109,7 @@ class KeyMask:
     def at(self, places_px: F32) -> F32:
         """How far places ``(h, w, 2)``, (x, y) in the mask's own pixels, are inside: ``(h, w)`` float32, 0 to 1."""
         local = places_px - self._corner
-        inside = cv2.remap(self._pixels, local, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return np.asarray(inside, np.float32) / 255
+        return np.asarray(sample(self._pixels, local, False) / np.float32(255), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +121,9 @@ class WarpedMask:
         window: where it is, at working size, with some room.
         places: ``(h, w, 2)`` float32, for each pixel of the window its place in the key frame, at working size.
         trust: ``(h, w)`` float32, 0 to 1, how consistent the flow was.
-        kept: ``(h, w)`` float32, 0 where the mask is dropped: at its edge, where the flow was not consistent. Behind
-            an object that moves, what it uncovers takes its flow and would be dragged along.
+        kept: ``(h, w)`` float32, 0 where the mask is dropped: at its edge, where the flow was not consistent and the
+            colour is another one. Behind an object that moves, what it uncovers takes its flow and would be dragged
+            along.
         consistency: fraction of it with consistent flow, before any of it was dropped.
         growth: its area over that of the key mask.
         residual: mean difference of colours from the key frame within the mask, grey levels, apart from a common shift.
@@ -148,9 +150,9 @@ class WarpedMask:
             ]
         )
         size_wh, how = own.size_hw[::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        places = cv2.warpAffine(self._shifts(), matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        shifts = np.asarray(cv2.warpAffine(self._shifts(), matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE))
         y, x = np.mgrid[own.top : own.bottom, own.left : own.right].astype(np.float32)
-        inside = self.key.at(places * np.float32(scale) + np.stack([x, y], -1))
+        inside = self.key.at((shifts * np.array(scale) + np.stack([x, y], -1)).astype(np.float32))
         trust, kept = (
             cv2.warpAffine(values, matrix, size_wh, flags=how, borderMode=cv2.BORDER_REPLICATE)
             for values in (self.trust, self.kept)
@@ -186,7 +188,7 @@ def warp(key: KeyMask, places: F32, trust: F32, residual: F32) -> WarpedMask | N
     Returns:
         None where nothing of it is left.
     """
-    small = cv2.remap(key.small, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    small = sample(key.small, places, False)
     inside = small >= key.level
     tight = window_of(inside)
     if tight is None:
@@ -197,10 +199,10 @@ def warp(key: KeyMask, places: F32, trust: F32, residual: F32) -> WarpedMask | N
     consistent = within & (trusted >= 0.5)
     # What is enclosed by consistent flow stays.
     closed = cv2.morphologyEx(consistent.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
-    kept = closed | ~within
+    differences = residual[window.slices] - np.median(residual[window.slices][within], axis=0)
+    kept = closed | ~within | (np.abs(differences).mean(-1) <= _ALIKE)
     if not (within & kept).any():
         return None
-    differences = residual[window.slices][within & kept]
     return WarpedMask(
         key,
         window,
@@ -209,7 +211,7 @@ def warp(key: KeyMask, places: F32, trust: F32, residual: F32) -> WarpedMask | N
         kept.astype(np.float32),
         float(consistent.sum()) / float(within.sum()),
         float((within & kept).sum()) / key.area,
-        float(np.abs(differences - np.median(differences, axis=0)).mean()),
+        float(np.abs(differences[within & kept]).mean()),
     )
 
 

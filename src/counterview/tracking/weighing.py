@@ -25,7 +25,7 @@ class WeighingConfig:
         ConfigError: a value out of range.
     """
 
-    hidden: int = field(default=32, metadata={"help": "width of its layers"})
+    hidden: int = field(default=64, metadata={"help": "width of its layers"})
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, "hidden", at_least=2, at_most=1024)
