@@ -274,6 +274,7 @@ def _errors(tmp_path):
         "unknown camera": ([*point, "--offset", "cam=1"], "of no target"),
         "offset": ([*point, "--offset", "cam01"], "NAME=SECONDS"),
         "no sound": ([*point, "--sync", "audio"], "has no sound"),
+        "too short": ([*point, "--sync", "motion"], "cam01.mp4"),
         "sync": ([*point, "--sync", "magic"], "no such way to synchronise"),
         "format": ([*point, "--format", "coco,cocoa"], "there is no format 'cocoa'"),
         "fps": ([*point, "--fps", "0"], "--fps is out of range"),

@@ -19,14 +19,13 @@ from tests.inference.coloured_videos import ColourPredictor, shift
 from tests.tracking.coloured import draw
 
 TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "two-videos.md").read_text(encoding="utf-8")
-PROGRAM = re.findall(
-    r"^```python\n(.*?)^```", TEXT[TEXT.index("## In a program") : TEXT.index("## Other ways")], re.M | re.S
-)
+PROGRAM = re.findall(r"^```python\n(.*?)^```", TEXT[TEXT.index("## In a program") : TEXT.index("## Time")], re.M | re.S)
 
 
 def commands(heading):
     """The commands of the first block below a heading."""
-    block = re.search(r"^```\n(.*?)^```", TEXT[TEXT.index(heading) :], re.MULTILINE | re.DOTALL)[1]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", TEXT[TEXT.index(heading) :], re.MULTILINE | re.DOTALL)
+    block = next(lines for language, lines in blocks if not language)
     return [shlex.split(line)[1:] for line in block.splitlines()]
 
 
