@@ -7,7 +7,7 @@ killed goes on from the last frame in which all objects were looked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +88,7 @@ class EveryFrame:
         default = DenseSettings()
         return DenseSettings(lookahead=min(MAX_LOOKAHEAD, max([default.lookahead, *(gap + 1 for gap in gaps)])))
 
-    def run(self, progress: Callable[[int], None] = lambda frames: None) -> None:
+    def run(self, progress: Callable[[int], object] = lambda frames: None) -> None:
         """Go through all cameras, or what is left of them.
 
         Args:
@@ -100,7 +100,7 @@ class EveryFrame:
         for camera in self._plan.sources:
             self._go_through(camera, progress)
 
-    def _go_through(self, camera: str, progress: Callable[[int], None]) -> None:
+    def _go_through(self, camera: str, progress: Callable[[int], object]) -> None:
         path, keys, numbers = self._path(camera), self._keys[camera], self._numbers(camera)
         done, length, is_finished = _what_is_done(path, keys, numbers)
         left = numbers[done:]
@@ -149,7 +149,9 @@ class EveryFrame:
         streams = {camera: read_steps(self._path(camera)) for camera in self._plan.sources}
         now: dict[str, FollowStep | None] = {camera: next(stream, None) for camera, stream in streams.items()}
         for step in self.timeline.steps:
-            frames, observations, unreadable = {}, {}, []
+            frames: dict[str, tuple[int, float]] = {}
+            observations: dict[str, Mapping[str, Observation]] = {}
+            unreadable: list[str] = []
             for camera, number in step.frames.items():
                 while number is not None and (at := now[camera]) is not None and at.frames[camera][0] < number:
                     now[camera] = next(streams[camera], None)

@@ -58,7 +58,7 @@ def write_follow_files(
     *,
     fps: float,
     formats: Sequence[str] = (),
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> list[Path]:
     """Write ``tracks.json``, the overlay, the contact sheet, what to check, and a folder for each further format.
 
