@@ -37,8 +37,8 @@ def coloured(tmp_path, monkeypatch):
         write_video(tmp_path / f"{name}.mp4", [draw(shift(boxes, moves * n), (240, 320)) for n in range(20)], 5, crf=4)
     monkeypatch.chdir(tmp_path)
     predictor = ColourPredictor()
+    monkeypatch.setattr(counterview, "load", lambda *_, **__: predictor)  # first: it is looked up in the next
     monkeypatch.setattr(loading, "load", lambda *_, **__: predictor)
-    monkeypatch.setattr(counterview, "load", lambda *_, **__: predictor)
     return tmp_path
 
 
