@@ -17,6 +17,7 @@ __all__ = [
     "Point",
     "Predictor",
     "Prompt",
+    "TimedPrompt",
     "Track",
     "VideoReader",
     "View",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from counterview.inference.loading import load
     from counterview.inference.predictor import Predictor
     from counterview.inference.prompts import Box, Point, Prompt
+    from counterview.inference.shown import TimedPrompt
     from counterview.masks.png import read_mask
     from counterview.media.images import read_image
     from counterview.media.video import VideoReader
@@ -48,6 +50,7 @@ __getattr__, __dir__ = exports(
         "Point": "counterview.inference.prompts",
         "Predictor": "counterview.inference.predictor",
         "Prompt": "counterview.inference.prompts",
+        "TimedPrompt": "counterview.inference.shown",
         "Track": "counterview.types",
         "VideoReader": "counterview.media.video",
         "View": "counterview.types",

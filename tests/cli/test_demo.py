@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from counterview.cli import demo
 from counterview.cli.main import main
+from counterview.exchange.tracks import read_tracks
 from counterview.media.images import read_image
 from counterview.media.video import VideoReader
 from counterview.nn import bundled
@@ -19,7 +21,7 @@ def run(capsys, *arguments):
 
 def test_the_demo_with_the_bundled_model(with_bundled, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bundled, "DEFAULT_MODEL", "tiny")
-    code, out, err = run(capsys, "--out", tmp_path)
+    code, out, err = run(capsys, "--out", tmp_path, "--what", "both")
     assert (code, err) == (0, "")
     for part in ("ego -> exo: tiny (graph, classical)", "exo -> ego", "match, a rendered take",
                  "navy can_0", "mean over all frames", "balanced accuracy"):  # fmt: skip
@@ -35,6 +37,21 @@ def test_the_demo_with_the_bundled_model(with_bundled, tmp_path, capsys, monkeyp
     assert result["settings"]["matcher"]["source"] == "tiny-match"
 
 
+def test_the_demo_follows_one_click_through_three_videos(with_bundled, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "FOLLOW_END_S", 1.0)
+    code, out, err = run(capsys, "--out", tmp_path, "--what", "follow", "--model", "tiny")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("follow, 1 seconds of three videos, from one click at 178,154 in the first image")
+    assert [line.split()[0] for line in lines[1:4]] == ["aria05_214-1", "cam01", "cam02"]
+    assert float(lines[1].split()[2]) > 0.3  # half of its frames are the click's own mask
+    tracks = read_tracks(tmp_path / "follow" / "tracks.json")
+    assert [m.frame for m in tracks.objects["bowl"]["cam02"]] == [0, 30]
+    with VideoReader(tmp_path / "follow" / "overlay.mp4") as video:
+        assert video.frame_count == 20
+    assert (tmp_path / "follow" / "review.csv").exists()
+
+
 def test_the_demo_follows_with_a_model_of_the_user(without_bundled, tmp_path, capsys):
     code, out, err = run(capsys, "--out", tmp_path / "d", "--what", "take", "--model", small_lmeec(tmp_path / "m"))
     assert code == 0
@@ -45,7 +62,7 @@ def test_the_demo_follows_with_a_model_of_the_user(without_bundled, tmp_path, ca
     assert "not part of this installation" in err
     code, _, err = run(capsys, "--what", "nothing", "--out", tmp_path)
     assert code == 2
-    assert "pair, take or both" in err
+    assert "pair, take, both, follow or all" in err
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from counterview.cli.main import main
-from counterview.cli.match import read_prompts
+from counterview.cli.prompts import read_prompts
 from counterview.inference.matchers import KnnMatcher, MatchScores
 from counterview.inference.prompts import Box, Point, Prompt
 from counterview.masks.png import read_mask

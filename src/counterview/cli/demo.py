@@ -1,4 +1,4 @@
-"""``counterview demo``: match in a bundled pair of images, and in a bundled take."""
+"""``counterview demo``: match in a bundled pair of images and in a bundled take, and follow through its videos."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def demo(
             show_default=default_model(),
         ),
     ] = None,
-    what: Annotated[str, typer.Option(help="pair, take or both.")] = "both",
+    what: Annotated[
+        str, typer.Option(help="pair, take, both (pair and take), follow (one click in a video), or all.")
+    ] = "all",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     trust: Annotated[
         bool,
@@ -39,19 +42,18 @@ def demo(
         bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
     ] = False,
 ) -> None:
-    """Match objects in bundled images and in a bundled take, offline, and report the scores."""
+    """Match and follow objects in bundled images and videos, offline, and report the scores."""
     import time
 
     from counterview.cli.progress import stage
     from counterview.devices import resolve_device
-    from counterview.errors import InputError
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.takes import ClipPredictor, FramePredictor
     from counterview.media.outputs import claim_output_folder
 
-    if what not in ("pair", "take", "both"):
-        raise InputError("no such part of the demo", found=repr(what), expected="pair, take or both")
+    if what not in ("pair", "take", "both", "follow", "all"):
+        raise InputError("no such part of the demo", found=repr(what), expected="pair, take, both, follow or all")
     resolve_device(device)
     start = time.perf_counter()
     name = default_model() if model is None else model
@@ -60,17 +62,26 @@ def demo(
         with stage("loading the model"):
             predictor = load(name, device=device, trust=trust)
         with folder.replace(_earlier_files(out)) as staged:
-            if what in ("pair", "both"):
+            if what in ("pair", "both", "all"):
                 written += _pair(name, predictor, staged)
-            if what in ("take", "both"):
+            if what in ("take", "both", "all"):
                 if isinstance(predictor, MaskTracker):
                     written += _take("follow", name, ClipPredictor(predictor.model), staged)
                 else:
                     written += _take("match", name, FramePredictor(predictor), staged)
+            if what in ("follow", "all"):
+                written += _follow(name, predictor, staged)
         written = [folder.final(path) for path in written]
     print(f"In {time.perf_counter() - start:.0f} seconds:")
     for path in written:
         print(f"  {path}")
+
+
+CLICK_XY, CLICKED = (178, 154), "navy rings bowl_0"
+"""A pixel of an object in the first image of the ego video, and the object's name in the annotation."""
+
+FOLLOW_FPS, FOLLOW_END_S = 1, 7.0
+"""How many times a second the demo looks for it, at the annotated frames, and until when."""
 
 
 def _earlier_files(out: Path) -> list[str]:
@@ -155,3 +166,54 @@ def _take(job: str, name: str, predictor: TakePredictor, out: Path) -> list[Path
     captions = [f"second {number // 30}" for number in scored.frames]
     write_image(sheet, contact_sheet(images, columns=2, captions=captions, tile_height_px=220))
     return [video, sheet]
+
+
+def _follow(name: str, predictor: Predictor[Any], out: Path) -> list[Path]:
+    """Follow a clicked object through the three videos of the bundled take, print the IoUs, and return the files."""
+    from counterview.cli.progress import stage
+    from counterview.data.sources import take_source
+    from counterview.errors import ConfigError
+    from counterview.inference.examples import load_take
+    from counterview.inference.follow_output import collect, write_follow_files
+    from counterview.inference.following import Following, smoothed
+    from counterview.inference.prompted import PromptedPredictor
+    from counterview.inference.prompts import Point
+    from counterview.masks.geometry import iou
+
+    take = load_take()
+    (query,), targets = take.ego_cameras, take.exo_cameras
+    cameras = {camera: take_source(take, camera) for camera in (query, *targets)}
+    if not isinstance(predictor, PromptedPredictor):
+        raise InputError("objects cannot be followed with this model", found=type(predictor).__name__)
+    objects = {"bowl": Point(*CLICK_XY, time_s=0.0)}
+    try:
+        run = Following(
+            predictor,
+            cameras[query],
+            {camera: cameras[camera] for camera in targets},
+            objects,
+            query_name=query,
+            fps=FOLLOW_FPS,
+            end_s=FOLLOW_END_S,
+        )
+    except ConfigError as error:
+        print(f"follow: left out: {error}")
+        return []
+    with run:
+        with stage("following a clicked object through three videos"):
+            steps = list(smoothed(run.steps(), run.engine))
+        tracks, review = collect(steps, run.cameras, run.names, run.settings())
+        with stage("drawing what was followed"):
+            files = write_follow_files(out / "follow", cameras, tracks, review, lambda: steps, fps=FOLLOW_FPS)
+    x, y = CLICK_XY
+    seconds = f"{FOLLOW_END_S:g} seconds of three videos"
+    print(f"follow, {seconds}, from one click at {x},{y} in the first image of {query}: {name}")
+    for camera, masks in tracks.objects["bowl"].items():
+        truths = {item.frame: take.mask(CLICKED, camera, item.frame) for item in masks}
+        scores = [
+            0.0 if item.mask_rle is None else iou(item.mask_rle, truth)
+            for item in masks
+            if (truth := truths[item.frame]) is not None and not truth.is_empty
+        ]
+        print(f"  {camera:<22} IoU {sum(scores) / max(1, len(scores)):.2f} in {len(scores)} frames that show it")
+    return [path for path in files if path.name in ("overlay.mp4", "tracks.json", "contact.jpg")]

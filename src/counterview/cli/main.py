@@ -20,6 +20,7 @@ from counterview.cli import (
     demo,
     doctor,
     evaluate,
+    follow,
     inspect,
     match,
     predict,
@@ -46,6 +47,7 @@ _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name
 for command in (
     demo.demo,
     match.match,
+    follow.follow,
     tabletop.tabletop,
     inspect.inspect,
     prepare.prepare,

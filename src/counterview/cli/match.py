@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.inference.prompts import AnyPrompt
     from counterview.types import Match, ObjectMask, RgbImage
 
 
@@ -107,6 +105,7 @@ def match(
 ) -> None:
     """Find objects of the image QUERY, given by masks, points or boxes, in the image TARGET, or in several."""
     from counterview.cli.progress import stage
+    from counterview.cli.prompts import check_prompts, read_prompts
     from counterview.cli.targets import target_images
     from counterview.devices import resolve_device
     from counterview.inference.drawing import draw_prompts
@@ -197,92 +196,6 @@ def _print_matches(matches: list[Match], where: str) -> None:
         )
         for note in item.notes:
             print(f"{where}{item.name}: note: {note}", file=sys.stderr)
-
-
-def check_prompts(masks: list[Path], points: list[str], boxes: list[str], labels: list[int]) -> None:
-    """Refuse options that do not go together, before anything is read.
-
-    Raises:
-        InputError: no object, or labels that do not belong to the masks one to one.
-    """
-    if not masks and not points and not boxes:
-        raise InputError("no object was given", expected="at least one --mask, --point or --box")
-    if labels and len(masks) != 1 and len(labels) not in (1, len(masks)):
-        raise InputError(
-            "--label does not belong to the masks", found=f"{len(labels)} labels, {len(masks)} masks",
-            expected="one mask with labels, or a label for each mask",
-        )  # fmt: skip
-    if labels and not masks:
-        raise InputError("--label needs a mask", expected="--mask FILE --label N")
-
-
-def read_prompts(
-    masks: list[Path],
-    points: list[str],
-    boxes: list[str],
-    names: Sequence[str] = (),
-    labels: Sequence[int] = (),
-    *,
-    image_hw: tuple[int, ...] = (),
-    image_orientation: int = 1,
-    orientation: str = "auto",
-) -> tuple[dict[str, AnyPrompt], dict[str, tuple[str, ...]]]:
-    """Read the query objects of the command line.
-
-    Args:
-        masks: files.
-        points: texts ``X,Y``, each with further points ``+X,Y`` and background points ``-X,Y`` of the same object.
-        boxes: texts ``X1,Y1,X2,Y2``, likewise.
-        names: of the objects, in the order masks, points, boxes; the rest keep their own.
-        labels: of one mask, one for each mask, or one for all of them; none if they hold one object each.
-        image_hw: height and width of the upright query image, in pixels.
-        image_orientation: EXIF orientation of the query image's file.
-        orientation: what the masks were drawn on: ``auto``, ``upright`` or ``raw``.
-
-    Returns:
-        name to prompt, in the order masks, points, boxes, and name to notes on how a mask was read. Without a name, a
-        mask is named after its file, and one of several labels after both.
-
-    Raises:
-        InputError: no object, a malformed point or box, more names than objects, a name twice or one that cannot be
-            a file name, or a file that does not exist.
-        MaskError: a file that is not a mask.
-        ConfigError: an unknown orientation.
-    """
-    from counterview.inference.prompts import prompt_from_text
-    from counterview.masks.orientation import read_mask_of
-    from counterview.media.files import check_name
-    from counterview.types import ObjectMask
-
-    check_prompts(masks, points, boxes, list(labels))
-    wanted: list[tuple[Path, int | None]] = [(path, None) for path in masks]
-    if labels:
-        repeat = max(len(masks), len(labels))
-        wanted = list(zip(masks * (repeat // len(masks)), [*labels] * (repeat // len(labels)), strict=True))
-    found: list[tuple[str, AnyPrompt, tuple[str, ...]]] = []
-    for path, label in wanted:
-        mask, said = read_mask_of(
-            path,
-            (image_hw[0], image_hw[1]),
-            image_orientation,
-            label=label,
-            orientation=orientation,  # type: ignore[arg-type]
-        )
-        stem = f"{path.stem}-{label}" if len(labels) > 1 and len(masks) == 1 else path.stem
-        found.append((stem, ObjectMask.from_array(mask), said))
-    found += [("point", prompt_from_text(text, "point", "--point"), ()) for text in points]
-    found += [("box", prompt_from_text(text, "box", "--box"), ()) for text in boxes]
-    if len(names) > len(found) or len(set(names)) < len(names):
-        raise InputError("--name is given too often, or one name twice", found=f"{len(names)} for {len(found)} objects")
-    prompts: dict[str, AnyPrompt] = {}
-    notes: dict[str, tuple[str, ...]] = {}
-    for number, (name, prompt, said) in enumerate(found):
-        name = check_name(names[number]) if number < len(names) else name
-        unique, count = name, 2
-        while unique in prompts or (number >= len(names) and unique in names):
-            unique, count = f"{name}-{count}", count + 1
-        prompts[unique], notes[unique] = prompt, said
-    return prompts, notes
 
 
 def describe(

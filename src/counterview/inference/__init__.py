@@ -9,13 +9,16 @@ from counterview.lazy import exports
 __all__ = [
     "Box",
     "ClipPredictor",
+    "FollowStep",
     "FramePredictor",
     "ImageEncoding",
+    "LiveTracker",
     "MaskTracker",
     "Point",
     "Predictor",
     "Prompt",
     "ProposalMatcher",
+    "TimedPrompt",
     "load",
     "load_take_predictor",
     "to_supervision",
@@ -24,11 +27,14 @@ __all__ = [
 if TYPE_CHECKING:
     from counterview.inference.drawing import to_supervision
     from counterview.inference.encoded import ImageEncoding
+    from counterview.inference.follow_step import FollowStep
+    from counterview.inference.live_tracker import LiveTracker
     from counterview.inference.loading import load, load_take_predictor
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.predictor import Predictor
     from counterview.inference.prompts import Box, Point, Prompt
     from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.shown import TimedPrompt
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
 __getattr__, __dir__ = exports(
@@ -36,13 +42,16 @@ __getattr__, __dir__ = exports(
     {
         "Box": "counterview.inference.prompts",
         "ClipPredictor": "counterview.inference.takes",
+        "FollowStep": "counterview.inference.follow_step",
         "FramePredictor": "counterview.inference.takes",
         "ImageEncoding": "counterview.inference.encoded",
+        "LiveTracker": "counterview.inference.live_tracker",
         "MaskTracker": "counterview.inference.mask_tracker",
         "Point": "counterview.inference.prompts",
         "Predictor": "counterview.inference.predictor",
         "Prompt": "counterview.inference.prompts",
         "ProposalMatcher": "counterview.inference.proposal_matcher",
+        "TimedPrompt": "counterview.inference.shown",
         "load": "counterview.inference.loading",
         "load_take_predictor": "counterview.inference.loading",
         "to_supervision": "counterview.inference.drawing",

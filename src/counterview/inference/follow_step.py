@@ -27,12 +27,14 @@ class FollowStep:
         frames: camera to number and own time, in seconds, of its frame; no entry where it has none.
         observations: camera to object to what was found.
         motions: camera to the map from its image before to this one, where the engine knows it.
+        unreadable: cameras whose frame is there and could not be read.
     """
 
     time_s: float
     frames: Mapping[str, tuple[int, float]]
     observations: Observations
     motions: Mapping[str, Homography | None] = field(default_factory=dict, repr=False)
+    unreadable: tuple[str, ...] = ()
 
     def __getitem__(self, camera: str) -> Mapping[str, Observation]:
         """What was found in one camera, by object."""

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from counterview.data.sources import open_source
-from counterview.errors import ImageError, InputError, VideoError, shown
+from counterview.errors import ImageError, VideoError
 from counterview.exchange.tracks import TrackedCamera, TrackedMask, Tracks
+from counterview.inference.follow_plan import DEFAULT_FPS, FollowPlan
 from counterview.inference.follow_step import FollowStep, motions_of, resolve_shown
-from counterview.inference.prompts import check_prompt
-from counterview.inference.shown import ShownLike, ShownObject, shown_objects
+from counterview.inference.shown import ShownLike, ShownObject
 from counterview.media.frame_source import FrameResult, FrameSource, SourceFrame
-from counterview.media.sync import SyncResult, synchronise
-from counterview.media.timeline import Clock, TimeStep, plan_times
+from counterview.media.timeline import Clock, Timeline, TimeStep
 from counterview.tracking.base import Engine, Observation
 from counterview.tracking.smoothing import Smoother, TrackedMoment
 from counterview.tracking.tracker import MemoryTracker
@@ -35,8 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FPS = 2.0
-"""Steps a second."""
+Known = Mapping[tuple[str, int], Mapping[str, ObjectMask | None]]
+"""Camera and number of a frame to object to its mask ``(H, W)`` there; ``None``: not visible."""
 
 
 class Following:
@@ -44,22 +42,19 @@ class Following:
 
     Args:
         predictor: the model.
-        query: the camera in which objects are shown.
-        targets: the other cameras, by name; without any, objects are followed in their own camera.
-        objects: where they are shown, in any camera.
-        query_name: name of the query camera; its source's if not given.
-        fps: steps a second; ``None``: every frame of the query camera.
-        start_s: first time, on the query camera's clock.
-        end_s: last time.
-        clocks: of targets; those without one are found as ``sync`` says.
-        sync: ``none``, ``audio``, ``motion`` or ``auto``, see :func:`counterview.media.sync.synchronise`.
+        query: as for :class:`~counterview.inference.follow_plan.FollowPlan`, as for those that follow.
+        targets: likewise.
+        objects: likewise.
+        query_name: likewise.
+        fps: likewise.
+        start_s: likewise.
+        end_s: likewise.
+        clocks: likewise.
+        sync: likewise.
         config: of the memories, for models that choose among proposals.
 
     Attributes:
-        sources: the cameras by name, the query camera first.
-        cameras: the same as results have them.
-        timeline: the steps.
-        found_clocks: of targets, how their clocks were found.
+        plan: the cameras, the objects and the steps.
         engine: does the work.
 
     Raises:
@@ -84,104 +79,56 @@ class Following:
         sync: str = "none",
         config: TrackerConfig | None = None,
     ) -> None:
-        source = open_source(query)
-        self.query = source.name if query_name is None else query_name
-        self.sources: dict[str, FrameSource] = {self.query: source}
-        for name, target in targets.items():
-            opened = open_source(target)
-            self._check_target(name, opened)
-            self.sources[name] = opened
-        others = {name: s for name, s in self.sources.items() if name != self.query}
-        self.found_clocks: dict[str, SyncResult] = {}
-        known = dict(clocks or {})
-        for name, other in others.items():
-            if name not in known and sync != "none":
-                self.found_clocks[name] = synchronise(source, other, sync)
-                known[name] = self.found_clocks[name].clock
-        self.clocks = {name: known.get(name, Clock()) for name in others}
-        self.objects = list(objects if isinstance(objects, Sequence) else shown_objects(objects, self.query))
-        self._check_objects()
-        self.timeline = plan_times(
-            source, others, known, fps=fps, start_s=start_s, end_s=end_s, query_name=self.query, also_s=self._shown_at()
-        )
-        self._shown = self._by_step()
-        self.engine: Engine = predictor.make_engine(list(self.sources), config)
-        self._predictor = predictor
+        plan = FollowPlan(
+            query, targets, objects,
+            query_name=query_name, fps=fps, start_s=start_s, end_s=end_s, clocks=clocks, sync=sync,
+        )  # fmt: skip
+        self._begin(predictor, plan, predictor.make_engine(list(plan.sources), config), {})
 
-    # ------------------------------------------------------------------------------------------ checks
+    @classmethod
+    def through(
+        cls,
+        predictor: PromptedPredictor[Any],
+        plan: FollowPlan,
+        engine: Engine,
+        known: Known | None = None,
+    ) -> Following:
+        """A run through what was planned.
 
-    def _check_target(self, name: str, target: FrameSource) -> None:
-        if name in self.sources:
-            raise InputError("two cameras have the same name", found=shown(name), fix="Give one of them another name.")
-        for other, source in self.sources.items():
-            if target.path is not None and source.path is not None and _same_images(target, source):
-                what = "the query" if other == self.query else "another target"
-                raise InputError(f"the target {name} is {what}", path=target.path, fix="Give another video.")
+        Args:
+            predictor: the model.
+            plan: the cameras, the objects and the steps.
+            engine: of the model for these cameras.
+            known: where further objects are; they are not followed, but nothing else is where they are.
+        """
+        run = cls.__new__(cls)
+        run._begin(predictor, plan, engine, known or {})
+        return run
 
-    def _check_objects(self) -> None:
-        if not any(item.prompt is not None for item in self.objects):
-            raise InputError("no object was given", expected="at least one mask, point or box")
-        for item in self.objects:
-            if item.camera not in self.sources:
-                known = ", ".join(self.sources)
-                raise InputError(f"{item.source}: no such camera", found=shown(item.camera), expected=known)
-            if item.prompt is not None:
-                check_prompt(item.prompt, self.sources[item.camera].size_hw, item.object)
+    def _begin(self, predictor: PromptedPredictor[Any], plan: FollowPlan, engine: Engine, known: Known) -> None:
+        self.plan, self.engine = plan, engine
+        self._predictor, self._known = predictor, known
+        self._not_followed = {name for objects in known.values() for name in objects}
 
-    def _number(self, item: ShownObject) -> int:
-        """The frame in which an object is shown."""
-        source = self.sources[item.camera]
-        number = item.frame if item.frame is not None else source.number_at(item.time_s or 0.0)
-        if number is None or number >= source.frame_count:
-            when = f"{item.time_s:g} s" if item.frame is None else f"frame {item.frame}"
-            raise InputError(
-                f"{item.source}: {shown(item.object)} is shown at a time without a frame", path=source.path,
-                found=when, expected=f"a time from 0 to {source.duration_s:.3f} s, {source.frame_count} frames",
-            )  # fmt: skip
-        return number
+    @property
+    def sources(self) -> Mapping[str, FrameSource]:
+        """The cameras by name, the query camera first."""
+        return self.plan.sources
 
-    def _shown_at(self) -> list[float]:
-        """The times at which objects are shown, on the query camera's clock: each is a step of its own."""
-        times = []
-        for item in self.objects:
-            own = self.sources[item.camera].time_of(self._number(item))
-            times.append(own if item.camera == self.query else self.clocks[item.camera].query_time(own))
-        return times
-
-    def _by_step(self) -> dict[int, list[ShownObject]]:
-        steps = {
-            (camera, number): index
-            for index, step in enumerate(self.timeline.steps)
-            for camera, number in step.frames.items()
-            if number is not None
-        }
-        result: dict[int, list[ShownObject]] = {}
-        for item in self.objects:
-            place = item.camera, self._number(item)
-            if place not in steps:
-                raise InputError(
-                    f"{item.source}: {shown(item.object)} is shown outside what is followed",
-                    found=f"frame {place[1]} of {place[0]}", expected="a time between the start and the end",
-                )  # fmt: skip
-            result.setdefault(steps[place], []).append(item)
-        return result
-
-    # --------------------------------------------------------------------------------------------- run
+    @property
+    def timeline(self) -> Timeline:
+        """The steps."""
+        return self.plan.timeline
 
     @property
     def names(self) -> list[str]:
         """Names of the objects, in the order in which they were given."""
-        return list(dict.fromkeys(item.object for item in self.objects if item.prompt is not None))
+        return self.plan.names
 
     @property
     def cameras(self) -> dict[str, TrackedCamera]:
         """The cameras as results have them."""
-        result = {}
-        for name, source in self.sources.items():
-            clock = self.clocks.get(name, Clock())
-            path = None if source.path is None else str(source.path)
-            result[name] = TrackedCamera(path, source.size_hw, source.fps, clock.offset_s, clock.drift_ppm)
-        return result
+        return self.plan.cameras
 
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside images and objects, as plain values."""
@@ -205,23 +152,31 @@ class Following:
         images: dict[str, RgbImage | None] = {c: f.image for c, f in frames.items()}
         prompts: dict[str, dict[str, ObjectMask | None]] = {}
         by_camera: dict[str, list[ShownObject]] = {}
-        for item in self._shown.get(index, []):
+        for item in self.plan.shown_in(index):
             by_camera.setdefault(item.camera, []).append(item)
         for camera, items in by_camera.items():
             prompts[camera] = resolve_shown(self._predictor, images.get(camera), items)
+        for camera, frame in frames.items():
+            if (camera, frame.number) in self._known:
+                prompts[camera] = {**self._known[camera, frame.number], **prompts.get(camera, {})}
         observations = self.engine.step(images, step.time_s, prompts)
         # A frame that is there and cannot be read is unknown; a camera without a frame at this time says nothing.
         there = {c: (f.number, f.time_s) for c, f in frames.items()}
+        unreadable = []
         for camera, result in results.items():
             if isinstance(result, VideoError | ImageError) and (number := step.frames[camera]) is not None:
                 there[camera] = number, self.sources[camera].time_of(number)
-        found = {c: dict(observations[c]) for c in self.sources if c in there}
-        return FollowStep(step.time_s, there, found, motions_of(self.engine))
+                unreadable.append(camera)
+        found = {
+            c: {name: seen for name, seen in observations[c].items() if name not in self._not_followed}
+            for c in self.sources
+            if c in there
+        }
+        return FollowStep(step.time_s, there, found, motions_of(self.engine), tuple(unreadable))
 
     def close(self) -> None:
         """Close all sources."""
-        for source in self.sources.values():
-            source.close()
+        self.plan.close()
 
     def __enter__(self) -> Following:
         return self
@@ -284,14 +239,3 @@ def tracked_mask(number: int, time_s: float, seen: Observation) -> TrackedMask:
     """
     visibility = None if seen.visibility is None else float(np.clip(seen.visibility, 0, 1))
     return TrackedMask(time_s, number, seen.mask_rle if seen.is_visible else None, visibility, seen.source)
-
-
-def _same_images(one: FrameSource, other: FrameSource) -> bool:
-    """Whether two sources are one; cameras of a prepared take share a folder, and differ in name."""
-    if one.path is None or other.path is None:
-        return False
-    try:
-        same = one.path.samefile(other.path)
-    except OSError:
-        same = one.path == other.path
-    return same and (one.path.is_file() or one.name == other.name)

@@ -102,7 +102,7 @@ def _normalised(energy: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArra
     """Without its trend over a few seconds, with a standard deviation of 1, and 0 where it is not known."""
     if known.sum() < 2:
         return np.zeros_like(energy)
-    size = max(3, round(_TREND_S * SAMPLES_PER_S) | 1)
+    size = min(max(3, round(_TREND_S * SAMPLES_PER_S) | 1), len(known))  # of short videos, all of it
     ones = np.convolve(known.astype(float), np.ones(size), mode="same")
     trend = np.convolve(np.where(known, energy, 0.0), np.ones(size), mode="same") / np.maximum(ones, 1)
     rest = np.where(known, energy - trend, 0.0)

@@ -10,9 +10,11 @@ from typing import Any
 
 import av
 import av.error
+from av.sidedata.sidedata import Type as SideData
 
 from counterview.errors import VideoError
 from counterview.guard import library_errors, regular_file
+from counterview.media.display_matrix import matrix_orientation
 from counterview.media.mp4 import check_index
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg"
@@ -46,6 +48,22 @@ def open_container(path: Path) -> Any:
             return av.open(place, options=options, metadata_errors="replace")
         except TypeError:
             return av.open(place, options=options)
+
+
+def stored_orientation(path: Path) -> int:
+    """The EXIF orientation, 1 to 8, of the images that a video stores; its first image says it.
+
+    Args:
+        path: the video.
+
+    Raises:
+        VideoError: it cannot be read, or is turned by an angle that is no multiple of 90 degrees.
+    """
+    with open_container(path) as container, library_errors(VideoError, "cannot be decoded", path=path):
+        for frame in container.decode(video=0):
+            matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+            return 1 if matrix is None else matrix_orientation(bytes(matrix))
+    return 1
 
 
 class VideoSource:
