@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError, features
 from counterview.errors import ImageError
 from counterview.guard import discard_native_stderr, library_errors, regular_file
 from counterview.media.files import atomic_write
+from counterview.media.unidentified import unidentified
 from counterview.types import ImageLike, RgbImage, as_rgb
 
 _T = TypeVar("_T")
@@ -96,7 +97,7 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
             try:
                 image: Image.Image = Image.open(handle, formats=_formats())
             except UnidentifiedImageError:
-                raise _unidentified(handle, path) from None
+                raise unidentified(handle, path, FORMATS) from None
             except Image.DecompressionBombError:
                 raise _too_large(path, None, max_pixels) from None
         width, height = image.size
@@ -114,22 +115,6 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
 
 def _formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF") if "HEIF" in Image.OPEN else FORMATS
-
-
-def _unidentified(handle: IO[bytes], path: Path | None) -> ImageError:
-    handle.seek(0)
-    head = handle.read(32)
-    brands = {head[at : at + 4] for at in range(8, 32, 4)} if head[4:8] == b"ftyp" else set()
-    fix = None
-    if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1"} and b"avif" not in brands:
-        fix = (
-            "It is HEIC: install pillow-heif and call pillow_heif.register_heif_opener() first, or convert it to JPEG."
-        )
-    elif b"avif" in brands:
-        fix = "It is AVIF, which this build of Pillow does not read: convert it to PNG."
-    elif head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
-        fix = "It may be a video: follow objects with counterview follow, or match VideoReader(path).frame_at(seconds)."
-    return ImageError("is not an image that can be read", path=path, expected=" or ".join(FORMATS), fix=fix)
 
 
 def _stored_facts(image: Image.Image, handle: IO[bytes]) -> dict[str, Any]:

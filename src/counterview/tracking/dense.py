@@ -116,7 +116,7 @@ def _end_of(observation: Observation) -> End:
 
 
 @dataclass(eq=False)
-class _Frame:
+class _ReadFrame:
     """A frame that waits.
 
     Attributes:
@@ -170,7 +170,7 @@ class _Densifier:
         self._objects = {name: _Object(known) for name, known in keys.items()}
         self._flow = FlowEstimator()
         self._snap = BoundarySnap() if settings.snap else None
-        self._waiting: deque[_Frame] = deque()
+        self._waiting: deque[_ReadFrame] = deque()
         self._last: RgbImage | None = None
         self._size_hw: tuple[int, int] | None = None
         self._number: int | None = None
@@ -180,7 +180,7 @@ class _Densifier:
         if self._number is not None and number <= self._number:
             raise InputError("frames do not ascend", found=f"{number} after {self._number}")
         self._number = number
-        frame = _Frame(number, None, None, None) if image is None else self._read(number, image)
+        frame = _ReadFrame(number, None, None, None) if image is None else self._read(number, image)
         self._waiting.append(frame)
         known = {n: k for n, o in self._objects.items() if (k := o.key_at(number)) is not None}
         if frame.small is None:
@@ -197,7 +197,7 @@ class _Densifier:
         """All that still waits."""
         yield from self._finished(0)
 
-    def _read(self, number: int, image: RgbImage) -> _Frame:
+    def _read(self, number: int, image: RgbImage) -> _ReadFrame:
         image = as_rgb(image, what=f"frame {number}")
         size_hw = (image.shape[0], image.shape[1])
         if self._size_hw not in (None, size_hw):
@@ -207,9 +207,9 @@ class _Densifier:
         small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         flow = self._flow(self._last, small) if self._last is not None else None
         self._last = small
-        return _Frame(number, small, image if self._snap else None, flow)
+        return _ReadFrame(number, small, image if self._snap else None, flow)
 
-    def _forward(self, frame: _Frame, known: Mapping[str, Observation]) -> None:
+    def _forward(self, frame: _ReadFrame, known: Mapping[str, Observation]) -> None:
         """Move all masks on to this frame."""
         assert frame.small is not None
         moved: dict[int, tuple[F32, F32, F32]] = {}
@@ -228,7 +228,7 @@ class _Densifier:
             else:
                 frame.observations[name] = self._combine(frame, item.observation, warped, UNKNOWN, None, 0.0)
 
-    def _start(self, frame: _Frame, known: Mapping[str, Observation]) -> None:
+    def _start(self, frame: _ReadFrame, known: Mapping[str, Observation]) -> None:
         """At a key frame: move its masks back over the frames that wait for it, and count from it."""
         assert frame.small is not None
         if not known:
@@ -251,7 +251,9 @@ class _Densifier:
             item.frame, item.observation, item.mask = frame.number, observation, masks[name]
             item.chain = chain if masks[name] is not None else None
 
-    def _backward(self, last: _Frame, known: Mapping[str, Observation], masks: Mapping[str, KeyMask | None]) -> None:
+    def _backward(
+        self, last: _ReadFrame, known: Mapping[str, Observation], masks: Mapping[str, KeyMask | None]
+    ) -> None:
         assert last.small is not None
         chain, flow = FlowChain(last.small), last.flow
         for frame in list(self._waiting)[-2::-1]:
@@ -284,7 +286,7 @@ class _Densifier:
 
     def _combine(
         self,
-        frame: _Frame,
+        frame: _ReadFrame,
         before: Observation,
         forward: WarpedMask | None,
         after: Observation,
