@@ -35,8 +35,11 @@ def follow(
         ),
     ],
     target: Annotated[
-        list[str], typer.Argument(help="Where they are looked for, likewise; one or several.", show_default=False)
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Where they are looked for, likewise; one or several. Without any, in QUERY alone.", show_default=False
+        ),
+    ] = None,
     mask: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,7 +172,7 @@ def follow(
     check_sync(sync)
     if not 0 < fps <= 1000:
         raise InputError("--fps is out of range", found=fps, expected="above 0, 1000 at most")
-    cameras = open_cameras(query, target)
+    cameras = open_cameras(query, target or [])
     query_name, *target_names = cameras
     offsets = read_offsets(offset or [], target_names)
     objects, notes = read_shown(
