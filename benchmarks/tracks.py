@@ -216,13 +216,23 @@ def _alone(take: Take, views: FrameViews, encoded: dict[str, Any], pairs: Any, r
             rows.add(BEST, direction, pair, best, 1.0 if pair.target_visible else 0.0)
 
 
-def take_values(dataset: Dataset, uid: str, views: FrameViews, follower: ClipPredictor | None, names: list[str],
-                out: Path) -> dict[str, Any]:  # fmt: skip
-    """The rows of one take: read from ``out``, or computed and stored there."""
+def take_values(
+    part: str,
+    dataset: Dataset,
+    uid: str,
+    views: FrameViews,
+    follower: ClipPredictor | None,
+    names: list[str],
+    out: Path,
+) -> dict[str, Any]:
+    """The rows of one take of a set: read from ``out``, or computed and stored there.
+
+    Takes of one seed and split have the same uids in every preset, so the set's name is part of the key.
+    """
     tracker = MemoryTracker(views, ["query"], load_weighing())
-    settings = [VERSION, tracker.settings(), names, None if follower is None else follower.settings(), uid]
+    settings = [VERSION, part, tracker.settings(), names, None if follower is None else follower.settings(), uid]
     key = json.loads(json.dumps(settings))
-    path = out / f"{hashlib.sha256(uid.encode()).hexdigest()[:24]}.json"
+    path = out / f"{hashlib.sha256(f'{part}/{uid}'.encode()).hexdigest()[:24]}.json"
     if path.is_file():
         stored = read_json(path)
         if isinstance(stored, dict) and stored.get("key") == key:
@@ -311,7 +321,7 @@ def main() -> None:
         values = {}
         for uid in tqdm(mine, desc=name):
             rows = (clip, systems) if uid in full else (None, [GIVEN, CLICK])
-            values[uid] = take_values(dataset, uid, views, *rows, options.out)
+            values[uid] = take_values(name, dataset, uid, views, *rows, options.out)
         result["sets"][name] = summary(list(values.values()), FRAME)
         if options.away and name == "away":
             result["sets"][name]["returns"] = returns(dataset, values)
