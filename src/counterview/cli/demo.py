@@ -80,7 +80,7 @@ def demo(
 CLICK_XY, CLICKED = (178, 154), "navy rings bowl_0"
 """A pixel of an object in the first image of the ego video, and the object's name in the annotation."""
 
-FOLLOW_FPS, FOLLOW_END_S = 1, 7.0
+FOLLOW_FPS, FOLLOW_END_S = 1, 5.0
 """How many times a second the demo looks for it, at the annotated frames, and until when."""
 
 
