@@ -171,12 +171,14 @@ def tracks(results: dict[str, Any]) -> list[str]:
     ]
     for name, part in results["sets"].items():
         lines += [f"### {name}: {part['takes']} takes, {part['object_frames']} object-frames", ""]
-        rows = [["", "IoU", "BA", "IoU ego to exo", "IoU exo to ego", "IoU gained over per frame"]]
+        columns = ["", "takes", "IoU", "BA", "ego to exo", "exo to ego", "IoU over per frame", "IoU over given"]
+        rows = [columns]
         for system, r in part["rows"].items():
             has_visibility = system != "best proposal"
+            differences = (span(r[c]) if c in r else "-" for c in ("gain", "over_given"))
             rows.append([
-                system, span(r["iou"]), span(r["balanced_accuracy"]) if has_visibility else "-",
-                *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS), span(r["gain"]) if "gain" in r else "-",
+                system, str(r["takes"]), span(r["iou"]), span(r["balanced_accuracy"]) if has_visibility else "-",
+                *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS), *differences,
             ])  # fmt: skip
         lines += [*markdown_table(rows), ""]
         for system, r in part.get("returns", {}).items():

@@ -259,11 +259,13 @@ def summary(takes: list[dict[str, Any]], rival: str) -> dict[str, Any]:
         for direction in DIRECTIONS:
             part = totals(score_table(row for t in takes for d, row in t.get(name, []) if d == direction))
             entry[direction] = {m: finite(getattr(part, m)) for m in MEASURES}
-        if name != rival and rival in tables:
-            same = score_table(row for take in takes if name in take for _, row in take[rival])
+        for column, other in (("gain", rival), ("over_given", GIVEN)):
+            if name == other or other not in tables:
+                continue
+            same = score_table(row for take in takes if name in take for _, row in take[other])
             gain = differences(same, table)[0]["iou"]
-            entry["gain"] = {"over": rival, "value": finite(gain.value),
-                             "interval": [finite(gain.interval.low), finite(gain.interval.high)]}  # fmt: skip
+            interval = [finite(gain.interval.low), finite(gain.interval.high)]
+            entry[column] = {"over": other, "value": finite(gain.value), "interval": interval}
         rows[name] = entry
     return {"takes": len(takes), "object_frames": len(tables[rival]) if rival in tables else 0, "rows": rows}
 
@@ -331,12 +333,13 @@ def main() -> None:
     for name, found in result["sets"].items():
         show(
             f"{name}: {found['takes']} takes, {found['object_frames']} object-frames",
-            ["system", "IoU", "interval", "ego2exo", "exo2ego", "BA", "gain over per frame"],
+            ["system", "takes", "IoU", "interval", "ego2exo", "exo2ego", "BA", "over per frame", "over given"],
             [
                 [
-                    system, decimals(r["iou"]["value"]), " to ".join(map(decimals, r["iou"]["interval"])),
+                    system, r["takes"], decimals(r["iou"]["value"]), " to ".join(map(decimals, r["iou"]["interval"])),
                     decimals(r["ego2exo"]["iou"]), decimals(r["exo2ego"]["iou"]),
                     decimals(r["balanced_accuracy"]["value"]), decimals(r.get("gain", {}).get("value")),
+                    decimals(r.get("over_given", {}).get("value")),
                 ]
                 for system, r in found["rows"].items()
             ],
