@@ -17,6 +17,7 @@ import numpy as np
 from tests.attacks import mutations as m
 from tests.attacks.annotations import ANNOTATION_ENTRIES
 from tests.attacks.entry import Entry
+from tests.attacks.following import StateEntry, StepsEntry
 from tests.attacks.outputs import OutputEntry
 
 SIZE = (24, 32)
@@ -644,7 +645,7 @@ ENTRIES: dict[str, type[Entry]] = {
     for cls in (
         *ANNOTATION_ENTRIES,
         ImageEntry, ExifEntry, MaskEntry, VideoEntry, SoundEntry, AnnotationEntry, PredictionEntry, RecipeEntry,
-        ArrayEntry, CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry,
+        ArrayEntry, CheckpointEntry, CacheEntry, OutputEntry, CorrectionEntry, StateEntry, StepsEntry,
     )
 }  # fmt: skip
 """All entries by name."""

@@ -386,6 +386,10 @@ def read_steps(path: Path) -> Iterator[FollowStep]:
     """
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
-            with library_errors(AnnotationError, f"line {number} is damaged", path=path):
-                step = step_from_json(json.loads(line))
+            try:
+                with library_errors(AnnotationError, f"line {number} is damaged", path=path):
+                    step = step_from_json(json.loads(line))
+            except InputError as error:
+                problem = error.problem if error.path is not None else f"line {number}: {error.problem}"
+                raise AnnotationError(problem, path=path, found=error.found, expected=error.expected) from None
             yield step
