@@ -81,7 +81,7 @@ def test_what_is_no_source_is_one_line(release, prepared, tmp_path):
         (tmp_path / "empty", InputError, "is a folder without images; expected a video, a folder of images, or"),
         (tmp_path / "text.txt", VideoError, "cannot be opened as a video"),
         (tmp_path / "a.png", VideoError, "is one image"),
-        (f"{tmp_path}/none:cam01", InputError, "is not a take; expected a data set"),
+        (f"{tmp_path}/a/b/c/none:cam01", InputError, "is not a take; expected a data set"),
         (f"{release}:cam01", InputError, "which take?; found 2 takes; expected u-1, u-2"),
         (release, InputError, "is a folder without images"),
         (f"{release}/takes/tea_1", InputError, f"is take u-1: which camera?; expected {release}/takes/tea_1:{EGO}"),

@@ -29,7 +29,8 @@ PROPOSALS = Proposals((40, 60), (CUP, HANDLE, TABLE), np.array([0.9, 0.8, 0.95])
 
 def test_a_point_selects_the_best_proposal_that_is_not_background():
     assert mask_at(Point(12, 12), PROPOSALS) == CUP
-    assert mask_at(Point(19, 15), PROPOSALS) == CUP
+    assert mask_at(Point(15, 15), PROPOSALS) == CUP
+    assert mask_at(Point(19, 15), PROPOSALS) == HANDLE  # at the cup's edge, and deep in the smaller one
     assert mask_at(Point(22.7, 13.2), PROPOSALS) == HANDLE
 
 
