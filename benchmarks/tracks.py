@@ -277,7 +277,7 @@ def returns(dataset: Dataset, takes: dict[str, dict[str, Any]]) -> dict[str, Any
         for system, scored in rows.items():
             tracks: dict[tuple[str, str, str, str], list[dict[str, Any]]] = defaultdict(list)
             for direction, row in scored:
-                tracks[direction, row["object"], row["query"], row["target"]].append(row)
+                tracks[direction, row["object"], row["query_camera"], row["target_camera"]].append(row)
             for (direction, name, _, camera), frames in tracks.items():
                 if direction != "exo2ego":
                     continue
