@@ -199,7 +199,7 @@ class Scene:
         own = self._similarity(camera, name, camera) if config.own_memory else nothing
         place, last_mask, area = None, None, 1.0
         if config.place and memory.last is not None:
-            motion = self._motion(camera, memory.last.summary)
+            motion = self.motion(camera, memory.last.summary)
             last_mask = memory.last.mask_rle
             box = np.array(last_mask.box_xywh, dtype=np.float64)
             if last_mask.size_hw == self.views[camera].size_hw:
@@ -221,7 +221,8 @@ class Scene:
             memory.visibility,
         )
 
-    def _motion(self, camera: str, earlier: ViewSummary) -> Homography | None:
+    def motion(self, camera: str, earlier: ViewSummary) -> Homography | None:
+        """How a camera moved since an earlier image; found once a step for each of them."""
         key = camera, id(earlier)
         if key not in self._motions:
             self._motions[key] = camera_motion(earlier, self.summary(camera))

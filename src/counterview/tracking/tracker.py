@@ -15,7 +15,7 @@ from counterview.tracking.base import UNKNOWN, Observation, Prompts
 from counterview.tracking.checks import check_cameras, check_prompts, check_state, check_step, plain
 from counterview.tracking.memory import Bank
 from counterview.tracking.object_memory import CameraMemory, LastSeen, Memories
-from counterview.tracking.place import ViewSummary, camera_motion
+from counterview.tracking.place import ViewSummary
 from counterview.tracking.scene import Recorder, Scene
 from counterview.tracking.tracker_config import TrackerConfig
 from counterview.tracking.views import CrossViewModel, EncodedView
@@ -78,14 +78,19 @@ class MemoryTracker:
     ) -> dict[str, dict[str, Observation]]:
         """Take the next images ``(H, W, 3)``. See :meth:`Engine.step`."""
         there = check_step(self.cameras, images, time_s, self._time, prompts)
-        views = {camera: self.model.encode(image) for camera, image in there.items()}
-        return self.step_encoded(views, time_s, prompts)
+        return self._advance({camera: self.model.encode(image) for camera, image in there.items()}, time_s, prompts)
 
     def step_encoded(
         self, views: Mapping[str, EncodedView[Any]], time_s: float, prompts: Prompts
     ) -> dict[str, dict[str, Observation]]:
         """:meth:`step` for images that are encoded already; masks are ``(H, W)``."""
         check_prompts(self.cameras, {c: view.size_hw for c, view in views.items()}, time_s, self._time, prompts)
+        return self._advance(views, time_s, prompts)
+
+    def _advance(
+        self, views: Mapping[str, EncodedView[Any]], time_s: float, prompts: Prompts
+    ) -> dict[str, dict[str, Observation]]:
+        """:meth:`step_encoded` for what is checked."""
         for given in prompts.values():
             for name in given:
                 self._memories.setdefault(
@@ -104,7 +109,7 @@ class MemoryTracker:
                 result[camera] = dict.fromkeys(self._memories, UNKNOWN)
         scene.remember(result)
         self.motions = {
-            camera: camera_motion(self._previous[camera], scene.summary(camera)) if camera in self._previous else None
+            camera: scene.motion(camera, self._previous[camera]) if camera in self._previous else None
             for camera in views
         }
         self._previous |= {camera: scene.summary(camera) for camera in views}
