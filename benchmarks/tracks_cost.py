@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from benchmarks.common import record, show
+from benchmarks.memory import resident_bytes
 from counterview.data.open import open_dataset
 from counterview.inference.cross_view import MatcherViews
 from counterview.inference.loading import load
@@ -79,12 +80,6 @@ def step_seconds(model: ProposalMatcher, objects: int, targets: int) -> dict[str
             "ratio": statistics.median(follow) / statistics.median(match)}  # fmt: skip
 
 
-def resident_mb() -> float:
-    """Resident memory of this process, in MB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
-
-
 def memory(model: ProposalMatcher, steps: int) -> dict[str, float]:
     """Resident memory over many steps: after a tenth of them, and at the end."""
     views = MatcherViews(model)
@@ -100,7 +95,7 @@ def memory(model: ProposalMatcher, steps: int) -> dict[str, float]:
         prompts = {first: {"object": frame[first].masks[0]}} if step == 0 else {}
         tracker.step_encoded(frame, float(step), prompts)
         if (step + 1) % max(1, steps // 100) == 0:
-            sizes.append(resident_mb())
+            sizes.append(resident_bytes() / 1e6)
     early = sizes[len(sizes) // 10]
     return {"steps": steps, "early_mb": early, "largest_mb": max(sizes[len(sizes) // 10 :]), "end_mb": sizes[-1],
             "growth": max(sizes[len(sizes) // 10 :]) / early - 1}  # fmt: skip
