@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterview import __version__
+from counterview.cli.options import Device, ProposalCache, Trust
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -134,15 +135,9 @@ def follow(
     out: Annotated[
         Path, typer.Option(help="Folder for tracks.json, overlay.mp4, contact.jpg and what to check.")
     ] = Path("counterview-follow"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
-        ),
-    ] = False,
+    device: Device = "auto",
+    cache: ProposalCache = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print tracks.json and nothing else.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, and write into a folder with other files.")

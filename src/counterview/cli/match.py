@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from counterview.cli.options import Device, ProposalCache, Trust
 from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
@@ -89,15 +90,9 @@ def match(
         "counterview-match"
     ),
     top: Annotated[int, typer.Option(min=1, max=100, help="Number of candidates for each object.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
-        ),
-    ] = False,
+    device: Device = "auto",
+    cache: ProposalCache = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")

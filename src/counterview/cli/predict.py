@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from counterview.cli.options import Device, ProposalCache, Trust
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -49,15 +50,9 @@ def predict(
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --fraction.")] = 42,
     takes: Annotated[int | None, typer.Option(min=1, help="Predict only the first takes.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")] = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Open what the model names outside its folder, and read weights that are pickles (FastSAM's).",
-        ),
-    ] = False,
+    device: Device = "auto",
+    cache: ProposalCache = None,
+    trust: Trust = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again and replace OUT, whatever it holds.")
     ] = False,
