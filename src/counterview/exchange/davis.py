@@ -46,7 +46,7 @@ def write(tracks: Tracks, folder: str | os.PathLike[str]) -> list[Path]:
         the files, the list of names last.
 
     Raises:
-        InputError: more than 254 objects, or the name of a camera that is no file name.
+        InputError: more than 254 objects, or the name of a camera that is not a file name.
         OutputError: they cannot be written.
     """
     if len(tracks.objects) > MAX_OBJECTS:

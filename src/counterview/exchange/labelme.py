@@ -57,7 +57,7 @@ def write(tracks: Tracks, folder: str | os.PathLike[str]) -> list[Path]:
         the files.
 
     Raises:
-        PathError: the name of a camera that is no file name.
+        PathError: the name of a camera that is not a file name.
         OutputError: they cannot be written.
     """
     written = []

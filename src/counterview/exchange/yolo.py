@@ -58,7 +58,7 @@ def write(tracks: Tracks, folder: str | os.PathLike[str]) -> list[Path]:
         the files, the list of names last.
 
     Raises:
-        PathError: the name of a camera that is no file name.
+        PathError: the name of a camera that is not a file name.
         OutputError: they cannot be written.
     """
     class_of = {name: index for index, name in enumerate(tracks.objects)}
