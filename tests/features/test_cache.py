@@ -172,7 +172,9 @@ store.put("b", np.arange(30000.0))
     store = ArrayStore(tmp_path, {})
     assert len(store) == 1
     assert store.get("b") is None
+    assert list(tmp_path.rglob("*.part"))
     np.testing.assert_array_equal(store.get_or_make("b", lambda: np.arange(9.0)), np.arange(9.0))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_cached_backbone_equals_the_bare_one(tmp_path, image, masks):

@@ -294,6 +294,26 @@ def test_parts_are_only_removed_where_they_are_ours(prepared, tmp_path):
     assert not parts.exists()
 
 
+def test_what_a_kill_after_the_last_write_left_is_removed_by_the_next_run(prepared, tmp_path, monkeypatch):
+    out, parts = tmp_path / "p.json", tmp_path / "p.json.parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset_module.shutil, "rmtree", lambda _: None)  # killed before its parts were removed
+        predicted(prepared, out)
+    before = out.read_bytes()
+    assert (parts / "run.json").is_file()
+    predicted(prepared, out)
+    assert not parts.exists()
+    parts.mkdir()  # or while they were
+    (parts / f"{'0123abcd' * 3}.jsonl").write_text("{}")
+    predicted(prepared, out)
+    assert not parts.exists()
+    parts.mkdir()
+    (parts / "notes.txt").write_text("mine")
+    predicted(prepared, out)
+    assert (parts / "notes.txt").read_text() == "mine"
+    assert out.read_bytes() == before
+
+
 def entries(path):
     """Direction key, take, object, pair and frame of each prediction, and its mask's size."""
     return {

@@ -17,7 +17,7 @@ import pytest
 from counterview.errors import InputError, OutputError
 from counterview.media import files
 from counterview.media.encode import write_video
-from counterview.media.files import atomic_write, part_path, write_errors, write_json
+from counterview.media.files import atomic_write, host_tag, part_path, write_errors, write_json
 from counterview.media.images import write_image
 from counterview.media.outputs import (
     LOCK,
@@ -291,6 +291,17 @@ def test_temporary_files_of_dead_processes_are_removed_and_no_others(tmp_path):
     leftover.write_text("half")
     with claim_output_file(tmp_path / "p.json", "a file"):
         assert not leftover.exists()
+
+
+def test_where_other_machines_write_too_their_temporary_files_stay(tmp_path):
+    dead, host = dead_pid(), host_tag()
+    other = "0000" if host != "0000" else "1111"
+    gone, stay = f".e.npy.{dead}.{host}0123.part", f".e.npy.{dead}.{other}0123.part"
+    own = part_path(tmp_path / "e.npy")
+    for name in (gone, stay, own.name):
+        (tmp_path / name).write_text("half")
+    remove_parts(tmp_path, "e.npy", shared=True)
+    assert names(tmp_path) == sorted([stay, own.name])
 
 
 # ---------------------------------------------------------------------------------------------------- errors

@@ -29,6 +29,7 @@ from counterview.features.base import Backbone, Fallback, FeatureMap, PoolingKin
 from counterview.guard import library_errors
 from counterview.media.files import atomic_write, write_json
 from counterview.media.npy import read_header
+from counterview.media.outputs import remove_parts
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class ArrayStore:
         self.folder = Path(root) / hashlib.sha256(text.encode()).hexdigest()[:20]
         if not (self.folder / "settings.json").is_file():
             with _room(self.folder):
+                remove_parts(self.folder, "settings.json", shared=True)
                 write_json(self.folder / "settings.json", json.loads(text))
         self._checked: set[str] = set()
         self.written = 0
@@ -139,6 +141,7 @@ class ArrayStore:
             array = stored
         text = json.dumps({"key": key, "size": int(array.size), "note": dict(note or {})}, sort_keys=True).encode()
         path = self.path(key)
+        remove_parts(path.parent, path.name, shared=True)
         with _room(path), atomic_write(path) as handle:
             counted = _Checksum(handle)
             np.lib.format.write_array(counted, np.ascontiguousarray(array), allow_pickle=False)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -116,6 +117,7 @@ def _predict(
             raise other_settings(out)
         work = list(_work(predictor, dataset, directions, parts, pairs))
         if _holds_every_take(out, work):
+            _remove_finished(parts, header)
             return {**counts_of(out), "takes": len(dataset), "failed": {}, "finished_before": True}
     _open_parts(parts, header, overwrite)  # which may discard finished frames, so that these are counted afterwards
     failed: dict[str, str] = {}
@@ -209,6 +211,9 @@ def _fingerprint(dataset: Dataset) -> dict[str, Any]:
     return {**data, "images": images} if images in ("png", "webp") else data  # runs of earlier versions are resumed
 
 
+_PART_NAME = re.compile(r"[0-9a-f]{24}\.jsonl")
+
+
 def _part(parts: Path, uid: str) -> Path:
     # The uid of a take is read from a file; its hash is a safe file name.
     return parts / f"{hashlib.sha256(uid.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.jsonl"
@@ -237,6 +242,19 @@ def _open_parts(parts: Path, header: dict[str, Any], overwrite: bool) -> None:
             )
         shutil.rmtree(parts)
     write_json(marker, header)
+
+
+def _remove_finished(parts: Path, header: dict[str, Any]) -> None:
+    """Remove what a run left that was stopped after its file was complete: all of its parts, or some of them."""
+    marker = parts / "run.json"
+    if not parts.is_dir():
+        return
+    if marker.exists():
+        with contextlib.suppress(InputError):
+            if read_json(marker) == json.loads(json.dumps(header)):
+                shutil.rmtree(parts)
+    elif all(_PART_NAME.fullmatch(p.name) or p.suffix == ".part" for p in parts.iterdir()):
+        shutil.rmtree(parts)
 
 
 Wanted = dict[int, list[tuple[Direction, FramePair]]]

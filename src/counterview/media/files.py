@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
@@ -28,13 +29,18 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _WRONG_KIND = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
 _OTHER = {errno.EIO, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EINVAL}
-PART = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.part$")
+PART = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<host>[0-9a-f]{4})[0-9a-f]{4}\.part$")
 """Names of the temporary files of :func:`atomic_write`; a process that is killed leaves one behind."""
 
 
 def part_path(path: Path) -> Path:
     """A new temporary name beside ``path``, of the form :data:`PART`."""
-    return path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}.{host_tag()}{secrets.token_hex(2)}.part")
+
+
+def host_tag() -> str:
+    """Four hex digits that tell this machine from others that write in the same folder."""
+    return hashlib.sha256(socket.gethostname().encode("utf-8", "surrogatepass")).hexdigest()[:4]
 
 
 @contextlib.contextmanager

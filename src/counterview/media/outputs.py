@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from counterview.errors import CounterviewError, InputError, OutputError
-from counterview.media.files import PART, read_json, safe_join, write_errors, write_json
+from counterview.media.files import PART, host_tag, read_json, safe_join, write_errors, write_json
 
 MARKER = ".counterview.json"
 """Name of the hidden file in an output folder: the command, and the files that its last run wrote."""
@@ -247,18 +247,21 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def remove_parts(folder: Path, name: str | None = None) -> None:
-    """Remove temporary files of dead processes, in a folder that is locked.
+def remove_parts(folder: Path, name: str | None = None, *, shared: bool = False) -> None:
+    """Remove temporary files of dead processes, in a folder that is locked, or shared by several machines.
 
     Args:
         folder: in which, and in whose folders, they are; only in itself if ``name`` is given.
         name: only those of this file.
+        shared: others may be writing there now: leave alone what another machine, or this process, has begun.
     """
     for path in [*folder.glob(".*.part"), *(() if name is not None else folder.glob("*/.*.part"))]:
         found = PART.match(path.name)
         if found is None or (name is not None and found["name"] != name[:100]):
             continue
         pid = int(found["pid"])
+        if shared and (pid == os.getpid() or found["host"] != host_tag()):
+            continue
         if path.is_file() and (pid == os.getpid() or not is_running(pid)):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -16,6 +16,7 @@ from counterview.guard import library_errors
 from counterview.masks.geometry import same_aspect
 from counterview.masks.rle import decode_counts, encode_counts
 from counterview.media.files import read_json, write_json
+from counterview.media.outputs import remove_parts
 from counterview.proposals.base import Proposals, Proposer
 from counterview.types import RgbImage, as_rgb
 
@@ -82,6 +83,7 @@ class CachedProposer:
             return entry
         proposals = self.proposer(image, name)
         try:
+            remove_parts(path.parent, path.name, shared=True)
             write_json(path, _to_json(proposals, path.stem), indent=None)
             self.written += path.stat().st_size
         except OSError as error:
