@@ -16,8 +16,8 @@ same way in training and at inference. A plain colour histogram of the image's p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -183,6 +183,19 @@ class TinyNet(nn.Module):
         centred = (pixels - 0.45) / 0.25
         # Not normalised by a softmax, which over so many pixels would cost as much as everything else.
         colours = functional.relu(self.colours(functional.avg_pool2d(centred, MASK_STRIDE)))
+        first, features = self._pyramid(centred)
+        fine = self.fine_lateral(first)
+        fine = self.fine_smooth(fine + _upsample(self.fine_above(features), fine))
+        return TinyMaps(colours, fine, features)
+
+    def map_alone(self, pixels: Tensor) -> TinyMaps:
+        """The map of images as :meth:`forward` has it, with empty colours and fine features: crops read neither."""
+        features = self._pyramid((pixels - 0.45) / 0.25)[1]
+        empty = features.new_zeros((len(features), 0, 0, 0))
+        return TinyMaps(empty, empty, features)
+
+    def _pyramid(self, centred: Tensor) -> tuple[Tensor, Tensor]:
+        """The first stage's output at a quarter of the size, and the map at an eighth."""
         x = self.stem(centred)
         levels = []
         for stage in self.stages:
@@ -192,10 +205,7 @@ class TinyNet(nn.Module):
         for lateral, level in zip(reversed(self.lateral), reversed(levels[1:]), strict=True):
             current = lateral(level)
             above = current if above is None else current + _upsample(above, current)
-        features = self.smooth(above)
-        fine = self.fine_lateral(levels[0])
-        fine = self.fine_smooth(fine + _upsample(self.fine_above(features), fine))
-        return TinyMaps(colours, fine, features)
+        return levels[0], self.smooth(above)
 
 
 def _upsample(x: Tensor, like: Tensor) -> Tensor:
@@ -328,7 +338,7 @@ class _DescribeInputs:
 
     maps: TinyMaps
     image: RgbImage | None
-    bins: NDArray[np.int64] | None
+    bins: NDArray[np.int16] | None
 
 
 class Tiny:
@@ -378,12 +388,40 @@ class Tiny:
         else:
             scaled = image
         pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
-        maps = self.net(pixels[None]).each()[0]
         config = self.net.config
+        maps = (self.net.map_alone if config.object_crops else self.net)(pixels[None]).each()[0]
         extra = _DescribeInputs(
             maps, image if config.object_crops else None, lab_bins(image) if config.histogram else None
         )
         return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=extra)
+
+    def recoloured(self, features: FeatureMap, change: Callable[[RgbImage], RgbImage]) -> FeatureMap:
+        """Features whose object crops and colour histograms are of the image with its colours changed; the map stays.
+
+        Args:
+            features: of an image ``(H, W, 3)``, from :meth:`encode`.
+            change: gives its new colours.
+
+        Raises:
+            ConfigError: objects are described from the maps.
+        """
+        image = change(self.image_of(features))
+        bins = lab_bins(image) if self.net.config.histogram else None
+        return replace(features, extra=replace(features.extra, image=image, bins=bins))
+
+    def image_of(self, features: FeatureMap) -> RgbImage:
+        """The image ``(H, W, 3)`` from whose pixels objects are described.
+
+        Args:
+            features: from :meth:`encode`.
+
+        Raises:
+            ConfigError: objects are described from the maps.
+        """
+        inputs = features.extra
+        if not isinstance(inputs, _DescribeInputs) or inputs.image is None:
+            raise ConfigError("the features have no object crops", fix="Set network.object_crops.")
+        return inputs.image
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
         """The maps of several images, one after the other: they may differ in size."""
