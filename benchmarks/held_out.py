@@ -48,6 +48,7 @@ from benchmarks.held_out_systems import (
     TINY,
     TRUE_MASKS,
     WEIGHT_FREE,
+    Records,
     Systems,
     TakeResults,
     run_systems,
@@ -79,7 +80,9 @@ def open_set(text: str) -> tuple[str, Dataset]:
     return name, open_dataset(folder, split)
 
 
-def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, out: Path) -> dict[str, Any]:
+def take_rows(
+    systems: Systems, dataset: Dataset, uid: str, frames: int | None, out: Path, records: Records | None = None
+) -> dict[str, Any]:
     """The results of one take as plain values: read from ``out``, or computed and stored there."""
     key = json.loads(json.dumps({"take": uid, "frames": frames, **systems.settings}))
     path = out / f"{hashlib.sha256(uid.encode()).hexdigest()[:24]}.json"
@@ -88,7 +91,7 @@ def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, 
         if isinstance(values, dict) and values.get("key") == key:
             return values
     start, processor = time.perf_counter(), time.process_time()
-    results: TakeResults = run_systems(systems, dataset.take(uid), frames)
+    results: TakeResults = run_systems(systems, dataset.take(uid), frames, records)
     values = {
         "key": key,
         "seconds": time.perf_counter() - start,
@@ -282,6 +285,11 @@ def run_set(systems: Systems, name: str, dataset: Dataset, options: argparse.Nam
         take_rows(systems, dataset, uid, options.frames, options.out / name)
         for uid in tqdm(uids, desc=name, unit="take", dynamic_ncols=True, disable=None)
     ]
+    return summary(dataset, rows)
+
+
+def summary(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All parts of a set, from the results of its takes."""
     choices = [c for take in rows for c in take["choices"]]
     frames = {(t["key"]["take"], row["frame"]) for t in rows for scored in t["rows"].values() for _, row in scored}
     return {

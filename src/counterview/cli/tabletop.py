@@ -16,7 +16,9 @@ def tabletop(
         typer.Option(help="train, val, test or test_novel; or counts, as in train=20,val=4; or all: 70, 10, 15, 5 %."),
     ] = "all",
     seed: Annotated[int, typer.Option(help="Random seed of the takes.")] = 0,
-    preset: Annotated[str, typer.Option(help="easy, standard, hard, or cameras: standard with cameras that differ.")] = "standard",
+    preset: Annotated[
+        str, typer.Option(help="easy, standard, hard, or cameras: standard with cameras that differ.")
+    ] = "standard",
     seconds: Annotated[int | None, typer.Option(help="Length of a take; it has one annotated frame a second.")] = None,
     size: Annotated[int | None, typer.Option(help="Height of the videos in pixels; masks have the same size.")] = None,
     cameras: Annotated[int | None, typer.Option(help="Exo cameras, 1 to 4.")] = None,

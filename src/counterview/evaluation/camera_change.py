@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError, ImageError
+from counterview.media.images import LUMA
 from counterview.types import RgbImage
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +81,16 @@ class CameraChange:
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ImageError("not an RGB image of bytes", found=f"{image.dtype} {image.shape}", expected="(H, W, 3)")
-        value: NDArray[np.float32] = image.astype(np.float32) / 255
+        value: NDArray[np.floating] = image.astype(np.float32) / 255
         if self.blur_px:
             value = np.asarray(cv2.GaussianBlur(value, (0, 0), self.blur_px * image.shape[1] / 1000), np.float32)
         if self.gamma != 1:
-            value = value ** np.float32(self.gamma)
-        value = value * np.asarray(self.gains, np.float32)
+            value = np.asarray(value ** np.float32(self.gamma), dtype=np.float32)
+        value = np.asarray(value * np.asarray(self.gains, np.float32), dtype=np.float32)
         if self.contrast != 1:
             value = _s_curve(value.clip(0, 1), self.contrast)
         if self.saturation != 1:
-            grey = (value @ np.asarray(LUMA, np.float32))[..., None]
+            grey = (value @ LUMA)[..., None]
             value = grey + (value - grey) * np.float32(self.saturation)
         if self.noise:
             noise = np.random.default_rng(seed).standard_normal(value.shape, np.float32)
@@ -101,14 +99,12 @@ class CameraChange:
         return _through_jpeg(changed, self.jpeg) if self.jpeg else changed
 
 
-def _s_curve(value: NDArray[np.float32], slope: float) -> NDArray[np.float32]:
+def _s_curve(value: NDArray[np.floating], slope: float) -> NDArray[np.floating]:
     """Values from 0 to 1 through a curve that keeps 0, 1/2 and 1 and has this slope in the middle."""
     centred = 2 * value - 1
-    power = np.float32(1 / slope)
-    # |x|^p has an infinite slope at 0 for p < 1; the mean with a straight line of the curve's ends is smooth enough.
-    if slope < 1:
-        return 0.5 + 0.5 * np.sign(centred) * np.abs(centred) ** power
-    return np.asarray(0.5 + 0.5 * np.sign(centred) * (1 - (1 - np.abs(centred)) ** np.float32(slope)), np.float32)
+    # 1 - (1 - x)^slope has this slope at 0 and ends at 1, below a slope of 1 as well as above.
+    curved = np.sign(centred) * (1 - (1 - np.abs(centred)) ** np.float32(slope))
+    return np.asarray(0.5 + curved / 2, dtype=np.float32)
 
 
 def _through_jpeg(image: RgbImage, quality: int) -> RgbImage:

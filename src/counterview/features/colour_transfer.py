@@ -11,10 +11,9 @@ from scipy.optimize import least_squares
 
 from counterview.errors import ImageError
 from counterview.features.object_crops import ObjectCrops, centre_crop
+from counterview.media.images import LUMA
 from counterview.types import RgbImage
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
 PARTS = 3
 """Parts of a region by brightness, whose mean colours are compared: they tell a gain from a gamma."""
 _DARKEST = 1e-3
@@ -44,9 +43,10 @@ class ColourTransfer:
         >>> ColourTransfer(gains=(1.2, 1.0, 0.75)).apply(np.array([[100, 100, 100]], np.uint8)).tolist()
         [[120, 100, 75]]
         """
-        levels = np.maximum(np.arange(256, dtype=np.float32) / 255, _DARKEST) ** np.float32(self.gamma)
-        values = np.stack([levels[pixels[..., c]] * np.float32(self.gains[c]) for c in range(_channels(pixels))], -1)
-        return _stored(_saturated(values, self.saturation))
+        levels = np.maximum(np.arange(256) / 255, _DARKEST) ** self.gamma
+        table = (levels[:, None] * np.asarray(self.gains)).astype(np.float32)
+        values = [table[pixels[..., c], c] for c in range(_channels(pixels))]
+        return _stored(_saturated(np.stack(values, axis=-1, dtype=np.float32), self.saturation))
 
     def undo(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The colours ``(..., 3)`` uint8 from which :meth:`apply` makes ``pixels``, as far as they can be known.
@@ -58,8 +58,8 @@ class ColourTransfer:
         _channels(pixels)
         # Below a third, what is left of the colours is mostly noise.
         values = _saturated(pixels.astype(np.float32) / 255, 1 / max(self.saturation, 1 / 3))
-        values = np.maximum(values, _DARKEST) / np.asarray(self.gains, np.float32)
-        return _stored(values ** np.float32(1 / self.gamma))
+        levels = np.maximum(values, np.float32(_DARKEST)) / np.asarray(self.gains, np.float32)
+        return _stored(np.asarray(levels ** np.float32(1 / self.gamma), dtype=np.float32))
 
 
 def _channels(pixels: NDArray[np.uint8]) -> int:
@@ -68,14 +68,14 @@ def _channels(pixels: NDArray[np.uint8]) -> int:
     return 3
 
 
-def _saturated(values: NDArray[np.float32], saturation: float) -> NDArray[np.float32]:
+def _saturated(values: NDArray[np.floating], saturation: float) -> NDArray[np.floating]:
     if saturation == 1:
         return values
     grey = (values @ LUMA)[..., None]
     return np.asarray(grey + (values - grey) * np.float32(saturation), dtype=np.float32)
 
 
-def _stored(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _stored(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.asarray((values * 255 + 0.5).clip(0, 255), dtype=np.uint8)
 
 

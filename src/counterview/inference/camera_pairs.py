@@ -65,10 +65,10 @@ class CameraPairs:
 
     def _changed(self, backbone: Backbone, query: ImageEncoding, target: ImageEncoding) -> _ChangedPair:
         if not isinstance(backbone, Tiny):
-            raise ConfigError("cameras are brought to one look with the features of tiny-match alone", found=backbone.name)
-        alignment: Alignment = align(
-            self._regions_of(backbone, query), self._regions_of(backbone, target), self.config
-        )
+            raise ConfigError(
+                "cameras are brought to one look with the features of tiny-match alone", found=backbone.name
+            )
+        alignment: Alignment = align(self._regions_of(backbone, query), self._regions_of(backbone, target), self.config)
         images = ((query, alignment.query), (target, alignment.target))
         return _ChangedPair(*(None if c is None else self._recoloured(backbone, image, c) for image, c in images))
 

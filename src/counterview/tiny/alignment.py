@@ -1,9 +1,9 @@
 """Two cameras brought to one look before their objects are compared. Ours.
 
 What the two images show of the same scene tells how their cameras differ. Regions (the best proposals of both images)
-are paired by descriptors of their grey crops at one brightness, which no camera's colours reach. The pairs' colours give
-a transfer (:mod:`counterview.features.colour_transfer`). One of the images is brought through it to the look of the
-other; that it helped shows in how well descriptors then agree, and where they do not agree better, nothing is changed.
+are paired by descriptors of their grey crops at one brightness, which say nothing of a camera's colours. The colours
+of these pairs give a transfer (:mod:`counterview.features.colour_transfer`). One of the images is brought through it to
+the look of the other. That it helped shows in how well descriptors then agree; otherwise nothing is changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch.nn import functional
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.features.colour_transfer import (
-    LUMA,
     ColourTransfer,
     fit_transfer,
     mean_chroma,
@@ -27,6 +26,7 @@ from counterview.features.colour_transfer import (
 )
 from counterview.features.object_crops import ObjectCropNet, ObjectCrops, crop_objects
 from counterview.geometry.boxes import ScoredBoxes
+from counterview.media.images import LUMA
 from counterview.proposals.base import Proposals
 from counterview.types import RgbImage
 
@@ -107,9 +107,7 @@ class CameraRegions:
         config: constants.
     """
 
-    def __init__(
-        self, network: ObjectCropNet, image: RgbImage, proposals: Proposals, config: AlignmentConfig
-    ) -> None:
+    def __init__(self, network: ObjectCropNet, image: RgbImage, proposals: Proposals, config: AlignmentConfig) -> None:
         self.network, self.image, self.config = network, image, config
         boxes = ScoredBoxes.make(proposals.boxes_xywh, proposals.size_hw, proposals.scores)
         rows = boxes.best(config.regions)
@@ -181,20 +179,17 @@ def align(query: CameraRegions, target: CameraRegions, config: AlignmentConfig) 
         return Alignment(target=grey) if query.is_colourless else Alignment(query=grey)
     if not len(query.scores) or not len(target.scores):
         return Alignment()
-    rows, columns, weights = _pairs(query.grey_descriptors @ target.grey_descriptors.T, query, target, config)
-    transfer = fit_transfer(query.colours[rows], target.colours[columns], weights)
     # The image with the stronger cast is brought to the look of the other, which is nearer to what was learned from.
-    if target.cast >= query.cast:
-        change = Recolouring(transfer, backwards=True)
-        after = query.descriptors @ target.describe_changed(change).T
-        alignment = Alignment(target=change)
-    else:
-        change = Recolouring(transfer)
-        after = query.describe_changed(change) @ target.descriptors.T
-        alignment = Alignment(query=change)
-    before = query.descriptors @ target.descriptors.T
-    gain = _agreement(after, query, target, config) / max(_agreement(before, query, target, config), 1e-6)
-    return alignment if gain >= config.min_gain else Alignment()
+    target_moves = target.cast >= query.cast
+    fixed, moved = (query, target) if target_moves else (target, query)
+    rows, columns, weights = _pairs(fixed.grey_descriptors @ moved.grey_descriptors.T, fixed, moved, config)
+    transfer = fit_transfer(fixed.colours[rows], moved.colours[columns], weights)
+    change = Recolouring(transfer, backwards=True)
+    before, after = (fixed.descriptors @ d.T for d in (moved.descriptors, moved.describe_changed(change)))
+    agreement = [_agreement(similarity, fixed, moved, config) for similarity in (before, after)]
+    if agreement[1] < config.min_gain * agreement[0]:
+        return Alignment()
+    return Alignment(target=change) if target_moves else Alignment(query=change)
 
 
 def _pairs(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from counterview.media.images import LUMA
 from counterview.tabletop.camera.render import OUTSIDE, RenderedImage
 
 __all__ = ["Sensor", "develop", "draw_sensor", "measure_gain"]
@@ -62,9 +63,7 @@ class Sensor:
         return replace(self, gains=(red * math.exp(warmth / 2), green, blue * math.exp(-warmth / 2)))
 
 
-def draw_sensor(
-    rng: np.random.Generator, ego: bool, harshness: float = 1.0, camera_difference: float = 0.0
-) -> Sensor:
+def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0, camera_difference: float = 0.0) -> Sensor:
     """Draw a camera's character.
 
     Args:
@@ -186,7 +185,7 @@ def develop(
     value = light * (1 + light / 6.0) / (1 + light)
     value = value ** np.float32(sensor.gamma / 2)
     value = 0.5 + (value - 0.5) * sensor.contrast + 0.04 * (sensor.contrast - 1)
-    grey = value @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = value @ LUMA
     value = grey[..., None] + (value - grey[..., None]) * sensor.saturation
     if sensor.sharpen > 0:
         value = value + sensor.sharpen * (value - cv2.GaussianBlur(value, (0, 0), 1.0))
