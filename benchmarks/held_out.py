@@ -204,7 +204,7 @@ def _gains(tables: dict[str, FrameTable]) -> dict[str, Any]:
     return result
 
 
-def _cell(entry: dict[str, Any] | None) -> str:
+def cell(entry: dict[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return "-"
     low, high = entry["interval"]
@@ -218,13 +218,13 @@ def print_set(title: str, part: dict[str, Any]) -> None:
         f"\n{title}: {part['takes']} takes, {part['frames']} frames. Top-1 accuracy among the true masks of the target "
         f"image, {a['mean_candidates']:.1f} on average; {a['questions']} query objects",
         ["", "both ways (95 % over takes)", *DIRECTIONS],
-        [[n, _cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
+        [[n, cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
     )
     show(
         f"\n{title}: official protocol, {b['object_frames']} object-frames, {b['mean_proposals']:.0f} proposals each",
         ["", "IoU", "LE", "CA", "BA", *(f"IoU {d}" for d in DIRECTIONS)],
         [
-            [n, *(_cell(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
+            [n, *(cell(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
             for n, r in b["rows"].items()
         ],
     )
@@ -240,7 +240,7 @@ def print_set(title: str, part: dict[str, Any]) -> None:
     )
     for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
         for name, gain in gains.items():
-            print(f"{name} over {gain['over']}, {what}: {_cell(gain)}")
+            print(f"{name} over {gain['over']}, {what}: {cell(gain)}")
 
 
 def main() -> int:

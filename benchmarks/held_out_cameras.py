@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.common import record, show
-from benchmarks.held_out import DIRECTIONS, open_set, summary, take_rows
+from benchmarks.held_out import DIRECTIONS, cell, open_set, summary, take_rows
 from benchmarks.held_out_systems import BEST, DRAWN, MATCH, OtherCamera, Records, Systems
 from counterview.errors import CounterviewError
 from counterview.evaluation.camera_change import CHANGES
@@ -95,9 +95,8 @@ def print_set(title: str, part: Mapping[str, Any]) -> None:
     for case, values in cases.items():
         row, best = values["rows"][MATCH], values["rows"][BEST]
         plain = cases.get(PLAIN, values)["rows"][MATCH]["iou"]["value"]
-        low, high = row["iou"]["interval"]
         rows.append([
-            case, f"{row['iou']['value']:.3f} ({low:.3f}..{high:.3f})", f"{row['iou']['value'] / plain:.3f}",
+            case, cell(row["iou"]), f"{row['iou']['value'] / plain:.3f}",
             *(f"{row[d]:.3f}" for d in DIRECTIONS), f"{row['balanced_accuracy']['value']:.3f}",
             f"{row['top1']['value']:.3f}", f"{best['iou']['value']:.3f}",
         ])  # fmt: skip
