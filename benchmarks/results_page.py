@@ -3,8 +3,9 @@
 Reads ``benchmarks/results/held_out.json`` (``python -m benchmarks.held_out … --save``), ``tiny_match_ablation.json``
 (``python -m benchmarks.tiny_match_ablation … --save``), ``held_out_cameras.json`` and ``photographs.json``
 (``python -m benchmarks.held_out_cameras … --save``, ``python -m benchmarks.photographs … --save``), ``tracks.json``
-(``python -m benchmarks.tracks … --save``), ``geometric.json`` (``python -m benchmarks.geometric … --save``) and every ``benchmarks/results/reproduce-*.json``
-(``counterview reproduce … --save FILE``). ``--check`` writes nothing and reports whether the page is up to date.
+(``python -m benchmarks.tracks … --save``), ``geometric.json`` (``python -m benchmarks.geometric … --save``) and every
+``benchmarks/results/reproduce-*.json`` (``counterview reproduce … --save FILE``).
+``--check`` writes nothing and reports whether the page is up to date.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ def other_cameras(results: dict[str, Any]) -> list[str]:
     lines = ["## Under other cameras", ""]
     lines += [
         "`python -m benchmarks.held_out_cameras NAME=FOLDER … --out FOLDER --save`: the same takes with one image of "
-        "every pair taken by another camera, drawn for each image or one of four; proposals are made from the changed image. "
+        "every pair taken by another camera, drawn for each image or one of four; proposals are made from the changed "
+        "image. "
         "Official protocol, in brackets 95 % intervals over takes; *of plain* is the share of the IoU that is left. "
         "[tiny-match](methods/tiny-match.md#under-other-cameras) says what the cameras do.",
         "",
@@ -228,10 +230,10 @@ def photographs(results: dict[str, Any]) -> list[str]:
     """The section on photographs."""
     lines = ["## Photographs under other cameras", ""]
     lines += [
-        f"`python -m benchmarks.photographs FOLDER --save`: {results['objects']} objects of {results['pairs']} pairs of "
-        "photographs, in both directions, each target image also as another camera takes it "
-        f"({results['draws']} drawn cameras an image). The photographs are not part of the repository; few as they are, "
-        "they show that something works, not how well.",
+        f"`python -m benchmarks.photographs FOLDER --save`: {results['objects']} objects of {results['pairs']} pairs "
+        "of photographs, in both directions, each target image also as another camera takes it "
+        f"({results['draws']} drawn cameras an image). The photographs are not part of the repository; few as they "
+        "are, they show that something works, not how well.",
         "",
     ]
     for kind, table in results["cases"].items():
