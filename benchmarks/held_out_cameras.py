@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--takes", type=int, help="only the first takes of each set")
     parser.add_argument("--frames", type=int, help="only this number of frames of each take, evenly spread")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), help="only these")
+    parser.add_argument("--no-baselines", action="store_true", help="tiny-match alone, beside the best choice")
     parser.add_argument("--match", help="matcher to measure, any model name; by default the bundled tiny-match")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="held_out_cameras", help="name of the results file, with --save")
@@ -47,7 +48,8 @@ def main() -> int:
     try:
         sets = [open_set(text) for text in options.sets]
         systems = Systems.make(options.match, None, None, str(options.out / "proposals"), options.device)
-        systems = replace(systems, follower=None)
+        kept = {n: s for n, s in systems.matchers.items() if n == MATCH or not options.no_baselines}
+        systems = replace(systems, follower=None, matchers=kept)
         result: dict[str, Any] = {}
         for name, dataset in sets:
             rows: dict[str, list[dict[str, Any]]] = {case: [] for case in options.cases or CASES}
