@@ -75,8 +75,10 @@ class CameraPairs:
     def _regions_of(self, backbone: Tiny, encoding: ImageEncoding) -> CameraRegions:
         if encoding not in self._regions:
             image = backbone.image_of(encoding.features)
-            proposals = (encoding.context or encoding).proposals
-            self._regions[encoding] = CameraRegions(backbone.net.object_crops, image, proposals, self.config)
+            source = encoding.context or encoding
+            known = source.descriptors[:, : backbone.net.config.object_crops]
+            network = backbone.net.object_crops
+            self._regions[encoding] = CameraRegions(network, image, source.proposals, self.config, known)
         return self._regions[encoding]
 
     def _recoloured(self, backbone: Tiny, encoding: ImageEncoding, change: Recolouring) -> ImageEncoding:

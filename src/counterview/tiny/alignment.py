@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from counterview.config import out_of_range
@@ -103,16 +105,25 @@ class CameraRegions:
     Args:
         network: describes object crops.
         image: ``(H, W, 3)`` uint8.
-        proposals: its proposals.
+        proposals: its N proposals.
         config: constants.
+        descriptors: ``(N, D)`` of their object crops, where they are known, of any length.
     """
 
-    def __init__(self, network: ObjectCropNet, image: RgbImage, proposals: Proposals, config: AlignmentConfig) -> None:
+    def __init__(
+        self,
+        network: ObjectCropNet,
+        image: RgbImage,
+        proposals: Proposals,
+        config: AlignmentConfig,
+        descriptors: Tensor | None = None,
+    ) -> None:
         self.network, self.image, self.config = network, image, config
         boxes = ScoredBoxes.make(proposals.boxes_xywh, proposals.size_hw, proposals.scores)
         rows = boxes.best(config.regions)
         self.scores = boxes.scores[rows]
         self._masks = [proposals.masks[row] for row in rows]
+        self._known = None if descriptors is None else descriptors[torch.from_numpy(rows)]
 
     @cached_property
     def crops(self) -> ObjectCrops:
@@ -127,7 +138,7 @@ class CameraRegions:
     @cached_property
     def descriptors(self) -> NDArray[np.float32]:
         """``(M, D)`` of unit length, in the image's own colours."""
-        return self.describe(self.crops)
+        return self.describe(self.crops) if self._known is None else _unit(self._known)
 
     @cached_property
     def mean_colour(self) -> NDArray[np.float64]:
@@ -150,7 +161,7 @@ class CameraRegions:
 
     def describe(self, crops: ObjectCrops) -> NDArray[np.float32]:
         """``(N, D)`` of unit length."""
-        return np.asarray(functional.normalize(self.network.describe(crops), dim=1).cpu().numpy(), dtype=np.float32)
+        return _unit(self.network.describe(crops))
 
     def describe_changed(self, change: Recolouring) -> NDArray[np.float32]:
         """``(M, D)`` of unit length, in changed colours."""
@@ -164,6 +175,11 @@ class CameraRegions:
         logs = np.log(np.maximum(self.mean_colour, 0.02))
         tint = logs[[0, 2]] - logs[1]
         return float(np.abs(tint).max() + abs(logs.mean() - np.log(_MID_GREY)) / 2)
+
+
+def _unit(descriptors: Tensor) -> NDArray[np.float32]:
+    """``(N, D)`` of unit length."""
+    return np.asarray(functional.normalize(descriptors.float(), dim=1).cpu().numpy(), dtype=np.float32)
 
 
 def align(query: CameraRegions, target: CameraRegions, config: AlignmentConfig) -> Alignment:
