@@ -17,11 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.common import record, show
+from benchmarks.common import RESULTS, record, show
 from benchmarks.held_out import DIRECTIONS, cell, open_set, summary, take_rows
 from benchmarks.held_out_systems import BEST, DRAWN, MATCH, OtherCamera, Records, Systems
 from counterview.errors import CounterviewError
 from counterview.evaluation.camera_change import CHANGES
+from counterview.media.files import read_json
 
 PLAIN = "plain"
 CASES: Mapping[str, OtherCamera | None] = {
@@ -67,6 +68,9 @@ def main() -> int:
         return error.exit_code
     for name, part in result.items():
         print_set(name, part)
+    saved = RESULTS / f"{options.name}.json"
+    if options.save and saved.is_file():  # sets that were measured before stay
+        result = read_json(saved)["sets"] | result
     record(options.name, {"frames": options.frames, "sets": result}, save=options.save)
     return 0
 
