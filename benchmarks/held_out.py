@@ -48,6 +48,7 @@ from benchmarks.held_out_systems import (
     TINY,
     TRUE_MASKS,
     WEIGHT_FREE,
+    Records,
     Systems,
     TakeResults,
     run_systems,
@@ -79,7 +80,9 @@ def open_set(text: str) -> tuple[str, Dataset]:
     return name, open_dataset(folder, split)
 
 
-def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, out: Path) -> dict[str, Any]:
+def take_rows(
+    systems: Systems, dataset: Dataset, uid: str, frames: int | None, out: Path, records: Records | None = None
+) -> dict[str, Any]:
     """The results of one take as plain values: read from ``out``, or computed and stored there."""
     key = json.loads(json.dumps({"take": uid, "frames": frames, **systems.settings}))
     path = out / f"{hashlib.sha256(uid.encode()).hexdigest()[:24]}.json"
@@ -88,7 +91,7 @@ def take_rows(systems: Systems, dataset: Dataset, uid: str, frames: int | None, 
         if isinstance(values, dict) and values.get("key") == key:
             return values
     start, processor = time.perf_counter(), time.process_time()
-    results: TakeResults = run_systems(systems, dataset.take(uid), frames)
+    results: TakeResults = run_systems(systems, dataset.take(uid), frames, records)
     values = {
         "key": key,
         "seconds": time.perf_counter() - start,
@@ -201,7 +204,7 @@ def _gains(tables: dict[str, FrameTable]) -> dict[str, Any]:
     return result
 
 
-def _cell(entry: dict[str, Any] | None) -> str:
+def cell(entry: dict[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return "-"
     low, high = entry["interval"]
@@ -215,13 +218,13 @@ def print_set(title: str, part: dict[str, Any]) -> None:
         f"\n{title}: {part['takes']} takes, {part['frames']} frames. Top-1 accuracy among the true masks of the target "
         f"image, {a['mean_candidates']:.1f} on average; {a['questions']} query objects",
         ["", "both ways (95 % over takes)", *DIRECTIONS],
-        [[n, _cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
+        [[n, cell(r["accuracy"]), *(f"{r[d]['accuracy']:.3f}" for d in DIRECTIONS)] for n, r in a["rows"].items()],
     )
     show(
         f"\n{title}: official protocol, {b['object_frames']} object-frames, {b['mean_proposals']:.0f} proposals each",
         ["", "IoU", "LE", "CA", "BA", *(f"IoU {d}" for d in DIRECTIONS)],
         [
-            [n, *(_cell(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
+            [n, *(cell(r.get(m)) for m in MEASURES), *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS)]
             for n, r in b["rows"].items()
         ],
     )
@@ -237,7 +240,7 @@ def print_set(title: str, part: dict[str, Any]) -> None:
     )
     for what, gains in (("accuracy", a["gains"]), ("IoU", b["gains"])):
         for name, gain in gains.items():
-            print(f"{name} over {gain['over']}, {what}: {_cell(gain)}")
+            print(f"{name} over {gain['over']}, {what}: {cell(gain)}")
 
 
 def main() -> int:
@@ -282,6 +285,11 @@ def run_set(systems: Systems, name: str, dataset: Dataset, options: argparse.Nam
         take_rows(systems, dataset, uid, options.frames, options.out / name)
         for uid in tqdm(uids, desc=name, unit="take", dynamic_ncols=True, disable=None)
     ]
+    return summary(dataset, rows)
+
+
+def summary(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All parts of a set, from the results of its takes."""
     choices = [c for take in rows for c in take["choices"]]
     frames = {(t["key"]["take"], row["frame"]) for t in rows for scored in t["rows"].values() for _, row in scored}
     return {

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from counterview.baselines.weightless import LabHistogram, nearest_to_place, sam
 from counterview.data.dataset import DIRECTIONS, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
 from counterview.errors import ConfigError, CounterviewError
+from counterview.evaluation.camera_change import CHANGES, draw_change
 from counterview.evaluation.scorer import Scorer
 from counterview.evaluation.table import FrameScore
 from counterview.features import Backbone, FeatureMap, load_backbone
@@ -31,7 +32,7 @@ from counterview.masks.geometry import iou, resize_mask
 from counterview.omama.training.image_store import fit_mask
 from counterview.proposals import CachedProposer, Proposals, load_proposer
 from counterview.proposals.base import Proposer, image_proposals
-from counterview.types import ObjectMask
+from counterview.types import ObjectMask, RgbImage
 
 CHANCE, PLACE, BEST = "chance", "same place", "best choice"
 LAB, CLASSICAL, TINY = "k-NN, Lab histogram", "k-NN, classical features", "k-NN, tiny features"
@@ -53,6 +54,30 @@ class System:
         return {"matcher": [self.matcher.name, self.matcher.settings()], "features": self.backbone.settings()}
 
 
+DRAWN = "drawn"
+"""A change that is drawn for each image; the others are those of :data:`CHANGES`."""
+
+
+@dataclass(frozen=True)
+class OtherCamera:
+    """One image of every pair is taken by another camera.
+
+    Attributes:
+        change: its name in :data:`CHANGES`, or :data:`DRAWN`.
+        image: which of the two.
+    """
+
+    change: str
+    image: Literal["query", "target"]
+
+
+def changed(image: RgbImage, change: str, name: str) -> RgbImage:
+    """An image ``(H, W, 3)`` after a change by its name; what is drawn depends on the image's name alone."""
+    seed = list(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8])
+    camera = draw_change(np.random.default_rng(seed)) if change == DRAWN else CHANGES[change]
+    return camera.apply(image, seed[0])
+
+
 @dataclass(frozen=True, eq=False)
 class Systems:
     """All systems that are compared.
@@ -62,12 +87,14 @@ class Systems:
         proposer: makes the masks that all of them choose from.
         follower: LM-EEC, if there is one.
         missing: names of systems that are not available, with the reason.
+        other_camera: takes one image of every pair, if it is another.
     """
 
     matchers: dict[str, System]
     proposer: Proposer
     follower: ClipPredictor | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    other_camera: OtherCamera | None = None
 
     @classmethod
     def make(cls, match: str | None, follow: str | None, proposals: str | None, cache: str, device: str) -> Systems:
@@ -117,6 +144,7 @@ class Systems:
             "proposals": [self.proposer.name, self.proposer.settings()],
             "systems": {name: system.settings() for name, system in self.matchers.items()},
             "follower": None if self.follower is None else self.follower.settings(),
+            **({} if self.other_camera is None else {"other_camera": asdict(self.other_camera)}),
         }
 
     @property
@@ -165,13 +193,18 @@ class TakeResults:
         }
 
 
-def run_systems(systems: Systems, take: Take, frames: int | None) -> TakeResults:
+Records = dict[tuple[int, str, str | None], "ImageRecord"]
+"""What was computed of a take's images, by frame, camera and name of the change."""
+
+
+def run_systems(systems: Systems, take: Take, frames: int | None, records: Records | None = None) -> TakeResults:
     """Run all systems on a take: both directions, every pair of cameras, all objects of the official evaluation.
 
     Args:
         systems: the systems.
         take: the take.
         frames: number of annotated frames, evenly spread; all by default.
+        records: of images seen before, to which new ones are added; those of one frame are kept without it.
     """
     wanted: dict[int, list[tuple[Direction, FramePair]]] = defaultdict(list)
     for direction in DIRECTIONS:
@@ -182,29 +215,40 @@ def run_systems(systems: Systems, take: Take, frames: int | None) -> TakeResults
         numbers = [numbers[int(i)] for i in np.linspace(0, len(numbers) - 1, frames).round()]
     result = TakeResults()
     tracked = _follow(systems, take, {n: wanted[n] for n in numbers}, result)
+    kept = records
     for number in numbers:
-        records: dict[str, ImageRecord] = {}
+        records = {} if kept is None else kept
         groups: dict[tuple[Direction, str, str], list[FramePair]] = defaultdict(list)
         for direction, pair in wanted[number]:
             groups[direction, pair.query_camera, pair.target_camera].append(pair)
         for (direction, first, second), pairs in groups.items():
-            for camera in (first, second):
-                if camera not in records:
-                    records[camera] = _record(systems, take, camera, number)
-                    result.proposals.append(len(records[camera].proposals))
-            _run_pairs(systems, take, direction, pairs, records[first], records[second], tracked, result)
+            other = systems.other_camera
+            changes = {} if other is None else {other.image: other.change}
+            images = [(number, first, changes.get("query")), (number, second, changes.get("target"))]
+            for image in images:
+                if image not in records:
+                    records[image] = _record(systems, take, image[1], number, image[2])
+                result.proposals.append(len(records[image].proposals))
+            query, target = (records[image] for image in images)
+            _run_pairs(systems, take, direction, pairs, query, target, tracked, result)
     return result
 
 
-def _record(systems: Systems, take: Take, camera: str, frame: int) -> ImageRecord:
+def _record(systems: Systems, take: Take, camera: str, frame: int, change: str | None) -> ImageRecord:
     image = take.frame(camera, frame)
+    name = f"{take.uid} {camera} {frame}"
+    if change is not None:
+        image = changed(image, change, name)
+        proposals = systems.proposer(image, None)
+    else:
+        proposals = image_proposals(systems.proposer, image, take.uid, camera, frame)
     size = (image.shape[0], image.shape[1])
     truth = {}
     for name in take.objects:
         mask = take.mask(name, camera, frame) if camera in take.cameras_of(name) else None
         if mask is not None and not mask.is_empty:
             truth[name] = fit_mask(mask, size)
-    record = ImageRecord(size, image_proposals(systems.proposer, image, take.uid, camera, frame), truth)
+    record = ImageRecord(size, proposals, truth)
     true = Proposals(size, tuple(truth.values()), np.ones(len(truth), np.float32))
     maps: dict[int, FeatureMap] = {}
     tables: dict[tuple[int, str], tuple[Any, Any]] = {}

@@ -8,16 +8,8 @@ import torch
 
 from counterview.errors import ConfigError, MaskError
 from counterview.features import Backbone
-from counterview.features.tiny import (
-    MASK_STRIDE,
-    SHAPE_FEATURES,
-    Tiny,
-    TinyConfig,
-    TinyMaps,
-    TinyNet,
-    pool_masks,
-    sample_masks,
-)
+from counterview.features.tiny import Tiny, TinyConfig, TinyNet
+from counterview.features.tiny_pooling import MASK_STRIDE, SHAPE_FEATURES, TinyMaps, pool_masks, sample_masks
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 8, 12, 16, 16), blocks=(1, 1, 1, 1), channels=16, fine=8, colours=8, longest_side_px=128)

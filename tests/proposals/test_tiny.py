@@ -363,3 +363,10 @@ def test_prediction_is_that_of_the_layers():
     output = predict(weights, x)
     assert np.allclose(output[0], torch.sigmoid(logit).numpy(), atol=1e-6)
     assert np.allclose(output[1], selection.numpy(), atol=1e-5)
+
+
+def test_proposals_are_the_same_amid_training_in_half_precision(random_image):
+    proposer = load_proposer("tiny", max_masks=20)
+    with torch.autocast("cpu", torch.bfloat16):
+        amid = proposer(random_image, None)
+    assert amid.masks == proposer(random_image, None).masks

@@ -30,7 +30,8 @@ def stories() -> dict[tuple[str, int], Story]:
 
 def test_fingerprints_of_the_presets_are_those_of_before_the_field_was_added():
     """Golden strings, written by the version before; data sets on people's disks hold them."""
-    assert {name: digest(config) for name, config in PRESETS.items()} == {
+    before = ("easy", "standard", "hard")
+    assert {name: digest(PRESETS[name]) for name in before} == {
         "easy": "00ce4490fafa4746",
         "standard": "996a92efd6f5f79e",
         "hard": "1421f6d99b8c2a5a",

@@ -8,7 +8,7 @@ import torch
 
 from counterview.config import load_config
 from counterview.errors import ConfigError
-from counterview.features.tiny import TinyMaps
+from counterview.features.tiny_pooling import TinyMaps
 from counterview.proposals import Proposals
 from counterview.tiny import TinyMatch, TinyMatchConfig
 from counterview.tiny.training.crop_batches import collate_crops, describe_crops

@@ -16,7 +16,9 @@ def tabletop(
         typer.Option(help="train, val, test or test_novel; or counts, as in train=20,val=4; or all: 70, 10, 15, 5 %."),
     ] = "all",
     seed: Annotated[int, typer.Option(help="Random seed of the takes.")] = 0,
-    preset: Annotated[str, typer.Option(help="easy, standard or hard.")] = "standard",
+    preset: Annotated[
+        str, typer.Option(help="easy, standard, hard, or cameras: standard with cameras that differ.")
+    ] = "standard",
     seconds: Annotated[int | None, typer.Option(help="Length of a take; it has one annotated frame a second.")] = None,
     size: Annotated[int | None, typer.Option(help="Height of the videos in pixels; masks have the same size.")] = None,
     cameras: Annotated[int | None, typer.Option(help="Exo cameras, 1 to 4.")] = None,
@@ -28,6 +30,10 @@ def tabletop(
     ] = None,
     unknown: Annotated[
         float | None, typer.Option(help="Fraction of object-frames without annotation; 0 for the most training data.")
+    ] = None,
+    camera_difference: Annotated[
+        float | None,
+        typer.Option(help="How far the cameras differ in colour, tone and compression, 0 to 1; else the preset's."),
     ] = None,
     away: Annotated[
         int | None,
@@ -50,6 +56,7 @@ def tabletop(
         "pool_size": pool_size,
         "unknown": unknown,
         "away_s": away,
+        "camera_difference": camera_difference,
     }
     config = choose(preset, **{k: v for k, v in options.items() if v is not None})
     counts = share_out(takes, split)

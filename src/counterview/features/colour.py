@@ -21,14 +21,14 @@ LENGTH = BINS**3
 """Number of bins of a histogram."""
 
 
-def lab_bins(image: RgbImage) -> NDArray[np.int64]:
+def lab_bins(image: RgbImage) -> NDArray[np.int16]:
     """Histogram bin of every pixel.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB.
 
     Returns:
-        ``(H * W,)`` int64, 0 to 511, column by column, as run lengths are.
+        ``(H * W,)`` int16, 0 to 511, column by column, as run lengths are.
 
     Example:
         >>> import numpy as np
@@ -38,11 +38,11 @@ def lab_bins(image: RgbImage) -> NDArray[np.int64]:
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     light = lab[..., 0] / 100
     chroma = (lab[..., 1:] + CHROMA_MOST) / (2 * CHROMA_MOST)
-    bins = [np.clip((v * BINS).astype(np.int64), 0, BINS - 1) for v in (light, chroma[..., 0], chroma[..., 1])]
+    bins = [np.clip((v * BINS).astype(np.int16), 0, BINS - 1) for v in (light, chroma[..., 0], chroma[..., 1])]
     return np.ravel((bins[0] * BINS + bins[1]) * BINS + bins[2], order="F")
 
 
-def histograms(bins: NDArray[np.int64], masks: Sequence[ObjectMask]) -> NDArray[np.float32]:
+def histograms(bins: NDArray[np.integer], masks: Sequence[ObjectMask]) -> NDArray[np.float32]:
     """Square roots of the masks' colour histograms; their cosine is the Bhattacharyya coefficient.
 
     Args:
@@ -62,7 +62,8 @@ def histograms(bins: NDArray[np.int64], masks: Sequence[ObjectMask]) -> NDArray[
     """
     rows = np.zeros((len(masks), LENGTH), dtype=np.float32)
     for row, mask in zip(rows, masks, strict=True):
-        for start, end in zip(*mask.intervals(), strict=True):
-            row += np.bincount(bins[start:end], minlength=LENGTH)
+        if not mask.is_empty:
+            inside = np.concatenate([bins[start:end] for start, end in zip(*mask.intervals(), strict=True)])
+            row[:] = np.bincount(inside, minlength=LENGTH)
         row /= max(1.0, row.sum())
     return np.sqrt(rows)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from counterview.features.base import Backbone, FeatureMap, PoolingKind
+    from counterview.inference.camera_pairs import CameraPairs
     from counterview.inference.encoded import ImageEncoding
     from counterview.omama.model import OMaMa
     from counterview.tiny.model import TinyMatch
@@ -161,6 +162,7 @@ class HeadMatcher:
     def __init__(self, model: OMaMa | TinyMatch, *, source: str = "", device: str | None = None) -> None:
         self.model = model.eval() if device is None else model.eval().to(device)
         self.source, self.name = source, model.method
+        self._cameras: CameraPairs | None = None
 
     @property
     def omama(self) -> OMaMaConfig:
@@ -208,6 +210,19 @@ class HeadMatcher:
 
         return describe_masks(self.omama.descriptor, backbone, features, masks, boxes_xywh)
 
+    def _aligned(
+        self, backbone: Backbone, query: ImageEncoding, target: ImageEncoding
+    ) -> tuple[ImageEncoding, ImageEncoding]:
+        """Both images in one look, where the model brings cameras to one."""
+        config = getattr(self.model.config, "alignment", None)
+        if config is None:
+            return query, target
+        if self._cameras is None:
+            from counterview.inference.camera_pairs import CameraPairs
+
+            self._cameras = CameraPairs(config, self.describe)
+        return self._cameras.aligned(backbone, query, target)
+
     def score(
         self, backbone: Backbone, query: ImageEncoding, query_masks: Sequence[ObjectMask], target: ImageEncoding
     ) -> MatchScores:
@@ -215,6 +230,8 @@ class HeadMatcher:
         from counterview.omama.descriptors import notes_on
         from counterview.omama.model import ImageInput
         from counterview.proposals.base import box_scale
+
+        query, target = self._aligned(backbone, query, target)
 
         def image_input(image: ImageEncoding) -> ImageInput:
             proposals = image.proposals

@@ -38,6 +38,8 @@ FORMATS = (
 """The formats that are opened, and HEIF once its plug-in is registered; never the Pillow plug-ins that run external
 programs."""
 
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
 MAX_PIXELS = 100_000_000
 """Size of the largest image that is decoded, in pixels; an 8K frame has 33 million."""
 

@@ -66,7 +66,8 @@ class BoundaryModel:
         # The border is repeated until the sides are multiples of the stride.
         padded = np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
         values = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
-        with torch.inference_mode():
+        # Also amid training in half precision the masks of an image are the same.
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             logits, *halves = self.net(values.contiguous(memory_format=torch.channels_last))
             edge = (torch.sigmoid(logits[0, 0]) * 255 + 0.5).to(torch.uint8).numpy()[:height, :width]
             embedding, extent = (placed(half)[0].permute(1, 2, 0).contiguous().numpy() for half in halves)

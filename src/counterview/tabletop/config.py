@@ -1,4 +1,4 @@
-"""Settings of a synthetic data set, and the three presets."""
+"""Settings of a synthetic data set, and the presets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from counterview.errors import ConfigError
 
 __all__ = ["PRESETS", "TabletopConfig", "preset"]
 
-_LATER = frozenset({"away_s"})
+_LATER = frozenset({"away_s", "camera_difference"})
 """Fields that data sets of earlier versions do not have; their defaults mean what those versions did."""
 
 
@@ -46,6 +46,14 @@ class TabletopConfig:
         },
     )
 
+    camera_difference: float = field(
+        default=0.0,
+        metadata={
+            "help": "how far the cameras of a take differ in white balance, tone, saturation, exposure over time, "
+            "sharpening and compression: 0 as two of one make, 1 as a head-mounted research camera and an action camera"
+        },
+    )
+
     def settings(self) -> dict[str, Any]:
         """All fields, but those added later only where they are not at their defaults.
 
@@ -71,6 +79,8 @@ class TabletopConfig:
             problems.append(f"away_s={self.away_s} (0, or 5 to {self.seconds - 4}, which is 4 less than seconds)")
         if not 0 <= self.unknown < 1 or not 0 <= self.portrait <= 1:
             problems.append(f"unknown={self.unknown}, portrait={self.portrait} (fractions from 0 to 1)")
+        if not 0 <= self.camera_difference <= 1:
+            problems.append(f"camera_difference={self.camera_difference} (0 to 1)")
         if problems:
             raise ConfigError("settings of the synthetic takes are out of range", found="; ".join(problems))
         return self
@@ -93,6 +103,7 @@ PRESETS = {
         unknown=0.03,
     ),
     "standard": TabletopConfig(),
+    "cameras": TabletopConfig(camera_difference=1.0),
     "hard": TabletopConfig(
         objects_min=12,
         objects_max=15,

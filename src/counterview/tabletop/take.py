@@ -127,7 +127,8 @@ def render_take(
         stage.renderer.pose(stage.poses(t))
         earlier = t - rig.exposure_s * config.motion
         views = [(stage.ego_camera(t), rig.ego_sensor), *list(zip(rig.exo, rig.exo_sensors, strict=True))]
-        for camera, sensor in views:
+        for camera, steady_sensor in views:
+            sensor = steady_sensor.at(t)
             ego = camera.name == rig.ego_name
             before = (stage.poses(earlier), stage.ego_camera(earlier)) if ego else None
             rendered = stage.renderer.render(camera, before, keep=not ego)

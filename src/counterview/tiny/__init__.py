@@ -1,7 +1,7 @@
 """What is ours beyond both papers: small networks that come with the package, and how they are trained.
 
-``tiny-match`` (:class:`TinyMatch`) is an O-MaMa head on object crops, with a geometric re-ranker. ``tiny-follow`` is an
-LM-EEC with an appearance prompt (:class:`TinyFollow`).
+``tiny-match`` (:class:`TinyMatch`) is an O-MaMa head on object crops, with a geometric re-ranker, that brings two
+cameras to one look before it compares. ``tiny-follow`` is an LM-EEC with an appearance prompt (:class:`TinyFollow`).
 """
 
 from __future__ import annotations

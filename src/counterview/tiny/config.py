@@ -9,6 +9,7 @@ from counterview.config import out_of_range
 from counterview.errors import ConfigError
 from counterview.features.tiny import TinyConfig
 from counterview.omama.config import OMaMaConfig
+from counterview.tiny.alignment import AlignmentConfig
 from counterview.tiny.reranker import RerankerConfig
 
 
@@ -51,6 +52,11 @@ class TinyMatchConfig:
         default=None, metadata={"help": "the geometric re-ranker; null: none, as in the paper"}
     )
 
+    alignment: AlignmentConfig | None = field(
+        default=None,
+        metadata={"help": "two cameras are brought to one look before objects are compared; null: they are not"},
+    )
+
     def __post_init__(self) -> None:
         problems = [
             *out_of_range(self, "attention_downscale", at_least=1, at_most=1024),
@@ -65,6 +71,8 @@ class TinyMatchConfig:
                 problems.append("proposal_prior is given beside reranker, which weighs the proposer's score itself")
             if self.omama.visibility != "trained":
                 problems.append("omama.visibility is 'released' beside reranker, whose visibility is trained")
+        if self.alignment is not None and (self.network is None or not self.network.object_crops):
+            problems.append("alignment is given without network.object_crops, which it compares")
         if self.network is not None:
             if self.omama.backbone != "tiny":
                 problems.append(f"omama.backbone is {self.omama.backbone!r} beside network, which is 'tiny'")

@@ -45,6 +45,8 @@ class TinyMatch(SinglePrecision, Pretrained, nn.Module):
     * ``attention_downscale``: the attention reads a coarser map.
     * ``reranker``: the place that homographies between the views predict is weighed against similarity; it also
       gives the visibility.
+    * ``alignment``: two cameras are brought to one look before their objects are described, by who holds both images
+      (:mod:`counterview.tiny.alignment`).
 
     Shapes are those of :class:`~counterview.omama.model.OMaMa`: B pairs, Q query objects, N candidates, D channels of
     a descriptor, C of a map, E of an embedding. With a descriptor weight E is ``object_channels + embedding``.
@@ -272,6 +274,7 @@ class TinyMatch(SinglePrecision, Pretrained, nn.Module):
             "parameters": f"{sum(p.numel() for p in self.parameters()):,}",
             "descriptor weight": self.config.descriptor_weight,
             "geometric re-ranker": "no" if self.config.reranker is None else "yes",
+            "cameras brought to one look": "no" if self.config.alignment is None else "yes",
         }
 
     @classmethod

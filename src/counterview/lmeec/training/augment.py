@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from counterview.lmeec.training.recipe import AugmentConfig
+from counterview.media.images import LUMA
 
 BACKGROUND = (124, 116, 104)
 """Colour outside a turned image: ImageNet's mean, which is 0 once normalised."""
-
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
@@ -126,9 +124,9 @@ def change_colour(frames: NDArray[np.uint8], change: ColourChange) -> NDArray[np
         return np.stack([_enhanced(frame, change) for frame in frames])
     brightness, contrast, saturation = change.factors
     values = frames.astype(np.float64) * brightness
-    mean = (values @ _LUMA).mean(axis=(1, 2), keepdims=True)[..., None]
+    mean = (values @ LUMA).mean(axis=(1, 2), keepdims=True)[..., None]
     values = mean + contrast * (values - mean)
-    luma = (values @ _LUMA)[..., None]
+    luma = (values @ LUMA)[..., None]
     values = luma + (0.0 if change.grey else saturation) * (values - luma)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 

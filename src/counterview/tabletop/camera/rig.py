@@ -79,10 +79,10 @@ def draw_rig(rng: np.random.Generator, table_half_x_m: float, config: TabletopCo
     return CameraRig(
         aria,
         (h, h),
-        draw_sensor(rng, True, config.harshness),
+        draw_sensor(rng, True, config.harshness, config.camera_difference),
         float(rng.uniform(0.008, 0.022)),
         tuple(exo),
-        tuple(draw_sensor(rng, False, config.harshness) for _ in exo),
+        tuple(draw_sensor(rng, False, config.harshness, config.camera_difference) for _ in exo),
     )
 
 

@@ -5,11 +5,13 @@ Blur, vignetting, exposure, white balance, noise, tone, sharpening and JPEG, in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from counterview.media.images import LUMA
 from counterview.tabletop.camera.render import OUTSIDE, RenderedImage
 
 __all__ = ["Sensor", "develop", "draw_sensor", "measure_gain"]
@@ -30,6 +32,10 @@ class Sensor:
         sharpen: strength of the unsharp mask.
         jpeg: quality of a JPEG pass before the video, 100 for none.
         crf: H.264 rate factor.
+        gamma: exponent of the tone curve's output; above 1 darkens.
+        sway: how far white balance and exposure wander over time, as a logarithm.
+        sway_s: seconds in which they wander to and fro.
+        sway_phase: where they begin, in radians.
     """
 
     exposure: float
@@ -42,12 +48,32 @@ class Sensor:
     sharpen: float
     jpeg: int
     crf: int
+    gamma: float = 1.0
+    sway: float = 0.0
+    sway_s: float = 10.0
+    sway_phase: float = 0.0
+
+    def at(self, t: float) -> Sensor:
+        """The sensor ``t`` seconds into a take, with the gains that it has then."""
+        if not self.sway:
+            return self
+        angle = 2 * math.pi * t / self.sway_s + self.sway_phase
+        exposure, warmth = self.sway * math.sin(angle), self.sway * math.sin(1.7 * angle)
+        red, green, blue = (g * math.exp(exposure) for g in self.gains)
+        return replace(self, gains=(red * math.exp(warmth / 2), green, blue * math.exp(-warmth / 2)))
 
 
-def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0) -> Sensor:
-    """Draw a camera's character; ``harshness`` scales noise, blur, colour cast and compression."""
+def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0, camera_difference: float = 0.0) -> Sensor:
+    """Draw a camera's character.
+
+    Args:
+        rng: draws it.
+        ego: a head-mounted camera.
+        harshness: scales noise, blur, colour cast and compression.
+        camera_difference: how far cameras differ from each other beyond that, from 0 to 1; see :func:`_another_make`.
+    """
     cast = rng.normal(0, 0.05 * harshness, 2)
-    return Sensor(
+    sensor = Sensor(
         exposure=float(rng.uniform(0.44, 0.56)),
         gains=(float(np.exp(cast[0])), 1.0, float(np.exp(cast[1]))),
         contrast=float(rng.uniform(0.9, 1.15)),
@@ -58,6 +84,37 @@ def draw_sensor(rng: np.random.Generator, ego: bool, harshness: float = 1.0) -> 
         sharpen=float(rng.uniform(0.0, 0.25) if ego else rng.uniform(0.2, 0.7)),
         jpeg=int(rng.integers(80, 96) - 8 * (harshness > 1)),
         crf=int(rng.integers(20, 25) + (3 if harshness > 1 else 0)),
+    )
+    return _another_make(sensor, rng, camera_difference) if camera_difference else sensor
+
+
+def _another_make(sensor: Sensor, rng: np.random.Generator, difference: float) -> Sensor:
+    """The sensor as that of another make, with its own colours, tone, exposure, sharpening and compression.
+
+    At a ``difference`` of 1: red and blue against green by 30 % in light (one standard deviation of the logarithm),
+    gamma by 22 %, contrast from 0.8 to 1.4, saturation from half to 1.3 times, and one camera in twenty nearly without
+    colour. These are errors of automatic white balance and differences of tone curves between makes, not those of two
+    cameras that were measured.
+    """
+    red, blue = np.exp(rng.normal(0, 0.3 * difference, 2).clip(-0.7, 0.7))
+    grey = rng.random() < 0.05 * difference
+    gamma = math.exp(float(np.clip(rng.normal(0, 0.22 * difference), -0.5, 0.5)))
+    contrast = 1 + difference * float(rng.uniform(-0.2, 0.4))
+    saturation = float(rng.uniform(0, 0.2)) if grey else 1 + difference * float(rng.uniform(-0.5, 0.3))
+    return replace(
+        sensor,
+        exposure=float(np.clip(sensor.exposure + difference * rng.uniform(-0.14, 0.1), 0.25, 0.7)),
+        gains=(sensor.gains[0] * float(red), sensor.gains[1], sensor.gains[2] * float(blue)),
+        contrast=sensor.contrast * contrast,
+        saturation=sensor.saturation * saturation,
+        gamma=gamma,
+        blur_px=sensor.blur_px + difference * float(rng.uniform(0, 0.5)),
+        sharpen=sensor.sharpen + difference * float(rng.uniform(0, 0.6)),
+        jpeg=int(sensor.jpeg - difference * rng.integers(0, 40)),
+        crf=int(sensor.crf + difference * rng.integers(0, 8)),
+        sway=difference * float(rng.uniform(0, 0.12)),
+        sway_s=float(rng.uniform(4, 20)),
+        sway_phase=float(rng.uniform(0, 2 * math.pi)),
     )
 
 
@@ -126,9 +183,9 @@ def develop(
     sigma = np.float32(sensor.noise / 255) * np.sqrt(np.maximum(light, 0) * 0.8 + 0.02)
     light = np.maximum(light + grain * sigma, 0)
     value = light * (1 + light / 6.0) / (1 + light)
-    value = value ** np.float32(1 / 2.0)
+    value = value ** np.float32(sensor.gamma / 2)
     value = 0.5 + (value - 0.5) * sensor.contrast + 0.04 * (sensor.contrast - 1)
-    grey = value @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = value @ LUMA
     value = grey[..., None] + (value - grey[..., None]) * sensor.saturation
     if sensor.sharpen > 0:
         value = value + sensor.sharpen * (value - cv2.GaussianBlur(value, (0, 0), 1.0))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from counterview.features import pooling
 from counterview.features.base import FeatureMap
-from counterview.features.tiny import MASK_STRIDE, TinyMaps, TinyNet, pool_masks
+from counterview.features.tiny import TinyNet
+from counterview.features.tiny_pooling import MASK_STRIDE, TinyMaps, pool_masks
 from counterview.tiny.training.image_crops import BoolArray, Crop
 
 

@@ -51,6 +51,7 @@ class ObjectCropTraining:
         metadata={"help": "fraction of object crops shown as if from farther away", "formerly": ("coarse",)},
     )
     colour: float = field(default=0.25, metadata={"help": "strength of changes of a view's light and colour; 0: none"})
+    grey: float = field(default=0.0, metadata={"help": "fraction of samples whose views are all without colour"})
     memory_mb: int = field(default=4000, metadata={"help": "object crops kept in memory, per process"})
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class ObjectCropTraining:
                 at_least=0,
                 below=100,
             ),
-            *out_of_range(self, "flip", "downscale_prob", at_least=0, at_most=1),
+            *out_of_range(self, "flip", "downscale_prob", "grey", at_least=0, at_most=1),
             *out_of_range(self, "absent_similarity", at_least=-1, at_most=1),
         ]
         if problems:

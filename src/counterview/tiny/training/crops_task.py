@@ -31,6 +31,7 @@ from counterview.omama.training.recipe import SamplingConfig
 from counterview.omama.training.task import CACHE, pairs_fingerprint, start_from
 from counterview.proposals import CachedProposer, load_proposer
 from counterview.proposals.base import image_proposals
+from counterview.tiny.alignment import GREY
 from counterview.tiny.model import TinyMatch
 from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, objects_in
 from counterview.tiny.training.crops_recipe import ObjectCropRecipe, ObjectCropTraining
@@ -140,15 +141,17 @@ class ObjectCropTask(BackboneTask):
         """Augmented views of a take: cameras of one moment, then views of other moments."""
         config = self.config.object_crops
         uid = self.takes[index % len(self.takes)]
-        take, views = self.train_data.take(uid), self.views[uid]
+        take, showing = self.train_data.take(uid), self.views[uid]
         moments = self._moments(uid)
         frame = moments[int(rng.integers(len(moments)))]
-        cameras = draw_cameras(take, views[frame], config.views, rng)
-        other_moments = [(c, f) for f, showing in views.items() if f != frame for c in showing]
+        cameras = draw_cameras(take, showing[frame], config.views, rng)
+        other_moments = [(c, f) for f, names in showing.items() if f != frame for c in names]
         others = [other_moments[i] for i in rng.permutation(len(other_moments))[: config.other_views]]
         mirrored = bool(rng.random() < config.flip)
-        sample = [self._augmented(self._view(uid, c, frame, config.proposals > 0), mirrored, rng) for c in cameras]
-        return sample + [self._augmented(self._view(uid, c, f, False), mirrored, rng) for c, f in others]
+        grey = config.grey > 0 and bool(rng.random() < config.grey)
+        views = [self._view(uid, c, frame, config.proposals > 0) for c in cameras]
+        views += [self._view(uid, c, f, False) for c, f in others]
+        return [self._augmented(view, mirrored, grey, rng) for view in views]
 
     def _view(self, uid: str, camera: str, frame: int, proposals: bool) -> TakeView:
         """A view before augmentation, from memory if it was read before."""
@@ -205,15 +208,17 @@ class ObjectCropTask(BackboneTask):
         largest = np.where(iou < SAME_OBJECT_IOU, similarity, -1.0).max(1)
         return np.argsort(-largest, kind="stable")[:count].astype(np.int64)
 
-    def _augmented(self, view: TakeView, mirrored: bool, rng: np.random.Generator) -> TakeView:
-        """A view with some of its proposals, every object crop moved, and all of them changed in colour."""
+    def _augmented(self, view: TakeView, mirrored: bool, grey: bool, rng: np.random.Generator) -> TakeView:
+        """A view with some of its proposals, every object crop moved, and all of them changed in colour, or grey."""
         config, count = self.config.object_crops, len(view.objects)
         proposal_rows = rng.permutation(len(view.pixels) - count)[: config.proposals] + count
         rows = np.concatenate([np.arange(count), proposal_rows]).astype(np.int64)
         pixels = np.stack([_moved(config, view.pixels[row], mirrored, rng) for row in rows])
         # All object crops of a view change in the same way: they are of one image.
         strip = np.ascontiguousarray(pixels[..., :3]).reshape(-1, INPUT_PX, 3)
-        pixels[..., :3] = change_colours(strip, config.colour, 0.0, rng).reshape(len(rows), INPUT_PX, INPUT_PX, 3)
+        strip = change_colours(strip, config.colour, 0.0, rng)
+        strip = GREY.apply(strip) if grey else strip
+        pixels[..., :3] = strip.reshape(len(rows), INPUT_PX, INPUT_PX, 3)
         return TakeView(pixels, view.sizes[rows], view.overlap[rows], view.objects, view.states)
 
     def collate(self, samples: Sequence[list[TakeView]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
-from counterview.features.tiny import MASK_STRIDE
+from counterview.features.tiny_pooling import MASK_STRIDE
 from counterview.types import RgbImage
 
 BoolArray = NDArray[np.bool_]

@@ -20,7 +20,7 @@ from counterview.config import out_of_range
 from counterview.data.dataset import Dataset, Take
 from counterview.data.open import open_datasets
 from counterview.errors import ConfigError, InputError
-from counterview.features.tiny import TinyMaps
+from counterview.features.tiny_pooling import TinyMaps
 from counterview.omama.training.loss import info_nce, visibility_loss
 from counterview.omama.training.recipe import DataConfig, LossConfig, SamplingConfig
 from counterview.omama.training.task import CACHE, calibrate, pairs_fingerprint, start_from
