@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
-from counterview.evaluation.layout import Layout, get_layout
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
+    from counterview.evaluation.layout import Layout
     from counterview.inference.geometric_matcher import GeometricMatcher
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.predictor import Predictor
@@ -164,6 +164,7 @@ def load_take_predictor(
     >>> load_take_predictor("knn").settings()["matcher"]["name"]
     'knn'
     """
+    from counterview.evaluation.layout import get_layout
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
     chosen = get_layout(layout)
