@@ -195,7 +195,6 @@ def test_large_images_are_drawn_at_the_size_of_the_drawing():
         draw_match(image, runs, large, [Match("", runs[0], 0.5, 0.9)])
 
 
-
 def test_both_predictors_follow_the_protocol(with_bundled):
     for model in (predictor(), counterview.load("tiny-follow")):
         assert isinstance(model, Predictor)

@@ -95,7 +95,9 @@ def _nearest(font: Font, letter: str) -> str:
 @cache
 def _warn(letters: str) -> None:
     """Say once that letters cannot be drawn."""
-    logger.warning("no font here has the letters %r of a label; install for example DejaVu Sans or Noto Sans CJK", letters)
+    logger.warning(
+        "no font here has the letters %r of a label; install for example DejaVu Sans or Noto Sans CJK", letters
+    )
 
 
 def text_size(text: str, size_px: int) -> tuple[int, int]:
