@@ -49,7 +49,7 @@ def load(
 
 @overload
 def load(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     *,
     proposals: str | None = None,
     features: str | None = None,
