@@ -28,6 +28,9 @@ CHECK
 then
   place=build/gpu-check
   "$python" -m venv --system-site-packages "$place" || exit 2
+  # Where that Python is of an environment itself, its packages are not those of the system.
+  "$python" -c 'import sysconfig as s; print("\n".join({s.get_path("purelib"), s.get_path("platlib")}))' \
+    > "$("$place/bin/python" -c 'import sysconfig as s; print(s.get_path("purelib"))')/parent.pth" || exit 2
   # The machine's own torch is kept: another one may not fit its driver.
   "$python" -c 'import torch; print("torch==" + torch.__version__.partition("+")[0])' > "$place/pins.txt" || exit 2
   from=(); if [ -n "${WHEELS:-}" ]; then from=(--no-index --find-links "$WHEELS"); fi

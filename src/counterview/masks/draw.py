@@ -90,7 +90,8 @@ def overlay(
     if labels is None:
         return drawn
     size_px = max(11, round(max(image.shape[:2]) / 85))
-    placed = place([labels[i] for i in keep], [colors[i] for i in keep], chosen_masks, size_px, avoid=others)
+    chosen = [labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep]
+    placed = place(*chosen, size_px, avoid=others)
     return draw_labels(drawn, placed, size_px)
 
 
