@@ -26,12 +26,13 @@ import numpy as np
 import torch
 
 from benchmarks.common import RESULTS, record, show
-from counterview.lmeec.config import LMEECConfig
+from counterview.lmeec.config import HieraConfig, LMEECConfig
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.session import Session
 
 OBJECTS, CAMERAS = (1, 2, 4, 8), (1, 3)
-SMALL = {"backbone": "hiera-nano", "image_size": 160, "channels": 64, "attention_layers": 2, "feed_forward": 256}
+NANO = HieraConfig(hidden=32, blocks=(1, 1, 3, 1), global_blocks=(3, 4))
+SMALL = {"backbone": NANO, "image_size": 160, "channels": 64, "attention_layers": 2, "feed_forward": 256}
 QUERY_HW, TARGET_HW = (704, 704), (540, 960)
 SHORT, LONG = 50, 2000
 
@@ -91,7 +92,7 @@ def _speed_rows(model: LMEEC, autocast: torch.dtype | None, arguments: argparse.
     rng = np.random.default_rng(0)
     query = rng.integers(0, 256, (*QUERY_HW, 3), dtype=np.uint8)
     targets = [rng.integers(0, 256, (*TARGET_HW, 3), dtype=np.uint8) for _ in range(max(arguments.cameras))]
-    masks = {f"object {i}": _disc(200 + 40 * i, 300, 60) for i in range(max(arguments.objects))}
+    masks = {f"object {i}": disc(200 + 40 * i, 300, 60) for i in range(max(arguments.objects))}
 
     def step(session: Session, objects: int, cameras: int) -> Callable[[], Any]:
         chosen = dict(list(masks.items())[:objects])
@@ -103,7 +104,7 @@ def _speed_rows(model: LMEEC, autocast: torch.dtype | None, arguments: argparse.
         for objects in arguments.objects:
             session = model.session(autocast=autocast)
             together = step(session, objects, cameras)
-            _fill(session, together, model)
+            fill_banks(session, together, model)
             wall, cpu = _clock(together, arguments)
             alone = _one_by_one(model, session, step, objects, cameras)
             alone_wall, alone_cpu = _clock(alone, arguments)
@@ -138,7 +139,7 @@ def _one_by_one(
     return lambda: [one() for one in alone]
 
 
-def _fill(session: Session, step: Callable[[], Any], model: LMEEC) -> None:
+def fill_banks(session: Session, step: Callable[[], Any], model: LMEEC) -> None:
     """Fill the banks with the memory of one real frame, so that the next frame costs as much as in a long clip."""
     step()
     config = model.config
@@ -190,7 +191,7 @@ def peak_mb(frames: int) -> float:
     model = LMEEC(LMEECConfig(**{**SMALL, "image_size": 96})).eval()
     session = model.session()
     rng = np.random.default_rng(0)
-    mask = _disc(30, 30, 12)[:64, :64]
+    mask = disc(30, 30, 12)[:64, :64]
     for _ in range(frames):
         images = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
         session.step(images[0], {"a": mask, "b": mask}, images[1])
@@ -198,7 +199,7 @@ def peak_mb(frames: int) -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def _disc(x: int, y: int, radius: int) -> np.ndarray:
+def disc(x: int, y: int, radius: int) -> np.ndarray:
     yy, xx = np.mgrid[: QUERY_HW[0], : QUERY_HW[1]]
     return (xx - x) ** 2 + (yy - y) ** 2 <= radius**2
 

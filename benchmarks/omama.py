@@ -181,10 +181,10 @@ def steps(folder: Path) -> dict[str, Any]:
     return {"seconds": times, "steps_per_s": rates, "speedup": rates["cached"] / rates["not cached"]}
 
 
-def stages(folder: Path, device: str, quick: bool) -> dict[str, Any]:
-    """Seconds of each stage of a pair."""
+def stages(folder: Path, device: str, quick: bool, layers: int = 12) -> dict[str, Any]:
+    """Seconds of each stage of a pair, with as many layers of DINOv2-B."""
     torch.manual_seed(0)
-    config = Dinov2WithRegistersConfig(patch_size=14, image_size=518, num_register_tokens=4)
+    config = Dinov2WithRegistersConfig(patch_size=14, image_size=518, num_register_tokens=4, num_hidden_layers=layers)
     Dinov2WithRegistersModel(config).save_pretrained(folder / "base")
     half = device != "cpu"
     backbone: Any = load_backbone(str(folder / "base"), device=device, dtype="float16" if half else "float32")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "counterview"
 FILES = sorted(SRC.rglob("*.py"))
 TESTS_OF = {"data": "data_egoexo"}  # tests/data holds files
-NOT_OF_A_PACKAGE = {"attacks", "benchmarks", "docs", "end_to_end", "golden", "tools"}
+NOT_OF_A_PACKAGE = {"attacks", "benchmarks", "docs", "end_to_end", "golden", "gpu", "tools"}
 
 
 def module_of(path: Path) -> str:

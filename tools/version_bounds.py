@@ -38,7 +38,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("train", "parquet", "render")
+EXTRAS = ("train", "parquet", "render", "supervision")
 """Extras whose bounds are tested; the others bring torchvision, accounts, or another licence."""
 SETS = {"lowest": "lowest-direct", "newest": "highest"}
 """The sets, and uv's name of how each is resolved."""

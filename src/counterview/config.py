@@ -18,12 +18,13 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from counterview.errors import ConfigError, shown
 from counterview.guard import read_file, reason
+
+if TYPE_CHECKING:
+    import yaml
 
 T = TypeVar("T")
 MAX_BYTES = 250_000
@@ -101,6 +102,8 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _parse_yaml(text: str, path: Path | None = None) -> Any:
     """The value of a YAML text. Aliases that repeat or contain each other are counted before they are built."""
+    import yaml
+
     try:
         loader = yaml.SafeLoader(text)
         try:
@@ -135,6 +138,8 @@ def _node_count(node: yaml.Node, counts: dict[int, int], path: Path | None) -> i
     Raises:
         ConfigError: a node contains itself, or is an integer that Python may refuse to print.
     """
+    import yaml
+
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
         raise ConfigError("an integer is too long", path=path, expected=f"at most {MAX_DIGITS} digits")
     known = counts.get(id(node))
@@ -158,6 +163,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def dump_yaml(config: Any) -> str:
     """The values of a configuration as YAML text; :func:`load_config` reads it back to an equal object."""
+    import yaml
+
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 

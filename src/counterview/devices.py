@@ -45,6 +45,57 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def check_device(name: str, dtype: str = "float32") -> None:
+    """Check a device and a dtype before anything is read; torch is imported only where not every machine has them.
+
+    Args:
+        name: of the device, as for :func:`resolve_device`.
+        dtype: one of :data:`DTYPES`.
+
+    Raises:
+        ConfigError: unknown, or not of this machine.
+    """
+    if name not in ("auto", "cpu") or dtype != "float32":
+        resolve_autocast(dtype, resolve_device(name))
+
+
+def resolve_autocast(name: str, device: torch.device) -> torch.dtype | None:
+    """The dtype in which ``torch.autocast`` computes on a device; ``None`` for float32, which needs none.
+
+    Args:
+        name: one of :data:`DTYPES`.
+        device: of the networks.
+
+    Raises:
+        ConfigError: another name, or a dtype that the device does not compute in.
+
+    >>> import torch
+    >>> resolve_autocast("float32", torch.device("cpu")), resolve_autocast("bfloat16", torch.device("cpu"))
+    (None, torch.bfloat16)
+    """
+    import warnings
+
+    import torch
+
+    dtype = resolve_dtype(name)
+    if dtype == torch.float32:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # on some devices, torch warns and computes in float32
+            one = torch.ones(1, 1, 1, 1, device=device)
+            with torch.autocast(device.type, dtype=dtype):
+                can = torch.nn.functional.conv2d(one, one).dtype == dtype
+    except (RuntimeError, UserWarning):
+        can = False
+    # Older GPUs emulate it, more slowly than they compute in float32.
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        can = can and torch.cuda.is_bf16_supported(including_emulation=False)
+    if not can:
+        raise ConfigError(f"device {str(device)!r} does not compute in {name}", fix="Use --dtype float32.")
+    return dtype
+
+
 def resolve_dtype(name: str = "float32") -> torch.dtype:
     """The torch dtype of a name: float32, or float16 or bfloat16 for speed.
 

@@ -104,6 +104,44 @@ def test_errors_become_one_line_and_an_exit_code(error, code, capsys, monkeypatc
             cli.main(["doctor", "--debug"])
 
 
+@pytest.mark.parametrize(("name", "value"), [(None, None), ("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "5")])
+def test_a_process_of_the_command_line_has_threads_that_wait(name, value, monkeypatch):
+    """What the user chose stays, and a program that calls the function keeps its own environment."""
+    for variable in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(variable, "")  # so that what is set below is taken back
+        monkeypatch.delenv(variable)
+    assert cli.main(["--version"]) == 0
+    assert "OMP_WAIT_POLICY" not in os.environ
+    if name is not None:
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["counterview", "--version"])
+    assert cli.main() == 0
+    chosen = {"OMP_WAIT_POLICY": "PASSIVE"} if name is None else {name: value}
+    assert {k: v for k, v in os.environ.items() if k in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")} == chosen
+
+
+@pytest.mark.parametrize("command", [["--help"], ["match", "--help"], ["match", "none.png", "none.png"]])
+def test_nothing_heavy_is_imported_before_it_is_used(command):
+    """Torch before a wrong file name is reported would be seconds of waiting."""
+    code = (
+        "import sys; from counterview.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'transformers', 'scipy', 'av', 'cv2', 'yaml', 'supervision', 'sklearn', 'skimage'};"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_model_is_loaded_without_the_compiler_of_torch():
+    code = (
+        "import sys, counterview; counterview.load();"
+        "heavy = {'torch._dynamo', 'sympy', 'transformers', 'av', 'scipy.spatial', 'skimage', 'supervision'};"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "heavy: []"
+
+
 def test_doctor_reports_versions_devices_extras_and_weights(capsys):
     assert cli.main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

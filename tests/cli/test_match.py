@@ -275,6 +275,24 @@ def test_the_device_is_checked_first(capsys, tmp_path, device, words):
         assert words in capsys.readouterr().err
 
 
+def test_half_precision_is_for_the_model_that_draws_its_masks(small, with_bundled, tmp_path, capsys):
+    """Oracle: the match in single precision. A model that computes in float32, and an unknown dtype, are refused."""
+    arguments = [small / "a.png", small / "a.png", "--mask", small / "red.png", "--out", tmp_path / "out", "--json"]
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        code, out, err = run(capsys, *arguments, "--model", "tiny-follow", "--dtype", dtype)
+        assert code == 0, err
+        found[dtype] = json.loads(out)
+    assert found["bfloat16"]["settings"]["matcher"]["autocast"] == "bfloat16"
+    assert "autocast" not in found["float32"]["settings"]["matcher"]
+    single, half = (found[dtype]["objects"][0] for dtype in ("float32", "bfloat16"))
+    assert half["visibility"] == pytest.approx(single["visibility"], abs=0.05)
+    assert half["visibility"] != single["visibility"]
+    for model, dtype, words in (("knn", "bfloat16", "knn computes in float32"), ("knn", "int8", "unknown dtype")):
+        code, _, err = run(capsys, *arguments, "--model", model, "--dtype", dtype)
+        assert (code, words in err) == (2, True), err
+
+
 def test_several_targets_folders_and_patterns_have_folders_of_their_own(small, tmp_path, capsys):
     for camera in ("cam01", "cam02"):
         (tmp_path / camera).mkdir()

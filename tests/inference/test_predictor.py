@@ -14,7 +14,7 @@ from counterview.inference.predictor import Predictor, name_masks
 from counterview.inference.prompts import Point
 from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.proposals.base import Proposals
-from counterview.types import ObjectMask
+from counterview.types import Match, ObjectMask
 from tests.inference.fakes import ColourBackbone, ColourProposer, NoProposer, scene
 
 QUERY, QUERY_MASKS = scene({"red": (5, 5), "green": (40, 30), "blue": (90, 50)})
@@ -168,6 +168,31 @@ def test_matches_are_drawn_on_views():
     assert drawn.dtype == np.uint8
     assert drawn.shape[0] > TARGET.shape[0], "the larger height, and a legend"
     assert np.array_equal(draw_match(View(QUERY), masks, View(TARGET), matches), drawn)
+
+
+def test_large_images_are_drawn_at_the_size_of_the_drawing():
+    """Oracle: the same pair reduced beforehand. A speck between the pixels that are kept does not vanish."""
+    image = np.random.default_rng(0).integers(0, 256, (960, 400, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[:960, :400]
+    discs = [np.hypot(rows - y, columns - x) < 60 for y, x in ((200, 100), (500, 300))]
+
+    def drawn(scale, masks):
+        size = np.ones((scale, scale), np.uint8)
+        runs = [ObjectMask.from_array(np.kron(mask, size.astype(bool))) for mask in masks]
+        matches = [Match(str(i), mask, 0.5, 0.9) for i, mask in enumerate(runs)]
+        large = np.kron(image, size[..., None])
+        return draw_match(large, runs, large, matches)
+
+    assert np.array_equal(drawn(3, discs), drawn(1, discs))
+    speck = np.zeros((960 * 3, 400 * 3), bool)
+    speck[1501, 601] = True
+    runs = [ObjectMask.from_array(speck)]
+    large = np.kron(image, np.ones((3, 3, 1), np.uint8))
+    plain = draw_match(large, [], large, [])
+    marked = draw_match(large, runs, large, [Match("", runs[0], 0.5, 0.9)])
+    assert not np.array_equal(marked[500, 200], plain[500, 200])
+    with pytest.raises(MaskError):
+        draw_match(image, runs, large, [Match("", runs[0], 0.5, 0.9)])
 
 
 def test_both_predictors_follow_the_protocol(with_bundled):

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from counterview.errors import ImageError, InputError, MaskError
+from counterview.lmeec import preprocess
+from counterview.lmeec.constants import constant
 from counterview.lmeec.fusion import Concat, MVMoE, Sum, build_fusion
-from counterview.lmeec.memory import MemoryBank, PointerBank, compress
-from counterview.lmeec.preprocess import as_mask, soft_mask, to_native, to_pixels, to_query_mask
+from counterview.lmeec.memory import MemoryBank, PointerBank, compress, shorten
+from counterview.lmeec.preprocess import as_mask, soft_mask, to_native, to_native_sizes, to_pixels, to_query_mask
 from counterview.types import ObjectMask
 from tests.lmeec.lmeec_fill import disc, fill, uniform
 
@@ -145,6 +147,66 @@ def test_released_bank_forgets_over_gaps_and_ours_does_not():
     _, contents = run("released", [*range(6), 20, 21, 22, 23])
     assert contents[20] == []
     assert contents[21] == [20]
+
+
+@pytest.mark.parametrize("how", ["merge", "drop", "fifo", "weighted"])
+def test_banks_that_are_shortened_together_are_as_each_alone(how):
+    """Oracle: a bank at a time. Banks of other lengths and other cells go in groups of their own."""
+    shapes = [(4, 6, 3), (4, 6, 3), (2, 6, 3), (4, 5, 3), (4, 6, 3)]
+
+    def banks():
+        result = []
+        for number, (length, cells, channels) in enumerate(shapes):
+            bank = MemoryBank(length - 1, how, protected=1)
+            for t in range(length):
+                assert bank.put(t, fill(f"{number}/{t}", (cells, channels))) == (t == length - 1)
+                bank.counts[-1] = bank.counts[-1] + number
+            result.append(bank)
+        return result
+
+    together, alone = banks(), banks()
+    shorten(together)
+    for bank, expected in zip(together, alone, strict=True):
+        shorten([expected])
+        assert bank.numbers == expected.numbers == list(range(1, expected.size + 1))
+        assert torch.equal(torch.stack(bank.entries), torch.stack(expected.entries))
+        assert torch.equal(torch.stack(bank.counts), torch.stack(expected.counts))
+    first, second = (bank.entries[0].untyped_storage() for bank in together[:2])
+    assert first.data_ptr() != second.data_ptr(), "no bank keeps another one's memory alive"
+
+
+def test_constants_follow_their_weights():
+    layer, made = torch.nn.Linear(3, 3), []
+
+    def value():
+        def compute():
+            made.append(layer.weight.sum())
+            return made[-1]
+
+        return constant(layer, "sum", [layer.weight], compute)
+
+    with torch.inference_mode():
+        assert value() is value()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert value() is value()
+    assert len(made) == 2
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    with torch.inference_mode():
+        assert value().item() == pytest.approx(layer.weight.sum().item())
+    layer.weight = torch.nn.Parameter(torch.ones(3, 3))
+    with torch.inference_mode():
+        assert value().item() == 9
+    assert value().requires_grad, "outside inference nothing is kept"
+    assert value() is not value()
+
+
+def test_masks_of_several_sizes_are_as_each_alone(monkeypatch):
+    monkeypatch.setattr(preprocess, "MAX_RESIZED_PX", 2 * 37 * 53)  # two at a time
+    logits = fill("logits", (7, 12, 12))
+    sizes = [(37, 53), (20, 9), (37, 53), (37, 53), (20, 9), (37, 53), (12, 12)]
+    for mask, row, size in zip(to_native_sizes(logits, sizes), logits, sizes, strict=True):
+        assert np.array_equal(mask, to_native(row, size))
 
 
 def test_pointers_reach_back_a_fixed_distance():

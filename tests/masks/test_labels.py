@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+from PIL import ImageFont
 from skimage.color import rgb2lab
 
 from counterview.masks import draw, labels
@@ -54,6 +55,14 @@ def test_a_line_leads_to_an_object_that_is_not_beside_its_label():
     assert all(seen)
     alone = labels.place(["mug"], ["#1f9bff"], [masks[0]], SIZE)
     assert alone[0].anchor_xy is None
+
+
+def test_without_a_font_of_the_system_letters_lose_their_accents(monkeypatch, caplog):
+    monkeypatch.setattr(labels, "fonts", lambda size_px: (ImageFont.load_default(size_px),))
+    with caplog.at_level(logging.WARNING):
+        text, _ = labels.writable.__wrapped__("šálka, кружка, cốc", SIZE)
+    assert text == "salka, ??????, coc"
+    assert "DejaVu" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["mug", "šálka", "κούπα", "кружка", "cốc", "ספל"])

@@ -107,6 +107,25 @@ def test_overlay_marks_the_object_and_leaves_the_rest():
         draw.overlay(image, [SHAPES], colors=[])
 
 
+@pytest.mark.parametrize(("opacity", "thickness_px"), [(0.35, None), (0.0, 1), (0.6, 4)])
+def test_overlays_are_those_of_supervision(opacity, thickness_px):
+    """Oracle: its annotators, on masks that overlap, have a hole, and touch the image's border."""
+    import supervision as sv
+
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[:90, :130]
+    ring = np.abs(np.hypot(rows - 40, columns - 50) - 25) < 8
+    masks, colors = [ring, (rows < 30) & (columns < 60), (rows > 50) & (columns > 100)], ["#1f9bff", "#aa0033", "#0f0"]
+    found = sv.Detections(xyxy=sv.mask_to_xyxy(np.stack(masks)), mask=np.stack(masks), class_id=np.arange(3))
+    palette = sv.ColorPalette.from_hex(colors)
+    expected = np.ascontiguousarray(image[..., ::-1])
+    if opacity:
+        expected = sv.MaskAnnotator(color=palette, opacity=opacity).annotate(expected, found)
+    expected = sv.PolygonAnnotator(color=palette, thickness=thickness_px or 2).annotate(expected, found)
+    drawn = draw.overlay(image, masks, colors=colors, opacity=opacity, thickness_px=thickness_px)
+    assert np.array_equal(drawn, expected[..., ::-1])
+
+
 def test_views_are_drawn_as_their_images():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     view = View(image)

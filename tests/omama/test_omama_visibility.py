@@ -7,7 +7,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from counterview.errors import InputError
-from counterview.nn.calibration import Calibration
+from counterview.nn.calibration import Calibration, class_weights
 from counterview.omama.visibility import VisibilityHead, similarity_statistics
 
 
@@ -42,6 +42,18 @@ def test_isotonic_equals_scikit_learns_at_its_knots():
     curve = IsotonicRegression(y_min=1 / 3002, y_max=1 - 1 / 3002, out_of_bounds="clip").fit(logits, visible)
     knots = calibration.knots.double()
     assert np.allclose(torch.sigmoid(calibration(knots)).numpy(), curve.predict(knots.numpy()), atol=1e-4)
+
+
+def test_equal_logits_are_averaged_as_scikit_learn_does():
+    rng = np.random.default_rng(5)
+    logits, visible = np.round(rng.normal(0, 2, 400), 1), rng.random(400) < 0.7
+    weights = class_weights(visible, "balanced")
+    calibration = Calibration()
+    calibration.fit(logits, visible, kind="isotonic", prior="balanced")
+    curve = IsotonicRegression(y_min=1 / 402, y_max=1 - 1 / 402, out_of_bounds="clip")
+    curve.fit(logits, visible, sample_weight=weights)
+    knots = calibration.knots.double()
+    assert np.allclose(torch.sigmoid(calibration(knots)).numpy(), curve.predict(knots.numpy()), atol=1e-6)
 
 
 def test_balanced_prior_decides_better_under_imbalance():

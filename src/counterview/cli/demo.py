@@ -46,7 +46,7 @@ def demo(
     import time
 
     from counterview.cli.progress import stage
-    from counterview.devices import resolve_device
+    from counterview.devices import check_device
     from counterview.inference.loading import load
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.takes import ClipPredictor, FramePredictor
@@ -54,7 +54,7 @@ def demo(
 
     if what not in ("pair", "take", "both", "follow", "all"):
         raise InputError("no such part of the demo", found=repr(what), expected="pair, take, both, follow or all")
-    resolve_device(device)
+    check_device(device)
     start = time.perf_counter()
     name = default_model() if model is None else model
     written: list[Path] = []

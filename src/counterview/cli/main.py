@@ -84,6 +84,16 @@ def options(
     )
 
 
+def _let_threads_wait() -> None:
+    """Have OpenMP's idle threads sleep, unless the user has chosen otherwise.
+
+    By default they spin between two parallel regions, and take the cores from the threads that work: on busy cores, as
+    of a shared node or a container, half of the time. It is read when torch is loaded.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -92,7 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: command and options; those of the process by default.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # a process of our own: what a program of somebody else's sets is left as it is
+        _let_threads_wait()
+        arguments = sys.argv[1:]
     debug = "--debug" in arguments
     # All are allowed anywhere: people add them at the end of a command that failed or seems to hang.
     for flags in (("--debug",), ("--verbose", "-v")):

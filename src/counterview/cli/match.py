@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterview.cli.options import Device, ProposalCache, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, Trust
 from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
@@ -91,6 +91,7 @@ def match(
     ),
     top: Annotated[int, typer.Option(min=1, max=100, help="Number of candidates for each object.")] = 5,
     device: Device = "auto",
+    dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
@@ -102,7 +103,7 @@ def match(
     from counterview.cli.progress import stage
     from counterview.cli.prompts import check_prompts, read_prompts
     from counterview.cli.targets import target_images
-    from counterview.devices import resolve_device
+    from counterview.devices import check_device
     from counterview.inference.drawing import draw_prompts
     from counterview.inference.loading import load
     from counterview.inference.prompted import PromptedPredictor
@@ -122,7 +123,7 @@ def match(
     check_cache_folder(cache)
     if preview is not None:
         check_image_name(preview)
-    resolve_device(device)
+    check_device(device, dtype)
     check_prompts(mask or [], point or [], box or [], label or [])
     targets = target_images(target)
     (query_image, query_turn), target_image = read_oriented(query), read_image(next(iter(targets.values())))
@@ -144,7 +145,9 @@ def match(
         places = {key: f"{check_name(key)}/" if len(targets) > 1 else "" for key in targets}
         folder.check_free([place + file for place in places.values() for file in file_names(names)], earlier)
         with stage("loading the model"):
-            predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+            predictor = load(
+                model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+            )
         with stage("encoding the query image"):
             # A mask may do without the query image's proposals; points and boxes make them when they are needed.
             encode = predictor.encode_query if isinstance(predictor, ProposalMatcher) else predictor.encode

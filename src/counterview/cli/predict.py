@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterview.cli.options import Device, ProposalCache, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, Trust
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -51,6 +51,7 @@ def predict(
     seed: Annotated[int, typer.Option(min=0, help="Seed of --fraction.")] = 42,
     takes: Annotated[int | None, typer.Option(min=1, help="Predict only the first takes.")] = None,
     device: Device = "auto",
+    dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
     overwrite: Annotated[
@@ -63,13 +64,13 @@ def predict(
     """
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
-    from counterview.devices import resolve_device
+    from counterview.devices import check_device
     from counterview.evaluation.predictions import is_prediction_file
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
     from counterview.media.outputs import check_cache_folder, check_output_file
 
-    resolve_device(device)
+    check_device(device, dtype)
     check_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite)
     check_cache_folder(cache)
     overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]
@@ -79,7 +80,7 @@ def predict(
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
     predictor = load_take_predictor(
-        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache,
+        model[0] if model else None, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache,
         layout=layout, overrides=overrides, trust=trust,
     )  # fmt: skip
     dataset = dataset if takes is None else dataset.first(takes)

@@ -54,7 +54,7 @@ def reproduce(
 
     Run again to resume a run that was stopped; finished rows are kept.
     """
-    from counterview.devices import resolve_device
+    from counterview.devices import check_device
     from counterview.media.files import write_json
     from counterview.media.outputs import claim_output_file, claim_output_folder
     from counterview.reproduce.commands import commands
@@ -69,7 +69,7 @@ def reproduce(
         return
     if missing not in ("error", "count-absent"):
         raise InputError("unknown value of --missing", found=missing, expected="error or count-absent")
-    resolve_device(device)
+    check_device(device)
     files = dict(_named(text) for text in row or [])
     selected = None if rows is None else [r for r in rows.split(",") if r not in ("", "none")]
     folder = out or Path("runs") / "reproduce"

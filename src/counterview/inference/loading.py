@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
-from counterview.evaluation.layout import Layout, get_layout
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
+    from counterview.evaluation.layout import Layout
     from counterview.inference.geometric_matcher import GeometricMatcher
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.predictor import Predictor
@@ -42,16 +42,19 @@ def load(
 
 
 @overload
-def load(model: Literal["tiny-follow"], *, device: str = "auto", trust: bool = False) -> MaskTracker: ...
+def load(
+    model: Literal["tiny-follow"], *, device: str = "auto", dtype: str = "float32", trust: bool = False
+) -> MaskTracker: ...
 
 
 @overload
 def load(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     *,
     proposals: str | None = None,
     features: str | None = None,
     device: str = "auto",
+    dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
 ) -> Predictor[Any]: ...
@@ -63,6 +66,7 @@ def load(
     proposals: str | None = None,
     features: str | None = None,
     device: str = "auto",
+    dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
 ) -> Predictor[Any]:
@@ -81,6 +85,8 @@ def load(
         features: for ``knn``: ``classical`` (the default), ``dinov2-base-reg``, ``dinov2-base``, ``clip``, ``dinov3``,
             a Hub id, or a folder. A checkpoint works with the features that it was trained on and no others.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        dtype: ``float32``; for an LM-EEC also ``bfloat16`` or ``float16``, in which it is faster where the device
+            computes in them.
         cache: a folder in which proposals are stored for the next run.
         trust: open what the model's folder names outside itself, and read weights that are pickles (FastSAM's): for
             models of your own, or of somebody whom you trust.
@@ -104,7 +110,9 @@ def load(
     """
     start = time.perf_counter()
     source = resolve(default_model(features) if model is None else model)
-    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    predictor = load_source(
+        source, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+    )
     logger.info("model %s loaded in %.2f s", source.name, time.perf_counter() - start)
     return predictor
 
@@ -115,6 +123,7 @@ def load_source(
     proposals: str | None = None,
     features: str | None = None,
     device: str = "auto",
+    dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
 ) -> Predictor[Any]:
@@ -124,7 +133,8 @@ def load_source(
     resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
-        return load_tracker(source, device)
+        return load_tracker(source, device, dtype)
+    _refuse_half(source.name, dtype)
     if source.method == "geometric":
         refuse_options(source.method, features=features)
         return load_geometric(source, proposals=proposals, device=device, cache=cache, trust=trust)
@@ -137,6 +147,7 @@ def load_take_predictor(
     proposals: str | None = None,
     features: str | None = None,
     device: str = "auto",
+    dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     layout: str | Layout = "official",
     overrides: Sequence[str] = (),
@@ -149,6 +160,7 @@ def load_take_predictor(
         proposals: likewise.
         features: likewise.
         device: likewise.
+        dtype: likewise.
         cache: likewise.
         layout: ``official``: every frame with a query mask, masks at longer side 480. ``lmeec``: as LM-EEC's own
             inference, frames in which the target has a mask, 480 x 480 squares.
@@ -164,16 +176,21 @@ def load_take_predictor(
     >>> load_take_predictor("knn").settings()["matcher"]["name"]
     'knn'
     """
+    from counterview.evaluation.layout import get_layout
     from counterview.inference.takes import ClipPredictor, FramePredictor
 
     chosen = get_layout(layout)
     if (protocol := tracking_protocol(model)) is not None:
+        _refuse_half("tiny-track", dtype)
         return _tracking(protocol, chosen, (proposals, features), device, cache, overrides)
     source = resolve(default_model(features) if model is None else model, overrides)
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
-        return ClipPredictor(load_tracker(source, device).model, layout=chosen)
-    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+        tracker = load_tracker(source, device, dtype)
+        return ClipPredictor(tracker.model, tracker.autocast, chosen)
+    predictor = load_source(
+        source, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+    )
     return FramePredictor(predictor, chosen)
 
 
@@ -206,12 +223,30 @@ def _tracking(
     return TrackingPredictor(load_matcher(resolve("tiny-match"), device=device, cache=cache), layout, protocol=protocol)
 
 
-def load_tracker(source: Source, device: str = "auto") -> MaskTracker:
-    """Load an LM-EEC from its source. Errors as :func:`load`."""
-    from counterview.devices import resolve_device
+def load_tracker(source: Source, device: str = "auto", dtype: str = "float32") -> MaskTracker:
+    """Load an LM-EEC from its source. Arguments and errors as :func:`load`."""
+    from counterview.devices import resolve_autocast, resolve_device
     from counterview.inference.mask_tracker import MaskTracker
 
-    return MaskTracker(_lmeec(source).to(resolve_device(device)), source=source.name)
+    on = resolve_device(device)
+    autocast = resolve_autocast(dtype, on)  # before the weights are read
+    return MaskTracker(_lmeec(source).to(on), source=source.name, autocast=autocast)
+
+
+def _refuse_half(name: str, dtype: str) -> None:
+    """Refuse half precision for a model that is no LM-EEC, and an unknown dtype.
+
+    Raises:
+        ConfigError: such a dtype.
+    """
+    from counterview.devices import resolve_dtype
+
+    resolve_dtype(dtype)
+    if dtype != "float32":
+        raise ConfigError(
+            f"{name} computes in float32", found=f"--dtype {dtype}", expected="an LM-EEC for half precision",
+            fix="Leave out --dtype.",
+        )  # fmt: skip
 
 
 def load_matcher(

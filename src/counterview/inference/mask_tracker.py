@@ -63,29 +63,35 @@ class MaskTracker(PromptedPredictor[TrackerImage]):
     Args:
         model: an LM-EEC; it is put in eval mode.
         source: the name that it was loaded by, for the settings.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` to compute in half precision.
     """
 
-    def __init__(self, model: LMEEC, *, source: str = "") -> None:
-        self.model, self.source = model.eval(), source
+    def __init__(self, model: LMEEC, *, source: str = "", autocast: torch.dtype | None = None) -> None:
+        self.model, self.source, self.autocast = model.eval(), source, autocast
 
     def settings(self) -> dict[str, Any]:
-        """Source, configuration, and a hash of the weights."""
+        """Source, configuration, a hash of the weights, and the precision where it is not float32."""
         from counterview.config import to_dict
 
+        half = {} if self.autocast is None else {"autocast": str(self.autocast).removeprefix("torch.")}
         return {
             "matcher": {
                 "name": self.model.method,
                 "source": self.source,
                 "weights": self.model.fingerprint()[:16],
                 "config": to_dict(self.model.config),
+                **half,
             }
         }
 
     def session(self, frames: int | None = None, stride: int = 1, autocast: torch.dtype | None = None) -> Session:
-        """A session that follows objects through a clip. Arguments: see :class:`counterview.lmeec.session.Session`."""
+        """A session that follows objects through a clip. Arguments: see :class:`counterview.lmeec.session.Session`.
+
+        Without ``autocast``, the precision is that of this predictor.
+        """
         from counterview.lmeec.session import Session
 
-        return Session(self.model, frames, stride, autocast)
+        return Session(self.model, frames, stride, self.autocast if autocast is None else autocast)
 
     def encode(
         self,
@@ -119,7 +125,7 @@ class MaskTracker(PromptedPredictor[TrackerImage]):
 
         if config is not None:
             raise ConfigError("LM-EEC has banks of its own", found="a configuration of memories of descriptors")
-        return LMEECEngine(cameras, self.model, source=self.source)
+        return LMEECEngine(cameras, self.model, autocast=self.autocast, source=self.source)
 
     def match_masks(
         self,

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from counterview.lmeec.constants import constant
+
 CHUNK = 256
 """Queries whose weights over all keys are held at a time, so that they stay in the processor's cache."""
 
@@ -86,9 +88,14 @@ def _attend_one(
 
 def rotations(module: Any, values: Tensor) -> Tensor:
     """Rotary positions of the image's cells as complex numbers ``(h * w, C / 2)``, for ``values`` ``(N, h * w, C)``."""
-    cosine, sine = module.rotary_emb(values, module.position_ids)
-    # transformers repeats each number for both halves of a pair.
-    return torch.complex(cosine[0, :, ::2].float(), sine[0, :, ::2].float())
+
+    def compute() -> Tensor:
+        cosine, sine = module.rotary_emb(values, module.position_ids)
+        # transformers repeats each number for both halves of a pair.
+        return torch.complex(cosine[0, :, ::2].float(), sine[0, :, ::2].float())
+
+    weights = [module.position_ids, *module.rotary_emb.buffers()]
+    return constant(module, f"rotations in {values.dtype}", weights, compute)
 
 
 def rotate(values: Tensor, turns: Tensor) -> Tensor:

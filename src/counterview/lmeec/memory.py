@@ -7,6 +7,7 @@ number of cells of a stored memory, one for every 16 x 16 px of the model's squa
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -105,13 +106,25 @@ class MemoryBank:
 
     def add(self, number: int, memory: Tensor) -> None:
         """Put the memory ``(N, C)`` of frame ``number`` into the bank."""
+        if self.put(number, memory):
+            shorten([self])
+
+    def put(self, number: int, memory: Tensor) -> bool:
+        """:meth:`add` without shortening the bank.
+
+        Args:
+            number: of the frame.
+            memory: ``(N, C)``.
+
+        Returns:
+            whether it is now one frame too long, and has to be shortened.
+        """
         self.processed += 1
         if self.gaps == "released" and self.processed > self.size:
             self.pending = (number, memory)
-            return
+            return False
         self._append(number, memory)
-        if len(self.entries) > self.size:
-            self._shorten()
+        return len(self.entries) > self.size
 
     def read(self, number: int) -> list[Tensor]:
         """The entries ``(N, C)`` that frame ``number`` may attend to, oldest first."""
@@ -126,7 +139,7 @@ class MemoryBank:
                     was_empty = not self.entries
                     self._append(before, memory)
                     if not was_empty:
-                        self._shorten()
+                        shorten([self])
         return list(self.entries)
 
     def _append(self, number: int, memory: Tensor) -> None:
@@ -134,17 +147,28 @@ class MemoryBank:
         self.counts.append(torch.ones(memory.shape[0], device=memory.device))
         self.numbers.append(number)
 
-    def _shorten(self) -> None:
-        memory, counts = compress(
-            torch.stack(self.entries),
-            self.how,
-            torch.stack(self.counts) if self.how == "weighted" else None,
-            self.protected if self.how == "weighted" else 0,
-        )
-        # Clones, or each entry would keep the whole stack alive.
-        self.entries = [m.clone() for m in memory]
-        self.counts = [c.clone() for c in counts]
-        self.numbers = self.numbers[1:]
+
+def shorten(banks: Sequence[MemoryBank]) -> None:
+    """Shorten banks by one frame each, those of equal length as one batch; see :func:`compress`.
+
+    Args:
+        banks: of at least two entries ``(N, C)`` each.
+    """
+    groups: dict[Hashable, list[MemoryBank]] = {}
+    for bank in banks:
+        kind = bank.how, bank.protected, len(bank.entries), bank.entries[0].shape, bank.entries[0].dtype
+        groups.setdefault(kind, []).append(bank)
+    for group in groups.values():
+        how, is_weighted = group[0].how, group[0].how == "weighted"
+        # (T, B, N, C): frames first, then banks.
+        stack = torch.stack([torch.stack([bank.entries[t] for bank in group]) for t in range(len(group[0].entries))])
+        number = torch.stack([torch.stack(bank.counts) for bank in group], 1) if is_weighted else None
+        memory, counts = compress(stack, how, number, group[0].protected if is_weighted else 0)
+        for row, bank in enumerate(group):
+            # One copy a bank: all of its entries leave it together, and no bank keeps the memory of another one alive.
+            bank.entries = list(memory[:, row].clone().unbind())
+            bank.counts = list(counts[:, row].clone().unbind())
+            bank.numbers = bank.numbers[1:]
 
 
 @dataclass
@@ -196,9 +220,32 @@ class TrackMemory:
             target: memory of the target view, ``(N, C)``.
             pointer: object pointer.
         """
-        if query is not None:
-            self.query.add(index, query)
+        remember([self], index, [query], [target], [pointer])
+
+
+def remember(
+    tracks: Sequence[TrackMemory],
+    index: int,
+    queries: Sequence[Tensor | None],
+    targets: Sequence[Tensor],
+    pointers: Sequence[Tensor],
+) -> None:
+    """Remember a frame of several tracks, whose banks are shortened together.
+
+    Args:
+        tracks: different ones.
+        index: of the frame.
+        queries: of each track, the memory of the query view, ``(N, C)``; ``None`` where nothing new was seen of it.
+        targets: the memory of the target view, ``(N, C)`` each.
+        pointers: the object pointer, ``(C,)`` each.
+    """
+    full = []
+    for track, query, target, pointer in zip(tracks, queries, targets, pointers, strict=True):
+        if query is not None and track.query.put(index, query):
+            full.append(track.query)
         # Clones, or one object's memory would keep a whole batch alive.
-        self.target.add(index, target.clone())
-        self.pointers.add(index, pointer.clone())
-        self.last = index
+        if track.target.put(index, target.clone()):
+            full.append(track.target)
+        track.pointers.add(index, pointer.clone())
+        track.last = index
+    shorten(full)

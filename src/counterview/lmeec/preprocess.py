@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch.nn import functional
 
 from counterview.errors import MaskError
 from counterview.types import BoolImage, ObjectMask, RgbImage, as_rgb
+
+MAX_RESIZED_PX = 16_000_000
+"""Pixels of masks that are resized at a time, 64 MB of them."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -103,6 +107,26 @@ def as_mask(mask: Any, size_hw: tuple[int, int], name: str) -> BoolImage | None:
 
 def to_native(logits: Tensor, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
     """Mask logits ``(h, w)`` as a mask ``(H, W)`` of size ``size_hw``: bilinear, then above 0."""
-    values = logits[None, None].float()
-    full = functional.interpolate(values, size=tuple(size_hw), mode="bilinear", align_corners=False)[0, 0]
-    return (full > 0).cpu().numpy()
+    return to_native_sizes(logits[None], [size_hw])[0]
+
+
+def to_native_sizes(logits: Tensor, sizes: Sequence[tuple[int, int]]) -> list[NDArray[np.bool_]]:
+    """:func:`to_native` of several masks: those of one size are resized, and leave the device, together.
+
+    Args:
+        logits: ``(N, h, w)``.
+        sizes: height and width of each mask.
+
+    Returns:
+        ``(H, W)`` bool each.
+    """
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for size_hw in dict.fromkeys(sizes):
+        rows = [row for row, size in enumerate(sizes) if size == size_hw]
+        most = max(1, MAX_RESIZED_PX // (size_hw[0] * size_hw[1]))
+        for first in range(0, len(rows), most):
+            part = rows[first : first + most]
+            values = logits[None, part].float()
+            full = functional.interpolate(values, size=tuple(size_hw), mode="bilinear", align_corners=False)[0]
+            masks.update(zip(part, (full > 0).cpu().numpy(), strict=True))
+    return [masks[row] for row in range(len(sizes))]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from counterview.lmeec.attention import attend, first_self_attention
+from counterview.lmeec.constants import constant
 
 NO_OBJECT_LOGIT = -1024.0
 """Mask logit of SAM 2 where the object score says that the object is not there."""
@@ -232,11 +233,18 @@ def no_prompt(sam: Any, count: int, device: torch.device) -> tuple[Tensor, Tenso
     Returns:
         sparse ``(N, 1, 2, C)`` and dense ``(N, C, h, w)`` embeddings.
     """
-    # As in SAM 2, an empty prompt is two points that are none.
-    points = torch.zeros(count, 1, 1, 2, device=device)
-    labels = -torch.ones(count, 1, 1, dtype=torch.int64, device=device)
-    sparse, dense = sam.prompt_encoder(points, labels, None, None)
-    return sparse, dense
+
+    def compute() -> tuple[Tensor, Tensor]:
+        # As in SAM 2, an empty prompt is two points that are none.
+        points = torch.zeros(1, 1, 1, 2, device=device)
+        labels = -torch.ones(1, 1, 1, dtype=torch.int64, device=device)
+        sparse, dense = sam.prompt_encoder(points, labels, None, None)
+        return sparse, dense
+
+    encoder = sam.prompt_encoder
+    weights = [encoder.not_a_point_embed.weight, encoder.no_mask_embed.weight, encoder.point_embed.weight]
+    sparse, dense = constant(sam, "no_prompt", weights, compute)
+    return sparse.expand(count, -1, -1, -1), dense.expand(count, -1, -1, -1)
 
 
 def decode_masks(
@@ -258,9 +266,11 @@ def decode_masks(
         mask_offset: ``(N, 1, 4h, 4w)``, added to the mask logits.
     """
     count, device = images.top.shape[0], images.top.device
+    embedding = sam.shared_image_embedding.positional_embedding
+    places = constant(sam, "image_positions", [embedding], sam.get_image_wide_positional_embeddings)
     masks, ious, tokens, score = sam.mask_decoder(
         image_embeddings=images.top,
-        image_positional_embeddings=sam.get_image_wide_positional_embeddings().expand(count, -1, -1, -1),
+        image_positional_embeddings=places.expand(count, -1, -1, -1),
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense,
         multimask_output=multimask,

@@ -12,9 +12,9 @@ import torch
 from counterview.config import to_dict
 from counterview.errors import CheckpointError, ImageError, InputError
 from counterview.lmeec.frame import AnyImage, FrameResult, SessionImage, image_array, image_size_hw, loaded
-from counterview.lmeec.memory import TrackMemory
+from counterview.lmeec.memory import TrackMemory, remember
 from counterview.lmeec.network import LMEECNetwork
-from counterview.lmeec.preprocess import as_mask, to_native
+from counterview.lmeec.preprocess import as_mask, to_native_sizes
 from counterview.lmeec.sam2_parts import NO_OBJECT_LOGIT, Decoded
 from counterview.lmeec.session_file import TrackKey, read_session, write_session
 from counterview.lmeec.track_step import TrackPredictor, TrackStep
@@ -243,10 +243,9 @@ class Session:
         ]
         results: dict[TrackKey, FrameResult] = {}
         for group, decoded, memory in predictor.predict(steps, targets):
-            for row, item in enumerate(group):
-                shown_memory = None if item.view is None else item.view.memory
-                item.track.add(index, shown_memory, memory[row], decoded.pointer[row])
-                self.tracks[item.key] = item.track
+            queries = [None if item.view is None else item.view.memory for item in group]
+            remember([item.track for item in group], index, queries, list(memory), list(decoded.pointer))
+            self.tracks.update({item.key: item.track for item in group})
             results.update(self._results(group, decoded, sizes))
         return results
 
@@ -254,11 +253,12 @@ class Session:
         self, group: Sequence[TrackStep], decoded: Decoded, sizes: Mapping[str, tuple[int, int]]
     ) -> dict[TrackKey, FrameResult]:
         logits = decoded.logits.float()
-        masks = [to_native(logits[row], sizes[item.key[1]]) for row, item in enumerate(group)]
+        masks = to_native_sizes(logits, [sizes[item.key[1]] for item in group])
         areas = torch.tensor([float(m.mean()) for m in masks], device=decoded.score.device)
-        visibility = self.model.visibility(decoded.score, areas).float().tolist()
-        scores = decoded.score.float().tolist()
-        ious = decoded.best_iou.float().tolist()
+        visible = self.model.visibility(decoded.score, areas)
+        # One transfer from the device, which has to be waited for.
+        numbers = torch.stack([visible.float(), decoded.score.float(), decoded.best_iou.float()])
+        visibility, scores, ious = numbers.tolist()
         low = logits.cpu().numpy()
         return {
             item.key: FrameResult(

@@ -1,11 +1,11 @@
-"""Draw masks on images and arrange images side by side, with supervision and OpenCV."""
+"""Draw masks on images and arrange images side by side, with OpenCV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import ImageColor
 
 from counterview.errors import MaskError
 from counterview.masks.labels import caption, draw_labels, place, text_size
@@ -69,9 +69,6 @@ def overlay(
         ImageError: the image is not an RGB array.
         MaskError: a mask has another size than the image, or the lists differ in length.
     """
-    import cv2
-    import supervision as sv
-
     image = as_rgb(image)
     dense, others = [_array(mask) for mask in masks], [_array(mask) for mask in avoid] if labels is not None else []
     for mask in (*dense, *others):
@@ -83,22 +80,13 @@ def overlay(
     keep = [i for i, mask in enumerate(dense) if mask.any()]
     if not keep:
         return image.copy()
-    stack = np.stack([dense[i] for i in keep])
-    detections = sv.Detections(
-        xyxy=sv.mask_to_xyxy(stack).astype(np.float64), mask=stack, class_id=np.arange(len(keep))
-    )
-    palette = sv.ColorPalette.from_hex([colors[i] for i in keep])
+    chosen_masks, rgb = [dense[i] for i in keep], [_rgb(colors[i]) for i in keep]
     line = thickness_px or max(2, round(max(image.shape[:2]) / 320))
-    scene = np.ascontiguousarray(image[..., ::-1])  # supervision draws in OpenCV's order
+    drawn: RgbImage = np.array(image, order="C")
     if opacity > 0:
-        scene = sv.MaskAnnotator(color=palette, opacity=opacity).annotate(scene, detections)
-    scene = sv.PolygonAnnotator(color=palette, thickness=line).annotate(scene, detections)
-    for mask, index in zip(stack, keep, strict=True):
-        for points in _specks(mask):  # which have no polygon
-            cv2.polylines(
-                scene, [np.concatenate([points, points[-1:]])], False, sv.Color.from_hex(colors[index]).as_bgr(), line
-            )
-    drawn: RgbImage = np.ascontiguousarray(scene[..., ::-1])
+        _tint(drawn, chosen_masks, rgb, opacity)
+    for mask, color in zip(chosen_masks, rgb, strict=True):
+        _outline(drawn, mask, color, line)
     if labels is None:
         return drawn
     size_px = max(11, round(max(image.shape[:2]) / 85))
@@ -107,12 +95,33 @@ def overlay(
     return draw_labels(drawn, placed, size_px)
 
 
-def _specks(mask: BoolImage) -> list[NDArray[np.int32]]:
-    """The parts of a mask ``(H, W)`` that are a point or a line, each as ``(K, 1, 2)`` vertices, K at most 2."""
+def _rgb(color: str) -> tuple[int, int, int]:
+    """Red, green and blue of a hex colour, 0 to 255."""
+    red, green, blue = ImageColor.getrgb(color)[:3]
+    return red, green, blue
+
+
+def _tint(image: RgbImage, masks: Sequence[BoolImage], colors: Sequence[tuple[int, int, int]], opacity: float) -> None:
+    """Tint the insides of masks ``(H, W)`` in place; where masks overlap, the smallest is seen."""
     import cv2
 
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [contour.astype(np.int32) for contour in contours if len(contour) < 3]
+    painted = image.copy()
+    for index in sorted(range(len(masks)), key=lambda i: -int(np.count_nonzero(masks[i]))):
+        painted[masks[index]] = colors[index]
+    cv2.addWeighted(painted, opacity, image, 1 - opacity, 0, dst=image)
+
+
+def _outline(image: RgbImage, mask: BoolImage, color: tuple[int, int, int], thickness_px: int) -> None:
+    """Draw the outlines of a mask ``(H, W)``, those of its holes too, in place."""
+    import cv2
+
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    closed = [contour for contour in contours if len(contour) >= 3]
+    if closed:
+        cv2.polylines(image, closed, True, color, thickness_px)
+    for contour in contours:
+        if len(contour) < 3:  # a point or a line: closed, a point would not be drawn
+            cv2.polylines(image, [np.concatenate([contour, contour[-1:]])], False, color, thickness_px)
 
 
 def with_legend(image: ImageLike, text: str) -> RgbImage:
@@ -133,6 +142,32 @@ def with_legend(image: ImageLike, text: str) -> RgbImage:
     return np.concatenate([rgb, strip])
 
 
+def at_common_height(*images: ImageLike, max_height_px: int = 960) -> list[RgbImage]:
+    """Images scaled to the height of the highest, aspect kept.
+
+    Args:
+        images: ``(H, W, 3)`` uint8 RGB each, or views.
+        max_height_px: largest height of the results.
+
+    Returns:
+        ``(h, w, 3)`` uint8 each, with one ``h``.
+
+    Raises:
+        ImageError: one of them is not an RGB array.
+    """
+    import cv2
+
+    arrays = [as_rgb(image) for image in images]
+    height = min(max(image.shape[0] for image in arrays), max_height_px)
+    scaled = []
+    for image in arrays:
+        width = max(1, round(image.shape[1] * height / image.shape[0]))
+        interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+        fits = image.shape[:2] == (height, width)
+        scaled.append(image if fits else cv2.resize(image, (width, height), interpolation=interpolation))
+    return [np.asarray(image, dtype=np.uint8) for image in scaled]
+
+
 def side_by_side(left: ImageLike, right: ImageLike, *, gap_px: int = 8, max_height_px: int = 960) -> RgbImage:
     """Place two images side by side, scaled to the same height.
 
@@ -148,15 +183,8 @@ def side_by_side(left: ImageLike, right: ImageLike, *, gap_px: int = 8, max_heig
     Raises:
         ImageError: one of them is not an RGB array.
     """
-    import cv2
-
-    images = [as_rgb(left), as_rgb(right)]
-    height = min(max(image.shape[0] for image in images), max_height_px)
-    parts = []
-    for image in images:
-        width = max(1, round(image.shape[1] * height / image.shape[0]))
-        interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
-        parts.append(cv2.resize(image, (width, height), interpolation=interpolation))
+    parts = at_common_height(left, right, max_height_px=max_height_px)
+    height = parts[0].shape[0]
     gap = np.full((height, gap_px, 3), 255, dtype=np.uint8)
     return np.ascontiguousarray(np.concatenate([parts[0], gap, parts[1]], axis=1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -24,6 +25,9 @@ WIDE_FONTS = (
 )  # fmt: skip
 """Fonts of operating systems with Chinese, Japanese and Korean letters. They are used where they are installed."""
 
+LETTER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf")
+"""Fonts of operating systems with the letters of Europe at least, in the order in which they are tried."""
+
 PADDING_PX = 3
 Font = Any
 """A font of Pillow: its two kinds have no common base class."""
@@ -33,15 +37,15 @@ Font = Any
 def fonts(size_px: int) -> tuple[Font, ...]:
     """The fonts to try, in this order.
 
-    DejaVu Sans comes with matplotlib, which supervision requires: Latin, Greek, Cyrillic, Arabic and Hebrew. Pillow's
-    own font has ASCII letters alone.
+    DejaVu Sans, of the system or where matplotlib is installed, has Latin, Greek, Cyrillic, Arabic and Hebrew letters.
+    Pillow's own font has ASCII letters alone.
 
     Args:
         size_px: height of the letters.
     """
     found: list[Font] = []
     package = importlib.util.find_spec("matplotlib")
-    paths = list(WIDE_FONTS)
+    paths = [*LETTER_FONTS, *WIDE_FONTS]
     if package is not None and package.origin is not None:
         paths.insert(0, str(Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"))
     for path in paths:
@@ -70,8 +74,8 @@ def writable(text: str, size_px: int) -> tuple[str, Font]:
         size_px: height of the letters.
 
     Returns:
-        the text, and the first font that has all its letters; or the text with ``?`` for the letters that the first
-        font lacks, which is logged as a warning.
+        the text, and the first font that has all its letters; or the text with the letters that the first font lacks
+        replaced, which is logged as a warning: by the letter without its accent, or else by ``?``.
     """
     line = " ".join(text.split())
     for font in fonts(size_px):
@@ -79,13 +83,21 @@ def writable(text: str, size_px: int) -> tuple[str, Font]:
             return line, font
     font = fonts(size_px)[0]
     _warn("".join(sorted({letter for letter in line if not _has(font, letter)})))
-    return "".join(letter if _has(font, letter) else "?" for letter in line), font
+    return "".join(_nearest(font, letter) for letter in line), font
+
+
+def _nearest(font: Font, letter: str) -> str:
+    """A letter, without its accent if a font lacks it, or ``?``."""
+    plain = unicodedata.normalize("NFKD", letter)[:1]
+    return next((known for known in (letter, plain) if _has(font, known)), "?")
 
 
 @cache
 def _warn(letters: str) -> None:
     """Say once that letters cannot be drawn."""
-    logger.warning("no font here has the letters %r of a label; install for example Noto Sans CJK", letters)
+    logger.warning(
+        "no font here has the letters %r of a label; install for example DejaVu Sans or Noto Sans CJK", letters
+    )
 
 
 def text_size(text: str, size_px: int) -> tuple[int, int]:

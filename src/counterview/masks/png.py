@@ -16,6 +16,7 @@ from PIL import Image
 
 from counterview.errors import MaskError
 from counterview.guard import library_errors
+from counterview.mask_formats import PNG_COMPRESSION
 from counterview.masks.values import classify, object_mask
 from counterview.media.files import atomic_write
 from counterview.media.images import TURNS, open_image, remaining_orientation, strips
@@ -314,4 +315,4 @@ def _save(path: str | os.PathLike[str], image: Image.Image) -> None:
     if Path(path).suffix.lower() != ".png":
         raise MaskError("masks are written as PNG", path=path)
     with atomic_write(path) as handle:
-        image.save(handle, format="PNG", optimize=False)
+        image.save(handle, format="PNG", compress_type=PNG_COMPRESSION)

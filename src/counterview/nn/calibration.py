@@ -145,13 +145,15 @@ def _isotonic(
     logits: NDArray[np.float64], visible: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Knots and calibrated logits, ``(KNOTS,)`` each, of a weighted isotonic regression."""
-    from sklearn.isotonic import IsotonicRegression
+    from scipy.optimize import isotonic_regression
 
     floor = 1.0 / (len(logits) + 2)  # a bin of a single class is not certain
-    curve = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip")
-    curve.fit(logits, visible.astype(np.float64), sample_weight=weights)
+    at, which = np.unique(logits, return_inverse=True)  # equal logits are one example of their mean truth
+    weight = np.bincount(which, weights)
+    truth = np.bincount(which, weights * visible) / weight
+    curve = np.clip(isotonic_regression(truth, weights=weight).x, floor, 1 - floor)
     knots = np.unique(np.quantile(logits, np.linspace(0, 1, KNOTS)))
     if len(knots) < KNOTS:
         knots = np.linspace(logits.min() - 1e-3, logits.max() + 1e-3, KNOTS)
-    probability = curve.predict(knots)
+    probability = np.interp(knots, at, curve)
     return knots, np.log(probability / (1 - probability))

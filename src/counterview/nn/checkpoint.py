@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-import torch
 from torch import Tensor, nn
 
 from counterview.config import load_config, to_dict
@@ -27,6 +26,7 @@ from counterview.nn.weights import (
     load_strictly,
     read_tensors,
     renamed,
+    shapes_only,
     weights_fingerprint,
     write_tensors,
 )
@@ -235,7 +235,7 @@ class Pretrained:
         path = model_file(folder, WEIGHTS_NAME)
         state = cls.current_names(read_tensors(path))
         with library_errors(CheckpointError, "describes a model that cannot be built", path=header.path):
-            with torch.device("meta"):  # takes no memory, whatever the configuration says
+            with shapes_only():  # takes no memory, whatever the configuration says
                 check_architecture(cast(nn.Module, cls(config)), state, path)  # type: ignore[call-arg]
             model = cls(config)  # type: ignore[call-arg]
         load_strictly(cast(nn.Module, model), state, path)

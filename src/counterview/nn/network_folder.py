@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -20,7 +19,7 @@ from counterview.guard import library_errors, regular_file
 from counterview.media.files import read_json
 from counterview.nn.checkpoint import CONFIG_NAME, MAX_CONFIG_BYTES, model_file
 from counterview.nn.torch_file import check_torch_file
-from counterview.nn.weights import check_finite
+from counterview.nn.weights import check_finite, shapes_only
 
 MAX_NUMBER, MAX_LAYERS, MAX_ITEMS = 1_000_000, 256, 100_000
 """Largest number of a configuration, of layers or blocks, and of values in it."""
@@ -126,7 +125,7 @@ def check_network_size(cls: Any, config: Any, folder: Path) -> None:
             ):
                 names = list(handle.keys())
                 stored += sum(math.prod(handle.get_slice(name).get_shape()) for name in names)
-        with torch.device("meta"):  # takes no memory, whatever the configuration says
+        with shapes_only():  # takes no memory, whatever the configuration says
             network: nn.Module = cls(config)
         needed = sum(parameter.numel() for parameter in network.parameters())
         computed = sum(buffer.numel() for buffer in network.buffers())

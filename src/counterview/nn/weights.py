@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from counterview.errors import CheckpointError, shown
 from counterview.guard import library_errors, read_file
@@ -24,6 +26,8 @@ from counterview.nn.torch_file import check_torch_file
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
 _SHOWN = 12
+_FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.random_}
+"""Methods that fill a tensor with random values."""
 
 
 def decode_tensors(data: bytes, path: str | os.PathLike[str] | None = None) -> dict[str, Tensor]:
@@ -160,6 +164,34 @@ def check_architecture(model: nn.Module, state: Mapping[str, Any], path: str | o
             problems.append(f"{name} is of dtype {weight.dtype}, expected floating point")
     if problems:
         raise CheckpointError(f"the weights are of another architecture: {shortened(problems)}", path=path)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leave out initial values, and make a range of its length alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FILLS or getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.linspace:
+            return torch.empty(args[2] if len(args) > 2 else kwargs["steps"], dtype=kwargs.get("dtype"))
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside it, modules are built on the meta device: shapes that take no memory, and no initial values.
+
+    There, torch computes random values and ranges by its references in Python, for which it imports its compiler and
+    SymPy: a second and a half where only shapes are asked for.
+
+    >>> with shapes_only():
+    ...     layer = nn.Linear(3, 2)
+    >>> layer.weight.device.type, tuple(layer.weight.shape)
+    ('meta', (2, 3))
+    """
+    with torch.device("meta"), _WithoutValues():
+        yield
 
 
 def shortened(lines: Sequence[str], limit: int = _SHOWN) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterview.config import nearest
 from counterview.errors import CheckpointError
-from counterview.nn.weights import read_released, shortened
+from counterview.nn.weights import read_released, shapes_only, shortened
 from counterview.omama.config import RELEASED_GRIDS_HW, OMaMaConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _OURS = ("visibility_head.statistics.", "visibility_head.calibration.")
 
 def released_names(model_class: type[OMaMa]) -> dict[str, str]:
     """The name of each released tensor, and that of the same parameter in :class:`OMaMa`."""
-    with torch.device("meta"):
+    with shapes_only():
         parameters = model_class(OMaMaConfig.released("ego2exo")).state_dict()
     names = dict(_POSITIONS)
     for name in parameters:
@@ -75,7 +75,7 @@ def load_released(
     if problems:
         raise CheckpointError(f"is not a released O-MaMa checkpoint: {shortened(problems)}", path=path)
     config = OMaMaConfig.released(_direction(tensors, direction, path))
-    with torch.device("meta"):
+    with shapes_only():
         shapes = {name: tuple(value.shape) for name, value in model_class(config).state_dict().items()}
     state = {}
     for old, new in names.items():

@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from counterview.errors import ConfigError, shown
 from counterview.proposals.base import Proposals, mask_from_crop
@@ -266,6 +265,8 @@ def region_boxes(labels: I64) -> I64:
     Args:
         labels: ``(h, w)`` region of every pixel.
     """
+    from scipy import ndimage
+
     return np.array([(y.start, y.stop, x.start, x.stop) for y, x in ndimage.find_objects(labels + 1)])
 
 

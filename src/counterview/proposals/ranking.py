@@ -6,7 +6,6 @@ import heapq
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from counterview.proposals.regions import AREA, FRAME, HISTOGRAMS, LENGTH, MOMENTS, STRONG, Regions
 
@@ -52,6 +51,8 @@ def surround_contrast(members: NDArray[np.float32], sums: F64, regions: Regions)
         sums: ``(m, d)`` sums of the candidates.
         regions: the n regions.
     """
+    from scipy import sparse
+
     u, v = regions.pairs.T
     length = regions.borders[:, LENGTH].astype(np.float32)
     shared = sparse.csr_matrix(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.segmentation import watershed
 
+from counterview.proposals.flooding import flood
 from counterview.proposals.merging import merge_tree, sum_by_pair
 from counterview.types import RgbImage
 
@@ -130,7 +130,7 @@ def _basins(gradient: NDArray[np.float32]) -> I64:
     """Watershed basins ``(h, w)`` of the gradient, one for each of its regional minima."""
     low = gradient <= cv2.erode(gradient, np.ones((3, 3), np.uint8))
     _, markers = cv2.connectedComponents(low.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    return watershed(gradient, markers).astype(np.int64) - 1
+    return flood(gradient, np.asarray(markers)) - 1
 
 
 def pixel_sums(labels: I64, lab: NDArray[np.float32]) -> F64:

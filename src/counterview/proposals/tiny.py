@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from counterview.errors import ConfigError
 from counterview.proposals.base import Proposals
@@ -224,6 +223,8 @@ def build_trees(regions: Regions) -> list[MergeTree]:
 
 def _with_alike(regions: Regions) -> tuple[I64, F64]:
     """Pairs ``(e, 2)`` and borders ``(e, 6)`` of neighbours and, with zeros, of regions with similar embeddings."""
+    from scipy.spatial import cKDTree  # a third of the time that importing this module would take
+
     mean = regions.sums[:, EMBEDDED] / regions.sums[:, [AREA]]
     number = min(_ALIKE + 1, len(mean))
     distance, other = cKDTree(mean).query(mean, number, distance_upper_bound=_NEAR)

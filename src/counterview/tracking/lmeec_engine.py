@@ -23,9 +23,9 @@ from counterview.config import to_dict
 from counterview.errors import CounterviewError, InputError
 from counterview.guard import reason
 from counterview.lmeec.frame import SessionImage
-from counterview.lmeec.memory import TrackMemory
+from counterview.lmeec.memory import TrackMemory, remember
 from counterview.lmeec.model import LMEEC
-from counterview.lmeec.preprocess import to_native, to_square
+from counterview.lmeec.preprocess import to_native, to_native_sizes, to_square
 from counterview.lmeec.sam2_parts import Decoded
 from counterview.lmeec.session_file import SavedSession, TrackKey, track_records
 from counterview.lmeec.track_step import QueryView, TrackPredictor
@@ -269,27 +269,27 @@ class LMEECEngine:
                     steps.append(self._predictor.at(self._index, key, track, given.get(key, item.view)))
         for group, decoded, memory in self._predictor.predict(steps, encoded):
             observed = self._observations([step.key for step in group], decoded, encoded)
+            shown, seen = [], []
             for row, step in enumerate(group):
                 name, camera = step.key
                 view, truth = given.get(step.key), prompts.get(camera, {}).get(name)
                 item = self._objects[name]
                 is_new = item.number > self._banked.get(step.key, -1)
-                shown = item.view.memory if is_new and item.view is not None else None
-                step.track.add(self._index, shown, memory[row] if view is None else view.memory, decoded.pointer[row])
+                shown.append(item.view.memory if is_new and item.view is not None else None)
+                seen.append(memory[row] if view is None else view.memory)
                 self._tracks[step.key], self._banked[step.key] = step.track, item.number
                 self._ends_as_given[step.key] = view is not None
                 found[step.key] = observed[row] if truth is None else Observation(truth, 1.0, "given")
+            remember([step.track for step in group], self._index, shown, seen, list(decoded.pointer))
         return found
 
     def _observations(
         self, keys: Sequence[TrackKey], decoded: Decoded, encoded: Mapping[str, SessionImage]
     ) -> list[Observation]:
         """What the N decoded masks say of the tracks of ``keys``."""
-        logits, present = decoded.best_logits.float(), (decoded.score > 0).tolist()
-        masks = [
-            ObjectMask.from_array(to_native(logits[row], encoded[camera].size_hw))
-            for row, (_, camera) in enumerate(keys)
-        ]
+        sizes = [encoded[camera].size_hw for _, camera in keys]
+        masks = [ObjectMask.from_array(mask) for mask in to_native_sizes(decoded.best_logits.float(), sizes)]
+        present, ious = torch.stack([(decoded.score > 0).float(), decoded.best_iou.float().clamp(0, 1)]).tolist()
         areas = [
             mask.area / (mask.size_hw[0] * mask.size_hw[1]) if visible else 0.0
             for mask, visible in zip(masks, present, strict=True)
@@ -297,7 +297,6 @@ class LMEECEngine:
         area_fraction: Tensor = torch.tensor(areas, device=decoded.score.device)
         with torch.inference_mode():
             visibility = self._model.visibility(decoded.score, area_fraction).float().tolist()
-        ious = decoded.best_iou.float().clamp(0, 1).tolist()
         result = []
         for (name, camera), mask, visible, predicted in zip(keys, masks, visibility, ious, strict=True):
             # In another camera it is found by the query's present frame, or else by what is remembered.

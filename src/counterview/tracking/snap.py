@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from skimage.segmentation import watershed
 
+from counterview.proposals.flooding import flood
 from counterview.tracking.flow import F32, U8
 from counterview.tracking.warping import Window
 from counterview.types import BoolImage, RgbImage
@@ -73,8 +73,8 @@ def snap_to(edge: U8, mask: BoolImage, reach_px: int) -> BoolImage:
         return mask
     # Distance from the old edge decides where there is no boundary: the edge then stays.
     inside, outside = cv2.distanceTransform(dense, cv2.DIST_L2, 3), cv2.distanceTransform(1 - dense, cv2.DIST_L2, 3)
-    height = edge.astype(np.float32) / 255 - 0.02 * np.maximum(inside, outside)
-    flooded = watershed(height, core.astype(np.int32) + 2 * (~near).astype(np.int32)) == 1
+    height = np.asarray(edge.astype(np.float32) / 255 - 0.02 * np.maximum(inside, outside), dtype=np.float32)
+    flooded = flood(height, core.astype(np.int32) + 2 * (~near).astype(np.int32)) == 1
     gained = _along(edge, flooded) - _along(edge, mask)
     return np.asarray(flooded) if gained > _GAIN else mask
 

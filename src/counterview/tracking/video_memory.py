@@ -19,7 +19,7 @@ from torch import Tensor
 from counterview.errors import CounterviewError, InputError, ProposalError
 from counterview.exchange.tracks import MaskSource
 from counterview.guard import reason
-from counterview.lmeec.preprocess import to_native
+from counterview.lmeec.preprocess import to_native_sizes
 from counterview.lmeec.sam2_parts import Decoded, ImageFeatures
 from counterview.masks.geometry import iou
 from counterview.tracking.arrays import to_arrays, to_tensors
@@ -375,5 +375,5 @@ def _masks(decoded: Decoded, sizes: Sequence[tuple[int, int]]) -> list[tuple[Obj
     """Masks of the given sizes ``(H, W)``, with visibility and predicted IoU."""
     logits = decoded.best_logits.float()
     visibility, ious = torch.sigmoid(decoded.score).tolist(), decoded.best_iou.clamp(0, 1).tolist()
-    masks = [ObjectMask.from_array(to_native(logits[row], size)) for row, size in enumerate(sizes)]
+    masks = [ObjectMask.from_array(mask) for mask in to_native_sizes(logits, sizes)]
     return list(zip(masks, visibility, ious, strict=True))

@@ -271,7 +271,8 @@ class _Run:
             first_step=first,
             last_step=last,
         )
-        loaded = batches(self.task, config.seed, epoch, sampler, config.num_workers)
+        on_gpu = self.accelerator.device.type == "cuda"
+        loaded = batches(self.task, config.seed, epoch, sampler, config.num_workers, pin_memory=on_gpu)
         indices = iter(sampler)
         self.wrapped.train()
         for number in range(first, last):

@@ -138,15 +138,15 @@ def mean_and_flags(
 
     Args:
         accelerator: of the run.
-        values: ``(n,)`` on the run's device.
+        values: ``(n,)`` on the run's device; with one process, on any.
         flags: any number, the same in every process.
 
     Returns:
         ``(n,)`` on the CPU, and the flags.
     """
-    up = torch.tensor([float(flag) for flag in flags], device=values.device, dtype=values.dtype)
     if accelerator.num_processes == 1:
         return values.cpu(), flags
+    up = torch.tensor([float(flag) for flag in flags], device=values.device, dtype=values.dtype)
     # Reduced apart from the values: a NaN among those must not hide a flag.
     means = accelerator.reduce(values, reduction="mean").cpu()
     return means, [bool(f > 0) for f in accelerator.reduce(up, reduction="sum").tolist()]

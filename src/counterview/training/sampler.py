@@ -121,16 +121,32 @@ class _Collate:
         return self.task.collate(samples)
 
 
-def batches(task: Task, seed: int, epoch: int, sampler: GlobalBatchSampler, num_workers: int = 0) -> Iterator[Any]:
+def batches(
+    task: Task,
+    seed: int,
+    epoch: int,
+    sampler: GlobalBatchSampler,
+    num_workers: int = 0,
+    *,
+    pin_memory: bool = False,
+) -> Iterator[Any]:
     """Batches of one process, as :meth:`Task.collate` makes them, in the order of ``sampler``.
 
-    With ``num_workers`` above 0 as many worker processes load them.
+    Args:
+        task: that is trained.
+        seed: of the run.
+        epoch: from 0.
+        sampler: of this process.
+        num_workers: processes that load samples. They live for an epoch, so that they see the task as it is then.
+        pin_memory: put tensors into page-locked memory, from which a GPU copies while it computes. A batch of a class
+            of its own needs a method ``pin_memory`` for that.
     """
     loader = DataLoader(
         _EpochSamples(task, seed, epoch),
         batch_sampler=sampler,
         collate_fn=_Collate(task),
         num_workers=num_workers,
+        pin_memory=pin_memory,
         # The loader draws a number when it starts; a separate generator leaves the global one untouched.
         generator=torch.Generator().manual_seed(seed),
     )

@@ -88,17 +88,20 @@ class Stepper:
         for index, batch in enumerate(group):
             last = index + 1 == len(group)
             with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
-                loss, parts = self._forward(send_to_device(batch, accelerator.device))
+                # What is pinned is copied while the device computes; anything else is copied at once, as by default.
+                loss, parts = self._forward(send_to_device(batch, accelerator.device, non_blocking=True))
                 accelerator.backward(loss / len(group))
             names = sorted(parts)
             sums.append(torch.stack([loss.detach().float(), *(parts[name].detach().float() for name in names)]))
         local = torch.stack(sums).mean(0)  # of this process: loss and its parts
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = float(accelerator.clip_grad_norm_(self.wrapped.parameters(), limit))
+        gradient = torch.as_tensor(accelerator.clip_grad_norm_(self.wrapped.parameters(), limit), device=local.device)
+        own = torch.cat([local, gradient.detach().float().reshape(1)]).cpu()  # the step's one wait for the device
+        local_loss, norm = float(own[0]), float(own[-1])
         scaled = accelerator.scaler is not None  # fp16: the scaler skips overflowing steps by itself
-        local_loss = float(local[0])
         bad = not math.isfinite(local_loss) or not (math.isfinite(norm) or scaled)
-        means, (any_bad, stop) = mean_and_flags(accelerator, local, [bad, stop_requested()])
+        reduced = local if accelerator.num_processes > 1 else own[:-1]
+        means, (any_bad, stop) = mean_and_flags(accelerator, reduced, [bad, stop_requested()])
         row = dict(zip(["loss", *names], means.tolist(), strict=True))
         if any_bad:
             self._stop(group, {"step": number + 1, **where}, row, local_loss, norm)

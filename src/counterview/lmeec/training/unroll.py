@@ -37,6 +37,10 @@ class ClipBatch:
         """The batch on another device."""
         return type(self)(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
 
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory."""
+        return type(self)(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
     @property
     def clips(self) -> int:
         """B."""
