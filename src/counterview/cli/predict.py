@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterview.cli.options import Device, ProposalCache, Trust
+from counterview.cli.options import Device, Engine, ProposalCache, TaskTimeout, Trust, WorkerGpus, Workers
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -53,6 +53,10 @@ def predict(
     device: Device = "auto",
     cache: ProposalCache = None,
     trust: Trust = False,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    task_timeout: TaskTimeout = 3600,
+    worker_gpus: WorkerGpus = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again and replace OUT, whatever it holds.")
     ] = False,
@@ -61,15 +65,19 @@ def predict(
 
     Run again to resume a run that was stopped; a finished one is not repeated.
     """
+    from functools import partial
+
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
     from counterview.devices import resolve_device
     from counterview.evaluation.predictions import is_prediction_file
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
+    from counterview.jobs.engine import JobEngine
     from counterview.media.outputs import check_cache_folder, check_output_file
 
     resolve_device(device)
+    where = JobEngine.parse(engine, workers, timeout_s=task_timeout, worker_gpus=worker_gpus)
     check_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite)
     check_cache_folder(cache)
     overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]
@@ -78,12 +86,16 @@ def predict(
         raise InputError("too many arguments", found=" ".join(places), expected="[MODEL] DATA")
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
     dataset = open_dataset(data, split)
-    predictor = load_take_predictor(
-        model[0] if model else None, proposals=proposals, features=features, device=device, cache=cache,
-        layout=layout, overrides=overrides, trust=trust,
+    make_predictor = partial(
+        load_take_predictor, model[0] if model else None, proposals=proposals, features=features, device=device,
+        cache=cache, layout=layout, overrides=overrides, trust=trust,
     )  # fmt: skip
+    predictor = make_predictor()
     dataset = dataset if takes is None else dataset.first(takes)
-    counts = run(predictor, dataset, directions, out, fraction=fraction, seed=seed, overwrite=overwrite)
+    counts = run(
+        predictor, dataset, directions, out, fraction=fraction, seed=seed, overwrite=overwrite, engine=where,
+        make_predictor=make_predictor,
+    )  # fmt: skip
     if counts["finished_before"]:
         print("finished already: the file records this model, these settings and takes, and holds every pair")
         print("Compute it again with --overwrite.", file=sys.stderr)

@@ -7,11 +7,8 @@ unfinished take continues after its last image. The result does not depend on in
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,9 +23,11 @@ from counterview.data.prepare.report import USABLE, PrepareReport, TakeReport
 from counterview.data.prepare.settings import IMAGE_FORMATS, PrepareSettings
 from counterview.data.prepare.take import STATE_FOLDER, TakeJob, WriteError, prepare_take, read_record
 from counterview.errors import ConfigError, InputError, OutputError, PathError
+from counterview.jobs.engine import JobEngine
+from counterview.jobs.manifest import Manifest, Task
+from counterview.jobs.run import run
 from counterview.media.files import atomic_write, check_name, read_json, write_json
 from counterview.media.outputs import locked
-from counterview.workers import end_with_parent
 
 REPORT_FILE = "prepare-report.json"
 
@@ -43,6 +42,7 @@ def prepare_release(
     splits: Sequence[str] = OFFICIAL_SPLITS,
     height: str | None = None,
     workers: int = 1,
+    engine: JobEngine | None = None,
     takes: Sequence[str] | None = None,
     split_file: str | os.PathLike[str] | None = None,
     every_second: bool = False,
@@ -59,6 +59,7 @@ def prepare_release(
         splits: among ``"train"``, ``"val"`` and ``"test"``.
         height: ``"full"`` or ``"448"`` videos; the size that the release holds if not given.
         workers: number of parallel processes.
+        engine: where takes are prepared; ``workers`` processes of this machine if not given.
         takes: only these take uids; all of the splits if not given.
         split_file: the baselines' ``split.json``, if it is not in the release or its ``annotations/``. If there is
             one, only its takes are prepared, in its order.
@@ -96,7 +97,8 @@ def prepare_release(
             part.unlink()  # partial files of a killed run; those of takes are removed when the take is prepared
         jobs: list[TakeJob] = []
         rejected: dict[str, TakeReport] = {}
-        threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0
+        engine = engine or JobEngine(workers=workers)
+        threads = 0 if engine.is_inline else max(1, (os.cpu_count() or 1) // engine.workers)
         for split in splits:
             source = annotation_path(root, split)
             for uid in listings.candidates(split):
@@ -109,7 +111,7 @@ def prepare_release(
                 jobs.append(TakeJob(uid, split, root, target, source, span, fact, is_listed, settings, threads))
         selected = _select(jobs, rejected, takes)
         reports = dict(rejected)
-        for uid, (take, was_done) in _run(selected, workers, progress).items():
+        for uid, (take, was_done) in _run(selected, engine, progress).items():
             reports[uid] = take
             report.done_before += was_done
         report.takes = [
@@ -204,54 +206,25 @@ def _write_errors(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _run(jobs: list[TakeJob], workers: int, progress: Progress | None) -> dict[str, tuple[TakeReport, bool]]:
+def _run(jobs: list[TakeJob], engine: JobEngine, progress: Progress | None) -> dict[str, tuple[TakeReport, bool]]:
     results: dict[str, tuple[TakeReport, bool]] = {}
-
-    def done(uid: str, result: tuple[TakeReport, bool]) -> None:
-        results[uid] = result
-        if progress is not None:
-            progress(len(jobs), result[0])
-
     if progress is not None:
         progress(len(jobs), None)
-    if workers == 1:
-        for job in jobs:
-            done(job.uid, prepare_take(job))
-        return results
-    for uid, result in _pool(jobs, workers):
-        done(uid, result)
-    for job in [job for job in jobs if job.uid not in results]:
-        # A process crashed and broke the pool. One process for each remaining take shows which take it was.
-        retried = dict(_pool([job], 1))
-        problem = "its process crashed: out of memory, or a fault in a decoder"
-        crashed = TakeReport(job.uid, job.split, "damaged", job.facts.name if job.facts else "", problems=[problem])
-        done(job.uid, retried.get(job.uid, (crashed, False)))
+    manifest = Manifest("prepare", tuple(Task(job.uid, job) for job in jobs))
+    for outcome in run(_preparer, (), manifest, engine=engine):
+        job: TakeJob = outcome.task.item
+        if outcome.error is None:
+            results[job.uid] = outcome.value
+        else:  # of its process: what is wrong with a take is in its report
+            name = job.facts.name if job.facts else ""
+            results[job.uid] = TakeReport(job.uid, job.split, "damaged", name, problems=[str(outcome.error)]), False
+        if progress is not None:
+            progress(len(jobs), results[job.uid][0])
     return results
 
 
-def _pool(jobs: Iterable[TakeJob], workers: int) -> Iterator[tuple[str, tuple[TakeReport, bool]]]:
-    """Results in order of completion; ends early if a process crashes.
-
-    Not :func:`counterview.workers.for_each_item`: takes have results, and a crash must not lose the other takes.
-    """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
-    try:
-        running: dict[Future[tuple[TakeReport, bool]], str] = {}
-        remaining = iter(jobs)
-        more = True
-        while more or running:
-            # Never more takes than workers, so that Ctrl-C does not wait for queued ones.
-            while more and len(running) < workers:
-                job = next(remaining, None)
-                more = job is not None
-                if job is not None:
-                    running[pool.submit(prepare_take, job)] = job.uid
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        return
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _preparer() -> Callable[[TakeJob], tuple[TakeReport, bool]]:
+    return prepare_take
 
 
 def _write_lists(out: Path, splits: Sequence[str], listings: Listings, report: PrepareReport, base: str) -> None:

@@ -1,0 +1,106 @@
+"""The same rules on Ray: a local cluster of two workers. Skipped loudly without the extra."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from counterview.errors import InputError
+from counterview.jobs.engine import JobEngine
+from counterview.jobs.manifest import Manifest, Task
+from counterview.jobs.ray_pool import ClusterError, RayTaskRunner
+from counterview.jobs.run import WorkerError, run
+from tests.jobs.faults import make_faulty, make_nothing, make_pid
+
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed: jobs on Ray are NOT tested")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of this process, whose workers import what this process imports."""
+    before = dict(os.environ)
+    os.environ |= {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *(p for p in sys.path if p)]), "RAY_AUTH_MODE": "disabled",
+        "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0",
+    }  # fmt: skip
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=80_000_000)
+    yield
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_what_dies_hangs_or_raises_is_tried_again_and_then_set_aside(cluster, tmp_path):
+    whats = {"a": "fine", "b": "die once", "c": "hang once", "d": "raise", "e": "die", "f": "malformed", "g": "slow"}
+    tasks = Manifest("test", tuple(Task(key, (key, what)) for key, what in whats.items()))
+    steps: list[int] = []
+    engine = JobEngine("ray", workers=2, timeout_s=4)
+    outcomes = {o.task.key: o for o in run(make_faulty, (tmp_path,), tasks, engine=engine, on_steps=steps.append)}
+    assert {key for key, outcome in outcomes.items() if outcome.error is None} == set("abcg")
+    assert {key: o.attempts for key, o in outcomes.items()} == {
+        "a": 1, "b": 2, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1
+    }  # fmt: skip
+    assert isinstance(outcomes["e"].error, WorkerError)
+    assert str(outcomes["d"].error) == "d failed"
+    assert isinstance(outcomes["f"].error, InputError)
+    assert 0 < sum(steps) <= 4 * 3 + 8  # those of the last moment of a task may be missed
+
+
+def test_a_worker_that_is_killed_is_replaced(cluster, tmp_path):
+    killed = []
+
+    def kill() -> None:
+        while not killed:
+            for path in tmp_path.glob("*"):
+                text = path.read_text()
+                if text and int(text) != os.getpid():
+                    killed.append(int(text))
+                    os.kill(int(text), signal.SIGKILL)
+                    return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    engine = JobEngine("ray", workers=2)
+    outcomes = list(run(make_pid, (tmp_path,), Manifest.of("test", range(40)), engine=engine))
+    assert sorted(o.result() for o in outcomes) == [n * n for n in range(40)]
+    pids = {int(p.read_text()) for p in tmp_path.glob("*")}
+    assert killed
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+
+
+def test_a_worker_that_cannot_be_made_ends_the_run(cluster):
+    with pytest.raises(ValueError, match="no model"):
+        list(run(make_nothing, ("no model",), Manifest.of("test", range(3)), engine=JobEngine("ray", workers=2)))
+
+
+def test_another_version_is_refused():
+    reply = RayTaskRunner(make_pid, (Path(),), 0, "0.0.1").process(1)
+    assert reply.kind == "unusable"
+    assert "another version of counterview" in str(reply.value)
+
+
+def test_an_address_without_a_cluster_is_one_line(tmp_path):
+    code = (
+        "from counterview.jobs.engine import JobEngine\nfrom counterview.jobs.manifest import Manifest\n"
+        "from counterview.jobs.run import run\nfrom counterview.jobs.ray_pool import ClusterError\n"
+        "try:\n    list(run(print, (), Manifest.of('t', [1]), engine=JobEngine('ray', '127.0.0.1:1')))\n"
+        "except ClusterError as error:\n    print('ERROR', error)\n"
+    )
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "RAY_AUTH_MODE": "disabled",
+        "RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_gcs_server_request_timeout_seconds": "2",
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert "ERROR no Ray cluster can be reached" in done.stdout, done.stderr[-800:]
+    assert issubclass(ClusterError, Exception)
