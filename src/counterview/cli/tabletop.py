@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from counterview.cli.options import Engine, TaskTimeout
+
 
 def tabletop(
     out: Annotated[Path, typer.Argument(help="Folder of the data set. Run again to resume a run that was stopped.")],
@@ -33,10 +35,13 @@ def tabletop(
         int | None,
         typer.Option(help="Seconds in the middle in which the wearer looks away from the table: 0, or 5 and more."),
     ] = None,
+    engine: Engine = "local",
     workers: Annotated[int, typer.Option(help="Number of processes; the takes do not depend on it.")] = 1,
+    task_timeout: TaskTimeout = 3600,
 ) -> None:
     """Render takes of a table with objects and hands, with the annotation of Ego-Exo4D."""
     from counterview.errors import InputError
+    from counterview.jobs.engine import JobEngine
     from counterview.tabletop.config import preset as choose
     from counterview.tabletop.generate import generate, share_out
 
@@ -53,6 +58,7 @@ def tabletop(
     }
     config = choose(preset, **{k: v for k, v in options.items() if v is not None})
     counts = share_out(takes, split)
-    manifest = generate(out, counts, config, seed, workers, progress=True)
+    where = JobEngine.parse(engine, workers, timeout_s=task_timeout)
+    manifest = generate(out, counts, config, seed, progress=True, engine=where)
     typer.echo(f"Wrote {manifest}: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
     typer.echo(f"See {out / 'takes'}/*/contact_sheet.jpg; for statistics: counterview inspect {out}")

@@ -8,14 +8,12 @@ holds the images of one frame.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,15 +28,16 @@ from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
 from counterview.errors import ConfigError, CounterviewError, InputError, OutputError, counted
 from counterview.evaluation.layout import OFFICIAL, RECORD, Record
 from counterview.evaluation.predictions import is_prediction_file
-from counterview.evaluation.submission import PredictionWriter
 from counterview.inference.finished import counts_of, held_takes, is_made_by, other_settings
 from counterview.inference.take_parts import (
+    VERSION,
     Step,
     TakeWork,
+    fingerprint,
     image_count,
     make_take_worker,
+    merge_parts,
     part_path,
-    read_part,
     remaining_of,
     wanted_of,
 )
@@ -50,8 +49,6 @@ from counterview.media.files import read_json, write_json
 from counterview.media.outputs import claim_output_file, remove_parts
 
 logger = logging.getLogger(__name__)
-
-VERSION = 1
 
 
 def predict(
@@ -126,7 +123,7 @@ def _predict(
         "format": VERSION,
         "directions": directions,
         "settings": predictor.settings(),
-        "data": _fingerprint(dataset),
+        "data": fingerprint(dataset),
     }
     if record.layout != OFFICIAL or pairs:  # an unfinished run of an earlier version is resumed
         header["record"] = {**record.to_json(), "takes": None}
@@ -151,7 +148,7 @@ def _predict(
     lost = sorted(set(held_takes(out)) & set(failed)) if failed and out.exists() and not overwrite else []
     if lost:
         raise _lost_take(out, lost[0], failed[lost[0]])
-    counts = _merge(parts, out, dataset, directions, {**settings, RECORD: record.to_json()}, failed)
+    counts = merge_parts(parts, out, dataset, directions, {**settings, RECORD: record.to_json()}, failed)
     shutil.rmtree(parts)
     return {**counts, "takes": len(dataset), "failed": failed, "finished_before": False}
 
@@ -247,13 +244,6 @@ def _part_of_pairs(dataset: Dataset, direction: Direction, fraction: float, seed
     return PairFraction.of(scored(), fraction, seed)
 
 
-def _fingerprint(dataset: Dataset) -> dict[str, Any]:
-    text = "\n".join(dataset.uids).encode("utf-8", "surrogatepass")
-    data = {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
-    images = dataset.image_source()["images"]
-    return {**data, "images": images} if images in ("png", "webp") else data  # runs of earlier versions are resumed
-
-
 def _open_parts(parts: Path, header: dict[str, Any], overwrite: bool) -> None:
     marker = parts / "run.json"
     if parts.is_dir() and not marker.exists() and any(p.suffix != ".part" for p in parts.iterdir()):
@@ -312,39 +302,3 @@ class _Pace:
     def _cache(self) -> tuple[Path | None, int]:
         cache = getattr(self.predictor, "cache", None)
         return (None, 0) if cache is None else (cache.folder, cache.written)
-
-
-def _merge(
-    parts: Path,
-    out: Path,
-    dataset: Dataset,
-    directions: Sequence[Direction],
-    settings: Mapping[str, Any],
-    failed: Mapping[str, str],
-) -> dict[str, Any]:
-    """Write the official file take by take, and count its predictions. Without any, ``out`` stays as it is."""
-    counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
-    with PredictionWriter(out, settings=settings) as writer:
-        for direction in directions:
-            writer.begin(direction)
-            for uid in dataset.uids:
-                done, _ = read_part(part_path(parts, uid))
-                masks: dict[str, Any] = {}
-                for frame in sorted(done):
-                    for entry_direction, name, query, target, entry in done[frame]:
-                        if entry_direction == direction:
-                            masks.setdefault(name, {}).setdefault(f"{query}_{target}", {})[str(frame)] = entry
-                            counts["predictions"] += 1
-                            if "note" in entry:
-                                counts["empty"][entry["note"]] += 1
-                if masks:
-                    writer.add(uid, masks, sorted(done))
-        if not counts["predictions"]:
-            first = next(iter(failed.values()), None)
-            raise InputError(
-                "there is nothing to predict", path=dataset.root,
-                found=counted(len(dataset), "take") + (f", {len(failed)} unreadable: {first}" if first else ""),
-                expected="query masks in frames of which the target is annotated",
-            )  # fmt: skip
-    counts["empty"] = dict(counts["empty"])
-    return counts

@@ -12,11 +12,14 @@ from typing import Any
 
 from counterview.data.dataset import Dataset, Direction, Take
 from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
-from counterview.errors import InputError
-from counterview.evaluation.submission import prediction_entry
+from counterview.errors import InputError, counted
+from counterview.evaluation.submission import PredictionWriter, prediction_entry
 from counterview.inference.takes import Prediction, TakePredictor
 from counterview.jobs.worker import report_steps
 from counterview.media.files import write_errors
+
+VERSION = 1
+"""Of the files of an unfinished run."""
 
 Wanted = dict[int, list[tuple[Direction, FramePair]]]
 """Frame number to the pairs to predict, each with its direction."""
@@ -185,3 +188,64 @@ def read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
                 break
             length += len(line)
     return done, length
+
+
+def merge_parts(
+    parts: Path,
+    out: Path,
+    dataset: Dataset,
+    directions: Sequence[Direction],
+    settings: Mapping[str, Any],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:
+    """Write the official file take by take, and count its predictions. Without any, ``out`` stays as it is.
+
+    Args:
+        parts: folder of the finished frames.
+        out: the file.
+        dataset: the takes.
+        directions: one or both.
+        settings: that the file records.
+        failed: uid to problem of each take that was left out.
+
+    Raises:
+        InputError: there is no prediction.
+        OutputError: the file cannot be written.
+    """
+    counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
+    with PredictionWriter(out, settings=settings) as writer:
+        for direction in directions:
+            writer.begin(direction)
+            for uid in dataset.uids:
+                done, _ = read_part(part_path(parts, uid))
+                masks: dict[str, Any] = {}
+                for frame in sorted(done):
+                    for entry_direction, name, query, target, entry in done[frame]:
+                        if entry_direction == direction:
+                            masks.setdefault(name, {}).setdefault(f"{query}_{target}", {})[str(frame)] = entry
+                            counts["predictions"] += 1
+                            if "note" in entry:
+                                counts["empty"][entry["note"]] += 1
+                if masks:
+                    writer.add(uid, masks, sorted(done))
+        if not counts["predictions"]:
+            first = next(iter(failed.values()), None)
+            raise InputError(
+                "there is nothing to predict", path=dataset.root,
+                found=counted(len(dataset), "take") + (f", {len(failed)} unreadable: {first}" if first else ""),
+                expected="query masks in frames of which the target is annotated",
+            )  # fmt: skip
+    counts["empty"] = dict(counts["empty"])
+    return counts
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What tells a data set from others in an unfinished run: kind, split, uids, and how images are stored.
+
+    Args:
+        dataset: the data set.
+    """
+    text = "\n".join(dataset.uids).encode("utf-8", "surrogatepass")
+    data = {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
+    images = dataset.image_source()["images"]
+    return {**data, "images": images} if images in ("png", "webp") else data  # runs of earlier versions are resumed

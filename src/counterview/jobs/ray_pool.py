@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +16,8 @@ from counterview.jobs.manifest import MakeWorker
 from counterview.jobs.worker import Reply, TaskRunner, begin
 
 _LOST_FIX = "Start the cluster again, then run the same command again: what is done is not repeated."
+
+_KNOCK_S = 10.0
 
 
 class ClusterError(CounterviewError):
@@ -29,9 +32,14 @@ class RayTaskRunner:
         arguments: of ``make_worker``.
         number: position among the workers.
         version: of the package on the side that gives the tasks.
+        folder: in which relative paths begin; where a machine lacks it, only absolute paths can be read there.
     """
 
-    def __init__(self, make_worker: MakeWorker, arguments: tuple[Any, ...], number: int, version: str) -> None:
+    def __init__(
+        self, make_worker: MakeWorker, arguments: tuple[Any, ...], number: int, version: str, folder: str
+    ) -> None:
+        with suppress(OSError):
+            os.chdir(folder)
         self._steps: int | None = None
         self._version = version
         begin(number, self._count)
@@ -149,6 +157,7 @@ class RayPool:
         self._address = engine.address or os.environ.get("RAY_ADDRESS")
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
+            _knock(self._address)
             place: dict[str, Any] = {"address": self._address} if self._address else {"num_cpus": workers}
             try:
                 ray.init(**place, include_dashboard=False if not self._address else None, logging_level=logging.ERROR)
@@ -161,7 +170,13 @@ class RayPool:
         actor_class = ray.remote(RayTaskRunner).options(
             num_cpus=1, num_gpus=engine.worker_gpus, max_restarts=0, max_task_retries=0, max_concurrency=2
         )
-        self._new: Callable[[int], Any] = lambda n: actor_class.remote(make_worker, arguments, n, __version__)
+        self._new: Callable[[int], Any] = lambda n: actor_class.remote(
+            make_worker,
+            arguments,
+            n,
+            __version__,
+            os.getcwd(),  # noqa: PTH109 as a text
+        )
 
     def start(self, number: int) -> RayWorker:
         """A new worker, which waits until the cluster has room for it.
@@ -199,3 +214,17 @@ class RayPool:
             raise ClusterError(
                 "the Ray cluster was lost", found=f"{type(error).__name__}: {error}"[:300], fix=_LOST_FIX
             ) from None
+
+
+def _knock(address: str | None) -> None:
+    """Find out at once whether anything listens at ``HOST:PORT``: Ray itself tries for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise ClusterError(
+            "no Ray cluster can be reached", found=f"{address}: {error}", expected="a running cluster",
+            fix="Start it with: ray start --head",
+        ) from None  # fmt: skip
