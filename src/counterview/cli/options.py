@@ -13,7 +13,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 ProposalCache = Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")]
 """Where proposals are stored."""
 
-Engine = Annotated[
+Where = Annotated[
     str,
     typer.Option(
         metavar="local|ray[:ADDRESS]",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from counterview.cli.options import Device, Engine, ProposalCache, TaskTimeout, Trust, WorkerGpus, Workers
+from counterview.cli.options import Device, ProposalCache, TaskTimeout, Trust, Where, WorkerGpus, Workers
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -52,7 +52,7 @@ def predict(
     device: Device = "auto",
     cache: ProposalCache = None,
     trust: Trust = False,
-    engine: Engine = "local",
+    engine: Where = "local",
     workers: Workers = 1,
     task_timeout: TaskTimeout = 3600,
     worker_gpus: WorkerGpus = 0,

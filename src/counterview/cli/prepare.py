@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from counterview.cli.options import Engine, TaskTimeout
+from counterview.cli.options import TaskTimeout, Where
 
 if TYPE_CHECKING:
     from counterview.data.prepare.report import PrepareReport
@@ -34,7 +34,7 @@ def prepare(
         str | None,
         typer.Option(help="Read the videos of height 'full' or '448'; by default whichever the release has."),
     ] = None,
-    engine: Engine = "local",
+    engine: Where = "local",
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     task_timeout: TaskTimeout = 3600,
     take: Annotated[list[str] | None, typer.Option(help="Only this take uid; repeat for several.")] = None,

@@ -148,38 +148,84 @@ def _generate(
     out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, engine: JobEngine, progress: bool
 ) -> Path:
     """As :func:`generate`, while no other run writes the folder."""
-    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": config.settings()}
-    start = out / START
-    if start.exists():
-        old = read_json(start)
-        settings, earlier = config.settings(), dict(old.get("settings", {}))
-        changed = sorted(k for k in settings.keys() | earlier.keys() if settings.get(k) != earlier.get(k))
-        if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
-            raise InputError(
-                "holds a data set made with other settings",
-                path=out,
-                found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
-                fix="Choose another output folder, or the settings of the first run.",
-            )
-    else:
-        write_json(start, request)
+    begin(out, config, seed)
     with write_errors(out / MANIFEST):
         (out / MANIFEST).unlink(missing_ok=True)
+    try:
+        members = render_takes(out, counts, config, seed, engine, progress, _renderer)
+    finally:
+        shutil.rmtree(out / ".partial", ignore_errors=True)
+    return index_takes(out, config, seed, members)
+
+
+def begin(out: Path, config: TabletopConfig, seed: int) -> None:
+    """Write the settings of a data set, or check that those that are there are the same.
+
+    Args:
+        out: folder of the data set.
+        config: settings of the data set.
+        seed: of the data set.
+
+    Raises:
+        InputError: other settings or another seed.
+    """
+    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": config.settings()}
+    start = out / START
+    if not start.exists():
+        write_json(start, request)
+        return
+    old = read_json(start)
+    settings, earlier = config.settings(), dict(old.get("settings", {}))
+    changed = sorted(k for k in settings.keys() | earlier.keys() if settings.get(k) != earlier.get(k))
+    if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
+        raise InputError(
+            "holds a data set made with other settings",
+            path=out,
+            found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
+            fix="Choose another output folder, or the settings of the first run.",
+        )
+
+
+def render_takes(
+    out: Path,
+    counts: Mapping[str, int],
+    config: TabletopConfig,
+    seed: int,
+    engine: JobEngine,
+    progress: bool,
+    make_renderer: Callable[..., Callable[[TakeItem], None]],
+    *arguments: Any,
+) -> list[tuple[str, int]]:
+    """Render all takes.
+
+    Args:
+        out: folder of the data set.
+        counts: takes per split.
+        config: settings of the data set.
+        seed: of the data set.
+        engine: where.
+        progress: show a bar on stderr.
+        make_renderer: makes a worker.
+        arguments: of ``make_renderer``.
+
+    Returns:
+        (split, index) of each take.
+
+    Raises:
+        TasksFailedError: takes that cannot be made, after all others.
+    """
     items = [(out, config, seed, split, index) for split in SPLITS for index in range(counts.get(split, 0))]
     manifest = Manifest.of("tabletop", items, key=lambda item: take_name(*item[2:]))
     failed = []
-    try:
-        with _progress(len(items), progress) as bar:
-            for outcome in run(_renderer, (), manifest, engine=engine):
-                failed += [] if outcome.error is None else [outcome]
-                bar.update()
-    finally:
-        shutil.rmtree(out / ".partial", ignore_errors=True)
+    with _progress(len(items), progress) as bar:
+        for outcome in run(make_renderer, arguments, manifest, engine=engine):
+            failed += [] if outcome.error is None else [outcome]
+            bar.update()
     if len(failed) == 1 and len(items) == 1:
         failed[0].result()
     if failed:
         raise set_aside("tabletop", failed, len(items))
-    return index_takes(out, config, seed, [(item[3], item[4]) for item in items])
+    return [(item[3], item[4]) for item in items]
 
 
 def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[tuple[str, int]]) -> Path:
