@@ -1,7 +1,10 @@
 """The same rules on Ray: a local cluster of two workers. Skipped loudly without the extra."""
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -93,3 +96,74 @@ def test_an_address_without_a_cluster_is_one_line(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ClusterError, match=r"no Ray cluster can be reached; found 127.0.0.1:1: .*Start it with"):
         list(run(make_pid, (Path(),), Manifest.of("test", [1]), engine=JobEngine("ray", "127.0.0.1:1")))
+
+
+def test_a_lost_cluster_ends_the_run_and_the_next_run_goes_on(tmp_path):
+    """The whole cluster is killed in the middle and started again; what is done is not done again."""
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *(p for p in sys.path if p)]),
+        "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "JOBS_TEST": str(tmp_path),
+    }  # fmt: skip
+    environment.pop("RAY_ADDRESS", None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [
+            Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+            "--include-dashboard=false", "--object-store-memory=80000000", "--disable-usage-stats",
+        ]  # fmt: skip
+        head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            time.sleep(0.3)
+        return head
+
+    def kill(head: subprocess.Popen[bytes]) -> None:
+        mark = f"JOBS_TEST={tmp_path}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                name, content = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+                if mark in content and b"JOBS_DRIVER" not in content and name:
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                continue
+        head.wait(timeout=30)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom counterview.errors import CounterviewError\n"
+        "from counterview.jobs.engine import JobEngine\nfrom counterview.jobs.manifest import Manifest\n"
+        "from counterview.jobs.run import run\nfrom tests.jobs.faults import make_pid\n"
+        f"out = Path({str(out)!r})\nleft = [n for n in range(60) if not (out / str(n)).exists()]\n"
+        f"engine = JobEngine('ray', '127.0.0.1:{port}', workers=2)\n"
+        "try:\n    done = [o.result() for o in run(make_pid, (out,), Manifest.of('t', left), engine=engine)]\n"
+        "except CounterviewError as error:\n    sys.exit(str(error))\nprint('DONE', len(done))\n"
+    )
+    command = [sys.executable, "-c", code]
+    head = start()
+    try:
+        driver = subprocess.Popen(
+            command, env={**environment, "JOBS_DRIVER": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 120
+        while not list(out.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        kill(head)
+        _, said = driver.communicate(timeout=120)
+        assert driver.returncode != 0
+        done = len(list(out.iterdir()))
+        assert 0 < done < 60
+        head = start()
+        again = subprocess.run(
+            command, env={**environment, "JOBS_DRIVER": "1"}, capture_output=True, text=True, timeout=200
+        )
+        assert again.stdout.strip() == f"DONE {60 - done}", (said[-500:], again.stderr[-500:])
+    finally:
+        kill(head)
+    assert sorted(int(p.name) for p in out.iterdir()) == list(range(60))
