@@ -5,9 +5,9 @@
 *same*: small takes are rendered, then prepared, predicted and followed by one process, by two, and by a Ray cluster of
 two workers, of which one gets SIGKILL during each step. During *predict* the whole cluster is killed once and started
 again, and the command is given again. Every file has to have the same bytes. *overhead*: tasks that do nothing.
-*scale*: ``prepare``, ``evaluate``, ``inspect`` and ``predict`` over copies of one take, one process each: seconds of the
-processor and peak memory of the whole command, with imports and loading. Wall seconds depend on what else the machine
-does; processor seconds hardly do.
+*scale*: ``prepare``, ``evaluate``, ``inspect`` and ``predict`` over copies of one take, one process each: seconds of
+the processor and peak memory of the whole command, with imports and loading. Wall seconds depend on what else the
+machine does; processor seconds hardly do.
 """
 
 from __future__ import annotations
