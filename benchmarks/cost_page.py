@@ -244,8 +244,8 @@ def page(m: Measured, a: Assumptions) -> str:
         "*Prepare* and *proposals* run on cores; the tables give each GPU "
         f"{CORES_A_GPU} of them. The price is that of the GPUs for all the time, so it is a bound from above where "
         "cores alone would do. Storage, downloads and people are not in it. Proposals by SAM 2 or FastSAM were "
-        "not measured; they take the place of the second line. Training LM-EEC is not in the table: neither its time nor its number "
-        "of clips is published.", "",
+        "not measured; they take the place of the second line. Training LM-EEC is not in the table: neither its time "
+        "nor its number of clips is published.", "",
         "## Formula", "",
         "```",
         "core hours  = amount x core seconds / 3600",

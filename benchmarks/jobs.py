@@ -339,7 +339,7 @@ def main() -> None:
     options = parser.parse_args()
     parts = options.part or ["same", "overhead", "scale"]
     kept = RESULTS / "jobs.json"
-    result: dict[str, Any] = read_json(kept) if options.save and kept.is_file() else {}
+    result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="jobs-") as folder:
         work = Path(folder)
         if "same" in parts:
@@ -348,7 +348,9 @@ def main() -> None:
             result["overhead"] = overhead(options.tasks)
         if "scale" in parts:
             result["scaling"] = scaling(work, options.scale)
-    record("jobs", {k: v for k, v in result.items() if k not in ("benchmark", "machine")}, save=options.save)
+    earlier = read_json(kept) if options.save and kept.is_file() else {}
+    result = {k: v for k, v in {**earlier, **result}.items() if k not in ("benchmark", "machine")}
+    record("jobs", result, save=options.save)
 
 
 if __name__ == "__main__":

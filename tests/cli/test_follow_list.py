@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from counterview.cli import loaded
+from counterview.cli.follow import follow
 from counterview.cli.follow_list import FollowRun, check_runs, make_follower, read_list
 from counterview.cli.main import main
 from counterview.errors import InputError
@@ -84,7 +85,7 @@ def test_a_list_is_checked_before_the_first_run(loads, two, tmp_path, capsys):
     assert main(["follow", two[0], "--workers", "2"]) == 2
     assert "--engine and --workers are for --list" in capsys.readouterr().err
     assert loads == []
-    check_runs(path, [FollowRun(1, ("a.mp4", "--out", "x"), "x")])
+    check_runs(path, [FollowRun(1, ("a.mp4", "--out", "x"), "x")], follow)
 
 
 def test_videos_and_results_in_object_storage(bucket, loads, two, tmp_path):  # noqa: F811
@@ -93,7 +94,7 @@ def test_videos_and_results_in_object_storage(bucket, loads, two, tmp_path):  # 
         source.store(Path(path), path.rpartition("/")[2])
     names = [f"{source.url}/{path.rpartition('/')[2]}" for path in two]
     out = f"{bucket}/out/one"
-    make_follower()(FollowRun(1, (*names, *CLICK.split(), "--out", out), out))
+    make_follower(follow)(FollowRun(1, (*names, *CLICK.split(), "--out", out), out))
     assert main(["follow", *two, *CLICK.split(), "--out", str(tmp_path / "local")]) == 0
     ObjectFolder(out).fetch_all(ObjectFolder(out).files(), tmp_path / "fetched")
     local, fetched = written(tmp_path / "local"), written(tmp_path / "fetched")
@@ -102,7 +103,7 @@ def test_videos_and_results_in_object_storage(bucket, loads, two, tmp_path):  # 
     for path, url in zip(two, names, strict=True):
         expected = expected.replace(path, url)
     assert fetched["tracks.json"].decode() == expected
-    said = make_follower()(FollowRun(1, (*names, *CLICK.split(), "--out", out), out))
+    said = make_follower(follow)(FollowRun(1, (*names, *CLICK.split(), "--out", out), out))
     assert said.startswith("finished already")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from counterview.errors import InputError
 from counterview.jobs.engine import JobEngine
-from counterview.jobs.manifest import Manifest, Task
+from counterview.jobs.manifest import JobTask, Manifest
 from counterview.jobs.ray_pool import ClusterError, RayTaskRunner
 from counterview.jobs.run import WorkerError, run
 from tests.jobs.faults import make_faulty, make_nothing, make_pid
@@ -43,7 +43,7 @@ def cluster():
 
 def test_what_dies_hangs_or_raises_is_tried_again_and_then_set_aside(cluster, tmp_path):
     whats = {"a": "fine", "b": "die once", "c": "hang once", "d": "raise", "e": "die", "f": "malformed", "g": "slow"}
-    tasks = Manifest("test", tuple(Task(key, (key, what)) for key, what in whats.items()))
+    tasks = Manifest("test", tuple(JobTask(key, (key, what)) for key, what in whats.items()))
     steps: list[int] = []
     engine = JobEngine("ray", workers=2, timeout_s=4)
     outcomes = {o.task.key: o for o in run(make_faulty, (tmp_path,), tasks, engine=engine, on_steps=steps.append)}

@@ -11,7 +11,7 @@ import pytest
 from counterview.errors import ConfigError, InputError
 from counterview.jobs import local
 from counterview.jobs.engine import JobEngine
-from counterview.jobs.manifest import Manifest, Task, set_aside
+from counterview.jobs.manifest import JobTask, Manifest, set_aside
 from counterview.jobs.run import WorkerError, map_ordered, run
 from tests.jobs.faults import Square, make_faulty, make_nothing, make_pid
 
@@ -19,7 +19,7 @@ TWO = JobEngine(workers=2, timeout_s=2)
 
 
 def manifest(**tasks: str) -> Manifest:
-    return Manifest("test", tuple(Task(key, (key, what)) for key, what in tasks.items()))
+    return Manifest("test", tuple(JobTask(key, (key, what)) for key, what in tasks.items()))
 
 
 def attempts(folder: Path) -> dict[str, int]:
@@ -130,7 +130,7 @@ def test_the_engine_of_the_option():
 
 def test_two_tasks_have_two_names():
     with pytest.raises(InputError, match="two tasks have the name 'a'"):
-        Manifest("test", (Task("a", 1), Task("a", 2)))
+        Manifest("test", (JobTask("a", 1), JobTask("a", 2)))
 
 
 def test_processes_take_turns_on_the_gpus(monkeypatch, tmp_path):

@@ -167,7 +167,7 @@ def follow(
 
         if query is not None:
             raise InputError("--list takes the place of QUERY and its options", found=query, expected="one of both")
-        follow_list(list_file, where)
+        follow_list(list_file, where, follow)
         return
     if query is None:
         raise InputError("QUERY is missing", expected="a video, a folder of images, TAKE:camera, or --list FILE")

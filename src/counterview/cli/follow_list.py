@@ -74,64 +74,71 @@ def read_list(path: Path) -> list[FollowRun]:
     return runs
 
 
-def check_runs(path: Path, runs: Sequence[FollowRun]) -> None:
+def check_runs(path: Path, runs: Sequence[FollowRun], follow: Callable[..., None]) -> None:
     """Check the options of all runs before the first one begins.
 
     Args:
         path: the list, for messages.
         runs: its runs.
+        follow: the command.
 
     Raises:
         InputError: an option that ``follow`` does not have, or a value of another kind.
     """
     for item in runs:
         try:
-            _command().make_context("follow", list(item.arguments))
+            _command(follow).make_context("follow", list(item.arguments))
         except Exception as error:  # typer's own, or click's, by their versions
             text = getattr(error, "format_message", lambda error=error: str(error))()
             raise InputError(f"line {item.number}: {text}", path=path) from None
 
 
-def make_follower() -> Callable[[FollowRun], str]:
-    """A worker that follows the objects of the runs it is given, and returns what it says of them."""
+def make_follower(follow: Callable[..., None]) -> Callable[[FollowRun], str]:
+    """A worker that follows the objects of the runs it is given, and returns what it says of them.
+
+    Args:
+        follow: the command.
+    """
     from counterview.cli import loaded
 
     loaded.keep()
 
-    def follow(item: FollowRun) -> str:
+    def work(item: FollowRun) -> str:
         said = io.StringIO()
         with tempfile.TemporaryDirectory(prefix="counterview-") as scratch:
             local, target, addresses = _fetched(item, Path(scratch))
             # Bars and stages of many runs would cover one another; the warnings still come by the log.
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
-                command = _command()
+                command = _command(follow)
                 with command.make_context("follow", list(local.arguments)) as context:
                     command.invoke(context)
             if target is not None:
                 _store(Path(local.out), target, addresses)
         return said.getvalue()
 
-    return follow
+    return work
 
 
-def follow_list(path: Path, engine: Any) -> int:
-    """Do all runs of a list; print what came of each, and return the exit code.
+def follow_list(path: Path, engine: Any, follow: Callable[..., None]) -> None:
+    """Do all runs of a list, and print what came of each.
 
     Args:
         path: the list.
         engine: a :class:`~counterview.jobs.engine.JobEngine`.
+        follow: the command.
 
     Raises:
+        TasksFailedError: runs that failed, after all others.
         InputError: the list is malformed, or two runs have one folder.
     """
     from tqdm import tqdm
 
-    from counterview.jobs.manifest import Manifest, Task, set_aside
+    from counterview.jobs.manifest import JobTask, Manifest, set_aside
     from counterview.jobs.run import run
 
     runs = read_list(path)
-    check_runs(path, runs)
-    manifest = Manifest("follow", tuple(Task(item.out, item) for item in runs))
+    check_runs(path, runs, follow)
+    manifest = Manifest("follow", tuple(JobTask(item.out, item) for item in runs))
     failed = []
     with tqdm(total=len(runs), unit="run", desc="following", file=sys.stderr, disable=None) as bar:
         steps = 0
@@ -141,7 +148,7 @@ def follow_list(path: Path, engine: Any) -> int:
             steps += number
             bar.set_postfix_str(f"{steps} steps")
 
-        for outcome in run(make_follower, (), manifest, engine=engine, on_steps=on_steps):
+        for outcome in run(make_follower, (follow,), manifest, engine=engine, on_steps=on_steps):
             bar.update()
             if outcome.error is not None:
                 failed.append(outcome)
@@ -150,18 +157,15 @@ def follow_list(path: Path, engine: Any) -> int:
                 bar.write(f"{outcome.task.key}: {_first_line(outcome.value)}")
     if failed:
         raise set_aside("follow", failed, len(runs))
-    return 0
 
 
 def _first_line(said: str) -> str:
     return "finished already" if said.startswith("finished already") else "done"
 
 
-def _command() -> Any:
+def _command(follow: Callable[..., None]) -> Any:
     """``counterview follow`` alone, as a command that can be invoked."""
     import typer
-
-    from counterview.cli.follow import follow
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(follow)

@@ -43,7 +43,7 @@ from counterview.inference.take_parts import (
 )
 from counterview.inference.takes import TakePredictor
 from counterview.jobs.engine import JobEngine
-from counterview.jobs.manifest import Manifest, Task
+from counterview.jobs.manifest import JobTask, Manifest
 from counterview.jobs.run import run
 from counterview.media.files import read_json, write_json
 from counterview.media.outputs import claim_output_file, remove_parts
@@ -172,7 +172,7 @@ def _run_takes(
     else:
         step = None
     work = TakeWork(make_predictor, predictor.settings(), dataset, directions, pairs, parts.absolute())
-    manifest = Manifest("predict", tuple(Task(uid, uid) for uid in dataset.uids))
+    manifest = Manifest("predict", tuple(JobTask(uid, uid) for uid in dataset.uids))
     failed = {}
     for outcome in run(make_take_worker, (work, step), manifest, engine=engine, on_steps=pace.steps):
         if outcome.error is not None:

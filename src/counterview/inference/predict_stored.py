@@ -25,7 +25,7 @@ from counterview.inference.take_parts import (
 )
 from counterview.inference.takes import TakePredictor
 from counterview.jobs.engine import JobEngine
-from counterview.jobs.manifest import Manifest, Task
+from counterview.jobs.manifest import JobTask, Manifest
 from counterview.jobs.run import run
 from counterview.media.files import read_json, write_json
 from counterview.media.storage import ObjectFolder, split_url
@@ -141,7 +141,7 @@ def predict_stored(
         done = set(parts.files())
         work = TakeWork(make_predictor, predictor.settings(), dataset, directions, {}, place)
         left = [uid for uid in dataset.uids if part_path(Path(), uid).name not in done]
-        manifest = Manifest("predict", tuple(Task(uid, uid) for uid in left))
+        manifest = Manifest("predict", tuple(JobTask(uid, uid) for uid in left))
         failed: dict[str, str] = {}
         total = len(dataset)
         with tqdm(total=total, initial=total - len(left), unit="take", disable=None if progress else True) as bar:

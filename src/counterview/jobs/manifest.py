@@ -18,7 +18,7 @@ _LISTED = 20
 
 
 @dataclass(frozen=True)
-class Task:
+class JobTask:
     """One unit of work, such as a take or a pair of videos.
 
     Attributes:
@@ -43,7 +43,7 @@ class Manifest:
     """
 
     label: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[JobTask, ...]
 
     def __post_init__(self) -> None:
         keys: set[str] = set()
@@ -61,12 +61,12 @@ class Manifest:
             items: one for each task.
             key: names an item; its position does if not given.
         """
-        return cls(label, tuple(Task(str(n) if key is None else key(item), item) for n, item in enumerate(items)))
+        return cls(label, tuple(JobTask(str(n) if key is None else key(item), item) for n, item in enumerate(items)))
 
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def __iter__(self) -> Iterator[Task]:
+    def __iter__(self) -> Iterator[JobTask]:
         return iter(self.tasks)
 
 
@@ -81,7 +81,7 @@ class Outcome:
         attempts: how often it was begun.
     """
 
-    task: Task
+    task: JobTask
     value: Any = None
     error: Exception | None = None
     attempts: int = 1

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from counterview.errors import CounterviewError, InputError, MissingExtraError, OutputError
 from counterview.jobs.engine import JobEngine
 from counterview.jobs.local import LocalPool
-from counterview.jobs.manifest import MakeWorker, Manifest, Outcome, Task
+from counterview.jobs.manifest import JobTask, MakeWorker, Manifest, Outcome
 from counterview.jobs.worker import Reply, listening
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ def _run_inline(
 class _Begun:
     """A task that a worker has: which, the attempt, and when the worker last showed a sign of progress."""
 
-    task: Task
+    task: JobTask
     attempt: int
     last_sign: float
     is_hanging: bool = False

@@ -25,7 +25,7 @@ from counterview.data.prepare.stored import Places, make_preparer, open_places
 from counterview.data.prepare.take import STATE_FOLDER, TakeJob, WriteError, read_record
 from counterview.errors import ConfigError, InputError, OutputError, PathError
 from counterview.jobs.engine import JobEngine
-from counterview.jobs.manifest import Manifest, Task
+from counterview.jobs.manifest import JobTask, Manifest
 from counterview.jobs.run import run
 from counterview.media.files import atomic_write, check_name, read_json, write_json
 from counterview.media.outputs import locked
@@ -242,7 +242,7 @@ def _run(
     results: dict[str, tuple[TakeReport, bool]] = {}
     if progress is not None:
         progress(len(jobs), None)
-    manifest = Manifest("prepare", tuple(Task(job.uid, job) for job in jobs))
+    manifest = Manifest("prepare", tuple(JobTask(job.uid, job) for job in jobs))
     for outcome in run(make_preparer, (places,), manifest, engine=engine):
         job: TakeJob = outcome.task.item
         if outcome.error is None:
