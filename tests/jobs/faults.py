@@ -43,6 +43,13 @@ def make_nothing(problem: str) -> Callable[[Any], Any]:
     raise ValueError(problem)
 
 
+def make_lame() -> Callable[[int], tuple[int, int]]:
+    """The second worker never begins."""
+    if worker_number() == 1:
+        time.sleep(600)
+    return lambda number: (number, worker_number())
+
+
 def make_pid(folder: Path) -> Callable[[int], int]:
     def work(item: int) -> int:
         time.sleep(0.05)

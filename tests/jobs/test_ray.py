@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from counterview.data.prepare.prepare import prepare_release
 from counterview.errors import InputError
 from counterview.jobs.engine import JobEngine
 from counterview.jobs.manifest import JobTask, Manifest
 from counterview.jobs.ray_pool import ClusterError, RayTaskRunner
 from counterview.jobs.run import WorkerError, run
+from tests.data_egoexo.release_maker import EGO, EXO, TakeSpec, make_release
 from tests.jobs.faults import make_faulty, make_nothing, make_pid
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed: jobs on Ray are NOT tested")
@@ -84,6 +86,24 @@ def test_a_worker_that_is_killed_is_replaced(cluster, tmp_path):
 def test_a_worker_that_cannot_be_made_ends_the_run(cluster):
     with pytest.raises(ValueError, match="no model"):
         list(run(make_nothing, ("no model",), Manifest.of("test", range(3)), engine=JobEngine("ray", workers=2)))
+
+
+def test_takes_are_prepared_to_the_same_bytes(cluster, tmp_path):
+    specs = [TakeSpec(u, f"cook_{u}", cameras=(EGO, EXO)) for u in "abcd"]
+    release = make_release(tmp_path / "release", specs)
+    reports = [
+        prepare_release(release, tmp_path / name, splits=["val"], engine=engine)
+        for name, engine in (("here", None), ("ray", JobEngine("ray", workers=2)))
+    ]
+    assert reports[0].to_dict() == reports[1].to_dict()
+    here, there = (
+        {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        for folder in (tmp_path / "here", tmp_path / "ray")
+    )
+    pairs = {name for name in here if name.endswith("pairs.json")}  # they name the folder
+    assert {name for name in {*here, *there} if here.get(name) != there.get(name)} == pairs
+    for name in pairs:
+        assert there[name].decode().replace("/ray//", "/here//") == here[name].decode()
 
 
 def test_another_version_is_refused():

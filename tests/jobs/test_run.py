@@ -10,10 +10,11 @@ import pytest
 
 from counterview.errors import ConfigError, InputError
 from counterview.jobs import local
+from counterview.jobs import run as jobs_run
 from counterview.jobs.engine import JobEngine
 from counterview.jobs.manifest import JobTask, Manifest, set_aside
 from counterview.jobs.run import WorkerError, map_ordered, run
-from tests.jobs.faults import Square, make_faulty, make_nothing, make_pid
+from tests.jobs.faults import Square, make_faulty, make_lame, make_nothing, make_pid
 
 TWO = JobEngine(workers=2, timeout_s=2)
 
@@ -106,6 +107,14 @@ def test_idle_workers_that_are_killed_are_replaced(tmp_path):
     thread.join()
     assert sorted(o.result() for o in outcomes) == [n * n for n in range(30)]
     assert len(killed) == 3
+
+
+def test_no_task_waits_for_a_worker_that_does_not_start(tmp_path, monkeypatch):
+    """As on a cluster with less room than workers, or where a model cannot be loaded on one machine."""
+    monkeypatch.setattr(jobs_run, "_PATIENCE_S", 1.0)
+    outcomes = list(run(make_lame, (), Manifest.of("test", range(6)), engine=JobEngine(workers=2)))
+    assert sorted(o.result() for o in outcomes) == [(n, 0) for n in range(6)]
+    assert {o.attempts for o in outcomes} == {1}
 
 
 def test_a_run_that_is_left_ends_its_workers(tmp_path):

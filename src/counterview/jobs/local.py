@@ -81,9 +81,11 @@ class LocalWorker:
     def kill(self) -> None:
         """End the process, whatever it does."""
         self.steps()
-        if self._pid is not None:
+        # Before its first message only the executor knows it. Python 3.14 has `kill_workers` for this.
+        pids = {self._pid, *(getattr(self._executor, "_processes", None) or {})} - {None}
+        for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def close(self) -> None:
         """End the process and wait for it: at once where it works on a task."""

@@ -27,6 +27,7 @@ ATTEMPTS = 2
 
 _POLL_S = 0.2
 _MAX_DEATHS = 10
+_PATIENCE_S = 60.0
 _STOPPING = (OutputError, MissingExtraError)
 """Errors that every other task would meet as well: they end the run."""
 
@@ -227,10 +228,11 @@ def _run_inline(
 
 @dataclass
 class _Begun:
-    """A task that a worker has: which, the attempt, and when the worker last showed a sign of progress."""
+    """A task that a worker has: which, the attempt, when it was given, and when there was a sign of progress."""
 
     task: JobTask
     attempt: int
+    begun: float
     last_sign: float
     is_hanging: bool = False
 
@@ -256,13 +258,12 @@ class _Supervisor:
                 ended = self.pool.wait(list(self.busy), _POLL_S)
                 self._look_after()
                 for worker in ended:
-                    outcome = self._take_back(worker)
+                    outcome = self._take_back(worker) if worker in self.busy else None
                     if outcome is not None:
                         yield outcome
         finally:
-            for worker in (*self.busy, *self.idle):
-                if worker in self.busy:
-                    worker.kill()  # all at once, before any is waited for
+            for worker in self.busy:
+                worker.kill()  # all at once, before any is waited for
             for worker in (*self.busy, *self.idle):
                 worker.close()
             self.pool.close()
@@ -273,7 +274,7 @@ class _Supervisor:
             task, attempt = self.queue[0]
             if worker.submit(task.item):
                 self.queue.popleft()
-                self.busy[worker] = _Begun(task, attempt, time.monotonic())
+                self.busy[worker] = _Begun(task, attempt, time.monotonic(), time.monotonic())
             else:
                 self._drop(worker)
 
@@ -289,6 +290,17 @@ class _Supervisor:
             if now - begun.last_sign > self.engine.timeout_s and not begun.is_hanging:
                 begun.is_hanging = True
                 worker.kill()
+        if self.idle and not self.queue:
+            self._take_from_those_that_wait(now)
+
+    def _take_from_those_that_wait(self, now: float) -> None:
+        """Give the tasks of workers that have no machine or model yet to workers that have nothing to do."""
+        for worker, begun in list(self.busy.items()):
+            if not worker.has_started and now - begun.begun > _PATIENCE_S and len(self.queue) < len(self.idle):
+                del self.busy[worker]
+                self.queue.append((begun.task, begun.attempt))
+                worker.kill()
+                self._drop(worker)
 
     def _take_back(self, worker: PoolWorker) -> Outcome | None:
         """The outcome of a task that has ended; ``None`` if it is tried again."""
