@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,11 @@ def kill_one_worker() -> bool:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, but for hidden ones, which hold the times of runs."""
+    """SHA-256 of every file below a folder, which some name, but for hidden ones, which hold the times of runs."""
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     names = {p.relative_to(folder).as_posix(): p for p in paths}
     return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        name: hashlib.sha256(path.read_bytes().replace(str(folder).encode(), b"")).hexdigest()
         for name, path in names.items()
         if not any(part.startswith(".") for part in Path(name).parts)
     }
@@ -176,44 +177,48 @@ def follow_lines(release: Path, out: Path, takes: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def same_bytes(work: Path, takes: int) -> dict[str, Any]:
-    """The steps by each engine, in folders of the same relative names."""
-    release = work / "release"
-    seconds: dict[str, Any] = {
-        "render": measured([*COMMAND, "tabletop", str(release), "--takes", str(takes), "--split", "test", *TINY])
-    }
-    cluster = Cluster()
-    found: dict[str, dict[str, str]] = {}
-    events: dict[str, Any] = {}
+def same_bytes(work: Path, takes: int, release: Path | None, at_once: bool) -> dict[str, Any]:
+    """The steps by each engine, each into a folder of its own."""
+    seconds: dict[str, Any] = {}
+    if release is None:
+        release = work / "release"
+        command = [*COMMAND, "tabletop", str(release), "--takes", str(takes), "--split", "test", *TINY]
+        seconds["render"] = measured(command)
     engines = {"one process": [], "two processes": ["--workers", "2"],
                "Ray": ["--engine", f"ray:127.0.0.1:{PORT}", "--workers", "2"]}  # fmt: skip
-    for label, options in engines.items():
-        place = work / label.replace(" ", "-")
-        out = work / "out"  # the same path each time: lists name it
-        runs = place.with_suffix(".txt")
+    found: dict[str, dict[str, str]] = {}
+    events: dict[str, Any] = {}
+
+    def by_engine(label: str) -> None:
+        out = work / label.replace(" ", "-")
+        out.mkdir()
+        runs = out.with_suffix(".txt")
         runs.write_text(follow_lines(release, out / "follow", takes))
+        options = engines[label]
         steps = {
             "prepare": [*COMMAND, "prepare", str(release), str(out / "prepared"), *options],
             "predict": [*COMMAND, "predict", *MODEL, str(out / "prepared"), "--out", str(out / "predictions.json"),
                         "--device", "cpu", *options],
             "follow": [*COMMAND, "follow", "--list", str(runs), *options],
         }  # fmt: skip
+        cluster = Cluster()
         if label == "Ray":
             cluster.start()
         try:
             for name, command in steps.items():
                 print(label, name, file=sys.stderr)
-                start = time.perf_counter()
                 if label == "Ray":
+                    start = time.perf_counter()
                     events[name] = on_ray(cluster, command, out, name)
                     seconds.setdefault(label, {})[name] = {"wall_s": time.perf_counter() - start}
                 else:
                     seconds.setdefault(label, {})[name] = measured(command)
         finally:
-            if label == "Ray":
-                cluster.kill()
+            cluster.kill()
         found[label] = digests(out)
-        out.rename(place)
+
+    with ThreadPoolExecutor(len(engines) if at_once else 1) as pool:
+        list(pool.map(by_engine, engines))
     first = found["one process"]
     differing = {
         label: sorted(n for n in {*first, *files} if first.get(n) != files.get(n)) for label, files in found.items()
@@ -225,7 +230,8 @@ def same_bytes(work: Path, takes: int) -> dict[str, Any]:
     ]  # fmt: skip
     show(f"{takes} takes, {len(first)} files", ["engine", "step", "wall s", "processor s", "files that differ"], rows)
     print("events on Ray:", json.dumps(events))
-    return {"takes": takes, "files": len(first), "differing": differing, "seconds": seconds, "events": events}
+    return {"takes": takes, "files": len(first), "differing": differing, "at_once": at_once, "seconds": seconds,
+            "events": events}  # fmt: skip
 
 
 def on_ray(cluster: Cluster, command: Sequence[str], out: Path, name: str) -> dict[str, Any]:
@@ -332,6 +338,8 @@ def scaling(work: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--takes", type=int, default=12)
+    parser.add_argument("--release", type=Path, help="takes that were rendered before")
+    parser.add_argument("--at-once", action="store_true", help="all engines at the same time; bytes count, not seconds")
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--scale", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--part", action="append", choices=["same", "overhead", "scale"])
@@ -343,7 +351,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-") as folder:
         work = Path(folder)
         if "same" in parts:
-            result["same_bytes"] = same_bytes(work, options.takes)
+            result["same_bytes"] = same_bytes(work, options.takes, options.release, options.at_once)
         if "overhead" in parts:
             result["overhead"] = overhead(options.tasks)
         if "scale" in parts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from counterview import __version__
@@ -167,16 +168,10 @@ class RayPool:
                     expected=f"one at {self._address}" if self._address else "that one can be started here",
                     fix="Start it with: ray start --head",
                 ) from None  # fmt: skip
-        actor_class = ray.remote(RayTaskRunner).options(
+        self._actor_class: Any = ray.remote(RayTaskRunner).options(
             num_cpus=1, num_gpus=engine.worker_gpus, max_restarts=0, max_task_retries=0, max_concurrency=2
         )
-        self._new: Callable[[int], Any] = lambda n: actor_class.remote(
-            make_worker,
-            arguments,
-            n,
-            __version__,
-            os.getcwd(),  # noqa: PTH109 as a text
-        )
+        self._arguments = (make_worker, arguments)
 
     def start(self, number: int) -> RayWorker:
         """A new worker, which waits until the cluster has room for it.
@@ -185,7 +180,8 @@ class RayPool:
             number: its position among the workers.
         """
         with self.cluster():
-            return RayWorker(self, self._new(number), number)
+            actor = self._actor_class.remote(*self._arguments, number, __version__, str(Path.cwd()))
+        return RayWorker(self, actor, number)
 
     def wait(self, busy: Sequence[RayWorker], seconds: float) -> list[RayWorker]:
         """The workers whose task has ended, waiting for one at most so long.
