@@ -39,6 +39,7 @@ from tests.data_egoexo.release_maker import EGO, EXO, TakeSpec, make_release
 COMMAND = [sys.executable, "-m", "counterview.cli.main"]
 TINY = ["--seconds", "3", "--size", "96", "--cameras", "1", "--rendered-fps", "3", "--pool-size", "6", "--seed", "5"]
 MODEL = ["knn", "--proposals", "graph", "--features", "classical"]
+STEPS = ("prepare", "predict", "follow")
 PORT = 6399
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "RAY_AUTH_MODE": "disabled",
@@ -177,7 +178,7 @@ def follow_lines(release: Path, out: Path, takes: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def same_bytes(work: Path, takes: int, release: Path | None, at_once: bool) -> dict[str, Any]:
+def same_bytes(work: Path, takes: int, release: Path | None, at_once: bool, chosen: Sequence[str]) -> dict[str, Any]:
     """The steps by each engine, each into a folder of its own."""
     seconds: dict[str, Any] = {}
     if release is None:
@@ -205,7 +206,8 @@ def same_bytes(work: Path, takes: int, release: Path | None, at_once: bool) -> d
         if label == "Ray":
             cluster.start()
         try:
-            for name, command in steps.items():
+            for name in chosen:
+                command = steps[name]
                 print(label, name, file=sys.stderr)
                 if label == "Ray":
                     start = time.perf_counter()
@@ -230,8 +232,8 @@ def same_bytes(work: Path, takes: int, release: Path | None, at_once: bool) -> d
     ]  # fmt: skip
     show(f"{takes} takes, {len(first)} files", ["engine", "step", "wall s", "processor s", "files that differ"], rows)
     print("events on Ray:", json.dumps(events))
-    return {"takes": takes, "files": len(first), "differing": differing, "at_once": at_once, "seconds": seconds,
-            "events": events}  # fmt: skip
+    return {"takes": takes, "files": len(first), "differing": differing, "steps": list(chosen), "at_once": at_once,
+            "seconds": seconds, "events": events}  # fmt: skip
 
 
 def on_ray(cluster: Cluster, command: Sequence[str], out: Path, name: str) -> dict[str, Any]:
@@ -339,6 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--takes", type=int, default=12)
     parser.add_argument("--release", type=Path, help="takes that were rendered before")
+    parser.add_argument("--step", action="append", choices=STEPS, help="of the part same; all if not given")
     parser.add_argument("--at-once", action="store_true", help="all engines at the same time; bytes count, not seconds")
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--scale", type=int, nargs="+", default=[10, 100, 1000])
@@ -351,7 +354,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-") as folder:
         work = Path(folder)
         if "same" in parts:
-            result["same_bytes"] = same_bytes(work, options.takes, options.release, options.at_once)
+            chosen = options.step or STEPS
+            result["same_bytes"] = same_bytes(work, options.takes, options.release, options.at_once, chosen)
         if "overhead" in parts:
             result["overhead"] = overhead(options.tasks)
         if "scale" in parts:

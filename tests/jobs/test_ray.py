@@ -36,7 +36,9 @@ def cluster():
         "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0",
     }  # fmt: skip
     os.environ.pop("RAY_ADDRESS", None)
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=80_000_000)
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=80_000_000
+    )
     yield
     ray.shutdown()
     os.environ.clear()

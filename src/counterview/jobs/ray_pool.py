@@ -159,7 +159,8 @@ class RayPool:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             _knock(self._address)
-            place: dict[str, Any] = {"address": self._address} if self._address else {"num_cpus": workers}
+            here = {"address": "local", "num_cpus": workers}  # not a cluster that happens to run here
+            place: dict[str, Any] = {"address": self._address} if self._address else here
             try:
                 ray.init(**place, include_dashboard=False if not self._address else None, logging_level=logging.ERROR)
             except Exception as error:  # of many classes, by what is wrong
