@@ -254,6 +254,8 @@ def on_ray(cluster: Cluster, command: Sequence[str], out: Path, name: str) -> di
         )
     else:
         events["worker killed"] = disturbed(command, begun[name], kill_one_worker)
+    if events["worker killed"][0]:  # the cluster itself failed, as a busy machine makes it: the command is given again
+        events["given again"] = measured(command)
     return events
 
 
