@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -134,6 +135,7 @@ def _predict(
             raise other_settings(out)
         work = list(_work(predictor, dataset, directions, parts, pairs))
         if _holds_every_take(out, work):
+            _remove_finished(parts, header)
             return {**counts_of(out), "takes": len(dataset), "failed": {}, "finished_before": True}
     _open_parts(parts, header, overwrite)  # which may discard finished frames, so that these are counted afterwards
     work = list(_work(predictor, dataset, directions, parts, pairs)) if work is None else work
@@ -267,6 +269,22 @@ def _open_parts(parts: Path, header: dict[str, Any], overwrite: bool) -> None:
             )
         shutil.rmtree(parts)
     write_json(marker, header)
+
+
+_PART_NAME = re.compile(r"[0-9a-f]{24}\.jsonl")
+
+
+def _remove_finished(parts: Path, header: dict[str, Any]) -> None:
+    """Remove what a run left that was stopped after its file was complete: all of its parts, or some of them."""
+    marker = parts / "run.json"
+    if not parts.is_dir():
+        return
+    if marker.exists():
+        with contextlib.suppress(InputError):
+            if read_json(marker) == json.loads(json.dumps(header)):
+                shutil.rmtree(parts)
+    elif all(_PART_NAME.fullmatch(p.name) or p.suffix == ".part" for p in parts.iterdir()):
+        shutil.rmtree(parts)
 
 
 class _Pace:
