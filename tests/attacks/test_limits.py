@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from counterview import config
-from counterview.data.formats import release
+from counterview.data.formats import open_videos
 from counterview.masks import rle
 from counterview.media import files, images, jsonstream, mp4, npy, video_source
 from counterview.nn import checkpoint, network_folder, torch_file
@@ -23,7 +23,7 @@ ROWS = {
         (video_source.MAX_PIXELS, 40_000_000, "40 million pixels a frame"),
         (mp4.MAX_SAMPLES, 5_000_000, "5 million samples"),
     ),
-    "videos of a release": ((release.OPEN_VIDEOS, 12, "12 open at once"),),
+    "videos of a release": ((open_videos.OPEN_VIDEOS, 12, "12 open at once"),),
     "masks": (
         (rle.MAX_PIXELS, 100_000_000, "100 million pixels"), (rle.MAX_SIDE, 65_535, "sides of 65,535"),
         (rle.MAX_COUNTS, 1 << 24, "16.7 million run lengths"), (MAX_RUNS, 20_000_000, "20 million runs"),

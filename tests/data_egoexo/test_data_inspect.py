@@ -81,3 +81,17 @@ def test_handal_and_what_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="is not a data set of a known format"):
         inspect_dataset(tmp_path / "empty")
+
+
+def test_two_processes_find_the_same(release: Path, tmp_path: Path) -> None:
+    expected = inspect_dataset(release)
+    assert inspect_dataset(release, workers=2) == expected
+    assert inspect_dataset(release, "test", workers=3) == inspect_dataset(release, "test")
+    prepare_release(release, tmp_path / "out", splits=["val", "test"])
+    assert inspect_dataset(tmp_path / "out", workers=2) == inspect_dataset(tmp_path / "out")
+    content = json.loads((release / "annotations" / "relations_val.json").read_text())
+    content["annotations"]["a"] = 3
+    (release / "annotations" / "relations_val.json").write_text(json.dumps(content))
+    for workers in (1, 2):
+        with pytest.raises(InputError, match="is not an annotation; found int for take a"):
+            inspect_dataset(release, workers=workers)

@@ -24,8 +24,10 @@ from counterview.data.prepare import images as prepare_images
 from counterview.data.prepare.images import image_size
 from counterview.data.prepare.prepare import _run, prepare_release
 from counterview.data.prepare.settings import PrepareSettings
+from counterview.data.prepare.stored import Places
 from counterview.data.prepare.take import TakeJob, WriteError
 from counterview.errors import ConfigError, InputError, VideoError
+from counterview.jobs.engine import JobEngine
 from counterview.media.jsonstream import index_object
 from counterview.media.video import VideoReader
 from tests.data_egoexo.release_maker import (
@@ -482,9 +484,11 @@ def test_a_take_that_kills_its_process_costs_no_other(release: Path, tmp_path: P
         for uid, facts in (("uid-a", Deadly()), ("uid-b", TakeFacts("cook_2", "takes/cook_2")))
     ]
     seen = []
-    found = _run(jobs, 2, lambda total, report: seen.append(report and report.take_uid))
+    found = _run(
+        jobs, JobEngine(workers=2), lambda _, report: seen.append(report and report.take_uid), Places(release, tmp_path)
+    )
     assert {uid: report.status for uid, (report, _) in found.items()} == {"uid-a": "damaged", "uid-b": "prepared"}
-    assert "its process crashed" in found["uid-a"][0].problems[0]
+    assert "its process died" in found["uid-a"][0].problems[0]
     assert sorted(seen[1:]) == ["uid-a", "uid-b"]
 
 

@@ -21,6 +21,7 @@ from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs
 from counterview.errors import AnnotationError, CounterviewError, ImageError, InputError, MaskError, VideoError
 from counterview.masks import rle
+from counterview.media.video_source import VideoSource
 from counterview.types import ObjectMask, Visibility
 from tests.data_egoexo.release_maker import EGO, EXO, SIZES, TakeSpec, annotation_of, disc, make_release, read_number
 
@@ -60,7 +61,7 @@ def test_opened_takes_are_few_and_do_not_travel(release: Path) -> None:
 
 
 def test_few_videos_are_open_whichever_takes_they_are_of(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("counterview.data.formats.release.OPEN_VIDEOS", 3)
+    monkeypatch.setattr("counterview.data.formats.open_videos.OPEN_VIDEOS", 3)
     dataset = open_dataset(release)
     uids = dataset.uids[:2]
     assert len(uids) == 2
@@ -80,6 +81,39 @@ def test_few_videos_are_open_whichever_takes_they_are_of(release: Path, monkeypa
     assert first.video(first.cameras[0]) is held, "closing a take leaves the others' videos alone"
     first.close()
     assert len(videos) == 0
+
+
+def test_announced_frames_are_the_same_and_decoded_once(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeks: list[int] = []
+    packets = VideoSource.packets
+
+    def counted(self: VideoSource, key: int, *args: Any) -> Any:
+        seeks.append(key)
+        return packets(self, key, *args)
+
+    monkeypatch.setattr(VideoSource, "packets", counted)
+    numbers = [0, 7, 8, 30, 31, 45, 60, 89]
+    alone = {n: open_dataset(release, "val").takes[0].frame(EGO, n) for n in numbers}
+    take = open_dataset(release, "val").takes[0]
+    take.plan_reads({EGO: numbers, EXO: [0]})
+    take.frame(EGO, 0)
+    seeks.clear()
+    for number in numbers:
+        for _ in range(2):  # asked for again, as by another direction
+            assert np.array_equal(take.frame(EGO, number), alone[number])
+    groups = len({take.video(EGO)._group(take.video(EGO)._time(n)) for n in numbers})
+    assert len(seeks) < groups <= len(numbers)  # the first group was begun before
+    take.plan_reads({EGO: numbers})
+    for number in (7, 45, 31, 8, 60, 2, 89):  # some left out, out of order, and not announced
+        assert read_number(take.frame(EGO, number)) == number
+    take.plan_reads({EGO: [30, 91]})
+    assert read_number(take.frame(EGO, 30)) == 30
+    with pytest.raises(VideoError, match="has no frame 91"):
+        take.frame(EGO, 91)
+    take.plan_reads({EGO: numbers})
+    assert read_number(take.frame(EGO, 7)) == 7
+    take.close()
+    assert read_number(take.frame(EGO, 8)) == 8
 
 
 def test_the_least_recently_used_take_is_dropped() -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,17 @@ from PIL import Image
 
 from counterview.data.open import open_dataset
 from counterview.data.pairs import enumerate_pairs, pairs_of_take, subset
-from counterview.errors import InputError, OutputError
+from counterview.errors import ConfigError, InputError, OutputError
 from counterview.evaluation import GroundTruth, evaluate, open_predictions
 from counterview.evaluation.layout import LAYOUTS, read_record
 from counterview.evaluation.predictions import KEY_OF
-from counterview.inference import dataset as dataset_module
+from counterview.inference import take_parts
 from counterview.inference.dataset import predict
+from counterview.inference.loading import load_take_predictor
 from counterview.inference.matchers import KnnMatcher
 from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.inference.takes import FramePredictor
+from counterview.jobs.engine import JobEngine
 from counterview.masks.geometry import iou, resize_mask
 from counterview.masks.rle import from_coco, to_coco
 from counterview.media import files as media_files
@@ -215,7 +218,7 @@ def test_the_pairs_of_a_take_are_counted_once(prepared, tmp_path, monkeypatch):
         calls.append((take.uid, direction))
         return pairs_of_take(take, direction, **options)
 
-    monkeypatch.setattr(dataset_module, "pairs_of_take", counting)
+    monkeypatch.setattr(take_parts, "pairs_of_take", counting)
     out, annotation = tmp_path / "p.json", prepared / "take-b" / "annotation.json"
     content = annotation.read_bytes()
     annotation.write_bytes(b"[")
@@ -401,3 +404,28 @@ def test_what_a_run_will_cost_is_said_while_it_begins(prepared, tmp_path, capsys
     assert re.search(r"12 images to encode: about \d+ s at [\d.e-]+ s an image; \d+ kB of cache in \S+cache", said)
     predict(FramePredictor(model(cached)), dataset, ["ego2exo"], tmp_path / "q.json", progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(prepared, tmp_path):
+    """Each loads the model by its name; the file is that of one process to the last byte."""
+    make = partial(load_take_predictor, "knn", proposals="graph", features="classical", device="cpu")
+    dataset = open_dataset(prepared, "test")
+    predictor, engine = make(), JobEngine(workers=2)
+    expected = predict(predictor, dataset, ["ego2exo", "exo2ego"], tmp_path / "one.json", progress=False)
+    with pytest.raises(ConfigError, match="several processes need a way to load the model"):
+        predict(predictor, dataset, ["ego2exo"], tmp_path / "two.json", engine=engine, progress=False)
+    counts = predict(
+        predictor, dataset, ["ego2exo", "exo2ego"], tmp_path / "two.json", engine=engine, make_predictor=make,
+        overwrite=True, progress=False,
+    )  # fmt: skip
+    assert counts == expected
+    assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+
+
+def test_a_process_with_another_model_stops_the_run(prepared, tmp_path):
+    make = partial(load_take_predictor, "knn", proposals="graph", features="classical", device="cpu")
+    settings = {**make().settings(), "method": "another"}
+    work = take_parts.TakeWork(make, settings, open_dataset(prepared, "test"), ["ego2exo"], {}, tmp_path)
+    with pytest.raises(InputError, match="the model of a worker is not that of the run; found other method"):
+        take_parts.make_take_worker(work)

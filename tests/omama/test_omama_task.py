@@ -16,6 +16,7 @@ import torch
 from counterview.config import load_config
 from counterview.data.open import open_dataset
 from counterview.errors import ConfigError, CounterviewError, InputError
+from counterview.jobs.engine import JobEngine
 from counterview.masks.geometry import fit_mask, iou
 from counterview.omama import OMaMa, OMaMaConfig
 from counterview.omama.training.fill_store import fill_store
@@ -353,10 +354,8 @@ def test_a_few_images_are_prepared_by_the_store_at_hand_whatever_the_workers(tas
     take = next(iter(task.val_data))
     camera, frame = next((c, f) for f in take.frames for c in take.cameras if take.has_frame(c, f))
     root = task.config.data.root
-    assert (
-        fill_store(store, [((root,), take)], {((root,), take.uid): {(camera, frame): True}}, workers=2, progress=False)
-        == 1
-    )
+    images = {((root,), take.uid): {(camera, frame): True}}
+    assert fill_store(store, [((root,), take)], images, engine=JobEngine(workers=2), progress=False) == 1
     assert store.has(take, camera, frame)
     assert store.backbone.passes == 1
 

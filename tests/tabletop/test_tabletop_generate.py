@@ -14,16 +14,19 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from tests.object_storage import bucket  # noqa: F401  # a fixture
 from tests.tabletop.tabletop_lz import decompress
 
 pytest.importorskip("embreex")
 
 from counterview.errors import ConfigError, InputError, OutputError
 from counterview.masks.rle import to_lzstring
+from counterview.media.storage import ObjectFolder
 from counterview.tabletop import take as takes
 from counterview.tabletop.config import preset
 from counterview.tabletop.generate import generate, share_out
 from counterview.tabletop.objects.catalogue import KINDS, NOVEL_KINDS, draw_things, seeded
+from counterview.tabletop.stored import generate_stored
 from counterview.tabletop.write import _annotated_seconds
 from counterview.types import ObjectMask
 
@@ -116,6 +119,26 @@ def test_two_workers_give_the_same_bytes(data_set, tmp_path):
     assert (tmp_path / "two" / "manifest.json").read_bytes() == (data_set / "manifest.json").read_bytes()
     for path in sorted(p for p in data_set.rglob("*") if p.is_file()):
         assert (tmp_path / "two" / path.relative_to(data_set)).read_bytes() == path.read_bytes(), path
+
+
+def test_object_storage_holds_the_same_bytes(data_set, tmp_path, bucket):  # noqa: F811
+    target = ObjectFolder(f"{bucket}/takes")
+    assert generate_stored(target.url, COUNTS, tiny(), 5) == "s3://takes/takes/manifest.json"
+    expected = {p.relative_to(data_set).as_posix(): p.read_bytes() for p in data_set.rglob("*") if p.is_file()}
+    expected = {name: content for name, content in expected.items() if not name.startswith(".")}
+    files = target.files()
+    assert set(files) == set(expected)
+    assert {name for name in expected if target.read(name) != expected[name]} == set()
+    assert generate_stored(target.url, COUNTS, tiny(), 5)
+    assert {n: f for n, f in target.files().items() if n.startswith("takes/")} == {
+        n: f for n, f in files.items() if n.startswith("takes/")
+    }
+    with pytest.raises(InputError, match="other settings"):
+        generate_stored(target.url, COUNTS, tiny(), 6)
+    (tmp_path / "x").write_text("mine")
+    ObjectFolder(f"{bucket}/mine").store(tmp_path / "x", "x")
+    with pytest.raises(OutputError, match="is not empty and not an output"):
+        generate_stored(f"{bucket}/mine", COUNTS, tiny(), 5)
 
 
 def test_a_killed_run_continues_to_the_same_bytes(data_set, tmp_path):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterview import __version__
-from counterview.cli.options import Device, Dtype, ProposalCache, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, TaskTimeout, Trust, Where, WorkerGpus, Workers
 from counterview.errors import InputError, counted
+from counterview.jobs.engine import JobEngine
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
 def follow(
     query: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="Where the objects are shown: a video, a folder of images (frames@30), or TAKE:camera.",
             show_default=False,
         ),
-    ],
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Argument(
@@ -140,6 +141,19 @@ def follow(
     cache: ProposalCache = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print tracks.json and nothing else.")] = False,
+    list_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Many runs in the place of one: a line each, with the arguments of a single run and its --out; paths "
+            "may be s3:// addresses. Runs that fail are listed at the end, the others are done.",
+        ),
+    ] = None,
+    engine: Where = "local",
+    workers: Workers = 1,
+    task_timeout: TaskTimeout = 3600,
+    worker_gpus: WorkerGpus = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, and write into a folder with other files.")
     ] = False,
@@ -148,6 +162,19 @@ def follow(
 
     Run again to go on with a run that was stopped; a finished one is not repeated.
     """
+    where = JobEngine.parse(engine, workers, timeout_s=task_timeout, worker_gpus=worker_gpus)
+    if list_file is not None:
+        from counterview.cli.follow_list import follow_list
+
+        if query is not None:
+            raise InputError("--list takes the place of QUERY and its options", found=query, expected="one of both")
+        follow_list(list_file, where, follow)
+        return
+    if query is None:
+        raise InputError("QUERY is missing", expected="a video, a folder of images, TAKE:camera, or --list FILE")
+    if where != JobEngine():
+        raise InputError("--engine and --workers are for --list", expected="a single run in this process")
+    from counterview.cli.loaded import load_once
     from counterview.cli.progress import stage
     from counterview.cli.prompts import read_shown
     from counterview.cli.targets import open_cameras, read_offsets
@@ -195,19 +222,26 @@ def follow(
             )  # fmt: skip
         with plan:
             with stage("loading the model"):
-                predictor = load(
-                    model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+                predictor = load_once(
+                    load,
+                    model,
+                    proposals=proposals,
+                    features=features,
+                    device=device,
+                    dtype=dtype,
+                    cache=cache,
+                    trust=trust,
                 )
                 if not isinstance(predictor, PromptedPredictor):
                     raise InputError("objects cannot be followed with this model", found=type(predictor).__name__)
-                engine = predictor.make_engine(list(cameras))
+                tracking = predictor.make_engine(list(cameras))
             notes_kept = noted or {
                 "clocks": {c: [clock.offset_s, clock.drift_ppm] for c, clock in plan.clocks.items()},
                 "sync": {c: str(result) for c, result in plan.found_clocks.items()},
             }
             key = {
                 "request": request,
-                "engine": engine.settings(),
+                "engine": tracking.settings(),
                 "prompts": predictor.prompt_settings(),
                 "objects": objects_of(plan),
             }
@@ -215,7 +249,7 @@ def follow(
             is_new = journal.begin(key, notes_kept, overwrite=overwrite)
             try:
                 if is_new:
-                    _follow(predictor, plan, journal, engine)
+                    _follow(predictor, plan, journal, tracking)
                 wanted = {"formats": formats, "every_frame": every_frame, "version": __version__}
                 said = None if is_new else _said(journal, wanted, out, folder.files())
                 if said is None:
@@ -282,6 +316,7 @@ def output_parts(formats: Sequence[str]) -> list[str]:
 
 def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: FollowJournal, engine: Engine) -> None:
     from counterview.inference.follow_run import follow_plan
+    from counterview.jobs.worker import report_steps
     from counterview.training.interrupt import StopSignals
 
     with StopSignals() as stop, _bar("following", 0, "step") as bar:
@@ -292,6 +327,7 @@ def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: Follow
                 bar.refresh()
             else:
                 bar.update(done - bar.n)
+                report_steps()
 
         follow_plan(predictor, plan, journal, engine, should_stop=lambda: stop.requested, progress=progress)
 

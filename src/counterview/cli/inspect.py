@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from counterview.cli.options import Workers
+
 
 def inspect(
     root: Annotated[Path, typer.Argument(help="A release, a prepared folder, or HANDAL.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     image: Annotated[Path | None, typer.Option(help="Also draw the distributions to this file (.png or .jpg).")] = None,
+    workers: Workers = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --image.")] = False,
 ) -> None:
@@ -27,7 +30,7 @@ def inspect(
         if image is not None:
             check_image_name(image)
             claims.enter_context(claim_output_file(image, "an image", overwrite=overwrite))
-        inspection = inspect_dataset(root, split)
+        inspection = inspect_dataset(root, split, workers=workers)
         if image is not None:
             draw_inspection(inspection, image)
     if as_json:

@@ -18,6 +18,35 @@ Dtype = Annotated[
 ProposalCache = Annotated[Path | None, typer.Option(help="Folder in which proposals are stored for the next run.")]
 """Where proposals are stored."""
 
+Where = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray[:ADDRESS]",
+        help="Where the work is done: by processes of this machine, or by a Ray cluster (RAY_ADDRESS, or one started "
+        "here). Every machine needs the same paths, or s3:// addresses.",
+    ),
+]
+"""Where bulk work is done."""
+
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes; the result does not depend on it.")]
+"""How many processes do it."""
+
+TaskTimeout = Annotated[
+    float,
+    typer.Option(
+        "--task-timeout",
+        min=1,
+        metavar="S",
+        help="Seconds without progress after which a process is replaced, and its task tried once more.",
+    ),
+]
+"""When a worker counts as hanging."""
+
+WorkerGpus = Annotated[
+    float, typer.Option("--worker-gpus", min=0, help="On Ray: GPUs of each process; 0.5 lets two share one.")
+]
+"""GPUs of a worker on Ray."""
+
 Trust = Annotated[
     bool,
     typer.Option(

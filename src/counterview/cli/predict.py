@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from counterview.cli.options import Device, Dtype, ProposalCache, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, TaskTimeout, Trust, Where, WorkerGpus, Workers
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -21,11 +20,11 @@ def predict(
             help="MODEL: knn, tiny, tiny-track (with memory; tiny-track:click from one click), tiny-follow, base, "
             "geometric[:MATCHER], a model folder, a recipe, or a Hub id; "
             f"{default_model()} if left out. model.KEY=VALUE: change a recipe that needs no training, or the settings "
-            "of a trained LM-EEC. DATA: a release, a prepared folder, or HANDAL.",
+            "of a trained LM-EEC. DATA: a release or a prepared folder, also as s3:// address, or HANDAL.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The prediction file to write.")] = Path("predictions.json"),
+    out: Annotated[str, typer.Option(help="The prediction file to write, or its s3:// address.")] = "predictions.json",
     direction: Annotated[str, typer.Option(help="ego2exo, exo2ego or both.")] = "both",
     split: Annotated[str, typer.Option(help="train, val, test or test_novel.")] = "test",
     proposals: Annotated[
@@ -54,6 +53,10 @@ def predict(
     dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
+    engine: Where = "local",
+    workers: Workers = 1,
+    task_timeout: TaskTimeout = 3600,
+    worker_gpus: WorkerGpus = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again and replace OUT, whatever it holds.")
     ] = False,
@@ -62,29 +65,53 @@ def predict(
 
     Run again to resume a run that was stopped; a finished one is not repeated.
     """
+    from functools import partial
+
     from counterview.data.dataset import DIRECTIONS, check_direction
     from counterview.data.open import open_dataset
+    from counterview.data.stored import StoredDataset
     from counterview.devices import check_device
     from counterview.evaluation.predictions import is_prediction_file
     from counterview.inference.dataset import predict as run
     from counterview.inference.loading import load_take_predictor
+    from counterview.inference.predict_stored import predict_stored
+    from counterview.jobs.engine import JobEngine
     from counterview.media.outputs import check_cache_folder, check_output_file
+    from counterview.media.storage import ObjectFolder, is_url
 
     check_device(device, dtype)
-    check_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite)
+    where = JobEngine.parse(engine, workers, timeout_s=task_timeout, worker_gpus=worker_gpus)
+    if not is_url(out):
+        check_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite)
     check_cache_folder(cache)
     overrides = [text for text in places[1:-1] if text.startswith("model.") and "=" in text]
     *model, data = [text for text in places if text not in overrides]
     if len(model) > 1:
         raise InputError("too many arguments", found=" ".join(places), expected="[MODEL] DATA")
     directions = list(DIRECTIONS) if direction == "both" else [check_direction(direction)]
-    dataset = open_dataset(data, split)
-    predictor = load_take_predictor(
-        model[0] if model else None, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache,
-        layout=layout, overrides=overrides, trust=trust,
+    is_stored = is_url(data) or is_url(out)
+    if is_stored and not (is_url(data) and is_url(out) and fraction == 1):
+        raise InputError(
+            "object storage is used for both or none", found=f"{data} and {out}, --fraction {fraction:g}",
+            expected="s3:// addresses of DATA and --out, and no --fraction",
+        )  # fmt: skip
+    dataset = None if is_stored else open_dataset(data, split)
+    make_predictor = partial(
+        load_take_predictor, model[0] if model else None, proposals=proposals, features=features, device=device,
+        dtype=dtype, cache=cache, layout=layout, overrides=overrides, trust=trust,
     )  # fmt: skip
-    dataset = dataset if takes is None else dataset.first(takes)
-    counts = run(predictor, dataset, directions, out, fraction=fraction, seed=seed, overwrite=overwrite)
+    predictor = make_predictor()
+    if dataset is None:
+        counts = predict_stored(
+            predictor, StoredDataset(ObjectFolder(data), split), directions, out, make_predictor=make_predictor,
+            takes=takes, overwrite=overwrite, engine=where,
+        )  # fmt: skip
+    else:
+        dataset = dataset if takes is None else dataset.first(takes)
+        counts = run(
+            predictor, dataset, directions, out, fraction=fraction, seed=seed, overwrite=overwrite, engine=where,
+            make_predictor=make_predictor,
+        )  # fmt: skip
     if counts["finished_before"]:
         print("finished already: the file records this model, these settings and takes, and holds every pair")
         print("Compute it again with --overwrite.", file=sys.stderr)

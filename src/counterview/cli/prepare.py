@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from counterview.cli.options import TaskTimeout, Where
+
 if TYPE_CHECKING:
     from counterview.data.prepare.report import PrepareReport
 
@@ -17,8 +19,13 @@ NOT_COMPLETE = 3
 
 
 def prepare(
-    release: Annotated[Path, typer.Argument(help="The release: takes/, takes.json and annotations/.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write. Run again to resume a run that was stopped.")],
+    release: Annotated[
+        str, typer.Argument(help="The release: takes/, takes.json and annotations/; a folder, or s3://BUCKET/FOLDER.")
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(help="The folder, or s3:// address, to write. Run again to resume a run that was stopped."),
+    ],
     split: Annotated[
         list[str] | None,
         typer.Option(help="train, val or test; repeat for several. By default every split of the release."),
@@ -27,7 +34,9 @@ def prepare(
         str | None,
         typer.Option(help="Read the videos of height 'full' or '448'; by default whichever the release has."),
     ] = None,
+    engine: Where = "local",
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    task_timeout: TaskTimeout = 3600,
     take: Annotated[list[str] | None, typer.Option(help="Only this take uid; repeat for several.")] = None,
     split_file: Annotated[
         Path | None, typer.Option(help="The baselines' split.json, if it is not in the release.")
@@ -51,10 +60,10 @@ def prepare(
     """
     from tqdm import tqdm
 
-    from counterview.data.dataset import OFFICIAL_SPLITS, SPLITS
-    from counterview.data.formats.release import annotation_path
     from counterview.data.prepare.prepare import REPORT_FILE, prepare_release
     from counterview.data.prepare.report import TakeReport
+    from counterview.jobs.engine import JobEngine
+    from counterview.media.storage import is_url
 
     bar = tqdm(total=0, unit="take", file=sys.stderr, disable=None)
 
@@ -71,9 +80,9 @@ def prepare(
         report = prepare_release(
             release,
             out,
-            splits=split or [s for s in SPLITS if annotation_path(release, s).is_file()] or OFFICIAL_SPLITS,
+            splits=split,
             height=height,
-            workers=workers,
+            engine=JobEngine.parse(engine, workers, timeout_s=task_timeout),
             takes=take,
             split_file=split_file,
             every_second=every_second,
@@ -85,12 +94,12 @@ def prepare(
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
-        _show(report, out / REPORT_FILE)
+        _show(report, f"{out.rstrip('/')}/{REPORT_FILE}" if is_url(out) else str(Path(out) / REPORT_FILE))
     if not report.is_complete:
         raise typer.Exit(NOT_COMPLETE)
 
 
-def _show(report: PrepareReport, path: Path) -> None:
+def _show(report: PrepareReport, path: str) -> None:
     from rich.console import Console
     from rich.table import Table
 

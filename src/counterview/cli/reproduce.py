@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from counterview.cli.options import Workers
 from counterview.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def reproduce(
         bool, typer.Option("--dry-run", help="Check recipes and data, print the steps, and stop.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    workers: Workers = 1,
     save: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -101,7 +103,7 @@ def reproduce(
         if save is not None:
             claims.enter_context(claim_output_file(save, "results of reproduce", is_own=_is_results, overwrite=None))
         claimed.mark()
-        for result in run(plan, device=device, progress=not quiet):
+        for result in run(plan, device=device, progress=not quiet, workers=workers):
             finished.append(result)
             print(f"{result['title']}, {result['direction']}: IoU {result['scores']['iou']['value']}", file=sys.stderr)
         for name, path in files.items():

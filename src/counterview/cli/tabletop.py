@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from counterview.cli.options import TaskTimeout, Where
+
 
 def tabletop(
-    out: Annotated[Path, typer.Argument(help="Folder of the data set. Run again to resume a run that was stopped.")],
+    out: Annotated[
+        str, typer.Argument(help="Folder or s3:// address of the data set. Run again to resume a run that was stopped.")
+    ],
     takes: Annotated[int, typer.Option(help="Number of takes in total.")] = 10,
     split: Annotated[
         str,
@@ -39,12 +43,17 @@ def tabletop(
         int | None,
         typer.Option(help="Seconds in the middle in which the wearer looks away from the table: 0, or 5 and more."),
     ] = None,
+    engine: Where = "local",
     workers: Annotated[int, typer.Option(help="Number of processes; the takes do not depend on it.")] = 1,
+    task_timeout: TaskTimeout = 3600,
 ) -> None:
     """Render takes of a table with objects and hands, with the annotation of Ego-Exo4D."""
     from counterview.errors import InputError
+    from counterview.jobs.engine import JobEngine
+    from counterview.media.storage import is_url
     from counterview.tabletop.config import preset as choose
     from counterview.tabletop.generate import generate, share_out
+    from counterview.tabletop.stored import generate_stored
 
     if seed < 0 or workers < 1:
         raise InputError("out of range", found=f"seed {seed}, workers {workers}", expected="seed >= 0, workers >= 1")
@@ -60,6 +69,11 @@ def tabletop(
     }
     config = choose(preset, **{k: v for k, v in options.items() if v is not None})
     counts = share_out(takes, split)
-    manifest = generate(out, counts, config, seed, workers, progress=True)
+    where = JobEngine.parse(engine, workers, timeout_s=task_timeout)
+    if is_url(out):
+        stored = generate_stored(out, counts, config, seed, progress=True, engine=where)
+        typer.echo(f"Wrote {stored}: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+        return
+    manifest = generate(Path(out), counts, config, seed, progress=True, engine=where)
     typer.echo(f"Wrote {manifest}: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
-    typer.echo(f"See {out / 'takes'}/*/contact_sheet.jpg; for statistics: counterview inspect {out}")
+    typer.echo(f"See {Path(out) / 'takes'}/*/contact_sheet.jpg; for statistics: counterview inspect {out}")

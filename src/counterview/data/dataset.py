@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,16 @@ class Take(ABC):
             ImageError: the image file is missing or damaged.
             VideoError: the video is missing or damaged, or has no such frame.
         """
+
+    def plan_reads(self, frames: Mapping[str, Iterable[int]]) -> None:
+        """Announce the frames of each camera that :meth:`frame` will be asked for in order.
+
+        Formats that store videos then decode each group of pictures once; the images are the same.
+
+        Args:
+            frames: frame numbers by camera.
+        """
+        return
 
     def raw_size(self, raw: Any) -> tuple[int, int] | None:
         """Height and width, in pixels, that one value of :attr:`raw_masks` states; ``None`` if it states none."""

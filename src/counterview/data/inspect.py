@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from counterview.data.dataset import Take, is_ego
+from counterview.data.dataset import Dataset, Take, is_ego
 from counterview.data.open import open_dataset
 from counterview.errors import AnnotationError, CounterviewError, MaskError, counted
+from counterview.jobs.run import map_ordered
 from counterview.masks.rle import from_lzstring
-from counterview.media.jsonstream import iter_object
+from counterview.media.jsonstream import Span, index_object, iter_object, read_span
 
 __all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "inspect_dataset", "inspect_release"]
 
+_Item = TypeVar("_Item")
 _LOGGER = logging.getLogger(__name__)
 
 AREA_EDGES = (0.0, 0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
@@ -75,6 +78,25 @@ class Inspection:
     )
     track_lengths: dict[str, list[int]] = field(default_factory=lambda: {"ego": [], "exo": []})
 
+    def add(self, other: Inspection) -> None:
+        """Add the statistics of further takes.
+
+        Args:
+            other: of takes that are not among these.
+        """
+        self.takes += other.takes
+        self.cameras += other.cameras
+        self.objects += other.objects
+        self.masks += other.masks
+        self.unreadable += other.unreadable
+        self.empty_takes += other.empty_takes
+        for side in self.areas:
+            self.areas[side] += other.areas[side]
+            self.track_lengths[side] += other.track_lengths[side]
+        for name, count in self.directions.items():
+            count.frames += other.directions[name].frames
+            count.visible += other.directions[name].visible
+
     def fraction_below(self, side: str, area: float) -> float:
         """Fraction of the masks of ``side`` that cover less than ``area`` of their image; 0 if there are no masks."""
         values = np.asarray(self.areas[side])
@@ -100,7 +122,7 @@ class Inspection:
         return out
 
 
-def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _annotation_files(root: Path, split: str | None) -> list[Path]:
     folder = root / "annotations"
     pattern = f"relations_{split}.json" if split else "relations_*.json"
     files = sorted(folder.glob(pattern)) if folder.is_dir() else []
@@ -111,40 +133,65 @@ def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[s
             expected=pattern,
             fix="Give the folder that holds takes.json and annotations/.",
         )
-    for file in files:
-        for uid, take in iter_object(file, error=AnnotationError):
-            if not isinstance(take, dict):
-                raise AnnotationError("is not an annotation", path=file, found=f"{type(take).__name__} for take {uid}")
-            yield uid, take
+    return files
 
 
-def inspect_release(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
+def inspect_release(root: str | os.PathLike[str], split: str | None = None, *, workers: int = 1) -> Inspection:
     """Compute the statistics of ``root/annotations/relations_*.json``.
 
     Args:
         root: folder in the release layout.
         split: only this split.
+        workers: processes; the result does not depend on it.
 
     Raises:
         AnnotationError: no annotation file, or a malformed one. Masks that do not decode are counted, not raised.
     """
-    base = Path(root)
-    out = Inspection()
-    for uid, take in _annotations(base, split):
-        out.takes += 1
-        before = out.masks
-        cameras: set[str] = set()
-        try:
-            for name, views in dict(take.get("object_masks") or {}).items():
-                out.objects += 1
-                cameras.update(views)
-                _count_object(out, f"{uid}: {name}", views)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise AnnotationError(f"the annotation of take {uid} is malformed", path=base, found=repr(error)) from error
-        out.cameras += len(cameras)
-        if out.masks == before:
-            out.empty_takes.append(uid)
+    base, out = Path(root), Inspection()
+    if workers <= 1:
+        for file in _annotation_files(base, split):
+            for uid, take in iter_object(file, error=AnnotationError):
+                out.add(_inspect_annotation(base, file, uid, take))
+        return out
+    takes = [
+        (file, uid, span)
+        for file in _annotation_files(base, split)
+        for uid, span in index_object(file, error=AnnotationError).items()
+    ]
+    for part in map_ordered(partial(_inspect_spans, base), _chunks(takes, workers), workers, "inspect"):
+        out.add(part)
     return out
+
+
+def _inspect_spans(root: Path, takes: Sequence[tuple[Path, str, Span]]) -> Inspection:
+    out = Inspection()
+    for file, uid, span in takes:
+        out.add(_inspect_annotation(root, file, uid, read_span(file, span, uid, error=AnnotationError)))
+    return out
+
+
+def _inspect_annotation(root: Path, file: Path, uid: str, take: Any) -> Inspection:
+    """The statistics of one take."""
+    if not isinstance(take, dict):
+        raise AnnotationError("is not an annotation", path=file, found=f"{type(take).__name__} for take {uid}")
+    out = Inspection(takes=1)
+    cameras: set[str] = set()
+    try:
+        for name, views in dict(take.get("object_masks") or {}).items():
+            out.objects += 1
+            cameras.update(views)
+            _count_object(out, f"{uid}: {name}", views)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AnnotationError(f"the annotation of take {uid} is malformed", path=root, found=repr(error)) from error
+    out.cameras = len(cameras)
+    out.empty_takes = [] if out.masks else [uid]
+    return out
+
+
+def _chunks(items: Sequence[_Item], workers: int) -> list[Sequence[_Item]]:
+    """Parts of equal length, several for each process: one take is too little to send."""
+    size = max(1, min(16, len(items) // (4 * workers)))
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _count_object(out: Inspection, where: str, views: Mapping[str, Any]) -> None:
@@ -181,20 +228,30 @@ def _count_pairs(
         direction.visible += len(both & present[target])
 
 
-def inspect_dataset(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
+def inspect_dataset(root: str | os.PathLike[str], split: str | None = None, *, workers: int = 1) -> Inspection:
     """Compute the statistics of a data set in any layout that :func:`counterview.data.open.open_dataset` reads.
 
     Args:
         root: a release, a prepared folder, or HANDAL.
         split: only this split.
+        workers: processes; the result does not depend on it.
 
     Raises:
         InputError: no data set, no such split, or a take that cannot be read. Masks that do not decode are counted.
     """
     if next((Path(root) / "annotations").glob("relations_*.json"), None) is not None:
-        return inspect_release(root, split)
+        return inspect_release(root, split, workers=workers)
+    out, dataset = Inspection(), open_dataset(root, split, kept_takes=1)
+    chunks = [dataset.uids] if workers <= 1 else _chunks(dataset.uids, workers)
+    for part in map_ordered(partial(_inspect_takes, dataset), chunks, workers, "inspect"):
+        out.add(part)
+    return out
+
+
+def _inspect_takes(dataset: Dataset, uids: Sequence[str]) -> Inspection:
     out = Inspection()
-    for take in open_dataset(root, split, kept_takes=1):
+    for uid in uids:
+        take = dataset.take(uid)
         out.takes += 1
         out.objects += len(take.objects)
         out.cameras += len(take.cameras)

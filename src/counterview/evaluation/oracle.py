@@ -24,9 +24,10 @@ from counterview.errors import InputError, MaskError, PathError, ProposalError
 from counterview.evaluation import scorer
 from counterview.evaluation.groundtruth import GroundTruth
 from counterview.evaluation.metrics import official_iou
-from counterview.evaluation.protocol import Report, run_ordered, scored_frames, visible_in_both
+from counterview.evaluation.protocol import Report, scored_frames, visible_in_both
 from counterview.evaluation.scorer import LONGEST_SIDE_PX, Scorer, get_protocol
 from counterview.evaluation.table import FrameTable
+from counterview.jobs.run import map_ordered
 from counterview.masks import rle
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.media.files import read_json, safe_join
@@ -215,4 +216,4 @@ def oracle(
 
 
 def _parts(job: _ScoreBestProposal, truth: GroundTruth, workers: int) -> Iterator[tuple[FrameTable, int, list[str]]]:
-    return run_ordered(job, truth.takes, workers)
+    return map_ordered(job, truth.takes, workers, "oracle")

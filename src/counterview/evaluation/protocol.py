@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from counterview.data.dataset import DIRECTIONS, Direction, check_direction
 from counterview.data.pairs import FramePair, PairFraction
@@ -31,14 +28,13 @@ from counterview.evaluation.predictions import PredictedMask, PredictionSource, 
 from counterview.evaluation.provenance import predicted_from
 from counterview.evaluation.scorer import Scorer, Totals, get_protocol
 from counterview.evaluation.table import FrameTable
+from counterview.jobs.run import map_ordered
 from counterview.types import ObjectMask
 
 logger = logging.getLogger(__name__)
 
 Missing = Literal["error", "count-absent"]
 _KEPT_LINES = 200
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 class IncompletePredictions(PredictionError):
@@ -166,7 +162,7 @@ def evaluate(
     predicted = set(source.takes(way))
     takes = [uid for uid in truth.takes if uid in predicted] if rules.walks == "prediction" else list(truth.takes)
     table, lines, contents = FrameTable(), _Lines(), Contents()
-    for done, result in enumerate(run_ordered(job, takes, workers), start=1):
+    for done, result in enumerate(map_ordered(job, takes, workers, "evaluate"), start=1):
         table.extend(result.table)
         lines.add(result)
         contents.add(result.contents)
@@ -416,22 +412,3 @@ class _Lines:
             notes.append(f"{self.skipped_count} entries were left out:")
             notes += [f"  {line}" for line in self.skipped]
         return notes
-
-
-def run_ordered(job: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """Results of ``job`` in the order of ``items``; at most four items per worker are submitted at once."""
-    if workers <= 1:
-        yield from map(job, items)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[Any]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(job, item))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

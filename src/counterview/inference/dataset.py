@@ -8,7 +8,6 @@ holds the images of one frame.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -16,29 +15,41 @@ import re
 import shutil
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from counterview.cost import MEASURED_IMAGES, MIN_IMAGES, Cost, announce
-from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take, check_direction
+from counterview.data.dataset import DIRECTIONS, Dataset, Direction, check_direction
 from counterview.data.pairs import FramePair, PairFraction, pairs_of_take
-from counterview.errors import CounterviewError, InputError, OutputError, counted
+from counterview.errors import ConfigError, CounterviewError, InputError, OutputError, counted
 from counterview.evaluation.layout import OFFICIAL, RECORD, Record
 from counterview.evaluation.predictions import is_prediction_file
-from counterview.evaluation.submission import PredictionWriter, prediction_entry
 from counterview.inference.finished import counts_of, held_takes, is_made_by, other_settings
-from counterview.inference.takes import Prediction, TakePredictor
-from counterview.media.files import read_json, write_errors, write_json
+from counterview.inference.take_parts import (
+    VERSION,
+    Step,
+    TakeWork,
+    fingerprint,
+    image_count,
+    make_take_worker,
+    merge_parts,
+    part_path,
+    remaining_of,
+    wanted_of,
+)
+from counterview.inference.takes import TakePredictor
+from counterview.jobs.engine import JobEngine
+from counterview.jobs.manifest import JobTask, Manifest
+from counterview.jobs.run import run
+from counterview.media.files import read_json, write_json
 from counterview.media.outputs import claim_output_file, remove_parts
 
 logger = logging.getLogger(__name__)
-
-VERSION = 1
 
 
 def predict(
@@ -51,6 +62,8 @@ def predict(
     seed: int = 42,
     overwrite: bool = False,
     progress: bool = True,
+    engine: JobEngine | None = None,
+    make_predictor: Callable[[], TakePredictor] | None = None,
 ) -> dict[str, Any]:
     """Predict a data set and write one prediction file.
 
@@ -69,12 +82,15 @@ def predict(
         overwrite: compute the file again if it is finished, and replace a file of other settings or of another kind, as
             well as an unfinished run with other settings.
         progress: show a progress bar on standard error.
+        engine: where takes are predicted; in this process if not given.
+        make_predictor: loads the same method in another process. Picklable; needed where ``engine`` has several.
 
     Returns:
         Counts: ``predictions``, ``takes``, ``empty`` (number of empty predictions by reason), ``failed`` (uid to
         problem of each take that was left out) and ``finished_before`` (whether nothing was left to do).
 
     Raises:
+        ConfigError: several processes without ``make_predictor``.
         InputError: no direction, nothing to predict, a fraction outside 0 to 1, or an unfinished run with other
             settings or data.
         OutputError: ``out`` is a folder, a file of another kind or of other settings, being written by another run, or
@@ -85,7 +101,8 @@ def predict(
         raise InputError("no direction was given", expected=" or ".join(DIRECTIONS))
     out = Path(out)
     with claim_output_file(out, "a prediction file", is_own=is_prediction_file, overwrite=overwrite):
-        return _predict(predictor, dataset, directions, out, fraction, seed, overwrite, progress)
+        run_takes = partial(_run_takes, predictor, make_predictor, engine or JobEngine())
+        return _predict(predictor, dataset, directions, out, fraction, seed, overwrite, progress, run_takes)
 
 
 def _predict(
@@ -97,6 +114,7 @@ def _predict(
     seed: int,
     overwrite: bool,
     progress: bool,
+    run_takes: Callable[..., dict[str, str]],
 ) -> dict[str, Any]:
     """As :func:`predict`, while no other run writes ``out``."""
     parts = out.with_name(out.name + ".parts")
@@ -106,7 +124,7 @@ def _predict(
         "format": VERSION,
         "directions": directions,
         "settings": predictor.settings(),
-        "data": _fingerprint(dataset),
+        "data": fingerprint(dataset),
     }
     if record.layout != OFFICIAL or pairs:  # an unfinished run of an earlier version is resumed
         header["record"] = {**record.to_json(), "takes": None}
@@ -120,7 +138,6 @@ def _predict(
             _remove_finished(parts, header)
             return {**counts_of(out), "takes": len(dataset), "failed": {}, "finished_before": True}
     _open_parts(parts, header, overwrite)  # which may discard finished frames, so that these are counted afterwards
-    failed: dict[str, str] = {}
     work = list(_work(predictor, dataset, directions, parts, pairs)) if work is None else work
     frames, images = sum(take.frames for take in work), sum(take.images for take in work)
     if progress and images >= MIN_IMAGES:
@@ -129,22 +146,47 @@ def _predict(
             file=sys.stderr,
         )
     with tqdm(total=frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
-        pace = _Pace(bar, images, predictor, progress)
-        for uid in dataset.uids:
-            try:
-                take = dataset.take(uid)
-                _predict_take(predictor, take, _wanted(predictor, take, directions, pairs), _part(parts, uid), pace)
-            except OutputError:
-                raise
-            except CounterviewError as error:
-                failed[uid] = str(error)
-                logger.warning("take %s is left out: %s", uid, error)
+        failed = run_takes(dataset, directions, pairs, parts, _Pace(bar, images, predictor, progress))
     lost = sorted(set(held_takes(out)) & set(failed)) if failed and out.exists() and not overwrite else []
     if lost:
         raise _lost_take(out, lost[0], failed[lost[0]])
-    counts = _merge(parts, out, dataset, directions, {**settings, RECORD: record.to_json()}, failed)
+    counts = merge_parts(parts, out, dataset, directions, {**settings, RECORD: record.to_json()}, failed)
     shutil.rmtree(parts)
     return {**counts, "takes": len(dataset), "failed": failed, "finished_before": False}
+
+
+def _run_takes(
+    predictor: TakePredictor,
+    make_predictor: Callable[[], TakePredictor] | None,
+    engine: JobEngine,
+    dataset: Dataset,
+    directions: Sequence[Direction],
+    pairs: Mapping[Direction, PairFraction],
+    parts: Path,
+    pace: _Pace,
+) -> dict[str, str]:
+    """Predict all takes; uid to problem of each that was left out."""
+    step: Step | None = pace.step
+    if engine.is_inline:
+        make_predictor = partial(_same, predictor)
+    elif make_predictor is None:
+        raise ConfigError("several processes need a way to load the model", found="no make_predictor")
+    else:
+        step = None
+    work = TakeWork(make_predictor, predictor.settings(), dataset, directions, pairs, parts.absolute())
+    manifest = Manifest("predict", tuple(JobTask(uid, uid) for uid in dataset.uids))
+    failed = {}
+    for outcome in run(make_take_worker, (work, step), manifest, engine=engine, on_steps=pace.steps):
+        if outcome.error is not None:
+            if engine.is_inline and not isinstance(outcome.error, CounterviewError):
+                raise outcome.error
+            failed[outcome.task.key] = str(outcome.error)
+            logger.warning("take %s is left out: %s", outcome.task.key, outcome.error)
+    return {uid: failed[uid] for uid in dataset.uids if uid in failed}
+
+
+def _same(predictor: TakePredictor) -> TakePredictor:
+    return predictor
 
 
 @dataclass(frozen=True)
@@ -168,12 +210,12 @@ def _work(
     """Count what is to be done of each take."""
     for uid in dataset.uids:
         try:
-            wanted = _wanted(predictor, dataset.take(uid), directions, fractions)
+            wanted = wanted_of(predictor, dataset.take(uid), directions, fractions)
         except CounterviewError as error:
             yield _Work(uid, problem=str(error))
             continue
-        remaining, _ = _remaining(predictor, wanted, _part(parts, uid))
-        images = sum(_images(pairs) for pairs in remaining.values())
+        remaining, _ = remaining_of(predictor, wanted, part_path(parts, uid))
+        images = sum(image_count(pairs) for pairs in remaining.values())
         yield _Work(uid, sum(len(pairs) for pairs in wanted.values()), len(remaining), images)
 
 
@@ -204,21 +246,6 @@ def _part_of_pairs(dataset: Dataset, direction: Direction, fraction: float, seed
     return PairFraction.of(scored(), fraction, seed)
 
 
-def _fingerprint(dataset: Dataset) -> dict[str, Any]:
-    text = "\n".join(dataset.uids).encode("utf-8", "surrogatepass")
-    data = {"kind": dataset.kind, "split": dataset.split, "takes": hashlib.sha256(text).hexdigest()[:16]}
-    images = dataset.image_source()["images"]
-    return {**data, "images": images} if images in ("png", "webp") else data  # runs of earlier versions are resumed
-
-
-_PART_NAME = re.compile(r"[0-9a-f]{24}\.jsonl")
-
-
-def _part(parts: Path, uid: str) -> Path:
-    # The uid of a take is read from a file; its hash is a safe file name.
-    return parts / f"{hashlib.sha256(uid.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.jsonl"
-
-
 def _open_parts(parts: Path, header: dict[str, Any], overwrite: bool) -> None:
     marker = parts / "run.json"
     if parts.is_dir() and not marker.exists() and any(p.suffix != ".part" for p in parts.iterdir()):
@@ -244,6 +271,9 @@ def _open_parts(parts: Path, header: dict[str, Any], overwrite: bool) -> None:
     write_json(marker, header)
 
 
+_PART_NAME = re.compile(r"[0-9a-f]{24}\.jsonl")
+
+
 def _remove_finished(parts: Path, header: dict[str, Any]) -> None:
     """Remove what a run left that was stopped after its file was complete: all of its parts, or some of them."""
     marker = parts / "run.json"
@@ -257,37 +287,6 @@ def _remove_finished(parts: Path, header: dict[str, Any]) -> None:
         shutil.rmtree(parts)
 
 
-Wanted = dict[int, list[tuple[Direction, FramePair]]]
-"""Frame number to the pairs to predict, each with its direction."""
-
-
-def _wanted(
-    predictor: TakePredictor, take: Take, directions: Sequence[Direction], fractions: Mapping[Direction, PairFraction]
-) -> Wanted:
-    """What is to be predicted of a take."""
-    wanted: Wanted = defaultdict(list)
-    for direction in directions:
-        # Frames whose target is not annotated are not scored, but the challenge's server expects them as well.
-        for pair in pairs_of_take(take, direction, targets=predictor.layout.targets, need_images=False):
-            chosen = fractions.get(direction)
-            if chosen is None or (pair.target_visible is not None and pair in chosen):
-                wanted[pair.frame].append((direction, pair))
-    return wanted
-
-
-def _remaining(predictor: TakePredictor, wanted: Wanted, part: Path) -> tuple[Wanted, int]:
-    """What is not predicted yet, in order, and the length in bytes of what is."""
-    done, length = _read_part(part)
-    if done and not predictor.restartable and len(done) < len(wanted):
-        done, length = {}, 0
-    return {frame: pairs for frame, pairs in sorted(wanted.items()) if frame not in done}, length
-
-
-def _images(pairs: Sequence[tuple[Direction, FramePair]]) -> int:
-    """Number of images of a frame that the pairs need."""
-    return len({camera for _, pair in pairs for camera in (pair.query_camera, pair.target_camera)})
-
-
 class _Pace:
     """Moves the bar, and says once, after the first few frames, what the rest will cost."""
 
@@ -296,6 +295,10 @@ class _Pace:
         self.timed = -1  # the first frame is not timed: it also loads libraries
         self.start = time.perf_counter()
         self.bytes_before = 0
+
+    def steps(self, number: int) -> None:
+        """Count frames of other processes."""
+        self.bar.update(number)
 
     def step(self, images: int, text: str) -> None:
         """Count one frame with so many images."""
@@ -317,81 +320,3 @@ class _Pace:
     def _cache(self) -> tuple[Path | None, int]:
         cache = getattr(self.predictor, "cache", None)
         return (None, 0) if cache is None else (cache.folder, cache.written)
-
-
-def _predict_take(predictor: TakePredictor, take: Take, wanted: Wanted, part: Path, pace: _Pace) -> None:
-    remaining, length = _remaining(predictor, wanted, part)
-    if not remaining:
-        return
-    with write_errors(part, only=True), part.open("r+b" if part.exists() else "wb") as handle:
-        handle.truncate(length)  # drops a line that a kill cut off
-        handle.seek(length)
-        for frame, predictions in predictor.predict(take, remaining):
-            line = json.dumps({"frame": frame, "predictions": [_to_json(p) for p in predictions]}, ensure_ascii=True)
-            handle.write(line.encode("ascii") + b"\n")
-            handle.flush()
-            pace.step(_images(remaining[frame]), f"{take.name} frame {frame}")
-
-
-def _to_json(prediction: Prediction) -> list[Any]:
-    pair = prediction.pair
-    entry = prediction_entry(prediction.mask, prediction.confidence)
-    if prediction.note:
-        entry["note"] = prediction.note
-    return [prediction.direction, pair.object, pair.query_camera, pair.target_camera, entry]
-
-
-def _read_part(part: Path) -> tuple[dict[int, list[Any]], int]:
-    """The complete lines of a part by frame, and their length in bytes."""
-    done: dict[int, list[Any]] = {}
-    length = 0
-    if not part.exists():
-        return done, 0
-    with part.open("rb") as handle:
-        for line in handle:
-            try:
-                value: Any = json.loads(line) if line.endswith(b"\n") else None
-                frame, entries = int(value["frame"]), value["predictions"]
-                if not all(len(entry) == 5 and isinstance(entry[4], dict) for entry in entries):
-                    break
-                done[frame] = entries
-            except Exception:  # damaged: this frame and those after it are predicted again
-                break
-            length += len(line)
-    return done, length
-
-
-def _merge(
-    parts: Path,
-    out: Path,
-    dataset: Dataset,
-    directions: Sequence[Direction],
-    settings: Mapping[str, Any],
-    failed: Mapping[str, str],
-) -> dict[str, Any]:
-    """Write the official file take by take, and count its predictions. Without any, ``out`` stays as it is."""
-    counts: dict[str, Any] = {"predictions": 0, "empty": defaultdict(int)}
-    with PredictionWriter(out, settings=settings) as writer:
-        for direction in directions:
-            writer.begin(direction)
-            for uid in dataset.uids:
-                done, _ = _read_part(_part(parts, uid))
-                masks: dict[str, Any] = {}
-                for frame in sorted(done):
-                    for entry_direction, name, query, target, entry in done[frame]:
-                        if entry_direction == direction:
-                            masks.setdefault(name, {}).setdefault(f"{query}_{target}", {})[str(frame)] = entry
-                            counts["predictions"] += 1
-                            if "note" in entry:
-                                counts["empty"][entry["note"]] += 1
-                if masks:
-                    writer.add(uid, masks, sorted(done))
-        if not counts["predictions"]:
-            first = next(iter(failed.values()), None)
-            raise InputError(
-                "there is nothing to predict", path=dataset.root,
-                found=counted(len(dataset), "take") + (f", {len(failed)} unreadable: {first}" if first else ""),
-                expected="query masks in frames of which the target is annotated",
-            )  # fmt: skip
-    counts["empty"] = dict(counts["empty"])
-    return counts

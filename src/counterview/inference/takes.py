@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -103,6 +103,7 @@ class FramePredictor:
         self, take: Take, wanted: dict[int, list[tuple[Direction, FramePair]]]
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """See :meth:`TakePredictor.predict`."""
+        take.plan_reads(frames_by_camera(wanted))
         for frame in sorted(wanted):
             encodings: dict[str, Encoding | str] = {}
             targets = {pair.target_camera for _, pair in wanted[frame]}
@@ -240,6 +241,19 @@ class ClipPredictor:
                 confidence = 0.0 if result is None else result.visibility
                 predictions.append(Prediction(output.direction, output.pair, mask, confidence, output.note))
             yield frame, predictions
+
+
+def frames_by_camera(wanted: Mapping[int, Sequence[tuple[Direction, FramePair]]]) -> dict[str, list[int]]:
+    """The frames of each camera of which images are needed.
+
+    Args:
+        wanted: as for :meth:`TakePredictor.predict`.
+    """
+    frames: dict[str, dict[int, None]] = defaultdict(dict)
+    for number in sorted(wanted):
+        for _, pair in wanted[number]:
+            frames[pair.query_camera][number] = frames[pair.target_camera][number] = None
+    return {camera: list(numbers) for camera, numbers in frames.items()}
 
 
 def query_mask(take: Take, pair: FramePair, size_hw: tuple[int, int]) -> ObjectMask:

@@ -158,6 +158,7 @@ class TrackingPredictor:
         smoothers = {query: Smoother() for query in groups}
         cameras = list(dict.fromkeys(c for g in groups.values() for c in (g.query, *g.targets)))
         released: dict[int, dict[str, TrackedMoment]] = defaultdict(dict)
+        take.plan_reads({camera: sorted(wanted) for camera in cameras})
         for frame in sorted(wanted):
             views = encode_frame(self._views, take, cameras, frame)
             for query, group in groups.items():

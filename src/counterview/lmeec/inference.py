@@ -76,6 +76,7 @@ def predict_take(
         for key in dict.fromkeys(session_of[_track(directed)] for directed in pairs_by_frame[number]):
             frames[key].append(number)
     indices = {key: {number: i for i, number in enumerate(numbers)} for key, numbers in frames.items()}
+    take.plan_reads(_frames_by_camera(pairs_by_frame))
     sessions = {key: Session(model, frames=len(numbers), autocast=autocast) for key, numbers in frames.items()}
     for number in sorted(pairs_by_frame):
         encoded: dict[str, SessionImage] = {}
@@ -98,6 +99,15 @@ def predict_take(
             if of_session:
                 predictions |= _predict_frame(session, take, of_session, encoded, missing, indices[key][number])
         yield number, [predictions[pair] for pair in pairs]
+
+
+def _frames_by_camera(pairs_by_frame: Mapping[int, Sequence[DirectedPair]]) -> dict[str, set[int]]:
+    frames: dict[str, set[int]] = defaultdict(set)
+    for number, pairs in pairs_by_frame.items():
+        for _, pair in pairs:
+            frames[pair.query_camera].add(number)
+            frames[pair.target_camera].add(number)
+    return frames
 
 
 def _track(directed: DirectedPair) -> tuple[Direction, str, str, str]:

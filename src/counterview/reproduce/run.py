@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.statistics import intervals
 from counterview.inference.finished import is_made_by
 from counterview.inference.loading import load_take_predictor, trainable_parameters
+from counterview.jobs.engine import JobEngine
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 from counterview.nn import bundled
 from counterview.reproduce.commands import follows
@@ -39,13 +41,14 @@ from counterview.training.identity import current_recipe, flat
 from counterview.training.recipe import FREE_TO_CHANGE
 
 
-def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[dict[str, Any]]:
+def run(plan: Plan, *, device: str = "auto", progress: bool = True, workers: int = 1) -> Iterator[dict[str, Any]]:
     """Reproduce the rows of a plan, one after the other.
 
     Args:
         plan: of :func:`counterview.reproduce.plan.make_plan`.
         device: of the networks.
         progress: show bars on standard error.
+        workers: processes that predict and score; the results do not depend on it.
 
     Yields:
         One result for each row and direction; see :func:`score`. A row whose model is loaded by name and needs an
@@ -58,14 +61,16 @@ def run(plan: Plan, *, device: str = "auto", progress: bool = True) -> Iterator[
     for unit in plan.units:
         about = _model(unit, progress=progress)
         try:
-            about["predict_s"] = _predict(plan, unit, device, progress)
+            about["predict_s"] = _predict(plan, unit, device, progress, workers)
         except (MissingExtraError, WeightsError) as error:
             if not unit.model.name:
                 raise
             plan.skipped[unit.row.title] = str(error)
             continue
         for direction in unit.directions:
-            result = score(plan, plan.predictions(unit), direction, name=unit.row.name, title=unit.row.title)
+            result = score(
+                plan, plan.predictions(unit), direction, name=unit.row.name, title=unit.row.title, workers=workers
+            )
             check_rows(plan, [result])
             yield {**result, "kind": "ours", **about}
 
@@ -182,7 +187,7 @@ def _keep(path: Path, text: str) -> None:
         handle.write(text)
 
 
-def _predict(plan: Plan, unit: Unit, device: str, progress: bool) -> float | None:
+def _predict(plan: Plan, unit: Unit, device: str, progress: bool, workers: int = 1) -> float | None:
     """Predict, unless that is done; the seconds it took, ``None`` if not recorded."""
     from counterview.inference.dataset import predict
 
@@ -201,18 +206,19 @@ def _predict(plan: Plan, unit: Unit, device: str, progress: bool) -> float | Non
         record = read_json(note)
         if record.get("key") == key:
             return record.get("seconds")
-    predictor = load_take_predictor(
-        unit.source, device=device, cache=None if follows(unit) else plan.out / "proposals",
+    make_predictor = partial(
+        load_take_predictor, unit.source, device=device, cache=None if follows(unit) else plan.out / "proposals",
         layout=plan.layout, overrides=unit.source_overrides,
         trust=unit.is_trained,  # what this command trained names what the recipes name: the user's word
     )  # fmt: skip
+    predictor = make_predictor()
     if out.is_file() and _is_made(plan, unit, out, predictor.settings()):
         return None  # by the printed command
     start = time.perf_counter()
     # The folder is ours, and the file was found to be of other weights or settings.
     counts = predict(
         predictor, plan.dataset, unit.directions, out, fraction=plan.table.fraction, seed=PAIRS_SEED,
-        overwrite=out.is_file(), progress=progress,
+        overwrite=out.is_file(), progress=progress, engine=JobEngine(workers=workers), make_predictor=make_predictor,
     )  # fmt: skip
     if counts["failed"]:
         uid, problem = next(iter(counts["failed"].items()))
@@ -246,6 +252,7 @@ def score(
     name: str,
     title: str,
     missing: Missing = "error",
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Score one prediction file in one direction by the table's protocol.
 
@@ -266,7 +273,7 @@ def score(
         )  # fmt: skip
     report = evaluate(
         ground_truth(plan), source, direction, protocol=plan.table.protocol, missing=missing,
-        allow_missing_takes=True, part=pair_fraction(plan, direction),
+        allow_missing_takes=True, part=pair_fraction(plan, direction), workers=workers,
     )  # fmt: skip
     spans = intervals(report.table, report.protocol)
     values = report.totals.to_json()

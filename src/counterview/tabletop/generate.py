@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
-import multiprocessing
 import platform
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from counterview.errors import InputError
+from counterview.jobs.engine import JobEngine
+from counterview.jobs.manifest import Manifest, set_aside
+from counterview.jobs.run import run
 from counterview.media.files import read_json, sha256_file, write_errors, write_json
 from counterview.media.outputs import claim_output_folder
 from counterview.tabletop.config import TabletopConfig
 from counterview.tabletop.objects.catalogue import SPLITS
 from counterview.tabletop.take import FORMAT, RECORD, digest, make_take, take_name
-from counterview.workers import end_with_parent
 
 __all__ = ["generate", "index_takes", "share_out"]
 
@@ -80,13 +80,19 @@ def _versions() -> dict[str, str]:
     return out
 
 
-def _work(job: tuple[Path, TabletopConfig, int, str, int]) -> tuple[str, int]:
+TakeItem = tuple[Path, TabletopConfig, int, str, int]
+"""Folder of the data set, its settings, its seed, the split, and the take's number in it."""
+
+
+def _renderer() -> Callable[[TakeItem], None]:
     import cv2
 
-    cv2.setNumThreads(1)
-    with write_errors(job[0]):
-        make_take(*job)
-    return job[3], job[4]
+    def render(item: TakeItem) -> None:
+        cv2.setNumThreads(1)
+        with write_errors(item[0]):
+            make_take(*item)
+
+    return render
 
 
 def _progress(total: int, show: bool) -> Any:
@@ -96,7 +102,14 @@ def _progress(total: int, show: bool) -> Any:
 
 
 def generate(
-    out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int = 1, progress: bool = False
+    out: Path,
+    counts: Mapping[str, int],
+    config: TabletopConfig,
+    seed: int,
+    workers: int = 1,
+    progress: bool = False,
+    *,
+    engine: JobEngine | None = None,
 ) -> Path:
     """Make takes and index them.
 
@@ -110,6 +123,7 @@ def generate(
         seed: of the data set; another seed gives other takes.
         workers: processes.
         progress: show a bar on stderr.
+        engine: where takes are made; ``workers`` processes of this machine if not given.
 
     Returns:
         the manifest's path; it is written last.
@@ -119,10 +133,11 @@ def generate(
         InputError: the folder holds a data set of other settings or another seed.
         OutputError: the folder holds other files, cannot be written, or another run writes there.
         MissingExtraError: ``embreex`` is not installed.
+        TasksFailedError: takes that cannot be made; the others are there, and the data set is not indexed.
     """
     config.check()
     with claim_output_folder(out, "tabletop", is_own=_is_own, overwrite=None):
-        return _generate(out, counts, config, seed, workers, progress)
+        return _generate(out, counts, config, seed, engine or JobEngine(workers=workers), progress)
 
 
 def _is_own(out: Path) -> bool:
@@ -130,49 +145,87 @@ def _is_own(out: Path) -> bool:
 
 
 def _generate(
-    out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, workers: int, progress: bool
+    out: Path, counts: Mapping[str, int], config: TabletopConfig, seed: int, engine: JobEngine, progress: bool
 ) -> Path:
     """As :func:`generate`, while no other run writes the folder."""
-    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": config.settings()}
-    start = out / START
-    if start.exists():
-        old = read_json(start)
-        settings, earlier = config.settings(), dict(old.get("settings", {}))
-        changed = sorted(k for k in settings.keys() | earlier.keys() if settings.get(k) != earlier.get(k))
-        if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
-            raise InputError(
-                "holds a data set made with other settings",
-                path=out,
-                found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
-                fix="Choose another output folder, or the settings of the first run.",
-            )
-    else:
-        write_json(start, request)
+    begin(out, config, seed)
     with write_errors(out / MANIFEST):
         (out / MANIFEST).unlink(missing_ok=True)
-    jobs = [(out, config, seed, split, index) for split in SPLITS for index in range(counts.get(split, 0))]
     try:
-        with _progress(len(jobs), progress) as bar:
-            for _ in _run(jobs, workers):
-                bar.update()
+        members = render_takes(out, counts, config, seed, engine, progress, _renderer)
     finally:
         shutil.rmtree(out / ".partial", ignore_errors=True)
-    return index_takes(out, config, seed, [(job[3], job[4]) for job in jobs])
+    return index_takes(out, config, seed, members)
 
 
-def _run(jobs: list[tuple[Path, TabletopConfig, int, str, int]], workers: int) -> Iterable[tuple[str, int]]:
-    if workers <= 1:
-        yield from map(_work, jobs)
+def begin(out: Path, config: TabletopConfig, seed: int) -> None:
+    """Write the settings of a data set, or check that those that are there are the same.
+
+    Args:
+        out: folder of the data set.
+        config: settings of the data set.
+        seed: of the data set.
+
+    Raises:
+        InputError: other settings or another seed.
+    """
+    request = {"format": FORMAT, "seed": seed, "digest": digest(config), "settings": config.settings()}
+    start = out / START
+    if not start.exists():
+        write_json(start, request)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
-        futures = [pool.submit(_work, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    old = read_json(start)
+    settings, earlier = config.settings(), dict(old.get("settings", {}))
+    changed = sorted(k for k in settings.keys() | earlier.keys() if settings.get(k) != earlier.get(k))
+    if any(old.get(k) != request[k] for k in ("format", "seed", "digest")):
+        raise InputError(
+            "holds a data set made with other settings",
+            path=out,
+            found=", ".join(changed) or f"seed {old.get('seed')}, format {old.get('format')}",
+            fix="Choose another output folder, or the settings of the first run.",
+        )
+
+
+def render_takes(
+    out: Path,
+    counts: Mapping[str, int],
+    config: TabletopConfig,
+    seed: int,
+    engine: JobEngine,
+    progress: bool,
+    make_renderer: Callable[..., Callable[[TakeItem], None]],
+    *arguments: Any,
+) -> list[tuple[str, int]]:
+    """Render all takes.
+
+    Args:
+        out: folder of the data set.
+        counts: takes per split.
+        config: settings of the data set.
+        seed: of the data set.
+        engine: where.
+        progress: show a bar on stderr.
+        make_renderer: makes a worker.
+        arguments: of ``make_renderer``.
+
+    Returns:
+        (split, index) of each take.
+
+    Raises:
+        TasksFailedError: takes that cannot be made, after all others.
+    """
+    items = [(out, config, seed, split, index) for split in SPLITS for index in range(counts.get(split, 0))]
+    manifest = Manifest.of("tabletop", items, key=lambda item: take_name(*item[2:]))
+    failed = []
+    with _progress(len(items), progress) as bar:
+        for outcome in run(make_renderer, arguments, manifest, engine=engine):
+            failed += [] if outcome.error is None else [outcome]
+            bar.update()
+    if len(failed) == 1 and len(items) == 1:
+        failed[0].result()
+    if failed:
+        raise set_aside("tabletop", failed, len(items))
+    return [(item[3], item[4]) for item in items]
 
 
 def index_takes(out: Path, config: TabletopConfig, seed: int, members: Sequence[tuple[str, int]]) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 from counterview.data.clock import ANNOTATION_FPS, TakeClock, VideoClock
 from counterview.data.dataset import KEPT_TAKES, SPLITS, Dataset, Take, frame_number, is_ego
+from counterview.data.formats.open_videos import OpenVideos, OrderedReads
 from counterview.data.formats.takes_json import TakeFacts, read_takes_json, split_withdrawn
 from counterview.errors import AnnotationError, InputError, PathError, VideoError
 from counterview.masks import rle
@@ -35,41 +35,6 @@ Height = Literal["full", "448"]
 HEIGHTS: tuple[Height, ...] = ("full", "448")
 RGB_STREAMS = ("214-1", "rgb")
 """The colour stream of an Aria camera: ``214-1`` in file names and annotations, ``rgb`` in ``takes.json``."""
-
-OPEN_VIDEOS = 12
-"""Number of videos that a data set keeps open, of all its takes: a decoder of 4K video has 50 MB and six threads."""
-
-
-class OpenVideos:
-    """The videos of a data set that are open: the last :data:`OPEN_VIDEOS`, whichever takes they are of."""
-
-    def __init__(self) -> None:
-        self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._readers)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return OpenVideos, ()  # another process opens its own
-
-    def get(self, path: Path) -> VideoReader:
-        """The reader of a video, opened if it is not.
-
-        Raises:
-            VideoError: the video is missing or damaged.
-        """
-        if path not in self._readers:
-            self._readers[path] = VideoReader(path)
-        self._readers.move_to_end(path)
-        while len(self._readers) > OPEN_VIDEOS:
-            self._readers.popitem(last=False)[1].close()
-        return self._readers[path]
-
-    def close(self, paths: Iterable[Path]) -> None:
-        """Close those of these videos that are open."""
-        for path in paths:
-            if path in self._readers:
-                self._readers.pop(path).close()
 
 
 def annotation_path(root: Path, split: str) -> Path:
@@ -257,6 +222,8 @@ class ReleaseTake(Take):
         self._videos = OpenVideos() if videos is None else videos
         self._video_paths: dict[str, Path] = {}
         self._damaged: dict[str, VideoError] = {}
+        self._planned: dict[str, frozenset[int]] = {}
+        self._ordered: dict[str, OrderedReads] = {}
 
     def _items(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
@@ -361,7 +328,7 @@ class ReleaseTake(Take):
         return next((path for path in paths if path.is_file()), None)
 
     def video(self, camera: str) -> VideoReader:
-        """The camera's video, opened. The last :data:`OPEN_VIDEOS` of the data set stay open.
+        """The camera's video, opened. The last few of the data set stay open.
 
         Raises:
             VideoError: the video is missing or damaged.
@@ -437,9 +404,24 @@ class ReleaseTake(Take):
             problem = f"the masks of camera {camera!r} do not fit the video"
         if problem is not None:
             raise VideoError(problem, path=video.path, fix="Its frames are not used.")
-        if self.clock.lookup(camera) == "number":
-            return video.frame(frame)
-        number = self.clock.number(camera, video, frame)
+        number = self._number(camera, video, frame)
         if number is None:
             raise VideoError(f"has no image at the time of frame {frame}", path=video.path, found=repr(video))
-        return video.frame(number)
+        planned = self._planned.pop(camera, None)
+        if planned is not None:
+            numbers = (self._number(camera, video, each) for each in planned)
+            self._ordered[camera] = OrderedReads(video, [each for each in numbers if each is not None])
+        ordered = self._ordered.get(camera)
+        image = ordered.take(number) if ordered is not None and ordered.reader is video else None
+        if isinstance(image, VideoError):
+            raise image
+        return video.frame(number) if image is None else image
+
+    def _number(self, camera: str, video: VideoReader, frame: int) -> int | None:
+        by_number = self.clock.lookup(camera) == "number"
+        return frame if by_number else self.clock.number(camera, video, frame)
+
+    def plan_reads(self, frames: Mapping[str, Iterable[int]]) -> None:
+        """As :meth:`counterview.data.dataset.Take.plan_reads`."""
+        self._ordered.clear()
+        self._planned = {camera: frozenset(numbers) for camera, numbers in frames.items()}

@@ -7,11 +7,8 @@ unfinished take continues after its last image. The result does not depend on in
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +21,15 @@ from counterview.data.pairs import PAIR_LIST_SETTINGS, pair_paths, pairs_of_take
 from counterview.data.prepare.listings import Listings
 from counterview.data.prepare.report import USABLE, PrepareReport, TakeReport
 from counterview.data.prepare.settings import IMAGE_FORMATS, PrepareSettings
-from counterview.data.prepare.take import STATE_FOLDER, TakeJob, WriteError, prepare_take, read_record
+from counterview.data.prepare.stored import Places, make_preparer, open_places
+from counterview.data.prepare.take import STATE_FOLDER, TakeJob, WriteError, read_record
 from counterview.errors import ConfigError, InputError, OutputError, PathError
+from counterview.jobs.engine import JobEngine
+from counterview.jobs.manifest import JobTask, Manifest
+from counterview.jobs.run import run
 from counterview.media.files import atomic_write, check_name, read_json, write_json
 from counterview.media.outputs import locked
-from counterview.workers import end_with_parent
+from counterview.media.storage import is_url
 
 REPORT_FILE = "prepare-report.json"
 
@@ -40,9 +41,10 @@ def prepare_release(
     release: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    splits: Sequence[str] = OFFICIAL_SPLITS,
+    splits: Sequence[str] | None = OFFICIAL_SPLITS,
     height: str | None = None,
     workers: int = 1,
+    engine: JobEngine | None = None,
     takes: Sequence[str] | None = None,
     split_file: str | os.PathLike[str] | None = None,
     every_second: bool = False,
@@ -54,11 +56,12 @@ def prepare_release(
     """Prepare the takes of some splits. Run it again to continue, to add splits, or after further downloads.
 
     Args:
-        release: the release's folder.
-        out: the output folder: new, empty, or from an earlier run with the same settings.
-        splits: among ``"train"``, ``"val"`` and ``"test"``.
+        release: the release's folder, or its address in object storage (``s3://…``).
+        out: the output folder or address: new, empty, or from an earlier run with the same settings.
+        splits: among ``"train"``, ``"val"`` and ``"test"``; ``None`` for those that are annotated.
         height: ``"full"`` or ``"448"`` videos; the size that the release holds if not given.
         workers: number of parallel processes.
+        engine: where takes are prepared; ``workers`` processes of this machine if not given.
         takes: only these take uids; all of the splits if not given.
         split_file: the baselines' ``split.json``, if it is not in the release or its ``annotations/``. If there is
             one, only its takes are prepared, in its order.
@@ -79,24 +82,51 @@ def prepare_release(
         AnnotationError: an annotation file, ``takes.json`` or the split file is malformed.
         WriteError: the output folder cannot be written.
     """
-    root, target = Path(release), Path(out)
-    splits = _check_splits(root, splits)
-    if not 1 <= quality <= 95 or workers < 1:
-        raise InputError("quality is from 1 to 95 and workers at least 1", found=f"{quality} and {workers}")
+    with open_places(release, out) as places:
+        return _prepare_release(
+            places, str(release), str(out), splits=splits, height=places.height(height),
+            engine=engine or JobEngine(workers=workers), takes=takes, split_file=split_file, every_second=every_second,
+            quality=quality, images=images, annotation_fps=annotation_fps, progress=progress,
+        )  # fmt: skip
+
+
+def _prepare_release(
+    places: Places,
+    release: str,
+    out: str,
+    *,
+    splits: Sequence[str] | None,
+    height: str | None,
+    engine: JobEngine,
+    takes: Sequence[str] | None,
+    split_file: str | os.PathLike[str] | None,
+    every_second: bool,
+    quality: int,
+    images: str,
+    annotation_fps: float,
+    progress: Progress | None,
+) -> PrepareReport:
+    """As :func:`prepare_release`."""
+    root, target = places.root, places.out
+    annotated = [s for s in SPLITS if annotation_path(root, s).is_file()]
+    splits = _check_splits(root, (annotated or OFFICIAL_SPLITS) if splits is None else splits)
+    if not 1 <= quality <= 95:
+        raise InputError("quality is from 1 to 95", found=quality)
     if images not in IMAGE_FORMATS:
         raise InputError("no such image format", found=repr(images), expected=" or ".join(IMAGE_FORMATS))
     if not 0 < annotation_fps <= 1000:
         raise InputError("the annotation counts a positive number of frames a second", found=annotation_fps)
     settings = PrepareSettings(check_height(height, root), every_second, quality, images, float(annotation_fps))
     listings = Listings.read(root, _read_split_file(root, split_file))
-    report = PrepareReport(release=str(release), height=settings.height, splits=list(splits))
+    report = PrepareReport(release=release, height=settings.height, splits=list(splits))
     _start(target, settings)
+    places.begin()
     with _write_errors(target), locked(target / STATE_FOLDER / "lock", target):
         for part in (*target.glob(".*.part"), *(target / STATE_FOLDER).glob("**/.*.part")):
             part.unlink()  # partial files of a killed run; those of takes are removed when the take is prepared
         jobs: list[TakeJob] = []
         rejected: dict[str, TakeReport] = {}
-        threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0
+        threads = 0 if engine.is_inline else max(1, (os.cpu_count() or 1) // engine.workers)
         for split in splits:
             source = annotation_path(root, split)
             for uid in listings.candidates(split):
@@ -109,15 +139,17 @@ def prepare_release(
                 jobs.append(TakeJob(uid, split, root, target, source, span, fact, is_listed, settings, threads))
         selected = _select(jobs, rejected, takes)
         reports = dict(rejected)
-        for uid, (take, was_done) in _run(selected, workers, progress).items():
+        for uid, (take, was_done) in _run(selected, engine, progress, places).items():
             reports[uid] = take
             report.done_before += was_done
         report.takes = [
             reports[uid] for uid in dict.fromkeys(u for s in splits for u in listings.candidates(s)) if uid in reports
         ]
         report.not_annotated = listings.not_annotated({take.take_name for take in report.takes})
-        _write_lists(target, splits, listings, report, str(out))
+        places.collect(dict.fromkeys(uid for split in splits for uid in listings.candidates(split)))
+        _write_lists(target, splits, listings, report, out)
         write_json(target / REPORT_FILE, report.to_dict())
+        places.publish()
     return report
 
 
@@ -204,54 +236,23 @@ def _write_errors(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _run(jobs: list[TakeJob], workers: int, progress: Progress | None) -> dict[str, tuple[TakeReport, bool]]:
+def _run(
+    jobs: list[TakeJob], engine: JobEngine, progress: Progress | None, places: Places
+) -> dict[str, tuple[TakeReport, bool]]:
     results: dict[str, tuple[TakeReport, bool]] = {}
-
-    def done(uid: str, result: tuple[TakeReport, bool]) -> None:
-        results[uid] = result
-        if progress is not None:
-            progress(len(jobs), result[0])
-
     if progress is not None:
         progress(len(jobs), None)
-    if workers == 1:
-        for job in jobs:
-            done(job.uid, prepare_take(job))
-        return results
-    for uid, result in _pool(jobs, workers):
-        done(uid, result)
-    for job in [job for job in jobs if job.uid not in results]:
-        # A process crashed and broke the pool. One process for each remaining take shows which take it was.
-        retried = dict(_pool([job], 1))
-        problem = "its process crashed: out of memory, or a fault in a decoder"
-        crashed = TakeReport(job.uid, job.split, "damaged", job.facts.name if job.facts else "", problems=[problem])
-        done(job.uid, retried.get(job.uid, (crashed, False)))
+    manifest = Manifest("prepare", tuple(JobTask(job.uid, job) for job in jobs))
+    for outcome in run(make_preparer, (places,), manifest, engine=engine):
+        job: TakeJob = outcome.task.item
+        if outcome.error is None:
+            results[job.uid] = outcome.value
+        else:  # of its process: what is wrong with a take is in its report
+            name = job.facts.name if job.facts else ""
+            results[job.uid] = TakeReport(job.uid, job.split, "damaged", name, problems=[str(outcome.error)]), False
+        if progress is not None:
+            progress(len(jobs), results[job.uid][0])
     return results
-
-
-def _pool(jobs: Iterable[TakeJob], workers: int) -> Iterator[tuple[str, tuple[TakeReport, bool]]]:
-    """Results in order of completion; ends early if a process crashes.
-
-    Not :func:`counterview.workers.for_each_item`: takes have results, and a crash must not lose the other takes.
-    """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
-    try:
-        running: dict[Future[tuple[TakeReport, bool]], str] = {}
-        remaining = iter(jobs)
-        more = True
-        while more or running:
-            # Never more takes than workers, so that Ctrl-C does not wait for queued ones.
-            while more and len(running) < workers:
-                job = next(remaining, None)
-                more = job is not None
-                if job is not None:
-                    running[pool.submit(prepare_take, job)] = job.uid
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        return
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write_lists(out: Path, splits: Sequence[str], listings: Listings, report: PrepareReport, base: str) -> None:
@@ -296,7 +297,7 @@ def _usable(out: Path, uid: str) -> dict[str, Any] | None:
 def _write_pairs(out: Path, split: str, direction: Direction, report: PrepareReport, base: str) -> None:
     name = f"{split}_{PAIR_LIST_SETTINGS[direction]}_pairs.json"
     count = left_out = 0
-    root = Path(base).as_posix()
+    root = base if is_url(base) else Path(base).as_posix()
     with atomic_write(out / name, "w") as handle:
         handle.write("[")
         for take in open_prepared(out, split, kept_takes=1):

@@ -130,7 +130,19 @@ def prepare_take(job: TakeJob) -> tuple[TakeReport, bool]:
     return TakeReport(job.uid, job.split, "damaged", name, problems=[text]), False
 
 
-def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
+def is_finished(job: TakeJob) -> bool:
+    """Whether an earlier run finished a take, told without reading its videos.
+
+    Args:
+        job: the take.
+    """
+    try:
+        return _prepare(job, only_check=True)[1]
+    except (CounterviewError, OSError):
+        return False
+
+
+def _prepare(job: TakeJob, *, only_check: bool = False) -> tuple[TakeReport, bool]:
     with job.source.open("rb") as handle:
         handle.seek(job.span.start)
         raw = handle.read(job.span.end - job.span.start)
@@ -158,6 +170,8 @@ def _prepare(job: TakeJob) -> tuple[TakeReport, bool]:
     is_unchanged = record is not None and record["annotation"] == digest and videos == recorded
     if earlier is not None and has_clocks and is_unchanged and _is_valid(earlier, job):
         return earlier, True
+    if only_check:
+        return report, False
     if not _has_both_sides(take, report, set(videos), job):
         return report, False
 

@@ -10,9 +10,10 @@ from counterview.cost import MEASURED_IMAGES, MIN_IMAGES, Cost, announce
 from counterview.data.dataset import Dataset, Take
 from counterview.data.open import open_datasets
 from counterview.features import Backbone
+from counterview.jobs.engine import JobEngine
+from counterview.jobs.run import MIN_POOL_ITEMS, for_each_item
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.training.image_store import ImageStore
-from counterview.workers import MIN_POOL_ITEMS, for_each_item
 
 ImageItem = tuple[tuple[str, ...], str, str, int, bool]
 """Roots of a data set, take uid, camera, frame, and whether the image's proposals are needed."""
@@ -23,7 +24,7 @@ def fill_store(
     takes: Iterable[tuple[tuple[str, ...], Take]],
     images: Mapping[tuple[tuple[str, ...], str], Mapping[tuple[str, int], bool]],
     *,
-    workers: int = 1,
+    engine: JobEngine | None = None,
     limit_gb: float | None = None,
     progress: bool = True,
 ) -> int:
@@ -34,7 +35,7 @@ def fill_store(
         takes: roots of a data set (:func:`counterview.data.open.open_datasets`) and takes, of which those in
             ``images`` are read.
         images: (roots, take uid) to cameras and frames, and whether the proposals of each are needed.
-        workers: processes.
+        engine: where; in the calling process if not given.
         limit_gb: largest size of what is added to the cache, in gigabytes; that of the disk if not given.
         progress: show a bar on standard error.
 
@@ -44,6 +45,7 @@ def fill_store(
     Raises:
         CounterviewError: what is missing would not fit into the limit, or onto the disk.
     """
+    engine = engine or JobEngine()
     items, count = [], 0
     for roots, take in takes:
         for (camera, frame), proposals in sorted(images.get((roots, take.uid), {}).items()):
@@ -51,17 +53,17 @@ def fill_store(
             if not store.has(take, camera, frame, proposals=proposals):
                 items.append((roots, take.uid, camera, frame, proposals))
     if len(items) >= MIN_IMAGES:
-        cost, items = _measure(store, items, count, workers)
+        cost, items = _measure(store, items, count, engine.workers)
         announce(cost, progress=progress)
         cost.check(None if limit_gb is None else limit_gb * 1e9, "data.cache_gb")
-    if workers <= 1 or len(items) < MIN_POOL_ITEMS:
-        for_each_item(_filler, (store,), items, workers=1, label="features", progress=progress)
+    if engine.is_inline or len(items) < MIN_POOL_ITEMS:
+        for_each_item(_filler, (store,), items, engine=JobEngine(), label="features", progress=progress)
     else:
         arguments = (
             store.config, os.fspath(store.root), store.order, store.duplicate_iou, store.passed_backbone,
             store.stretch_portrait,
         )  # fmt: skip
-        for_each_item(_filler_of_new_store, arguments, items, workers=workers, label="features", progress=progress)
+        for_each_item(_filler_of_new_store, arguments, items, engine=engine, label="features", progress=progress)
     store.forget()
     return count
 

@@ -9,6 +9,7 @@ from counterview.config import out_of_range
 from counterview.data.pairs import Targets
 from counterview.data.recipe import TakesConfig
 from counterview.errors import ConfigError
+from counterview.jobs.engine import JobEngine
 from counterview.omama.config import OMaMaConfig
 from counterview.omama.training.loss import TEMPERATURE
 from counterview.omama.training.mining import Mining
@@ -44,6 +45,10 @@ class DataConfig(TakesConfig):
         default=None, metadata={"help": "most gigabytes that a run adds to it; the room on the disk if not given"}
     )
     workers: int = field(default=1, metadata={"help": "processes that compute features and proposals"})
+    engine: str = field(
+        default="local",
+        metadata={"help": "where they run: local, ray, or ray:ADDRESS; the cache is then a shared folder"},
+    )
     memory_mb: int = field(default=2000, metadata={"help": "features kept in memory, per process"})
 
     def __post_init__(self) -> None:
@@ -57,6 +62,12 @@ class DataConfig(TakesConfig):
         ]
         if problems:
             raise ConfigError("; ".join(problems))
+        JobEngine.parse(self.engine)
+
+    @property
+    def job_engine(self) -> JobEngine:
+        """Where features and proposals are computed."""
+        return JobEngine.parse(self.engine, self.workers)
 
     @property
     def targets(self) -> Targets:

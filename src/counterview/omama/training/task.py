@@ -52,7 +52,9 @@ class OMaMaTask:
     """
 
     config_class: ClassVar[type] = OMaMaRecipe
-    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.cache_gb", "data.workers", "data.memory_mb")
+    free_to_change: ClassVar[tuple[str, ...]] = (
+        "data.cache", "data.cache_gb", "data.workers", "data.engine", "data.memory_mb"
+    )  # fmt: skip
     config: Any
 
     def __init__(self, config: Any, *, store: ImageStore | None = None) -> None:
@@ -139,7 +141,7 @@ class OMaMaTask:
         start = len(takes) * rank // world_size
         takes = takes[start:] + takes[:start]
         fill_store(
-            store, takes, images, workers=self.config.data.workers, limit_gb=self.config.data.cache_gb,
+            store, takes, images, engine=self.config.data.job_engine, limit_gb=self.config.data.cache_gb,
             progress=progress and rank == 0,
         )  # fmt: skip
 

@@ -26,6 +26,7 @@ from counterview.data.dataset import Take
 from counterview.data.open import open_datasets
 from counterview.errors import ConfigError, InputError
 from counterview.features.object_crops import INPUT_PX, STORED_PX, ObjectCropNet, crop_objects
+from counterview.jobs.run import for_each_item
 from counterview.omama.training.image_store import mask_overlaps
 from counterview.omama.training.recipe import SamplingConfig
 from counterview.omama.training.task import CACHE, pairs_fingerprint, start_from
@@ -37,7 +38,6 @@ from counterview.tiny.training.backbone_task import BackboneTask, draw_cameras, 
 from counterview.tiny.training.crops_recipe import ObjectCropRecipe, ObjectCropTraining
 from counterview.tiny.training.image_crops import affine, change_colours
 from counterview.types import ObjectMask, RgbImage
-from counterview.workers import for_each_item
 
 UNKNOWN, ABSENT, VISIBLE = -1, 0, 1
 SAME_OBJECT_IOU = 0.5
@@ -76,7 +76,9 @@ class ObjectCropTask(BackboneTask):
 
     config_class: ClassVar[type] = ObjectCropRecipe
     config: ObjectCropRecipe
-    free_to_change: ClassVar[tuple[str, ...]] = ("data.cache", "data.memory_mb", "object_crops.memory_mb")
+    free_to_change: ClassVar[tuple[str, ...]] = (
+        "data.cache", "data.workers", "data.engine", "data.memory_mb", "object_crops.memory_mb"
+    )  # fmt: skip
 
     def __init__(self, config: ObjectCropRecipe) -> None:
         data = config.data
@@ -112,7 +114,7 @@ class ObjectCropTask(BackboneTask):
         ]
         progress = int(os.environ.get("RANK", "0")) == 0
         for_each_item(
-            _proposal_maker, (self.config.data.roots, self.proposer), items, workers=self.config.data.workers,
+            _proposal_maker, (self.config.data.roots, self.proposer), items, engine=self.config.data.job_engine,
             label="proposals", progress=progress,
         )  # fmt: skip
 
