@@ -16,6 +16,7 @@ from counterview.errors import ConfigError, InputError, OutputError
 from counterview.evaluation import GroundTruth, evaluate, open_predictions
 from counterview.evaluation.layout import LAYOUTS, read_record
 from counterview.evaluation.predictions import KEY_OF
+from counterview.inference import dataset as dataset_module
 from counterview.inference import take_parts
 from counterview.inference.dataset import predict
 from counterview.inference.loading import load_take_predictor
