@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
@@ -70,12 +70,24 @@ def draw_prompts(
         ImageError: an image that is not RGB.
         MaskError: a mask of another size than the image.
     """
+    return mark_prompts(overlay(query_image, masks, labels=list(prompts)), prompts.values())
+
+
+def mark_prompts(image: RgbImage, prompts: Iterable[AnyPrompt]) -> RgbImage:
+    """Mark points and boxes on an image: a plus, a cross for the background, lines around a box.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, which is drawn on.
+        prompts: masks among them are not drawn.
+
+    Returns:
+        the image.
+    """
     import cv2
 
-    image = overlay(query_image, masks, labels=list(prompts))
     size = max(8, round(max(image.shape[:2]) / 60))
     kinds = {True: cv2.MARKER_CROSS, False: cv2.MARKER_TILTED_CROSS}
-    for prompt in prompts.values():
+    for prompt in prompts:
         if isinstance(prompt, ObjectMask):
             continue
         wanted = Prompt(points=(prompt,)) if isinstance(prompt, Point) else prompt

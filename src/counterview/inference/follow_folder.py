@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class FollowSettings:
         sync: how the clocks of the others are found, see :func:`counterview.media.sync.synchronise`.
         formats: further formats, names of :data:`counterview.exchange.FORMATS`.
         every_frame: masks also in the frames between the steps.
+        paths: what the results call the files of cameras, where not by where they lie.
     """
 
     fps: float = DEFAULT_FPS
@@ -61,6 +62,7 @@ class FollowSettings:
     sync: str = "none"
     formats: Sequence[str] = ()
     every_frame: bool = False
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def request(self, cameras: Mapping[str, FrameSource]) -> dict[str, Any]:
         """What the steps depend on beside objects and model, as plain values.
@@ -197,7 +199,9 @@ class FollowFolder:
             dense.run(_counting("every frame", dense.total, progress))
             steps, found, timeline = dense.steps, dense.by_camera, dense.timeline
             fps = plan.sources[plan.query].fps or fps
-        tracks, review = collect(found(), plan.cameras, plan.names, settings)
+        named = self._settings.paths
+        cameras = {name: replace(camera, path=named.get(name, camera.path)) for name, camera in plan.cameras.items()}
+        tracks, review = collect(found(), cameras, plan.names, settings)
         with self._folder.replace() as staged:
             write_follow_files(
                 staged, plan.sources, tracks, review, steps, fps=fps, formats=self._settings.formats,
