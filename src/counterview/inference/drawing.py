@@ -38,17 +38,36 @@ def draw_match(
         MaskError: a mask of another size than its image.
     """
     query_rgb, target_rgb = as_rgb(query_image, what="query image"), as_rgb(target_image, what="target image")
-    colors = object_colors(len(matches))
-    left = overlay(query_rgb, query_masks, labels=[m.name for m in matches], colors=colors)
-    runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
-    right = overlay(
-        target_rgb, [mask for mask, _ in runners_up], colors=[c for _, c in runners_up], opacity=0.0, thickness_px=1
-    )
-    labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
-    matched, others = [m.mask_rle for m in matches], [mask for mask, _ in runners_up]
-    right = overlay(right, matched, labels=labels, colors=colors, avoid=others)
+    left = overlay(query_rgb, query_masks, labels=[m.name for m in matches], colors=object_colors(len(matches)))
+    right = draw_answers(target_rgb, matches)
     meaning = "left: query; right: target. filled: match, with its visibility"
-    return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if runners_up else ""))
+    has_others = any(m.candidates[1:] for m in matches)
+    return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if has_others else ""))
+
+
+def draw_answers(
+    target_image: RgbImage | View, matches: Sequence[Match], colors: Sequence[str] | None = None
+) -> RgbImage:
+    """Draw matches on the target image: each filled, with its visibility, and its runners-up in thin lines.
+
+    Args:
+        target_image: ``(H, W, 3)`` uint8, or a view.
+        matches: of objects in that image; the empty mask of one is not drawn.
+        colors: one hex colour per match; :func:`~counterview.masks.draw.object_colors` in order if not given.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ImageError: an image that is not RGB.
+        MaskError: a mask of another size than the image.
+    """
+    colors = object_colors(len(matches)) if colors is None else colors
+    runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
+    others, other_colors = [mask for mask, _ in runners_up], [color for _, color in runners_up]
+    right = overlay(target_image, others, colors=other_colors, opacity=0.0, thickness_px=1)
+    labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
+    return overlay(right, [m.mask_rle for m in matches], labels=labels, colors=colors, avoid=others)
 
 
 def draw_prompts(
