@@ -133,7 +133,7 @@ def test_following_stops_and_goes_on(work, predictor):
     said = []
     outcome = follow(work, predictor, report=lambda text, part: said.append((text, part)), stop_after=4)
     assert outcome.is_stopped
-    assert outcome.said == ["Stopped after step 4 of 8: Follow goes on from there."]
+    assert outcome.said == ["Stopped after step 4 of 8. Press Follow to go on from there."]
     assert said[0] == ("Pairing the videos by time", None)
     assert said[-1][0].startswith("Following: step 4 of 8, about ")
     assert said[-1][1] == 0.5
@@ -152,18 +152,16 @@ def test_following_stops_and_goes_on(work, predictor):
     assert predictor.steps == 8, "what is done is not done again"
 
 
-def test_drawing_is_cancelled_and_done_again(work, predictor):
-    class Cancelled(Exception):
-        pass
-
-    def report(text, part):
-        if text.startswith("Drawing") and part > 0:
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        follow(work, predictor, report=report)
+def test_drawing_is_stopped_and_done_again(work, predictor):
+    said = []
+    outcome = work.follow(
+        predictor,
+        report=lambda text, part: said.append(text),
+        should_stop=lambda: said[-1].startswith("Drawing: step 2"),
+    )
+    assert outcome.said == ["Stopped while the results were drawn. Press Follow to go on from there."]
     assert not (work.out / "tracks.json").exists()
-    follow(work, predictor)
+    assert not follow(work, predictor).is_stopped
     assert (work.out / "overlay.mp4").exists()
     assert predictor.steps == 8
 
@@ -181,7 +179,7 @@ def test_a_correction_follows_again_only_what_it_is_about(work, predictor):
     work.mark("mug", row.camera, row.frame, "absent", [])
     said = []
     follow(work, predictor, report=lambda text, part: said.append(text))
-    assert any(text.startswith("Following again what was corrected: mug: step 1 of") for text in said)
+    assert any(text.startswith("Following again what was changed: mug: step 1 of") for text in said)
     after = read_tracks(work.out / "tracks.json")
     assert after.objects["cup"] == before.objects["cup"]
     corrected = next(m for m in after.objects["mug"][row.camera] if m.frame == row.frame)
@@ -195,7 +193,7 @@ def test_a_correction_follows_again_only_what_it_is_about(work, predictor):
 
 def test_what_cannot_be_followed_is_said(work, predictor, tmp_path):
     work.objects.undo()
-    with pytest.raises(InputError, match="no object is shown. Click an object in one of the videos"):
+    with pytest.raises(InputError, match=r"no object is shown\. Click an object in one of the videos"):
         follow(work, predictor)
     with pytest.raises(InputError, match="no object is shown"):
         follow(VideoWork(tmp_path / "empty", LIMITS), predictor)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from counterview.app.video_cameras import VideoCameras, length
 from counterview.config import load_config, to_dict
 from counterview.errors import ConfigError, InputError
 from counterview.inference.corrections import read_corrections, write_corrections
-from counterview.inference.follow_folder import FollowSettings, open_follow_folder
+from counterview.inference.follow_folder import FollowFolder, FollowSettings, open_follow_folder
 from counterview.inference.follow_plan import DEFAULT_FPS
-from counterview.inference.follow_run import StoppedError
+from counterview.inference.follow_run import StoppedError, stopped
 from counterview.inference.prompted import PromptedPredictor
 from counterview.inference.prompts import check_prompt
 from counterview.media.files import check_name, safe_join, write_json
@@ -285,8 +285,8 @@ class VideoWork:
 
         Args:
             predictor: the model.
-            report: told what is done and how much of it, 0 to 1; what it raises ends the work.
-            should_stop: asked after each step.
+            report: told what is done and how much of it, 0 to 1.
+            should_stop: asked after each step; what is done until then is kept.
 
         Raises:
             InputError: no object is shown, following is under way already, or as of ``counterview follow``.
@@ -298,40 +298,49 @@ class VideoWork:
             with self._lock:
                 shown, settings = self.objects.shown(), self.settings
                 paths, clocks = self.cameras.paths(), self.cameras.clocks()
-            if not paths or not any(item.prompt is not None for item in shown):
-                raise InputError("no object is shown", fix="Click an object in one of the videos.")
-            report("Pairing the videos by time", None)
             named = {item.object for item in shown if item.prompt is not None}
-            cameras = {name: VideoFrames(path, name) for name, path in paths.items()}
+            if not paths or not named:
+                raise InputError("no object is shown", fix="Click an object in one of the videos.")
             wanted = FollowSettings(
                 settings.fps, settings.start_s, settings.end_s, clocks, formats=settings.formats,
                 every_frame=settings.every_frame, paths={name: path.name for name, path in paths.items()},
             )  # fmt: skip
-            shown = [item for item in shown if item.object in named]
-            with open_follow_folder(self.out, cameras, shown, wanted) as run:
-                try:
-                    if run.begin(predictor, anew=True):
-                        what = "Following"
-                        if run.journal.changed is not None:
-                            what += " again what was corrected: " + ", ".join(sorted(run.journal.changed))
-                        run.follow(should_stop=should_stop, progress=_progress(what, "step", report))
-                    said = run.written()
-                    if said is None:
-                        drawing: dict[str, Callable[[int, int], None]] = {}
-
-                        def written(part: str, done: int, total: int) -> None:
-                            text = "Moving masks through every frame" if part == "every frame" else "Drawing"
-                            unit = "frame" if part == "every frame" else "step"
-                            drawing.setdefault(part, _progress(text, unit, report))(done, total)
-
-                        said = run.write(written)
-                except StoppedError as stop:
-                    return FollowOutcome(
-                        [f"{stop.problem[:1].upper()}{stop.problem[1:]}: Follow goes on from there."], True
-                    )
-            return FollowOutcome(said)
+            report("Pairing the videos by time", None)
+            with ExitStack() as stack:
+                cameras = {name: stack.enter_context(VideoFrames(path, name)) for name, path in paths.items()}
+                shown = [item for item in shown if item.object in named]
+                run = stack.enter_context(open_follow_folder(self.out, cameras, shown, wanted))
+                return FollowOutcome(_follow(run, predictor, report, should_stop))
+        except StoppedError as stop:
+            text = f"{stop.problem[:1].upper()}{stop.problem[1:]}. Press Follow to go on from there."
+            return FollowOutcome([text], True)
         finally:
             self._running.release()
+
+
+def _follow(
+    run: FollowFolder, predictor: PromptedPredictor[Any], report: Report, should_stop: Callable[[], bool]
+) -> list[str]:
+    """Do what there is to do, and return the summary."""
+    if run.begin(predictor, anew=True):
+        what = "Following"
+        if run.journal.changed is not None:
+            what += " again what was changed: " + ", ".join(sorted(run.journal.changed))
+        run.follow(should_stop=should_stop, progress=_progress(what, "step", report))
+    said = run.written()
+    if said is not None:
+        return said
+    parts = {
+        "every frame": _progress("Moving masks through every frame", "frame", report),
+        "drawing": _progress("Drawing", "step", report),
+    }
+
+    def written(part: str, done: int, total: int) -> None:
+        if should_stop():
+            raise stopped(" while the results were drawn")
+        parts[part](done, total)
+
+    return run.write(written)
 
 
 def _progress(what: str, unit: str, report: Report) -> Callable[[int, int], None]:

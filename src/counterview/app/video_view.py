@@ -1,0 +1,356 @@
+"""What a visitor sees of work with videos: a time, two cameras, the object that is marked, and what was found."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from counterview.app.canvas import SIDE_PX, canvas_value
+from counterview.app.messages import note_line
+from counterview.app.video_results import VideoResults
+from counterview.app.video_work import VideoWork
+from counterview.errors import InputError
+from counterview.inference.drawing import mark_prompts
+from counterview.inference.prompted import PromptedPredictor
+from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
+from counterview.inference.track_drawing import clock, resized
+from counterview.inference.track_sheets import review_crop
+from counterview.masks.draw import object_colors, overlay
+from counterview.masks.geometry import fit_longest_side, fit_mask
+from counterview.tracking.review import ReviewRow
+from counterview.types import ObjectMask, RgbImage
+
+SHOWN_ROWS = 60
+"""Places to check that are shown, the worst first."""
+
+
+@dataclass(eq=False)
+class VideoView:
+    """What a visitor sees of work with videos.
+
+    Attributes:
+        work: the videos and what was done with them.
+        current: the object that clicks are about; ``None`` before the first one.
+        time_s: on the first camera's clock, in seconds.
+        other: the camera beside the first one; ``None`` without one.
+        pinned: frames that are shown whatever the time says, by camera: those of a place to check.
+        results: of the finished run; ``None`` before.
+        runs: number of finished runs, so that browsers fetch the newest video.
+        said: lines about the last run.
+        is_stale: whether marks or clocks changed since it.
+    """
+
+    work: VideoWork
+    current: str | None = None
+    time_s: float = 0.0
+    other: str | None = None
+    pinned: dict[str, int] = field(default_factory=dict)
+    results: VideoResults | None = None
+    runs: int = 0
+    said: list[str] = field(default_factory=list)
+    is_stale: bool = False
+    _masks: dict[tuple[str, str, int], tuple[AnyPrompt, ObjectMask]] = field(default_factory=dict)
+    _crops: dict[int, RgbImage] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.work_changed()
+
+    def work_changed(self) -> None:
+        """Follow what changed in the work: its cameras and objects."""
+        names = self.work.cameras.names
+        if self.other not in names[1:]:
+            self.other = names[1] if len(names) > 1 else None
+        if self.current not in self.work.objects.names:
+            self.current = self.work.objects.names[0] if self.work.objects.names else None
+
+    @property
+    def first(self) -> str | None:
+        """The first camera; ``None`` without one."""
+        return next(iter(self.work.cameras.names), None)
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def go_to(self, time_s: float) -> None:
+        """Show another time.
+
+        Args:
+            time_s: on the first camera's clock, in seconds.
+        """
+        self.time_s = min(max(0.0, float(time_s)), max(0.0, self.work.cameras.duration_s))
+        self.pinned.clear()
+
+    def step(self, frames: int) -> None:
+        """Go some frames of the first camera on.
+
+        Args:
+            frames: how many; below 0 back.
+        """
+        if self.first is None:
+            return
+        source = self.work.cameras.source(self.first)
+        now = self.number(self.first)
+        wanted = min(max(0, (now if now is not None else 0) + frames), source.frame_count - 1)
+        self.go_to(source.time_of(wanted))
+
+    def go_to_row(self, index: int) -> ReviewRow:
+        """Show a place to check.
+
+        Args:
+            index: of its row, from 0.
+
+        Returns:
+            the row.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.results is None or index not in range(len(self.results.rows)):
+            raise InputError("there is no such place to check", found=index)
+        row = self.results.rows[index]
+        self.go_to(row.worst_s)
+        if row.camera != self.first:
+            self.other = row.camera
+        if row.frame is not None:
+            self.pinned[row.camera] = row.frame
+        if row.object in self.work.objects.names:
+            self.current = row.object
+        return row
+
+    def number(self, camera: str) -> int | None:
+        """The frame of a camera that is shown; ``None`` where it has none.
+
+        Args:
+            camera: its name.
+        """
+        return self.pinned.get(camera, self.work.cameras.number_at(camera, self.time_s))
+
+    # ------------------------------------------------------------------------------------------ objects
+
+    def mark(self, camera: str, kind: str, points: Any) -> None:
+        """Mark the current object in the frame of a camera that is shown; the first mark makes an object.
+
+        Args:
+            camera: its name.
+            kind: as of :meth:`VideoWork.mark`.
+            points: likewise.
+
+        Raises:
+            InputError: the camera shows nothing, or the mark does not fit.
+        """
+        number = self.number(camera)
+        if number is None:
+            raise InputError(f"{camera} shows nothing at this time", fix="Choose another time.")
+        if self.current is None:
+            with self.work.changed():
+                self.current = self.work.objects.add()
+        self.work.mark(self.current, camera, number, kind, points)
+        self.is_stale = True
+
+    def lacks_outline(self, camera: str) -> bool:
+        """Whether an object is marked in the frame that is shown whose mask is not known yet.
+
+        Args:
+            camera: its name.
+        """
+        number = self.number(camera)
+        return number is not None and len(self._known(camera, number)) < len(_marked(self.work, camera, number))
+
+    def outline(self, predictor: PromptedPredictor[Any], camera: str, number: int) -> None:
+        """Find the masks of the objects that are marked in a frame.
+
+        Args:
+            predictor: the model.
+            camera: its name.
+            number: of the frame.
+
+        Raises:
+            ProposalError: no proposal at a point or in a box.
+            VideoError: the frame cannot be read.
+        """
+        wanted = _marked(self.work, camera, number)
+        for name, mask in self.work.outlines(predictor, camera, number).items():
+            if name in wanted:
+                self._masks[name, camera, number] = wanted[name], mask
+
+    def _known(self, camera: str, number: int) -> dict[str, ObjectMask]:
+        known = {}
+        for name, prompt in _marked(self.work, camera, number).items():
+            if isinstance(prompt, ObjectMask):
+                known[name] = prompt
+                continue
+            earlier, mask = self._masks.get((name, camera, number), (None, None))
+            if mask is not None and earlier == prompt:
+                known[name] = mask
+        return known
+
+    def colors(self) -> dict[str, str]:
+        """The colour of each object, in hex; those of the last run as they were drawn in it."""
+        names = self.work.objects.names
+        colors = dict(zip(names, object_colors(len(names)), strict=True))
+        return colors | (self.results.colors() if self.results is not None else {})
+
+    def objects_value(self) -> list[dict[str, Any]]:
+        """The objects for the page: name, colour, and where they are marked."""
+        colors, values = self.colors(), []
+        for name in self.work.objects.names:
+            places = [(camera, number) for o, camera, number in self.work.objects.prompts if o == name]
+            if not places:
+                detail = "not marked yet"
+            elif len(places) == 1:
+                camera, number = places[0]
+                detail = f"{camera} {clock(self.work.cameras.source(camera).time_of(number))}"
+            else:
+                detail = f"marked in {len(places)} frames"
+            values.append({"name": name, "color": colors[name], "detail": detail})
+        return values
+
+    # ------------------------------------------------------------------------------------------ images
+
+    def canvas(self, camera: str | None, message: str = "", *, busy: bool = False) -> str:
+        """What the canvas of a camera shows, see :func:`~counterview.app.canvas.canvas_value`.
+
+        Args:
+            camera: its name; ``None``: no video yet.
+            message: HTML below the image.
+            busy: whether something is computed that the visitor waits for.
+        """
+        if camera is None:
+            return canvas_value(None, message=message)
+        number = self.number(camera)
+        if number is None:
+            about = self.work.cameras.clock(camera)
+            shown = f"{camera} lasts from {clock(about.query_time(0))} to "
+            shown += f"{clock(about.query_time(self.work.cameras.source(camera).duration_s))} of {self.first}."
+            height, width = self.work.cameras.source(camera).size_hw
+            size = fit_longest_side((height, width), 480)
+            blank = resized(_grey(), size)
+            return canvas_value(blank, (height, width), name=camera, message=message or note_line(shown))
+        image = self.work.cameras.image(camera, number)
+        drawn = self.draw(camera, number, image)
+        color = self.colors().get(self.current or "", object_colors(1)[0])
+        own = self.work.cameras.source(camera).time_of(number)
+        return canvas_value(
+            drawn, (image.shape[0], image.shape[1]), name=f"{camera}, {clock(own)}",
+            message=message or self._about(camera, number), busy=busy, color=color,
+        )  # fmt: skip
+
+    def draw(self, camera: str, number: int, image: RgbImage) -> RgbImage:
+        """A frame with the objects in it: as they are marked, else as they were found.
+
+        Args:
+            camera: its name.
+            number: of the frame.
+            image: of it, ``(H, W, 3)`` uint8.
+
+        Returns:
+            ``(h, w, 3)`` uint8, at most :data:`SIDE_PX` on the longer side.
+        """
+        size = (image.shape[0], image.shape[1])
+        size = fit_longest_side(size, SIDE_PX) if max(size) > SIDE_PX else size
+        marked = self.work.objects.shown_in(camera, number)
+        found = {} if self.results is None else dict(self.results.visible_in(camera, number))
+        masks = {n: m for n, m in found.items() if n not in marked and n in self.work.objects.names}
+        masks |= self._known(camera, number)
+        colors, names = self.colors(), list(masks)
+        drawn = overlay(
+            resized(image, size) if size != image.shape[:2] else image, [fit_mask(masks[n], size) for n in names],
+            labels=names, colors=[colors[n] for n in names],
+        )  # fmt: skip
+        scale = size[1] / image.shape[1]
+        return mark_prompts(drawn, [_scaled(p, scale) for p in marked.values() if p is not None])
+
+    def _about(self, camera: str, number: int) -> str:
+        """What is known of the current object in a frame, for people."""
+        marked = self.work.objects.shown_in(camera, number)
+        if self.current in marked:
+            if marked[self.current] is None:
+                return note_line(f"{self.current}: you said that it is not visible here.")
+            return note_line(f"{self.current}: marked here.")
+        if self.results is None or self.current is None:
+            return note_line("Click an object.") if not self.work.objects.prompts else ""
+        item = self.results.masks_in(camera, number).get(self.current)
+        if item is None:
+            return note_line("Between the times that were looked at.") if not marked else ""
+        if item.visibility is None:
+            return note_line(f"{self.current}: nothing is known of it here.")
+        words = "visible" if item.mask_rle is not None else "not visible"
+        return note_line(f"{self.current}: {words} (probability {item.visibility:.2f}). Wrong? Click where it is.")
+
+    def thumbnails(self) -> Mapping[int, RgbImage]:
+        """The surroundings of the worst places to check, ``(h, w, 3)`` each, by the index of their rows."""
+        if self.results is None:
+            return {}
+        rows = self.results.rows[:SHOWN_ROWS]
+        colors = self.results.colors()
+        # In the order of the frames: a video is read forwards.
+        for index in sorted(range(len(rows)), key=lambda i: (rows[i].camera, rows[i].frame or 0)):
+            if index not in self._crops:
+                color = colors.get(rows[index].object, "#ffffff")
+                self._crops[index] = review_crop(rows[index], self.work.cameras.image, color)
+        return self._crops
+
+    def take_results(self, said: list[str]) -> None:
+        """Read the results of the run that has just ended.
+
+        Args:
+            said: lines about it.
+
+        Raises:
+            InputError: its files are damaged.
+        """
+        self.results = VideoResults(self.work.out)
+        self.said, self.is_stale = said, False
+        self.runs += 1
+        self._crops.clear()
+        self.thumbnails()
+
+
+def row_title(row: ReviewRow) -> str:
+    """What a place to check is, in one line.
+
+    Args:
+        row: the place.
+    """
+    return f"{row.object or 'all objects'}, {row.camera}, {clock(row.worst_s)}"
+
+
+def said_html(lines: list[str]) -> str:
+    """Lines about a run as HTML.
+
+    Args:
+        lines: of plain text.
+    """
+    return f'<pre class="cv-said">{html.escape(chr(10).join(lines))}</pre>' if lines else ""
+
+
+def _marked(work: VideoWork, camera: str, number: int) -> dict[str, AnyPrompt]:
+    return {name: p for name, p in work.objects.shown_in(camera, number).items() if p is not None}
+
+
+def _grey() -> RgbImage:
+    import numpy as np
+
+    return np.full((2, 2, 3), 60, dtype=np.uint8)
+
+
+def _scaled(prompt: AnyPrompt, scale: float) -> AnyPrompt:
+    """A prompt in the pixels of an image that was scaled."""
+    if isinstance(prompt, ObjectMask):
+        return prompt
+
+    def point(value: Any) -> Point:
+        at = as_point(value)
+        return Point(at.x_px * scale, at.y_px * scale)
+
+    def box(value: Any) -> Box:
+        at = as_box(value)
+        return Box(at.x1_px * scale, at.y1_px * scale, at.x2_px * scale, at.y2_px * scale)
+
+    if isinstance(prompt, Point):
+        return point(prompt)
+    if isinstance(prompt, Box):
+        return box(prompt)
+    around = None if prompt.box is None else box(prompt.box)
+    return Prompt(points=[*map(point, prompt.points)], background=[*map(point, prompt.background)], box=around)
