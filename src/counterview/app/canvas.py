@@ -91,6 +91,16 @@ def canvas_value(
     return json.dumps(value)
 
 
+def canvas_message(message: str, *, busy: bool = False) -> str:
+    """Change what an :func:`image_canvas` says, and keep its image.
+
+    Args:
+        message: HTML of an error, a note or a job's progress.
+        busy: whether something is computed that the visitor waits for.
+    """
+    return json.dumps({"keep": True, "message": message, "busy": busy})
+
+
 def data_url(image: RgbImage, quality: int = 88) -> str:
     """An image ``(H, W, 3)`` as an address that holds it, so that no file of it lies anywhere.
 

@@ -35,6 +35,7 @@ class PageContext:
         predictions: files of predictions for it.
         jobs: the queues.
         sessions: the visitors.
+        shared: what was computed of the bundled examples, for all visitors.
     """
 
     predictor: PromptedPredictor[Any]
@@ -46,7 +47,11 @@ class PageContext:
 
     def __post_init__(self) -> None:
         self.jobs = Jobs({IMAGES: 1, VIDEOS: 1}, self.limits.waiting)
-        self.sessions = Sessions(self.limits, self.jobs.cancel)
+        self.sessions = Sessions(self.limits, self._ended)
+        self.shared: dict[object, Any] = {}
+
+    def _ended(self, session: PageSession) -> None:
+        self.jobs.cancel(session)
 
     def session(self, request: gr.Request, *, begin: bool = False) -> PageSession:
         """The session of a request.

@@ -25,7 +25,8 @@ def typed(function: Callable[..., Any]) -> Callable[..., Any]:
     import gradio as gr
 
     known = {"request": gr.Request, "event": gr.EventData}
-    function.__annotations__ = {name: known[name] for name in inspect.signature(function).parameters if name in known}
+    named = {name: known[name] for name in inspect.signature(function).parameters if name in known}
+    getattr(function, "__func__", function).__annotations__ = named
     return function
 
 

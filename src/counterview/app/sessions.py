@@ -143,7 +143,7 @@ class PageSession:
         with self.lock:
             if tab not in self.work:
                 self.work[tab] = make()
-            return self.work[tab]  # type: ignore[no-any-return]
+            return self.work[tab]
 
     def place(self, *parts: str) -> Path:
         """A path inside the session's folder; the folder that holds it is made.

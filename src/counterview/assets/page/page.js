@@ -167,7 +167,8 @@ window.counterview = (() => {
     function say(html) { message.innerHTML = html || ""; }
 
     function draw(text) {
-      value = JSON.parse(text || "{}");
+      const update = JSON.parse(text || "{}");
+      value = update.keep ? { ...value, ...update } : update;
       const has = Boolean(value.src);
       if (has && image.getAttribute("src") !== value.src) image.src = value.src;
       image.alt = has ? `${options.label}: ${value.name || "image"}` : "";
@@ -329,5 +330,108 @@ window.counterview = (() => {
     connect(draw);
   }
 
-  return { begin, upload, canvas, make, acceptDrops, dropZone };
+  // ---------------------------------------------------------------------------------------- lists
+
+  // Draws a list again and leaves the keyboard where it was.
+  function redrawn(root, build) {
+    const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    root.replaceChildren(...build().filter(Boolean));
+    if (key) {
+      const same = [...root.querySelectorAll("[data-key]")].find((node) => node.dataset.key === key);
+      if (same) same.focus({ preventScroll: true });
+    }
+    root.dataset.version = String(Number(root.dataset.version || 0) + 1);
+  }
+
+  function fromHtml(text) {
+    const node = make("div", { class: "cv-message" });
+    node.innerHTML = text || "";
+    return text ? node : null;
+  }
+
+  function swatch(color) {
+    const node = make("span", { class: "cv-swatch", "aria-hidden": "true" });
+    node.style.background = color;
+    return node;
+  }
+
+  // The objects that are shown: one is current, each has a name, and further ones can be added.
+  function objects(element, trigger, connect) {
+    const root = make("div", { class: "cv-objects" });
+    element.replaceChildren(root);
+    connect((text) => {
+      const value = JSON.parse(text || "{}");
+      redrawn(root, () => {
+        if (!(value.objects || []).length) return [];
+        const rows = value.objects.map((item, index) => {
+          const name = make("input", {
+            type: "text", class: "cv-name", value: item.name, maxlength: "60", "data-key": `name ${index}`,
+            "aria-label": `Name of object ${index + 1}`,
+            onchange: () => trigger("rename", { index, name: name.value }),
+            onkeydown: (event) => { if (event.key === "Enter") name.blur(); },
+          });
+          const pick = make("button", {
+            type: "button", class: "cv-pick", "aria-pressed": String(index === value.current), "data-key": `pick ${index}`,
+            "aria-label": `Mark ${item.name}`, title: `Mark ${item.name}`, onclick: () => trigger("pick", { index }),
+          }, swatch(item.color));
+          const remove = make("button", {
+            type: "button", class: "cv-remove", text: "×", title: `Remove ${item.name}`, "aria-label": `Remove ${item.name}`,
+            "data-key": `remove ${index}`, onclick: () => trigger("remove", { index }),
+          });
+          return make("li", { class: index === value.current ? "cv-current" : "" },
+            pick, name, make("span", { class: "cv-quiet", text: item.detail }), remove);
+        });
+        const add = make("button", {
+          type: "button", class: "cv-button cv-small", text: "Add an object", "data-key": "add", onclick: () => trigger("more", {}),
+        });
+        return [make("ul", { class: "cv-list", "aria-label": "Objects" }, ...rows), add, fromHtml(value.message)];
+      });
+    });
+  }
+
+  // What was found: in words, with the other candidates to choose from.
+  function answers(element, trigger, connect) {
+    const root = make("div", { class: "cv-answers" });
+    element.replaceChildren(root);
+    connect((text) => {
+      const value = JSON.parse(text || "{}");
+      redrawn(root, () => [fromHtml(value.message), ...(value.answers || []).map((item) => {
+        const head = make("p", { class: "cv-answer" }, swatch(item.color), make("strong", { text: item.name }),
+          make("span", { text: item.words }), make("span", { class: "cv-quiet", text: item.detail }));
+        const thumbs = item.thumbs.map((source, candidate) => {
+          const label = candidate === 0 ? `${item.name}: the model's match` : `${item.name}: candidate ${candidate + 1}`;
+          return make("button", {
+            type: "button", class: "cv-thumb", "aria-pressed": String(candidate === item.chosen), title: label,
+            "aria-label": label, "data-key": `thumb ${item.index} ${candidate}`,
+            onclick: () => trigger("choose", { index: item.index, candidate }),
+          }, make("img", { src: source, alt: "", width: "96", height: "72" }));
+        });
+        const here = make("button", {
+          type: "button", class: "cv-button cv-small", text: item.current ? "Clicks here correct it" : "Correct it by clicks",
+          "aria-pressed": String(item.current), "data-key": `pick ${item.index}`, onclick: () => trigger("pick", { index: item.index }),
+        });
+        const absent = make("button", {
+          type: "button", class: "cv-button cv-small", text: "Not in this image", "data-key": `absent ${item.index}`,
+          onclick: () => trigger("absent", { index: item.index }),
+        });
+        const notes = item.notes.map((note) => make("p", { class: "cv-quiet", text: note }));
+        return make("section", { class: item.current ? "cv-current" : "", "aria-label": item.name },
+          head, make("div", { class: "cv-thumbs" }, ...thumbs), ...notes, make("div", { class: "cv-row" }, here, absent));
+      })]);
+    });
+  }
+
+  // Pairs of images to begin with.
+  function examples(element, trigger, connect) {
+    const root = make("div", { class: "cv-examples" });
+    element.replaceChildren(root);
+    connect((text) => redrawn(root, () => [
+      make("span", { class: "cv-quiet", text: "Examples" }),
+      ...JSON.parse(text || "[]").map((item, index) => make("button", {
+        type: "button", class: "cv-example", title: item.title, "data-key": `example ${index}`, onclick: () => trigger({ index }),
+      }, ...item.images.map((source) => make("img", { src: source, alt: "" })), make("span", { text: item.title }))),
+    ]));
+  }
+
+  return { begin, upload, canvas, objects, answers, examples, make, acceptDrops, dropZone, redrawn, fromHtml };
 })();
