@@ -117,8 +117,8 @@ def test_marks_are_added_up_outlined_and_taken_back(work, predictor):
 
 
 def test_objects_are_named_renamed_and_removed(work):
-    assert work.objects.add() == "object 1"
     assert work.objects.add() == "object 2"
+    assert work.objects.add() == "object 3"
     assert work.objects.rename("mug", " red\n mug ") == "red mug"
     assert list(work.objects.prompts) == [("red mug", "ego", 0)]
     with pytest.raises(InputError, match="the object cannot have this name; found object 2"):
@@ -126,7 +126,7 @@ def test_objects_are_named_renamed_and_removed(work):
     with pytest.raises(InputError, match="there is an object of this name"):
         work.objects.add("object 2")
     work.objects.remove("red mug")
-    assert (work.objects.names, work.objects.prompts) == (["object 1", "object 2"], {})
+    assert (work.objects.names, work.objects.prompts) == (["object 2", "object 3"], {})
 
 
 def test_following_stops_and_goes_on(work, predictor):

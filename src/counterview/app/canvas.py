@@ -38,6 +38,7 @@ def image_canvas(
     limits: str,
     tools: Sequence[Tool],
     kind: Kind | None = "image",
+    other: str = "Other file",
     elem_id: str,
 ) -> gr.HTML:
     """An image that can be dropped and marked.
@@ -52,11 +53,13 @@ def image_canvas(
         limits: what may be dropped.
         tools: what a visitor may do with the image; the first is chosen.
         kind: what may be dropped; ``None``: nothing.
+        other: on the button that drops a further file.
         elem_id: of the element.
     """
     import gradio as gr
 
-    options = {"label": label, "empty": empty, "limits": limits, "tools": list(tools), "kind": kind, "id": elem_id}
+    options = {"label": label, "empty": empty, "limits": limits, "tools": list(tools), "kind": kind, "other": other}
+    options["id"] = elem_id
     return gr.HTML(
         canvas_value(None), html_template="<div class='cv-canvas'></div>", js_on_load=_ON_LOAD,
         apply_default_css=False, elem_id=elem_id, options=json.dumps(options),

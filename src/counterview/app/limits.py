@@ -8,10 +8,12 @@ from typing import Literal
 
 from counterview.errors import ConfigError, InputError
 
-Kind = Literal["image", "video"]
+Kind = Literal["image", "video", "work"]
 """What a file is uploaded as."""
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+WORK_ENDINGS = (".zip",)
+_NAMES = {"image": "an image", "video": "a video", "work": "work"}
 VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 
 
@@ -39,7 +41,7 @@ class PageLimits:
     image_megapixels: float = 40
     video_mb: float = 500
     video_megapixels: float = 9
-    video_s: float = 300
+    video_s: float = 600
     files: int = 40
     session_mb: float = 2000
     idle_s: float = 3600
@@ -57,7 +59,8 @@ class PageLimits:
         Args:
             kind: what it is uploaded as.
         """
-        return int(1e6 * (self.image_mb if kind == "image" else self.video_mb))
+        most = {"image": self.image_mb, "video": self.video_mb, "work": self.session_mb}
+        return int(1e6 * most[kind])
 
     def said(self, kind: Kind) -> str:
         """The limits of a kind in a line for the page.
@@ -68,7 +71,7 @@ class PageLimits:
         >>> PageLimits().said("image")
         'JPEG, PNG, WebP, BMP, TIFF or AVIF; at most 30 MB and 40 megapixels'
         >>> PageLimits().said("video")
-        'MP4, MOV, MKV, WebM or AVI; at most 500 MB, 9 megapixels a frame and 5 minutes'
+        'MP4, MOV, MKV, WebM or AVI; at most 500 MB, 9 megapixels a frame and 10 minutes'
         """
         if kind == "image":
             formats = "JPEG, PNG, WebP, BMP, TIFF or AVIF"
@@ -91,11 +94,11 @@ def check_ending(name: str, kind: Kind) -> str:
     >>> check_ending("Mug.JPG", "image")
     '.jpg'
     """
-    known = IMAGE_ENDINGS if kind == "image" else VIDEO_ENDINGS
+    known = {"image": IMAGE_ENDINGS, "video": VIDEO_ENDINGS, "work": WORK_ENDINGS}[kind]
     ending = Path(name).suffix.lower()
     if ending not in known:
         raise InputError(
-            f"{name}: is not {'an image' if kind == 'image' else 'a video'} that the page takes",
+            f"{name}: is not {_NAMES[kind]} that the page takes",
             found=ending or "a name without an ending", expected=", ".join(known),
         )  # fmt: skip
     return ending

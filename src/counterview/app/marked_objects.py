@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
+from counterview.app.marks import AGAIN
 from counterview.errors import InputError, counted
-from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, check_prompt
+from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_point, check_prompt
 from counterview.inference.shown import ShownObject
 from counterview.types import ObjectMask
 
@@ -49,7 +52,8 @@ class MarkedObjects:
         return text
 
     def _free(self) -> str:
-        return next(text for n in range(1, MAX_OBJECTS + 2) if (text := f"object {n}") not in self.names)
+        first = len(self.names) + 1
+        return next(text for n in range(first, first + MAX_OBJECTS) if (text := f"object {n}") not in self.names)
 
     def rename(self, name: str, new: str) -> str:
         """Give an object another name.
@@ -99,6 +103,8 @@ class MarkedObjects:
     def mark(self, place: Place, kind: str, points: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> None:
         """Say where an object is in a frame; what was said of it there before is added to.
 
+        A point on an earlier point takes that one away.
+
         Args:
             place: object, camera and number of the frame.
             kind: ``point``, ``away`` (a point that is not of the object), ``box`` or ``absent`` (not visible).
@@ -112,11 +118,30 @@ class MarkedObjects:
         self.check(place[0])
         if len(self.prompts) >= MAX_MARKS and place not in self.prompts:
             raise InputError(f"objects are shown in {counted(MAX_MARKS, 'place')} already", expected="no more")
-        prompt = None if kind == "absent" else _added(self.prompts.get(place), kind, points)
+        prompt = None if kind == "absent" else _added(self.prompts.get(place), kind, points, AGAIN * max(size_hw))
         if prompt is not None:
             check_prompt(prompt, size_hw, place[0])
         self._remember()
-        self.prompts[place] = prompt
+        if prompt is None and kind != "absent":
+            del self.prompts[place]
+        else:
+            self.prompts[place] = prompt
+
+    def paint(self, place: Place, mask: ObjectMask) -> None:
+        """Say where an object is in a frame by its mask.
+
+        Args:
+            place: object, camera and number of the frame.
+            mask: ``(H, W)`` at the size of the frame.
+
+        Raises:
+            InputError: no such object, or nothing is left of the mask.
+        """
+        self.check(place[0])
+        if mask.is_empty:
+            raise InputError("nothing is left of the mask", fix="If the object is not visible, press Not visible here.")
+        self._remember()
+        self.prompts[place] = mask
 
     def unmark(self, place: Place) -> None:
         """Forget what was said of an object in a frame.
@@ -154,13 +179,13 @@ class MarkedObjects:
         ]
 
 
-def _added(before: AnyPrompt | None, kind: str, points: Sequence[Sequence[float]]) -> AnyPrompt:
-    """A prompt with a further point, or with another box."""
+def _added(before: AnyPrompt | None, kind: str, points: Sequence[Sequence[float]], reach_px: float) -> AnyPrompt | None:
+    """A prompt with a further point, one less, or another box; ``None`` if nothing of the object is left."""
     if isinstance(before, Point):
         before = Prompt(points=(before,))
     elif isinstance(before, Box):
         before = Prompt(box=before)
-    elif isinstance(before, ObjectMask):  # of a file: a mark says it anew
+    elif isinstance(before, ObjectMask):  # a point or a box says it anew
         before = None
     try:
         pixels = [(float(x), float(y)) for x, y in points]
@@ -168,16 +193,24 @@ def _added(before: AnyPrompt | None, kind: str, points: Sequence[Sequence[float]
     except (TypeError, ValueError, IndexError):
         raise InputError("a mark has no pixel", found=str(points)[:80], expected="[[x, y], …]") from None
     positive, background, box = (before.points, before.background, before.box) if before is not None else ((), (), None)
-    if kind == "point":
-        return Prompt(points=(*positive, first), background=background, box=box)
     if kind == "box":
         (left, right), (top, bottom) = sorted((first[0], last[0])), sorted((first[1], last[1]))
         return Prompt(points=positive, background=background, box=(left, top, right, bottom))
+    if kind == "point":
+        positive = _toggled(positive, first, reach_px)
+        return None if not positive and box is None else Prompt(points=positive, background=background, box=box)
     if kind != "away":
         raise InputError("there is no such mark", found=kind, expected="point, away, box or absent")
     if before is None:
         raise InputError("nothing to take away from", fix="Click the object first, then what does not belong to it.")
-    return Prompt(points=positive, background=(*background, first), box=box)
+    return Prompt(points=positive, background=_toggled(background, first, reach_px), box=box)
+
+
+def _toggled(points: Sequence[Any], pixel: tuple[float, float], reach_px: float) -> tuple[Any, ...]:
+    """Points with a further one, or without the one that it is on."""
+    known = [as_point(point) for point in points]
+    left = [point for point in known if math.dist((point.x_px, point.y_px), pixel) > reach_px]
+    return tuple(left) if len(left) < len(known) else (*known, Point(*pixel))
 
 
 def object_name(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from counterview.app.context import COOKIE, PageContext
@@ -101,13 +101,15 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     from fastapi.responses import FileResponse, JSONResponse, Response
 
     async def script(request: Request) -> Response:
-        return Response(asset("page.js"), media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+        content = asset("page.js") + asset("videos.js")
+        return Response(content, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     async def upload(request: Request) -> Response:
         session = None
         try:
             session = context.sessions.by_token(request.path_params["token"], request.cookies.get(COOKIE))
-            kind: Kind = "video" if request.query_params.get("kind") == "video" else "image"
+            asked = request.query_params.get("kind")
+            kind: Kind = next((known for known in get_args(Kind) if known == asked), "image")
             stated = request.headers.get("content-length", "")
             name, size = request.query_params.get("name", ""), int(stated) if stated.isdigit() else None
             with session.receive(name, kind, size) as incoming:

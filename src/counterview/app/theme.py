@@ -28,7 +28,7 @@ def asset(name: str) -> bytes:
     """A file of the page that comes with the package.
 
     Args:
-        name: ``page.js`` or ``page.css``.
+        name: ``page.js``, ``page.css``, ``videos.js`` or ``videos.css``.
     """
     return (files("counterview") / "assets" / "page" / name).read_bytes()
 
@@ -36,4 +36,4 @@ def asset(name: str) -> bytes:
 def style_sheet() -> str:
     """The style sheet, with the colours of objects as they are drawn on images."""
     colors = "".join(f"--cv-object-{number}: {color};" for number, color in enumerate(PALETTE))
-    return f":root {{ {colors} }}\n" + asset("page.css").decode("utf-8")
+    return f":root {{ {colors} }}\n" + (asset("page.css") + asset("videos.css")).decode("utf-8")

@@ -227,7 +227,12 @@ def check_video(path: Path, name: str, limits: PageLimits) -> None:
     Raises:
         VideoError: not a video, or a longer or larger one.
     """
-    with VideoFrames(path, name) as source:
+    try:
+        source = VideoFrames(path, name)
+    except VideoError as error:
+        error.path = name  # its owner knows no other
+        raise
+    with source:
         height, width = source.size_hw
         if source.duration_s > limits.video_s:
             raise VideoError(

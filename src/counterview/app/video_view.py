@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import html
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from counterview.app.canvas import SIDE_PX, canvas_value
+from counterview.app.marks import Mark, mask_of
 from counterview.app.messages import note_line
 from counterview.app.video_results import VideoResults
 from counterview.app.video_work import VideoWork
@@ -19,8 +23,15 @@ from counterview.inference.track_drawing import clock, resized
 from counterview.inference.track_sheets import review_crop
 from counterview.masks.draw import object_colors, overlay
 from counterview.masks.geometry import fit_longest_side, fit_mask
+from counterview.masks.labels import cut, draw_labels, place
 from counterview.tracking.review import ReviewRow
 from counterview.types import ObjectMask, RgbImage
+
+LEAST_PX = 960
+"""Longer side of an image as it is drawn, at least."""
+
+LETTERS = 46
+"""Height of letters as a fraction of the longer side, one in so many: an image is shown at half a screen's width."""
 
 SHOWN_ROWS = 60
 """Places to check that are shown, the worst first."""
@@ -64,6 +75,81 @@ class VideoView:
             self.other = names[1] if len(names) > 1 else None
         if self.current not in self.work.objects.names:
             self.current = self.work.objects.names[0] if self.work.objects.names else None
+
+    def add_camera(self, camera: str) -> None:
+        """Show a camera that was added.
+
+        Args:
+            camera: its name.
+        """
+        self.work_changed()
+        if camera != self.first:
+            self.other = camera
+        self.is_stale = True
+
+    def clear(self) -> None:
+        """Begin anew, with an empty folder.
+
+        Raises:
+            InputError: objects are being followed.
+        """
+        self.replace_work(None)
+
+    def replace_work(self, folder: Path | None) -> None:
+        """Work with other videos from now on.
+
+        Args:
+            folder: of the work, which is moved; ``None``: an empty one.
+
+        Raises:
+            InputError: objects are being followed.
+        """
+        if self.work.is_running:
+            raise InputError("objects are being followed", fix="Stop that first.")
+        place, limits = self.work.folder, self.work.cameras.limits
+        self.work.close()
+        shutil.rmtree(place, ignore_errors=True)
+        if folder is not None:
+            shutil.move(folder, place)
+        self.work = VideoWork(place, limits)
+        self.current = self.other = self.results = None
+        self.time_s, self.said, self.is_stale = 0.0, [], False
+        for kept in (self.pinned, self._masks, self._crops):
+            kept.clear()
+        self.work_changed()
+        with suppress(InputError):
+            self.take_results([])
+
+    def camera_of(self, side: str) -> str:
+        """The camera on one side.
+
+        Args:
+            side: ``first`` or ``second``.
+
+        Raises:
+            InputError: there is none.
+        """
+        camera = self.first if side == "first" else self.other
+        if camera is None:
+            raise InputError("there is no video yet", fix="Drop one here.")
+        return camera
+
+    def clock_changed(self) -> None:
+        """Show the frames that belong together now."""
+        self.pinned.clear()
+        self.is_stale = True
+
+    def renamed(self, name: str, new: str) -> None:
+        """Call an object by its new name.
+
+        Args:
+            name: until now.
+            new: from now on.
+        """
+        if self.current == name:
+            self.current = new
+        self._masks = {(new if o == name else o, c, n): found for (o, c, n), found in self._masks.items()}
+        self.is_stale |= name != new
 
     @property
     def first(self) -> str | None:
@@ -128,13 +214,13 @@ class VideoView:
 
     # ------------------------------------------------------------------------------------------ objects
 
-    def mark(self, camera: str, kind: str, points: Any) -> None:
+    def mark(self, camera: str, mark: Mark | None, predictor: PromptedPredictor[Any]) -> None:
         """Mark the current object in the frame of a camera that is shown; the first mark makes an object.
 
         Args:
             camera: its name.
-            kind: as of :meth:`VideoWork.mark`.
-            points: likewise.
+            mark: a click, box or stroke; ``None``: the object is not visible there.
+            predictor: the model.
 
         Raises:
             InputError: the camera shows nothing, or the mark does not fit.
@@ -143,10 +229,29 @@ class VideoView:
         if number is None:
             raise InputError(f"{camera} shows nothing at this time", fix="Choose another time.")
         if self.current is None:
+            if mark is None:
+                raise InputError("no object is marked yet", fix="Click an object where it is visible.")
             with self.work.changed():
                 self.current = self.work.objects.add()
-        self.work.mark(self.current, camera, number, kind, points)
+        if mark is not None and mark.tool in ("brush", "erase"):
+            self._paint(self.current, camera, number, mark, predictor)
+        else:
+            kind, points = ("absent", ()) if mark is None else (mark.tool, mark.points)
+            self.work.mark(self.current, camera, number, kind, points)
         self.is_stale = True
+
+    def _paint(self, name: str, camera: str, number: int, mark: Mark, predictor: PromptedPredictor[Any]) -> None:
+        """Change the mask of an object by a brush: the one that is marked, else the one that was found."""
+        known, marked = self._known(camera, number), self.work.objects.shown_in(camera, number)
+        if name not in known and marked.get(name) is not None:
+            raise InputError("the object is not outlined yet", fix="Wait a moment.")
+        found = {} if self.results is None or name in marked else self.results.visible_in(camera, number)
+        base = known.get(name, found.get(name))
+        size = SimpleNamespace(size_hw=self.work.cameras.source(camera).size_hw)
+        painted = mask_of([mark], predictor, size, name, base)
+        if painted is not None:
+            with self.work.changed():
+                self.work.objects.paint((name, camera, number), painted.mask_rle)
 
     def lacks_outline(self, camera: str) -> bool:
         """Whether an object is marked in the frame that is shown whose mask is not known yet.
@@ -245,19 +350,20 @@ class VideoView:
             image: of it, ``(H, W, 3)`` uint8.
 
         Returns:
-            ``(h, w, 3)`` uint8, at most :data:`SIDE_PX` on the longer side.
+            ``(h, w, 3)`` uint8, :data:`LEAST_PX` to :data:`SIDE_PX` on the longer side.
         """
-        size = (image.shape[0], image.shape[1])
-        size = fit_longest_side(size, SIDE_PX) if max(size) > SIDE_PX else size
+        longest = max(image.shape[:2])  # small images are enlarged: lines and letters take less of them then
+        size = fit_longest_side((image.shape[0], image.shape[1]), min(SIDE_PX, max(longest, LEAST_PX)))
         marked = self.work.objects.shown_in(camera, number)
         found = {} if self.results is None else dict(self.results.visible_in(camera, number))
         masks = {n: m for n, m in found.items() if n not in marked and n in self.work.objects.names}
         masks |= self._known(camera, number)
         colors, names = self.colors(), list(masks)
-        drawn = overlay(
-            resized(image, size) if size != image.shape[:2] else image, [fit_mask(masks[n], size) for n in names],
-            labels=names, colors=[colors[n] for n in names],
-        )  # fmt: skip
+        dense, chosen = [fit_mask(masks[n], size).to_array() for n in names], [colors[n] for n in names]
+        drawn = overlay(resized(image, size) if size != image.shape[:2] else image, dense, colors=chosen)
+        letters = round(max(size) / LETTERS)
+        texts = [cut(name, letters, size[1] // 2, middle=True) for name in names]
+        drawn = draw_labels(drawn, place(texts, chosen, dense, letters), letters)
         scale = size[1] / image.shape[1]
         return mark_prompts(drawn, [_scaled(p, scale) for p in marked.values() if p is not None])
 
@@ -269,7 +375,7 @@ class VideoView:
                 return note_line(f"{self.current}: you said that it is not visible here.")
             return note_line(f"{self.current}: marked here.")
         if self.results is None or self.current is None:
-            return note_line("Click an object.") if not self.work.objects.prompts else ""
+            return ""
         item = self.results.masks_in(camera, number).get(self.current)
         if item is None:
             return note_line("Between the times that were looked at.") if not marked else ""
@@ -305,24 +411,6 @@ class VideoView:
         self.runs += 1
         self._crops.clear()
         self.thumbnails()
-
-
-def row_title(row: ReviewRow) -> str:
-    """What a place to check is, in one line.
-
-    Args:
-        row: the place.
-    """
-    return f"{row.object or 'all objects'}, {row.camera}, {clock(row.worst_s)}"
-
-
-def said_html(lines: list[str]) -> str:
-    """Lines about a run as HTML.
-
-    Args:
-        lines: of plain text.
-    """
-    return f'<pre class="cv-said">{html.escape(chr(10).join(lines))}</pre>' if lines else ""
 
 
 def _marked(work: VideoWork, camera: str, number: int) -> dict[str, AnyPrompt]:

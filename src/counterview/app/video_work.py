@@ -172,6 +172,11 @@ class VideoWork:
             write_json(self.folder / WORK, to_dict(saved))
             write_corrections(self.folder / PROMPTS, self.objects.shown())
 
+    @property
+    def is_running(self) -> bool:
+        """Whether objects are being followed."""
+        return self._running.locked()
+
     def close(self) -> None:
         """Close all videos."""
         self.cameras.close()

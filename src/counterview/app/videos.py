@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
+import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
-from importlib.resources import files
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterview.app.canvas import canvas_message, data_url, image_canvas
+from counterview.app import video_changes as changes
+from counterview.app.canvas import Tool, canvas_message, image_canvas
 from counterview.app.context import IMAGES, VIDEOS
 from counterview.app.events import listen, progress, typed
+from counterview.app.jobs import JobCancelled
 from counterview.app.messages import error_line, note_line
-from counterview.app.video_downloads import download_links
-from counterview.app.video_view import VideoView, row_title, said_html
-from counterview.app.video_results import strip_html
-from counterview.app.video_work import OUT, VideoWork
+from counterview.app.video_cameras import length
+from counterview.app.video_changes import example_videos, following
+from counterview.app.video_output import results_value
+from counterview.app.video_view import VideoView
+from counterview.app.video_work import VideoWork
 from counterview.app.work_archive import read_archive
-from counterview.errors import InputError, counted
+from counterview.errors import CounterviewError, InputError
 from counterview.exchange.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
     from counterview.app.jobs import Job
     from counterview.app.sessions import PageSession
 
-TAB, FOLLOW = "videos", "follow"
-TOOLS = ("point", "away", "box")
+TAB, FOLLOW, WORK = "videos", "follow", "work"
 FORMAT_NAMES = tuple(name for name in FORMATS if name not in ("tracks", "rerun"))
 
+_TOOLS: tuple[Tool, ...] = ("point", "away", "box", "brush", "erase")
 _OPENER_JS = """
 counterview.opener(element, (name, data) => {
     if (name === 'example') trigger('example', data);
@@ -81,10 +83,9 @@ class VideosTab:
         import gradio as gr
 
         def part(value: str, script: str, name: str) -> gr.HTML:
-            return gr.HTML(
-                value, html_template="<div></div>", js_on_load=script, apply_default_css=False, elem_id=name
-            )
+            return gr.HTML(value, html_template="<div></div>", js_on_load=script, apply_default_css=False, elem_id=name)
 
+        buttons: dict[str, gr.Button] = {}
         limits = self.context.limits.said("video")
         with gr.Tab("Videos", id=TAB):
             gr.HTML(_steps(), apply_default_css=False)
@@ -93,27 +94,29 @@ class VideosTab:
                 with gr.Column(min_width=330):
                     self.first = image_canvas(
                         label="First video", empty="1. Drop the video that shows the object.", limits=limits,
-                        tools=TOOLS, kind="video", elem_id="cv-first",
+                        tools=_TOOLS, kind="video", other="Add a video", elem_id="cv-first",
                     )  # fmt: skip
-                    first_absent = gr.Button("Not visible here", size="sm", elem_id="cv-first-absent")
+                    buttons["first absent"] = gr.Button("Not visible here", size="sm", elem_id="cv-first-absent")
                 with gr.Column(min_width=330):
                     self.second = image_canvas(
-                        label="Other video", empty="2. Drop the video of another camera.", limits=limits, tools=TOOLS,
-                        kind="video", elem_id="cv-second",
+                        label="Other video", empty="2. Drop the video of another camera.", limits=limits, tools=_TOOLS,
+                        kind="video", other="Add a video", elem_id="cv-second",
                     )  # fmt: skip
-                    second_absent = gr.Button("Not visible here", size="sm", elem_id="cv-second-absent")
+                    buttons["second absent"] = gr.Button("Not visible here", size="sm", elem_id="cv-second-absent")
                     self.camera = gr.Radio([], label="Other video", visible=False, elem_id="cv-camera")
             with gr.Row(equal_height=True, elem_classes="cv-time"):
-                self.time = gr.Slider(0, 1, 0, step=0.01, label="Time of the first video (s)", elem_id="cv-time", scale=8)
-                back = gr.Button("◀ frame", size="sm", elem_id="cv-back", scale=1, min_width=90)
-                forth = gr.Button("frame ▶", size="sm", elem_id="cv-forth", scale=1, min_width=90)
+                self.time = gr.Slider(
+                    0, 1, 0, step=0.01, label="Time of the first video (s)", elem_id="cv-time", scale=8
+                )
+                buttons["back"] = gr.Button("◀ frame", size="sm", elem_id="cv-back", scale=1, min_width=90)
+                buttons["forth"] = gr.Button("frame ▶", size="sm", elem_id="cv-forth", scale=1, min_width=90)
             with gr.Accordion("When did the other video begin?", open=False, elem_id="cv-clock"):
                 self.offset = gr.Slider(
                     -60, 60, 0, step=0.01, label="Seconds after the first one; below 0 before it", elem_id="cv-offset"
                 )
                 with gr.Row():
-                    by_sound = gr.Button("Find by sound", size="sm", elem_id="cv-by-sound")
-                    by_motion = gr.Button("Find by what moves", size="sm", elem_id="cv-by-motion")
+                    buttons["by sound"] = gr.Button("Find by sound", size="sm", elem_id="cv-by-sound")
+                    buttons["by motion"] = gr.Button("Find by what moves", size="sm", elem_id="cv-by-motion")
                 self.clock = gr.HTML("", apply_default_css=False, elem_id="cv-clock-status")
             self.objects = part('{"objects": []}', _OBJECTS_JS, "cv-video-objects")
             with gr.Accordion("Settings and formats", open=False, elem_id="cv-settings"):
@@ -124,8 +127,8 @@ class VideosTab:
                 self.every_frame = gr.Checkbox(False, label="Masks in every frame (takes longer)")
                 self.formats = gr.CheckboxGroup(list(FORMAT_NAMES), label="Write also as", elem_id="cv-formats")
             with gr.Row(elem_classes="cv-actions"):
-                follow = gr.Button("Follow", variant="primary", elem_id="cv-follow", scale=2, min_width=120)
-                stop = gr.Button("Stop", elem_id="cv-follow-stop", scale=1, min_width=80)
+                buttons["follow"] = gr.Button("Follow", variant="primary", elem_id="cv-follow", scale=2, min_width=120)
+                buttons["stop"] = gr.Button("Stop", elem_id="cv-follow-stop", scale=1, min_width=80)
             self.status = gr.HTML("", apply_default_css=False, elem_id="cv-follow-status")
             self.results = part("{}", _RESULTS_JS, "cv-results")
             self._settings = [self.fps, self.start, self.end, self.every_frame, self.formats]
@@ -133,30 +136,38 @@ class VideosTab:
                 self.opener, self.first, self.second, self.camera, self.time, self.offset, self.clock, self.objects,
                 *self._settings, self.status, self.results,
             ]  # fmt: skip
-            self._connect(first_absent, second_absent, back, forth, by_sound, by_motion, follow, stop)
+            self._connect(buttons)
 
     def _connect(self, buttons: Mapping[str, gr.Button]) -> None:
         first, second, status = self.first, self.second, self.status
+        predictor = self.context.predictor
         listen(self.opener.example, self.example, None, self._every)
         listen(self.opener.open, self.open, None, self._every)
         self._on(self.opener.clear, lambda session, view, _: view.clear(), "all", where=self.opener)
         for canvas, side in ((first, "first"), (second, "second")):
             self._on(canvas.upload, self._upload, "all", where=canvas)
-            self._on(canvas.mark, _marks(side), side, "objects", "results", where=canvas)
-            self._on(canvas.undo, _undo, "first", "second", "objects", "results", where=canvas)
-            self._on(buttons[f"{side} absent"].click, _absent(side), side, "objects", "results", where=canvas)
+            self._on(canvas.mark, changes.marks(side, predictor), side, "objects", "results", where=canvas)
+            self._on(canvas.undo, changes.undo, "first", "second", "objects", "results", where=canvas)
+            self._on(
+                buttons[f"{side} absent"].click,
+                changes.absent(side, predictor),
+                side,
+                "objects",
+                "results",
+                where=canvas,
+            )
         self._on(self.time.input, lambda s, view, value: view.go_to(value), "first", "second", value=self.time)
         self._on(buttons["back"].click, lambda s, view, _: view.step(-1), "first", "second", "time")
         self._on(buttons["forth"].click, lambda s, view, _: view.step(1), "first", "second", "time")
-        self._on(self.camera.input, _camera, "second", "clock", value=self.camera)
-        self._on(self.offset.input, _offset, "second", "results", where=self.clock, value=self.offset)
-        self._on(self.objects.pick, _pick, "objects", "first", "second")
-        self._on(self.objects.rename, _rename, "objects", "first", "second", "results")
-        self._on(self.objects.remove, _remove, "objects", "first", "second", "results")
-        self._on(self.objects.more, _more, "objects", "first", "second")
+        self._on(self.camera.input, changes.camera, "second", "clock", value=self.camera)
+        self._on(self.offset.input, changes.offset, "second", "results", where=self.clock, value=self.offset)
+        self._on(self.objects.pick, changes.pick, "objects", "first", "second")
+        self._on(self.objects.rename, changes.rename, "objects", "first", "second", "results")
+        self._on(self.objects.remove, changes.remove, "objects", "first", "second", "results")
+        self._on(self.objects.more, changes.more, "objects", "first", "second")
         self._on(self.results.choose, lambda s, view, event: view.go_to_row(event.index), "time", "first", "second",
                  "camera", "clock", "objects", "results")  # fmt: skip
-        self._on(self.results.time, _go_to, "time", "first", "second", where=status)
+        self._on(self.results.time, changes.go_to, "time", "first", "second", where=status)
         for name, method in (("by sound", "audio"), ("by motion", "motion")):
             listen(buttons[name].click, self._clock_finder(method), None, self._every)
         listen(buttons["follow"].click, self.follow, self._settings, self._every)
@@ -168,7 +179,7 @@ class VideosTab:
         session = self.context.session(request)
         return session, session.kept(TAB, lambda: VideoView(VideoWork(session.place(WORK, "x").parent, session.limits)))
 
-    def _on(self, event: Any, work: Work, *parts: str, where: Any = None, value: Any = None) -> None:
+    def _on(self, event: Any, work: changes.Change, *parts: str, where: Any = None, value: Any = None) -> None:
         """Change the view at an event, and show the parts that changed; an error is shown at ``where``."""
         place = self.status if where is None else where
 
@@ -263,7 +274,8 @@ class VideosTab:
                     view.clear()
                     for path in example_videos():
                         copy = Path(shutil.copy(path, session.place(WORK, f"{path.stem}.copy.mp4")))
-                        view.add_camera(view.work.add_video(copy, path.name))
+                        view.work.add_video(copy, path.name)
+                    view.work_changed()
                     return self._show(session, view, "all")
 
             yield await asyncio.to_thread(run)
@@ -286,6 +298,10 @@ class VideosTab:
                     with session.lock:
                         view.replace_work(place)
                         return self._show(session, view, "all")
+                except CounterviewError as error:
+                    if error.path == str(upload.path):
+                        error.path = upload.name
+                    raise
                 finally:
                     session.forget(event.id)
                     shutil.rmtree(place, ignore_errors=True)
@@ -345,7 +361,7 @@ class VideosTab:
             session, view = self._view(request)
             wanted = [name for name in FORMAT_NAMES if name in (formats or [])]
             view.work.set(fps=float(fps), start_s=start, end_s=end, every_frame=bool(every_frame), formats=wanted)
-            job = self.context.jobs.submit(VIDEOS, session, FOLLOW, _following(session, view, self.context.predictor))
+            job = self.context.jobs.submit(VIDEOS, session, FOLLOW, following(session, view, self.context.predictor))
             async for line in progress(self.context, session, job):
                 yield {self.status: line}
             outcome = job.wait(0)
@@ -415,102 +431,11 @@ class VideosTab:
         return json.dumps({"objects": view.objects_value(), "current": current, "message": ""})
 
 
-def _following(session: PageSession, view: VideoView, predictor: Any) -> Callable[[Job[FollowOutcome]], FollowOutcome]:
-    """The work of a job that follows."""
-
-    def work(job: Job[FollowOutcome]) -> FollowOutcome:
-        def report(text: str, fraction: float | None) -> None:
-            job.text, job.fraction = text, fraction
-
-        def should_stop() -> bool:
-            try:
-                job.check()
-            except JobCancelled:
-                return True
-            return False
-
-        try:
-            outcome = view.work.follow(predictor, report=report, should_stop=should_stop)
-            if not outcome.is_stopped:
-                report("Reading the results", None)
-                view.take_results(list(outcome.said))
-            return outcome
-        finally:
-            if session.ended:  # its folder was removed while this wrote into it
-                shutil.rmtree(session.folder, ignore_errors=True)
-
-    return work
-
-
-def example_videos() -> list[Path]:
-    """The videos of the bundled take, the one of the ego camera first."""
-    folder = Path(str(files("counterview"))) / "assets" / "take" / "takes"
-    return sorted(folder.glob("*/frame_aligned_videos/*.mp4"), key=lambda path: (path.stem.startswith("cam"), path.stem))
-
-
-# ---------------------------------------------------------------------------------------------- changes of the view
-
-
-def _marks(side: str) -> Work:
-    def work(session: PageSession, view: VideoView, event: Any) -> None:
-        camera = view.camera_of(side)
-        mark = read_mark(event, view.work.cameras.source(camera).size_hw)
-        view.mark(camera, mark.tool, mark.points)
-
-    return work
-
-
-def _absent(side: str) -> Work:
-    return lambda session, view, event: view.mark(view.camera_of(side), "absent", ())
-
-
-def _undo(session: PageSession, view: VideoView, event: Any) -> None:
-    with view.work.changed():
-        view.work.objects.undo()
-
-
-def _camera(session: PageSession, view: VideoView, value: Any) -> None:
-    view.work.cameras.source(str(value))
-    view.other = str(value)
-
-
-def _offset(session: PageSession, view: VideoView, value: Any) -> None:
-    if view.other is None:
-        raise InputError("there is no other video", fix="Drop the video of another camera.")
-    with view.work.changed():
-        view.work.cameras.set_clock(view.other, Clock(float(value)))
-    view.clock_changed()
-
-
-def _name_at(view: VideoView, index: Any) -> str:
-    names = view.work.objects.names
-    if type(index) is not int or index not in range(len(names)):
-        raise InputError("there is no such object", found=shown(index))
-    return names[index]
-
-
-def _pick(session: PageSession, view: VideoView, event: Any) -> None:
-    view.current = _name_at(view, event.index)
-
-
-def _rename(session: PageSession, view: VideoView, event: Any) -> None:
-    name = _name_at(view, event.index)
-    with view.work.changed():
-        new = view.work.objects.rename(name, str(event.name))
-    view.renamed(name, new)
-
-
-def _remove(session: PageSession, view: VideoView, event: Any) -> None:
-    with view.work.changed():
-        view.work.objects.remove(_name_at(view, event.index))
-    view.work_changed()
-
-
-def _more(session: PageSession, view: VideoView, event: Any) -> None:
-    with view.work.changed():
-        view.current = view.work.objects.add()
-
-
-def _go_to(session: PageSession, view: VideoView, event: Any) -> None:
-    time_s = float(event.time_s)
-    view.go_to(view.results.step_near(time_s) if view.results is not None else time_s)
+def _steps() -> str:
+    steps = (
+        "Drop a video that shows the object, or take the example.",
+        "Drop a video of the same scene from another camera. If it began at another time, say so below.",
+        "Choose a time, and click the object in either video. It is outlined at once.",
+        "Press <i>Follow</i>. What the model doubts is listed below, the worst first: click it, mend it, follow again.",
+    )
+    return '<ol class="cv-steps">' + "".join(f"<li>{step}</li>" for step in steps) + "</ol>"

@@ -36,7 +36,7 @@ def serve(
     max_image_mb: Annotated[float, typer.Option(help="Largest image file, in MB.")] = 30,
     max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.")] = 40,
     max_video_mb: Annotated[float, typer.Option(help="Largest video file, in MB.")] = 500,
-    max_video_seconds: Annotated[float, typer.Option(help="Longest video, in seconds.")] = 300,
+    max_video_seconds: Annotated[float, typer.Option(help="Longest video, in seconds.")] = 600,
     keep: Annotated[float, typer.Option(help="Seconds without use after which a session's files are removed.")] = 3600,
     device: Device = "auto",
     trust: Trust = False,

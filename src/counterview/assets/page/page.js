@@ -111,7 +111,7 @@ window.counterview = (() => {
       options.kind && make("p", { class: "cv-quiet", text: options.limits }));
     const title = make("span", { class: "cv-title", text: options.label });
     const about = make("span", { class: "cv-quiet cv-about" });
-    const replace = make("button", { type: "button", class: "cv-button cv-small", text: "Other file", onclick: () => input.click() });
+    const replace = make("button", { type: "button", class: "cv-button cv-small", text: options.other, onclick: () => input.click() });
     const head = make("div", { class: "cv-head" }, title, about, options.kind && replace);
     const bar = make("div", { class: "cv-tools", role: "toolbar", "aria-label": `${options.label}: tools` });
     const buttons = {};
