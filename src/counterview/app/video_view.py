@@ -373,7 +373,8 @@ class VideoView:
         if self.current in marked:
             if marked[self.current] is None:
                 return note_line(f"{self.current}: you said that it is not visible here.")
-            return note_line(f"{self.current}: marked here.")
+            is_outlined = self.current in self._known(camera, number)
+            return note_line(f"{self.current}: marked here." if is_outlined else f"{self.current}: being outlined…")
         if self.results is None or self.current is None:
             return ""
         item = self.results.masks_in(camera, number).get(self.current)
