@@ -105,5 +105,3 @@ def _archive(folder: Path, name: str, paths: list[Path]) -> Path:
         for path in sorted(paths):
             archive.write(path, path.relative_to(folder).as_posix())
     return folder / name
-
-
