@@ -57,7 +57,7 @@ window.counterview = (() => {
   }
 
   function sentence(text) {
-    return text ? text[0].toUpperCase() + text.slice(1) : "";
+    return /^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text;  // not the name of a file
   }
 
   // A place to drop a file into, or to choose one with a button.
