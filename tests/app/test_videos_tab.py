@@ -6,24 +6,21 @@ import json
 import threading
 import zipfile
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("gradio", reason="the extra [app] is not installed")
-pytest.importorskip("playwright", reason="playwright is not installed: the page is NOT tested in a browser")
 
 from counterview.app.limits import PageLimits
 from counterview.exchange import read
 from counterview.exchange.tracks import read_tracks
 from counterview.masks.geometry import iou
 from counterview.media.video import VideoReader
-from tests.app.serving import CHROMIUM, REASON, browser, open_page, served
+from tests.app.conftest import serving
 from tests.app.test_video_work import write_long
 from tests.inference.coloured_videos import ColourPredictor, cam_images, ego_images, write_two
 from tests.tracking.coloured import mask_of
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=REASON)
 SECONDS = 30_000
 HIDDEN = (10, 11, 12, 13, 14)
 
@@ -52,25 +49,25 @@ class GatedPredictor(ColourPredictor):
         return engine
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as started:
-        yield started
-
-
 @pytest.fixture
 def predictor():
     return GatedPredictor()
 
 
 @pytest.fixture
-def page(chromium, predictor):
-    with served(predictor) as (address, context):
-        opened = open_page(chromium, address, "Videos")
-        opened.counterview = context
+def page(visit, predictor):
+    with serving(predictor) as served:
+        opened = in_tab(visit(served, accept_downloads=True))
+        opened.served = served
         yield opened
-        opened.context.close()
-        assert opened.faults == []
+        opened.close()
+    assert opened.failures == []
+    assert {httpx.URL(url).host for url in opened.requested if url.startswith("http")} == {"127.0.0.1"}
+
+
+def in_tab(page):
+    page.get_by_role("tab", name="Videos").click()
+    return page
 
 
 def upload(page, canvas, path):
@@ -116,7 +113,7 @@ def download(page, name):
     return waiting.value.path()
 
 
-def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, predictor, tmp_path):
+def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, visit, predictor, tmp_path):
     assert page.get_by_text("1. Drop the video that shows the object.").is_visible()
     upload_both(page, tmp_path, hidden=HIDDEN)
 
@@ -193,10 +190,7 @@ def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, pre
 
     # The work is taken away, and opened again in another session.
     work = download(page, "work.zip")
-    again = page.context.browser.new_context(accept_downloads=True).new_page()
-    again.goto(page.url)
-    again.wait_for_selector("html[data-session=ready]")
-    again.get_by_role("tab", name="Videos").click()
+    again = in_tab(visit(page.served))
     (tmp_path / "work.zip").write_bytes(work.read_bytes())
     again.set_input_files("#cv-video-opener input[type=file]", tmp_path / "work.zip")
     again.wait_for_selector("#cv-results video")
@@ -205,7 +199,6 @@ def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, pre
     again.locator("#cv-follow").click()
     said(again, "Done in")
     assert predictor.steps == steps, "nothing is followed again"
-    again.context.close()
 
 
 def _unzipped(path, folder):
@@ -214,9 +207,9 @@ def _unzipped(path, folder):
     return folder
 
 
-def test_what_is_wrong_is_said_where_it_happened(chromium, predictor, tmp_path):
-    with served(predictor, PageLimits(video_s=600, video_mb=1)) as (address, context):
-        page = open_page(chromium, address, "Videos")
+def test_what_is_wrong_is_said_where_it_happened(visit, predictor, tmp_path):
+    with serving(predictor, PageLimits(video_s=600, video_mb=1)) as served:
+        page = in_tab(visit(served))
         long = write_long(tmp_path / "holiday.mp4", 660)
         page.set_input_files("#cv-first input[type=file]", long)
         said(page, "Holiday.mp4: the video is too long; found 1", "#cv-first")
@@ -237,11 +230,11 @@ def test_what_is_wrong_is_said_where_it_happened(chromium, predictor, tmp_path):
         said(page, "Ego has no sound", "#cv-clock-status")
         text = page.locator("body").inner_text()
         assert "Traceback" not in text
-        assert str(context.sessions.root) not in text
-        (session,) = context.sessions._by_key.values()
+        assert str(served.context.sessions.root) not in text
+        (session,) = served.context.sessions._by_key.values()
         assert list((session.folder / "uploads").iterdir()) == [], "what was refused is gone"
-        assert page.faults == []
-        page.context.close()
+        assert page.failures == []
+        page.close()
 
 
 def test_time_and_clock_show_the_frames_that_belong_together(page, tmp_path):
@@ -271,7 +264,7 @@ def test_the_files_of_a_session_go_while_it_follows(page, predictor, tmp_path):
     said(page, "object 1: marked here", "#cv-first")
     page.locator("#cv-follow").click()
     said(page, "Following: step 3 of 8")
-    (session,) = page.counterview.sessions._by_key.values()
+    (session,) = page.served.context.sessions._by_key.values()
     assert json.loads((session.folder / "work" / "work.json").read_text())["objects"] == ["object 1"]
     page.goto("about:blank")
     for _ in range(200):
@@ -281,8 +274,8 @@ def test_the_files_of_a_session_go_while_it_follows(page, predictor, tmp_path):
     assert session.ended
     predictor.gate.set()
     for _ in range(200):
-        if not page.counterview.jobs.running(session):
+        if not page.served.context.jobs.running(session):
             break
         page.wait_for_timeout(50)
-    assert not page.counterview.jobs.running(session)
+    assert not page.served.context.jobs.running(session)
     assert not session.folder.exists()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Tool = Literal["point", "away", "box", "brush", "erase"]
 """What a click does: show a point of the object, or one that is not; draw a box; paint the mask, or take away of it."""
 
-SIDE_PX = 1600
+SIDE_PX = 1200
 """Longest side of an image as it is sent to a browser; clicks come back in pixels of the original."""
 
 _ON_LOAD = """
@@ -26,7 +26,6 @@ counterview.canvas(element, options, (name, data) => {
     if (name === 'upload') trigger('upload', data);
     if (name === 'mark') trigger('mark', data);
     if (name === 'undo') trigger('undo', data);
-    if (name === 'clear') trigger('clear', data);
 }, (draw) => { watch('value', () => draw(props.value)); draw(props.value); });
 """
 
@@ -43,9 +42,9 @@ def image_canvas(
 ) -> gr.HTML:
     """An image that can be dropped and marked.
 
-    It has four events: ``upload`` with the ``id`` of an upload, ``mark`` with a ``kind`` (a :data:`Tool`) and its
-    ``points`` (``[[x, y], …]`` in pixels of the original) and, for a brush, its ``radius`` in pixels; ``undo``;
-    ``clear``. Its value is made by :func:`canvas_value`.
+    It has three events: ``upload`` with the ``id`` of an upload, ``mark`` with a ``kind`` (a :data:`Tool`) and its
+    ``points`` (``[[x, y], …]`` in pixels of the original) and, for a brush, its ``radius`` in pixels; and ``undo``.
+    The first two have ``shown``, the width of the canvas in CSS pixels. Its value is made by :func:`canvas_value`.
 
     Args:
         label: names it for screen readers, and above it.
@@ -74,6 +73,7 @@ def canvas_value(
     message: str = "",
     busy: bool = False,
     color: str = "#1f9bff",
+    marks: bool = True,
     **more: Any,
 ) -> str:
     """What an :func:`image_canvas` shows.
@@ -85,9 +85,13 @@ def canvas_value(
         message: HTML of an error, a note or a job's progress, shown below the image.
         busy: whether something is computed that the visitor waits for.
         color: of the object that is marked, in hex; brushes paint in it.
+        marks: whether it can be marked now.
         more: further plain values for scripts of a tab.
     """
-    value: dict[str, Any] = {"src": None, "name": name, "message": message, "busy": busy, "color": color, **more}
+    value: dict[str, Any] = {
+        "src": None, "name": name, "message": message, "busy": busy, "color": color,
+        "marks": marks, **more,
+    }  # fmt: skip
     if image is not None:
         height, width = size_hw if size_hw is not None else (image.shape[0], image.shape[1])
         value |= {"src": data_url(image), "w": width, "h": height}

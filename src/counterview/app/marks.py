@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 5000
 """Points of one mark at most; a brush stroke across an image has a few hundred."""
+
+_COUNTS: dict[Tool, tuple[int, int]] = {
+    "point": (1, 1), "away": (1, 1), "box": (2, 2), "brush": (1, MAX_POINTS), "erase": (1, MAX_POINTS),
+}  # fmt: skip
 
 AGAIN = 0.012
 """A point this near to an earlier one takes that one away, as a fraction of the image's longer side."""
@@ -49,12 +53,12 @@ def read_mark(data: Any, size_hw: tuple[int, int]) -> Mark:
     Raises:
         InputError: of another form, or outside the image.
     """
-    tool, points, radius = (getattr(data, name, None) for name in ("kind", "points", "radius"))
+    given, points, radius = (getattr(data, name, None) for name in ("kind", "points", "radius"))
+    tool = next((name for name in _COUNTS if name == given), None)
     height, width = size_hw
-    counts = {"point": (1, 1), "away": (1, 1), "box": (2, 2), "brush": (1, MAX_POINTS), "erase": (1, MAX_POINTS)}
-    if tool not in get_args(Tool) or not isinstance(points, list):
-        raise InputError("a mark is of an unknown kind", found=shown(tool))
-    low, high = counts[tool]
+    if tool is None or not isinstance(points, list):
+        raise InputError("a mark is of an unknown kind", found=shown(given))
+    low, high = _COUNTS[tool]
     try:
         pairs = tuple((float(x), float(y)) for x, y in points[: high + 1])
         radius_px = float(radius or 0)

@@ -43,7 +43,9 @@ def error_line(error: BaseException, session: PageSession | None = None) -> str:
     if isinstance(error, JobCancelled):
         return note_line("Stopped.")
     text = one_line(error, session)
-    return f'<p class="cv-error" role="alert">{html.escape(text[:1].upper() + text[1:])}</p>'
+    if re.match("[a-z]+ ", text):  # a word, and not the name of a file
+        text = text[0].upper() + text[1:]
+    return f'<p class="cv-error" role="alert">{html.escape(text)}</p>'
 
 
 def note_line(text: str) -> str:

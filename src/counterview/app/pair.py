@@ -28,6 +28,8 @@ TOP_K = 5
 """Candidates of each object: the match and its runners-up."""
 
 THUMBNAIL_HW = (96, 128)
+LETTERS_PX = 12
+"""Height of the letters of labels, in CSS pixels."""
 
 
 def visibility_words(visibility: float) -> str:
@@ -111,6 +113,7 @@ class ImagePair:
         objects: in the order in which they were added; never empty.
         current: index of the object that is marked.
         match_s: seconds that the last match took; ``None`` before.
+        shown_px: how wide the images are on the visitor's screen, in CSS pixels.
     """
 
     def __init__(self, predictor: PromptedPredictor[Any]) -> None:
@@ -119,6 +122,16 @@ class ImagePair:
         self.objects: list[PairObject] = [PairObject("object 1")]
         self.current = 0
         self.match_s: float | None = None
+        self.shown_px = 560.0
+
+    def see(self, shown_px: object) -> None:
+        """Note how wide an image is on the visitor's screen.
+
+        Args:
+            shown_px: in CSS pixels, as a browser said; anything else is passed over.
+        """
+        if isinstance(shown_px, int | float) and 100 <= shown_px <= 5000:
+            self.shown_px = float(shown_px)
 
     # ------------------------------------------------------------------------------------------ images
 
@@ -411,7 +424,7 @@ class ImagePair:
         prompts: dict[str, AnyPrompt] = {
             item.name: _scaled(prompt_of(item.marks), scale) or blank for item in self.objects
         }
-        return draw_prompts(image.small, prompts, masks)
+        return draw_prompts(image.small, prompts, masks, letters_px=self._letters_px(image))
 
     def draw_target(self) -> RgbImage:
         """The target image with all matches, ``(h, w, 3)`` uint8 as it is shown."""
@@ -425,7 +438,11 @@ class ImagePair:
             small = image.shrunk(item.match.mask_rle)
             matches.append(replace(item.match, mask_rle=small, candidates=candidates))
             colors.append(color)
-        return draw_answers(image.small, matches, colors)
+        return draw_answers(image.small, matches, colors, letters_px=self._letters_px(image))
+
+    def _letters_px(self, image: PageImage) -> int:
+        """Height of letters on an image that is scaled to the visitor's screen."""
+        return max(8, round(LETTERS_PX * image.small.shape[1] / self.shown_px))
 
     def thumbnails(self, index: int) -> list[RgbImage]:
         """The candidates of an object as the model found them, each cut out of the target image with its outline.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -72,7 +71,7 @@ def _exporter(pair: ImagePair, name: str, file: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         paths = write_format(tracks_of(pair), name, folder)
         if file.endswith(".json"):
-            return shutil.move(paths[0], folder / file) if paths[0].name != file else paths[0]
+            return paths[0].rename(folder / file)
         return _archive(folder, file, paths)
 
     return make
@@ -105,5 +104,3 @@ def _archive(folder: Path, name: str, paths: list[Path]) -> Path:
         for path in sorted(paths):
             archive.write(path, path.relative_to(folder).as_posix())
     return folder / name
-
-

@@ -33,7 +33,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 ANSWERED = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)/?|/(assets|static|svelte)/.*"
-    r"|/(page/page\.js|upload/[\w-]+|files/[\w-]+/[^/]+)"
+    r"|/(page/page\.(js|css)|upload/[\w-]+|files/[\w-]+/[^/]+)"
     r"|/gradio_api/(queue/(join|data)|heartbeat/[\w-]+|cancel|reset|startup-events|app_id)/?"
 )
 """The addresses that are answered. Gradio has more, which read and write files or fetch addresses; no part of the page
@@ -85,7 +85,7 @@ def make_app(context: PageContext, *, auth: tuple[str, str] | None = None, loopb
     gr.mount_gradio_app(
         app, build_page(context), path="/", footer_links=[], run_history=False, allowed_paths=[], show_error=False,
         max_file_size=1, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
-        css=style_sheet(), head='<script src="page/page.js"></script>',
+        head='<link rel="stylesheet" href="page/page.css"><script src="page/page.js"></script>',
     )  # fmt: skip
     return Guard(app, context, auth, loopback=loopback)
 
@@ -103,6 +103,9 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
     async def script(request: Request) -> Response:
         content = asset("page.js") + asset("videos.js")
         return Response(content, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    async def style(request: Request) -> Response:  # not Gradio's css, which takes selectors apart at commas
+        return Response(style_sheet(), media_type="text/css", headers={"Cache-Control": "no-cache"})
 
     async def upload(request: Request) -> Response:
         session = None
@@ -133,6 +136,7 @@ def _add_routes(app: FastAPI, context: PageContext) -> None:
         )  # fmt: skip
 
     app.add_route("/page/page.js", script)
+    app.add_route("/page/page.css", style)
     app.add_route("/upload/{token}", upload, methods=["POST"])
     app.add_route("/files/{token}/{name}", download)
 

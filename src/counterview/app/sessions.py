@@ -1,4 +1,4 @@
-"""Sessions of the page: each has a private folder, which goes when the session ends or after a time without requests."""
+"""Sessions of the page: each has a private folder, which goes when it ends or after a time without requests."""
 
 from __future__ import annotations
 
@@ -271,14 +271,16 @@ class PageSession:
         if make is None:
             raise InputError("there is no such file in this session")
         with self.lock:
-            folder = self.place("downloads", secrets.token_hex(8), "file").parent
+            folder = self.place("downloads", name, "file").parent
+            shutil.rmtree(folder)  # what was fetched before, of an earlier state
+            folder.mkdir(mode=0o700)
             return make(folder)
 
 
 def plain_name(name: str) -> str:
-    """The name of an uploaded file without its folders and without what cannot be shown.
+    r"""The name of an uploaded file without its folders and without what cannot be shown.
 
-    >>> plain_name("../../etc/mug.jpg"), plain_name("C:\\\\images\\\\mug.jpg"), plain_name("..")
+    >>> plain_name("../../etc/mug.jpg"), plain_name("C:\\images\\mug.jpg"), plain_name("..")
     ('mug.jpg', 'mug.jpg', 'file')
     """
     last = re.split(r"[/\\]", name)[-1]

@@ -91,15 +91,15 @@ class TwoImagesTab:
                         tools=("point", "away", "box", "brush", "erase"), elem_id="cv-query",
                     )  # fmt: skip
                     self.objects = listing({"objects": []}, _OBJECTS_JS, "cv-objects")
-                    with gr.Row(elem_classes="cv-actions"):
-                        match = gr.Button("Match", variant="primary", elem_id="cv-match", scale=2, min_width=120)
-                        stop = gr.Button("Stop", elem_id="cv-stop", scale=1, min_width=80)
-                    self.status = gr.HTML("", apply_default_css=False, elem_id="cv-status")
                 with gr.Column(min_width=330):
                     self.target = image_canvas(
                         label="Target image", empty="2. Drop the image of the other camera.", limits=limits,
                         tools=("point", "away", "box", "brush", "erase"), elem_id="cv-target",
                     )  # fmt: skip
+                    with gr.Row(elem_classes="cv-actions"):
+                        match = gr.Button("Match", variant="primary", elem_id="cv-match", scale=2, min_width=120)
+                        stop = gr.Button("Stop", elem_id="cv-stop", scale=1, min_width=80)
+                    self.status = gr.HTML("", apply_default_css=False, elem_id="cv-status")
                     self.answers = listing({"answers": []}, _ANSWERS_JS, "cv-answers")
                     self.downloads = gr.HTML("", apply_default_css=False, elem_id="cv-downloads")
             self._connect(examples, match, stop)
@@ -136,6 +136,7 @@ class TwoImagesTab:
         session, pair = None, None
         try:
             session, pair = self._work(request)
+            pair.see(getattr(event, "shown", None))
             if event.index not in range(len(self.examples)):
                 raise InputError("there is no such example", found=str(event.index))
             example = self.examples[event.index]
@@ -163,6 +164,7 @@ class TwoImagesTab:
         try:
             session, pair = self._work(request)
             upload = session.uploaded(event.id)
+            pair.see(getattr(event, "shown", None))
             most = int(1e6 * self.context.limits.image_megapixels)
             try:
                 image = await asyncio.to_thread(read_image, upload.path, max_pixels=most)
@@ -227,6 +229,7 @@ class TwoImagesTab:
         """
 
         def work(pair: ImagePair) -> None:
+            pair.see(getattr(event, "shown", None))
             pair.mark(read_mark(event, pair.image("query").size_hw))
 
         return await self._act(request, self.query, work, "query", "objects", "answers", wait="query")
@@ -370,8 +373,9 @@ class TwoImagesTab:
         if "target" in parts and "target" in pair.images:
             image = pair.images["target"]
             values[self.target] = canvas_value(
-                pair.draw_target(), image.size_hw, name=image.name, message=_about_answer(pair), color=color
-            )
+                pair.draw_target(), image.size_hw, name=image.name, message=_about_answer(pair), color=color,
+                marks=bool(pair.matched),
+            )  # fmt: skip
             values[self.answers] = self._answers_value(pair)
         if "objects" in parts:
             values[self.objects] = self._objects_value(pair)
@@ -403,7 +407,9 @@ class TwoImagesTab:
             chosen = candidates.index(item.match.mask_rle) if item.match.mask_rle in candidates else -1
             by_hand = item.match is not item.found
             words = visibility_words(item.match.visibility) + (", as you said" if by_hand else "")
-            detail = "" if by_hand else f"probability {item.match.visibility:.2f}, similarity {item.match.similarity:.2f}"
+            detail = (
+                "" if by_hand else f"probability {item.match.visibility:.2f}, similarity {item.match.similarity:.2f}"
+            )
             answers.append(
                 {
                     "index": index, "name": item.name, "color": color, "words": words, "detail": detail,

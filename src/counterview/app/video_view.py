@@ -23,7 +23,6 @@ from counterview.inference.track_drawing import clock, resized
 from counterview.inference.track_sheets import review_crop
 from counterview.masks.draw import object_colors, overlay
 from counterview.masks.geometry import fit_longest_side, fit_mask
-from counterview.masks.labels import cut, draw_labels, place
 from counterview.tracking.review import ReviewRow
 from counterview.types import ObjectMask, RgbImage
 
@@ -359,11 +358,10 @@ class VideoView:
         masks = {n: m for n, m in found.items() if n not in marked and n in self.work.objects.names}
         masks |= self._known(camera, number)
         colors, names = self.colors(), list(masks)
-        dense, chosen = [fit_mask(masks[n], size).to_array() for n in names], [colors[n] for n in names]
-        drawn = overlay(resized(image, size) if size != image.shape[:2] else image, dense, colors=chosen)
-        letters = round(max(size) / LETTERS)
-        texts = [cut(name, letters, size[1] // 2, middle=True) for name in names]
-        drawn = draw_labels(drawn, place(texts, chosen, dense, letters), letters)
+        drawn = overlay(
+            resized(image, size) if size != image.shape[:2] else image, [fit_mask(masks[n], size) for n in names],
+            labels=names, colors=[colors[n] for n in names], letters_px=round(max(size) / LETTERS),
+        )  # fmt: skip
         scale = size[1] / image.shape[1]
         return mark_prompts(drawn, [_scaled(p, scale) for p in marked.values() if p is not None])
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.types import Match, ObjectMask, RgbImage
+    from counterview.types import Match
 
 
 def match(

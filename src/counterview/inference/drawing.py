@@ -46,7 +46,11 @@ def draw_match(
 
 
 def draw_answers(
-    target_image: RgbImage | View, matches: Sequence[Match], colors: Sequence[str] | None = None
+    target_image: RgbImage | View,
+    matches: Sequence[Match],
+    colors: Sequence[str] | None = None,
+    *,
+    letters_px: int | None = None,
 ) -> RgbImage:
     """Draw matches on the target image: each filled, with its visibility, and its runners-up in thin lines.
 
@@ -54,6 +58,7 @@ def draw_answers(
         target_image: ``(H, W, 3)`` uint8, or a view.
         matches: of objects in that image; the empty mask of one is not drawn.
         colors: one hex colour per match; :func:`~counterview.masks.draw.object_colors` in order if not given.
+        letters_px: height of a label's letters; proportional to the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -67,11 +72,16 @@ def draw_answers(
     others, other_colors = [mask for mask, _ in runners_up], [color for _, color in runners_up]
     right = overlay(target_image, others, colors=other_colors, opacity=0.0, thickness_px=1)
     labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
-    return overlay(right, [m.mask_rle for m in matches], labels=labels, colors=colors, avoid=others)
+    masks = [m.mask_rle for m in matches]
+    return overlay(right, masks, labels=labels, colors=colors, avoid=others, letters_px=letters_px)
 
 
 def draw_prompts(
-    query_image: RgbImage | View, prompts: Mapping[str, AnyPrompt], masks: Sequence[ObjectMask]
+    query_image: RgbImage | View,
+    prompts: Mapping[str, AnyPrompt],
+    masks: Sequence[ObjectMask],
+    *,
+    letters_px: int | None = None,
 ) -> RgbImage:
     """Draw what was taken for query objects: the masks, and the points and boxes that chose them.
 
@@ -81,6 +91,7 @@ def draw_prompts(
         query_image: ``(H, W, 3)`` uint8, or a view.
         prompts: M prompts by the names of the objects.
         masks: the M masks ``(H, W)`` that they chose.
+        letters_px: height of a label's letters; proportional to the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -89,7 +100,8 @@ def draw_prompts(
         ImageError: an image that is not RGB.
         MaskError: a mask of another size than the image.
     """
-    return mark_prompts(overlay(query_image, masks, labels=list(prompts)), prompts.values())
+    drawn = overlay(query_image, masks, labels=list(prompts), letters_px=letters_px)
+    return mark_prompts(drawn, prompts.values())
 
 
 def mark_prompts(image: RgbImage, prompts: Iterable[AnyPrompt]) -> RgbImage:

@@ -57,7 +57,7 @@ window.counterview = (() => {
   }
 
   function sentence(text) {
-    return text ? text[0].toUpperCase() + text.slice(1) : "";
+    return /^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text;  // not the name of a file
   }
 
   // A place to drop a file into, or to choose one with a button.
@@ -137,13 +137,17 @@ window.counterview = (() => {
     root.append(head, empty, bar, stage, options.kind ? input : "", help, message);
     if (options.kind) acceptDrops(root, send);
 
+    function shown() { return element.getBoundingClientRect().width - 20; }
+
+    function marks() { return Boolean(value.src) && value.marks !== false; }
+
     function choose(name) {
       tool = name;
       corner = null;
       for (const [key, node] of Object.entries(buttons)) node.setAttribute("aria-pressed", String(key === name));
       size.hidden = !(name === "brush" || name === "erase");
-      help.textContent = name && value.src ? TOOLS[name].help : "";
-      stage.dataset.tool = name || "";
+      help.textContent = name && marks() && !value.message ? TOOLS[name].help : "";
+      stage.dataset.tool = name && marks() ? name : "";
       paint();
     }
 
@@ -154,7 +158,7 @@ window.counterview = (() => {
         const id = await upload(file, options.kind, (part) => {
           if (uploading === mine) say(`<p class="cv-note" role="status">Uploading ${escape(file.name)}: ${Math.round(100 * part)} %</p>`);
         });
-        if (uploading === mine) trigger("upload", { id, name: file.name });
+        if (uploading === mine) trigger("upload", { id, name: file.name, shown: shown() });
       } catch (error) {
         if (uploading === mine) say(`<p class="cv-error" role="alert">${escape(sentence(error.message))}</p>`);
       }
@@ -173,6 +177,7 @@ window.counterview = (() => {
       if (has && image.getAttribute("src") !== value.src) image.src = value.src;
       image.alt = has ? `${options.label}: ${value.name || "image"}` : "";
       root.classList.toggle("cv-has", has);
+      root.classList.toggle("cv-marks", marks());
       root.classList.toggle("cv-busy", Boolean(value.busy));
       root.setAttribute("aria-busy", String(Boolean(value.busy)));
       about.textContent = has ? `${value.name || ""} ${value.w} × ${value.h}` : "";
@@ -192,11 +197,11 @@ window.counterview = (() => {
     }
 
     function mark(kind, points) {
-      trigger("mark", { kind, points, radius: brush * Math.max(value.w, value.h) });
+      trigger("mark", { kind, points, radius: brush * Math.max(value.w, value.h), shown: shown() });
     }
 
     stage.addEventListener("pointerdown", (event) => {
-      if (!value.src || !tool || event.button !== 0) return;
+      if (!marks() || !tool || event.button !== 0) return;
       cursor = null;
       const drags = tool === "box" || tool === "brush" || tool === "erase";
       if (!drags) return;
@@ -226,12 +231,12 @@ window.counterview = (() => {
     });
     stage.addEventListener("pointercancel", () => { strokes = []; paint(); });
     stage.addEventListener("click", (event) => {
-      if (!value.src || (tool !== "point" && tool !== "away")) return;
+      if (!marks() || (tool !== "point" && tool !== "away")) return;
       stage.focus({ preventScroll: true });
       mark(tool === "point" && event.altKey ? "away" : tool, [at(event)]);
     });
     stage.addEventListener("contextmenu", (event) => {
-      if (!value.src || !options.tools.includes("away")) return;
+      if (!marks() || !options.tools.includes("away")) return;
       event.preventDefault();
       mark("away", [at(event)]);
     });
@@ -247,7 +252,7 @@ window.counterview = (() => {
     }
 
     stage.addEventListener("keydown", (event) => {
-      if (!value.src) return;
+      if (!marks()) return;
       if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
         event.preventDefault();
         trigger("undo", {});
@@ -421,6 +426,12 @@ window.counterview = (() => {
     });
   }
 
+  // How wide an image will be: two beside one another, or one on a narrow screen.
+  function shownWidth() {
+    const width = document.documentElement.clientWidth;
+    return width < 760 ? width - 50 : width / 2 - 70;
+  }
+
   // Pairs of images to begin with.
   function examples(element, trigger, connect) {
     const root = make("div", { class: "cv-examples" });
@@ -428,7 +439,7 @@ window.counterview = (() => {
     connect((text) => redrawn(root, () => [
       make("span", { class: "cv-quiet", text: "Examples" }),
       ...JSON.parse(text || "[]").map((item, index) => make("button", {
-        type: "button", class: "cv-example", title: item.title, "data-key": `example ${index}`, onclick: () => trigger({ index }),
+        type: "button", class: "cv-example", title: item.title, "data-key": `example ${index}`, onclick: () => trigger({ index, shown: shownWidth() }),
       }, ...item.images.map((source) => make("img", { src: source, alt: "" })), make("span", { text: item.title }))),
     ]));
   }
