@@ -6,7 +6,7 @@ import html
 import json
 from typing import TYPE_CHECKING
 
-from counterview.app import two_images, videos
+from counterview.app import data_sets, two_images, videos
 from counterview.app.events import typed
 from counterview.app.messages import error_line, one_line
 from counterview.errors import CounterviewError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TITLE = "Counterview"
 
-TABS = (two_images.build_tab, videos.build_tab)
+TABS = (two_images.build_tab, videos.build_tab, data_sets.build_tab)
 """What builds each tab, in their order: each opens its own ``gr.Tab``."""
 
 _ON_LOAD = "watch('value', () => counterview.begin(props.value));"

@@ -33,6 +33,7 @@ class PageContext:
         share_nothing: compute everything anew in each session.
         data: a folder of takes to browse; ``None`` without one.
         predictions: files of predictions for it.
+        split: of the takes that are browsed; all of them if ``None``.
         jobs: the queues.
         sessions: the visitors.
         shared: what was computed of the bundled examples, for all visitors.
@@ -44,6 +45,7 @@ class PageContext:
     share_nothing: bool = False
     data: Path | None = None
     predictions: tuple[Path, ...] = ()
+    split: str | None = None
 
     def __post_init__(self) -> None:
         self.jobs = Jobs({IMAGES: 1, VIDEOS: 1}, self.limits.waiting)

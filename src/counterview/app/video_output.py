@@ -57,10 +57,10 @@ def results_value(session: PageSession, view: VideoView) -> str:
 def _links(session: PageSession, view: VideoView) -> str:
     offers: dict[str, tuple[str, Callable[[Path], Path]]] = {}
     if view.results is not None:
-        offers[RESULTS] = "all results", lambda folder: _results(session, view)
+        offers[RESULTS] = "all results", lambda folder: _results(folder, view)
         for name in NAMES:
             offers[name] = name, lambda folder, name=name: view.work.out / name  # type: ignore[misc]
-    offers[WORK] = "the work, to go on later", lambda folder: _work(session, view)
+    offers[WORK] = "the work, to go on later", lambda folder: _work(folder, view)
     links = [
         f'<a class="cv-link" download="{name}" href="{session.offer(name, make)}" '
         f'title="{html.escape(title)}">{name}</a>'
@@ -69,17 +69,17 @@ def _links(session: PageSession, view: VideoView) -> str:
     return '<nav class="cv-downloads" aria-label="Downloads"><span>Download</span>' + "".join(links) + "</nav>"
 
 
-def _results(session: PageSession, view: VideoView) -> Path:
-    """All results as one archive, at the place of the one before."""
+def _results(folder: Path, view: VideoView) -> Path:
+    """All results as one archive."""
     files = output_files(view.work.out, view.work.settings.formats)
-    return write_archive(session.place("downloads", RESULTS), view.work.out, files)
+    return write_archive(folder / RESULTS, view.work.out, files)
 
 
-def _work(session: PageSession, view: VideoView) -> Path:
-    """The work as one archive, likewise."""
+def _work(folder: Path, view: VideoView) -> Path:
+    """The work as one archive, with its videos."""
     if view.work.is_running:
         raise InputError("objects are being followed", fix="Wait for it, or stop it.")
-    return write_archive(session.place("downloads", WORK), view.work.folder, work_files(view.work.folder))
+    return write_archive(folder / WORK, view.work.folder, work_files(view.work.folder))
 
 
 def row_title(row: ReviewRow) -> str:

@@ -19,6 +19,7 @@ from counterview.app.messages import error_line, note_line
 from counterview.app.video_cameras import length
 from counterview.app.video_changes import example_videos, following
 from counterview.app.video_output import results_value
+from counterview.app.video_parts import OBJECTS_JS, OPENER_JS, RESULTS_JS, scripted, steps_html
 from counterview.app.video_view import VideoView
 from counterview.app.video_work import VideoWork
 from counterview.app.work_archive import read_archive
@@ -36,27 +37,6 @@ TAB, FOLLOW, WORK = "videos", "follow", "work"
 FORMAT_NAMES = tuple(name for name in FORMATS if name not in ("tracks", "rerun"))
 
 _TOOLS: tuple[Tool, ...] = ("point", "away", "box", "brush", "erase")
-_OPENER_JS = """
-counterview.opener(element, (name, data) => {
-    if (name === 'example') trigger('example', data);
-    if (name === 'open') trigger('open', data);
-    if (name === 'clear') trigger('clear', data);
-}, (draw) => { watch('value', () => draw(props.value)); draw(props.value); });
-"""
-_OBJECTS_JS = """
-counterview.objects(element, (name, data) => {
-    if (name === 'pick') trigger('pick', data);
-    if (name === 'rename') trigger('rename', data);
-    if (name === 'remove') trigger('remove', data);
-    if (name === 'more') trigger('more', data);
-}, (draw) => { watch('value', () => draw(props.value)); draw(props.value); });
-"""
-_RESULTS_JS = """
-counterview.results(element, (name, data) => {
-    if (name === 'choose') trigger('choose', data);
-    if (name === 'time') trigger('time', data);
-}, (draw) => { watch('value', () => draw(props.value)); draw(props.value); });
-"""
 
 
 def build_tab(context: PageContext) -> None:
@@ -82,60 +62,78 @@ class VideosTab:
         """Build the tab inside ``gr.Tabs``."""
         import gradio as gr
 
-        def part(value: str, script: str, name: str) -> gr.HTML:
-            return gr.HTML(value, html_template="<div></div>", js_on_load=script, apply_default_css=False, elem_id=name)
-
         buttons: dict[str, gr.Button] = {}
         limits = self.context.limits.said("video")
         with gr.Tab("Videos", id=TAB):
-            gr.HTML(_steps(), apply_default_css=False)
-            self.opener = part("", _OPENER_JS, "cv-video-opener")
+            gr.HTML(steps_html(), apply_default_css=False)
+            self.opener = scripted("", OPENER_JS, "cv-video-opener")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=330):
                     self.first = image_canvas(
                         label="First video", empty="1. Drop the video that shows the object.", limits=limits,
                         tools=_TOOLS, kind="video", other="Add a video", elem_id="cv-first",
                     )  # fmt: skip
-                    buttons["first absent"] = gr.Button("Not visible here", size="sm", elem_id="cv-first-absent")
+                    buttons["first absent"] = gr.Button(
+                        "Not visible here", size="sm", visible=False, elem_id="cv-first-absent"
+                    )
                 with gr.Column(min_width=330):
                     self.second = image_canvas(
                         label="Other video", empty="2. Drop the video of another camera.", limits=limits, tools=_TOOLS,
                         kind="video", other="Add a video", elem_id="cv-second",
                     )  # fmt: skip
-                    buttons["second absent"] = gr.Button("Not visible here", size="sm", elem_id="cv-second-absent")
+                    buttons["second absent"] = gr.Button(
+                        "Not visible here", size="sm", visible=False, elem_id="cv-second-absent"
+                    )
                     self.camera = gr.Radio([], label="Other video", visible=False, elem_id="cv-camera")
-            with gr.Row(equal_height=True, elem_classes="cv-time"):
-                self.time = gr.Slider(
-                    0, 1, 0, step=0.01, label="Time of the first video (s)", elem_id="cv-time", scale=8
-                )
-                buttons["back"] = gr.Button("◀ frame", size="sm", elem_id="cv-back", scale=1, min_width=90)
-                buttons["forth"] = gr.Button("frame ▶", size="sm", elem_id="cv-forth", scale=1, min_width=90)
-            with gr.Accordion("When did the other video begin?", open=False, elem_id="cv-clock"):
-                self.offset = gr.Slider(
-                    -60, 60, 0, step=0.01, label="Seconds after the first one; below 0 before it", elem_id="cv-offset"
-                )
-                with gr.Row():
-                    buttons["by sound"] = gr.Button("Find by sound", size="sm", elem_id="cv-by-sound")
-                    buttons["by motion"] = gr.Button("Find by what moves", size="sm", elem_id="cv-by-motion")
-                self.clock = gr.HTML("", apply_default_css=False, elem_id="cv-clock-status")
-            self.objects = part('{"objects": []}', _OBJECTS_JS, "cv-video-objects")
-            with gr.Accordion("Settings and formats", open=False, elem_id="cv-settings"):
-                with gr.Row():
-                    self.fps = gr.Slider(0.5, 10, 2, step=0.5, label="Times a second that objects are looked for")
-                    self.start = gr.Number(None, label="First second (empty: the beginning)", minimum=0)
-                    self.end = gr.Number(None, label="Last second (empty: the end)", minimum=0)
-                self.every_frame = gr.Checkbox(False, label="Masks in every frame (takes longer)")
-                self.formats = gr.CheckboxGroup(list(FORMAT_NAMES), label="Write also as", elem_id="cv-formats")
-            with gr.Row(elem_classes="cv-actions"):
-                buttons["follow"] = gr.Button("Follow", variant="primary", elem_id="cv-follow", scale=2, min_width=120)
-                buttons["stop"] = gr.Button("Stop", elem_id="cv-follow-stop", scale=1, min_width=80)
-            self.status = gr.HTML("", apply_default_css=False, elem_id="cv-follow-status")
-            self.results = part("{}", _RESULTS_JS, "cv-results")
+            with gr.Column(visible=False) as self.controls:  # nothing to be done without a video
+                with gr.Row(equal_height=True, elem_classes="cv-time"):
+                    self.time = gr.Slider(
+                        0,
+                        1,
+                        0,
+                        step=0.01,
+                        label="Time of the first video (s)",
+                        elem_id="cv-time",
+                        scale=8,
+                        min_width=320,
+                    )
+                    buttons["back"] = gr.Button("◀ frame", size="sm", elem_id="cv-back", scale=1, min_width=90)
+                    buttons["forth"] = gr.Button("frame ▶", size="sm", elem_id="cv-forth", scale=1, min_width=90)
+                with gr.Accordion("When did the other video begin?", open=False, elem_id="cv-clock"):
+                    self.offset = gr.Slider(
+                        -60,
+                        60,
+                        0,
+                        step=0.01,
+                        label="Seconds after the first one; below 0 before it",
+                        elem_id="cv-offset",
+                    )
+                    with gr.Row():
+                        buttons["by sound"] = gr.Button("Find by sound", size="sm", elem_id="cv-by-sound")
+                        buttons["by motion"] = gr.Button("Find by what moves", size="sm", elem_id="cv-by-motion")
+                    self.clock = gr.HTML("", apply_default_css=False, elem_id="cv-clock-status")
+                self.objects = scripted('{"objects": []}', OBJECTS_JS, "cv-video-objects")
+                with gr.Accordion("Settings and formats", open=False, elem_id="cv-settings"):
+                    with gr.Row():
+                        self.fps = gr.Slider(0.5, 10, 2, step=0.5, label="Times a second that objects are looked for")
+                        self.start = gr.Number(None, label="First second (empty: the beginning)", minimum=0)
+                        self.end = gr.Number(None, label="Last second (empty: the end)", minimum=0)
+                    self.every_frame = gr.Checkbox(False, label="Masks in every frame (takes longer)")
+                    self.formats = gr.CheckboxGroup(list(FORMAT_NAMES), label="Write also as", elem_id="cv-formats")
+                with gr.Row(elem_classes="cv-actions"):
+                    buttons["follow"] = gr.Button(
+                        "Follow", variant="primary", elem_id="cv-follow", scale=2, min_width=120
+                    )
+                    buttons["stop"] = gr.Button("Stop", elem_id="cv-follow-stop", scale=1, min_width=80)
+                self.status = gr.HTML("", apply_default_css=False, elem_id="cv-follow-status")
+                self.results = scripted("{}", RESULTS_JS, "cv-results")
             self._settings = [self.fps, self.start, self.end, self.every_frame, self.formats]
             self._every = [
                 self.opener, self.first, self.second, self.camera, self.time, self.offset, self.clock, self.objects,
-                *self._settings, self.status, self.results,
+                *self._settings, self.status, self.results, self.controls, buttons["first absent"],
+                buttons["second absent"],
             ]  # fmt: skip
+            self._absent = buttons["first absent"], buttons["second absent"]
             self._connect(buttons)
 
     def _connect(self, buttons: Mapping[str, gr.Button]) -> None:
@@ -402,6 +400,9 @@ class VideosTab:
         others = view.work.cameras.names[1:]
         if "opener" in wanted:
             values[self.opener] = ""
+            values[self.controls] = gr.Column(visible=bool(view.work.cameras.names))
+            for button, camera in zip(self._absent, (view.first, view.other), strict=True):
+                values[button] = gr.Button(visible=camera is not None)
         if "first" in wanted:
             values[self.first] = view.canvas(view.first)
         if "second" in wanted:
@@ -429,13 +430,3 @@ class VideosTab:
         names = view.work.objects.names
         current = names.index(view.current) if view.current in names else 0
         return json.dumps({"objects": view.objects_value(), "current": current, "message": ""})
-
-
-def _steps() -> str:
-    steps = (
-        "Drop a video that shows the object, or take the example.",
-        "Drop a video of the same scene from another camera. If it began at another time, say so below.",
-        "Choose a time, and click the object in either video. It is outlined at once.",
-        "Press <i>Follow</i>. What the model doubts is listed below, the worst first: click it, mend it, follow again.",
-    )
-    return '<ol class="cv-steps">' + "".join(f"<li>{step}</li>" for step in steps) + "</ol>"

@@ -37,6 +37,15 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.")] = 40,
     max_video_mb: Annotated[float, typer.Option(help="Largest video file, in MB.")] = 500,
     max_video_seconds: Annotated[float, typer.Option(help="Longest video, in seconds.")] = 600,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="A release or prepared folder that visitors may browse.", show_default=False),
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Predictions for --data, shown beside the annotation; give two to compare them."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of --data.", show_default=False)] = None,
     keep: Annotated[float, typer.Option(help="Seconds without use after which a session's files are removed.")] = 3600,
     device: Device = "auto",
     trust: Trust = False,
@@ -51,6 +60,8 @@ def serve(
 
     if importlib.util.find_spec("gradio") is None:
         raise MissingExtraError("app", "the page in the browser")
+    if data is None and (predictions or split is not None):
+        raise InputError("--predictions and --split are of a data set", fix="Name it with --data ROOT.")
     limits = PageLimits(
         image_mb=max_image_mb, image_megapixels=max_megapixels, video_mb=max_video_mb, video_s=max_video_seconds,
         idle_s=keep,
@@ -70,7 +81,7 @@ def serve(
     if not isinstance(predictor, PromptedPredictor):
         raise ConfigError("the page cannot work with this model", found=type(predictor).__name__)
     name = default_model() if model is None else model
-    context = PageContext(predictor, name, limits, share_nothing)
+    context = PageContext(predictor, name, limits, share_nothing, data, tuple(predictions or ()), split)
     try:
         app = make_app(context, auth=password, loopback=host in LOOPBACK)
         if host not in LOOPBACK and password is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,14 @@ from counterview.data.open import open_dataset
 from counterview.errors import AnnotationError, CounterviewError, MaskError, counted
 from counterview.masks.rle import from_lzstring
 from counterview.media.jsonstream import iter_object
+from counterview.types import RgbImage
 
 __all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "inspect_dataset", "inspect_release"]
 
 _LOGGER = logging.getLogger(__name__)
+
+Progress = Callable[[int], object]
+"""Is told the number of takes that were read; what it raises ends the work."""
 
 AREA_EDGES = (0.0, 0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
 """Edges of the histogram bins of mask area, as fractions of the image."""
@@ -118,12 +122,15 @@ def _annotations(root: Path, split: str | None) -> Iterator[tuple[str, Mapping[s
             yield uid, take
 
 
-def inspect_release(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
+def inspect_release(
+    root: str | os.PathLike[str], split: str | None = None, progress: Progress = lambda takes: None
+) -> Inspection:
     """Compute the statistics of ``root/annotations/relations_*.json``.
 
     Args:
         root: folder in the release layout.
         split: only this split.
+        progress: told the number of takes so far.
 
     Raises:
         AnnotationError: no annotation file, or a malformed one. Masks that do not decode are counted, not raised.
@@ -144,6 +151,7 @@ def inspect_release(root: str | os.PathLike[str], split: str | None = None) -> I
         out.cameras += len(cameras)
         if out.masks == before:
             out.empty_takes.append(uid)
+        progress(out.takes)
     return out
 
 
@@ -181,18 +189,21 @@ def _count_pairs(
         direction.visible += len(both & present[target])
 
 
-def inspect_dataset(root: str | os.PathLike[str], split: str | None = None) -> Inspection:
+def inspect_dataset(
+    root: str | os.PathLike[str], split: str | None = None, progress: Progress = lambda takes: None
+) -> Inspection:
     """Compute the statistics of a data set in any layout that :func:`counterview.data.open.open_dataset` reads.
 
     Args:
         root: a release, a prepared folder, or HANDAL.
         split: only this split.
+        progress: told the number of takes so far.
 
     Raises:
         InputError: no data set, no such split, or a take that cannot be read. Masks that do not decode are counted.
     """
     if next((Path(root) / "annotations").glob("relations_*.json"), None) is not None:
-        return inspect_release(root, split)
+        return inspect_release(root, split, progress)
     out = Inspection()
     for take in open_dataset(root, split, kept_takes=1):
         out.takes += 1
@@ -203,6 +214,7 @@ def inspect_dataset(root: str | os.PathLike[str], split: str | None = None) -> I
             _count_object_of(out, take, name)
         if out.masks == before:
             out.empty_takes.append(take.uid)
+        progress(out.takes)
     return out
 
 
@@ -238,9 +250,18 @@ def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Non
     Raises:
         ImageError: the extension is not that of an image.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     from counterview.media.images import write_image
+
+    write_image(path, inspection_image(inspection))
+
+
+def inspection_image(inspection: Inspection) -> RgbImage:
+    """The image of :func:`draw_inspection`, ``(340, 960, 3)`` uint8.
+
+    Args:
+        inspection: from :func:`inspect_release`.
+    """
+    from PIL import Image, ImageDraw, ImageFont
 
     width, height = 960, 340
     image = Image.new("RGB", (width, height), "white")
@@ -283,4 +304,4 @@ def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Non
             draw.rectangle((x, base - 100 * n / max(int(bars.max()), 1), x + 10, base), fill=colour)
     draw.text((580, base + 4), "1", fill="black", font=small)
     draw.text((900, base + 4), str(longest), fill="black", font=small)
-    write_image(path, np.asarray(image))
+    return np.asarray(image)
