@@ -62,7 +62,7 @@ def work(tmp_path):
     ]  # fmt: skip
     with made.changed():
         made.objects.add("mug")
-    made.mark("mug", "ego", 0, "point", [[20, 25]])
+    made.mark("mug", "ego", 0, "point", [[20, 25.00123456]])
     yield made
     made.close()
 
@@ -239,12 +239,17 @@ def test_a_folder_of_work_is_taken_away_and_opened_again(work, predictor, tmp_pa
     work.find_clock("cam01", "none")
     work.mark("mug", "ego", 0, "away", [[70, 45]])
     work.set(fps=2.5, formats=["coco"])
+    work.mark("mug", "cam01", 3, "box", [[80.123456, 10], [110.2, 40]])
     follow(work, predictor, stop_after=3)
     archive = write_archive(tmp_path / "work.zip", work.folder, work_files(work.folder))
     read_archive(archive, tmp_path / "again", 10**8)
     again = VideoWork(tmp_path / "again", LIMITS)
     assert again.cameras.names == work.cameras.names
-    assert (again.objects.names, again.objects.prompts) == (work.objects.names, work.objects.prompts)
+    assert again.objects.names == work.objects.names
+    with again.changed():  # written again, it is the same
+        pass
+    for name in ("prompts.json", "work.json"):
+        assert (again.folder / name).read_bytes() == (work.folder / name).read_bytes()
     assert (again.settings, again.cameras.clocks()) == (work.settings, work.cameras.clocks())
     other = ColourPredictor()
     outcome = follow(again, other)

@@ -188,7 +188,7 @@ def _added(before: AnyPrompt | None, kind: str, points: Sequence[Sequence[float]
     elif isinstance(before, ObjectMask):  # a point or a box says it anew
         before = None
     try:
-        pixels = [(float(x), float(y)) for x, y in points]
+        pixels = [(round(float(x), 2), round(float(y), 2)) for x, y in points]  # as they are saved
         first, last = pixels[0], pixels[-1]
     except (TypeError, ValueError, IndexError):
         raise InputError("a mark has no pixel", found=str(points)[:80], expected="[[x, y], …]") from None
