@@ -126,7 +126,7 @@ class VideoWork:
         self.folder, self.settings = folder, WorkSettings()
         self.cameras, self.objects = VideoCameras(folder / VIDEOS, limits), MarkedObjects()
         self._encodings: OrderedDict[tuple[str, int], Any] = OrderedDict()
-        self._lock, self._running = threading.RLock(), threading.Lock()
+        self._lock, self._running, self._encoding = threading.RLock(), threading.Lock(), threading.Lock()
         if (folder / WORK).is_file():
             try:
                 self._open(load_config(SavedWork, folder / WORK))
@@ -264,13 +264,27 @@ class VideoWork:
         wanted = {name: prompt for name, prompt in self.objects.shown_in(camera, number).items() if prompt is not None}
         if not wanted:
             return {}
-        key = camera, number
-        encoded = self._encodings.get(key)
-        if encoded is None:
-            encoded = self._encodings[key] = predictor.encode_query(self.cameras.image(camera, number))
-            while len(self._encodings) > KEPT_ENCODINGS:
-                self._encodings.popitem(last=False)
+        encoded = self.encoded(predictor, camera, number)
         return {name: predictor.select(encoded, prompt, name).mask_rle for name, prompt in wanted.items()}
+
+    def encoded(self, predictor: PromptedPredictor[Any], camera: str, number: int) -> Any:
+        """A frame as a model encodes it; kept, so that the next click in it is answered at once.
+
+        Args:
+            predictor: the model.
+            camera: its name.
+            number: of the frame.
+
+        Raises:
+            VideoError: the frame cannot be read.
+        """
+        key = camera, number
+        with self._encoding:  # one thread looks at an image, the other then has it
+            if key not in self._encodings:
+                self._encodings[key] = predictor.encode_query(self.cameras.image(camera, number))
+                while len(self._encodings) > KEPT_ENCODINGS:
+                    self._encodings.popitem(last=False)
+            return self._encodings[key]
 
     # ------------------------------------------------------------------------------------------ following
 

@@ -7,6 +7,7 @@ import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,7 @@ class VideosTab:
         self._on(self.results.time, changes.go_to, "time", "first", "second", where=status)
         for name, method in (("by sound", "audio"), ("by motion", "motion")):
             listen(buttons[name].click, self._clock_finder(method), None, self._every)
+        listen(self.time.release, self.prepare)
         listen(buttons["follow"].click, self.follow, self._settings, self._every)
         listen(buttons["stop"].click, self.stop, None, status)
 
@@ -194,6 +196,8 @@ class VideosTab:
                 yield await asyncio.to_thread(run)
                 async for update in self._outlines(session, view):
                     yield update
+                if "all" in parts:
+                    await self.prepare(request)
             except Exception as error:
                 yield {place: self._said(place, error_line(error, session))}
 
@@ -244,6 +248,23 @@ class VideosTab:
                 message = error_line(job.error, session)
             yield {canvas: await asyncio.to_thread(view.canvas, camera, message), self.objects: self._objects(view)}
 
+    async def prepare(self, request: Any) -> None:
+        """Look at the frames that are shown before they are clicked. Nobody waits for this, so no error is shown.
+
+        Args:
+            request: of the visitor.
+        """
+        with suppress(CounterviewError):
+            session, view = self._view(request)
+            wanted = [(c, n) for c in (view.first, view.other) if c is not None and (n := view.number(c)) is not None]
+
+            def work(job: Job[None]) -> None:
+                for camera, number in wanted:
+                    job.check()
+                    view.work.encoded(self.context.predictor, camera, number)
+
+            self.context.jobs.submit(IMAGES, session, "prepare", work)
+
     # ------------------------------------------------------------------------------------------ videos
 
     def _upload(self, session: PageSession, view: VideoView, event: Any) -> None:
@@ -277,6 +298,7 @@ class VideosTab:
                     return self._show(session, view, "all")
 
             yield await asyncio.to_thread(run)
+            await self.prepare(request)
         except Exception as error:
             yield {self.opener: error_line(error, session)}
 
