@@ -113,6 +113,7 @@ class ImagePair:
         objects: in the order in which they were added; never empty.
         current: index of the object that is marked.
         match_s: seconds that the last match took; ``None`` before.
+        version: grows with each state that is shown: answers may overtake one another on their way to a browser.
         shown_px: how wide the images are on the visitor's screen, in CSS pixels.
     """
 
@@ -122,6 +123,7 @@ class ImagePair:
         self.objects: list[PairObject] = [PairObject("object 1")]
         self.current = 0
         self.match_s: float | None = None
+        self.version = 0
         self.shown_px = 560.0
 
     def see(self, shown_px: object) -> None:
