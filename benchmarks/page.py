@@ -1,9 +1,11 @@
 """How many visitors does the page bear, and how long do they wait?
 
-``python -m benchmarks.page [--sessions 100] [--at-once 20] [--model NAME] [--proposals NAME] [--clicks 20] [--save]``: a
-server in a process of its own; sessions that each upload the bundled pair, click one object and match it, so many at once; then one browser
-that clicks and matches again and again. A session is lost if its match does not arrive, or its download is not the
-object. Memory is the server's, before, at most and after; files are those left below its folder.
+``python -m benchmarks.page load [--sessions 100] [--at-once 20] [--side PX] [--model M] [--proposals P] [--save]``: a
+server in a process of its own, and sessions that each upload the bundled pair, click one object and match it, so many
+at once. A session is lost if its match does not arrive, or its download is not the object. Memory is the server's,
+before, at most and after; files are those left below its folder.
+
+``python -m benchmarks.page browser [--clicks 20] …``: a browser that clicks and matches again and again.
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from typing import Any
 
 import httpx
 
-from benchmarks.common import record, show
+from benchmarks.common import RESULTS, record, show
 from counterview.inference.examples import load_pair
-from counterview.masks.geometry import iou
+from counterview.inference.track_drawing import resized
+from counterview.masks.geometry import fit_longest_side, fit_mask, iou
 from counterview.masks.rle import from_coco
+from counterview.media.files import read_json
+from counterview.media.images import write_image
 
 ASSETS = Path(str(files("counterview"))) / "assets" / "pair"
 NAME = "white bowl_0"
@@ -48,8 +53,8 @@ class Server:
     def __init__(self, options: list[str], folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "counterview.cli.main", "serve", "--port", "0", *options], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+            [sys.executable, "-m", "counterview.cli.main", "serve", "--port", "0", *options],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().split()[1]
@@ -139,7 +144,7 @@ class Visitor:
 
 
 async def visit(
-    server: Server, point: tuple[float, float], gate: asyncio.Semaphore, truth: Any
+    server: Server, images: tuple[Path, Path], point: tuple[float, float], gate: asyncio.Semaphore, truth: Any
 ) -> dict[str, float] | None:
     """One session from its first to its last request.
 
@@ -156,8 +161,8 @@ async def visit(
         start = time.perf_counter()
         try:
             async with Visitor(server.address) as visitor:
-                await visitor.call("upload_query", id=await visitor.upload(ASSETS / "ego.jpg"))
-                await visitor.call("upload_target", id=await visitor.upload(ASSETS / "exo.jpg"))
+                await visitor.call("upload_query", id=await visitor.upload(images[0]))
+                await visitor.call("upload_target", id=await visitor.upload(images[1]))
                 await visitor.call("mark_query", kind="point", points=[point])
                 began = time.perf_counter()
                 await visitor.call("match")
@@ -172,24 +177,49 @@ async def visit(
             return None
 
 
-async def load_of(server: Server, sessions: int, at_once: int) -> dict[str, Any]:
+def scaled_pair(side: int | None, folder: Path) -> tuple[tuple[Path, Path], tuple[float, float], Any]:
+    """The bundled pair as files, a point of an object in the first, and its mask ``(H, W)`` in the second.
+
+    Args:
+        side: longest side of the images in pixels; their own by default.
+        folder: for the files.
+    """
+    pair = load_pair()
+    x, y = pair.near.masks[NAME].centroid_xy or (0.0, 0.0)
+    if side is None:
+        return (ASSETS / "ego.jpg", ASSETS / "exo.jpg"), (x, y), pair.far.masks[NAME]
+    paths = []
+    for view in (pair.near, pair.far):
+        paths.append(folder / f"{view.name}.png")
+        size = fit_longest_side(view.image.shape[:2], side)
+        write_image(paths[-1], resized(view.image, size))
+    scale = side / max(pair.near.image.shape[:2])
+    far = fit_mask(pair.far.masks[NAME], fit_longest_side(pair.far.image.shape[:2], side))
+    return (paths[0], paths[1]), (x * scale, y * scale), far
+
+
+async def load_of(server: Server, sessions: int, at_once: int, side: int | None, folder: Path) -> dict[str, Any]:
     """The load: sessions, so many at once.
 
     Args:
         server: of the page.
         sessions: how many in all.
         at_once: how many at a time.
+        side: longest side of the images in pixels.
+        folder: for files of the visitors.
     """
-    pair = load_pair()
-    x, y = pair.near.masks[NAME].centroid_xy or (0.0, 0.0)
-    truth = pair.far.masks[NAME]
+    given = scaled_pair(side, folder)
+
+    def session() -> Any:
+        return visit(server, given[0], given[1], gate, given[2])
+
     gate = asyncio.Semaphore(at_once)
-    await visit(server, (x, y), gate, truth)  # what is loaded on first use is no part of a session
+    await session()  # what is loaded on first use is no part of a session
     await settled(server)
     before, processor = server.resident_mb(), server.processor_s()
     most = before
     start = time.perf_counter()
-    tasks = [asyncio.create_task(visit(server, (x, y), gate, truth)) for _ in range(sessions)]
+    tasks = [asyncio.create_task(session()) for _ in range(sessions)]
     while not all(task.done() for task in tasks):
         most = max(most, server.resident_mb())
         await asyncio.sleep(0.2)
@@ -197,7 +227,7 @@ async def load_of(server: Server, sessions: int, at_once: int) -> dict[str, Any]
     done = [result for task in tasks if (result := task.result()) is not None]
     await settled(server)
     return {
-        "sessions": sessions, "at_once": at_once, "lost": sessions - len(done), "seconds": seconds,
+        "sessions": sessions, "at_once": at_once, "side_px": side, "lost": sessions - len(done), "seconds": seconds,
         "processor_s_per_session": (server.processor_s() - processor) / sessions,
         "whole_s": {"median": statistics.median(r["whole"] for r in done), "worst": max(r["whole"] for r in done)},
         "match_s": {"median": statistics.median(r["match"] for r in done), "worst": max(r["match"] for r in done)},
@@ -273,38 +303,44 @@ def in_browser(server: Server, count: int) -> dict[str, Any] | None:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["load", "browser"])
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=20)
-    parser.add_argument("--clicks", type=int, default=20, help="in the browser; 0: no browser")
+    parser.add_argument("--side", type=int, help="scale the pair to this longest side; its own by default")
+    parser.add_argument("--clicks", type=int, default=20)
     parser.add_argument("--model", help="of the page; the bundled one by default")
     parser.add_argument("--proposals", help="of the page; those of the model by default")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/page.json")
+    parser.add_argument("--save", action="store_true", help="write this part of benchmarks/results/page.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = {"--model": options.model, "--proposals": options.proposals}
-        server = Server([text for key, value in chosen.items() if value for text in (key, value)], Path(folder))
+    chosen = {"--model": options.model, "--proposals": options.proposals}
+    arguments = [text for key, value in chosen.items() if value for text in (key, value)]
+    about = {"model": options.model or "tiny", "proposals": options.proposals, "cores": os.cpu_count()}
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as files_folder:
+        server = Server(arguments, Path(folder))
         try:
-            load = asyncio.run(load_of(server, options.sessions, options.at_once))
-            browser = in_browser(server, options.clicks) if options.clicks else None
+            if options.part == "load":
+                result = asyncio.run(
+                    load_of(server, options.sessions, options.at_once, options.side, Path(files_folder))
+                )
+            else:
+                result = in_browser(server, options.clicks) or {}
         finally:
             server.stop()
-        left = len(server.files())
-    show(
-        f"{load['sessions']} sessions, {load['at_once']} at once: {load['lost']} lost",
-        ["", "median s", "worst s"],
-        [["whole session", *load["whole_s"].values()], ["match", *load["match_s"].values()]],
-    )
-    memory = load["memory_mb"]
-    print(f"memory {memory['before']:.0f} MB, at most {memory['most']:.0f}, after {memory['after']:.0f}")
-    print(f"files left: {load['files_left']}; after the server ended: {left}")
-    if browser is not None:
+        about["files_left_after_the_server"] = len(server.files())
+    if options.part == "load":
         show(
-            "In a browser", ["", "median s", "worst s"], [[k, v["median_s"], v["worst_s"]] for k, v in browser.items()]
+            f"{result['sessions']} sessions, {result['at_once']} at once: {result['lost']} lost",
+            ["", "median s", "worst s"],
+            [["whole session", *result["whole_s"].values()], ["match", *result["match_s"].values()]],
         )
-    result = {
-        "model": options.model or "tiny", "proposals": options.proposals, "load": load, "browser": browser, "files_left_after_the_server": left,
-    }  # fmt: skip
-    record("page", result, save=options.save)
+        memory = result["memory_mb"]
+        print(f"memory {memory['before']:.0f} MB, at most {memory['most']:.0f}, after {memory['after']:.0f}")
+        print(f"files left: {result['files_left']}; with the server ended: {about['files_left_after_the_server']}")
+    elif result:
+        show("In a browser", ["", "median s", "worst s"], [[k, v["median_s"], v["worst_s"]] for k, v in result.items()])
+    earlier = read_json(RESULTS / "page.json") if (RESULTS / "page.json").exists() else {}
+    parts = {key: earlier[key] for key in ("load", "browser") if key in earlier}
+    record("page", {**parts, options.part: {**about, **result}}, save=options.save)
 
 
 if __name__ == "__main__":

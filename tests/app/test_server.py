@@ -41,7 +41,8 @@ def test_behind_a_proxy_with_tls_the_cookie_works_in_a_frame(client):
     "path",
     [
         "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/file/etc/passwd", "/gradio_api/upload",
-        "/gradio_api/proxy=http://example.com/", "/gradio_api/info", "/gradio_api/openapi.json", "/gradio_api/run/begin",
+        "/gradio_api/proxy=http://example.com/", "/gradio_api/info", "/gradio_api/openapi.json",
+        "/gradio_api/run/begin",
         "/gradio_api/call/begin",
         "/monitoring", "/monitoring/summary", "/gradio_api/vibe-code",
         "/docs", "/openapi.json",
@@ -59,7 +60,8 @@ def test_encoded_ways_outside_lead_nowhere(served):
     """As they are sent, without the tidying of a client."""
     host, port = served.address[7:-1].split(":")
     for path in (
-        "/files/x/..%2f..%2fetc%2fpasswd", "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
+        "/files/x/..%2f..%2fetc%2fpasswd",
+        "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
         "/static/../../../etc/passwd",
         "/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "/svelte/../../../../etc/passwd",
         "/gradio_api/file%3d/etc/passwd",
