@@ -452,7 +452,9 @@ def _about_object(pair: ImagePair) -> str:
     item = pair.objects[pair.current]
     if item.selection is None:
         return note_line(f"Click {item.name}.")
-    return "".join(note_line(f"{item.name}: {note}") for note in item.selection.notes)
+    took = "" if pair.mark_s is None else f" Outlined in {pair.mark_s:.2f} s."
+    lines = [f"Click to add to {item.name}, or add an object below.{took}"]
+    return "".join(note_line(line) for line in (*lines, *(f"{item.name}: {note}" for note in item.selection.notes)))
 
 
 def _about_answer(pair: ImagePair) -> str:
