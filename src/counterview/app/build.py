@@ -63,5 +63,6 @@ def _heading(context: PageContext) -> str:
         '<header class="cv-heading"><h1>Counterview</h1>'
         "<p>Point at an object in one camera; get it in the other camera, and follow it.</p>"
         f"<p class='cv-quiet'>Model: {html.escape(context.model_name)}. Your files stay on this server, only this page "
-        f"can read them, and they are removed when you close it, or after {kept} without use.</p></header>"
+        f"can read them, and they are removed when you close it, or after {kept} without use. At most "
+        f"{context.limits.files} files and {context.limits.session_mb:,.0f} MB at a time.</p></header>"
     )

@@ -113,6 +113,8 @@ class ImagePair:
         objects: in the order in which they were added; never empty.
         current: index of the object that is marked.
         match_s: seconds that the last match took; ``None`` before.
+        mark_s: seconds that the last mark took; ``None`` before.
+        version: grows with each state that is shown: answers may overtake one another on their way to a browser.
         shown_px: how wide the images are on the visitor's screen, in CSS pixels.
     """
 
@@ -122,6 +124,8 @@ class ImagePair:
         self.objects: list[PairObject] = [PairObject("object 1")]
         self.current = 0
         self.match_s: float | None = None
+        self.mark_s: float | None = None
+        self.version = 0
         self.shown_px = 560.0
 
     def see(self, shown_px: object) -> None:
@@ -201,11 +205,13 @@ class ImagePair:
         Raises:
             InputError, ProposalError: it means no mask; then nothing changed.
         """
+        start = time.perf_counter()
         image, item = self._encoded("query"), self.objects[self.current]
         marks = with_mark(item.marks, mark, image.size_hw)
         selection = mask_of(marks, self.predictor, image.encoding, item.name)
         item.marks, item.selection = marks, selection
         item.unmatch()
+        self.mark_s = time.perf_counter() - start
 
     def undo(self) -> None:
         """Take back the last mark of the current object."""

@@ -28,6 +28,9 @@ _T = TypeVar("_T")
 PREFIX = "counterview-serve-"
 """Folders of sessions begin with this, then the number of the process that serves them."""
 
+KEPT_FREE = 500_000_000
+"""Bytes of the disk that uploads leave free."""
+
 
 class SessionError(InputError):
     """A session that ended, that is another visitor's, or for which there is no room."""
@@ -195,7 +198,9 @@ class PageSession:
                 "the session holds as many files as it may", found=len(self.uploads),
                 fix="Load the page again to begin a new session.",
             )  # fmt: skip
-        room = int(self.limits.session_mb * 1e6) - self.held_bytes()
+        room = min(
+            int(self.limits.session_mb * 1e6) - self.held_bytes(), shutil.disk_usage(self.folder).free - KEPT_FREE
+        )
         key = secrets.token_hex(8)
         path = self.place("uploads", key + ending)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from counterview.app.canvas import canvas_message, canvas_value, data_url, image_canvas
@@ -143,7 +143,7 @@ class TwoImagesTab:
             for side in ("query", "target"):
                 name, image = example.images[side]
                 pair.put(side, PageImage(name, image))
-            yield self._show(session, pair, "query", "target")
+            yield await asyncio.to_thread(self._show, session, pair, "query", "target")
             async for update in self._encode(session, pair, ("query", "target"), example):
                 yield update
         except Exception as error:
@@ -174,7 +174,7 @@ class TwoImagesTab:
                 return
             finally:
                 session.forget(event.id)  # its pixels are all that is needed
-            yield self._show(session, pair, side)
+            yield await asyncio.to_thread(self._show, session, pair, side)
             async for update in self._encode(session, pair, (side,)):
                 yield update
         except Exception as error:
@@ -361,20 +361,25 @@ class TwoImagesTab:
 
     def _show(self, session: PageSession, pair: ImagePair, *parts: str) -> dict[Any, Any]:
         """New values of the parts that changed, and of those that depend on them."""
+        with session.lock:
+            return self._values(session, pair, parts)
+
+    def _values(self, session: PageSession, pair: ImagePair, parts: Sequence[str]) -> dict[Any, Any]:
         values: dict[Any, Any] = {}
+        pair.version += 1
         color = pair.colors[pair.current]
         if "query" in parts and "query" in pair.images:
             image = pair.images["query"]
             note = _about_object(pair) if image.encoding is not None else ""
             values[self.query] = canvas_value(
-                pair.draw_query(), image.size_hw, name=image.name, message=note, color=color
+                pair.draw_query(), image.size_hw, name=image.name, message=note, color=color, version=pair.version
             )
             values[self.objects] = self._objects_value(pair)
         if "target" in parts and "target" in pair.images:
             image = pair.images["target"]
             values[self.target] = canvas_value(
                 pair.draw_target(), image.size_hw, name=image.name, message=_about_answer(pair), color=color,
-                marks=bool(pair.matched),
+                marks=bool(pair.matched), version=pair.version,
             )  # fmt: skip
             values[self.answers] = self._answers_value(pair)
         if "objects" in parts:
@@ -396,7 +401,7 @@ class TwoImagesTab:
             for item, color in zip(pair.objects, pair.colors, strict=True)
         ]
         shown = items if "query" in pair.images else []
-        return json.dumps({"objects": shown, "current": pair.current, "message": message})
+        return json.dumps({"objects": shown, "current": pair.current, "message": message, "version": pair.version})
 
     def _answers_value(self, pair: ImagePair, message: str = "") -> str:
         answers = []
@@ -417,7 +422,7 @@ class TwoImagesTab:
                     "thumbs": [data_url(image, 80) for image in pair.thumbnails(index)],
                 }
             )  # fmt: skip
-        return json.dumps({"answers": answers, "message": message})
+        return json.dumps({"answers": answers, "message": message, "version": pair.version})
 
 
 def _steps() -> str:
@@ -447,7 +452,9 @@ def _about_object(pair: ImagePair) -> str:
     item = pair.objects[pair.current]
     if item.selection is None:
         return note_line(f"Click {item.name}.")
-    return "".join(note_line(f"{item.name}: {note}") for note in item.selection.notes)
+    took = "" if pair.mark_s is None else f" Outlined in {pair.mark_s:.2f} s."
+    lines = [f"Click to add to {item.name}, or add an object below.{took}"]
+    return "".join(note_line(line) for line in (*lines, *(f"{item.name}: {note}" for note in item.selection.notes)))
 
 
 def _about_answer(pair: ImagePair) -> str:

@@ -21,6 +21,8 @@ def serve(
             help="As of match: a bundled model, a folder, a recipe, or a Hub id.", show_default=default_model()
         ),
     ] = None,
+    proposals: Annotated[str | None, typer.Option(help="As of match.")] = None,
+    features: Annotated[str | None, typer.Option(help="As of match, for knn.")] = None,
     auth: Annotated[
         str | None,
         typer.Option(metavar="USER:FILE", help="User and the file that holds the password, for every request."),
@@ -77,7 +79,7 @@ def serve(
     from counterview.inference.prompted import PromptedPredictor
 
     with stage("loading the model"):
-        predictor = load(model, device=device, trust=trust)
+        predictor = load(model, proposals=proposals, features=features, device=device, trust=trust)
     if not isinstance(predictor, PromptedPredictor):
         raise ConfigError("the page cannot work with this model", found=type(predictor).__name__)
     name = default_model() if model is None else model

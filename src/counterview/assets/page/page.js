@@ -56,6 +56,14 @@ window.counterview = (() => {
     return node;
   }
 
+  // Answers of the server may overtake one another: whether a later one was drawn already.
+  function isOld(root, update) {
+    if (!update.version) return false;
+    if (update.version < Number(root.dataset.state || 0)) return true;
+    root.dataset.state = String(update.version);
+    return false;
+  }
+
   function sentence(text) {
     return /^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text;  // not the name of a file
   }
@@ -172,6 +180,7 @@ window.counterview = (() => {
 
     function draw(text) {
       const update = JSON.parse(text || "{}");
+      if (isOld(root, update)) return;
       value = update.keep ? { ...value, ...update } : update;
       const has = Boolean(value.src);
       if (has && image.getAttribute("src") !== value.src) image.src = value.src;
@@ -366,6 +375,7 @@ window.counterview = (() => {
     element.replaceChildren(root);
     connect((text) => {
       const value = JSON.parse(text || "{}");
+      if (isOld(root, value)) return;
       redrawn(root, () => {
         if (!(value.objects || []).length) return [];
         const rows = value.objects.map((item, index) => {
@@ -400,6 +410,7 @@ window.counterview = (() => {
     element.replaceChildren(root);
     connect((text) => {
       const value = JSON.parse(text || "{}");
+      if (isOld(root, value)) return;
       redrawn(root, () => [fromHtml(value.message), ...(value.answers || []).map((item) => {
         const head = make("p", { class: "cv-answer" }, swatch(item.color), make("strong", { text: item.name }),
           make("span", { text: item.words }), make("span", { class: "cv-quiet", text: item.detail }));
