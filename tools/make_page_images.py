@@ -29,9 +29,13 @@ BOWL, MUG = "white bowl_0", "teal dots mug_0"
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """Serve the page with the bundled model; gives its address."""
-    context = PageContext(load(), "tiny", PageLimits())
+def served(data: Path | None = None) -> Iterator[str]:
+    """Serve the page with the bundled model; gives its address.
+
+    Args:
+        data: a data set that may be browsed.
+    """
+    context = PageContext(load(), "tiny", PageLimits(), data=data)
     listening, addresses = threading.Event(), []
 
     def ready(address: str) -> None:

@@ -64,6 +64,15 @@ def example_videos() -> list[Path]:
 # ---------------------------------------------------------------------------------------------- changes of the view
 
 
+def upload(session: PageSession, view: VideoView, event: Any) -> None:
+    """Take an uploaded video: its ``id``."""
+    found = session.uploaded(event.id)
+    try:
+        view.add_camera(view.work.add_video(found.path, found.name))
+    finally:
+        session.forget(event.id)
+
+
 def marks(side: str, predictor: Any) -> Change:
     """Mark the current object in one of the videos.
 

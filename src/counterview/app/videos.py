@@ -116,9 +116,11 @@ class VideosTab:
                 self.objects = scripted('{"objects": []}', OBJECTS_JS, "cv-video-objects")
                 with gr.Accordion("Settings and formats", open=False, elem_id="cv-settings"):
                     with gr.Row():
-                        self.fps = gr.Slider(0.5, 10, 2, step=0.5, label="Times a second that objects are looked for")
+                        self.fps = gr.Slider(
+                            0.5, 10, 2, step=0.5, label="Times a second that objects are looked for", elem_id="cv-fps"
+                        )
                         self.start = gr.Number(None, label="First second (empty: the beginning)", minimum=0)
-                        self.end = gr.Number(None, label="Last second (empty: the end)", minimum=0)
+                        self.end = gr.Number(None, label="Last second (empty: the end)", minimum=0, elem_id="cv-end")
                     self.every_frame = gr.Checkbox(False, label="Masks in every frame (takes longer)")
                     self.formats = gr.CheckboxGroup(list(FORMAT_NAMES), label="Write also as", elem_id="cv-formats")
                 with gr.Row(elem_classes="cv-actions"):
@@ -144,7 +146,7 @@ class VideosTab:
         listen(self.opener.open, self.open, None, self._every)
         self._on(self.opener.clear, lambda session, view, _: view.clear(), "all", where=self.opener)
         for canvas, side in ((first, "first"), (second, "second")):
-            self._on(canvas.upload, self._upload, "all", where=canvas)
+            self._on(canvas.upload, changes.upload, "all", where=canvas)
             self._on(canvas.mark, changes.marks(side, predictor), side, "objects", "results", where=canvas)
             self._on(canvas.undo, changes.undo, "first", "second", "objects", "results", where=canvas)
             self._on(
@@ -266,14 +268,6 @@ class VideosTab:
             self.context.jobs.submit(IMAGES, session, "prepare", work)
 
     # ------------------------------------------------------------------------------------------ videos
-
-    def _upload(self, session: PageSession, view: VideoView, event: Any) -> None:
-        upload = session.uploaded(event.id)
-        try:
-            camera = view.work.add_video(upload.path, upload.name)
-        finally:
-            session.forget(event.id)
-        view.add_camera(camera)
 
     async def example(self, request: Any) -> AsyncIterator[dict[Any, Any]]:
         """Take the bundled videos.
