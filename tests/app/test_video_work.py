@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from counterview.app.limits import PageLimits
-from counterview.app.video_results import Span, VideoResults, visible_spans
+from counterview.app.video_results import VisibleSpan, VideoResults, visible_spans
 from counterview.app.video_work import VideoWork
 from counterview.app.work_archive import read_archive, work_files, write_archive
 from counterview.errors import AnnotationError, ConfigError, CounterviewError, InputError, VideoError
@@ -302,10 +302,14 @@ def test_when_an_object_is_visible():
         TrackedMask(1.0, 10, None, 0.1, "followed"), TrackedMask(1.5, 15, None, None, "unknown"),
     ]  # fmt: skip
     spans = visible_spans(items, TrackedCamera(None, (4, 6), offset_s=2.0), 4.0)
-    assert spans == [Span(2.0, 3.0, "visible"), Span(3.0, 3.5, "not visible"), Span(3.5, 4.0, "unknown")]
+    assert spans == [
+        VisibleSpan(2.0, 3.0, "visible"),
+        VisibleSpan(3.0, 3.5, "not visible"),
+        VisibleSpan(3.5, 4.0, "unknown"),
+    ]
     assert visible_spans([], TrackedCamera(None, (4, 6)), 4.0) == []
 
 
 def test_the_saved_prompts_are_a_file_of_corrections(work):
     content = json.loads((work.folder / "prompts.json").read_text())
-    assert content == {"corrections": [{"object": "mug", "camera": "ego", "frame": 0, "point": "20.000,25.000"}]}
+    assert content == {"corrections": [{"object": "mug", "camera": "ego", "frame": 0, "point": [20.0, 25.0]}]}

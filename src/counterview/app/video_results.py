@@ -24,7 +24,7 @@ MAX_GAP_S = 60.0
 
 
 @dataclass(frozen=True)
-class Span:
+class VisibleSpan:
     """A time in which one thing is true of an object in a camera.
 
     Attributes:
@@ -109,7 +109,7 @@ class VideoResults:
         last = self.times[-1] - self.times[-2] if len(self.times) > 1 else 0.5
         return self.times[0], self.times[-1] + min(last, MAX_GAP_S)
 
-    def spans(self, name: str, camera: str) -> list[Span]:
+    def spans(self, name: str, camera: str) -> list[VisibleSpan]:
         """When an object is visible in a camera.
 
         Args:
@@ -121,7 +121,7 @@ class VideoResults:
         return visible_spans(items, about, end)
 
 
-def visible_spans(items: Sequence[TrackedMask], about: TrackedCamera, end_s: float) -> list[Span]:
+def visible_spans(items: Sequence[TrackedMask], about: TrackedCamera, end_s: float) -> list[VisibleSpan]:
     """The entries of a track as times, neighbours of one kind joined.
 
     Args:
@@ -131,16 +131,16 @@ def visible_spans(items: Sequence[TrackedMask], about: TrackedCamera, end_s: flo
     """
     starts = [about.query_time(item.time_s) for item in items]
     ends = [*starts[1:], max([end_s, *starts[-1:]])]
-    spans: list[Span] = []
+    spans: list[VisibleSpan] = []
     for item, start, end in zip(items, starts, ends[: len(items)], strict=True):
         state: State = (
             "unknown" if item.visibility is None else "visible" if item.mask_rle is not None else "not visible"
         )
         end = min(end, start + MAX_GAP_S)
         if spans and spans[-1].state == state and start - spans[-1].end_s < 1e-6:
-            spans[-1] = Span(spans[-1].start_s, end, state)
+            spans[-1] = VisibleSpan(spans[-1].start_s, end, state)
         else:
-            spans.append(Span(start, end, state))
+            spans.append(VisibleSpan(start, end, state))
     return spans
 
 

@@ -17,6 +17,7 @@ from counterview.inference.prompts import (
     AnyPrompt,
     Box,
     Point,
+    Prompt,
     as_box,
     as_point,
     check_prompt,
@@ -95,9 +96,9 @@ def _as_json(prompt: AnyPrompt | None) -> dict[str, Any]:
     if isinstance(prompt, ObjectMask):
         return {"mask": prompt.to_coco()}
     if isinstance(prompt, Point):
-        return {"point": [round(prompt.x_px, 3), round(prompt.y_px, 3)]}
-    if isinstance(prompt, Box):
-        return {"box": [round(value, 3) for value in (prompt.x1_px, prompt.y1_px, prompt.x2_px, prompt.y2_px)]}
+        prompt = Prompt(points=[prompt])
+    elif isinstance(prompt, Box):
+        prompt = Prompt(box=prompt)
     points, background = [as_point(p) for p in prompt.points], [as_point(p) for p in prompt.background]
     if prompt.box is not None:
         box = as_box(prompt.box)
@@ -105,6 +106,8 @@ def _as_json(prompt: AnyPrompt | None) -> dict[str, Any]:
     else:
         kind, first = "point", [points[0].x_px, points[0].y_px]
         points = points[1:]
+    if not points and not background:
+        return {kind: [round(value, 3) for value in first]}
     text = ",".join(f"{value:.3f}" for value in first)
     for sign, several in (("+", points), ("-", background)):
         text += "".join(f"{sign}{point.x_px:.3f},{point.y_px:.3f}" for point in several)
