@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from counterview.app.limits import PageLimits
-from counterview.app.video_results import VisibleSpan, VideoResults, visible_spans
+from counterview.app.video_results import VideoResults, VisibleSpan, visible_spans
 from counterview.app.video_work import VideoWork
 from counterview.app.work_archive import read_archive, work_files, write_archive
 from counterview.errors import AnnotationError, ConfigError, CounterviewError, InputError, VideoError
