@@ -1,15 +1,14 @@
 """The images of the how-to page on videos in the browser: ``python -m tools.make_page_video_images FOLDER``.
 
 Debian's chromium uses the page as the how-to page says: two videos of the bundled take, two objects, the run that
-follows them through the first eight seconds, a place to check, the work opened again on a narrow screen, and the take
-as a data set. Nothing is retouched. Needs the extra [dev] and chromium; following takes minutes.
+follows them through the first eight seconds, a place to check, the same on a narrow screen, and the take as a data
+set. Nothing is retouched. Needs the extra [dev] and chromium; following takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def mark(page: Any) -> None:
 
 
 def follow(page: Any) -> None:
-    """Follow through the first eight seconds, and go to the first place to check.
+    """Follow through the first eight seconds.
 
     Args:
         page: in a browser.
@@ -72,45 +71,38 @@ def main() -> None:
     """Make the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--work", type=Path, help="work.zip of an earlier run of this, to follow nothing again")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     root = Path(counterview.__file__).parent / "assets" / "take"
-    with served(root) as address, sync_playwright() as tool, tempfile.TemporaryDirectory() as scratch:
+    with served(root) as address, sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-        def opened(size: tuple[int, int], tab: str) -> Any:
-            page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-            page.set_default_timeout(300_000)
-            begin(page, address)
-            page.get_by_role("tab", name=tab).click()
-            return page
-
-        page = opened(WIDE, "Videos")
-        mark(page)
-        page.wait_for_timeout(800)
-        save(page, folder / "videos_marked.webp")
-        follow(page)
-        if page.locator("#cv-results .cv-place").count():
-            page.locator("#cv-results .cv-place").first.click()
-            page.wait_for_selector("#cv-results .cv-place[aria-pressed=true]")
-        page.wait_for_timeout(800)
+        page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
+        page.set_default_timeout(600_000)
+        begin(page, address)
+        page.get_by_role("tab", name="Videos").click()
+        if arguments.work is None:
+            mark(page)
+            follow(page)
+        else:
+            page.set_input_files("#cv-video-opener input[type=file]", arguments.work)
+            page.wait_for_selector("#cv-results video")
+        page.locator("#cv-results .cv-place").first.click()
+        page.wait_for_selector("#cv-results .cv-place[aria-pressed=true]")
+        page.wait_for_selector("#cv-first :text(': marked here')")
+        page.wait_for_timeout(1500)
         save(page, folder / "videos_followed.webp")
-        with page.expect_download() as work:
-            page.click('#cv-results a[download="work.zip"]')
-        work.value.save_as(Path(scratch) / "work.zip")
-        page.close()
-        page = opened(NARROW, "Videos")
-        page.set_input_files("#cv-video-opener input[type=file]", Path(scratch) / "work.zip")
-        page.wait_for_selector("#cv-results video")
+        page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
         page.wait_for_timeout(1500)
         save(page, folder / "videos_narrow.webp", scale=0.6)
-        page.close()
-        page = opened(WIDE, "Data sets")
+        page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+        page.get_by_role("tab", name="Data sets").click()
         page.wait_for_selector("#cv-data-images img")
-        page.wait_for_timeout(800)
+        page.wait_for_timeout(1500)
         save(page, folder / "data_sets.webp")
         browser.close()
 

@@ -34,6 +34,9 @@ CASES = 24
 
 MAX_FILES = 2
 
+LETTERS = 46
+"""Height of letters as a fraction of the longer side, one in so many."""
+
 Told = Callable[[str, float | None], object]
 """Is told what is done, and how much of it, 0 to 1; what it raises ends the work."""
 
@@ -209,7 +212,7 @@ class DataBrowser:
         def in_camera(camera: str) -> list[str]:
             return [name for name in known if camera in take.cameras_of(name)]
 
-        left = attempt(lambda: draw_annotation(take, query, frame, in_camera(query)), query)
+        left = attempt(lambda: draw_annotation(take, query, frame, in_camera(query), _letters_px(take, query)), query)
         targets: dict[str, RgbImage | None] = {}
         direction = _direction(take, query, target)
         for name, source in zip(self.names, self._sources, strict=True):
@@ -217,9 +220,13 @@ class DataBrowser:
                 problems.append(f"{name}: predictions are between an ego and an exo camera")
                 break
             made = self._predicted(source, take, direction, (query, target), frame, known, problems, name)
-            targets[name] = attempt(lambda made=made: draw_against_annotation(take, target, frame, made), target)  # type: ignore[misc]
+            targets[name] = attempt(
+                lambda made=made: draw_against_annotation(take, target, frame, made, _letters_px(take, target)), target
+            )  # type: ignore[misc]
         if not targets:
-            targets[""] = attempt(lambda: draw_annotation(take, target, frame, in_camera(target)), target)
+            targets[""] = attempt(
+                lambda: draw_annotation(take, target, frame, in_camera(target), _letters_px(take, target)), target
+            )
         return FrameView(left, {name: image for name, image in targets.items() if image is not None}, problems)
 
     def _predicted(
@@ -336,6 +343,11 @@ class DataBrowser:
         return inspect_dataset(
             self.root, self._split, lambda takes: told(f"Counting: take {takes} of {total}", min(1.0, takes / total))
         )
+
+
+def _letters_px(take: Take, camera: str) -> int:
+    """Height of letters that can be read where an image is shown at half a screen's width."""
+    return max(8, round(max(take.image_hw(camera) or take.native_size(camera)) / LETTERS))
 
 
 def _direction(take: Take, query: str, target: str) -> Direction | None:

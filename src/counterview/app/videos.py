@@ -311,7 +311,7 @@ class VideosTab:
                     VideoWork(place, session.limits).close()  # an error, if anything of it is damaged
                     with session.lock:
                         view.replace_work(place)
-                        return self._show(session, view, "all")
+                        return {**self._show(session, view, "all"), self.opener: note_line(f"Opened {upload.name}.")}
                 except CounterviewError as error:
                     if error.path == str(upload.path):
                         error.path = upload.name
@@ -323,8 +323,8 @@ class VideosTab:
             yield await asyncio.to_thread(run)
             async for update in self._outlines(session, view):
                 yield update
-        except Exception as error:
-            yield {self.opener: error_line(error, session)}
+        except Exception as error:  # the id makes a new value of the same words, which is drawn again
+            yield {self.opener: f"{error_line(error, session)}<!--{event.id}-->"}
 
     def _clock_finder(self, method: str) -> Callable[..., AsyncIterator[dict[Any, Any]]]:
         """What finds when the other video began."""

@@ -111,7 +111,9 @@ def take_colors(take: Take) -> dict[str, str]:
     return dict(zip(take.objects, object_colors(len(take.objects)), strict=True))
 
 
-def draw_annotation(take: Take, camera: str, number: int, names: Sequence[str]) -> RgbImage:
+def draw_annotation(
+    take: Take, camera: str, number: int, names: Sequence[str], letters_px: int | None = None
+) -> RgbImage:
     """Draw a frame with the annotated masks of objects.
 
     Args:
@@ -119,6 +121,7 @@ def draw_annotation(take: Take, camera: str, number: int, names: Sequence[str]) 
         camera: one of its cameras.
         number: of the frame.
         names: of the objects.
+        letters_px: height of their letters; proportional to the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -129,10 +132,13 @@ def draw_annotation(take: Take, camera: str, number: int, names: Sequence[str]) 
     """
     image, colors = take.frame(camera, number), take_colors(take)
     masks = {name: _fit(mask, image) for name in names if (mask := take.mask(name, camera, number)) is not None}
-    return overlay(image, list(masks.values()), labels=list(masks), colors=[colors[name] for name in masks])
+    chosen = [colors[name] for name in masks]
+    return overlay(image, list(masks.values()), labels=list(masks), colors=chosen, letters_px=letters_px)
 
 
-def draw_against_annotation(take: Take, camera: str, number: int, predictions: Sequence[Prediction]) -> RgbImage:
+def draw_against_annotation(
+    take: Take, camera: str, number: int, predictions: Sequence[Prediction], letters_px: int | None = None
+) -> RgbImage:
     """Draw a frame with predictions, filled with their IoU beside the name, and the annotation as white lines.
 
     Args:
@@ -140,6 +146,7 @@ def draw_against_annotation(take: Take, camera: str, number: int, predictions: S
         camera: one of its cameras.
         number: of the frame.
         predictions: for objects in it; of those that are not visible a thin line is drawn.
+        letters_px: height of the letters; proportional to the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -160,6 +167,7 @@ def draw_against_annotation(take: Take, camera: str, number: int, predictions: S
         labels=[_label(take, p) for p in visible],
         colors=[colors[p.pair.object] for p in visible],
         avoid=[*hidden, *outlines],
+        letters_px=letters_px,
     )
     drawn = overlay(drawn, hidden, colors=[colors[p.pair.object] for p in unsure], opacity=0.0, thickness_px=1)
     return overlay(drawn, outlines, colors=[TRUTH] * len(outlines), opacity=0.0, thickness_px=1)

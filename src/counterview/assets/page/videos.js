@@ -27,6 +27,7 @@ Object.assign(window.counterview, (() => {
       say(`Uploading ${file.name}…`, "cv-note");
       try {
         const id = await upload(file, "work", (part) => say(`Uploading ${file.name}: ${Math.round(100 * part)} %`, "cv-note"));
+        say(`Opening ${file.name}…`, "cv-note");
         trigger("open", { id, name: file.name });
       } catch (error) {
         say(error.message[0].toUpperCase() + error.message.slice(1), "cv-error");
