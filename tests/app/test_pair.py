@@ -11,6 +11,7 @@ from PIL import Image
 from counterview.app.jobs import Job
 from counterview.app.marks import Mark, read_mark, with_mark
 from counterview.app.pair import ImagePair, PageImage, visibility_words
+from counterview.app.pair_drawing import draw_target, thumbnails
 from counterview.app.pair_output import downloads
 from counterview.errors import ImageError, InputError, MaskError, PathError, ProposalError
 from counterview.exchange.formats import read
@@ -52,11 +53,11 @@ def test_a_click_outlines_the_object_and_a_match_finds_it(pair):
     assert [item.match.name for item in pair.matched] == ["red thing", "object 2"]
     assert iou(pair.objects[0].match.mask_rle, true(RED, mirrored=True)) > 0.95
     assert iou(pair.objects[1].match.mask_rle, true(BLUE, mirrored=True)) > 0.95
-    drawn, plain = pair.draw_target().astype(int), pair.images["target"].image.astype(int)
+    drawn, plain = draw_target(pair).astype(int), pair.images["target"].image.astype(int)
     changed = (drawn != plain).any(-1)
     assert changed[true(RED, mirrored=True)].mean() > 0.95
     assert changed.mean() < 0.35
-    assert len(pair.thumbnails(0)) == len(pair.objects[0].found.candidates)
+    assert len(thumbnails(pair, 0)) == len(pair.objects[0].found.candidates)
 
 
 def test_a_second_click_at_the_same_place_takes_away(pair):
@@ -116,7 +117,7 @@ def test_candidates_corrections_and_absence(pair):
     pair.absent(0)
     assert pair.objects[0].match.visibility == 0
     assert pair.objects[0].match.mask_rle.is_empty
-    pair.draw_target()
+    draw_target(pair)
     for index, candidate in ((0, 99), (3, 0), (0, "1"), (None, 0)):
         with pytest.raises(InputError):
             pair.choose(index, candidate)

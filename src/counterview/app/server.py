@@ -264,7 +264,9 @@ def run(app: Any, host: str, port: int, ready: Callable[[str], None]) -> None:
         ) from None
     shown_host = f"[{host}]" if ":" in host else host
     address = f"http://{shown_host}:{listener.getsockname()[1]}/"
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="on")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, timeout_keep_alive=75, lifespan="on"
+    )
     server = uvicorn.Server(config)
     listener.listen(128)
     ready(address)
