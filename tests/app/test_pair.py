@@ -10,7 +10,7 @@ from PIL import Image
 
 from counterview.app.jobs import Job
 from counterview.app.marks import Mark, read_mark, with_mark
-from counterview.app.pair import ImagePair, PageImage, visibility_words
+from counterview.app.pair import PageImage, PagePair, visibility_words
 from counterview.app.pair_drawing import draw_target, thumbnails
 from counterview.app.pair_output import downloads
 from counterview.errors import ImageError, InputError, MaskError, PathError, ProposalError
@@ -28,7 +28,7 @@ def point(x, y, tool="point"):
 
 @pytest.fixture
 def pair(predictor):
-    made = ImagePair(predictor)
+    made = PagePair(predictor)
     made.put("query", PageImage("near.png", scene()))
     made.put("target", PageImage("far.png", np.ascontiguousarray(scene()[:, ::-1])))
     job = Job("me", "a", "one", lambda job: None)
@@ -136,7 +136,7 @@ def test_names_are_unique_and_fit_files(pair):
 
 
 def test_what_is_missing_is_said(predictor, pair):
-    empty = ImagePair(predictor)
+    empty = PagePair(predictor)
     with pytest.raises(InputError, match="no query image"):
         empty.check_ready()
     with pytest.raises(InputError, match="no object is shown"):

@@ -97,7 +97,7 @@ class PairObject:
         self.corrections = []
 
 
-class ImagePair:
+class PagePair:
     """Two images, the objects shown in one, and where they are in the other.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from counterview.app.marks import prompt_of
-from counterview.app.pair import ImagePair, PageImage
+from counterview.app.pair import PageImage, PagePair
 from counterview.inference.drawing import draw_answers, draw_prompts
 from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
 from counterview.inference.track_drawing import resized
@@ -20,7 +20,7 @@ LETTERS_PX = 12
 """Height of the letters of labels, in CSS pixels."""
 
 
-def draw_query(pair: ImagePair) -> RgbImage:
+def draw_query(pair: PagePair) -> RgbImage:
     """The query image with all objects and marks, ``(h, w, 3)`` uint8 as it is shown.
 
     Args:
@@ -34,7 +34,7 @@ def draw_query(pair: ImagePair) -> RgbImage:
     return draw_prompts(image.small, prompts, masks, letters_px=_letters_px(pair, image))
 
 
-def draw_target(pair: ImagePair) -> RgbImage:
+def draw_target(pair: PagePair) -> RgbImage:
     """The target image with all matches, ``(h, w, 3)`` uint8 as it is shown.
 
     Args:
@@ -53,12 +53,12 @@ def draw_target(pair: ImagePair) -> RgbImage:
     return draw_answers(image.small, matches, colors, letters_px=_letters_px(pair, image))
 
 
-def _letters_px(pair: ImagePair, image: PageImage) -> int:
+def _letters_px(pair: PagePair, image: PageImage) -> int:
     """Height of letters on an image that is scaled to the visitor's screen."""
     return max(8, round(LETTERS_PX * image.small.shape[1] / pair.shown_px))
 
 
-def thumbnails(pair: ImagePair, index: int) -> list[RgbImage]:
+def thumbnails(pair: PagePair, index: int) -> list[RgbImage]:
     """The candidates of an object as the model found them, each cut out of the target image with its outline.
 
     Args:

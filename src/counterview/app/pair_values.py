@@ -7,7 +7,7 @@ import json
 
 from counterview.app.canvas import data_url
 from counterview.app.messages import note_line
-from counterview.app.pair import ImagePair, PageImage, Side, visibility_words
+from counterview.app.pair import PageImage, PagePair, Side, visibility_words
 from counterview.app.pair_drawing import thumbnails
 from counterview.app.pair_output import downloads
 from counterview.app.sessions import PageSession
@@ -24,7 +24,7 @@ def steps() -> str:
     return '<ol class="cv-steps">' + "".join(f"<li>{step}</li>" for step in lines) + "</ol>"
 
 
-def objects_value(pair: ImagePair, message: str = "") -> str:
+def objects_value(pair: PagePair, message: str = "") -> str:
     """The list of objects, as ``assets/page/page.js`` draws it.
 
     Args:
@@ -43,7 +43,7 @@ def objects_value(pair: ImagePair, message: str = "") -> str:
     return json.dumps({"objects": shown, "current": pair.current, "message": message, "version": pair.version})
 
 
-def answers_value(pair: ImagePair, message: str = "") -> str:
+def answers_value(pair: PagePair, message: str = "") -> str:
     """The list of answers, as ``assets/page/page.js`` draws it.
 
     Args:
@@ -80,7 +80,7 @@ def about_image(image: PageImage, side: Side) -> str:
     return note_line(f"{what} (looked at in {image.seconds:.1f} s)" if image.seconds >= 0.05 else what)
 
 
-def about_object(pair: ImagePair) -> str:
+def about_object(pair: PagePair) -> str:
     """What is said below the query image.
 
     Args:
@@ -94,7 +94,7 @@ def about_object(pair: ImagePair) -> str:
     return "".join(note_line(line) for line in (*lines, *(f"{item.name}: {note}" for note in item.selection.notes)))
 
 
-def about_answer(pair: ImagePair) -> str:
+def about_answer(pair: PagePair) -> str:
     """What is said below the target image.
 
     Args:
@@ -106,7 +106,7 @@ def about_answer(pair: ImagePair) -> str:
     return note_line(f"Wrong? Click {name} here.")
 
 
-def download_links(session: PageSession, pair: ImagePair) -> str:
+def download_links(session: PageSession, pair: PagePair) -> str:
     """Links to what can be taken home, which is made when it is fetched.
 
     Args:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from counterview.app.canvas import canvas_message, canvas_value, data_url, image_canvas
 from counterview.app.context import IMAGES
 from counterview.app.events import listen, progress
-from counterview.app.examples import Example, load_examples
+from counterview.app.examples import PageExample, load_examples
 from counterview.app.marks import read_mark
 from counterview.app.messages import error_line, note_line
-from counterview.app.pair import ImagePair, PageImage, Side
+from counterview.app.pair import PageImage, PagePair, Side
 from counterview.app.pair_drawing import draw_query, draw_target
 from counterview.app.pair_values import (
     about_answer,
@@ -189,7 +189,7 @@ class TwoImagesTab:
             yield {canvas: canvas_message(error_line(error, session))}
 
     async def _encode(
-        self, session: PageSession, pair: ImagePair, sides: tuple[Side, ...], example: Example | None = None
+        self, session: PageSession, pair: PagePair, sides: tuple[Side, ...], example: PageExample | None = None
     ) -> AsyncIterator[dict[Any, Any]]:
         """Compute what marks and matches need, as a job."""
         images = {side: pair.images[side] for side in sides}
@@ -209,7 +209,7 @@ class TwoImagesTab:
                 line = about_image(images[side], side) if job.error is None else error_line(job.error, session)
                 yield {canvases[side]: canvas_message(line)}
 
-    def _encode_one(self, pair: ImagePair, side: Side, job: Any, example: Example | None) -> None:
+    def _encode_one(self, pair: PagePair, side: Side, job: Any, example: PageExample | None) -> None:
         """Encode an image, or take what an earlier visitor's page computed of the same example."""
         image = pair.images[side]
         if example is None or self.context.share_nothing:
@@ -236,7 +236,7 @@ class TwoImagesTab:
             new values of the tab's parts.
         """
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.see(getattr(event, "shown", None))
             pair.mark(read_mark(event, pair.image("query").size_hw))
 
@@ -244,19 +244,19 @@ class TwoImagesTab:
 
     async def undo_query(self, request: Any) -> dict[Any, Any]:
         """Take back the last mark. Arguments and results: :meth:`mark_query`."""
-        return await self._act(request, self.query, ImagePair.undo, "query", "objects", "answers", wait="query")
+        return await self._act(request, self.query, PagePair.undo, "query", "objects", "answers", wait="query")
 
     async def mark_target(self, request: Any, event: Any) -> dict[Any, Any]:
         """Correct the current object. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.correct(read_mark(event, pair.image("target").size_hw))
 
         return await self._act(request, self.target, work, "target", "answers", wait="target")
 
     async def undo_target(self, request: Any) -> dict[Any, Any]:
         """Take back the last correction. Arguments and results: :meth:`mark_query`."""
-        return await self._act(request, self.target, ImagePair.undo_correction, "target", "answers", wait="target")
+        return await self._act(request, self.target, PagePair.undo_correction, "target", "answers", wait="target")
 
     async def pick(self, request: Any, event: Any) -> dict[Any, Any]:
         """Mark another object from now on: ``index``. Arguments and results: :meth:`mark_query`."""
@@ -265,7 +265,7 @@ class TwoImagesTab:
     async def rename(self, request: Any, event: Any) -> dict[Any, Any]:
         """Name an object: ``index``, ``name``. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.rename(event.index, str(event.name))
 
         return await self._act(request, self.objects, work, "query", "objects", "target", "answers")
@@ -273,19 +273,19 @@ class TwoImagesTab:
     async def remove(self, request: Any, event: Any) -> dict[Any, Any]:
         """Remove an object: ``index``. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.remove(event.index)
 
         return await self._act(request, self.objects, work, "query", "objects", "target", "answers")
 
     async def more(self, request: Any) -> dict[Any, Any]:
         """Add an object. Arguments and results: :meth:`mark_query`."""
-        return await self._act(request, self.objects, ImagePair.add, "query", "objects", "answers")
+        return await self._act(request, self.objects, PagePair.add, "query", "objects", "answers")
 
     async def choose(self, request: Any, event: Any) -> dict[Any, Any]:
         """Take a candidate: ``index``, ``candidate``. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.choose(event.index, event.candidate)
 
         return await self._act(request, self.answers, work, "target", "answers")
@@ -295,7 +295,7 @@ class TwoImagesTab:
         return await self._act(request, self.answers, lambda pair: pair.absent(event.index), "target", "answers")
 
     async def _act(
-        self, request: Any, where: Any, work: Callable[[ImagePair], None], *parts: str, wait: Side | None = None
+        self, request: Any, where: Any, work: Callable[[PagePair], None], *parts: str, wait: Side | None = None
     ) -> dict[Any, Any]:
         """Change the pair and show the parts that changed; an error is shown where it happened."""
         session, pair = None, None
@@ -363,16 +363,16 @@ class TwoImagesTab:
 
     # ------------------------------------------------------------------------------------------ values
 
-    def _work(self, request: Any) -> tuple[PageSession, ImagePair]:
+    def _work(self, request: Any) -> tuple[PageSession, PagePair]:
         session = self.context.session(request)
-        return session, session.kept(TAB, lambda: ImagePair(self.context.predictor))
+        return session, session.kept(TAB, lambda: PagePair(self.context.predictor))
 
-    def _show(self, session: PageSession, pair: ImagePair, *parts: str) -> dict[Any, Any]:
+    def _show(self, session: PageSession, pair: PagePair, *parts: str) -> dict[Any, Any]:
         """New values of the parts that changed, and of those that depend on them."""
         with session.lock:
             return self._values(session, pair, parts)
 
-    def _values(self, session: PageSession, pair: ImagePair, parts: Sequence[str]) -> dict[Any, Any]:
+    def _values(self, session: PageSession, pair: PagePair, parts: Sequence[str]) -> dict[Any, Any]:
         values: dict[Any, Any] = {}
         pair.version += 1
         color = pair.colors[pair.current]
@@ -404,5 +404,5 @@ def _thumbnail(image: Any) -> str:
     return data_url(resized(image, fit_longest_side((image.shape[0], image.shape[1]), 160)), 80)
 
 
-def _matched(pair: ImagePair) -> list[int]:
+def _matched(pair: PagePair) -> list[int]:
     return [id(item.match) for item in pair.matched]
