@@ -83,7 +83,8 @@ class Visitor:
     """
 
     def __init__(self, server: str) -> None:
-        self.client = httpx.AsyncClient(base_url=server, timeout=httpx.Timeout(1800))
+        limits = httpx.Limits(keepalive_expiry=30)  # a server may close an idle connection just when it is used again
+        self.client = httpx.AsyncClient(base_url=server, timeout=httpx.Timeout(1800), limits=limits)
         self.key = secrets.token_hex(6)
         self.functions: dict[str, tuple[int, int | None]] = {}
 

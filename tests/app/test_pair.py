@@ -10,7 +10,8 @@ from PIL import Image
 
 from counterview.app.jobs import Job
 from counterview.app.marks import Mark, read_mark, with_mark
-from counterview.app.pair import ImagePair, PageImage, visibility_words
+from counterview.app.pair import PageImage, PagePair, visibility_words
+from counterview.app.pair_drawing import draw_target, thumbnails
 from counterview.app.pair_output import downloads
 from counterview.errors import ImageError, InputError, MaskError, PathError, ProposalError
 from counterview.exchange.formats import read
@@ -27,7 +28,7 @@ def point(x, y, tool="point"):
 
 @pytest.fixture
 def pair(predictor):
-    made = ImagePair(predictor)
+    made = PagePair(predictor)
     made.put("query", PageImage("near.png", scene()))
     made.put("target", PageImage("far.png", np.ascontiguousarray(scene()[:, ::-1])))
     job = Job("me", "a", "one", lambda job: None)
@@ -52,11 +53,11 @@ def test_a_click_outlines_the_object_and_a_match_finds_it(pair):
     assert [item.match.name for item in pair.matched] == ["red thing", "object 2"]
     assert iou(pair.objects[0].match.mask_rle, true(RED, mirrored=True)) > 0.95
     assert iou(pair.objects[1].match.mask_rle, true(BLUE, mirrored=True)) > 0.95
-    drawn, plain = pair.draw_target().astype(int), pair.images["target"].image.astype(int)
+    drawn, plain = draw_target(pair).astype(int), pair.images["target"].image.astype(int)
     changed = (drawn != plain).any(-1)
     assert changed[true(RED, mirrored=True)].mean() > 0.95
     assert changed.mean() < 0.35
-    assert len(pair.thumbnails(0)) == len(pair.objects[0].found.candidates)
+    assert len(thumbnails(pair, 0)) == len(pair.objects[0].found.candidates)
 
 
 def test_a_second_click_at_the_same_place_takes_away(pair):
@@ -116,7 +117,7 @@ def test_candidates_corrections_and_absence(pair):
     pair.absent(0)
     assert pair.objects[0].match.visibility == 0
     assert pair.objects[0].match.mask_rle.is_empty
-    pair.draw_target()
+    draw_target(pair)
     for index, candidate in ((0, 99), (3, 0), (0, "1"), (None, 0)):
         with pytest.raises(InputError):
             pair.choose(index, candidate)
@@ -135,7 +136,7 @@ def test_names_are_unique_and_fit_files(pair):
 
 
 def test_what_is_missing_is_said(predictor, pair):
-    empty = ImagePair(predictor)
+    empty = PagePair(predictor)
     with pytest.raises(InputError, match="no query image"):
         empty.check_ready()
     with pytest.raises(InputError, match="no object is shown"):

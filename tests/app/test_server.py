@@ -1,7 +1,12 @@
 """What the server of the page answers, to whom, and what it refuses."""
 
 import base64
+import signal
 import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import httpx
 import pytest
@@ -157,6 +162,42 @@ def test_a_port_that_is_taken_is_said(capsys, monkeypatch, predictor):
         taken.listen()
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
     assert "cannot listen to 127.0.0.1:" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_files_go_when_the_process_is_told_to_end(number, code):
+    """As ``docker stop`` and Ctrl-C do."""
+    program = textwrap.dedent("""
+        import sys
+        from counterview.app.limits import PageLimits
+        from counterview.app.server import run
+        from counterview.app.sessions import Sessions
+
+        async def app(scope, receive, send):
+            while scope["type"] == "lifespan":
+                message = await receive()
+                await send({"type": message["type"] + ".complete"})
+                if message["type"] == "lifespan.shutdown":
+                    return
+
+        sessions = Sessions(PageLimits())
+        try:
+            run(app, "127.0.0.1", 0, lambda address: print(sessions.root, flush=True))
+        except KeyboardInterrupt:
+            sys.exit(130)
+        finally:
+            sessions.close()
+    """)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        root = Path(process.stdout.readline().strip())
+        assert root.is_dir()
+        process.send_signal(number)
+        try:
+            assert process.wait(60) == code
+        finally:
+            process.kill()
+    assert not root.exists()
 
 
 def test_what_is_answered_is_a_short_list():

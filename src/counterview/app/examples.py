@@ -11,7 +11,7 @@ from counterview.types import RgbImage
 
 
 @dataclass(frozen=True)
-class Example:
+class PageExample:
     """A pair of images.
 
     Attributes:
@@ -23,7 +23,7 @@ class Example:
     images: Mapping[Side, tuple[str, RgbImage]]
 
 
-def load_examples() -> list[Example]:
+def load_examples() -> list[PageExample]:
     """The bundled examples.
 
     Raises:
@@ -37,7 +37,7 @@ def load_examples() -> list[Example]:
     frame = take.frames[len(take.frames) // 2]
     worn, fixed = (take.frame(camera, frame) for camera in (ego, exo))
     return [
-        Example("A table, near to far", {"query": near, "target": far}),
-        Example("The same, far to near", {"query": far, "target": near}),
-        Example("A worn camera to a fixed one", {"query": (f"{ego}.jpg", worn), "target": (f"{exo}.jpg", fixed)}),
+        PageExample("A table, near to far", {"query": near, "target": far}),
+        PageExample("The same, far to near", {"query": far, "target": near}),
+        PageExample("A worn camera to a fixed one", {"query": (f"{ego}.jpg", worn), "target": (f"{exo}.jpg", fixed)}),
     ]

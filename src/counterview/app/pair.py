@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from counterview.app.canvas import SIDE_PX
-from counterview.app.marks import Mark, mask_of, prompt_of, with_mark
+from counterview.app.marks import Mark, mask_of, with_mark
 from counterview.errors import InputError
-from counterview.inference.drawing import draw_answers, draw_prompts
-from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point, check_query_mask, check_shape
+from counterview.inference.prompts import check_query_mask, check_shape
 from counterview.inference.track_drawing import resized
-from counterview.masks.draw import object_colors, overlay
+from counterview.masks.draw import object_colors
 from counterview.masks.geometry import fit_longest_side, fit_mask
 from counterview.media.files import check_name
 from counterview.types import Match, ObjectMask, RgbImage
@@ -26,10 +25,6 @@ Side = Literal["query", "target"]
 MAX_OBJECTS = 16
 TOP_K = 5
 """Candidates of each object: the match and its runners-up."""
-
-THUMBNAIL_HW = (96, 128)
-LETTERS_PX = 12
-"""Height of the letters of labels, in CSS pixels."""
 
 
 def visibility_words(visibility: float) -> str:
@@ -102,7 +97,7 @@ class PairObject:
         self.corrections = []
 
 
-class ImagePair:
+class PagePair:
     """Two images, the objects shown in one, and where they are in the other.
 
     Args:
@@ -414,83 +409,7 @@ class ImagePair:
             item.found, mask_rle=empty, visibility=0.0, notes=(*item.found.notes, "said by hand not to be visible")
         )
 
-    # ------------------------------------------------------------------------------------------ drawing
-
     @property
     def colors(self) -> list[str]:
         """A hex colour for each object, the same in both images."""
         return object_colors(len(self.objects))
-
-    def draw_query(self) -> RgbImage:
-        """The query image with all objects and marks, ``(h, w, 3)`` uint8 as it is shown."""
-        image = self.image("query")
-        blank = ObjectMask.empty((image.small.shape[0], image.small.shape[1]))
-        masks = [blank if item.selection is None else image.shrunk(item.selection.mask_rle) for item in self.objects]
-        scale = image.small.shape[1] / image.size_hw[1]
-        prompts: dict[str, AnyPrompt] = {
-            item.name: _scaled(prompt_of(item.marks), scale) or blank for item in self.objects
-        }
-        return draw_prompts(image.small, prompts, masks, letters_px=self._letters_px(image))
-
-    def draw_target(self) -> RgbImage:
-        """The target image with all matches, ``(h, w, 3)`` uint8 as it is shown."""
-        image = self.image("target")
-        matches, colors = [], []
-        for item, color in zip(self.objects, self.colors, strict=True):
-            if item.match is None:
-                continue
-            others = item.match.candidates if item.match is item.found else ()  # of a choice by hand there are none
-            candidates = tuple(replace(c, mask_rle=image.shrunk(c.mask_rle)) for c in others)
-            small = image.shrunk(item.match.mask_rle)
-            matches.append(replace(item.match, mask_rle=small, candidates=candidates))
-            colors.append(color)
-        return draw_answers(image.small, matches, colors, letters_px=self._letters_px(image))
-
-    def _letters_px(self, image: PageImage) -> int:
-        """Height of letters on an image that is scaled to the visitor's screen."""
-        return max(8, round(LETTERS_PX * image.small.shape[1] / self.shown_px))
-
-    def thumbnails(self, index: int) -> list[RgbImage]:
-        """The candidates of an object as the model found them, each cut out of the target image with its outline.
-
-        Args:
-            index: of the object.
-
-        Returns:
-            images of :data:`THUMBNAIL_HW`, the model's own match first.
-        """
-        item, image = self._object(index), self.image("target")
-        if item.found is None:
-            return []
-        color = self.colors[index]
-        return [_thumbnail(image, candidate.mask_rle, color) for candidate in item.found.candidates]
-
-
-def _scaled(prompt: AnyPrompt | None, scale: float) -> AnyPrompt | None:
-    """A prompt on an image of another size."""
-    if not isinstance(prompt, Prompt):
-        return None
-    points, background = (
-        [Point(p.x_px * scale, p.y_px * scale) for p in map(as_point, given)]
-        for given in (prompt.points, prompt.background)
-    )
-    box = None if prompt.box is None else as_box(prompt.box)
-    if box is not None:
-        box = Box(box.x1_px * scale, box.y1_px * scale, box.x2_px * scale, box.y2_px * scale)
-    return Prompt(points=points, background=background, box=box)
-
-
-def _thumbnail(image: PageImage, mask: ObjectMask, color: str) -> RgbImage:
-    """A candidate with what surrounds it, of :data:`THUMBNAIL_HW`."""
-    import numpy as np
-
-    (height, width), (rows, columns) = image.size_hw, THUMBNAIL_HW
-    x, y, w, h = mask.box_xywh
-    window_h = min(height, max(h * 1.8, w * 1.8 * rows / columns, rows / 2), width * rows / columns)
-    window_w = window_h * columns / rows
-    left = int(np.clip(x + w / 2 - window_w / 2, 0, width - window_w))
-    top = int(np.clip(y + h / 2 - window_h / 2, 0, height - window_h))
-    part = (slice(top, top + max(1, int(window_h))), slice(left, left + max(1, int(window_w))))
-    crop = resized(np.ascontiguousarray(image.image[part]), THUMBNAIL_HW)
-    inside = fit_mask(ObjectMask.from_array(mask.to_array()[part]), THUMBNAIL_HW)
-    return overlay(crop, [inside], colors=[color], opacity=0.25, thickness_px=2)

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
-from counterview.app.pair import ImagePair
+from counterview.app.pair import PagePair
 from counterview.errors import InputError
 from counterview.exchange.formats import write as write_format
 from counterview.exchange.pairs import tracks_of_matches
@@ -19,7 +19,7 @@ FORMATS = {"coco": "COCO", "cvat": "CVAT", "labelstudio": "Label Studio", "track
 """Formats of annotation tools that the tab offers, and what they are called on the page."""
 
 
-def downloads(pair: ImagePair) -> dict[str, tuple[str, Callable[[Path], Path]]]:
+def downloads(pair: PagePair) -> dict[str, tuple[str, Callable[[Path], Path]]]:
     """The files that are offered: name to what the page calls it, and what makes it in an empty folder.
 
     Args:
@@ -37,7 +37,7 @@ def downloads(pair: ImagePair) -> dict[str, tuple[str, Callable[[Path], Path]]]:
     return made
 
 
-def _results(pair: ImagePair) -> tuple[list[ObjectMask], list[Match]]:
+def _results(pair: PagePair) -> tuple[list[ObjectMask], list[Match]]:
     """The query masks ``(H, W)`` and the matches of all matched objects."""
     found = [(item.selection, item.match) for item in pair.matched]
     masks = [selection.mask_rle for selection, _ in found if selection is not None]
@@ -47,7 +47,7 @@ def _results(pair: ImagePair) -> tuple[list[ObjectMask], list[Match]]:
     return masks, matches
 
 
-def _written(pair: ImagePair, folder: Path, name: str) -> Path:
+def _written(pair: PagePair, folder: Path, name: str) -> Path:
     """One of the files that ``counterview match`` writes."""
     query, target = pair.images["query"], pair.images["target"]
     masks, matches = _results(pair)
@@ -57,7 +57,7 @@ def _written(pair: ImagePair, folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _masks(pair: ImagePair, folder: Path) -> Path:
+def _masks(pair: PagePair, folder: Path) -> Path:
     """The masks of both images as PNG files in an archive: ``query/NAME.png`` and ``target/NAME.png``."""
     masks, matches = _results(pair)
     for mask, match in zip(masks, matches, strict=True):
@@ -67,7 +67,7 @@ def _masks(pair: ImagePair, folder: Path) -> Path:
     return _archive(folder, "masks.zip", [*folder.rglob("*.png")])
 
 
-def _exporter(pair: ImagePair, name: str, file: str) -> Callable[[Path], Path]:
+def _exporter(pair: PagePair, name: str, file: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         paths = write_format(tracks_of(pair), name, folder)
         if file.endswith(".json"):
@@ -77,7 +77,7 @@ def _exporter(pair: ImagePair, name: str, file: str) -> Callable[[Path], Path]:
     return make
 
 
-def tracks_of(pair: ImagePair) -> Tracks:
+def tracks_of(pair: PagePair) -> Tracks:
     """The matches as tracks of one frame.
 
     Args:

@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +22,8 @@ from counterview.app.theme import asset, make_theme, style_sheet
 from counterview.errors import CounterviewError, MissingExtraError, OutputError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fastapi import FastAPI, Request, Response
 
 logger = logging.getLogger(__name__)
@@ -239,7 +242,7 @@ async def _answer(send: Send, status: int, text: str, extra: list[tuple[bytes, b
 
 
 def run(app: Any, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C, or until the process is told to end (``SIGTERM``, as a container is): then it returns.
 
     Args:
         app: of :func:`make_app`.
@@ -249,7 +252,9 @@ def run(app: Any, host: str, port: int, ready: Callable[[str], None]) -> None:
 
     Raises:
         OutputError: the address or port cannot be had.
+        KeyboardInterrupt: Ctrl-C.
     """
+    import signal
     import socket
 
     import uvicorn
@@ -266,11 +271,41 @@ def run(app: Any, host: str, port: int, ready: Callable[[str], None]) -> None:
         ) from None
     shown_host = f"[{host}]" if ":" in host else host
     address = f"http://{shown_host}:{listener.getsockname()[1]}/"
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="on")
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, timeout_keep_alive=75, lifespan="on"
+    )
+    received: list[int] = []
+
+    class CleanServer(uvicorn.Server):
+        """uvicorn's own raises a signal again when it ends, which would keep files from being removed."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Note signals, and end the server."""
+
+            def note(number: int, frame: FrameType | None) -> None:
+                received.append(number)
+                self.handle_exit(number, frame)
+
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Say where the page is once it is there."""
+            await super().startup(sockets=sockets)
+            ready(address)
+
     listener.listen(128)
-    ready(address)
     try:
-        server.run(sockets=[listener])
+        CleanServer(config).run(sockets=[listener])
     finally:
         listener.close()
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 from counterview.app.canvas import canvas_message, canvas_value, data_url, image_canvas
 from counterview.app.context import IMAGES
 from counterview.app.events import listen, progress
-from counterview.app.examples import Example, load_examples
+from counterview.app.examples import PageExample, load_examples
 from counterview.app.marks import read_mark
 from counterview.app.messages import error_line, note_line
-from counterview.app.pair import ImagePair, PageImage, Side, visibility_words
-from counterview.app.pair_output import downloads
+from counterview.app.pair import PageImage, PagePair, Side
+from counterview.app.pair_drawing import draw_query, draw_target
+from counterview.app.pair_values import (
+    about_answer,
+    about_image,
+    about_object,
+    answers_value,
+    download_links,
+    objects_value,
+    steps,
+)
 from counterview.errors import InputError, counted
 from counterview.inference.track_drawing import resized
 from counterview.masks.geometry import fit_longest_side
@@ -80,7 +88,7 @@ class TwoImagesTab:
 
         limits = self.context.limits.said("image")
         with gr.Tab("Two images", id=TAB):
-            gr.HTML(_steps(), apply_default_css=False, elem_id="cv-steps")
+            gr.HTML(steps(), apply_default_css=False, elem_id="cv-steps")
             shown = [{"title": e.title, "images": [_thumbnail(image) for _, image in e.images.values()]}
                      for e in self.examples]  # fmt: skip
             examples = listing(shown, _EXAMPLES_JS, "cv-examples")
@@ -181,7 +189,7 @@ class TwoImagesTab:
             yield {canvas: canvas_message(error_line(error, session))}
 
     async def _encode(
-        self, session: PageSession, pair: ImagePair, sides: tuple[Side, ...], example: Example | None = None
+        self, session: PageSession, pair: PagePair, sides: tuple[Side, ...], example: PageExample | None = None
     ) -> AsyncIterator[dict[Any, Any]]:
         """Compute what marks and matches need, as a job."""
         images = {side: pair.images[side] for side in sides}
@@ -198,10 +206,10 @@ class TwoImagesTab:
                    if pair.images.get(side) is images[side] and images[side].encoding is None}  # fmt: skip
         for side in sides:
             if pair.images.get(side) is images[side]:
-                line = _about_image(images[side], side) if job.error is None else error_line(job.error, session)
+                line = about_image(images[side], side) if job.error is None else error_line(job.error, session)
                 yield {canvases[side]: canvas_message(line)}
 
-    def _encode_one(self, pair: ImagePair, side: Side, job: Any, example: Example | None) -> None:
+    def _encode_one(self, pair: PagePair, side: Side, job: Any, example: PageExample | None) -> None:
         """Encode an image, or take what an earlier visitor's page computed of the same example."""
         image = pair.images[side]
         if example is None or self.context.share_nothing:
@@ -228,7 +236,7 @@ class TwoImagesTab:
             new values of the tab's parts.
         """
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.see(getattr(event, "shown", None))
             pair.mark(read_mark(event, pair.image("query").size_hw))
 
@@ -236,19 +244,19 @@ class TwoImagesTab:
 
     async def undo_query(self, request: Any) -> dict[Any, Any]:
         """Take back the last mark. Arguments and results: :meth:`mark_query`."""
-        return await self._act(request, self.query, ImagePair.undo, "query", "objects", "answers", wait="query")
+        return await self._act(request, self.query, PagePair.undo, "query", "objects", "answers", wait="query")
 
     async def mark_target(self, request: Any, event: Any) -> dict[Any, Any]:
         """Correct the current object. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.correct(read_mark(event, pair.image("target").size_hw))
 
         return await self._act(request, self.target, work, "target", "answers", wait="target")
 
     async def undo_target(self, request: Any) -> dict[Any, Any]:
         """Take back the last correction. Arguments and results: :meth:`mark_query`."""
-        return await self._act(request, self.target, ImagePair.undo_correction, "target", "answers", wait="target")
+        return await self._act(request, self.target, PagePair.undo_correction, "target", "answers", wait="target")
 
     async def pick(self, request: Any, event: Any) -> dict[Any, Any]:
         """Mark another object from now on: ``index``. Arguments and results: :meth:`mark_query`."""
@@ -257,7 +265,7 @@ class TwoImagesTab:
     async def rename(self, request: Any, event: Any) -> dict[Any, Any]:
         """Name an object: ``index``, ``name``. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.rename(event.index, str(event.name))
 
         return await self._act(request, self.objects, work, "query", "objects", "target", "answers")
@@ -265,19 +273,19 @@ class TwoImagesTab:
     async def remove(self, request: Any, event: Any) -> dict[Any, Any]:
         """Remove an object: ``index``. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.remove(event.index)
 
         return await self._act(request, self.objects, work, "query", "objects", "target", "answers")
 
     async def more(self, request: Any) -> dict[Any, Any]:
         """Add an object. Arguments and results: :meth:`mark_query`."""
-        return await self._act(request, self.objects, ImagePair.add, "query", "objects", "answers")
+        return await self._act(request, self.objects, PagePair.add, "query", "objects", "answers")
 
     async def choose(self, request: Any, event: Any) -> dict[Any, Any]:
         """Take a candidate: ``index``, ``candidate``. Arguments and results: :meth:`mark_query`."""
 
-        def work(pair: ImagePair) -> None:
+        def work(pair: PagePair) -> None:
             pair.choose(event.index, event.candidate)
 
         return await self._act(request, self.answers, work, "target", "answers")
@@ -287,7 +295,7 @@ class TwoImagesTab:
         return await self._act(request, self.answers, lambda pair: pair.absent(event.index), "target", "answers")
 
     async def _act(
-        self, request: Any, where: Any, work: Callable[[ImagePair], None], *parts: str, wait: Side | None = None
+        self, request: Any, where: Any, work: Callable[[PagePair], None], *parts: str, wait: Side | None = None
     ) -> dict[Any, Any]:
         """Change the pair and show the parts that changed; an error is shown where it happened."""
         session, pair = None, None
@@ -310,7 +318,7 @@ class TwoImagesTab:
                 return {where: canvas_message(line)}
             if pair is None:
                 return {self.status: line}
-            value = self._objects_value(pair, line) if where is self.objects else self._answers_value(pair, line)
+            value = objects_value(pair, line) if where is self.objects else answers_value(pair, line)
             return {where: value}
 
     # ------------------------------------------------------------------------------------------ match
@@ -355,120 +363,46 @@ class TwoImagesTab:
 
     # ------------------------------------------------------------------------------------------ values
 
-    def _work(self, request: Any) -> tuple[PageSession, ImagePair]:
+    def _work(self, request: Any) -> tuple[PageSession, PagePair]:
         session = self.context.session(request)
-        return session, session.kept(TAB, lambda: ImagePair(self.context.predictor))
+        return session, session.kept(TAB, lambda: PagePair(self.context.predictor))
 
-    def _show(self, session: PageSession, pair: ImagePair, *parts: str) -> dict[Any, Any]:
+    def _show(self, session: PageSession, pair: PagePair, *parts: str) -> dict[Any, Any]:
         """New values of the parts that changed, and of those that depend on them."""
         with session.lock:
             return self._values(session, pair, parts)
 
-    def _values(self, session: PageSession, pair: ImagePair, parts: Sequence[str]) -> dict[Any, Any]:
+    def _values(self, session: PageSession, pair: PagePair, parts: Sequence[str]) -> dict[Any, Any]:
         values: dict[Any, Any] = {}
         pair.version += 1
         color = pair.colors[pair.current]
         if "query" in parts and "query" in pair.images:
             image = pair.images["query"]
-            note = _about_object(pair) if image.encoding is not None else ""
+            note = about_object(pair) if image.encoding is not None else ""
             values[self.query] = canvas_value(
-                pair.draw_query(), image.size_hw, name=image.name, message=note, color=color, version=pair.version
+                draw_query(pair), image.size_hw, name=image.name, message=note, color=color, version=pair.version
             )
-            values[self.objects] = self._objects_value(pair)
+            values[self.objects] = objects_value(pair)
         if "target" in parts and "target" in pair.images:
             image = pair.images["target"]
             values[self.target] = canvas_value(
-                pair.draw_target(), image.size_hw, name=image.name, message=_about_answer(pair), color=color,
+                draw_target(pair), image.size_hw, name=image.name, message=about_answer(pair), color=color,
                 marks=bool(pair.matched), version=pair.version,
             )  # fmt: skip
-            values[self.answers] = self._answers_value(pair)
+            values[self.answers] = answers_value(pair)
         if "objects" in parts:
-            values[self.objects] = self._objects_value(pair)
+            values[self.objects] = objects_value(pair)
         if "answers" in parts:
-            values[self.answers] = self._answers_value(pair)
+            values[self.answers] = answers_value(pair)
         if self.answers in values:
-            values[self.downloads] = _download_links(session, pair)
+            values[self.downloads] = download_links(session, pair)
             values[self.status] = ""
         return values
-
-    def _objects_value(self, pair: ImagePair, message: str = "") -> str:
-        items = [
-            {
-                "name": item.name,
-                "color": color,
-                "detail": "not shown yet" if item.selection is None else f"{item.selection.mask_rle.area:,} pixels",
-            }
-            for item, color in zip(pair.objects, pair.colors, strict=True)
-        ]
-        shown = items if "query" in pair.images else []
-        return json.dumps({"objects": shown, "current": pair.current, "message": message, "version": pair.version})
-
-    def _answers_value(self, pair: ImagePair, message: str = "") -> str:
-        answers = []
-        for index, (item, color) in enumerate(zip(pair.objects, pair.colors, strict=True)):
-            if item.match is None or item.found is None:
-                continue
-            candidates = [c.mask_rle for c in item.found.candidates]
-            chosen = candidates.index(item.match.mask_rle) if item.match.mask_rle in candidates else -1
-            by_hand = item.match is not item.found
-            words = visibility_words(item.match.visibility) + (", as you said" if by_hand else "")
-            detail = (
-                "" if by_hand else f"probability {item.match.visibility:.2f}, similarity {item.match.similarity:.2f}"
-            )
-            answers.append(
-                {
-                    "index": index, "name": item.name, "color": color, "words": words, "detail": detail,
-                    "notes": list(item.match.notes), "current": index == pair.current, "chosen": chosen,
-                    "thumbs": [data_url(image, 80) for image in pair.thumbnails(index)],
-                }
-            )  # fmt: skip
-        return json.dumps({"answers": answers, "message": message, "version": pair.version})
-
-
-def _steps() -> str:
-    steps = (
-        "Drop an image that shows the object, or take an example.",
-        "Drop an image of the same scene from another camera.",
-        "Click the object. It is outlined at once; click again to add to it, or use <i>Not this</i> to take away.",
-        "Press <i>Match</i>. Wrong? Choose another candidate, or click the right place in the target image.",
-    )
-    return '<ol class="cv-steps">' + "".join(f"<li>{step}</li>" for step in steps) + "</ol>"
 
 
 def _thumbnail(image: Any) -> str:
     return data_url(resized(image, fit_longest_side((image.shape[0], image.shape[1]), 160)), 80)
 
 
-def _matched(pair: ImagePair) -> list[int]:
+def _matched(pair: PagePair) -> list[int]:
     return [id(item.match) for item in pair.matched]
-
-
-def _about_image(image: PageImage, side: Side) -> str:
-    what = "Click an object." if side == "query" else "Ready."
-    return note_line(f"{what} (looked at in {image.seconds:.1f} s)" if image.seconds >= 0.05 else what)
-
-
-def _about_object(pair: ImagePair) -> str:
-    item = pair.objects[pair.current]
-    if item.selection is None:
-        return note_line(f"Click {item.name}.")
-    took = "" if pair.mark_s is None else f" Outlined in {pair.mark_s:.2f} s."
-    lines = [f"Click to add to {item.name}, or add an object below.{took}"]
-    return "".join(note_line(line) for line in (*lines, *(f"{item.name}: {note}" for note in item.selection.notes)))
-
-
-def _about_answer(pair: ImagePair) -> str:
-    if not pair.matched:
-        return ""
-    name = pair.objects[pair.current].name
-    return note_line(f"Wrong? Click {name} here.")
-
-
-def _download_links(session: PageSession, pair: ImagePair) -> str:
-    if not pair.matched:
-        return ""
-    links = [
-        f'<a class="cv-link" download="{name}" href="{session.offer(name, make)}">{html.escape(title)}</a>'
-        for name, (title, make) in downloads(pair).items()
-    ]
-    return '<nav class="cv-downloads" aria-label="Downloads"><span>Download</span>' + "".join(links) + "</nav>"
