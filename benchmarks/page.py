@@ -171,6 +171,7 @@ async def visit(
                 answer = await visitor.client.get(f"/files/{visitor.token}/match.json")
                 found = from_coco(answer.json()["objects"][0]["mask"])
                 if iou(found, truth) < RIGHT:
+                    print(f"lost: IoU {iou(found, truth):.2f}", file=sys.stderr)
                     return None
                 return {"whole": time.perf_counter() - start, "match": matched - began, "iou": iou(found, truth)}
         except (httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
@@ -226,6 +227,8 @@ async def load_of(server: Server, sessions: int, at_once: int, side: int | None,
         await asyncio.sleep(0.2)
     seconds = time.perf_counter() - start
     done = [result for task in tasks if (result := task.result()) is not None]
+    if not done:
+        raise SystemExit("every session was lost")
     await settled(server)
     return {
         "sessions": sessions, "at_once": at_once, "side_px": side, "lost": sessions - len(done), "seconds": seconds,
