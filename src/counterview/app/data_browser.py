@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -220,9 +221,8 @@ class DataBrowser:
                 problems.append(f"{name}: predictions are between an ego and an exo camera")
                 break
             made = self._predicted(source, take, direction, (query, target), frame, known, problems, name)
-            targets[name] = attempt(
-                lambda made=made: draw_against_annotation(take, target, frame, made, _letters_px(take, target)), target
-            )  # type: ignore[misc]
+            draw = partial(draw_against_annotation, take, target, frame, made, _letters_px(take, target))
+            targets[name] = attempt(draw, target)
         if not targets:
             targets[""] = attempt(
                 lambda: draw_annotation(take, target, frame, in_camera(target), _letters_px(take, target)), target
