@@ -7,12 +7,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint browser format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/counterview demo
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.dev
@@ -20,6 +20,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The tests of the page need a browser, which Playwright's package does not bring. Without one they are skipped, loudly.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } 2>/dev/null \
+	|| echo "no chromium here: tests of the page in a browser will be skipped"
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -11,7 +11,7 @@ import pytest
 from counterview.cli.main import main
 from counterview.exchange import read
 from counterview.exchange.tracks import read_tracks
-from counterview.inference import follow_run, loading
+from counterview.inference import follow_folder, loading
 from counterview.masks.geometry import iou
 from counterview.masks.png import write_mask_png
 from counterview.media.encode import write_video
@@ -214,7 +214,7 @@ def test_cameras_of_one_name_get_that_of_their_folder(predictor, tmp_path, capsy
 
 def test_ctrl_c_leaves_what_is_done(predictor, two, tmp_path, capsys, monkeypatch):
     out, calls = tmp_path / "out", []
-    follow_plan = follow_run.follow_plan
+    follow_plan = follow_folder.follow_plan
 
     def interrupted(*arguments, progress, **options):
         def told(done, total):
@@ -225,7 +225,7 @@ def test_ctrl_c_leaves_what_is_done(predictor, two, tmp_path, capsys, monkeypatc
 
         return follow_plan(*arguments, progress=told, **options)
 
-    monkeypatch.setattr(follow_run, "follow_plan", interrupted)
+    monkeypatch.setattr(follow_folder, "follow_plan", interrupted)
     code, said, err = run(capsys, *two, *TWO, "--out", out)
     assert (code, said) == (130, "")
     assert err == "counterview: stopped after step 4 of 9. Run the same command again to go on.\n"

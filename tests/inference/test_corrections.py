@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from counterview.errors import AnnotationError, InputError, MaskError
-from counterview.inference.corrections import check_corrections, read_corrections
+from counterview.inference.corrections import check_corrections, read_corrections, write_corrections
 from counterview.inference.prompts import Box, Point, Prompt
+from counterview.inference.shown import ShownObject
 from counterview.masks.png import write_mask_png
 from counterview.types import ObjectMask
 
@@ -82,6 +83,24 @@ def test_every_fault_names_file_and_entry(tmp_path, entry, line):
         read_corrections(file)
     assert str(error.value).startswith(str(file))
     assert "\n" not in str(error.value)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    prompts = [
+        MASK, Point(12.25, 7.5), Box(3, 4, 20.125, 12), None, Prompt(points=[(1.5, 2)]),
+        Prompt(points=[(12, 7), (14, 9)], background=[(2, 3)]), Prompt(box=(3, 4, 20, 12), background=[(9, 9)]),
+        Prompt(points=[(5, 5)], box=(3, 4, 20, 12)),
+    ]  # fmt: skip
+    items = [ShownObject("mug", "cam01", prompt, frame=n) for n, prompt in enumerate(prompts)]
+    items.append(ShownObject("a,b", "ego", Point(3, 4), time_s=1.5))
+    write_corrections(tmp_path / "all.json", items)
+    read = read_corrections(tmp_path / "all.json")
+    assert [(i.object, i.camera, i.frame, i.time_s) for i in read] == [
+        (i.object, i.camera, i.frame, i.time_s) for i in items
+    ]
+    as_read = [item.prompt for item in read]
+    assert as_read[4] == Point(1.5, 2)  # one point is one point
+    assert as_read[:4] + as_read[5:] == [*prompts[:4], *prompts[5:], Point(3, 4)]
 
 
 def test_other_files(tmp_path):

@@ -86,8 +86,8 @@ FOLLOW_FPS, FOLLOW_END_S = 1, 5.0
 
 def _earlier_files(out: Path) -> list[str]:
     """The files of a demo of an earlier version, which listed none; empty if the folder holds anything else."""
-    from counterview.cli.match import file_names
     from counterview.inference.examples import load_pair
+    from counterview.inference.match_output import file_names
 
     pair = load_pair()
     known = {f"take/{job}.{ending}" for job in ("match", "follow") for ending in ("mp4", "jpg")}
@@ -111,9 +111,9 @@ def _about(model: Predictor[Any]) -> str:
 
 def _pair(name: str, model: Predictor[Any], out: Path) -> list[Path]:
     """Match the bundled pair in both directions, print the IoUs, and return the files written."""
-    from counterview.cli.match import describe, write
     from counterview.cli.progress import stage
     from counterview.inference.examples import load_pair
+    from counterview.inference.match_output import describe, write
     from counterview.masks.geometry import iou
 
     pair = load_pair()

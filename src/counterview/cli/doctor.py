@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 EXTRAS = {
+    "app": ("gradio", "the page in the browser: counterview serve"),
     "render": ("embreex", "rendering of synthetic takes"),
     "train": ("accelerate", "training"),
     "supervision": ("supervision", "masks as supervision.Detections"),

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterview import __version__
 from counterview.cli.options import Device, Dtype, ProposalCache, TaskTimeout, Trust, Where, WorkerGpus, Workers
-from counterview.errors import InputError, counted
+from counterview.errors import InputError
 from counterview.jobs.engine import JobEngine
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from counterview.exchange.tracks import Tracks
-    from counterview.inference.follow_journal import FollowJournal
-    from counterview.inference.follow_plan import FollowPlan
-    from counterview.inference.follow_step import FollowStep
-    from counterview.inference.prompted import PromptedPredictor
-    from counterview.media.outputs import OutputFolder
-    from counterview.tracking.base import Engine
-    from counterview.tracking.review import Review
+    from counterview.inference.follow_folder import FollowFolder
 
 
 def follow(
@@ -180,13 +173,10 @@ def follow(
     from counterview.cli.targets import open_cameras, read_offsets
     from counterview.devices import check_device
     from counterview.inference.corrections import check_corrections, read_corrections
-    from counterview.inference.follow_journal import FollowJournal
-    from counterview.inference.follow_plan import FollowPlan
-    from counterview.inference.follow_run import objects_of, source_identity, stopped, with_corrections
+    from counterview.inference.follow_folder import FollowSettings, open_follow_folder, output_parts
+    from counterview.inference.follow_run import stopped, with_corrections
     from counterview.inference.loading import load
-    from counterview.inference.prompted import PromptedPredictor
-    from counterview.media.outputs import check_cache_folder, check_output_folder, claim_output_folder
-    from counterview.media.timeline import Clock
+    from counterview.media.outputs import check_cache_folder, check_output_folder
 
     check_output_folder(out, "follow", overwrite=overwrite)
     check_cache_folder(cache)
@@ -196,8 +186,7 @@ def follow(
     if not 0 < fps <= 1000:
         raise InputError("--fps is out of range", found=fps, expected="above 0, 1000 at most")
     cameras = open_cameras(query, target or [])
-    query_name, *target_names = cameras
-    offsets = read_offsets(offset or [], target_names)
+    offsets = read_offsets(offset or [], list(cameras)[1:])
     objects, notes = read_shown(
         mask or [], point or [], box or [], name or [], label or [], cameras, orientation=mask_orientation
     )
@@ -205,60 +194,26 @@ def follow(
         corrected = read_corrections(corrections)
         check_corrections(corrected, {c: s.size_hw for c, s in cameras.items()}, {item.object for item in objects})
         objects = with_corrections(objects, corrected, cameras)
-    request: dict[str, Any] = {
-        "cameras": {c: source_identity(s) for c, s in cameras.items()},
-        "fps": fps, "start_s": start, "end_s": end, "sync": sync,
-        "offsets": {c: clock.offset_s for c, clock in offsets.items()},
-    }  # fmt: skip
-    with claim_output_folder(out, "follow", overwrite=overwrite) as folder:
-        folder.check_free(output_parts(formats), {name.partition("/")[0] for name in folder.files()})
-        journal = FollowJournal(out)
-        noted = None if overwrite else journal.notes(request)
-        clocks = {c: Clock(*values) for c, values in noted["clocks"].items()} if noted else offsets
-        with stage("pairing the cameras"):  # once: a run that goes on knows its clocks
-            plan = FollowPlan(
-                cameras[query_name], {c: cameras[c] for c in target_names}, objects, query_name=query_name, fps=fps,
-                start_s=start, end_s=end, clocks=clocks, sync=sync,
+    settings = FollowSettings(fps, start, end, offsets, sync, formats, every_frame)
+    with ExitStack() as stack:
+        with stage("pairing the cameras"):
+            run = stack.enter_context(open_follow_folder(out, cameras, objects, settings, overwrite=overwrite))
+        with stage("loading the model"):
+            predictor = load_once(
+                load, model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache,
+                trust=trust,
             )  # fmt: skip
-        with plan:
-            with stage("loading the model"):
-                predictor = load_once(
-                    load,
-                    model,
-                    proposals=proposals,
-                    features=features,
-                    device=device,
-                    dtype=dtype,
-                    cache=cache,
-                    trust=trust,
-                )
-                if not isinstance(predictor, PromptedPredictor):
-                    raise InputError("objects cannot be followed with this model", found=type(predictor).__name__)
-                tracking = predictor.make_engine(list(cameras))
-            notes_kept = noted or {
-                "clocks": {c: [clock.offset_s, clock.drift_ppm] for c, clock in plan.clocks.items()},
-                "sync": {c: str(result) for c, result in plan.found_clocks.items()},
-            }
-            key = {
-                "request": request,
-                "engine": tracking.settings(),
-                "prompts": predictor.prompt_settings(),
-                "objects": objects_of(plan),
-            }
-            folder.mark(folder.files())  # a run that is killed leaves a folder that is known as ours
-            is_new = journal.begin(key, notes_kept, overwrite=overwrite)
-            try:
-                if is_new:
-                    _follow(predictor, plan, journal, tracking)
-                wanted = {"formats": formats, "every_frame": every_frame, "version": __version__}
-                said = None if is_new else _said(journal, wanted, out, folder.files())
-                if said is None:
-                    said = _write(plan, journal, folder, {**key, "every_frame": every_frame}, formats, notes_kept)
-                    journal.note_written({"of": wanted, "said": said})
-                elif not as_json:
-                    print("finished already: nothing has changed since")
-            except KeyboardInterrupt:
-                raise stopped() from None
+            run.begin(predictor)
+        try:
+            if run.is_new:
+                _follow(run)
+            said = run.written()
+            if said is None:
+                said = _write(run)
+            elif not as_json:
+                print("finished already: nothing has changed since")
+        except KeyboardInterrupt:
+            raise stopped() from None
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:
@@ -303,19 +258,7 @@ def check_sync(method: str) -> None:
         raise ConfigError("no such way to synchronise", found=repr(method), expected=" or ".join(SYNC_METHODS))
 
 
-def output_parts(formats: Sequence[str]) -> list[str]:
-    """Names of what is written, relative to the output folder: files, and a folder for each format.
-
-    Args:
-        formats: further formats.
-    """
-    from counterview.inference.follow_output import NAMES
-
-    return [*NAMES, *formats]
-
-
-def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: FollowJournal, engine: Engine) -> None:
-    from counterview.inference.follow_run import follow_plan
+def _follow(run: FollowFolder) -> None:
     from counterview.jobs.worker import report_steps
     from counterview.training.interrupt import StopSignals
 
@@ -329,46 +272,20 @@ def _follow(predictor: PromptedPredictor[Any], plan: FollowPlan, journal: Follow
                 bar.update(done - bar.n)
                 report_steps()
 
-        follow_plan(predictor, plan, journal, engine, should_stop=lambda: stop.requested, progress=progress)
+        run.follow(should_stop=lambda: stop.requested, progress=progress)
 
 
-def _said(journal: FollowJournal, wanted: Mapping[str, Any], out: Path, files: Sequence[str]) -> list[str] | None:
-    """The summary of the files that are there, if they are those wanted and none is missing."""
-    written = journal.written()
-    if not isinstance(written, dict) or written.get("of") != wanted or not files:
-        return None
-    return list(written["said"]) if all((out / name).is_file() for name in files) else None
+def _write(run: FollowFolder) -> list[str]:
+    """Write all files with a bar for each part of the work, and return the summary."""
+    with ExitStack() as bars:
+        shown: dict[str, tqdm[Any]] = {}
 
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                shown[what] = bars.enter_context(_bar(what, total, "frame" if what == "every frame" else "step"))
+            shown[what].update(done - shown[what].n)
 
-def _write(
-    plan: FollowPlan,
-    journal: FollowJournal,
-    folder: OutputFolder,
-    settings: Mapping[str, Any],
-    formats: Sequence[str],
-    notes: Mapping[str, Any],
-) -> list[str]:
-    """Write all files, and return the summary."""
-    from counterview.config import to_dict
-    from counterview.inference.follow_output import collect, write_follow_files
-
-    settings = {**settings, "version": __version__}
-    steps, found, timeline, fps = journal.results, journal.results, plan.timeline, plan.fps or 1.0
-    if settings["every_frame"]:
-        from counterview.inference.every_frame import EveryFrame
-
-        dense = EveryFrame(plan, journal)
-        settings["every_frame"] = {camera: to_dict(dense.settings(camera)) for camera in plan.sources}
-        with _bar("every frame", dense.total, "frame") as bar:
-            dense.run(bar.update)
-        steps, found, timeline = dense.steps, dense.by_camera, dense.timeline
-        fps = plan.sources[plan.query].fps or fps
-    tracks, review = collect(found(), plan.cameras, plan.names, settings)
-    with folder.replace() as staged, _bar("drawing", sum(1 for _ in steps()), "step") as bar:
-        write_follow_files(
-            staged, plan.sources, tracks, review, steps, fps=fps, formats=formats, progress=lambda: bar.update()
-        )
-    return summary(tracks, review, found(), timeline.unpaired, notes.get("sync", {}))
+        return run.write(progress)
 
 
 def _bar(what: str, total: int, unit: str) -> tqdm[Any]:
@@ -376,53 +293,3 @@ def _bar(what: str, total: int, unit: str) -> tqdm[Any]:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, desc=what, file=sys.stderr, disable=None, dynamic_ncols=True)
-
-
-def summary(
-    tracks: Tracks,
-    review: Review,
-    steps: Iterable[FollowStep],
-    unpaired: Mapping[str, int],
-    sync: Mapping[str, str],
-) -> list[str]:
-    """What was found, in lines for people.
-
-    Args:
-        tracks: all that was found.
-        review: what to check.
-        steps: of the run.
-        unpaired: camera to the number of frames of the query camera without a partner in it.
-        sync: camera to how its clock was found.
-    """
-    from collections import Counter
-
-    from counterview.inference.track_drawing import clock
-
-    rows = review.rows()
-    checks = Counter((row.object, row.camera) for row in rows)
-    unreadable = Counter(camera for step in steps for camera in step.unreadable)
-    width = max(len(camera) for camera in tracks.cameras)
-    lines = [f"{camera}: {text}" for camera, text in sync.items()]
-    for name, by_camera in tracks.objects.items():
-        lines.append(name)
-        for camera, masks in by_camera.items():
-            known = [item for item in masks if item.visibility is not None]
-            visible = [item for item in known if item.mask_rle is not None]
-            text = f"never visible in {counted(len(known), 'frame')}"
-            if visible:
-                share = f"{100 * len(visible) / len(known):.0f} %"
-                first, last = clock(visible[0].time_s), clock(visible[-1].time_s)
-                text = f"visible in {share} of {counted(len(known), 'frame')}, {first} to {last}"
-            check = checks[name, camera]
-            lines.append(f"  {camera:<{width}}  {text}" + (f", {check} to check" if check else ""))
-    for camera, number in unpaired.items():
-        if number:
-            lines.append(f"{camera}: no frame at the time of {counted(number, 'frame')} of {tracks.query_camera}")
-    for camera, number in sorted(unreadable.items()):
-        lines.append(f"{camera}: {counted(number, 'frame')} cannot be read, and nothing is known of them")
-    left_out = f", and {review.left_out} less doubtful ones" if review.left_out else ""
-    if rows:
-        lines.append(
-            f"{counted(len(rows), 'place')} to check{left_out}: review.csv, the worst first; review.jpg shows them"
-        )
-    return lines

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
-    from counterview.types import Match, ObjectMask, RgbImage
+    from counterview.types import Match
 
 
 def match(
@@ -106,6 +106,7 @@ def match(
     from counterview.devices import check_device
     from counterview.inference.drawing import draw_prompts
     from counterview.inference.loading import load
+    from counterview.inference.match_output import describe, file_names, write
     from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
@@ -196,73 +197,9 @@ def _print_matches(matches: list[Match], where: str) -> None:
             print(f"{where}{item.name}: note: {note}", file=sys.stderr)
 
 
-def describe(
-    query: Path,
-    target: Path,
-    query_image: RgbImage,
-    target_image: RgbImage,
-    masks: list[ObjectMask],
-    matches: list[Match],
-    settings: dict[str, Any],
-) -> dict[str, Any]:
-    """The contents of ``match.json``.
-
-    Args:
-        query: path of the query image.
-        target: path of the target image.
-        query_image: ``(H, W, 3)`` uint8.
-        target_image: ``(H', W', 3)`` uint8.
-        masks: the query masks ``(H, W)``.
-        matches: one for each mask.
-        settings: of the predictor.
-    """
-    from importlib.metadata import version
-
-    from counterview import __version__
-    from counterview.masks.rle import to_coco
-
-    return {
-        "query": {"path": str(query), "size_hw": list(query_image.shape[:2])},
-        "target": {"path": str(target), "size_hw": list(target_image.shape[:2])},
-        "objects": [
-            {
-                "name": item.name,
-                "query_mask": to_coco(query_mask),
-                "mask": to_coco(item.mask_rle),
-                "box_xywh": list(item.mask_rle.box_xywh),
-                "similarity": item.similarity,
-                "score": item.candidates[0].score if item.candidates else None,
-                "visibility": item.visibility,
-                "runners_up": [
-                    {
-                        "mask": to_coco(c.mask_rle),
-                        "similarity": c.similarity,
-                        "score": c.score,
-                        "proposal": c.proposal,
-                    }
-                    for c in item.candidates[1:]
-                ],
-                "notes": list(item.notes),
-            }
-            for query_mask, item in zip(masks, matches, strict=True)
-        ],
-        "settings": settings,
-        "versions": {"counterview": __version__, **{p: version(p) for p in ("torch", "transformers", "numpy")}},
-    }
-
-
-def file_names(objects: list[str]) -> list[str]:
-    """Names of the files of :func:`write`, ``match.json`` last.
-
-    Args:
-        objects: names of the objects.
-    """
-    masks = ["mask.png"] if len(objects) == 1 else [f"mask_{name}.png" for name in objects]
-    return [*masks, "overlay.png", "match.json"]
-
-
 def _earlier_files(out: Path) -> list[str]:
     """The files of an earlier run, by its ``match.json``; none if there is no such file of ours."""
+    from counterview.inference.match_output import file_names
     from counterview.media.files import read_json
 
     try:
@@ -277,37 +214,3 @@ def _earlier_files(out: Path) -> list[str]:
 def _is_own(out: Path) -> bool:
     """Whether a folder without a marker was written by this command."""
     return bool(_earlier_files(out))
-
-
-def write(
-    out: Path,
-    result: dict[str, Any],
-    query_image: RgbImage,
-    target_image: RgbImage,
-    masks: list[ObjectMask],
-    matches: list[Match],
-) -> list[Path]:
-    """Write the masks, ``overlay.png`` and, last, ``match.json``.
-
-    Args:
-        out: the folder.
-        result: contents of ``match.json``.
-        query_image: ``(H, W, 3)`` uint8.
-        target_image: ``(H', W', 3)`` uint8.
-        masks: the query masks ``(H, W)``.
-        matches: one for each mask.
-
-    Returns:
-        the paths.
-    """
-    from counterview.inference.drawing import draw_match
-    from counterview.masks.png import write_mask_png
-    from counterview.media.files import write_json
-    from counterview.media.images import write_image
-
-    *mask_paths, overlay, record = [out / name for name in file_names([item.name for item in matches])]
-    for path, item in zip(mask_paths, matches, strict=True):
-        write_mask_png(path, item.mask_rle)
-    write_image(overlay, draw_match(query_image, masks, target_image, matches))
-    write_json(record, result)
-    return [*mask_paths, overlay, record]

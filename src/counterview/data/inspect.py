@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,15 @@ from counterview.errors import AnnotationError, CounterviewError, MaskError, cou
 from counterview.jobs.run import map_ordered
 from counterview.masks.rle import from_lzstring
 from counterview.media.jsonstream import Span, index_object, iter_object, read_span
+from counterview.types import RgbImage
 
 __all__ = ["AREA_EDGES", "DirectionCount", "Inspection", "draw_inspection", "inspect_dataset", "inspect_release"]
 
 _Item = TypeVar("_Item")
 _LOGGER = logging.getLogger(__name__)
+
+Progress = Callable[[int], object]
+"""Is told the number of takes that were read; what it raises ends the work."""
 
 AREA_EDGES = (0.0, 0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
 """Edges of the histogram bins of mask area, as fractions of the image."""
@@ -136,13 +140,20 @@ def _annotation_files(root: Path, split: str | None) -> list[Path]:
     return files
 
 
-def inspect_release(root: str | os.PathLike[str], split: str | None = None, *, workers: int = 1) -> Inspection:
+def inspect_release(
+    root: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    workers: int = 1,
+    progress: Progress = lambda takes: None,
+) -> Inspection:
     """Compute the statistics of ``root/annotations/relations_*.json``.
 
     Args:
         root: folder in the release layout.
         split: only this split.
         workers: processes; the result does not depend on it.
+        progress: told the number of takes so far.
 
     Raises:
         AnnotationError: no annotation file, or a malformed one. Masks that do not decode are counted, not raised.
@@ -152,6 +163,7 @@ def inspect_release(root: str | os.PathLike[str], split: str | None = None, *, w
         for file in _annotation_files(base, split):
             for uid, take in iter_object(file, error=AnnotationError):
                 out.add(_inspect_annotation(base, file, uid, take))
+                progress(out.takes)
         return out
     takes = [
         (file, uid, span)
@@ -160,6 +172,7 @@ def inspect_release(root: str | os.PathLike[str], split: str | None = None, *, w
     ]
     for part in map_ordered(partial(_inspect_spans, base), _chunks(takes, workers), workers, "inspect"):
         out.add(part)
+        progress(out.takes)
     return out
 
 
@@ -228,27 +241,36 @@ def _count_pairs(
         direction.visible += len(both & present[target])
 
 
-def inspect_dataset(root: str | os.PathLike[str], split: str | None = None, *, workers: int = 1) -> Inspection:
+def inspect_dataset(
+    root: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    workers: int = 1,
+    progress: Progress = lambda takes: None,
+) -> Inspection:
     """Compute the statistics of a data set in any layout that :func:`counterview.data.open.open_dataset` reads.
 
     Args:
         root: a release, a prepared folder, or HANDAL.
         split: only this split.
         workers: processes; the result does not depend on it.
+        progress: told the number of takes so far.
 
     Raises:
         InputError: no data set, no such split, or a take that cannot be read. Masks that do not decode are counted.
     """
     if next((Path(root) / "annotations").glob("relations_*.json"), None) is not None:
-        return inspect_release(root, split, workers=workers)
+        return inspect_release(root, split, workers=workers, progress=progress)
     out, dataset = Inspection(), open_dataset(root, split, kept_takes=1)
-    chunks = [dataset.uids] if workers <= 1 else _chunks(dataset.uids, workers)
-    for part in map_ordered(partial(_inspect_takes, dataset), chunks, workers, "inspect"):
+    if workers <= 1:
+        return _inspect_takes(dataset, dataset.uids, progress)
+    for part in map_ordered(partial(_inspect_takes, dataset), _chunks(dataset.uids, workers), workers, "inspect"):
         out.add(part)
+        progress(out.takes)
     return out
 
 
-def _inspect_takes(dataset: Dataset, uids: Sequence[str]) -> Inspection:
+def _inspect_takes(dataset: Dataset, uids: Sequence[str], progress: Progress = lambda takes: None) -> Inspection:
     out = Inspection()
     for uid in uids:
         take = dataset.take(uid)
@@ -260,6 +282,7 @@ def _inspect_takes(dataset: Dataset, uids: Sequence[str]) -> Inspection:
             _count_object_of(out, take, name)
         if out.masks == before:
             out.empty_takes.append(take.uid)
+        progress(out.takes)
     return out
 
 
@@ -295,9 +318,18 @@ def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Non
     Raises:
         ImageError: the extension is not that of an image.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     from counterview.media.images import write_image
+
+    write_image(path, inspection_image(inspection))
+
+
+def inspection_image(inspection: Inspection) -> RgbImage:
+    """The image of :func:`draw_inspection`, ``(340, 960, 3)`` uint8.
+
+    Args:
+        inspection: from :func:`inspect_release`.
+    """
+    from PIL import Image, ImageDraw, ImageFont
 
     width, height = 960, 340
     image = Image.new("RGB", (width, height), "white")
@@ -340,4 +372,4 @@ def draw_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Non
             draw.rectangle((x, base - 100 * n / max(int(bars.max()), 1), x + 10, base), fill=colour)
     draw.text((580, base + 4), "1", fill="black", font=small)
     draw.text((900, base + 4), str(longest), fill="black", font=small)
-    write_image(path, np.asarray(image))
+    return np.asarray(image)

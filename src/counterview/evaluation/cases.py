@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,10 @@ FULL_PX = 960
 ROOM, SMALLEST_PART = 3, 0.25
 """The part that is shown is so many times as large as the masks, and at least this fraction of the image."""
 ONLY_TRUTH, ONLY_PREDICTION, BOTH = (64, 140, 255), (235, 70, 60), (60, 190, 90)
+
+
+ImageOf = Callable[[str, str, int], NDArray[np.uint8]]
+"""Reads the image ``(H, W, 3)`` of a take, a camera and a frame; raises an :class:`InputError` where there is none."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def _first(report: Report, order: NDArray[np.int64], count: int) -> list[FrameSc
 
 
 def draw_case(
-    row: FrameScore, report: Report, truth: GroundTruth, source: PredictionSource, frames: Path | None
+    row: FrameScore, report: Report, truth: GroundTruth, source: PredictionSource, frames: Path | ImageOf | None
 ) -> Case | None:
     """Draw one row; ``None`` if its masks can no longer be read.
 
@@ -87,7 +92,8 @@ def draw_case(
         report: that it comes from.
         truth: the ground truth of the report.
         source: the predictions of the report.
-        frames: a prepared folder with ``<take>/<camera>/<frame>.jpg``; without it masks are drawn on grey.
+        frames: a prepared folder with ``<take>/<camera>/<frame>.jpg``, or what reads an image; without it, or where
+            there is no image, masks are drawn on grey.
     """
     try:
         take = truth.load(row.take)
@@ -106,10 +112,12 @@ def draw_case(
     return Case(row, None if query is None else _paint(image, query, query), target)
 
 
-def _image(frames: Path | None, take: str, camera: str, frame: int) -> NDArray[np.uint8] | None:
+def _image(frames: Path | ImageOf | None, take: str, camera: str, frame: int) -> NDArray[np.uint8] | None:
     if frames is None:
         return None
     try:
+        if not isinstance(frames, Path):
+            return frames(take, camera, frame)
         path = find_image(safe_join(frames, take, camera, follow_links=True), frame)
         return read_image(path) if path.is_file() else None
     except InputError:

@@ -8,16 +8,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from counterview.errors import AnnotationError, InputError, shown
-from counterview.inference.prompts import AnyPrompt, as_box, as_point, check_prompt, prompt_from_text
+from counterview.inference.prompts import (
+    AnyPrompt,
+    Box,
+    Point,
+    Prompt,
+    as_box,
+    as_point,
+    check_prompt,
+    prompt_from_text,
+)
 from counterview.inference.shown import ShownObject
 from counterview.masks.png import read_mask
 from counterview.masks.rle import from_coco
-from counterview.media.files import read_json, safe_join
+from counterview.media.files import read_json, safe_join, write_json
 from counterview.types import ObjectMask
 
 MAX_BYTES = 1 << 28
@@ -61,6 +70,48 @@ def read_corrections(path: str | os.PathLike[str]) -> list[ShownObject]:
             )  # fmt: skip
         corrections.append(correction)
     return corrections
+
+
+def write_corrections(path: str | os.PathLike[str], items: Iterable[ShownObject]) -> None:
+    """Write a file of corrections, aside and renamed; :func:`read_corrections` gives the same back.
+
+    Args:
+        path: the file.
+        items: where objects are, or are not visible; points and boxes are kept to a thousandth of a pixel.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    entries = []
+    for item in items:
+        when = {"frame": item.frame} if item.frame is not None else {"time_s": item.time_s or 0.0}
+        entries.append({"object": item.object, "camera": item.camera, **when, **_as_json(item.prompt)})
+    write_json(path, {"corrections": entries})
+
+
+def _as_json(prompt: AnyPrompt | None) -> dict[str, Any]:
+    """What an entry says of the object; the inverse of :func:`_prompt`."""
+    if prompt is None:
+        return {"absent": True}
+    if isinstance(prompt, ObjectMask):
+        return {"mask": prompt.to_coco()}
+    if isinstance(prompt, Point):
+        prompt = Prompt(points=[prompt])
+    elif isinstance(prompt, Box):
+        prompt = Prompt(box=prompt)
+    points, background = [as_point(p) for p in prompt.points], [as_point(p) for p in prompt.background]
+    if prompt.box is not None:
+        box = as_box(prompt.box)
+        kind, first = "box", [box.x1_px, box.y1_px, box.x2_px, box.y2_px]
+    else:
+        kind, first = "point", [points[0].x_px, points[0].y_px]
+        points = points[1:]
+    if not points and not background:
+        return {kind: [round(value, 3) for value in first]}
+    text = ",".join(f"{value:.3f}" for value in first)
+    for sign, several in (("+", points), ("-", background)):
+        text += "".join(f"{sign}{point.x_px:.3f},{point.y_px:.3f}" for point in several)
+    return {kind: text}
 
 
 def check_corrections(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,17 +45,42 @@ def draw_match(
     left, right = at_common_height(query_rgb, target_rgb)
     query_masks = [_fitted(mask, query_rgb, left) for mask in query_masks]
     matches = [_fitted_match(match, target_rgb, right) for match in matches]
-    colors = object_colors(len(matches))
-    left = overlay(left, query_masks, labels=[m.name for m in matches], colors=colors)
-    runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
-    right = overlay(
-        right, [mask for mask, _ in runners_up], colors=[c for _, c in runners_up], opacity=0.0, thickness_px=1
-    )
-    labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
-    matched, others = [m.mask_rle for m in matches], [mask for mask, _ in runners_up]
-    right = overlay(right, matched, labels=labels, colors=colors, avoid=others)
+    left = overlay(left, query_masks, labels=[m.name for m in matches], colors=object_colors(len(matches)))
+    right = draw_answers(right, matches)
     meaning = "left: query; right: target. filled: match, with its visibility"
-    return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if runners_up else ""))
+    has_others = any(m.candidates[1:] for m in matches)
+    return with_legend(side_by_side(left, right), meaning + ("; thin line: runner-up" if has_others else ""))
+
+
+def draw_answers(
+    target_image: RgbImage | View,
+    matches: Sequence[Match],
+    colors: Sequence[str] | None = None,
+    *,
+    letters_px: int | None = None,
+) -> RgbImage:
+    """Draw matches on the target image: each filled, with its visibility, and its runners-up in thin lines.
+
+    Args:
+        target_image: ``(H, W, 3)`` uint8, or a view.
+        matches: of objects in that image; the empty mask of one is not drawn.
+        colors: one hex colour per match; :func:`~counterview.masks.draw.object_colors` in order if not given.
+        letters_px: height of a label's letters; proportional to the image's size if not given.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ImageError: an image that is not RGB.
+        MaskError: a mask of another size than the image.
+    """
+    colors = object_colors(len(matches)) if colors is None else colors
+    runners_up = [(c.mask_rle, color) for m, color in zip(matches, colors, strict=True) for c in m.candidates[1:]]
+    others, other_colors = [mask for mask, _ in runners_up], [color for _, color in runners_up]
+    right = overlay(target_image, others, colors=other_colors, opacity=0.0, thickness_px=1)
+    labels = [f"{m.name} {m.visibility:.2f}" + ("" if m.visibility > 0.5 else " not visible?") for m in matches]
+    masks = [m.mask_rle for m in matches]
+    return overlay(right, masks, labels=labels, colors=colors, avoid=others, letters_px=letters_px)
 
 
 def _fitted(mask: ObjectMask, image: RgbImage, drawn: RgbImage) -> ObjectMask:
@@ -76,7 +101,11 @@ def _fitted_match(match: Match, image: RgbImage, drawn: RgbImage) -> Match:
 
 
 def draw_prompts(
-    query_image: RgbImage | View, prompts: Mapping[str, AnyPrompt], masks: Sequence[ObjectMask]
+    query_image: RgbImage | View,
+    prompts: Mapping[str, AnyPrompt],
+    masks: Sequence[ObjectMask],
+    *,
+    letters_px: int | None = None,
 ) -> RgbImage:
     """Draw what was taken for query objects: the masks, and the points and boxes that chose them.
 
@@ -86,6 +115,7 @@ def draw_prompts(
         query_image: ``(H, W, 3)`` uint8, or a view.
         prompts: M prompts by the names of the objects.
         masks: the M masks ``(H, W)`` that they chose.
+        letters_px: height of a label's letters; proportional to the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -94,12 +124,25 @@ def draw_prompts(
         ImageError: an image that is not RGB.
         MaskError: a mask of another size than the image.
     """
+    drawn = overlay(query_image, masks, labels=list(prompts), letters_px=letters_px)
+    return mark_prompts(drawn, prompts.values())
+
+
+def mark_prompts(image: RgbImage, prompts: Iterable[AnyPrompt]) -> RgbImage:
+    """Mark points and boxes on an image: a plus, a cross for the background, lines around a box.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, which is drawn on.
+        prompts: masks among them are not drawn.
+
+    Returns:
+        the image.
+    """
     import cv2
 
-    image = overlay(query_image, masks, labels=list(prompts))
     size = max(8, round(max(image.shape[:2]) / 60))
     kinds = {True: cv2.MARKER_CROSS, False: cv2.MARKER_TILTED_CROSS}
-    for prompt in prompts.values():
+    for prompt in prompts:
         if isinstance(prompt, ObjectMask):
             continue
         wanted = Prompt(points=(prompt,)) if isinstance(prompt, Point) else prompt

@@ -71,6 +71,10 @@ class MatchDrawing:
 class PromptedPredictor(Generic[E]):
     """Base of predictors. A subclass encodes images, matches encoded images, and names the proposals of prompts."""
 
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`counterview.Predictor.settings`."""
+        raise NotImplementedError
+
     def encode(
         self,
         image: ImageInput,

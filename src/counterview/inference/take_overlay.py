@@ -97,32 +97,80 @@ def draw_predictions(
     Yields:
         one image a frame, ``(h, w, 3)`` uint8.
     """
-    take = scored.take
     cameras = (scored.ego, scored.exo) if direction == "ego2exo" else (scored.exo, scored.ego)
-    colours = dict(zip(take.objects, object_colors(len(take.objects)), strict=True))
     for number in scored.frames if numbers is None else numbers:
         predictions = [p for p in scored.frames[number] if p.direction == direction]
-        query, target = (take.frame(camera, number) for camera in cameras)
-        annotated = {p.pair.object: take.mask(p.pair.object, cameras[0], number) for p in predictions}
-        query_masks = {name: _fit(mask, query) for name, mask in annotated.items() if mask is not None}
-        left = overlay(
-            query, list(query_masks.values()), labels=list(query_masks), colors=[colours[n] for n in query_masks]
-        )
-        visible = [p for p in predictions if p.confidence > CONFIDENCE_THRESHOLD]
-        unsure = [p for p in predictions if p.confidence <= CONFIDENCE_THRESHOLD]
-        hidden = [_fit(p.mask, target) for p in unsure]
-        truths = [take.mask(p.pair.object, cameras[1], number) for p in predictions]
-        outlines = [_fit(mask, target) for mask in truths if mask is not None]
-        right = overlay(
-            target,
-            [_fit(p.mask, target) for p in visible],
-            labels=[_label(take, p) for p in visible],
-            colors=[colours[p.pair.object] for p in visible],
-            avoid=[*hidden, *outlines],
-        )
-        right = overlay(right, hidden, colors=[colours[p.pair.object] for p in unsure], opacity=0.0, thickness_px=1)
-        right = overlay(right, outlines, colors=[TRUTH] * len(outlines), opacity=0.0, thickness_px=1)
+        names = [p.pair.object for p in predictions]
+        left = draw_annotation(scored.take, cameras[0], number, names)
+        right = draw_against_annotation(scored.take, cameras[1], number, predictions)
         yield with_legend(side_by_side(left, right), LEGEND)
+
+
+def take_colors(take: Take) -> dict[str, str]:
+    """A hex colour for each object of a take, the same in all its frames and cameras."""
+    return dict(zip(take.objects, object_colors(len(take.objects)), strict=True))
+
+
+def draw_annotation(
+    take: Take, camera: str, number: int, names: Sequence[str], letters_px: int | None = None
+) -> RgbImage:
+    """Draw a frame with the annotated masks of objects.
+
+    Args:
+        take: the take.
+        camera: one of its cameras.
+        number: of the frame.
+        names: of the objects.
+        letters_px: height of their letters; proportional to the image's size if not given.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ImageError, VideoError: the image cannot be read.
+        MaskError: a mask is malformed.
+    """
+    image, colors = take.frame(camera, number), take_colors(take)
+    masks = {name: _fit(mask, image) for name in names if (mask := take.mask(name, camera, number)) is not None}
+    chosen = [colors[name] for name in masks]
+    return overlay(image, list(masks.values()), labels=list(masks), colors=chosen, letters_px=letters_px)
+
+
+def draw_against_annotation(
+    take: Take, camera: str, number: int, predictions: Sequence[Prediction], letters_px: int | None = None
+) -> RgbImage:
+    """Draw a frame with predictions, filled with their IoU beside the name, and the annotation as white lines.
+
+    Args:
+        take: the take.
+        camera: one of its cameras.
+        number: of the frame.
+        predictions: for objects in it; of those that are not visible a thin line is drawn.
+        letters_px: height of the letters; proportional to the image's size if not given.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ImageError, VideoError: the image cannot be read.
+        MaskError: a mask of the annotation is malformed.
+    """
+    image, colors = take.frame(camera, number), take_colors(take)
+    visible = [p for p in predictions if p.confidence > CONFIDENCE_THRESHOLD]
+    unsure = [p for p in predictions if p.confidence <= CONFIDENCE_THRESHOLD]
+    hidden = [_fit(p.mask, image) for p in unsure]
+    truths = [take.mask(p.pair.object, camera, number) for p in predictions]
+    outlines = [_fit(mask, image) for mask in truths if mask is not None]
+    drawn = overlay(
+        image,
+        [_fit(p.mask, image) for p in visible],
+        labels=[_label(take, p) for p in visible],
+        colors=[colors[p.pair.object] for p in visible],
+        avoid=[*hidden, *outlines],
+        letters_px=letters_px,
+    )
+    drawn = overlay(drawn, hidden, colors=[colors[p.pair.object] for p in unsure], opacity=0.0, thickness_px=1)
+    return overlay(drawn, outlines, colors=[TRUTH] * len(outlines), opacity=0.0, thickness_px=1)
 
 
 def _fit(mask: ObjectMask, image: RgbImage) -> ObjectMask:

@@ -119,7 +119,7 @@ def review_sheet(
     crops: dict[int, RgbImage] = {}
     # In the order of the frames: a video is read forwards.
     for index in sorted(range(len(shown)), key=lambda i: (shown[i].camera, shown[i].frame or 0)):
-        crops[index] = _crop(shown[index], frame_of, colors.get(shown[index].object, "#ffffff"))
+        crops[index] = review_crop(shown[index], frame_of, colors.get(shown[index].object, "#ffffff"))
     line = text_size("", LETTERS_PX)[1]
     cell_h, cell_w = CROP_PX[0] + 3 * line + GAP_PX, CROP_PX[1] + GAP_PX
     columns = min(columns, len(shown))
@@ -161,8 +161,17 @@ def _legend(names: Sequence[str], colors: Mapping[str, str], width: int) -> list
     return lines
 
 
-def _crop(row: ReviewRow, frame_of: FrameOf, color: str) -> RgbImage:
-    """The surroundings of the object of a row with its outline, of the size :data:`CROP_PX`."""
+def review_crop(row: ReviewRow, frame_of: FrameOf, color: str) -> RgbImage:
+    """The surroundings of the object of a row of a review, with its outline.
+
+    Args:
+        row: the row.
+        frame_of: reads its image; if that raises an :class:`InputError`, or there is none, the result is grey.
+        color: of the outline, in hex.
+
+    Returns:
+        ``(h, w, 3)`` uint8 of the size :data:`CROP_PX`.
+    """
     empty = np.full((*CROP_PX, 3), EMPTY, dtype=np.uint8)
     if row.frame is None:
         return empty

@@ -49,6 +49,7 @@ def overlay(
     opacity: float = 0.35,
     thickness_px: int | None = None,
     avoid: Sequence[BoolImage | ObjectMask] = (),
+    letters_px: int | None = None,
 ) -> RgbImage:
     """Draw masks on a copy of an image: a tint inside, an outline and a label.
 
@@ -61,6 +62,7 @@ def overlay(
         opacity: of the tint, 0 to 1.
         thickness_px: of the outline; proportional to the image's size if not given.
         avoid: further masks ``(H, W)`` that labels must not cover: what is drawn before or after.
+        letters_px: height of a label's letters; proportional to the image's size if not given.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
@@ -89,7 +91,7 @@ def overlay(
         _outline(drawn, mask, color, line)
     if labels is None:
         return drawn
-    size_px = max(11, round(max(image.shape[:2]) / 85))
+    size_px = letters_px or max(11, round(max(image.shape[:2]) / 85))
     chosen = [labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep]
     placed = place(*chosen, size_px, avoid=others)
     return draw_labels(drawn, placed, size_px)
