@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import hmac
 import logging
 import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -408,7 +411,9 @@ class Sessions:
         with session.lock:
             session.work.clear()
             session.uploads.clear()
+            session._offers.clear()
             shutil.rmtree(session.folder, ignore_errors=True)
+        give_memory_back()
 
     def _sweep(self) -> None:
         while not self._stop.wait(min(30.0, self.limits.idle_s / 4)):
@@ -427,6 +432,14 @@ def _is_owner(session: PageSession, owner: str | None) -> bool:
 def _check_owner(session: PageSession, owner: str | None) -> None:
     if not _is_owner(session, owner):
         raise SessionError("the session is another visitor's", fix="Load the page again.")
+
+
+def give_memory_back() -> None:
+    """Free what ended sessions held, and return it to the system where the C library keeps it otherwise (glibc)."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def remove_left_over() -> None:
