@@ -201,11 +201,11 @@ class PageSession:
                 "the session holds as many files as it may", found=len(self.uploads),
                 fix="Load the page again to begin a new session.",
             )  # fmt: skip
+        key = secrets.token_hex(8)
+        path = self.place("uploads", key + ending)
         room = min(
             int(self.limits.session_mb * 1e6) - self.held_bytes(), shutil.disk_usage(self.folder).free - KEPT_FREE
         )
-        key = secrets.token_hex(8)
-        path = self.place("uploads", key + ending)
         try:
             with path.open("xb") as handle:
                 incoming = Incoming(key, shown_name, handle, self.limits.file_bytes(kind), room)
