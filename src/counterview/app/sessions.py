@@ -8,7 +8,6 @@ import gc
 import hmac
 import logging
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -18,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from counterview.app.limits import Kind, PageLimits, check_ending
+from counterview.app.uploads import Incoming, Upload, plain_name
 from counterview.errors import InputError, counted
 from counterview.media.files import safe_join
 from counterview.media.outputs import is_running
@@ -37,75 +37,6 @@ KEPT_FREE = 500_000_000
 
 class SessionError(InputError):
     """A session that ended, that is another visitor's, or for which there is no room."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that a visitor uploaded.
-
-    Attributes:
-        name: as the visitor's machine calls it, without folders; only shown.
-        path: where it lies; its name there is ours.
-        kind: what it was uploaded as.
-        size: in bytes.
-    """
-
-    name: str
-    path: Path
-    kind: Kind
-    size: int
-
-
-@dataclass
-class Incoming:
-    """An upload that is under way.
-
-    Attributes:
-        key: the id that it will have.
-        name: as the visitor's machine calls it.
-        handle: the open file.
-        limit: bytes of the largest file of its kind.
-        room: bytes that the session may still hold.
-        size: bytes that came so far.
-    """
-
-    key: str
-    name: str
-    handle: IO[bytes]
-    limit: int
-    room: int
-    size: int = 0
-
-    def write(self, piece: bytes) -> None:
-        """Take the next piece.
-
-        Args:
-            piece: of the file.
-
-        Raises:
-            InputError: the file is too large, or the session has no room for it.
-        """
-        self.size += len(piece)
-        self.check(self.size)
-        self.handle.write(piece)
-
-    def check(self, size: int) -> None:
-        """Check a size in bytes against what is allowed.
-
-        Args:
-            size: so far, or in all as a request says.
-
-        Raises:
-            InputError: it is too large.
-        """
-        if size > self.limit:
-            most = f"{self.limit / 1e6:g} MB"
-            raise InputError(f"{self.name}: is too large", found=f"more than {most}", expected=f"at most {most}")
-        if size > self.room:
-            raise InputError(
-                f"{self.name}: the session has no room for it", found=f"{max(0, self.room) / 1e6:.0f} MB left",
-                fix="Load the page again to begin a new session.",
-            )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -283,18 +214,6 @@ class PageSession:
             shutil.rmtree(folder)  # what was fetched before, of an earlier state
             folder.mkdir(mode=0o700)
             return make(folder)
-
-
-def plain_name(name: str) -> str:
-    r"""The name of an uploaded file without its folders and without what cannot be shown.
-
-    >>> plain_name("../../etc/mug.jpg"), plain_name("C:\\images\\mug.jpg"), plain_name("..")
-    ('mug.jpg', 'mug.jpg', 'file')
-    """
-    last = re.split(r"[/\\]", name)[-1]
-    text = "".join(c for c in last if c.isprintable()).strip(" .")
-    ending = Path(text).suffix[:10]
-    return (text if len(text) <= 80 else text[: 80 - len(ending)] + ending) or "file"
 
 
 class Sessions:
