@@ -11,7 +11,8 @@ import pytest
 
 from counterview.app import sessions as module
 from counterview.app.limits import PageLimits
-from counterview.app.sessions import PREFIX, SessionError, Sessions, plain_name, remove_left_over
+from counterview.app.sessions import PREFIX, SessionError, Sessions, remove_left_over
+from counterview.app.uploads import plain_name
 from counterview.errors import ConfigError, InputError, PathError
 
 OWNER, OTHER = "o" * 32, "p" * 32

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import hmac
 import logging
 import os
-import re
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from counterview.app.limits import Kind, PageLimits, check_ending
+from counterview.app.uploads import Incoming, Upload, plain_name
 from counterview.errors import InputError, counted
 from counterview.media.files import safe_join
 from counterview.media.outputs import is_running
@@ -34,75 +37,6 @@ KEPT_FREE = 500_000_000
 
 class SessionError(InputError):
     """A session that ended, that is another visitor's, or for which there is no room."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that a visitor uploaded.
-
-    Attributes:
-        name: as the visitor's machine calls it, without folders; only shown.
-        path: where it lies; its name there is ours.
-        kind: what it was uploaded as.
-        size: in bytes.
-    """
-
-    name: str
-    path: Path
-    kind: Kind
-    size: int
-
-
-@dataclass
-class Incoming:
-    """An upload that is under way.
-
-    Attributes:
-        key: the id that it will have.
-        name: as the visitor's machine calls it.
-        handle: the open file.
-        limit: bytes of the largest file of its kind.
-        room: bytes that the session may still hold.
-        size: bytes that came so far.
-    """
-
-    key: str
-    name: str
-    handle: IO[bytes]
-    limit: int
-    room: int
-    size: int = 0
-
-    def write(self, piece: bytes) -> None:
-        """Take the next piece.
-
-        Args:
-            piece: of the file.
-
-        Raises:
-            InputError: the file is too large, or the session has no room for it.
-        """
-        self.size += len(piece)
-        self.check(self.size)
-        self.handle.write(piece)
-
-    def check(self, size: int) -> None:
-        """Check a size in bytes against what is allowed.
-
-        Args:
-            size: so far, or in all as a request says.
-
-        Raises:
-            InputError: it is too large.
-        """
-        if size > self.limit:
-            most = f"{self.limit / 1e6:g} MB"
-            raise InputError(f"{self.name}: is too large", found=f"more than {most}", expected=f"at most {most}")
-        if size > self.room:
-            raise InputError(
-                f"{self.name}: the session has no room for it", found=f"{max(0, self.room) / 1e6:.0f} MB left",
-                fix="Load the page again to begin a new session.",
-            )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -198,11 +132,11 @@ class PageSession:
                 "the session holds as many files as it may", found=len(self.uploads),
                 fix="Load the page again to begin a new session.",
             )  # fmt: skip
+        key = secrets.token_hex(8)
+        path = self.place("uploads", key + ending)
         room = min(
             int(self.limits.session_mb * 1e6) - self.held_bytes(), shutil.disk_usage(self.folder).free - KEPT_FREE
         )
-        key = secrets.token_hex(8)
-        path = self.place("uploads", key + ending)
         try:
             with path.open("xb") as handle:
                 incoming = Incoming(key, shown_name, handle, self.limits.file_bytes(kind), room)
@@ -280,18 +214,6 @@ class PageSession:
             shutil.rmtree(folder)  # what was fetched before, of an earlier state
             folder.mkdir(mode=0o700)
             return make(folder)
-
-
-def plain_name(name: str) -> str:
-    r"""The name of an uploaded file without its folders and without what cannot be shown.
-
-    >>> plain_name("../../etc/mug.jpg"), plain_name("C:\\images\\mug.jpg"), plain_name("..")
-    ('mug.jpg', 'mug.jpg', 'file')
-    """
-    last = re.split(r"[/\\]", name)[-1]
-    text = "".join(c for c in last if c.isprintable()).strip(" .")
-    ending = Path(text).suffix[:10]
-    return (text if len(text) <= 80 else text[: 80 - len(ending)] + ending) or "file"
 
 
 class Sessions:
@@ -408,7 +330,9 @@ class Sessions:
         with session.lock:
             session.work.clear()
             session.uploads.clear()
+            session._offers.clear()
             shutil.rmtree(session.folder, ignore_errors=True)
+        give_memory_back()
 
     def _sweep(self) -> None:
         while not self._stop.wait(min(30.0, self.limits.idle_s / 4)):
@@ -427,6 +351,14 @@ def _is_owner(session: PageSession, owner: str | None) -> bool:
 def _check_owner(session: PageSession, owner: str | None) -> None:
     if not _is_owner(session, owner):
         raise SessionError("the session is another visitor's", fix="Load the page again.")
+
+
+def give_memory_back() -> None:
+    """Free what ended sessions held, and return it to the system where the C library keeps it otherwise (glibc)."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def remove_left_over() -> None:
