@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterview import __version__
-from counterview.cli.options import Device, ProposalCache, Trust
+from counterview.cli.options import Device, ProposalCache, Runtime, Trust
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -138,6 +138,7 @@ def follow(
     device: Device = "auto",
     cache: ProposalCache = None,
     trust: Trust = False,
+    runtime: Runtime = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print tracks.json and nothing else.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, and write into a folder with other files.")
@@ -155,7 +156,7 @@ def follow(
     from counterview.inference.follow_journal import FollowJournal
     from counterview.inference.follow_plan import FollowPlan
     from counterview.inference.follow_run import objects_of, source_identity, stopped, with_corrections
-    from counterview.inference.loading import load
+    from counterview.inference.loading import is_onnx, load
     from counterview.inference.prompted import PromptedPredictor
     from counterview.media.outputs import check_cache_folder, check_output_folder, claim_output_folder
     from counterview.media.timeline import Clock
@@ -163,6 +164,7 @@ def follow(
     check_output_folder(out, "follow", overwrite=overwrite)
     check_cache_folder(cache)
     resolve_device(device)
+    is_onnx(runtime)
     formats = read_formats(format or [])
     check_sync(sync)
     if not 0 < fps <= 1000:
@@ -194,7 +196,15 @@ def follow(
             )  # fmt: skip
         with plan:
             with stage("loading the model"):
-                predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+                predictor = load(
+                    model,
+                    proposals=proposals,
+                    features=features,
+                    device=device,
+                    cache=cache,
+                    trust=trust,
+                    runtime=runtime,
+                )
                 if not isinstance(predictor, PromptedPredictor):
                     raise InputError("objects cannot be followed with this model", found=type(predictor).__name__)
                 engine = predictor.make_engine(list(cameras))

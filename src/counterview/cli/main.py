@@ -20,6 +20,7 @@ from counterview.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     follow,
     inspect,
     match,
@@ -57,6 +58,7 @@ for command in (
     reproduce.reproduce,
     submit.submit,
     convert.convert,
+    export.export,
     doctor.doctor,
 ):
     app.command()(command)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterview.cli.options import Device, ProposalCache, Trust
+from counterview.cli.options import Device, ProposalCache, Runtime, Trust
 from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
@@ -93,6 +93,7 @@ def match(
     device: Device = "auto",
     cache: ProposalCache = None,
     trust: Trust = False,
+    runtime: Runtime = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
@@ -104,7 +105,7 @@ def match(
     from counterview.cli.targets import target_images
     from counterview.devices import resolve_device
     from counterview.inference.drawing import draw_prompts
-    from counterview.inference.loading import load
+    from counterview.inference.loading import is_onnx, load
     from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
@@ -123,6 +124,7 @@ def match(
     if preview is not None:
         check_image_name(preview)
     resolve_device(device)
+    is_onnx(runtime)
     check_prompts(mask or [], point or [], box or [], label or [])
     targets = target_images(target)
     (query_image, query_turn), target_image = read_oriented(query), read_image(next(iter(targets.values())))
@@ -144,7 +146,9 @@ def match(
         places = {key: f"{check_name(key)}/" if len(targets) > 1 else "" for key in targets}
         folder.check_free([place + file for place in places.values() for file in file_names(names)], earlier)
         with stage("loading the model"):
-            predictor = load(model, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+            predictor = load(
+                model, proposals=proposals, features=features, device=device, cache=cache, trust=trust, runtime=runtime
+            )
         with stage("encoding the query image"):
             # A mask may do without the query image's proposals; points and boxes make them when they are needed.
             encode = predictor.encode_query if isinstance(predictor, ProposalMatcher) else predictor.encode

@@ -6,14 +6,18 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from counterview.errors import ConfigError
+from counterview.errors import ConfigError, MissingExtraError, shown
 from counterview.evaluation.layout import Layout, get_layout
+from counterview.guard import expanded
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
+    from counterview.deploy.models import OnnxNetworks
     from counterview.inference.geometric_matcher import GeometricMatcher
     from counterview.inference.mask_tracker import MaskTracker
     from counterview.inference.predictor import Predictor
@@ -38,6 +42,7 @@ def load(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> ProposalMatcher: ...
 
 
@@ -54,6 +59,7 @@ def load(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> Predictor[Any]: ...
 
 
@@ -65,6 +71,7 @@ def load(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> Predictor[Any]:
     """Load a predictor by name.
 
@@ -84,6 +91,9 @@ def load(
         cache: a folder in which proposals are stored for the next run.
         trust: open what the model's folder names outside itself, and read weights that are pickles (FastSAM's): for
             models of your own, or of somebody whom you trust.
+        runtime: what computes the networks of a tiny-match or of O-MaMa's head: ``torch``; ``onnx``, ONNX Runtime, for
+            which they are exported once into this user's cache; or ``onnx:FOLDER``, the folder that ``counterview
+            export onnx`` wrote. All else, frozen backbones too, stays with torch, then on the CPU.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
@@ -104,7 +114,9 @@ def load(
     """
     start = time.perf_counter()
     source = resolve(default_model(features) if model is None else model)
-    predictor = load_source(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    predictor = load_source(
+        source, proposals=proposals, features=features, device=device, cache=cache, trust=trust, runtime=runtime
+    )
     logger.info("model %s loaded in %.2f s", source.name, time.perf_counter() - start)
     return predictor
 
@@ -117,10 +129,16 @@ def load_source(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> Predictor[Any]:
     """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
     from counterview.devices import resolve_device
 
+    if is_onnx(runtime) and source.method not in ("omama", "tiny-match"):
+        raise ConfigError(
+            f"the model {source.name} runs with torch alone", found=f"runtime {runtime}",
+            expected="a tiny-match or an O-MaMa", fix="Leave out --runtime.",
+        )  # fmt: skip
     resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
@@ -128,7 +146,40 @@ def load_source(
     if source.method == "geometric":
         refuse_options(source.method, features=features)
         return load_geometric(source, proposals=proposals, device=device, cache=cache, trust=trust)
-    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    return load_matcher(
+        source, proposals=proposals, features=features, device=device, cache=cache, trust=trust, runtime=runtime
+    )
+
+
+def is_onnx(runtime: str) -> bool:
+    """Whether the networks are computed by ONNX Runtime.
+
+    Args:
+        runtime: ``torch``, ``onnx`` or ``onnx:FOLDER``.
+
+    Raises:
+        ConfigError: something else.
+        MissingExtraError: ONNX Runtime is not installed.
+
+    >>> is_onnx("torch")
+    False
+    """
+    kind, colon, folder = runtime.partition(":")
+    if kind not in ("torch", "onnx") or (colon and (kind == "torch" or not folder)):
+        raise ConfigError("no such runtime", found=shown(runtime), expected="torch, onnx or onnx:FOLDER")
+    if kind == "onnx" and find_spec("onnxruntime") is None:
+        raise MissingExtraError("onnx", "the runtime onnx")
+    return kind == "onnx"
+
+
+def runtime_folder(runtime: str) -> Path | None:
+    """The folder of exported networks that a runtime names, ``None`` for this user's cache.
+
+    >>> runtime_folder("onnx:out/mug").as_posix(), runtime_folder("onnx")
+    ('out/mug', None)
+    """
+    folder = runtime.partition(":")[2]
+    return expanded(folder) if folder else None
 
 
 def load_take_predictor(
@@ -222,6 +273,7 @@ def load_matcher(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> ProposalMatcher:
     """Load a predictor that chooses among proposals from its source. Arguments and errors as :func:`load`."""
     from counterview.devices import resolve_device
@@ -237,7 +289,16 @@ def load_matcher(
         # As candidates, `graph` masks score better; for a point, `tiny` joins fewer neighbouring objects.
         prompts = _proposer("tiny", {}, device, cache, trust) if proposals is None and name == "graph" else None
         return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher(), prompts)
-    head = _head(source)
+    head, networks = _head(source), None
+    if is_onnx(runtime):
+        from counterview.deploy.models import OnnxNetworks
+        from counterview.deploy.networks import omama_config
+
+        networks = OnnxNetworks(
+            head, runtime_folder(runtime), proposer=proposals or omama_config(head).proposer, device=device,
+            name=source.name,
+        )  # fmt: skip
+        head, device = networks.model(), "cpu"
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
     if features is not None and features != config.backbone:
@@ -261,7 +322,7 @@ def load_matcher(
     if source.folder is not None:  # a recipe is the user's own word
         parts = check_parts(parts, source.folder, given=(proposals, features), trust=trust)
     try:
-        proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust)
+        proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust, networks)
         learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
         backbone = learned or load_backbone(parts.features, device=device, **parts.features_settings)
     except ConfigError as error:
@@ -271,7 +332,7 @@ def load_matcher(
             f"the model's features or proposals cannot be used: {error.problem}", path=source.folder / "config.json",
             found=error.found, expected=error.expected, fix=error.fix,
         ) from None  # fmt: skip
-    return ProposalMatcher(proposer, backbone, matcher)
+    return ProposalMatcher(proposer, backbone, matcher, networks=networks)
 
 
 def load_geometric(
@@ -365,11 +426,35 @@ def _folder(source: Source) -> os.PathLike[str]:
 
 
 def _proposer(
-    name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None, trust: bool
+    name: str,
+    settings: Mapping[str, Any],
+    device: str,
+    cache: str | os.PathLike[str] | None,
+    trust: bool,
+    networks: OnnxNetworks | None = None,
 ) -> Proposer:
     from counterview.proposals import load_proposer
     from counterview.proposals.cache import CachedProposer
 
     placement = {"device": device} if name.partition(":")[0] in ("sam2", "fastsam") else {}
-    proposer = load_proposer(name, trust=trust, **{**settings, **placement})
+    if networks is not None and name == "tiny":
+        from counterview.config import load_config
+        from counterview.proposals.tiny import TinySettings
+
+        proposer: Proposer = networks.proposer(load_config(TinySettings, settings))
+    else:
+        proposer = load_proposer(name, trust=trust, **{**settings, **placement})
     return proposer if cache is None else CachedProposer(proposer, cache)
+
+
+def load_head(model: str | os.PathLike[str]) -> OMaMa | TinyMatch | None:
+    """The model of a name alone, without its proposer and its backbone, on the CPU.
+
+    Args:
+        model: as for :func:`load`.
+
+    Returns:
+        an O-MaMa or a tiny-match; ``None`` for a model of another method. Errors as :func:`load`.
+    """
+    source = resolve(model)
+    return _head(source).eval() if source.method in ("omama", "tiny-match") else None
