@@ -34,15 +34,17 @@ def export(
     from counterview.deploy.networks import omama_config
     from counterview.deploy.runtime import require_onnx
     from counterview.inference.loading import load_head
+    from counterview.inference.zoo import resolve
     from counterview.media.outputs import check_output_folder, claim_output_folder
 
     if format not in FORMATS:
         raise InputError("no such format", found=repr(format), fix=nearest(format, list(FORMATS)).capitalize())
     require_onnx(exporting=True)
     check_output_folder(out, "export", overwrite=overwrite)
-    head = load_head(model)
-    if head is None:
-        raise ConfigError("cannot be exported", path=model, expected="a tiny-match or an O-MaMa")
+    source = resolve(model)
+    if source.method not in ("omama", "tiny-match"):
+        raise ConfigError("cannot be exported", path=model, found=source.method, expected="a tiny-match or an O-MaMa")
+    head = load_head(source)
     with claim_output_folder(out, "export", overwrite=overwrite) as folder, folder.replace() as staged:
         manifest = export_model(head, staged, proposer=omama_config(head).proposer, name=model)
     for name, entry in manifest.networks.items():

@@ -156,15 +156,16 @@ def follow(
     from counterview.inference.follow_journal import FollowJournal
     from counterview.inference.follow_plan import FollowPlan
     from counterview.inference.follow_run import objects_of, source_identity, stopped, with_corrections
-    from counterview.inference.loading import is_onnx, load
+    from counterview.inference.loading import load
     from counterview.inference.prompted import PromptedPredictor
+    from counterview.inference.runtime import is_onnx
     from counterview.media.outputs import check_cache_folder, check_output_folder, claim_output_folder
     from counterview.media.timeline import Clock
 
     check_output_folder(out, "follow", overwrite=overwrite)
     check_cache_folder(cache)
-    resolve_device(device)
-    is_onnx(runtime)
+    if not is_onnx(runtime):
+        resolve_device(device)
     formats = read_formats(format or [])
     check_sync(sync)
     if not 0 < fps <= 1000:

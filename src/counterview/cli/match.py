@@ -105,10 +105,11 @@ def match(
     from counterview.cli.targets import target_images
     from counterview.devices import resolve_device
     from counterview.inference.drawing import draw_prompts
-    from counterview.inference.loading import is_onnx, load
+    from counterview.inference.loading import load
     from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.runtime import is_onnx
     from counterview.media.files import check_name
     from counterview.media.images import check_image_name, read_image, read_oriented, write_image
     from counterview.media.outputs import (
@@ -123,8 +124,8 @@ def match(
     check_cache_folder(cache)
     if preview is not None:
         check_image_name(preview)
-    resolve_device(device)
-    is_onnx(runtime)
+    if not is_onnx(runtime):
+        resolve_device(device)
     check_prompts(mask or [], point or [], box or [], label or [])
     targets = target_images(target)
     (query_image, query_turn), target_image = read_oriented(query), read_image(next(iter(targets.values())))

@@ -216,15 +216,17 @@ def _without_traces(model: Any) -> bytes:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's notes on packages that are not installed and on names that it changes."""
-    exporter = logging.getLogger("torch.onnx")
-    before = exporter.level
-    exporter.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [known.level for known in loggers]
+    for known in loggers:
+        known.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        exporter.setLevel(before)
+        for known, level in zip(loggers, before, strict=True):
+            known.setLevel(level)
 
 
 def _difference(network: Network, module: nn.Module, session: Session, size: int) -> float:

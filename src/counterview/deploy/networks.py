@@ -6,14 +6,13 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterview.config import to_dict
 from counterview.errors import ConfigError
 from counterview.features.object_crops import INPUT_PX, SIZE_FEATURES
 from counterview.features.tiny import TinyNet
@@ -175,7 +174,7 @@ def networks_of(model: OMaMa | TinyMatch, proposer: str) -> dict[str, Network]:
     config = omama_config(model)
     if not config.matching_head:
         raise ConfigError("the model has no head to export", found="matching_head false", expected="a trained head")
-    settings, channels, width = to_dict(model.config), config.channels, config.descriptor_width
+    settings, channels, width = set_values(model.config), config.channels, config.descriptor_width
     found: list[Network] = []
 
     def add(name: str, build: Callable[[], nn.Module], inputs: Mapping[str, Shape], weights: str) -> None:
@@ -212,6 +211,21 @@ def networks_of(model: OMaMa | TinyMatch, proposer: str) -> dict[str, Network]:
     weighing = load_weighing()
     add("weighing", lambda: weighing, {"evidence": ("b", "n", len(Evidence))}, weights_fingerprint(weighing))
     return {network.name: network for network in found}
+
+
+def set_values(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that differ from their defaults, so that a field of a later version changes nothing.
+
+    >>> set_values(OMaMaConfig(channels=8, heads=2))
+    {'channels': 8, 'heads': 2}
+    """
+    values = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        if value != default:
+            values[item.name] = set_values(value) if is_dataclass(value) else value
+    return values
 
 
 def without_parts(model: OMaMa | TinyMatch) -> OMaMa | TinyMatch:

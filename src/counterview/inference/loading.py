@@ -6,13 +6,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from counterview.errors import ConfigError, MissingExtraError, shown
+from counterview.errors import ConfigError
 from counterview.evaluation.layout import Layout, get_layout
-from counterview.guard import expanded
+from counterview.inference.runtime import is_onnx, load_networks
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
 
@@ -139,7 +137,8 @@ def load_source(
             f"the model {source.name} runs with torch alone", found=f"runtime {runtime}",
             expected="a tiny-match or an O-MaMa", fix="Leave out --runtime.",
         )  # fmt: skip
-    resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
+    if not is_onnx(runtime):
+        resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return load_tracker(source, device)
@@ -149,37 +148,6 @@ def load_source(
     return load_matcher(
         source, proposals=proposals, features=features, device=device, cache=cache, trust=trust, runtime=runtime
     )
-
-
-def is_onnx(runtime: str) -> bool:
-    """Whether the networks are computed by ONNX Runtime.
-
-    Args:
-        runtime: ``torch``, ``onnx`` or ``onnx:FOLDER``.
-
-    Raises:
-        ConfigError: something else.
-        MissingExtraError: ONNX Runtime is not installed.
-
-    >>> is_onnx("torch")
-    False
-    """
-    kind, colon, folder = runtime.partition(":")
-    if kind not in ("torch", "onnx") or (colon and (kind == "torch" or not folder)):
-        raise ConfigError("no such runtime", found=shown(runtime), expected="torch, onnx or onnx:FOLDER")
-    if kind == "onnx" and find_spec("onnxruntime") is None:
-        raise MissingExtraError("onnx", "the runtime onnx")
-    return kind == "onnx"
-
-
-def runtime_folder(runtime: str) -> Path | None:
-    """The folder of exported networks that a runtime names, ``None`` for this user's cache.
-
-    >>> runtime_folder("onnx:out/mug").as_posix(), runtime_folder("onnx")
-    ('out/mug', None)
-    """
-    folder = runtime.partition(":")[2]
-    return expanded(folder) if folder else None
 
 
 def load_take_predictor(
@@ -289,16 +257,9 @@ def load_matcher(
         # As candidates, `graph` masks score better; for a point, `tiny` joins fewer neighbouring objects.
         prompts = _proposer("tiny", {}, device, cache, trust) if proposals is None and name == "graph" else None
         return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher(), prompts)
-    head, networks = _head(source), None
-    if is_onnx(runtime):
-        from counterview.deploy.models import OnnxNetworks
-        from counterview.deploy.networks import omama_config
-
-        networks = OnnxNetworks(
-            head, runtime_folder(runtime), proposer=proposals or omama_config(head).proposer, device=device,
-            name=source.name,
-        )  # fmt: skip
-        head, device = networks.model(), "cpu"
+    head, networks = load_head(source), None
+    if is_onnx(runtime):  # what else there is computes on the CPU
+        onnx_device, device = device, "cpu"
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
     if features is not None and features != config.backbone:
@@ -321,6 +282,10 @@ def load_matcher(
     )
     if source.folder is not None:  # a recipe is the user's own word
         parts = check_parts(parts, source.folder, given=(proposals, features), trust=trust)
+    if is_onnx(runtime):
+        networks = load_networks(runtime, head, parts.proposer, onnx_device, source.name)
+        head = networks.model()
+        matcher = HeadMatcher(head, source=source.name)
     try:
         proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust, networks)
         learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
@@ -400,12 +365,12 @@ def trainable_parameters(model: str) -> int:
     source = resolve(model)
     if source.folder is None:
         return 0
-    network = _lmeec(source) if source.method in TRACKERS else _head(source)
+    network = _lmeec(source) if source.method in TRACKERS else load_head(source)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _head(source: Source) -> OMaMa | TinyMatch:
-    """The model of a folder, or the untrained nearest neighbour that a recipe describes."""
+def load_head(source: Source) -> OMaMa | TinyMatch:
+    """The model of a folder, or the untrained nearest neighbour that a recipe describes, on the CPU."""
     from counterview.config import load_config
     from counterview.omama.config import OMaMaConfig
     from counterview.omama.model import OMaMa
@@ -445,16 +410,3 @@ def _proposer(
     else:
         proposer = load_proposer(name, trust=trust, **{**settings, **placement})
     return proposer if cache is None else CachedProposer(proposer, cache)
-
-
-def load_head(model: str | os.PathLike[str]) -> OMaMa | TinyMatch | None:
-    """The model of a name alone, without its proposer and its backbone, on the CPU.
-
-    Args:
-        model: as for :func:`load`.
-
-    Returns:
-        an O-MaMa or a tiny-match; ``None`` for a model of another method. Errors as :func:`load`.
-    """
-    source = resolve(model)
-    return _head(source).eval() if source.method in ("omama", "tiny-match") else None
