@@ -16,7 +16,7 @@ from counterview.deploy import export
 from counterview.deploy.manifest import MANIFEST, SIGNATURES, TOLERANCE, file_name, read_manifest, read_network
 from counterview.deploy.models import OnnxNetworks
 from counterview.deploy.networks import Network, RankerNet, networks_of
-from counterview.deploy.runtime import Session, providers_for
+from counterview.deploy.runtime import OnnxSession, providers_for
 from counterview.errors import CheckpointError, ConfigError, CounterviewError
 from counterview.inference.examples import load_pair
 from counterview.masks.geometry import iou
@@ -45,7 +45,7 @@ def by_onnx(model, exported):
     return OnnxNetworks(model, exported, proposer="graph").model()
 
 
-def difference(network: Network, module: torch.nn.Module, session: Session, sizes: dict[str, int]) -> float:
+def difference(network: Network, module: torch.nn.Module, session: OnnxSession, sizes: dict[str, int]) -> float:
     inputs = network.example(sizes, seed=7)
     with torch.inference_mode():
         expected = module(*inputs)
@@ -57,7 +57,7 @@ def test_every_network_equals_torch_at_every_size(model, exported):
     networks, manifest = networks_of(model, "graph"), read_manifest(exported)
     assert set(networks) == {"map", "crops", "head", "reranker", "weighing"} == set(manifest.networks)
     for name, network in networks.items():
-        session = Session(read_network(exported, name, manifest.networks[name]), SIGNATURES[name], exported)
+        session = OnnxSession(read_network(exported, name, manifest.networks[name]), SIGNATURES[name], exported)
         module = network.build()
         for first, step in ((1, 0), (2, 3), (13, -2), (4, 0)):  # 4: the grid of the position embeddings
             sizes = {key: max(1, first + step * number) for number, key in enumerate(network.varying)}
@@ -67,7 +67,7 @@ def test_every_network_equals_torch_at_every_size(model, exported):
 def test_the_difference_would_be_seen(model, exported):
     """The same files beside other weights are far from equal."""
     network, manifest = networks_of(model, "graph")["crops"], read_manifest(exported)
-    session = Session(read_network(exported, "crops", manifest.networks["crops"]), SIGNATURES["crops"], exported)
+    session = OnnxSession(read_network(exported, "crops", manifest.networks["crops"]), SIGNATURES["crops"], exported)
     other = TinyMatch(model.config).eval().network.object_crops
     assert difference(network, other, session, {"n": 3}) > 100 * TOLERANCE
 
@@ -161,7 +161,7 @@ def test_a_head_of_omama(visibility, tmp_path):
     )
     head = OMaMa(config).eval()
     network = networks_of(head, "fastsam")["head"]
-    session = Session(export.to_onnx(network, network.build()), SIGNATURES["head"], tmp_path / "head.onnx")
+    session = OnnxSession(export.to_onnx(network, network.build()), SIGNATURES["head"], tmp_path / "head.onnx")
     for numbers in ((1, 1, 3, 5, 4, 4), (4, 9, 2, 7, 1, 3)):
         sizes = dict(zip(network.varying, numbers, strict=True))
         assert difference(network, network.build(), session, sizes) < TOLERANCE

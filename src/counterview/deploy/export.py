@@ -29,7 +29,7 @@ from counterview.deploy.manifest import (
     write_manifest,
 )
 from counterview.deploy.networks import Network, calibration_of, networks_of
-from counterview.deploy.runtime import Session, require_onnx
+from counterview.deploy.runtime import OnnxSession, require_onnx
 from counterview.errors import CheckpointError, CounterviewError
 from counterview.guard import library_errors
 from counterview.media.files import atomic_write, part_path
@@ -154,7 +154,7 @@ def _export(network: Network, folder: Path) -> NetworkFile:
     data = to_onnx(network, module)
     with atomic_write(path) as handle:
         handle.write(data)
-    session = Session(data, SIGNATURES[network.name], path)
+    session = OnnxSession(data, SIGNATURES[network.name], path)
     difference = max(_difference(network, module, session, size) for size in CHECKED_AT)
     if not difference <= TOLERANCE:
         raise CounterviewError(
@@ -229,7 +229,7 @@ def _quiet() -> Iterator[None]:
             known.setLevel(level)
 
 
-def _difference(network: Network, module: nn.Module, session: Session, size: int) -> float:
+def _difference(network: Network, module: nn.Module, session: OnnxSession, size: int) -> float:
     """The largest difference of any output for random inputs, as :data:`TOLERANCE` measures it."""
     sizes = {name: size + number % 2 * (size > 1) for number, name in enumerate(network.varying)}
     inputs = network.example(sizes, seed=1)

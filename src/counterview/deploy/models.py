@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from counterview.deploy.export import cached_export, read_export
 from counterview.deploy.manifest import SIGNATURES, file_name
 from counterview.deploy.networks import networks_of
-from counterview.deploy.runtime import Session, providers_for, require_onnx
+from counterview.deploy.runtime import OnnxSession, providers_for, require_onnx
 from counterview.errors import ConfigError
 from counterview.features.object_crops import ObjectCropNet
 from counterview.features.tiny import TinyMaps, TinyNet
@@ -45,7 +45,7 @@ def _sharing(network: M, weights: nn.Module) -> M:
 class OnnxBoundaryNet(BoundaryNet):
     """The boundary network. Args as its base, and its session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: OnnxSession) -> None:
         super().__init__()
         self._session = session
 
@@ -63,7 +63,7 @@ class OnnxNodeRanker(NodeRanker):
         session: computes it.
     """
 
-    session: Session = field(kw_only=True)
+    session: OnnxSession = field(kw_only=True)
 
     def __call__(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See :meth:`NodeRanker.__call__`: ``(m,)`` each, of nodes with features ``(m, 26)``."""
@@ -74,7 +74,7 @@ class OnnxNodeRanker(NodeRanker):
 class OnnxObjectCropNet(ObjectCropNet):
     """The object-crop network."""
 
-    session: Session
+    session: OnnxSession
 
     def forward(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """See :meth:`ObjectCropNet.forward`: ``(N, 4, S, S)`` and ``(N, 2)`` to ``(N, D)``."""
@@ -89,7 +89,7 @@ class OnnxTinyNet(TinyNet):
         sessions: ``map`` and ``crops``, or ``maps``.
     """
 
-    def __init__(self, source: TinyNet, sessions: Mapping[str, Session]) -> None:
+    def __init__(self, source: TinyNet, sessions: Mapping[str, OnnxSession]) -> None:
         config = source.config
         with torch.device("meta"):
             super().__init__(config)
@@ -123,7 +123,7 @@ class OnnxReranker(GeometricReranker):
         session: ``reranker``.
     """
 
-    def __init__(self, source: GeometricReranker, session: Session) -> None:
+    def __init__(self, source: GeometricReranker, session: OnnxSession) -> None:
         with torch.device("meta"):
             super().__init__(source.config)
         self._session = session
@@ -156,7 +156,7 @@ class OnnxWeighing(EvidenceWeighing):
         session: ``weighing``.
     """
 
-    def __init__(self, source: EvidenceWeighing, session: Session) -> None:
+    def __init__(self, source: EvidenceWeighing, session: OnnxSession) -> None:
         with torch.device("meta"):
             super().__init__(source.config)
         self._session = session
@@ -186,7 +186,7 @@ class OnnxOMaMa(OMaMa):
         session: ``head``.
     """
 
-    def __init__(self, source: OMaMa, session: Session) -> None:
+    def __init__(self, source: OMaMa, session: OnnxSession) -> None:
         with torch.device("meta"):
             super().__init__(source.config)
         self._session = session
@@ -230,7 +230,7 @@ class OnnxTinyMatch(TinyMatch):
         sessions: of its networks, by name.
     """
 
-    def __init__(self, source: TinyMatch, sessions: Mapping[str, Session]) -> None:
+    def __init__(self, source: TinyMatch, sessions: Mapping[str, OnnxSession]) -> None:
         with torch.device("meta"):
             super().__init__(source.config)
         if source.config.reranker is not None:
@@ -282,7 +282,7 @@ def _is_one_pair(*inputs: Tensor) -> bool:
     return len(inputs[0]) == 1 and all(value.numel() for value in inputs)
 
 
-def _output(head: OMaMa, session: Session, *inputs: Tensor, keep_queries: bool) -> OMaMaOutput:
+def _output(head: OMaMa, session: OnnxSession, *inputs: Tensor, keep_queries: bool) -> OMaMaOutput:
     """What :meth:`OMaMa.compare` gives, from the outputs of the graph; the calibration is the model's own."""
     similarity, logit, queries, candidates = session(*inputs)
     is_released = head.config.visibility == "released"
@@ -321,7 +321,7 @@ class OnnxNetworks:
             export = read_export(folder, networks_of(model, proposer))
         self.folder, self._manifest, self._model = export.folder, export.manifest, model
         self._sessions = {
-            key: Session(data, SIGNATURES[key], self.folder / file_name(key), self._providers)
+            key: OnnxSession(data, SIGNATURES[key], self.folder / file_name(key), self._providers)
             for key, data in export.files.items()
         }
 

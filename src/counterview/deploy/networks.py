@@ -214,7 +214,7 @@ def networks_of(model: OMaMa | TinyMatch, proposer: str) -> dict[str, Network]:
 
 
 def set_values(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that differ from their defaults, so that a field of a later version changes nothing.
+    """The fields of a configuration that differ from their defaults: a field of a later version changes nothing.
 
     >>> set_values(OMaMaConfig(channels=8, heads=2))
     {'channels': 8, 'heads': 2}

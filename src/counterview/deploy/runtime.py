@@ -54,7 +54,7 @@ def providers_for(device: str) -> list[str]:
     return list(dict.fromkeys([_PROVIDERS[kind], _PROVIDERS["cpu"]]))
 
 
-class Session:
+class OnnxSession:
     """One network, ready to compute; tensors go in and come out on the CPU.
 
     Args:
