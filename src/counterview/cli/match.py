@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from counterview.cli.options import Device, Dtype, ProposalCache, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, Runtime, Trust
 from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
@@ -94,6 +94,7 @@ def match(
     dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
+    runtime: Runtime = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
@@ -110,6 +111,7 @@ def match(
     from counterview.inference.prompted import PromptedPredictor
     from counterview.inference.prompts import check_prompt, check_shape
     from counterview.inference.proposal_matcher import ProposalMatcher
+    from counterview.inference.runtime import is_onnx
     from counterview.media.files import check_name
     from counterview.media.images import check_image_name, read_image, read_oriented, write_image
     from counterview.media.outputs import (
@@ -124,7 +126,8 @@ def match(
     check_cache_folder(cache)
     if preview is not None:
         check_image_name(preview)
-    check_device(device, dtype)
+    if not is_onnx(runtime):
+        check_device(device, dtype)
     check_prompts(mask or [], point or [], box or [], label or [])
     targets = target_images(target)
     (query_image, query_turn), target_image = read_oriented(query), read_image(next(iter(targets.values())))
@@ -147,7 +150,14 @@ def match(
         folder.check_free([place + file for place in places.values() for file in file_names(names)], earlier)
         with stage("loading the model"):
             predictor = load(
-                model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+                model,
+                proposals=proposals,
+                features=features,
+                device=device,
+                dtype=dtype,
+                cache=cache,
+                trust=trust,
+                runtime=runtime,
             )
         with stage("encoding the query image"):
             # A mask may do without the query image's proposals; points and boxes make them when they are needed.

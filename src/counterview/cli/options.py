@@ -54,3 +54,13 @@ Trust = Annotated[
     ),
 ]
 """Whether a model may reach outside its folder."""
+
+Runtime = Annotated[
+    str,
+    typer.Option(
+        metavar="torch|onnx[:FOLDER]",
+        help="What computes the networks of tiny-match and O-MaMa: torch, or ONNX Runtime (they are exported once; or "
+        "FOLDER of `counterview export onnx`).",
+    ),
+]
+"""What computes the networks."""

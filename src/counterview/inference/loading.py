@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
+from counterview.inference.runtime import is_onnx, load_networks
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
 
 if TYPE_CHECKING:
+    from counterview.deploy.models import OnnxNetworks
     from counterview.evaluation.layout import Layout
     from counterview.inference.geometric_matcher import GeometricMatcher
     from counterview.inference.mask_tracker import MaskTracker
@@ -38,6 +40,7 @@ def load(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> ProposalMatcher: ...
 
 
@@ -57,6 +60,7 @@ def load(
     dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> Predictor[Any]: ...
 
 
@@ -69,6 +73,7 @@ def load(
     dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> Predictor[Any]:
     """Load a predictor by name.
 
@@ -90,6 +95,9 @@ def load(
         cache: a folder in which proposals are stored for the next run.
         trust: open what the model's folder names outside itself, and read weights that are pickles (FastSAM's): for
             models of your own, or of somebody whom you trust.
+        runtime: what computes the networks of a tiny-match or of O-MaMa's head: ``torch``; ``onnx``, ONNX Runtime, for
+            which they are exported once into this user's cache; or ``onnx:FOLDER``, the folder that ``counterview
+            export onnx`` wrote. All else, frozen backbones too, stays with torch, then on the CPU.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
@@ -111,7 +119,14 @@ def load(
     start = time.perf_counter()
     source = resolve(default_model(features) if model is None else model)
     predictor = load_source(
-        source, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+        source,
+        proposals=proposals,
+        features=features,
+        device=device,
+        dtype=dtype,
+        cache=cache,
+        trust=trust,
+        runtime=runtime,
     )
     logger.info("model %s loaded in %.2f s", source.name, time.perf_counter() - start)
     return predictor
@@ -126,11 +141,18 @@ def load_source(
     dtype: str = "float32",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> Predictor[Any]:
     """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
     from counterview.devices import resolve_device
 
-    resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
+    if is_onnx(runtime) and source.method not in ("omama", "tiny-match"):
+        raise ConfigError(
+            f"the model {source.name} runs with torch alone", found=f"runtime {runtime}",
+            expected="a tiny-match or an O-MaMa", fix="Leave out --runtime.",
+        )  # fmt: skip
+    if not is_onnx(runtime):
+        resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
         return load_tracker(source, device, dtype)
@@ -138,7 +160,9 @@ def load_source(
     if source.method == "geometric":
         refuse_options(source.method, features=features)
         return load_geometric(source, proposals=proposals, device=device, cache=cache, trust=trust)
-    return load_matcher(source, proposals=proposals, features=features, device=device, cache=cache, trust=trust)
+    return load_matcher(
+        source, proposals=proposals, features=features, device=device, cache=cache, trust=trust, runtime=runtime
+    )
 
 
 def load_take_predictor(
@@ -257,6 +281,7 @@ def load_matcher(
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    runtime: str = "torch",
 ) -> ProposalMatcher:
     """Load a predictor that chooses among proposals from its source. Arguments and errors as :func:`load`."""
     from counterview.devices import resolve_device
@@ -272,7 +297,9 @@ def load_matcher(
         # As candidates, `graph` masks score better; for a point, `tiny` joins fewer neighbouring objects.
         prompts = _proposer("tiny", {}, device, cache, trust) if proposals is None and name == "graph" else None
         return ProposalMatcher(_proposer(name, {}, device, cache, trust), backbone, KnnMatcher(), prompts)
-    head = _head(source)
+    head, networks = load_head(source), None
+    if is_onnx(runtime):  # what else there is computes on the CPU
+        onnx_device, device = device, "cpu"
     matcher = HeadMatcher(head, source=source.name, device=str(resolve_device(device)))
     config = matcher.omama
     if features is not None and features != config.backbone:
@@ -295,8 +322,12 @@ def load_matcher(
     )
     if source.folder is not None:  # a recipe is the user's own word
         parts = check_parts(parts, source.folder, given=(proposals, features), trust=trust)
+    if is_onnx(runtime):
+        networks = load_networks(runtime, head, parts.proposer, onnx_device, source.name)
+        head = networks.model()
+        matcher = HeadMatcher(head, source=source.name)
     try:
-        proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust)
+        proposer = _proposer(parts.proposer, parts.proposer_settings, device, cache, trust, networks)
         learned = head.own_backbone(resolve_device(device)) if isinstance(head, TinyMatch) else None
         backbone = learned or load_backbone(parts.features, device=device, **parts.features_settings)
     except ConfigError as error:
@@ -306,7 +337,7 @@ def load_matcher(
             f"the model's features or proposals cannot be used: {error.problem}", path=source.folder / "config.json",
             found=error.found, expected=error.expected, fix=error.fix,
         ) from None  # fmt: skip
-    return ProposalMatcher(proposer, backbone, matcher)
+    return ProposalMatcher(proposer, backbone, matcher, networks=networks)
 
 
 def load_geometric(
@@ -374,12 +405,12 @@ def trainable_parameters(model: str) -> int:
     source = resolve(model)
     if source.folder is None:
         return 0
-    network = _lmeec(source) if source.method in TRACKERS else _head(source)
+    network = _lmeec(source) if source.method in TRACKERS else load_head(source)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _head(source: Source) -> OMaMa | TinyMatch:
-    """The model of a folder, or the untrained nearest neighbour that a recipe describes."""
+def load_head(source: Source) -> OMaMa | TinyMatch:
+    """The model of a folder, or the untrained nearest neighbour that a recipe describes, on the CPU."""
     from counterview.config import load_config
     from counterview.omama.config import OMaMaConfig
     from counterview.omama.model import OMaMa
@@ -400,11 +431,22 @@ def _folder(source: Source) -> os.PathLike[str]:
 
 
 def _proposer(
-    name: str, settings: Mapping[str, Any], device: str, cache: str | os.PathLike[str] | None, trust: bool
+    name: str,
+    settings: Mapping[str, Any],
+    device: str,
+    cache: str | os.PathLike[str] | None,
+    trust: bool,
+    networks: OnnxNetworks | None = None,
 ) -> Proposer:
     from counterview.proposals import load_proposer
     from counterview.proposals.cache import CachedProposer
 
     placement = {"device": device} if name.partition(":")[0] in ("sam2", "fastsam") else {}
-    proposer = load_proposer(name, trust=trust, **{**settings, **placement})
+    if networks is not None and name == "tiny":
+        from counterview.config import load_config
+        from counterview.proposals.tiny import TinySettings
+
+        proposer: Proposer = networks.proposer(load_config(TinySettings, settings))
+    else:
+        proposer = load_proposer(name, trust=trust, **{**settings, **placement})
     return proposer if cache is None else CachedProposer(proposer, cache)

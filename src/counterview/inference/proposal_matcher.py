@@ -17,6 +17,7 @@ from counterview.proposals.cache import CachedProposer
 from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
+    from counterview.deploy.models import OnnxNetworks
     from counterview.features.base import Backbone
     from counterview.inference.matchers import Matcher
     from counterview.proposals.base import Proposer
@@ -32,6 +33,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         backbone: makes its feature map.
         matcher: describes masks, and scores candidates for query objects.
         prompt_proposer: makes the masks that points and boxes choose among; ``proposer`` by default.
+        networks: the exported networks that compute, where torch does not.
 
     >>> import counterview
     >>> import numpy as np
@@ -47,12 +49,18 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
     """
 
     def __init__(
-        self, proposer: Proposer, backbone: Backbone, matcher: Matcher, prompt_proposer: Proposer | None = None
+        self,
+        proposer: Proposer,
+        backbone: Backbone,
+        matcher: Matcher,
+        prompt_proposer: Proposer | None = None,
+        networks: OnnxNetworks | None = None,
     ) -> None:
         self.proposer = proposer
         self.backbone = backbone
         self.matcher = matcher
         self.prompt_proposer = prompt_proposer
+        self.networks = networks
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`counterview.Predictor.settings`."""
@@ -60,6 +68,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
             "matcher": {"name": self.matcher.name, **self.matcher.settings()},
             "proposals": {"name": self.proposer.name, **self.proposer.settings()},
             "features": {"name": self.backbone.name, **self.backbone.settings()},
+            **({} if self.networks is None else {"runtime": self.networks.settings()}),
         }
 
     def encode(
@@ -138,7 +147,8 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         from counterview.tracking.tracker import MemoryTracker
         from counterview.tracking.weights import load_weighing
 
-        return MemoryTracker(MatcherViews(self), cameras, load_weighing(), config)
+        weighing = load_weighing() if self.networks is None else self.networks.weighing()
+        return MemoryTracker(MatcherViews(self), cameras, weighing, config)
 
     @property
     def judges_visibility(self) -> bool:

@@ -26,7 +26,8 @@ class PositionEmbedding(nn.Module):
         It covers every map from corner to corner, whatever the shape of the image; the image is not stretched for it.
         """
         weight: Tensor = self.weight
-        if tuple(grid_hw) != tuple(weight.shape[:2]):
+        # An exported graph has to serve every grid; for its own the interpolation is the identity.
+        if torch.compiler.is_exporting() or tuple(grid_hw) != tuple(weight.shape[:2]):
             weight = functional.interpolate(
                 weight.permute(2, 0, 1)[None], size=grid_hw, mode="bilinear", align_corners=False
             )[0].permute(1, 2, 0)

@@ -99,9 +99,9 @@ def similarity_statistics(similarity: Tensor) -> Tensor:
     filled = similarity.masked_fill(~is_candidate, 0.0)
     mean = filled.sum(-1, keepdim=True) / count
     deviation = ((((filled - mean) * is_candidate) ** 2).sum(-1, keepdim=True) / count + 1e-12).sqrt()
-    top = similarity.topk(min(5, similarity.shape[-1]), dim=-1).values
+    # Padded before, so that an exported graph serves any number of candidates.
+    top = functional.pad(similarity, (0, 4), value=-torch.inf).topk(5, dim=-1).values
     top = torch.where(torch.isfinite(top), top, -1.0)
-    top = functional.pad(top, (0, 5 - top.shape[-1]), value=-1.0)
     probability = torch.softmax(similarity.masked_fill(~is_candidate, -1e4) / _TEMPERATURE, dim=-1)
     columns = [
         top[..., :1], top[..., :1] - top[..., 1:2], top[..., :1] - top[..., 4:5], mean, deviation,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from counterview.errors import ConfigError
 from counterview.proposals.base import Proposals
 from counterview.proposals.boundary import EMBEDDING, EXTENT
-from counterview.proposals.bundled import DensePrediction, NodeRanker, load_boundary, load_ranker
+from counterview.proposals.bundled import BoundaryModel, DensePrediction, NodeRanker, load_boundary, load_ranker
 from counterview.proposals.graph import (
     diverse_proposals,
     setting_problems,
@@ -304,6 +304,9 @@ class TinyProposer:
 
     Args:
         settings: see :class:`TinySettings`.
+        boundary: the network of boundaries; the bundled one by default.
+        ranker: the network that ranks; likewise.
+        runtime: what computes them.
 
     Raises:
         CheckpointError: a bundled file is missing or damaged.
@@ -311,15 +314,23 @@ class TinyProposer:
 
     name = "tiny"
 
-    def __init__(self, settings: TinySettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: TinySettings | None = None,
+        boundary: BoundaryModel | None = None,
+        ranker: NodeRanker | None = None,
+        runtime: str = "torch",
+    ) -> None:
         self._settings = settings or TinySettings()
-        self._boundary = load_boundary()
-        self._ranker = load_ranker()
+        self._boundary = load_boundary() if boundary is None else boundary
+        self._ranker = load_ranker() if ranker is None else ranker
+        self._runtime = runtime
 
     def settings(self) -> dict[str, Any]:
         """All settings, the version of the algorithm, and hashes of the networks."""
         weights = {"boundary": self._boundary.digest[:16], "ranker": self._ranker.digest[:16]}
-        return {**dataclasses.asdict(self._settings), "version": VERSION, **weights}
+        runtime = {} if self._runtime == "torch" else {"runtime": self._runtime}  # stored proposals are kept apart
+        return {**dataclasses.asdict(self._settings), "version": VERSION, **weights, **runtime}
 
     def __call__(self, image: RgbImage, name: str | None = None) -> Proposals:
         """Propose masks, best first: the first k are the best selection of k.

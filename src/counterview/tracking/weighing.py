@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from counterview.config import out_of_range
 from counterview.errors import ConfigError
@@ -75,14 +76,15 @@ class EvidenceWeighing(nn.Module):
         if is_candidate is not None:
             scores = scores.masked_fill(~is_candidate, -torch.inf)
         fixed = scores.detach()
-        best = fixed.argmax(-1)
-        chosen = evidence[torch.arange(len(evidence)), best]
+        best = fixed.argmax(-1)[:, None, None]
+        chosen = evidence.gather(1, best.expand(-1, 1, evidence.shape[-1]))[:, 0]
         largest = (
             evidence if is_candidate is None else evidence.masked_fill(~is_candidate[..., None], -torch.inf)
         ).amax(1)
         probability = torch.softmax(fixed, -1)
-        top = fixed.topk(min(2, fixed.shape[-1]), -1).values
-        lead = top[:, 0] - top[:, 1] if top.shape[-1] > 1 else torch.full_like(top[:, 0], 10.0)
+        # Padded, so that an exported graph serves any number of candidates; a lead over nothing is cut to 10 below.
+        top = functional.pad(fixed, (0, 1), value=-torch.inf).topk(2, -1).values
+        lead = top[:, 0] - top[:, 1]
         entropy = -(probability * probability.clamp(min=1e-9).log()).sum(-1)
         statistics = torch.stack(
             [probability.amax(-1), lead.clamp(max=10.0) / 5, entropy / 3, top[:, 0].clamp(-20, 20) / 10], -1
