@@ -365,7 +365,8 @@ def test_prediction_is_that_of_the_layers():
     assert np.allclose(output[1], selection.numpy(), atol=1e-5)
 
 
-def test_proposals_are_the_same_amid_training_in_half_precision(random_image):
+def test_proposals_are_the_same_amid_training_in_half_precision():
+    random_image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     proposer = load_proposer("tiny", max_masks=20)
     with torch.autocast("cpu", torch.bfloat16):
         amid = proposer(random_image, None)

@@ -52,8 +52,8 @@ class ColourTransfer:
         """The colours ``(..., 3)`` uint8 from which :meth:`apply` makes ``pixels``, as far as they can be known.
 
         >>> transfer = ColourTransfer(gains=(1.2, 1.0, 0.75), gamma=1.3)
-        >>> transfer.undo(transfer.apply(np.array([[100, 150, 200]], np.uint8))).tolist()
-        [[100, 150, 200]]
+        >>> transfer.undo(transfer.apply(np.array([[100, 150, 180]], np.uint8))).tolist()
+        [[100, 150, 180]]
         """
         _channels(pixels)
         # Below a third, what is left of the colours is mostly noise.
