@@ -33,7 +33,7 @@ def export(
     from counterview.deploy.export import export_model
     from counterview.deploy.networks import omama_config
     from counterview.deploy.runtime import require_onnx
-    from counterview.inference.loading import load_head
+    from counterview.inference.networks import load_head
     from counterview.inference.zoo import resolve
     from counterview.media.outputs import check_output_folder, claim_output_folder
 

@@ -21,7 +21,7 @@ from counterview.config import to_dict
 from counterview.deploy.manifest import (
     SIGNATURES,
     TOLERANCE,
-    Manifest,
+    ExportManifest,
     NetworkFile,
     file_name,
     read_manifest,
@@ -58,11 +58,11 @@ class Export:
     """
 
     folder: Path
-    manifest: Manifest
+    manifest: ExportManifest
     files: Mapping[str, bytes]
 
 
-def export_model(model: OMaMa | TinyMatch, folder: Path, *, proposer: str, name: str = "") -> Manifest:
+def export_model(model: OMaMa | TinyMatch, folder: Path, *, proposer: str, name: str = "") -> ExportManifest:
     """Export the networks of a model into a folder.
 
     Args:
@@ -84,7 +84,7 @@ def export_model(model: OMaMa | TinyMatch, folder: Path, *, proposer: str, name:
         "config": to_dict(model.config),
     }  # fmt: skip
     versions = {"counterview": __version__, **{package: version(package) for package in PACKAGES}, "opset": str(OPSET)}
-    manifest = Manifest(files, described, versions, calibration_of(model))
+    manifest = ExportManifest(files, described, versions, calibration_of(model))
     write_manifest(folder, manifest)
     return manifest
 

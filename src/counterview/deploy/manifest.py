@@ -81,7 +81,7 @@ class NetworkFile:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ExportManifest:
     """The content of ``manifest.json``.
 
     Attributes:
@@ -105,7 +105,7 @@ def file_name(network: str) -> str:
     return f"{network}.onnx"
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: ExportManifest) -> None:
     """Write ``manifest.json``, whole or not at all.
 
     Raises:
@@ -114,7 +114,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, {"format": FORMAT, "format_version": VERSION, **asdict(manifest)})
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+def read_manifest(folder: str | os.PathLike[str]) -> ExportManifest:
     """Read and check ``manifest.json``.
 
     Args:
@@ -135,7 +135,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         )  # fmt: skip
     with library_errors(CheckpointError, "is damaged", path=path):
         networks = {name: NetworkFile(**entry) for name, entry in values.pop("networks").items()}
-        manifest = Manifest(networks, **values)
+        manifest = ExportManifest(networks, **values)
     if unknown := networks.keys() - SIGNATURES.keys():
         raise CheckpointError(
             f"names networks that are not Counterview's: {shown(sorted(unknown))}", path=path,

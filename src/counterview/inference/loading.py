@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
+from counterview.inference.networks import load_head, load_lmeec
 from counterview.inference.runtime import is_onnx, load_networks
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.inference.takes import TakePredictor
     from counterview.inference.track_takes import Protocol
-    from counterview.lmeec.model import LMEEC
-    from counterview.omama.model import OMaMa
     from counterview.proposals.base import Proposer
-    from counterview.tiny.model import TinyMatch
 
 
 logger = logging.getLogger(__name__)
@@ -254,7 +252,7 @@ def load_tracker(source: Source, device: str = "auto", dtype: str = "float32") -
 
     on = resolve_device(device)
     autocast = resolve_autocast(dtype, on)  # before the weights are read
-    return MaskTracker(_lmeec(source).to(on), source=source.name, autocast=autocast)
+    return MaskTracker(load_lmeec(source).to(on), source=source.name, autocast=autocast)
 
 
 def _refuse_half(name: str, dtype: str) -> None:
@@ -385,49 +383,6 @@ def refuse_options(method: str, **options: object) -> None:
             f"LM-EEC takes no {' and no '.join(surplus)}",
             fix="Leave it out: LM-EEC draws its masks and has no proposals or features to choose.",
         )
-
-
-def _lmeec(source: Source) -> LMEEC:
-    from counterview.config import load_config, to_dict
-    from counterview.lmeec.model import LMEEC
-    from counterview.tiny.follow import TinyFollow
-
-    model = (TinyFollow if source.method == "tiny-follow" else LMEEC).from_pretrained(_folder(source))
-    if not source.overrides:
-        return model
-    before = to_dict(model.config)
-    after = load_config(type(model.config), before, source.overrides)
-    return model.with_settings(**{k: getattr(after, k) for k, v in to_dict(after).items() if v != before[k]})
-
-
-def trainable_parameters(model: str) -> int:
-    """Number of trainable parameters of a model, by its name: 0 for nearest neighbour. Errors as :func:`load`."""
-    source = resolve(model)
-    if source.folder is None:
-        return 0
-    network = _lmeec(source) if source.method in TRACKERS else load_head(source)
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def load_head(source: Source) -> OMaMa | TinyMatch:
-    """The model of a folder, or the untrained nearest neighbour that a recipe describes, on the CPU."""
-    from counterview.config import load_config
-    from counterview.omama.config import OMaMaConfig
-    from counterview.omama.model import OMaMa
-    from counterview.tiny.config import TinyMatchConfig
-    from counterview.tiny.model import TinyMatch
-
-    is_tiny = source.method == "tiny-match"
-    if source.folder is not None:
-        return TinyMatch.from_pretrained(source.folder) if is_tiny else OMaMa.from_pretrained(source.folder)
-    settings = dict(source.settings or {})
-    return TinyMatch(load_config(TinyMatchConfig, settings)) if is_tiny else OMaMa(load_config(OMaMaConfig, settings))
-
-
-def _folder(source: Source) -> os.PathLike[str]:
-    if source.folder is None:
-        raise ConfigError(f"the model {source.name} has no weights")
-    return source.folder
 
 
 def _proposer(

@@ -31,7 +31,8 @@ from counterview.evaluation.published import total_iou
 from counterview.evaluation.scorer import MEASURES
 from counterview.evaluation.statistics import intervals
 from counterview.inference.finished import is_made_by
-from counterview.inference.loading import load_take_predictor, trainable_parameters
+from counterview.inference.loading import load_take_predictor
+from counterview.inference.networks import trainable_parameters
 from counterview.jobs.engine import JobEngine
 from counterview.media.files import atomic_write, read_json, sha256_file, write_json
 from counterview.nn import bundled
