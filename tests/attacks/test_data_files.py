@@ -345,6 +345,7 @@ def test_a_fault_while_a_take_is_opened_is_that_takes(takes, monkeypatch):
 
 def test_unfinished_runs_that_were_damaged_are_made_again(takes, tmp_path):
     from counterview.inference import dataset as module
+    from counterview.inference.take_parts import read_part
 
     part = tmp_path / "a.jsonl"
     good = {"frame": 0, "predictions": [["ego2exo", "cup", "a", "b", {"pred_mask": {}}]]}
@@ -357,7 +358,7 @@ def test_unfinished_runs_that_were_damaged_are_made_again(takes, tmp_path):
         b"null",
     ):
         part.write_bytes(json.dumps(good).encode() + b"\n" + bad + b"\n")
-        assert module._read_part(part)[0] == {0: good["predictions"]}
+        assert read_part(part)[0] == {0: good["predictions"]}
     (tmp_path / "p.json.parts").mkdir()
     for text in (b"\xff\xfe", b"[" * 5000):
         (tmp_path / "p.json.parts" / "run.json").write_bytes(text)
