@@ -30,7 +30,7 @@ def load_lmeec(source: Source) -> LMEEC:
 
 
 def trainable_parameters(model: str) -> int:
-    """Number of trainable parameters of a model, by its name: 0 for nearest neighbour. Errors as :func:`counterview.load`."""
+    """Number of trainable parameters of a model, by its name: 0 for nearest neighbour. Errors as in loading it."""
     source = resolve(model)
     if source.folder is None:
         return 0
