@@ -138,6 +138,9 @@ def test_sessions_without_requests_are_removed(made):
     while len(sessions) == 2 and time.monotonic() < until:
         busy.use()
         time.sleep(0.02)
+    while session.folder.exists() and time.monotonic() < until:
+        busy.use()
+        time.sleep(0.02)
     assert session.ended
     assert not session.folder.exists()
     assert not busy.ended

@@ -102,6 +102,7 @@ def test_notes_and_names_stay_with_their_objects():
         frame=lambda camera, frame: image,
         mask=lambda name, camera, frame: masks.get(name),
         native_size=lambda camera: image.shape[:2],
+        plan_reads=lambda frames: None,
     )
     names = ["blue", "green", "cup", "red"]
     pairs = [("ego2exo", FramePair("take", name, "ego", "exo", 0, True)) for name in names]

@@ -164,12 +164,13 @@ def test_all_object_crops_of_a_view_change_colour_alike(task):
     view = TakeView(pixels, np.zeros((6, 2), np.float32), np.eye(6, 3, dtype=np.float32), np.arange(3), np.ones(3, int))
     colours = []
     for seed in range(8):
-        changed = augmenting._augmented(view, False, np.random.default_rng(seed))
+        changed = augmenting._augmented(view, False, seed % 2 == 1, np.random.default_rng(seed))
         assert changed.pixels.shape == (5, 64, 64, 4)  # three objects and two of the three proposals
         assert np.array_equal(changed.overlap[:3], np.eye(3))
         assert (changed.pixels[..., 3] == 255).all()
         assert (changed.pixels == changed.pixels[0, 0, 0]).all()
         colours.append(changed.pixels[0, 0, 0, :3].tolist())
+    assert [bool(np.ptp(colour) == 0) for colour in colours] == [False, True] * 4
     assert len({tuple(colour) for colour in colours}) == 8
     assert np.std(colours, axis=0).min() > 4
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from counterview.errors import ImageError
 from counterview.features.object_crops import ObjectCrops, centre_crop
@@ -148,6 +147,8 @@ def fit_transfer(
     Returns:
         The transfer; the identity where no pair has colours.
     """
+    from scipy.optimize import least_squares
+
     prior = prior or TransferPrior()
     known = np.isfinite(query).all((1, 2)) & np.isfinite(target).all((1, 2))
     query, target = np.maximum(query[known], _DARKEST), target[known]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -135,6 +137,19 @@ class RayWorker:
         self.kill()
 
 
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes over SIGTERM where it is initialised, and never gives it back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
 class RayPool:
     """Actors of a cluster, each with one core.
 
@@ -162,7 +177,10 @@ class RayPool:
             here = {"address": "local", "num_cpus": workers}  # not a cluster that happens to run here
             place: dict[str, Any] = {"address": self._address} if self._address else here
             try:
-                ray.init(**place, include_dashboard=False if not self._address else None, logging_level=logging.ERROR)
+                with _signals_kept():
+                    ray.init(
+                        **place, include_dashboard=False if not self._address else None, logging_level=logging.ERROR
+                    )
             except Exception as error:  # of many classes, by what is wrong
                 raise ClusterError(
                     "no Ray cluster can be reached", found=f"{type(error).__name__}: {error}"[:300],
