@@ -308,7 +308,7 @@ def _origins(method: str, config: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("homographies between the views, from the proposals of both images", ours))
         rows.append(("geometric re-ranker: weighs position against similarity, and estimates the visibility", ours))
     if config.get("alignment") is not None:
-        rows.append(("cameras of a pair brought to one look before objects are described; nothing of it is trained", ours))
+        rows.append(("cameras of a pair brought to one look before objects are described, untrained", ours))
     if config["omama"]["proposer"] == "tiny":
         rows.append(("proposals of the proposer `tiny`", ours))
     return rows
