@@ -168,10 +168,10 @@ def test_the_card_of_tiny_match_names_each_part_and_whose_it_is(real_models, tmp
     path = ship_model.renew_card("tiny-match", note="Trained in seven runs.", ablation=tmp_path / "ablation.json")
     card = path.read_text()
     for words in ("object crops of 64 px", "colour histogram", "descriptor weight 0.75", "homographies",
-                  "geometric re-ranker", "proposer `tiny`"):  # fmt: skip
+                  "geometric re-ranker", "one look", "proposer `tiny`"):  # fmt: skip
         assert origin_of(card, words) == "Counterview", words
     assert origin_of(card, "matching head") == "O-MaMa"
-    assert len(origins(card)) == 7
+    assert len(origins(card)) == 8
     assert "| hard, 24 takes | IoU | IoU lost | balanced accuracy |" in card
     assert "| tiny-match | 0.500 (0.450..0.550) | 0.000 (0.000..0.000) | 0.800 (0.700..0.900) |" in card
     assert "| without homographies | 0.400 (0.350..0.450) | 0.100 (0.080..0.120) | - |" in card
