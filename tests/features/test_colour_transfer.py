@@ -76,7 +76,7 @@ def test_colours_of_regions_are_means_of_their_thirds():
     colours = region_colours(crops)
     assert np.isnan(colours[1]).all()
     assert np.abs(colours[0] * 255 - [[30, 20, 10], [60, 50, 40], [200, 100, 0]]).max() < 12
-    again = region_colours(recoloured(crops, ColourTransfer(gains=(0.5, 1.0, 1.0))))
+    again = region_colours(recoloured(crops, ColourTransfer(gains=(0.5, 1.0, 1.0)).apply))
     assert again[0, :, 0] == pytest.approx(colours[0, :, 0] / 2, abs=0.01)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,10 +78,15 @@ def _stored(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.asarray((values * 255 + 0.5).clip(0, 255), dtype=np.uint8)
 
 
-def recoloured(crops: ObjectCrops, transfer: ColourTransfer) -> ObjectCrops:
-    """Object crops with their colours transferred; masks and sizes stay."""
+def recoloured(crops: ObjectCrops, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> ObjectCrops:
+    """Object crops with changed colours; masks and sizes stay.
+
+    Args:
+        crops: the crops.
+        change: of colours ``(..., 3)`` uint8, to the same shape.
+    """
     pixels = crops.pixels.copy()
-    pixels[..., :3] = transfer.apply(crops.pixels[..., :3])
+    pixels[..., :3] = change(crops.pixels[..., :3])
     return ObjectCrops(pixels, crops.sizes)
 
 

@@ -176,7 +176,7 @@ def find_homography(
     config = config or HomographyConfig()
     if min(similarity.shape) < 4:
         return None
-    weights = _soft_assignment(np.asarray(similarity, dtype=np.float64), config.temperature)
+    weights = soft_assignment(np.asarray(similarity, dtype=np.float64), config.temperature)
     if scores is not None:
         row_scores, column_scores = (np.clip(np.asarray(s, dtype=np.float64), config.min_score, 1) for s in scores)
         weights = weights * row_scores[:, None] * column_scores[None]
@@ -266,8 +266,13 @@ class _Pairs:
         return matrices[np.isfinite(matrices).all((1, 2))]
 
 
-def _soft_assignment(similarity: F64, temperature: float) -> F64:
-    """How likely two proposals correspond, ``(M, N)`` from 0 to 1: one that is similar to many is weak evidence."""
+def soft_assignment(similarity: F64, temperature: float) -> F64:
+    """How likely two proposals correspond, ``(M, N)`` from 0 to 1: one that is similar to many is weak evidence.
+
+    Args:
+        similarity: ``(M, N)`` cosines, neither M nor N 0.
+        temperature: divides them.
+    """
     power = np.exp((similarity - similarity.max()) / temperature)
     smallest = np.finfo(np.float64).tiny
     rows, columns = power.sum(1, keepdims=True), power.sum(0, keepdims=True)

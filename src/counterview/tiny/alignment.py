@@ -28,6 +28,7 @@ from counterview.features.colour_transfer import (
 )
 from counterview.features.object_crops import ObjectCropNet, ObjectCrops, crop_objects
 from counterview.geometry.boxes import ScoredBoxes
+from counterview.geometry.homography import soft_assignment
 from counterview.media.images import LUMA
 from counterview.proposals.base import Proposals
 from counterview.types import RgbImage
@@ -152,7 +153,7 @@ class CameraRegions:
         """``(M, D)`` of unit length, of grey crops at one brightness."""
         brightness = float(np.clip(self.mean_colour @ LUMA, 0.05, 0.95))
         to_mid_grey = ColourTransfer(gamma=float(np.log(_MID_GREY) / np.log(brightness)), saturation=0.0)
-        return self.describe(recoloured(self.crops, to_mid_grey))
+        return self.describe(recoloured(self.crops, to_mid_grey.apply))
 
     @cached_property
     def is_colourless(self) -> bool:
@@ -165,9 +166,7 @@ class CameraRegions:
 
     def describe_changed(self, change: Recolouring) -> NDArray[np.float32]:
         """``(M, D)`` of unit length, in changed colours."""
-        pixels = self.crops.pixels.copy()
-        pixels[..., :3] = change(self.crops.pixels[..., :3])
-        return self.describe(ObjectCrops(pixels, self.crops.sizes))
+        return self.describe(recoloured(self.crops, change))
 
     @property
     def cast(self) -> float:
@@ -212,7 +211,9 @@ def _pairs(
     similarity: NDArray[np.floating], query: CameraRegions, target: CameraRegions, config: AlignmentConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Rows, columns and weights ``(P,)`` of the likeliest pairs, from ``(M, N)`` cosines."""
-    weights = _assignment(similarity / config.temperature) * query.scores[:, None] * target.scores
+    # Squared, it is how likely a pair is seen from one side, times that from the other.
+    likely = soft_assignment(np.asarray(similarity, dtype=np.float64), config.temperature) ** 2
+    weights = likely * query.scores[:, None] * target.scores
     best = np.argsort(-weights, axis=None, kind="stable")[: config.pairs]
     rows, columns = np.unravel_index(best, weights.shape)
     return rows, columns, np.asarray(weights[rows, columns], dtype=np.float64)
@@ -224,12 +225,3 @@ def _agreement(
     """Summed similarity of the likeliest pairs, each by its weight."""
     rows, columns, weights = _pairs(similarity, query, target, config)
     return float((weights * similarity[rows, columns]).sum())
-
-
-def _assignment(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How likely each of ``(M, N)`` pairs is, seen from both sides."""
-    logits = np.asarray(logits, dtype=np.float64)
-    sides = [np.exp(logits - logits.max(axis, keepdims=True)) for axis in (0, 1)]
-    return np.asarray(
-        sides[0] / sides[0].sum(0, keepdims=True) * (sides[1] / sides[1].sum(1, keepdims=True)), dtype=np.float64
-    )
