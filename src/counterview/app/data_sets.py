@@ -14,6 +14,7 @@ from counterview.app.context import VIDEOS
 from counterview.app.data_browser import DataBrowser, Order, WorstCases
 from counterview.app.events import listen, progress, typed
 from counterview.app.messages import error_line, note_line
+from counterview.app.scripted import scripted
 from counterview.data.inspect import Inspection, inspection_image
 from counterview.errors import InputError, counted, shown
 from counterview.inference.track_drawing import resized
@@ -129,9 +130,7 @@ class DataSetsTab:
                     self.order = gr.Radio(list(self._orders), value=next(iter(self._orders)), label="Worst first by")
                 find = gr.Button("Score, and show the worst cases", variant="primary", elem_id="cv-data-find")
             self.status = gr.HTML("", apply_default_css=False, elem_id="cv-data-status")
-            self.cases = gr.HTML(
-                "{}", html_template="<div></div>", js_on_load=_GALLERY_JS, apply_default_css=False, elem_id="cv-cases"
-            )
+            self.cases = scripted("{}", _GALLERY_JS, "cv-cases")
             with gr.Accordion("Statistics of the data set", open=False, elem_id="cv-data-statistics"):
                 count = gr.Button("Count", size="sm", elem_id="cv-data-count")
                 self.statistics = gr.HTML("", apply_default_css=False, elem_id="cv-data-numbers")

@@ -24,6 +24,7 @@ from counterview.app.pair_values import (
     objects_value,
     steps,
 )
+from counterview.app.scripted import OBJECTS_JS, scripted
 from counterview.errors import InputError, counted
 from counterview.inference.track_drawing import resized
 from counterview.masks.geometry import fit_longest_side
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
 
 TAB = "two-images"
 
-_OBJECTS_JS = """
-counterview.objects(element, (name, data) => {
-    if (name === 'pick') trigger('pick', data);
-    if (name === 'rename') trigger('rename', data);
-    if (name === 'remove') trigger('remove', data);
-    if (name === 'more') trigger('more', data);
-}, (draw) => { watch('value', () => draw(props.value)); draw(props.value); });
-"""
 _ANSWERS_JS = """
 counterview.answers(element, (name, data) => {
     if (name === 'choose') trigger('choose', data);
@@ -82,9 +75,7 @@ class TwoImagesTab:
         import gradio as gr
 
         def listing(value: Any, script: str, name: str) -> gr.HTML:
-            return gr.HTML(
-                json.dumps(value), html_template="<div></div>", js_on_load=script, apply_default_css=False, elem_id=name
-            )
+            return scripted(json.dumps(value), script, name)
 
         limits = self.context.limits.said("image")
         with gr.Tab("Two images", id=TAB):
@@ -98,7 +89,7 @@ class TwoImagesTab:
                         label="Query image", empty="1. Drop the image that shows the object.", limits=limits,
                         tools=("point", "away", "box", "brush", "erase"), elem_id="cv-query",
                     )  # fmt: skip
-                    self.objects = listing({"objects": []}, _OBJECTS_JS, "cv-objects")
+                    self.objects = listing({"objects": []}, OBJECTS_JS, "cv-objects")
                 with gr.Column(min_width=330):
                     self.target = image_canvas(
                         label="Target image", empty="2. Drop the image of the other camera.", limits=limits,

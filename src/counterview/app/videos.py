@@ -17,10 +17,11 @@ from counterview.app.context import IMAGES, VIDEOS
 from counterview.app.events import listen, progress, typed
 from counterview.app.jobs import JobCancelled
 from counterview.app.messages import error_line, note_line
+from counterview.app.scripted import OBJECTS_JS, scripted
 from counterview.app.video_cameras import length
 from counterview.app.video_changes import example_videos, following
 from counterview.app.video_output import results_value
-from counterview.app.video_parts import OBJECTS_JS, OPENER_JS, RESULTS_JS, scripted, steps_html
+from counterview.app.video_parts import OPENER_JS, RESULTS_JS, steps_html
 from counterview.app.video_view import VideoView
 from counterview.app.video_work import VideoWork
 from counterview.app.work_archive import read_archive
