@@ -38,8 +38,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("train", "parquet", "render", "supervision")
-"""Extras whose bounds are tested; the others bring torchvision, accounts, or another licence."""
+EXTRAS = ("app", "onnx", "parquet", "ray", "render", "s3", "supervision", "train")
+"""Extras whose bounds are tested; the others bring torchvision, accounts, or another licence, or are the tools of
+development, which are the newest in both sets."""
 SETS = {"lowest": "lowest-direct", "newest": "highest"}
 """The sets, and uv's name of how each is resolved."""
 SOURCE_ONLY = ("lzstring",)

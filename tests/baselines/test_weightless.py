@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from counterview.baselines.weightless import BINS, CHROMA_MOST, LabHistogram, lab_bins, nearest_to_place, same_place
+from counterview.baselines.weightless import BINS, CHROMA_MOST, LabHistogram, nearest_to_place, same_place
 from counterview.features.base import Backbone
+from counterview.features.colour import lab_bins
 from counterview.types import ObjectMask
 
 

@@ -6,8 +6,19 @@ import pytest
 import torch
 
 from counterview.errors import MaskError
-from counterview.features.object_crops import CROP_SCALE, INPUT_PX, STORED_PX, ObjectCropNet, centre_crop, crop_objects
+from counterview.features import object_crops
+from counterview.features.object_crops import (
+    CROP_SCALE,
+    DETAIL,
+    INPUT_PX,
+    STORED_PX,
+    CropSource,
+    ObjectCropNet,
+    centre_crop,
+    crop_objects,
+)
 from counterview.features.tiny import Tiny, TinyConfig, TinyNet
+from counterview.media.pyramid import ImagePyramid
 from counterview.types import ObjectMask
 
 SMALL = TinyConfig(widths=(8, 12, 16, 24, 32), blocks=(0, 1, 1, 0), channels=16, fine=8, colours=8,
@@ -113,3 +124,32 @@ def test_a_backbone_with_object_crops_describes_by_them():
     assert backbone.describe(features, []).shape == (0, 12)
     # Context and other kinds of pooling still come from the map.
     assert backbone.describe(features, encoded[:1], "box").shape == (1, SMALL.channels)
+
+
+def test_crops_do_not_depend_on_the_size_of_the_image():
+    size = (150, 220)
+    shape = disc(size, (70, 110), 34)
+    image = cv2.GaussianBlur(np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
+    crops = []
+    for factor in (1, 6):
+        large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+        mask = np.kron(shape, np.ones((factor, factor))).astype(bool)
+        crops.append(crop_objects(large, [ObjectMask.from_array(mask)]).pixels[0].astype(float))
+    side = CROP_SCALE * 69 * 6 + 4
+    assert ImagePyramid.level_for(side / (DETAIL * STORED_PX)) == 1
+    # The four pixels that are added to every square are a sixth as wide in the larger image.
+    assert np.abs(crops[0] - crops[1])[8:72, 8:72].mean() < 6
+
+
+def test_a_mask_is_cropped_once(monkeypatch):
+    image = np.random.default_rng(3).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    masks = [ObjectMask.from_array(disc((90, 120), (40, 30 + 12 * i), 9)) for i in range(5)]
+    source, asked = CropSource(image), []
+    monkeypatch.setattr(object_crops, "crop_objects", lambda i, m: (asked.append(len(m)), crop_objects(i, m))[1])
+    first = source.crops(masks[:3])
+    both = source.crops([masks[4], masks[1]])
+    again = source.crops(masks[:3])
+    assert asked == [3, 1, 0]
+    assert np.array_equal(first.pixels, again.pixels)
+    assert np.array_equal(both.pixels, crop_objects(image, [masks[4], masks[1]]).pixels)
+    assert np.array_equal(both.sizes, crop_objects(image, [masks[4], masks[1]]).sizes)

@@ -159,7 +159,7 @@ def test_gradients_reach_all_three_maps(tiny):
 
 
 def test_a_plain_histogram_is_appended_to_the_learned_descriptor(tiny, random_image):
-    from counterview.features.colour import LENGTH, histograms, lab_bins
+    from counterview.features.colour import LENGTH, LabBins, histograms
 
     both = TinyNet(dataclasses.replace(SMALL, histogram=2.0))
     both.load_state_dict(tiny.net.state_dict())
@@ -169,7 +169,7 @@ def test_a_plain_histogram_is_appended_to_the_learned_descriptor(tiny, random_im
     learned = SMALL.learned_channels
     assert rows.shape == (2, learned + LENGTH)
     assert torch.equal(rows[:, :learned], tiny.describe(tiny.encode(random_image), masks))
-    plain = torch.from_numpy(histograms(lab_bins(random_image), masks))
+    plain = torch.from_numpy(histograms(LabBins.of(random_image), masks))
     assert torch.allclose(rows[:, learned:], plain * (2 * learned) ** 0.5)
     assert backbone.settings() != tiny.settings()
 

@@ -3,9 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from counterview.errors import ConfigError, ProposalError
-from counterview.proposals import PROPOSERS, Proposals, Proposer, load_proposer
+from counterview.proposals import PROPOSERS, Proposals, Proposer, load_proposer, scaling
 from counterview.proposals.base import mask_from_crop
 from counterview.proposals.scaling import mask_from_score_map, mask_from_window
 from counterview.types import ObjectMask
@@ -138,3 +139,19 @@ def test_missing_folder_is_the_inputs_fault(tmp_path):
     with pytest.raises(ProposalError, match="no such folder") as caught:
         load_proposer(f"folder:{tmp_path / 'nowhere'}")
     assert caught.value.exit_code == 2
+
+
+def test_the_edges_of_an_enlarged_mask_are_found_without_its_pixels(monkeypatch):
+    rng = np.random.default_rng(5)
+    for number in range(60):
+        size = rng.integers(2, 40, 2)
+        window = rng.random(size).astype(np.float32)
+        if number % 2:
+            window = (ndimage.gaussian_filter(window, 1.5) > 0.5).astype(np.float32)
+        map_hw = tuple(int(side + rng.integers(0, 20)) for side in size)
+        origin = tuple(int(rng.integers(0, m - s + 1)) for m, s in zip(map_hw, size, strict=True))
+        target = tuple(int(side * factor) for side, factor in zip(map_hw, rng.uniform(2, 8, 2), strict=True))
+        found = mask_from_window(window, origin, map_hw, 0.5, target)
+        with monkeypatch.context() as patch:
+            patch.setattr(scaling, "_BY_CROSSINGS", float("inf"))
+            assert mask_from_window(window, origin, map_hw, 0.5, target) == found

@@ -10,6 +10,7 @@ import pytest
 import counterview
 from counterview.errors import ConfigError
 from counterview.evaluation.camera_change import CHANGES
+from counterview.features.object_crops import CropSource
 from counterview.features.tiny import TinyConfig
 from counterview.inference.camera_pairs import CameraPairs
 from counterview.inference.examples import load_pair
@@ -43,7 +44,7 @@ def proposals(model, views):
 def regions(model, views, proposals):
     def of(which, change=None):
         image = views[which].image if change is None else CHANGES[change].apply(views[which].image)
-        return CameraRegions(model.backbone.net.object_crops, image, proposals[which], CONFIG)
+        return CameraRegions(model.backbone.net.object_crops, CropSource(image), proposals[which], CONFIG)
 
     return of
 
@@ -88,7 +89,7 @@ def test_a_camera_without_colour_takes_it_from_the_other(regions):
 
 def test_without_proposals_nothing_is_known(model, views):
     network = model.backbone.net.object_crops
-    empty = [CameraRegions(network, v.image, Proposals.none(v.image.shape[:2]), CONFIG) for v in views]
+    empty = [CameraRegions(network, CropSource(v.image), Proposals.none(v.image.shape[:2]), CONFIG) for v in views]
     assert align(*empty, CONFIG) == align(*reversed(empty), CONFIG)
 
 
@@ -123,7 +124,7 @@ def test_a_pair_is_looked_at_once_and_forgotten_with_its_images(model, views, pr
     del target, first
     gc.collect()
     assert watched() is None
-    assert not pairs._pairs[query]
+    assert not len(pairs._pairs)
 
 
 def test_settings_that_make_no_sense_are_refused():
@@ -137,3 +138,16 @@ def test_settings_that_make_no_sense_are_refused():
         image = np.zeros((64, 64, 3), np.uint8)
         encoding = other.encode(image, Proposals.none((64, 64)))
         CameraPairs(CONFIG, other.matcher.describe).aligned(other.backbone, encoding, encoding)
+
+
+def test_what_two_views_have_in_common_is_found_once(model, views, proposals, monkeypatch):
+    query, target = (model.encode(view.image, masks) for view, masks in zip(views, proposals, strict=True))
+    masks, names = list(views[0].masks.values()), list(views[0].masks)
+    first = model.match_encoded(query, masks, target, names=names)
+    monkeypatch.setattr("counterview.tiny.model.view_homographies", None)  # would fail if it were called
+    again = model.match_encoded(query, masks, target, names=names)
+    alone = model.match_encoded(query, masks[1:2], target, names=names[1:2])
+    assert [m.mask_rle for m in again] == [m.mask_rle for m in first]
+    for a, b in ((again[1], first[1]), (alone[0], first[1])):
+        assert a.mask_rle == b.mask_rle
+        assert a.visibility == pytest.approx(b.visibility, abs=1e-5)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
-from counterview.features.colour import BINS, CHROMA_MOST, LENGTH, histograms, lab_bins
+from counterview.features.colour import BINS, CHROMA_MOST, LENGTH, LabBins, histograms
 from counterview.masks.geometry import iou, resize_mask
 from counterview.types import ObjectMask, RgbImage, as_rgb
 
@@ -75,7 +75,7 @@ class LabHistogram:
 
         image = as_rgb(image)
         size = (image.shape[0], image.shape[1])
-        return FeatureMap(torch.zeros(1, 1, 1), size, size, extra=lab_bins(image))
+        return FeatureMap(torch.zeros(1, 1, 1), size, size, extra=LabBins.of(image))
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
         """Encode images ``(H, W, 3)`` uint8, one by one."""

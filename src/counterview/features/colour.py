@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from counterview.masks.lattice import lattice_runs, with_centres
 from counterview.types import ObjectMask, RgbImage
 
 BINS = 8
@@ -42,12 +44,31 @@ def lab_bins(image: RgbImage) -> NDArray[np.int16]:
     return np.ravel((bins[0] * BINS + bins[1]) * BINS + bins[2], order="F")
 
 
-def histograms(bins: NDArray[np.integer], masks: Sequence[ObjectMask]) -> NDArray[np.float32]:
+@dataclass(frozen=True, eq=False)
+class LabBins:
+    """The bins of all pixels of an image.
+
+    Attributes:
+        size_hw: height and width of the image in pixels.
+        bins: ``(H * W,)`` of :func:`lab_bins`.
+    """
+
+    size_hw: tuple[int, int]
+    bins: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, image: RgbImage) -> LabBins:
+        """Those of an image ``(H, W, 3)`` uint8."""
+        return cls((image.shape[0], image.shape[1]), lab_bins(image))
+
+
+def histograms(image: LabBins, masks: Sequence[ObjectMask]) -> NDArray[np.float32]:
     """Square roots of the masks' colour histograms; their cosine is the Bhattacharyya coefficient.
 
     Args:
-        bins: ``(H * W,)`` of the image, from :func:`lab_bins`.
-        masks: N masks ``(H, W)``.
+        image: the bins of the image.
+        masks: N masks of its size, or all of another resolution of it: these are sampled at the image's, and one that
+            would vanish keeps the pixel at its centre.
 
     Returns:
         ``(N, 512)`` float32 of unit length, zeros for an empty mask.
@@ -56,14 +77,30 @@ def histograms(bins: NDArray[np.integer], masks: Sequence[ObjectMask]) -> NDArra
         >>> import numpy as np
         >>> from counterview.types import ObjectMask
         >>> image = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
-        >>> rows = histograms(lab_bins(image), [ObjectMask.from_array(np.array([[True, True]]))])
+        >>> rows = histograms(LabBins.of(image), [ObjectMask.from_array(np.array([[True, True]]))])
         >>> rows.shape, np.flatnonzero(rows).tolist(), round(float(rows.max()), 4)
         ((1, 512), [36, 484], 0.7071)
     """
     rows = np.zeros((len(masks), LENGTH), dtype=np.float32)
-    for row, mask in zip(rows, masks, strict=True):
-        if not mask.is_empty:
-            inside = np.concatenate([bins[start:end] for start, end in zip(*mask.intervals(), strict=True)])
+    for row, (starts, ends) in zip(rows, _intervals(image.size_hw, masks), strict=True):
+        if len(starts):
+            inside = np.concatenate([image.bins[start:end] for start, end in zip(starts, ends, strict=True)])
             row[:] = np.bincount(inside, minlength=LENGTH)
         row /= max(1.0, row.sum())
     return np.sqrt(rows)
+
+
+def _intervals(
+    size_hw: tuple[int, int], masks: Sequence[ObjectMask]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Of each mask at a size, starts and ends of its runs as :meth:`ObjectMask.intervals` has them."""
+    if all(mask.size_hw == size_hw for mask in masks):
+        yield from (mask.intervals() for mask in masks)
+        return
+    own = masks[0].size_hw
+    runs = with_centres(lattice_runs(masks, own, size_hw), masks, own, size_hw)
+    bounds = np.searchsorted(runs.owner, np.arange(len(masks) + 1))
+    first = runs.column * size_hw[0]
+    for row in range(len(masks)):
+        of_mask = slice(bounds[row], bounds[row + 1])
+        yield (first + runs.top)[of_mask], (first + runs.bottom)[of_mask]

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from counterview.errors import MaskError
+from counterview.masks.coverage import Square, coverage
+from counterview.media.pyramid import ImagePyramid
 from counterview.nn.layers import ResidualBlock, conv
 from counterview.types import ObjectMask, RgbImage
 
@@ -27,6 +29,8 @@ STORED_PX = 80
 """Side of a stored crop, in pixels. Training rotates, shifts and scales within it; inference takes its centre."""
 CROP_SCALE = 1.6
 """Side of the square in the image, as a multiple of the longer side of the mask's box; four pixels are added."""
+DETAIL = 4
+"""Pixels of an image's level for one of a stored crop, at least, where the square has as many."""
 SIZE_FEATURES = 2
 """Numbers beside the pixels: how large the object is in the image, and how much of its square it fills."""
 _BATCH = 64
@@ -46,11 +50,14 @@ class ObjectCrops:
     sizes: NDArray[np.float32]
 
 
-def crop_objects(image: RgbImage, masks: Sequence[ObjectMask]) -> ObjectCrops:
+def crop_objects(image: RgbImage | ImagePyramid, masks: Sequence[ObjectMask]) -> ObjectCrops:
     """Crop the squares around masks out of an image; beyond its edge the last pixels are repeated.
 
+    A large square is cut from a level of the image's pyramid that has at least :data:`DETAIL` pixels for one of the
+    crop, with its edges at whole pixels of that level, so that the cost does not depend on the size of the image.
+
     Args:
-        image: ``(H, W, 3)`` uint8.
+        image: ``(H, W, 3)`` uint8, or its pyramid.
         masks: N masks of its size. One without a pixel gives zeros.
 
     Raises:
@@ -62,25 +69,76 @@ def crop_objects(image: RgbImage, masks: Sequence[ObjectMask]) -> ObjectCrops:
     >>> crops.pixels.shape, crops.pixels[0, 40, 40].tolist(), crops.pixels[0, 0, 0].tolist()
     ((1, 80, 80, 4), [200, 200, 200, 255], [200, 200, 200, 0])
     """
+    pyramid = image if isinstance(image, ImagePyramid) else ImagePyramid(image)
     pixels = np.zeros((len(masks), STORED_PX, STORED_PX, 4), dtype=np.uint8)
     sizes = np.zeros((len(masks), SIZE_FEATURES), dtype=np.float32)
+    reduced: dict[int, Square] = {}
     for row, mask in enumerate(masks):
-        if mask.size_hw != image.shape[:2]:
-            raise MaskError("a mask is of another size than the image", found=mask.size_hw, expected=image.shape[:2])
+        size_hw = pyramid.image.shape[:2]
+        if mask.size_hw != size_hw:
+            raise MaskError("a mask is of another size than the image", found=mask.size_hw, expected=size_hw)
         if mask.is_empty:
             continue
         x, y, width, height = mask.box_xywh
         exact_side = CROP_SCALE * max(width, height) + 4
         side = int(np.ceil(exact_side))
         top, left = int(np.floor(y + height / 2 - exact_side / 2)), int(np.floor(x + width / 2 - exact_side / 2))
-        pixels[row, ..., :3] = _image_square(image, top, left, side)
-        in_box = (_mask_columns(mask, x, width) * np.uint8(255))[y : y + height]
-        in_square = np.zeros((side, side), dtype=np.uint8)
-        in_square[y - top : y - top + height, x - left : x - left + width] = in_box
-        pixels[row, ..., 3] = _to_stored_size(in_square)
         size = side / CROP_SCALE
         sizes[row] = np.log(size) / 2 - 2, np.log(mask.area / size**2 + 1e-3) + 1.2
+        level = pyramid.level_for(side / (DETAIL * STORED_PX))
+        at_level = Square(*(round(px / 2**level) for px in (top, left, side)))
+        square = Square(*(px * 2**level for px in (at_level.top, at_level.left, at_level.side)))
+        pixels[row, ..., :3] = _image_square(pyramid.level(level), at_level)
+        if side > STORED_PX:
+            reduced[row] = square
+        else:
+            pixels[row, ..., 3] = _enlarged_mask(mask, square)
+    if reduced:
+        covered = coverage([masks[row] for row in reduced], list(reduced.values()), STORED_PX)
+        pixels[list(reduced), ..., 3] = (covered * 255 + 0.5).astype(np.uint8)
     return ObjectCrops(pixels, sizes)
+
+
+class CropSource:
+    """The object crops of one image: each mask is cropped once, however often it is asked for.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+    """
+
+    def __init__(self, image: RgbImage) -> None:
+        self.pyramid = ImagePyramid(image)
+        self._known: dict[int, tuple[ObjectMask, NDArray[np.uint8], NDArray[np.float32]]] = {}
+
+    def crops(self, masks: Sequence[ObjectMask]) -> ObjectCrops:
+        """:func:`crop_objects` of N masks ``(H, W)`` of the image.
+
+        Args:
+            masks: the masks; those that are the same objects in memory as in an earlier call are not cropped again.
+
+        Raises:
+            MaskError: a mask of another size.
+        """
+        new = [mask for mask in masks if id(mask) not in self._known]
+        made = crop_objects(self.pyramid, new)
+        for mask, pixels, sizes in zip(new, made.pixels, made.sizes, strict=True):
+            # A mask that is kept keeps its identity.
+            self._known[id(mask)] = mask, pixels, sizes
+        if len(new) == len(masks):
+            return made
+        rows = [self._known[id(mask)] for mask in masks]
+        return ObjectCrops(np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows]))
+
+
+def _enlarged_mask(mask: ObjectMask, square: Square) -> NDArray[np.uint8]:
+    """A mask from 0 to 255 in a square that is no larger than the stored size, at the stored size."""
+    x, y, width, height = mask.box_xywh
+    in_square = np.zeros((square.side, square.side), dtype=np.uint8)
+    rows, columns = (
+        slice(first, first + count) for first, count in ((y - square.top, height), (x - square.left, width))
+    )
+    in_square[rows, columns] = (_mask_columns(mask, x, width) * np.uint8(255))[y : y + height]
+    return _to_stored_size(in_square)
 
 
 def _mask_columns(mask: ObjectMask, x: int, width: int) -> NDArray[np.uint8]:
@@ -93,14 +151,14 @@ def _mask_columns(mask: ObjectMask, x: int, width: int) -> NDArray[np.uint8]:
     return np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8).reshape(width, height).T
 
 
-def _image_square(image: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
+def _image_square(image: NDArray[np.uint8], at: Square) -> NDArray[np.uint8]:
     """A square of an image ``(H, W, 3)`` at the stored size."""
     height, width = image.shape[:2]
-    y0, x0 = max(0, top), max(0, left)
-    y1, x1 = min(height, top + side), min(width, left + side)
+    y0, x0 = max(0, at.top), max(0, at.left)
+    y1, x1 = min(height, at.top + at.side), min(width, at.left + at.side)
     square = image[y0:y1, x0:x1]
-    if square.shape[:2] != (side, side):
-        borders = (y0 - top, top + side - y1, x0 - left, left + side - x1)
+    if square.shape[:2] != (at.side, at.side):
+        borders = (y0 - at.top, at.top + at.side - y1, x0 - at.left, at.left + at.side - x1)
         square = np.asarray(cv2.copyMakeBorder(square, *borders, cv2.BORDER_REPLICATE), dtype=np.uint8)
     return _to_stored_size(square)
 

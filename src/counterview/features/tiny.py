@@ -24,7 +24,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,8 +31,9 @@ from counterview.config import out_of_range
 from counterview.errors import ConfigError, shown
 from counterview.features import pooling
 from counterview.features.base import Fallback, FeatureMap, PoolingKind
-from counterview.features.colour import LENGTH, histograms, lab_bins
-from counterview.features.object_crops import ObjectCropNet, crop_objects
+from counterview.features.colour import LENGTH, LabBins, histograms
+from counterview.features.colour_transfer import recoloured
+from counterview.features.object_crops import CropSource, ObjectCropNet, ObjectCrops
 from counterview.features.tiny_pooling import MASK_STRIDE, SHAPE_FEATURES, TinyMaps, pool_masks, sample_masks
 from counterview.nn.layers import ResidualBlock, conv
 from counterview.nn.weights import weights_fingerprint
@@ -41,6 +41,9 @@ from counterview.types import ObjectMask, RgbImage, as_rgb
 
 MAX_CHANNELS, MAX_BLOCKS = 4096, 64
 """Widths of layers, and blocks of a stage, at most."""
+HISTOGRAM_PX = 800
+"""Longer side down to which an image is halved, as often as it goes, before colours are counted: that of most images of
+training. Twice as large an image has no other colours."""
 STRIDE = 8
 """Pixels of the input from one cell of the map to the next."""
 
@@ -193,13 +196,22 @@ class _DescribeInputs:
 
     Attributes:
         maps: without the axis B.
-        image: ``(H, W, 3)`` uint8, where there are object crops.
-        bins: ``(H * W,)`` of :func:`~counterview.features.colour.lab_bins`, where there is a histogram.
+        source: of object crops, where there are any.
+        change: of their colours.
+        bins: of the image, reduced where it is large, where there is a histogram.
     """
 
     maps: TinyMaps
-    image: RgbImage | None
-    bins: NDArray[np.int16] | None
+    source: CropSource | None
+    change: Callable[[RgbImage], RgbImage] | None
+    bins: LabBins | None
+
+    def crops(self, masks: Sequence[ObjectMask]) -> ObjectCrops | None:
+        """Crops of N masks in the changed colours; ``None`` where there are no object crops."""
+        if self.source is None:
+            return None
+        crops = self.source.crops(masks)
+        return crops if self.change is None else recoloured(crops, self.change)
 
 
 class Tiny:
@@ -251,27 +263,27 @@ class Tiny:
         pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))).to(self.device).float() / 255
         config = self.net.config
         maps = (self.net.map_alone if config.object_crops else self.net)(pixels[None]).each()[0]
-        extra = _DescribeInputs(
-            maps, image if config.object_crops else None, lab_bins(image) if config.histogram else None
-        )
+        source = CropSource(image)
+        bins = LabBins.of(source.pyramid.reduced(HISTOGRAM_PX)[1]) if config.histogram else None
+        extra = _DescribeInputs(maps, source if config.object_crops else None, None, bins)
         return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=extra)
 
     def recoloured(self, features: FeatureMap, change: Callable[[RgbImage], RgbImage]) -> FeatureMap:
         """Features whose object crops and colour histograms are of the image with its colours changed; the map stays.
 
         Args:
-            features: of an image ``(H, W, 3)``, from :meth:`encode`.
-            change: gives its new colours.
+            features: of an image ``(H, W, 3)``, from :meth:`encode`, with colours as they were taken.
+            change: gives new colours of pixels ``(..., 3)`` uint8.
 
         Raises:
             ConfigError: objects are described from the maps.
         """
-        image = change(self.image_of(features))
-        bins = lab_bins(image) if self.net.config.histogram else None
-        return replace(features, extra=replace(features.extra, image=image, bins=bins))
+        small = self.crop_source(features).pyramid.reduced(HISTOGRAM_PX)[1]
+        bins = LabBins.of(change(small)) if self.net.config.histogram else None
+        return replace(features, extra=replace(features.extra, change=change, bins=bins))
 
-    def image_of(self, features: FeatureMap) -> RgbImage:
-        """The image ``(H, W, 3)`` from whose pixels objects are described.
+    def crop_source(self, features: FeatureMap) -> CropSource:
+        """The image's object crops, with colours as they were taken.
 
         Args:
             features: from :meth:`encode`.
@@ -280,9 +292,9 @@ class Tiny:
             ConfigError: objects are described from the maps.
         """
         inputs = features.extra
-        if not isinstance(inputs, _DescribeInputs) or inputs.image is None:
+        if not isinstance(inputs, _DescribeInputs) or inputs.source is None:
             raise ConfigError("the features have no object crops", fix="Set network.object_crops.")
-        return inputs.image
+        return inputs.source
 
     def __call__(self, images: Sequence[RgbImage]) -> list[FeatureMap]:
         """The maps of several images, one after the other: they may differ in size."""
@@ -318,9 +330,10 @@ class Tiny:
             return pooling.describe(features, masks, kind, context_px=context_px, fallback=fallback)
         if not len(masks):
             return torch.zeros((0, config.object_channels))
-        if inputs.image is not None:
+        crops = inputs.crops(masks)
+        if crops is not None:
             has_pixels = torch.tensor([not mask.is_empty for mask in masks], device=self.device)
-            learned = self.net.object_crops.describe(crop_objects(inputs.image, masks)) * has_pixels[:, None]
+            learned = self.net.object_crops.describe(crops) * has_pixels[:, None]
         else:
             sampled = sample_masks(masks, features.image_hw, features.input_hw, fallback)
             has_pixels = torch.from_numpy(sampled.any((1, 2))).to(self.device)

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from counterview.errors import ConfigError
 from counterview.features.tiny import Tiny
 from counterview.inference.encoded import ImageEncoding
+from counterview.inference.pair_cache import PairCache
 from counterview.tiny.alignment import Alignment, AlignmentConfig, CameraRegions, Recolouring, align
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class CameraPairs:
     def __init__(self, config: AlignmentConfig, describe: Callable[..., Tensor]) -> None:
         self.config, self._describe = config, describe
         self._regions: WeakKeyDictionary[ImageEncoding, CameraRegions] = WeakKeyDictionary()
-        self._pairs: WeakKeyDictionary[ImageEncoding, WeakKeyDictionary[ImageEncoding, _ChangedPair]]
-        self._pairs = WeakKeyDictionary()
+        self._pairs: PairCache[_ChangedPair] = PairCache()
 
     def aligned(
         self, backbone: Backbone, query: ImageEncoding, target: ImageEncoding
@@ -56,11 +56,11 @@ class CameraPairs:
         Raises:
             ConfigError: a backbone that has no object crops.
         """
-        known = self._pairs.setdefault(query, WeakKeyDictionary()).get(target)
+        known = self._pairs.get(query, target)
         if known is None:
-            reverse = self._pairs.setdefault(target, WeakKeyDictionary()).get(query)
+            reverse = self._pairs.get(target, query)
             known = self._changed(backbone, query, target) if reverse is None else _swapped(reverse)
-            self._pairs[query][target] = known
+            self._pairs.put(query, target, known)
         return known.query or query, known.target or target
 
     def _changed(self, backbone: Backbone, query: ImageEncoding, target: ImageEncoding) -> _ChangedPair:
@@ -74,11 +74,11 @@ class CameraPairs:
 
     def _regions_of(self, backbone: Tiny, encoding: ImageEncoding) -> CameraRegions:
         if encoding not in self._regions:
-            image = backbone.image_of(encoding.features)
+            crops = backbone.crop_source(encoding.features)
             source = encoding.context or encoding
             known = source.descriptors[:, : backbone.net.config.object_crops]
             network = backbone.net.object_crops
-            self._regions[encoding] = CameraRegions(network, image, source.proposals, self.config, known)
+            self._regions[encoding] = CameraRegions(network, crops, source.proposals, self.config, known)
         return self._regions[encoding]
 
     def _recoloured(self, backbone: Tiny, encoding: ImageEncoding, change: Recolouring) -> ImageEncoding:

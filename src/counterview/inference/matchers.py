@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from counterview.inference.pair_cache import PairCache
 from counterview.omama.config import OMaMaConfig
 from counterview.types import ObjectMask
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from counterview.features.base import Backbone, FeatureMap, PoolingKind
     from counterview.inference.camera_pairs import CameraPairs
     from counterview.inference.encoded import ImageEncoding
-    from counterview.omama.model import OMaMa
-    from counterview.tiny.model import TinyMatch
+    from counterview.omama.model import MatchOutput, OMaMa
+    from counterview.tiny.model import TinyMatch, ViewRelation
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +164,7 @@ class HeadMatcher:
         self.model = model.eval() if device is None else model.eval().to(device)
         self.source, self.name = source, model.method
         self._cameras: CameraPairs | None = None
+        self._relations: PairCache[ViewRelation] = PairCache()
 
     @property
     def omama(self) -> OMaMaConfig:
@@ -230,6 +232,7 @@ class HeadMatcher:
         from counterview.omama.descriptors import notes_on
         from counterview.omama.model import ImageInput
         from counterview.proposals.base import box_scale
+        from counterview.tiny.model import TinyMatch
 
         query, target = self._aligned(backbone, query, target)
 
@@ -242,7 +245,14 @@ class HeadMatcher:
         queries = self.describe(backbone, query.features, query_masks)
         boxes = np.array([mask.box_xywh * box_scale(mask.size_hw, query.size_hw) for mask in query_masks])
         context = None if target.context is None else image_input(target.context)
-        output = self.model.match(queries, boxes, image_input(query.context or query), image_input(target), context)
+        images = image_input(query.context or query), image_input(target), context
+        output: MatchOutput
+        if isinstance(self.model, TinyMatch):
+            output = self.model.match(queries, boxes, *images, self._relations.get(query, target))
+            if output.relation is not None:
+                self._relations.put(query, target, output.relation)
+        else:
+            output = self.model.match(queries, boxes, *images)
         notes: tuple[tuple[str, ...], ...] = ((),) * len(query_masks)
         if self.omama.object_channels is None:  # otherwise objects are described from pixels, not from cells
             notes = tuple(notes_on(self.omama.descriptor, query.features, query_masks))

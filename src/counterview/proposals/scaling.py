@@ -69,9 +69,59 @@ def mask_from_window(
     margin = int(np.ceil(max(map_hw[0] / size_hw[0], map_hw[1] / size_hw[1]))) + 2
     padded = np.pad(window, margin)
     y0, x0 = origin_yx[0] - margin, origin_yx[1] - margin
+    if size_hw[0] >= _BY_CROSSINGS * map_hw[0]:
+        wide = padded[:, near_x - x0] * (1 - weight_x) + padded[:, far_x - x0] * weight_x
+        return _mask_of_crossings(wide[near_y[0] - y0 : far_y[-1] - y0 + 1], near_y, far_y, weight_y, threshold,
+                                  (top, left), size_hw)  # fmt: skip
     tall = padded[near_y - y0] * (1 - weight_y)[:, None] + padded[far_y - y0] * weight_y[:, None]
     crop = tall[:, near_x - x0] * (1 - weight_x) + tall[:, far_x - x0] * weight_x
     return mask_from_crop(crop > threshold, left, top, size_hw)
+
+
+_BY_CROSSINGS = 2
+"""From this enlargement on, the pixels between two rows of the map are not computed one by one."""
+
+
+def _mask_of_crossings(
+    wide: NDArray[np.float32],
+    near: NDArray[np.int64],
+    far: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    threshold: float,
+    origin_yx: tuple[int, int],
+    size_hw: tuple[int, int],
+) -> ObjectMask:
+    """The mask of rows that are interpolated from the rows of a map, where they exceed a threshold.
+
+    Between two rows of the map, values of a column run straight, so that they cross the threshold once at most. Which
+    pixel is the first beyond it is found by bisection over the target rows.
+
+    Args:
+        wide: ``(h, W)`` rows of the map at the target's columns, from the first that ``near`` names.
+        near: ``(H,)`` first row of the map of each target row, rising.
+        far: ``(H,)`` second row.
+        weight: ``(H,)`` of the second.
+        threshold: what to exceed.
+        origin_yx: row and column of the target's first.
+        size_hw: of the image.
+    """
+    near, far = near - near[0], far - near[0]
+    above = np.zeros((len(wide) + 2, wide.shape[1]), dtype=bool)
+    above[1:-1] = wide > threshold
+    column, change = np.nonzero((above[1:] != above[:-1]).T)
+    rising = above[change + 1, column]
+    # The first target row on the new side lies after `low` and not after `high`.
+    first = np.concatenate(([0], np.searchsorted(near, np.arange(len(wide) + 1))))
+    low, high = first[change] - 1, first[change + 1]
+    low[change == 0] = -1
+    while (between := np.flatnonzero(high - low > 1)).size:
+        middle, at = (low[between] + high[between]) // 2, column[between]
+        value = wide[near[middle], at] * (1 - weight[middle]) + wide[far[middle], at] * weight[middle]
+        passed = (value > threshold) == rising[between]
+        high[between], low[between] = np.where(passed, middle, high[between]), np.where(passed, low[between], middle)
+    edges = (column + origin_yx[1]) * size_hw[0] + high + origin_yx[0]
+    height, width = size_hw
+    return ObjectMask((height, width), np.diff(np.concatenate(([0], edges, [height * width]))))
 
 
 def _axis(

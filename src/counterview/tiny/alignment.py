@@ -26,7 +26,8 @@ from counterview.features.colour_transfer import (
     recoloured,
     region_colours,
 )
-from counterview.features.object_crops import ObjectCropNet, ObjectCrops, crop_objects
+from counterview.features.object_crops import CropSource, ObjectCropNet, ObjectCrops
+from counterview.features.tiny import HISTOGRAM_PX
 from counterview.geometry.boxes import ScoredBoxes
 from counterview.geometry.homography import soft_assignment
 from counterview.media.images import LUMA
@@ -105,7 +106,7 @@ class CameraRegions:
 
     Args:
         network: describes object crops.
-        image: ``(H, W, 3)`` uint8.
+        source: the object crops of the image.
         proposals: its N proposals.
         config: constants.
         descriptors: ``(N, D)`` of their object crops, where they are known, of any length.
@@ -114,12 +115,12 @@ class CameraRegions:
     def __init__(
         self,
         network: ObjectCropNet,
-        image: RgbImage,
+        source: CropSource,
         proposals: Proposals,
         config: AlignmentConfig,
         descriptors: Tensor | None = None,
     ) -> None:
-        self.network, self.image, self.config = network, image, config
+        self.network, self.source, self.config = network, source, config
         boxes = ScoredBoxes.make(proposals.boxes_xywh, proposals.size_hw, proposals.scores)
         rows = boxes.best(config.regions)
         self.scores = boxes.scores[rows]
@@ -129,7 +130,7 @@ class CameraRegions:
     @cached_property
     def crops(self) -> ObjectCrops:
         """Of the M best proposals."""
-        return crop_objects(self.image, self._masks)
+        return self.source.crops(self._masks)
 
     @cached_property
     def colours(self) -> NDArray[np.float64]:
@@ -141,10 +142,14 @@ class CameraRegions:
         """``(M, D)`` of unit length, in the image's own colours."""
         return self.describe(self.crops) if self._known is None else _unit(self._known)
 
+    @property
+    def _image(self) -> RgbImage:
+        return self.source.pyramid.reduced(HISTOGRAM_PX)[1]
+
     @cached_property
     def mean_colour(self) -> NDArray[np.float64]:
         """``(3,)`` mean of red, green and blue of what is not black, from 0 to 1."""
-        sampled = self.image[::4, ::4].reshape(-1, 3)
+        sampled = self._image[::4, ::4].reshape(-1, 3)
         lit = sampled[sampled.max(-1) > 8]
         return np.asarray(lit.mean(0) / 255 if len(lit) else np.full(3, 0.5), dtype=np.float64)
 
@@ -158,7 +163,7 @@ class CameraRegions:
     @cached_property
     def is_colourless(self) -> bool:
         """Whether the image is of a camera without colour."""
-        return mean_chroma(self.image) < self.config.colourless
+        return mean_chroma(self._image) < self.config.colourless
 
     def describe(self, crops: ObjectCrops) -> NDArray[np.float32]:
         """``(N, D)`` of unit length."""

@@ -22,7 +22,22 @@ from counterview.nn.precision import SinglePrecision
 from counterview.omama.model import ImageInput, MatchOutput, OMaMa, OMaMaOutput, to_float64
 from counterview.tiny.config import TinyMatchConfig
 from counterview.tiny.legacy import current_header
-from counterview.tiny.reranker import GeometricReranker
+from counterview.tiny.reranker import GeometricReranker, RerankerConfig
+
+
+@dataclass(frozen=True, eq=False)
+class ViewRelation:
+    """What the re-ranker reads of a pair of images beside the query objects: it is the same for all of them.
+
+    Attributes:
+        rivals: the R best proposals of the query image.
+        similarity: ``(R, N)`` of them and the candidates.
+        homographies: from the query to the target image, ``None`` for one that was not found.
+    """
+
+    rivals: ScoredBoxes
+    similarity: NDArray[np.float64]
+    homographies: tuple[Homography | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +45,15 @@ class TinyMatchOutput(MatchOutput):
     """A :class:`~counterview.omama.model.MatchOutput` and the homographies behind it.
 
     Attributes:
-        homographies: from the query to the target image, ``None`` for one that was not found; empty without a
-            re-ranker.
+        relation: of the two views; ``None`` without a re-ranker.
     """
 
-    homographies: tuple[Homography | None, ...] = ()
+    relation: ViewRelation | None = None
+
+    @property
+    def homographies(self) -> tuple[Homography | None, ...]:
+        """From the query to the target image, ``None`` for one that was not found; empty without a re-ranker."""
+        return () if self.relation is None else self.relation.homographies
 
 
 class TinyMatch(SinglePrecision, Pretrained, nn.Module):
@@ -177,6 +196,7 @@ class TinyMatch(SinglePrecision, Pretrained, nn.Module):
         query: ImageInput,
         target: ImageInput,
         context: ImageInput | None = None,
+        relation: ViewRelation | None = None,
     ) -> TinyMatchOutput:
         """Match query objects with the masks of the target image. See :meth:`OMaMa.match`.
 
@@ -186,6 +206,7 @@ class TinyMatch(SinglePrecision, Pretrained, nn.Module):
             query: the query image with its proposals, which the re-ranker reads.
             target: the target image; its masks are the candidates, at least one.
             context: the target image with its proposals, where the candidates are other masks.
+            relation: of the output of an earlier call with the same images, so that it is not computed again.
 
         Returns:
             Similarities, scores and visibility of Q queries and N candidates, and the homographies.
@@ -200,6 +221,35 @@ class TinyMatch(SinglePrecision, Pretrained, nn.Module):
             score = prior_score(similarity, target.scores, self.config.proposal_prior).astype(np.float64)
             visibility, logit = to_float64(output.visibility[0]), to_float64(output.visibility_logit[0])
             return TinyMatchOutput(similarity, score, visibility, logit)
+        if relation is None:
+            similarity, relation = self._relate(reranker, query_descriptors, query, target, context)
+        else:
+            output = self._compare(query_descriptors, query, target)
+            similarity = to_float64(output.similarity[0].clamp(-1.0, 1.0))
+        objects, candidates = ScoredBoxes.make(query_boxes_xywh, query.size_hw), _boxes(target)
+        features = [
+            pair_features(similarity, objects, candidates, h, relation.similarity, relation.rivals, reranker.features)
+            for h in relation.homographies
+        ]
+        pairs, queries = (torch.from_numpy(np.stack(part)).to(self.device) for part in zip(*features, strict=True))
+        log_probability, logit_tensor = self.reranker.over_homographies(pairs, queries)
+        return TinyMatchOutput(
+            similarity,
+            to_float64(log_probability),
+            to_float64(torch.sigmoid(self.reranker.calibration(logit_tensor))),
+            to_float64(logit_tensor),
+            relation,
+        )
+
+    def _relate(
+        self,
+        reranker: RerankerConfig,
+        query_descriptors: Tensor,
+        query: ImageInput,
+        target: ImageInput,
+        context: ImageInput | None,
+    ) -> tuple[NDArray[np.float64], ViewRelation]:
+        """Similarities ``(Q, N)``, and the relation of the views, from one comparison of objects and rivals."""
         count, query_boxes, device = len(query_descriptors), _boxes(query), self.device
         rows = query_boxes.best(reranker.proposals)
         rivals = query_boxes.at(rows)
@@ -219,20 +269,7 @@ class TinyMatch(SinglePrecision, Pretrained, nn.Module):
             reranker.homographies,
             reranker.homography,
         )
-        objects, candidates = ScoredBoxes.make(query_boxes_xywh, query.size_hw), _boxes(target)
-        features = [
-            pair_features(similarity[:count], objects, candidates, h, similarity[count:], rivals, reranker.features)
-            for h in homographies
-        ]
-        pairs, queries = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*features, strict=True))
-        log_probability, logit_tensor = self.reranker.over_homographies(pairs, queries)
-        return TinyMatchOutput(
-            similarity[:count],
-            to_float64(log_probability),
-            to_float64(torch.sigmoid(self.reranker.calibration(logit_tensor))),
-            to_float64(logit_tensor),
-            homographies,
-        )
+        return similarity[:count], ViewRelation(rivals, similarity[count:], homographies)
 
     def _compare(self, query_descriptors: Tensor, query: ImageInput, target: ImageInput) -> OMaMaOutput:
         """:meth:`forward` for one pair of images and Q query descriptors ``(Q, D)``, with the axis Q."""
