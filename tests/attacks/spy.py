@@ -11,6 +11,7 @@ import os
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 FORBIDDEN = (
     "socket.", "urllib.", "http.", "ftplib.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn",
@@ -77,6 +78,7 @@ def main(folders: list[str]) -> None:
     from counterview.inference.loading import load
 
     load("tiny-match", device="cpu")
+    before = _peak_bytes(resource)  # what libraries take differs by a gigabyte between builds of torch
     spy, known = Spy(), installation()
     found = {}
     for folder in folders:
@@ -93,8 +95,11 @@ def main(folders: list[str]) -> None:
     spy.seen, spy.allowed = [], known
     _misbehave()
     spy.allowed = None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"folders": found, "control": spy.seen, "peak_bytes": peak}))
+    print(json.dumps({"folders": found, "control": spy.seen, "grown_bytes": _peak_bytes(resource) - before}))
+
+
+def _peak_bytes(resource: ModuleType) -> int:
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def _misbehave() -> None:

@@ -94,6 +94,6 @@ def test_a_hostile_model_starts_nothing_and_opens_nothing_elsewhere(tmp_path):
         assert found[name]["ended"].startswith(f"{error}: {folders[name]}"), (name, found[name]["ended"])
         assert "\n" not in found[name]["ended"]
     assert not mark.exists()
-    assert report["peak_bytes"] < 10**9
+    assert report["grown_bytes"] < 5 * 10**8
     for event in ("open /etc/hostname", "subprocess.Popen", "socket.connect"):
         assert any(text.startswith(event) for text in report["control"]), "the spy sees"
