@@ -50,19 +50,28 @@ ENVIRONMENT = {
 # ------------------------------------------------------------------------------------------------------ processes
 
 
+LAUNCHER = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+json.dump([code, used.ru_utime + used.ru_stime, used.ru_maxrss], open(sys.argv[1], "w"))
+"""
+"""Runs a command and writes what it used. A process begins with the peak memory of the one that started it, which is
+why that is a small one."""
+
+
 def measured(command: Sequence[str], *, allow: Sequence[int] = (0,)) -> dict[str, float]:
     """Wall and processor seconds of a command and its children, and the peak memory of the largest process."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    code = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryDirectory(prefix="usage-") as folder:
+        usage = Path(folder) / "usage.json"
+        subprocess.run(
+            [sys.executable, "-S", "-c", LAUNCHER, usage, *command], env={**os.environ, **ENVIRONMENT}, check=True
+        )
+        code, processor, peak = read_json(usage)
     if code not in allow:
         raise SystemExit(f"{shlex.join(command)} ended with {code}")
-    return {
-        "wall_s": time.perf_counter() - start,
-        "processor_s": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss / 1000,
-    }
+    return {"wall_s": time.perf_counter() - start, "processor_s": processor, "peak_mb": peak / 1000}
 
 
 def ray_workers() -> list[int]:
