@@ -211,7 +211,10 @@ class VideoWork:
             InputError: no sound, or sounds or motions that do not belong together.
             VideoError: a video cannot be read.
         """
-        found = self.cameras.find_clock(camera, method)
+        try:
+            found = self.cameras.find_clock(camera, method)
+        except InputError as error:  # its fix names options of the command line
+            raise InputError(error.problem, found=error.found, fix="Move the slider instead.") from None
         with self.changed():
             self.cameras.set_clock(camera, found.clock)
         return found
