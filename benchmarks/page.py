@@ -332,7 +332,8 @@ def main() -> None:
         about["files_left_after_the_server"] = len(server.files())
     if options.part == "load":
         show(
-            f"{result['sessions']} sessions, {result['at_once']} at once: {result['lost']} lost, {result['right']} right",
+            f"{result['sessions']} sessions, {result['at_once']} at once: {result['lost']} lost, "
+            f"{result['right']} answers right",
             ["", "median s", "worst s"],
             [["whole session", *result["whole_s"].values()], ["match", *result["match_s"].values()]],
         )
