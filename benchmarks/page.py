@@ -3,8 +3,8 @@
 ``python -m benchmarks.page load [--sessions 100] [--at-once 20] [--side PX] [--model M] [--proposals P] [--save]``: a
 server in a process of its own, and sessions that each upload the bundled pair, click one object and match it, so many
 at once. A session is lost if it gets an error or no answer. How many answers are the object (IoU of 0.5) is counted
-beside it: that tells about the model, and on images of 160 pixels the bundled one is mostly wrong. Memory is the
-server's, before, at most and after; files are those left below its folder.
+beside it: that tells about the model and ``--side``. Memory is the server's, before, at most and after; files are those
+left below its folder.
 
 ``python -m benchmarks.page browser [--clicks 20] …``: a browser that clicks and matches again and again.
 """
@@ -73,7 +73,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(30)
+        self.process.wait(120)  # a busy machine takes its time
 
 
 class Visitor:
@@ -226,7 +226,7 @@ async def load_of(server: Server, sessions: int, at_once: int, side: int | None,
     seconds = time.perf_counter() - start
     done = [result for task in tasks if (result := task.result()) is not None]
     if not done:
-        raise SystemExit("every session was lost")
+        raise SystemExit("every session was lost; why is said above")
     await settled(server)
     return {
         "sessions": sessions, "at_once": at_once, "side_px": side, "lost": sessions - len(done),
