@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.page load [--sessions 100] [--at-once 20] [--side PX] [--model M] [--proposals P] [--save]``: a
 server in a process of its own, and sessions that each upload the bundled pair, click one object and match it, so many
-at once. A session is lost if its match does not arrive, or its download is not the object. Memory is the server's,
-before, at most and after; files are those left below its folder.
+at once. A session is lost if it gets an error or no answer. How many answers are the object (IoU of 0.5) is counted
+beside it: that tells about the model and ``--side``. Memory is the server's, before, at most and after; files are those
+left below its folder.
 
 ``python -m benchmarks.page browser [--clicks 20] …``: a browser that clicks and matches again and again.
 """
@@ -39,7 +40,7 @@ from counterview.media.images import write_image
 ASSETS = Path(str(files("counterview"))) / "assets" / "pair"
 NAME = "white bowl_0"
 RIGHT = 0.5
-"""IoU from which on a download is called the object."""
+"""IoU from which on an answer is called right."""
 
 
 class Server:
@@ -72,7 +73,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(30)
+        self.process.wait(120)  # a busy machine takes its time
 
 
 class Visitor:
@@ -156,7 +157,7 @@ async def visit(
         truth: the mask ``(H, W)`` that the match should be.
 
     Returns:
-        seconds of the whole and of the match; ``None`` if the session was lost.
+        seconds of the ``whole`` and of the ``match``, and the answer's ``iou``; ``None`` if the session was lost.
     """
     async with gate:
         start = time.perf_counter()
@@ -170,9 +171,6 @@ async def visit(
                 matched = time.perf_counter()
                 answer = await visitor.client.get(f"/files/{visitor.token}/match.json")
                 found = from_coco(answer.json()["objects"][0]["mask"])
-                if iou(found, truth) < RIGHT:
-                    print(f"lost: IoU {iou(found, truth):.2f}", file=sys.stderr)
-                    return None
                 return {"whole": time.perf_counter() - start, "match": matched - began, "iou": iou(found, truth)}
         except (httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
             print(f"lost: {type(error).__name__} {error}", file=sys.stderr)
@@ -228,10 +226,11 @@ async def load_of(server: Server, sessions: int, at_once: int, side: int | None,
     seconds = time.perf_counter() - start
     done = [result for task in tasks if (result := task.result()) is not None]
     if not done:
-        raise SystemExit("every session was lost")
+        raise SystemExit("every session was lost; why is said above")
     await settled(server)
     return {
-        "sessions": sessions, "at_once": at_once, "side_px": side, "lost": sessions - len(done), "seconds": seconds,
+        "sessions": sessions, "at_once": at_once, "side_px": side, "lost": sessions - len(done),
+        "right": sum(r["iou"] >= RIGHT for r in done), "seconds": seconds,
         "processor_s_per_session": (server.processor_s() - processor) / sessions,
         "whole_s": {"median": statistics.median(r["whole"] for r in done), "worst": max(r["whole"] for r in done)},
         "match_s": {"median": statistics.median(r["match"] for r in done), "worst": max(r["match"] for r in done)},
@@ -333,7 +332,8 @@ def main() -> None:
         about["files_left_after_the_server"] = len(server.files())
     if options.part == "load":
         show(
-            f"{result['sessions']} sessions, {result['at_once']} at once: {result['lost']} lost",
+            f"{result['sessions']} sessions, {result['at_once']} at once: {result['lost']} lost, "
+            f"{result['right']} answers right",
             ["", "median s", "worst s"],
             [["whole session", *result["whole_s"].values()], ["match", *result["match_s"].values()]],
         )

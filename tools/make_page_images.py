@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+import counterview
 from counterview.app.context import PageContext
 from counterview.app.limits import PageLimits
 from counterview.app.server import make_app, run
@@ -25,17 +26,17 @@ from counterview.inference.examples import load_pair
 from counterview.inference.loading import load
 
 WIDE, NARROW = (1280, 900), (390, 844)
+TAKE = Path(counterview.__file__).parent / "assets" / "take"
+"""The data set that is served, so that all tabs are shown."""
+LIMIT_BYTES = 150_000
+"""Of one image: the documentation is read over slow connections too."""
 BOWL, MUG = "white bowl_0", "teal dots mug_0"
 
 
 @contextmanager
-def served(data: Path | None = None) -> Iterator[str]:
-    """Serve the page with the bundled model; gives its address.
-
-    Args:
-        data: a data set that may be browsed.
-    """
-    context = PageContext(load(), "tiny", PageLimits(), data=data)
+def served() -> Iterator[str]:
+    """Serve the page with the bundled model and the bundled take as a data set; gives its address."""
+    context = PageContext(load(), "tiny", PageLimits(), data=TAKE)
     listening, addresses = threading.Event(), []
 
     def ready(address: str) -> None:
@@ -129,8 +130,12 @@ def save(page: Any, path: Path, scale: float = 0.75) -> None:
     page.mouse.move(0, 0)
     image = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     size = round(image.width * scale), round(image.height * scale)
-    image.resize(size, Image.Resampling.LANCZOS).save(path, quality=82, method=6)
-    print(path)
+    small = image.resize(size, Image.Resampling.LANCZOS)
+    for quality in (82, 74, 66, 58, 50):
+        small.save(path, quality=quality, method=6)
+        if path.stat().st_size <= LIMIT_BYTES:
+            break
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def main() -> None:

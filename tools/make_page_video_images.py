@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import counterview
 from counterview.app.video_changes import example_videos
 from tools.make_page_images import NARROW, WIDE, begin, save, served
 
@@ -78,8 +77,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    root = Path(counterview.__file__).parent / "assets" / "take"
-    with served(root) as address, sync_playwright() as tool:
+    with served() as address, sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
         page.set_default_timeout(600_000)

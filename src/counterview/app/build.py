@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import html
 import json
 from typing import TYPE_CHECKING
@@ -40,17 +42,31 @@ def build_page(context: PageContext) -> gr.Blocks:
             for build_tab in TABS:
                 build_tab(context)
 
-        def begin(request: gr.Request) -> tuple[str, str]:
+        async def begin(request: gr.Request) -> tuple[str, str]:
             try:
                 found = context.session(request, begin=True)
+                async with context.turn(request):
+                    pass
             except CounterviewError as error:
                 return json.dumps({"error": one_line(error)}), error_line(error)
             return json.dumps({"token": found.token}), ""
+
+        async def stay(request: gr.Request) -> None:
+            # Gradio's page closes its stream of answers when nothing is under way, and an event that is sent at that
+            # moment is answered into the closed stream: nothing of it is seen until the next event. So one event is
+            # under way as long as the page is open.
+            with contextlib.suppress(CounterviewError):
+                found = context.session(request, begin=True)
+                async with context.turn(request):
+                    pass
+                while not found.ended:
+                    await asyncio.sleep(1)
 
         def end(request: gr.Request) -> None:
             context.end(request)
 
         page.load(typed(begin), None, [session, trouble], api_visibility="undocumented", show_progress="hidden")
+        page.load(typed(stay), None, None, api_visibility="undocumented", show_progress="hidden")
         page.unload(typed(end))
     page.queue(default_concurrency_limit=None)
     return page

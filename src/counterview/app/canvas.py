@@ -98,14 +98,15 @@ def canvas_value(
     return json.dumps(value)
 
 
-def canvas_message(message: str, *, busy: bool = False) -> str:
+def canvas_message(message: str, *, busy: bool = False, version: int = 0) -> str:
     """Change what an :func:`image_canvas` says, and keep its image.
 
     Args:
         message: HTML of an error, a note or a job's progress.
         busy: whether something is computed that the visitor waits for.
+        version: of the state that it is about: nothing is said if a later one is shown already. 0: always.
     """
-    return json.dumps({"keep": True, "message": message, "busy": busy})
+    return json.dumps({"keep": True, "message": message, "busy": busy, "version": version})
 
 
 def data_url(image: RgbImage, quality: int = 88) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterview.app.jobs import Jobs
 from counterview.app.limits import PageLimits
-from counterview.app.sessions import PageSession, Sessions
+from counterview.app.sessions import PageSession, SessionError, Sessions
+from counterview.app.turns import HEADER, Turn, Turns, event_number
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -66,6 +69,25 @@ class PageContext:
             SessionError: no cookie, another visitor's session, an ended one, or no room for a further one.
         """
         return self.sessions.of(request.session_hash, request.cookies.get(COOKIE), begin=begin)
+
+    @asynccontextmanager
+    async def turn(self, request: gr.Request, *, waits: bool = True) -> AsyncIterator[Turn]:
+        """Wait until what the same page did before has taken effect.
+
+        Args:
+            request: as Gradio gives it to a function.
+            waits: whether to wait; later events wait for this one in any case.
+
+        Yields:
+            the turn, at whose end later events go on.
+        """
+        number = event_number(request.headers.get(HEADER))
+        try:
+            turns = self.session(request).turns
+        except SessionError:  # the function itself will say so
+            turns, number = Turns(), None
+        async with turns.turn(number, waits=waits) as turn:
+            yield turn
 
     def end(self, request: gr.Request) -> None:
         """End the session of a request, whose page was closed.

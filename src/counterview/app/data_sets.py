@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from counterview.app.canvas import data_url
 from counterview.app.context import VIDEOS
 from counterview.app.data_browser import DataBrowser, Order, WorstCases
-from counterview.app.events import listen, progress, typed
+from counterview.app.events import listen, progress
 from counterview.app.messages import error_line, note_line
 from counterview.app.scripted import scripted
 from counterview.data.inspect import Inspection, inspection_image
@@ -150,8 +150,8 @@ class DataSetsTab:
         self._on(forth.click, lambda view, _: self._step(view, 1))
         self._on(self.cases.choose, self._case)
         if find is not None:
-            listen(find.click, self.find, [self.direction, self.order], self._every)
-        listen(count.click, self.count, None, self._every)
+            listen(self.context, find.click, self.find, [self.direction, self.order], self._every)
+        listen(self.context, count.click, self.count, None, self._every)
 
     # ------------------------------------------------------------------------------------------ what is looked at
 
@@ -186,16 +186,13 @@ class DataSetsTab:
             async def handler(request: Any, event: Any) -> dict[Any, Any]:
                 return await act(request, event)
 
-            listen(event, handler, None, self._every)
+            listen(self.context, event, handler, None, self._every)
             return
 
         async def handler_of_value(given: Any, request: Any) -> dict[Any, Any]:
             return await act(request, given)
 
-        event(
-            typed(handler_of_value), [value], self._every, show_progress="hidden", trigger_mode="always_last",
-            concurrency_limit=None, api_visibility="undocumented",
-        )  # fmt: skip
+        listen(self.context, event, handler_of_value, [value], self._every, newest=True)
 
     def _take(self, view: DataView, uid: Any) -> None:
         if uid not in self.browser.uids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from counterview.app.marks import AGAIN
@@ -23,7 +24,8 @@ class MarkedObjects:
 
     Attributes:
         names: of the objects, in the order in which they were named.
-        prompts: where they are shown; ``None``: not visible there.
+        prompts: where they are shown; ``None``: not visible there. Replaced at each change, never changed: several
+            threads read it.
     """
 
     def __init__(self) -> None:
@@ -123,9 +125,9 @@ class MarkedObjects:
             check_prompt(prompt, size_hw, place[0])
         self._remember()
         if prompt is None and kind != "absent":
-            del self.prompts[place]
+            self.prompts = _without(self.prompts, place)
         else:
-            self.prompts[place] = prompt
+            self.prompts = {**self.prompts, place: prompt}
 
     def paint(self, place: Place, mask: ObjectMask) -> None:
         """Say where an object is in a frame by its mask.
@@ -141,7 +143,7 @@ class MarkedObjects:
         if mask.is_empty:
             raise InputError("nothing is left of the mask", fix="If the object is not visible, press Not visible here.")
         self._remember()
-        self.prompts[place] = mask
+        self.prompts = {**self.prompts, place: mask}
 
     def unmark(self, place: Place) -> None:
         """Forget what was said of an object in a frame.
@@ -151,15 +153,31 @@ class MarkedObjects:
         """
         if place in self.prompts:
             self._remember()
-            del self.prompts[place]
+            self.prompts = _without(self.prompts, place)
 
     def undo(self) -> None:
         """Take back the last mark."""
         if self._history:
             self.prompts = self._history.pop()
 
+    def take_back(self, place: Place, prompt: AnyPrompt) -> None:
+        """Take back one mark, also out of what can be undone; marks that came later stay.
+
+        Args:
+            place: where it is.
+            prompt: as it was set there; if it was changed since, nothing is done.
+        """
+        if self.prompts.get(place) is not prompt:
+            return
+        states = [*self._history, self.prompts]
+        before = next((s for s in reversed(states) if s.get(place) is not prompt), {})
+        kept = {place: before[place]} if place in before else {}
+        states = [{**_without(s, place), **kept} if s.get(place) is prompt else s for s in states]
+        self._history = [state for state, after in pairwise(states) if state != after]
+        self.prompts = states[-1]
+
     def _remember(self) -> None:
-        self._history = [*self._history[1 - MAX_UNDO :], dict(self.prompts)]
+        self._history = [*self._history[1 - MAX_UNDO :], self.prompts]
 
     def shown_in(self, camera: str, number: int) -> dict[str, AnyPrompt | None]:
         """What was said of objects in a frame.
@@ -177,6 +195,10 @@ class MarkedObjects:
             ShownObject(name, camera, prompt, frame=number, source=f"{name} in {camera}, frame {number}")
             for (name, camera, number), prompt in items
         ]
+
+
+def _without(prompts: dict[Place, AnyPrompt | None], place: Place) -> dict[Place, AnyPrompt | None]:
+    return {other: prompt for other, prompt in prompts.items() if other != place}
 
 
 def _added(before: AnyPrompt | None, kind: str, points: Sequence[Sequence[float]], reach_px: float) -> AnyPrompt | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from counterview.app.limits import Kind, PageLimits, check_ending
+from counterview.app.turns import Turns
 from counterview.app.uploads import Incoming, Upload, plain_name
 from counterview.errors import InputError, counted
 from counterview.media.files import safe_join
@@ -53,6 +54,7 @@ class PageSession:
         uploads: files by their ids.
         used_at: when it was last used, as :func:`time.monotonic` counts.
         ended: whether it was removed.
+        turns: the order of what the page does.
     """
 
     token: str
@@ -64,6 +66,7 @@ class PageSession:
     uploads: dict[str, Upload] = field(default_factory=dict)
     used_at: float = field(default_factory=time.monotonic)
     ended: bool = False
+    turns: Turns = field(default_factory=Turns)
     _offers: dict[str, Callable[[Path], Path]] = field(default_factory=dict)
 
     def use(self) -> None:

@@ -105,20 +105,20 @@ class TwoImagesTab:
 
     def _connect(self, examples: gr.HTML, match: gr.Button, stop: gr.Button) -> None:
         every = [self.query, self.objects, self.status, self.target, self.answers, self.downloads]
-        listen(examples.take, self.take_example, None, every)
-        listen(self.query.upload, self.upload_query, None, every)
-        listen(self.target.upload, self.upload_target, None, every)
-        listen(self.query.mark, self.mark_query, None, every)
-        listen(self.query.undo, self.undo_query, None, every)
-        listen(self.target.mark, self.mark_target, None, every)
-        listen(self.target.undo, self.undo_target, None, every)
+        listen(self.context, examples.take, self.take_example, None, every)
+        listen(self.context, self.query.upload, self.upload_query, None, every)
+        listen(self.context, self.target.upload, self.upload_target, None, every)
+        listen(self.context, self.query.mark, self.mark_query, None, every)
+        listen(self.context, self.query.undo, self.undo_query, None, every)
+        listen(self.context, self.target.mark, self.mark_target, None, every)
+        listen(self.context, self.target.undo, self.undo_target, None, every)
         for name in ("pick", "rename", "remove", "more"):
-            listen(getattr(self.objects, name), getattr(self, name), None, every)
-        listen(self.answers.choose, self.choose, None, every)
-        listen(self.answers.absent, self.absent, None, every)
-        listen(self.answers.pick, self.pick, None, every)
-        listen(match.click, self.match, None, every)
-        listen(stop.click, self.stop, None, self.status)
+            listen(self.context, getattr(self.objects, name), getattr(self, name), None, every)
+        listen(self.context, self.answers.choose, self.choose, None, every)
+        listen(self.context, self.answers.absent, self.absent, None, every)
+        listen(self.context, self.answers.pick, self.pick, None, every)
+        listen(self.context, match.click, self.match, None, every)
+        listen(self.context, stop.click, self.stop, None, self.status, waits=False)
 
     # ------------------------------------------------------------------------------------------ images
 

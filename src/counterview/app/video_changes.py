@@ -111,12 +111,20 @@ def camera(session: PageSession, view: VideoView, value: Any) -> None:
     view.other = str(value)
 
 
-def offset(session: PageSession, view: VideoView, value: Any) -> None:
-    """Say when the other camera began, in seconds."""
+def time(session: PageSession, view: VideoView, event: Any) -> None:
+    """Show another time: ``value`` in seconds, the visitor's ``edit`` of it."""
+    if view.sliders.takes("time", event.edit):
+        view.go_to(float(event.value))
+
+
+def offset(session: PageSession, view: VideoView, event: Any) -> None:
+    """Say when the other camera began: ``value`` in seconds, the visitor's ``edit`` of it."""
+    if not view.sliders.takes("offset", event.edit):
+        return
     if view.other is None:
         raise InputError("there is no other video", fix="Drop the video of another camera.")
     with view.work.changed():
-        view.work.cameras.set_clock(view.other, Clock(float(value)))
+        view.work.cameras.set_clock(view.other, Clock(float(event.value)))
     view.clock_changed()
 
 

@@ -31,10 +31,10 @@ def results_value(session: PageSession, view: VideoView) -> str:
         view: with the results.
     """
     if not view.work.cameras.names:
-        return json.dumps({"message": ""})
+        return json.dumps({"message": "", "version": view.version})
     links = _links(session, view)
     if view.results is None:
-        return json.dumps({"message": links if view.work.objects.names else ""})
+        return json.dumps({"message": links if view.work.objects.names else "", "version": view.version})
     video = session.offer("overlay.mp4", lambda folder: view.work.out / "overlay.mp4")
     stale = "Something was changed since: press Follow to take it in." if view.is_stale else ""
     thumbs = view.thumbnails()
@@ -51,6 +51,7 @@ def results_value(session: PageSession, view: VideoView) -> str:
     return json.dumps({
         "video": f"{video}?show=1&run={view.runs}", "strip": strip_html(view.results), "review": rows, "note": note,
         "message": note_line(stale), "said": said_html(view.said), "downloads": links,
+        "version": view.version,
     })  # fmt: skip
 
 

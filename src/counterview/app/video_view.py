@@ -13,12 +13,14 @@ from typing import Any
 from counterview.app.canvas import SIDE_PX, canvas_value
 from counterview.app.marks import Mark, mask_of
 from counterview.app.messages import note_line
+from counterview.app.scripted import Sliders
+from counterview.app.video_drawing import grey_image, scaled_prompt
 from counterview.app.video_results import VideoResults
 from counterview.app.video_work import VideoWork
-from counterview.errors import InputError
+from counterview.errors import InputError, ProposalError
 from counterview.inference.drawing import mark_prompts
 from counterview.inference.prompted import PromptedPredictor
-from counterview.inference.prompts import AnyPrompt, Box, Point, Prompt, as_box, as_point
+from counterview.inference.prompts import AnyPrompt
 from counterview.inference.track_drawing import clock, resized
 from counterview.inference.track_sheets import review_crop
 from counterview.masks.draw import object_colors, overlay
@@ -50,6 +52,8 @@ class VideoView:
         runs: number of finished runs, so that browsers fetch the newest video.
         said: lines about the last run.
         is_stale: whether marks or clocks changed since it.
+        version: grows with each state that is shown: answers may overtake one another on their way to a browser.
+        sliders: what the visitor set last.
     """
 
     work: VideoWork
@@ -61,6 +65,8 @@ class VideoView:
     runs: int = 0
     said: list[str] = field(default_factory=list)
     is_stale: bool = False
+    version: int = 0
+    sliders: Sliders = field(default_factory=Sliders)
     _masks: dict[tuple[str, str, int], tuple[AnyPrompt, ObjectMask]] = field(default_factory=dict)
     _crops: dict[int, RgbImage] = field(default_factory=dict)
 
@@ -147,7 +153,7 @@ class VideoView:
         """
         if self.current == name:
             self.current = new
-        self._masks = {(new if o == name else o, c, n): found for (o, c, n), found in self._masks.items()}
+        self._masks = {(new if o == name else o, c, n): found for (o, c, n), found in list(self._masks.items())}
         self.is_stale |= name != new
 
     @property
@@ -261,22 +267,32 @@ class VideoView:
         number = self.number(camera)
         return number is not None and len(self._known(camera, number)) < len(_marked(self.work, camera, number))
 
-    def outline(self, predictor: PromptedPredictor[Any], camera: str, number: int) -> None:
-        """Find the masks of the objects that are marked in a frame.
+    def outline(self, predictor: PromptedPredictor[Any], camera: str, number: int) -> ProposalError | None:
+        """Find the masks of the objects that are marked in a frame. A mark that means none is taken back.
 
         Args:
             predictor: the model.
             camera: its name.
             number: of the frame.
 
+        Returns:
+            why a mark was taken back; ``None`` if none was.
+
         Raises:
-            ProposalError: no proposal at a point or in a box.
             VideoError: the frame cannot be read.
         """
-        wanted = _marked(self.work, camera, number)
-        for name, mask in self.work.outlines(predictor, camera, number).items():
-            if name in wanted:
-                self._masks[name, camera, number] = wanted[name], mask
+        failed = None
+        for name, prompt in _marked(self.work, camera, number).items():
+            if isinstance(prompt, ObjectMask):
+                continue
+            try:
+                mask = self.work.outline(predictor, camera, number, name, prompt)
+                self._masks[name, camera, number] = prompt, mask
+            except ProposalError as error:
+                failed = failed or error
+                with self.work.changed():  # what cannot be outlined cannot be followed
+                    self.work.objects.take_back((name, camera, number), prompt)
+        return failed
 
     def _known(self, camera: str, number: int) -> dict[str, ObjectMask]:
         known = {}
@@ -321,7 +337,7 @@ class VideoView:
             busy: whether something is computed that the visitor waits for.
         """
         if camera is None:
-            return canvas_value(None, message=message)
+            return canvas_value(None, message=message, version=self.version)
         number = self.number(camera)
         if number is None:
             about = self.work.cameras.clock(camera)
@@ -329,8 +345,10 @@ class VideoView:
             shown += f"{clock(about.query_time(self.work.cameras.source(camera).duration_s))} of {self.first}."
             height, width = self.work.cameras.source(camera).size_hw
             size = fit_longest_side((height, width), 480)
-            blank = resized(_grey(), size)
-            return canvas_value(blank, (height, width), name=camera, message=message or note_line(shown))
+            blank = resized(grey_image(), size)
+            return canvas_value(
+                blank, (height, width), name=camera, message=message or note_line(shown), version=self.version
+            )
         image = self.work.cameras.image(camera, number)
         drawn = self.draw(camera, number, image)
         color = self.colors().get(self.current or "", object_colors(1)[0])
@@ -338,6 +356,7 @@ class VideoView:
         return canvas_value(
             drawn, (image.shape[0], image.shape[1]), name=f"{camera}, {clock(own)}",
             message=message or self._about(camera, number), busy=busy, color=color,
+            version=self.version,
         )  # fmt: skip
 
     def draw(self, camera: str, number: int, image: RgbImage) -> RgbImage:
@@ -363,7 +382,7 @@ class VideoView:
             labels=names, colors=[colors[n] for n in names], letters_px=round(max(size) / LETTERS),
         )  # fmt: skip
         scale = size[1] / image.shape[1]
-        return mark_prompts(drawn, [_scaled(p, scale) for p in marked.values() if p is not None])
+        return mark_prompts(drawn, [scaled_prompt(p, scale) for p in marked.values() if p is not None])
 
     def _about(self, camera: str, number: int) -> str:
         """What is known of the current object in a frame, for people."""
@@ -414,30 +433,3 @@ class VideoView:
 
 def _marked(work: VideoWork, camera: str, number: int) -> dict[str, AnyPrompt]:
     return {name: p for name, p in work.objects.shown_in(camera, number).items() if p is not None}
-
-
-def _grey() -> RgbImage:
-    import numpy as np
-
-    return np.full((2, 2, 3), 60, dtype=np.uint8)
-
-
-def _scaled(prompt: AnyPrompt, scale: float) -> AnyPrompt:
-    """A prompt in the pixels of an image that was scaled."""
-    if isinstance(prompt, ObjectMask):
-        return prompt
-
-    def point(value: Any) -> Point:
-        at = as_point(value)
-        return Point(at.x_px * scale, at.y_px * scale)
-
-    def box(value: Any) -> Box:
-        at = as_box(value)
-        return Box(at.x1_px * scale, at.y1_px * scale, at.x2_px * scale, at.y2_px * scale)
-
-    if isinstance(prompt, Point):
-        return point(prompt)
-    if isinstance(prompt, Box):
-        return box(prompt)
-    around = None if prompt.box is None else box(prompt.box)
-    return Prompt(points=[*map(point, prompt.points)], background=[*map(point, prompt.background)], box=around)

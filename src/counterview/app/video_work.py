@@ -26,7 +26,7 @@ from counterview.inference.follow_folder import FollowFolder, FollowSettings, op
 from counterview.inference.follow_plan import DEFAULT_FPS
 from counterview.inference.follow_run import StoppedError, stopped
 from counterview.inference.prompted import PromptedPredictor
-from counterview.inference.prompts import check_prompt
+from counterview.inference.prompts import AnyPrompt, check_prompt
 from counterview.media.files import check_name, safe_join, write_json
 from counterview.media.sources import VideoFrames
 from counterview.media.sync import SyncResult
@@ -153,7 +153,7 @@ class VideoWork:
                 raise ConfigError(f"{item.camera} has no such frame", path=self.folder / PROMPTS, found=number)
             if item.prompt is not None:
                 check_prompt(item.prompt, source.size_hw, item.object)
-            self.objects.prompts[item.object, item.camera, number] = item.prompt
+            self.objects.prompts = {**self.objects.prompts, (item.object, item.camera, number): item.prompt}
 
     @contextmanager
     def changed(self) -> Iterator[None]:
@@ -211,7 +211,10 @@ class VideoWork:
             InputError: no sound, or sounds or motions that do not belong together.
             VideoError: a video cannot be read.
         """
-        found = self.cameras.find_clock(camera, method)
+        try:
+            found = self.cameras.find_clock(camera, method)
+        except InputError as error:  # its fix names options of the command line
+            raise InputError(error.problem, found=error.found, fix="Move the slider instead.") from None
         with self.changed():
             self.cameras.set_clock(camera, found.clock)
         return found
@@ -249,23 +252,23 @@ class VideoWork:
             with self.changed():
                 self.settings = settings
 
-    def outlines(self, predictor: PromptedPredictor[Any], camera: str, number: int) -> dict[str, ObjectMask]:
-        """The masks ``(H, W)`` of the objects that are shown in a frame.
+    def outline(
+        self, predictor: PromptedPredictor[Any], camera: str, number: int, name: str, prompt: AnyPrompt
+    ) -> ObjectMask:
+        """The mask ``(H, W)`` of an object that is shown in a frame.
 
         Args:
             predictor: makes the proposals that points choose among, once for the image.
             camera: its name.
             number: of the frame.
+            name: of the object.
+            prompt: where it is.
 
         Raises:
             ProposalError: no proposal at a point or in a box.
             VideoError: the frame cannot be read.
         """
-        wanted = {name: prompt for name, prompt in self.objects.shown_in(camera, number).items() if prompt is not None}
-        if not wanted:
-            return {}
-        encoded = self.encoded(predictor, camera, number)
-        return {name: predictor.select(encoded, prompt, name).mask_rle for name, prompt in wanted.items()}
+        return predictor.select(self.encoded(predictor, camera, number), prompt, name).mask_rle
 
     def encoded(self, predictor: PromptedPredictor[Any], camera: str, number: int) -> Any:
         """A frame as a model encodes it; kept, so that the next click in it is answered at once.

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from counterview.app import video_changes as changes
 from counterview.app.canvas import Tool, canvas_message, image_canvas
 from counterview.app.context import IMAGES, VIDEOS
-from counterview.app.events import listen, progress, typed
+from counterview.app.events import listen, progress
 from counterview.app.jobs import JobCancelled
+from counterview.app.marked_objects import MAX_OBJECTS
 from counterview.app.messages import error_line, note_line
-from counterview.app.scripted import OBJECTS_JS, scripted
+from counterview.app.scripted import OBJECTS_JS, scripted, slider
 from counterview.app.video_cameras import length
 from counterview.app.video_changes import example_videos, following
 from counterview.app.video_output import results_value
@@ -89,27 +90,12 @@ class VideosTab:
                     self.camera = gr.Radio([], label="Other video", visible=False, elem_id="cv-camera")
             with gr.Column(visible=False) as self.controls:  # nothing to be done without a video
                 with gr.Row(equal_height=True, elem_classes="cv-time"):
-                    self.time = gr.Slider(
-                        0,
-                        1,
-                        0,
-                        step=0.01,
-                        label="Time of the first video (s)",
-                        elem_id="cv-time",
-                        scale=8,
-                        min_width=320,
-                    )
+                    with gr.Column(scale=8, min_width=320):
+                        self.time = slider("Time of the first video (s)", "cv-time")
                     buttons["back"] = gr.Button("◀ frame", size="sm", elem_id="cv-back", scale=1, min_width=90)
                     buttons["forth"] = gr.Button("frame ▶", size="sm", elem_id="cv-forth", scale=1, min_width=90)
                 with gr.Accordion("When did the other video begin?", open=False, elem_id="cv-clock"):
-                    self.offset = gr.Slider(
-                        -60,
-                        60,
-                        0,
-                        step=0.01,
-                        label="Seconds after the first one; below 0 before it",
-                        elem_id="cv-offset",
-                    )
+                    self.offset = slider("Seconds after the first one; below 0 before it", "cv-offset")
                     with gr.Row():
                         buttons["by sound"] = gr.Button("Find by sound", size="sm", elem_id="cv-by-sound")
                         buttons["by motion"] = gr.Button("Find by what moves", size="sm", elem_id="cv-by-motion")
@@ -143,8 +129,8 @@ class VideosTab:
     def _connect(self, buttons: Mapping[str, gr.Button]) -> None:
         first, second, status = self.first, self.second, self.status
         predictor = self.context.predictor
-        listen(self.opener.example, self.example, None, self._every)
-        listen(self.opener.open, self.open, None, self._every)
+        listen(self.context, self.opener.example, self.example, None, self._every)
+        listen(self.context, self.opener.open, self.open, None, self._every)
         self._on(self.opener.clear, lambda session, view, _: view.clear(), "all", where=self.opener)
         for canvas, side in ((first, "first"), (second, "second")):
             self._on(canvas.upload, changes.upload, "all", where=canvas)
@@ -158,11 +144,11 @@ class VideosTab:
                 "results",
                 where=canvas,
             )
-        self._on(self.time.input, lambda s, view, value: view.go_to(value), "first", "second", value=self.time)
+        self._on(self.time.set, changes.time, "time", "first", "second")
         self._on(buttons["back"].click, lambda s, view, _: view.step(-1), "first", "second", "time")
         self._on(buttons["forth"].click, lambda s, view, _: view.step(1), "first", "second", "time")
         self._on(self.camera.input, changes.camera, "second", "clock", value=self.camera)
-        self._on(self.offset.input, changes.offset, "second", "results", where=self.clock, value=self.offset)
+        self._on(self.offset.set, changes.offset, "clock", "second", "results", where=self.clock)
         self._on(self.objects.pick, changes.pick, "objects", "first", "second")
         self._on(self.objects.rename, changes.rename, "objects", "first", "second", "results")
         self._on(self.objects.remove, changes.remove, "objects", "first", "second", "results")
@@ -171,10 +157,10 @@ class VideosTab:
                  "camera", "clock", "objects", "results")  # fmt: skip
         self._on(self.results.time, changes.go_to, "time", "first", "second", where=status)
         for name, method in (("by sound", "audio"), ("by motion", "motion")):
-            listen(buttons[name].click, self._clock_finder(method), None, self._every)
-        listen(self.time.release, self.prepare)
-        listen(buttons["follow"].click, self.follow, self._settings, self._every)
-        listen(buttons["stop"].click, self.stop, None, status)
+            listen(self.context, buttons[name].click, self._clock_finder(method), None, self._every)
+        listen(self.context, self.time.rest, self.prepare)
+        listen(self.context, buttons["follow"].click, self.follow, self._settings, self._every)
+        listen(self.context, buttons["stop"].click, self.stop, None, status, waits=False)
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -210,46 +196,47 @@ class VideosTab:
                 async for update in act(request, event):
                     yield update
 
-            listen(event, handler, None, self._every)
+            listen(self.context, event, handler, None, self._every)
             return
 
         async def handler_of_value(given: Any, request: Any) -> AsyncIterator[dict[Any, Any]]:
             async for update in act(request, given):
                 yield update
 
-        # While a slider is dragged, only the newest place counts.
-        event(
-            typed(handler_of_value), [value], self._every, show_progress="hidden", trigger_mode="always_last",
-            concurrency_limit=None, api_visibility="undocumented",
-        )  # fmt: skip
+        listen(self.context, event, handler_of_value, [value], self._every, newest=True)
 
     def _said(self, place: Any, line: str) -> str:
         return canvas_message(line) if place is self.first or place is self.second else line
 
     async def _outlines(self, session: PageSession, view: VideoView) -> AsyncIterator[dict[Any, Any]]:
-        """Find the masks of what is marked in the frames that are shown, as a job."""
-        sides = {camera: canvas for camera, canvas in ((view.first, self.first), (view.other, self.second))
-                 if camera is not None and view.lacks_outline(camera)}  # fmt: skip
-        for camera, canvas in sides.items():
-            number = view.number(camera)
-            if number is None:
-                continue
-
-            def work(job: Job[None], camera: str = camera, number: int = number) -> None:
-                job.report("Looking at the image")
-                view.outline(self.context.predictor, camera, number)
-
-            job = self.context.jobs.submit(IMAGES, session, f"outline {camera}", work)
-            async for line in progress(self.context, session, job):
-                yield {canvas: canvas_message(line, busy=True)}
-            if isinstance(job.error, JobCancelled):
-                return  # a further mark has taken its place
+        """Find the masks of what is marked in the frames that are shown, as jobs."""
+        for camera, canvas in ((view.first, self.first), (view.other, self.second)):
             message = ""
-            if job.error is not None:
-                with view.work.changed():  # what cannot be outlined cannot be followed
-                    view.work.objects.undo()
-                message = error_line(job.error, session)
-            yield {canvas: await asyncio.to_thread(view.canvas, camera, message), self.objects: self._objects(view)}
+            for _ in range(MAX_OBJECTS):  # more were marked or renamed meanwhile
+                if camera is None or not view.lacks_outline(camera) or (number := view.number(camera)) is None:
+                    break
+
+                def work(job: Job[Any], camera: str = camera, number: int = number) -> Any:
+                    job.report("Looking at the image")
+                    return view.outline(self.context.predictor, camera, number)
+
+                job = self.context.jobs.submit(IMAGES, session, f"outline {camera}", work)
+                async for line in progress(self.context, session, job):
+                    yield {canvas: canvas_message(line, busy=True, version=view.version)}
+                if isinstance(job.error, JobCancelled):
+                    break  # a further mark has taken its place
+                failed = job.error or job.result
+                message = message if failed is None else error_line(failed, session)
+                yield await asyncio.to_thread(self._outlined, session, view, camera, canvas, message)
+                if job.error is not None:
+                    break
+
+    def _outlined(
+        self, session: PageSession, view: VideoView, camera: str, canvas: Any, message: str
+    ) -> dict[Any, Any]:
+        with session.lock:
+            view.version += 1
+            return {canvas: view.canvas(camera, message), self.objects: self._objects(view)}
 
     async def prepare(self, request: Any) -> None:
         """Look at the frames that are shown before they are clicked. Nobody waits for this, so no error is shown.
@@ -408,9 +395,13 @@ class VideosTab:
 
     def _show(self, session: PageSession, view: VideoView, *parts: str) -> dict[Any, Any]:
         """New values of parts of the tab."""
+        with session.lock:
+            view.version += 1
+            return self._values(session, view, set(parts))
+
+    def _values(self, session: PageSession, view: VideoView, wanted: set[str]) -> dict[Any, Any]:
         import gradio as gr
 
-        wanted = set(parts)
         if "all" in wanted:
             wanted = {"opener", "first", "second", "time", "camera", "clock", "objects", "settings", "results"}
         values: dict[Any, Any] = {self.status: ""}
@@ -425,13 +416,13 @@ class VideosTab:
         if "second" in wanted:
             values[self.second] = view.canvas(view.other)
         if "time" in wanted:
-            longest = max(view.work.cameras.duration_s, 0.01)
-            values[self.time] = gr.Slider(0, round(longest, 2), round(view.time_s, 3))
+            values[self.time] = view.sliders.value("time", 0, view.work.cameras.duration_s, view.time_s, view.version)
         if "camera" in wanted:
             values[self.camera] = gr.Radio(others, value=view.other, visible=len(others) > 1)
         if "clock" in wanted and view.other is not None:
             limit = max(60.0, view.work.cameras.duration_s)
-            values[self.offset] = gr.Slider(-limit, limit, view.work.cameras.clock(view.other).offset_s)
+            offset = view.work.cameras.clock(view.other).offset_s
+            values[self.offset] = view.sliders.value("offset", -limit, limit, offset, view.version)
             values[self.clock] = ""
         if "objects" in wanted:
             values[self.objects] = self._objects(view)
@@ -446,4 +437,4 @@ class VideosTab:
     def _objects(self, view: VideoView) -> str:
         names = view.work.objects.names
         current = names.index(view.current) if view.current in names else 0
-        return json.dumps({"objects": view.objects_value(), "current": current, "message": ""})
+        return json.dumps({"objects": view.objects_value(), "current": current, "message": "", "version": view.version})

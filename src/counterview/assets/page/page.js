@@ -6,6 +6,20 @@ window.counterview = (() => {
   let trouble = null;
   const waiting = [];
 
+  // ---------------------------------------------------------------------------------------- order
+
+  // Requests may overtake one another: the server handles events in the order of these numbers.
+  let events = 0;
+  const send = window.fetch.bind(window);
+  window.fetch = (address, options) => {
+    const path = typeof address === "string" ? address : address.url || String(address);
+    if (!/\/queue\/join(\?|$)/.test(path) || !options) return send(address, options);
+    const headers = new Headers(options.headers || {});
+    events += 1;
+    headers.set("X-Counterview-Event", String(events));
+    return send(address, { ...options, headers });
+  };
+
   // ---------------------------------------------------------------------------------------- session
 
   function begin(text) {
@@ -107,7 +121,7 @@ window.counterview = (() => {
     let brush = 0.02;           // radius, as a fraction of the longer side
     let uploading = null;
 
-    const image = make("img", { class: "cv-image", alt: "", draggable: false });
+    const image = make("img", { class: "cv-image", alt: "", draggable: "false" });
     const layer = make("canvas", { class: "cv-layer", "aria-hidden": "true" });
     const stage = make("div", {
       class: "cv-stage", tabindex: "0", role: "application",
@@ -181,6 +195,7 @@ window.counterview = (() => {
     function draw(text) {
       const update = JSON.parse(text || "{}");
       if (isOld(root, update)) return;
+      const before = [value.src && value.w, value.h];
       value = update.keep ? { ...value, ...update } : update;
       const has = Boolean(value.src);
       if (has && image.getAttribute("src") !== value.src) image.src = value.src;
@@ -190,10 +205,13 @@ window.counterview = (() => {
       root.classList.toggle("cv-busy", Boolean(value.busy));
       root.setAttribute("aria-busy", String(Boolean(value.busy)));
       about.textContent = has ? `${value.name || ""} ${value.w} × ${value.h}` : "";
-      strokes = [];
+      if (!has || before[0] !== value.w || before[1] !== value.h) strokes = [];  // else the visitor is still drawing
       say(value.message);
       root.dataset.version = String(Number(root.dataset.version || 0) + 1);
+      const start = corner;
       choose(tool);
+      corner = start;
+      paint();
     }
 
     // ------------------------------------------------------------------------------------ marks
@@ -346,13 +364,35 @@ window.counterview = (() => {
 
   // ---------------------------------------------------------------------------------------- lists
 
-  // Draws a list again and leaves the keyboard where it was.
+  // Draws a list again and leaves the keyboard where it was, and the text that is being written. While a mouse button is
+  // down on the list it waits: a click on what was replaced meanwhile would be lost.
   function redrawn(root, build) {
-    const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    root.redraw = build;
+    if (!root.watched) {
+      root.watched = true;
+      root.addEventListener("pointerdown", () => { root.pressed = true; });
+      for (const name of ["pointerup", "pointercancel"]) {
+        document.addEventListener(name, () => {
+          if (root.pressed) setTimeout(() => { root.pressed = false; if (root.redraw) redraw(root); });
+        }, true);
+      }
+    }
+    if (!root.pressed) redraw(root);
+  }
+
+  function redraw(root) {
+    const build = root.redraw;
+    root.redraw = null;
+    const focused = root.contains(document.activeElement) ? document.activeElement : null;
+    const key = focused ? focused.dataset.key : null;
+    const text = focused && focused.type === "text" && focused.value !== focused.defaultValue ? focused.value : null;
+    const place = text === null ? 0 : focused.selectionStart;
+    if (text !== null) focused.value = focused.defaultValue;  // what is taken away does not say that it changed
     root.replaceChildren(...build().filter(Boolean));
     if (key) {
       const same = [...root.querySelectorAll("[data-key]")].find((node) => node.dataset.key === key);
       if (same) same.focus({ preventScroll: true });
+      if (same && text !== null) { same.value = text; same.setSelectionRange(place, place); }
     }
     root.dataset.version = String(Number(root.dataset.version || 0) + 1);
   }
@@ -382,7 +422,7 @@ window.counterview = (() => {
           const name = make("input", {
             type: "text", class: "cv-name", value: item.name, maxlength: "60", "data-key": `name ${index}`,
             "aria-label": `Name of object ${index + 1}`,
-            onchange: () => trigger("rename", { index, name: name.value }),
+            onblur: () => { if (name.value !== name.defaultValue) trigger("rename", { index, name: name.value }); },
             onkeydown: (event) => { if (event.key === "Enter") name.blur(); },
           });
           const pick = make("button", {
@@ -455,5 +495,5 @@ window.counterview = (() => {
     ]));
   }
 
-  return { begin, upload, canvas, objects, answers, examples, make, acceptDrops, dropZone, redrawn, fromHtml };
+  return { begin, upload, canvas, objects, answers, examples, make, redrawn, fromHtml, isOld };
 })();

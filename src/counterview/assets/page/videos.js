@@ -2,7 +2,7 @@
 "use strict";
 
 Object.assign(window.counterview, (() => {
-  const { make, upload, redrawn, fromHtml } = window.counterview;
+  const { make, upload, redrawn, fromHtml, isOld } = window.counterview;
 
   // Where work begins: an example, or work that was taken away earlier.
   function opener(element, trigger, connect) {
@@ -37,6 +37,63 @@ Object.assign(window.counterview, (() => {
     connect((text) => { message.innerHTML = text || ""; });
   }
 
+  // A number that is set by hand, or by the server. What the server sent before it knew of the last edit is passed over,
+  // and the next edit is sent when it knows of the one before: only the newest of those between counts.
+  const PATIENCE_MS = 1500;
+
+  function slider(element, options, trigger, connect) {
+    const id = `${element.id || "cv"}-${Math.random().toString(36).slice(2)}`;
+    const number = make("input", { type: "number", class: "cv-number", step: "any", id });
+    const range = make("input", { type: "range", class: "cv-range", step: "0.01", "aria-label": options.label });
+    const root = make("div", { class: "cv-slider" },
+      make("div", { class: "cv-slider-head" }, make("label", { for: id, text: options.label }), number), range);
+    element.replaceChildren(root);
+    let edit = 0;
+    let sent = 0;
+    let known = 0;
+    let since = null;
+    let current = 0;
+    let typing = false;
+
+    function show(value) { number.value = String(Math.round(value * 1000) / 1000); range.value = String(value); }
+
+    function submit() {
+      if (since !== null || edit === sent) return;
+      sent = edit;
+      trigger("set", { value: current, edit });
+      since = setTimeout(() => { since = null; submit(); }, PATIENCE_MS);
+    }
+
+    function set(value) {
+      if (!Number.isFinite(value)) { show(current); return; }
+      current = Math.min(Math.max(value, Number(range.min)), Number(range.max));
+      edit += 1;
+      submit();
+    }
+
+    number.addEventListener("input", () => { typing = true; });
+    number.addEventListener("blur", () => { typing = false; });
+    number.addEventListener("change", () => { typing = false; set(number.value === "" ? NaN : Number(number.value)); show(current); trigger("rest", {}); });
+    range.addEventListener("input", () => { set(Number(range.value)); number.value = range.value; });
+    range.addEventListener("change", () => trigger("rest", {}));
+
+    connect((text) => {
+      if (!text) return;
+      const value = JSON.parse(text);
+      if (isOld(root, value)) return;
+      for (const node of [range, number]) { node.min = value.low; node.max = value.high; }
+      known = Math.max(known, value.edit);
+      if (known >= edit) {
+        current = value.value;
+        if (typing) range.value = String(current);
+        else show(current);
+      } else {
+        range.value = String(current);
+      }
+      if (known >= sent && since !== null) { clearTimeout(since); since = null; submit(); }
+    });
+  }
+
   // What following found: the video, when objects are visible, and what to check.
   function results(element, trigger, connect) {
     const root = make("div", { class: "cv-results" });
@@ -45,6 +102,7 @@ Object.assign(window.counterview, (() => {
     let player = null;
     connect((text) => {
       const value = JSON.parse(text || "{}");
+      if (isOld(root, value)) return;
       const at = player ? player.currentTime : 0;
       redrawn(root, () => {
         if (!value.video) { address = player = null; return [fromHtml(value.message)]; }
@@ -95,5 +153,5 @@ Object.assign(window.counterview, (() => {
     });
   }
 
-  return { opener, results, gallery };
+  return { opener, slider, results, gallery };
 })());
