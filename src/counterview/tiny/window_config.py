@@ -22,7 +22,7 @@ class TinyWindowConfig(TinyFollowConfig):
         default="conv-window", metadata={"help": "image encoder, a convolutional one: conv-window or conv-tiny"}
     )
     image_size: int = field(default=128, metadata={"help": "side of a window in pixels, a multiple of 32"})
-    channels: int = field(default=128, metadata={"help": "channels of the feature maps (C); a multiple of 64"})
+    channels: int = field(default=64, metadata={"help": "channels of the feature maps (C); a multiple of 64"})
     attention_layers: int = field(default=2, metadata={"help": "layers of the memory attention"})
     feed_forward: int = field(default=256, metadata={"help": "hidden size in memory attention and mask decoder"})
     dropout: float = field(default=0.0, metadata={"help": "dropout in the memory attention, in training"})

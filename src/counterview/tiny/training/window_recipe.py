@@ -51,10 +51,10 @@ class WindowDrawConfig:
     far_prob: float = field(default=0.15, metadata={"help": "fraction of windows that are"})
     scale: float = field(default=0.25, metadata={"help": "standard deviation of the logarithm of the expected size"})
     wrong_place_prob: float = field(
-        default=0.15, metadata={"help": "fraction of visible objects whose window is around another, or anywhere"}
+        default=0.2, metadata={"help": "fraction of visible objects whose window is around another, or anywhere"}
     )
     decoy_prob: float = field(
-        default=0.15, metadata={"help": "fraction of samples whose query is an object of another take"}
+        default=0.2, metadata={"help": "fraction of samples whose query is an object of another take"}
     )
     no_prompt_prob: float = field(default=0.3, metadata={"help": "fraction of target windows without a proposed mask"})
     wrong_prompt_prob: float = field(
