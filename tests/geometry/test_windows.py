@@ -78,7 +78,7 @@ def test_moving_the_window_moves_nothing_in_the_image():
     np.testing.assert_array_equal(here.to_array()[exact], moved.to_array()[exact])
 
     # The pixels too: a smooth image is sampled where the window says.
-    ys, xs = np.mgrid[:100, :120] + 0.5
+    _, xs = np.mgrid[:100, :120] + 0.5
     image = np.repeat((100 + xs)[..., None], 3, axis=2).astype(np.uint8)
     for w in (window, window.moved(0.37, 0.0)):
         values, inside = cut_image(image, w)
@@ -167,7 +167,10 @@ def test_windows_around_objects():
     assert object_size(mask) == 30
     assert window.enlargement == pytest.approx(128 / 45)
     target = target_window((5.5, 7.25), 60.0, 30.0, window)
-    assert (target.centre_xy, target.side) == ((5.5, 7.25), 90.0)  # the same field of view, the object is twice as large
+    assert (target.centre_xy, target.side) == (
+        (5.5, 7.25),
+        90.0,
+    )  # the same field of view, the object is twice as large
     assert target_window((0, 0), 3000.0, 30.0, window).side == pytest.approx(6 * 45)
     assert target_window((0, 0), 0.0, 30.0, window, min_side=20).side == 20
 

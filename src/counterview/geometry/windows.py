@@ -164,19 +164,12 @@ def cut_image(image: RgbImage, window: Window) -> tuple[RgbImage, BoolImage]:
     factor = 2 ** int(math.log2(scale)) if scale >= 2 else 1
     ranges = [_needed(start, window.side, factor, n) for start, n in zip(window.left_top, _wh(image), strict=True)]
     (x0, x1), (y0, y1) = ranges
-    part = image[y0:y1, x0:x1]
-    if factor > 1:
-        pad_y, pad_x = -len(part) % factor, -part.shape[1] % factor
-        part = cv2.copyMakeBorder(part, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE) if pad_y or pad_x else part
-        part = cv2.resize(
-            part, (part.shape[1] // factor, part.shape[0] // factor), interpolation=cv2.INTER_AREA
-        )  # fmt: skip
+    part = _reduced(image[y0:y1, x0:x1], factor)
     left, top = window.left_top
     columns = _triangle((left - x0) / factor, scale / factor, window.size, part.shape[1])
     rows = _triangle((top - y0) / factor, scale / factor, window.size, part.shape[0])
-    values = part.astype(np.float32).reshape(len(part), -1)
-    values = (rows @ values).reshape(window.size, -1, 3)
-    values = np.einsum("uj,vjc->vuc", columns, values, optimize=True)
+    stripes = (rows @ part.astype(np.float32).reshape(len(part), -1)).reshape(window.size, -1, 3)
+    values = np.einsum("uj,vjc->vuc", columns, stripes, optimize=True)
     inside = [_inside(start, scale, window.size, n) for start, n in zip(window.left_top, _wh(image), strict=True)]
     return (values + 0.5).clip(0, 255).astype(np.uint8), inside[1][:, None] & inside[0][None]
 
@@ -243,6 +236,16 @@ def _wh(image: RgbImage) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
+def _reduced(part: RgbImage, factor: int) -> RgbImage:
+    """Pixels ``(h, w, 3)`` reduced by ``factor`` (area); the edge is repeated where they do not fill a multiple."""
+    if factor == 1:
+        return part
+    padding = (0, -len(part) % factor, 0, -part.shape[1] % factor)
+    padded = cv2.copyMakeBorder(part, *padding, cv2.BORDER_REPLICATE) if any(padding) else part
+    size = (padded.shape[1] // factor, padded.shape[0] // factor)
+    return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
 def _needed(start: float, side: float, factor: int, length: int) -> tuple[int, int]:
     """Pixels ``first`` to ``end`` of an axis that resampling reads, ``first`` a multiple of ``factor``; at least one.
 
@@ -285,7 +288,7 @@ def _coverage(start: float, scale: float, size: int, length: int) -> F32:
     return (np.maximum(high - low, 0) / scale).astype(np.float32)
 
 
-def _bilinear(positions: NDArray[np.float64], cell: float, length: int) -> F32:
+def _bilinear(positions: NDArray[np.floating], cell: float, length: int) -> F32:
     """Weights ``(P, length)`` by which values of cells ``cell`` wide are read at ``positions`` ``(P,)``."""
     at = (positions / cell - 0.5).clip(0, length - 1)
     first = np.floor(at).astype(np.int64)

@@ -316,9 +316,7 @@ class LMEECNetwork(nn.Module):
             dense = self.dense_prompts(dense, images.windows)
         inputs = self.decoder_input(feature, images, query_masks, query_extra)
         seen = ImageFeatures(inputs.feature, inputs.half, inputs.quarter)
-        return decode_masks(
-            sam, seen, sparse, dense, self.config.multimask, inputs.mask_offset, inputs.score_offset
-        )
+        return decode_masks(sam, seen, sparse, dense, self.config.multimask, inputs.mask_offset, inputs.score_offset)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -20,12 +20,12 @@ from counterview.lmeec.model import LMEEC
 from counterview.lmeec.network import DecoderInput
 from counterview.lmeec.sam2_parts import ImageFeatures, neck_maps
 from counterview.lmeec.window_inputs import WindowInputs
-from counterview.lmeec.windows import WindowSession
 from counterview.nn.checkpoint import Header
 from counterview.tiny.appearance import FineMaps, mean_under
 from counterview.tiny.follow import TinyFollow
 from counterview.tiny.window_config import TinyWindowConfig
 from counterview.tiny.window_parts import OutlineDecoder, PresenceHead
+from counterview.tiny.window_session import WindowSession
 
 MASK_CHANNELS = 3
 """Channels of a window behind its colours: its mask, whether there is one, and what lies in the image."""
@@ -129,7 +129,7 @@ class TinyWindow(TinyFollow):
     def window_session(
         self, frames: int | None = None, stride: int = 1, autocast: torch.dtype | None = None
     ) -> WindowSession:
-        """Begin to follow objects through a clip. See :class:`counterview.lmeec.windows.WindowSession`."""
+        """Begin to follow objects through a clip. See :class:`counterview.tiny.window_session.WindowSession`."""
         return WindowSession(self, frames=frames, stride=stride, autocast=autocast)
 
     @classmethod

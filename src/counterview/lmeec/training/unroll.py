@@ -47,9 +47,7 @@ class ClipBatch:
         """B."""
         return self.query_images.shape[0]
 
-    def features(
-        self, model: LMEECNetwork, images_at_a_time: int | None = None
-    ) -> tuple[ImageFeatures, ImageFeatures]:
+    def features(self, model: LMEECNetwork, images_at_a_time: int | None = None) -> tuple[ImageFeatures, ImageFeatures]:
         """Features of the B * T query images and of the target images, clip by clip.
 
         Args:

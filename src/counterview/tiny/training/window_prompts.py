@@ -51,7 +51,7 @@ def draw_prompt(truth: F32, others: Sequence[F32], wrong: bool, rng: np.random.G
 
 def _thickened(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """With an outline that lies a little inside or outside, or as it is."""
-    radius = int(round(abs(rng.normal(0, THICKENED / 2)) * np.sqrt(mask.sum())))
+    radius = round(abs(float(rng.normal(0, THICKENED / 2))) * float(np.sqrt(mask.sum())))
     if radius < 1 or rng.random() < 0.2:
         return mask
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

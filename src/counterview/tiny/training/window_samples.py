@@ -28,9 +28,9 @@ from counterview.geometry.windows import (
 from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.lmeec.training.unroll import ClipBatch, encode_frames
 from counterview.lmeec.window_inputs import WindowInputs
-from counterview.lmeec.windows import CutWindow, shown_mask, window_inputs, window_place
 from counterview.tiny.training.window_prompts import draw_prompt
 from counterview.tiny.training.window_recipe import WindowDrawConfig
+from counterview.tiny.window_session import CutWindow, shown_mask, window_inputs, window_place
 from counterview.types import ObjectMask, RgbImage
 
 PRESENT = 0.25
@@ -82,9 +82,7 @@ class WindowBatch(ClipBatch):
     prompts: Tensor
     prompted: Tensor
 
-    def features(
-        self, model: Any, images_at_a_time: int | None = None
-    ) -> tuple[ImageFeatures, ImageFeatures]:
+    def features(self, model: Any, images_at_a_time: int | None = None) -> tuple[ImageFeatures, ImageFeatures]:
         """Features of the N * T query windows and target windows, see :class:`ClipBatch`."""
         masks = self.query_masks.flatten(0, 1).float()
         shown = torch.ones(len(masks), dtype=torch.bool, device=masks.device)
@@ -307,5 +305,3 @@ def _mirrored(window: CutWindow) -> CutWindow:
     arrays = (np.ascontiguousarray(a[:, ::-1]) for a in (window.pixels, window.inside, window.prompt))
     pixels, inside, prompt = arrays
     return CutWindow(pixels, inside, prompt, window.prompted, (own, other, -x, y))  # type: ignore[arg-type]
-
-

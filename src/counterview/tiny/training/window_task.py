@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -137,7 +137,9 @@ class TinyWindowTask(LMEECTask):
         prior = self.config.loss.calibration
         if prior == "none":
             return {}
-        scores = [score for score in self.window_validator.scores(cast(TinyWindow, model), device) if not score.true_place]
+        scores = [
+            score for score in self.window_validator.scores(cast(TinyWindow, model), device) if not score.true_place
+        ]
         return fit_visibility(
             cast(LMEEC, model),
             np.array([score.score for score in scores], dtype=np.float64),
@@ -166,5 +168,7 @@ class TinyWindowTask(LMEECTask):
             "train_hash": digest.hexdigest()[:16],
             **self.window_validator.identity(),
             "train_annotation": annotation_digest(self.train_data, (s.take for s in self.sources)),
-            "validation_annotation": annotation_digest(self.val_data, (q.take for q in self.window_validator.questions)),
+            "validation_annotation": annotation_digest(
+                self.val_data, (q.take for q in self.window_validator.questions)
+            ),
         }

@@ -91,7 +91,9 @@ class WindowValidator:
 
     def identity(self) -> dict[str, Any]:
         """What is validated on, as flat JSON."""
-        text = "\n".join(f"{q.take}\0{q.query_camera}\0{q.target_camera}\0{q.object}\0{q.frames}" for q in self.questions)
+        text = "\n".join(
+            f"{q.take}\0{q.query_camera}\0{q.target_camera}\0{q.object}\0{q.frames}" for q in self.questions
+        )
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return {"validation_questions": len(self.questions), "validation_hash": digest}
 
@@ -121,7 +123,13 @@ class WindowValidator:
             yield questions, samples, decoded
 
     def _score(
-        self, model: TinyWindow, question: ClipSource, sample: WindowSample, decoded: Decoded, row: int, true_place: bool
+        self,
+        model: TinyWindow,
+        question: ClipSource,
+        sample: WindowSample,
+        decoded: Decoded,
+        row: int,
+        true_place: bool,
     ) -> WindowScore:
         logits = decoded.best_logits[row].float().cpu().numpy()
         score = decoded.score[row].float()

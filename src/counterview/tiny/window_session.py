@@ -135,13 +135,12 @@ class WindowSession(ClipSession):
         pixels = torch.from_numpy(np.stack([w.pixels for w in windows])).permute(0, 3, 1, 2)
         with predictor.inference():
             features = model.encode_images(normalise(pixels.to(device).float() / 255), window_inputs(windows, device))
-            queries = features.pick(range(len(cuts), len(windows)))
-            objects = torch.from_numpy(np.stack([windows[len(cuts) + i].prompt for i in range(len(shown))])).to(device) \
-                if shown else None
-            memory = None if objects is None else model.encode_memory(queries.top, model.query_logits(objects))
-        drawn: dict[int, QueryView] = {}
-        if objects is not None and memory is not None:
-            drawn = {row: QueryView(memory[i], objects[i], queries.extra, i) for i, row in enumerate(shown)}
+            drawn: dict[int, QueryView] = {}
+            if shown:
+                queries = features.pick(range(len(cuts), len(windows)))
+                objects = torch.from_numpy(np.stack([w.prompt for w in windows[len(cuts) :]])).to(device)
+                memory = model.encode_memory(queries.top, model.query_logits(objects))
+                drawn = {row: QueryView(memory[i], objects[i], queries.extra, i) for i, row in enumerate(shown)}
         steps = [
             predictor.at(index, key, self.tracks.get(key) or predictor.new_track(), drawn.get(row))
             for row, key in enumerate(keys)

@@ -12,8 +12,8 @@ from counterview.errors import InputError, MaskError
 from counterview.geometry.windows import Window, paste_logits, query_window
 from counterview.lmeec.session import Session
 from counterview.lmeec.window_inputs import WindowInputs
-from counterview.lmeec.windows import WindowSession, WindowView, window_place
 from counterview.nn.weights import weights_fingerprint
+from counterview.tiny.window_session import WindowSession, WindowView, window_place
 from counterview.types import ObjectMask
 from tests.lmeec.lmeec_fill import disc, random_images, small_model
 
@@ -73,7 +73,9 @@ def test_windows_move_and_change_scale_and_are_pasted_back(small, images):
 def test_all_windows_of_a_frame_are_encoded_at_once_and_do_not_depend_on_each_other(small, images, monkeypatch):
     seen = []
     inner = small.encode_images
-    monkeypatch.setattr(small, "encode_images", lambda pixels, windows: seen.append(len(pixels)) or inner(pixels, windows))
+    monkeypatch.setattr(
+        small, "encode_images", lambda pixels, windows: seen.append(len(pixels)) or inner(pixels, windows)
+    )
     here = Window((22.2, 25.0), 30.0, SIDE)
     both = WindowSession(small).step({
         ("mug", "cam01"): view(images, 0, "mug", target_window=here),
