@@ -8,7 +8,7 @@ import pytest
 
 from counterview.errors import ImageError, InputError, MaskError
 from counterview.geometry.windows import (
-    Window,
+    ImageWindow,
     cut_image,
     cut_mask,
     object_size,
@@ -44,7 +44,7 @@ def test_a_disc_drawn_in_any_window_is_the_disc_of_the_image(seed, side):
     rng = np.random.default_rng(seed)
     centre = rng.uniform(30, 70, 2)
     radius = side / 5
-    window = Window((centre[0] + rng.normal(0, 2), centre[1] + rng.normal(0, 2)), side, 128)
+    window = ImageWindow((centre[0] + rng.normal(0, 2), centre[1] + rng.normal(0, 2)), side, 128)
     exact = image_disc((100, 120), centre, radius)
     pasted = paste_logits(disc_logits(window, 64, centre, radius), window, (100, 120)).to_array()
     # Bilinear values of a distance are wrong by less than a cell squared over the radius: pixels nearer to the outline
@@ -58,7 +58,7 @@ def test_a_disc_drawn_in_any_window_is_the_disc_of_the_image(seed, side):
 def test_a_mask_that_is_cut_and_pasted_is_the_mask(side):
     truth = image_disc((200, 240), (101.3, 88.8), 15) > 0
     mask = ObjectMask.from_array(truth)
-    window = Window((103.77, 90.21), side, 128)
+    window = ImageWindow((103.77, 90.21), side, 128)
     for source in (mask, truth):
         soft = cut_mask(source, window)
         back = paste_logits(soft - 0.5, window, (200, 240))
@@ -69,7 +69,7 @@ def test_a_mask_that_is_cut_and_pasted_is_the_mask(side):
 
 def test_moving_the_window_moves_nothing_in_the_image():
     centre, radius = (60.2, 47.9), 14.3
-    window = Window((58.0, 50.0), 60.0, 128)
+    window = ImageWindow((58.0, 50.0), 60.0, 128)
     here, moved = (
         paste_logits(disc_logits(w, 64, centre, radius), w, (100, 120)) for w in (window, window.moved(0.37, -0.37))
     )
@@ -99,7 +99,7 @@ def test_reduction_takes_the_mean_of_what_is_under_a_pixel(factor):
         image = (image * 0.7).astype(np.uint8) + 70 * (np.indices(image.shape[:2]).sum(0) % 2)[..., None].astype(
             np.uint8
         )
-    window = Window((32.0 * factor, 32.0 * factor), 64.0 * factor, 64)
+    window = ImageWindow((32.0 * factor, 32.0 * factor), 64.0 * factor, 64)
     expected = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(cut_image(image, window)[0][2:-2, 2:-2] - expected[2:-2, 2:-2]).max() < 12
 
@@ -107,26 +107,26 @@ def test_reduction_takes_the_mean_of_what_is_under_a_pixel(factor):
 def test_beyond_the_image_its_edge_is_repeated_and_masks_are_empty():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    window = Window((0.0, 20.0), 64.0, 64)
+    window = ImageWindow((0.0, 20.0), 64.0, 64)
     values, inside = cut_image(image, window)
     np.testing.assert_array_equal(inside, np.outer((np.arange(64) >= 12) & (np.arange(64) < 52), np.arange(64) >= 32))
     np.testing.assert_array_equal(values[20, :32], np.repeat(image[8, :1], 32, axis=0))
     np.testing.assert_array_equal(values[inside], image[:40, :32].reshape(-1, 3))
     full = ObjectMask.from_array(np.ones((40, 50), bool))
     np.testing.assert_array_equal(cut_mask(full, window), inside.astype(np.float32))
-    far, inside = cut_image(image, Window((-500.0, 900.0), 20.0, 16))
+    far, inside = cut_image(image, ImageWindow((-500.0, 900.0), 20.0, 16))
     assert (far == image[39, 0]).all()
     assert not inside.any()
-    assert not cut_mask(full, Window((-500.0, 900.0), 20.0, 16)).any()
-    assert paste_mask(np.ones((8, 8), bool), Window((-500.0, 900.0), 20.0, 16), (40, 50)).is_empty
+    assert not cut_mask(full, ImageWindow((-500.0, 900.0), 20.0, 16)).any()
+    assert paste_mask(np.ones((8, 8), bool), ImageWindow((-500.0, 900.0), 20.0, 16), (40, 50)).is_empty
 
 
 def test_only_the_part_of_the_window_is_set():
-    window = Window((10.3, 39.6), 9.0, 32)
+    window = ImageWindow((10.3, 39.6), 9.0, 32)
     mask = paste_mask(np.ones((32, 32), bool), window, (40, 50)).to_array()
     ys, xs = np.mgrid[:40, :50] + 0.5
     np.testing.assert_array_equal(mask, (np.abs(xs - 10.3) <= 4.5) & (np.abs(ys - 39.6) <= 4.5))
-    column = paste_mask(np.ones((4, 4), bool), Window((2.0, 2.0), 4.0, 4), (4, 4))
+    column = paste_mask(np.ones((4, 4), bool), ImageWindow((2.0, 2.0), 4.0, 4), (4, 4))
     assert column == ObjectMask.from_array(np.ones((4, 4), bool))  # runs that meet are one
 
 
@@ -134,7 +134,7 @@ def test_only_the_part_of_the_window_is_set():
 def test_runs_are_decoded_as_the_dense_mask(seed):
     rng = np.random.default_rng(seed)
     dense = cv2.GaussianBlur(rng.normal(size=(37, 53)).astype(np.float32), (0, 0), 2) > 0
-    window = Window(tuple(rng.uniform(-5, 50, 2)), float(rng.uniform(5, 70)), 32)
+    window = ImageWindow(tuple(rng.uniform(-5, 50, 2)), float(rng.uniform(5, 70)), 32)
     np.testing.assert_allclose(cut_mask(ObjectMask.from_array(dense), window), cut_mask(dense, window), atol=1e-6)
 
 
@@ -142,7 +142,7 @@ def test_large_images_cost_no_more_than_the_window():
     small, large = (np.zeros((*hw, 3), np.uint8) for hw in ((400, 600), (4700, 7000)))
     masks = [ObjectMask((hw), np.array([hw[0] * 300 + 200, 90, hw[0] * hw[1] - hw[0] * 300 - 290]))
              for hw in ((400, 600), (4700, 7000))]  # fmt: skip
-    window = Window((300.2, 200.7), 150.0, 128)
+    window = ImageWindow((300.2, 200.7), 150.0, 128)
 
     def seconds(image, mask):
         best = np.inf
@@ -178,8 +178,8 @@ def test_windows_around_objects():
 def test_errors_say_what_is_wrong():
     for bad in (((np.nan, 0.0), 4.0, 8), ((0.0, 0.0), 0.0, 8), ((0.0, 0.0), 4.0, 0), ((0.0, 1e9), 4.0, 8)):
         with pytest.raises(InputError, match="a window has a"):
-            Window(*bad)
-    window = Window((4.0, 4.0), 4.0, 8)
+            ImageWindow(*bad)
+    window = ImageWindow((4.0, 4.0), 4.0, 8)
     with pytest.raises(MaskError, match="empty mask"):
         query_window(ObjectMask.empty((8, 8)), 64)
     with pytest.raises(MaskError, match="finite"):

@@ -108,7 +108,7 @@ def test_the_presence_head_begins_by_saying_nothing_and_hears_of_the_mask(small)
 
 def test_gradients_reach_every_part_that_a_clip_uses():
     model, dataset = small_window().train(), disc_dataset()
-    torch.nn.init.normal_(model.presence.layers[-1].weight)
+    torch.nn.init.normal_(model.presence.layers[-1].weight, std=0.01)
     torch.nn.init.constant_(model.presence.layers[-1].bias, 20.0)  # visible, so that pointers are of the object
     reader = WindowReader(dataset, sources_of(dataset), SIDE, WindowDrawConfig(no_prompt_prob=0.5))
     samples = [reader.read(source, 3, np.random.default_rng(i)) for i, source in enumerate(reader.sources[:4])]

@@ -9,7 +9,7 @@ import torch
 
 from counterview.config import to_dict
 from counterview.errors import InputError, MaskError
-from counterview.geometry.windows import Window, paste_logits, query_window
+from counterview.geometry.windows import ImageWindow, paste_logits, query_window
 from counterview.lmeec.session import Session
 from counterview.lmeec.window_inputs import WindowInputs
 from counterview.nn.weights import weights_fingerprint
@@ -18,7 +18,7 @@ from counterview.types import ObjectMask
 from tests.lmeec.lmeec_fill import disc, random_images, small_model
 
 SIDE = 64
-WHOLE = Window((SIDE / 2, SIDE / 2), SIDE, SIDE)
+WHOLE = ImageWindow((SIDE / 2, SIDE / 2), SIDE, SIDE)
 
 
 def masks_of(frame):
@@ -31,6 +31,11 @@ def view(images, frame, name, **changes):
         "target_image": images[1][frame], "target_window": WHOLE,
     }  # fmt: skip
     return WindowView(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def small():
+    return small_model()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_a_window_that_is_the_image_gives_what_a_session_gives(small, images):
 def test_windows_move_and_change_scale_and_are_pasted_back(small, images):
     session = WindowSession(small)
     for frame, (centre, side) in enumerate([((20.37, 30.5), 31.3), ((25.11, 28.0), 55.0)]):
-        target = Window(centre, side, 17)  # the size is the model's, whatever the window says
+        target = ImageWindow(centre, side, 17)  # the size is the model's, whatever the window says
         query = query_window(ObjectMask.from_array(masks_of(frame)["mug"]), 8)
         result = session.step({"mug": view(images, frame, "mug", query_window=query, target_window=target)})["mug"]
         assert result.logits.shape == (SIDE // 4, SIDE // 4)
@@ -76,7 +81,7 @@ def test_all_windows_of_a_frame_are_encoded_at_once_and_do_not_depend_on_each_ot
     monkeypatch.setattr(
         small, "encode_images", lambda pixels, windows: seen.append(len(pixels)) or inner(pixels, windows)
     )
-    here = Window((22.2, 25.0), 30.0, SIDE)
+    here = ImageWindow((22.2, 25.0), 30.0, SIDE)
     both = WindowSession(small).step({
         ("mug", "cam01"): view(images, 0, "mug", target_window=here),
         ("mug", "cam02"): view(images, 0, "mug"),
@@ -120,7 +125,12 @@ def test_the_place_of_a_window_is_added_to_its_features_and_nothing_at_first():
         added = told.encode_images(pixels, windows).top - expected.top
     assert added[0, 3].mean() == pytest.approx(-2.0, abs=1e-5)
     assert added.abs().sum() == pytest.approx(2.0 * added[0, 3].numel(), rel=1e-4)
-    assert window_place(Window((12.0, 9.0), 32.0, 64), Window((0.0, 0.0), 128.0, 64), (36, 48)) == (1, -1, -0.5, -0.5)
+    assert window_place(ImageWindow((12.0, 9.0), 32.0, 64), ImageWindow((0.0, 0.0), 128.0, 64), (36, 48)) == (
+        1,
+        -1,
+        -0.5,
+        -0.5,
+    )
 
 
 def test_sessions_of_earlier_versions_are_still_of_the_same_model(small):
@@ -135,7 +145,7 @@ def test_what_does_not_fit_is_said_and_the_session_is_as_before(small, images):
     assert session.step({"mug": view(images, 0, "mug", query_mask=None)}) == {}  # never shown yet
     for changes, message in (
         ({"query_window": None}, "no query window"),
-        ({"query_window": Window((500.0, 500.0), 20.0, SIDE)}, "does not show its object"),
+        ({"query_window": ImageWindow((500.0, 500.0), 20.0, SIDE)}, "does not show its object"),
         ({"prompt": np.zeros((3, 3), bool)}, "another size than its image"),
         ({"query_mask": np.zeros((3, 3), bool)}, "another size than its image"),
         ({"query_mask": ObjectMask.from_array(np.ones((3, 3), bool))}, "another size than its image"),

@@ -33,7 +33,7 @@ LARGEST_PX = 1e6
 
 
 @dataclass(frozen=True)
-class Window:
+class ImageWindow:
     """A square of an image, in pixels of the image. It may extend beyond it.
 
     Attributes:
@@ -68,9 +68,9 @@ class Window:
         """Pixels of the window for each pixel of the image, along a side; below 1 where the window is reduced."""
         return self.size / self.side
 
-    def moved(self, dx: float, dy: float) -> Window:
+    def moved(self, dx: float, dy: float) -> ImageWindow:
         """The window elsewhere, by ``dx`` and ``dy`` pixels of the image."""
-        return Window((self.centre_xy[0] + dx, self.centre_xy[1] + dy), self.side, self.size)
+        return ImageWindow((self.centre_xy[0] + dx, self.centre_xy[1] + dy), self.side, self.size)
 
     def place(self, image_hw: tuple[int, int]) -> tuple[float, float]:
         """Its centre in the image: x and y from -1 to 1, 0 in the middle.
@@ -93,7 +93,7 @@ def box_centre(mask: ObjectMask) -> tuple[float, float]:
     return x + width / 2, y + height / 2
 
 
-def query_window(mask: ObjectMask, size: int, margin: float = MARGIN, min_side: float = MIN_SIDE_PX) -> Window:
+def query_window(mask: ObjectMask, size: int, margin: float = MARGIN, min_side: float = MIN_SIDE_PX) -> ImageWindow:
     """A square around an object.
 
     Args:
@@ -106,21 +106,21 @@ def query_window(mask: ObjectMask, size: int, margin: float = MARGIN, min_side: 
         MaskError: the mask is empty.
 
     >>> query_window(ObjectMask.from_array(np.pad(np.ones((20, 40), bool), 10)), 128)
-    Window(centre_xy=(30.0, 20.0), side=80.0, size=128)
+    ImageWindow(centre_xy=(30.0, 20.0), side=80.0, size=128)
     """
     if mask.is_empty:
         raise MaskError("there is no window around an empty mask", fix="Leave the object out of this frame.")
-    return Window(box_centre(mask), max(min_side, margin * object_size(mask)), size)
+    return ImageWindow(box_centre(mask), max(min_side, margin * object_size(mask)), size)
 
 
 def target_window(
     centre_xy: tuple[float, float],
     expected_px: float,
     query_px: float,
-    query: Window,
+    query: ImageWindow,
     min_side: float = MIN_SIDE_PX,
     max_ratio: float = MAX_SIZE_RATIO,
-) -> Window:
+) -> ImageWindow:
     """A square around the place where an object is expected, with the field of view of its query window.
 
     Args:
@@ -134,16 +134,16 @@ def target_window(
     Raises:
         InputError: a size in the query that is not above 0.
 
-    >>> target_window((50.0, 40.0), 10.0, 40.0, Window((30.0, 20.0), 80.0, 128), min_side=16)
-    Window(centre_xy=(50.0, 40.0), side=20.0, size=128)
+    >>> target_window((50.0, 40.0), 10.0, 40.0, ImageWindow((30.0, 20.0), 80.0, 128), min_side=16)
+    ImageWindow(centre_xy=(50.0, 40.0), side=20.0, size=128)
     """
     if not query_px > 0:
         raise InputError("the object has no size in the query view", found=query_px, expected="pixels above 0")
     ratio = min(max(expected_px / query_px, 1 / max_ratio), max_ratio)
-    return Window((float(centre_xy[0]), float(centre_xy[1])), max(min_side, query.side * ratio), query.size)
+    return ImageWindow((float(centre_xy[0]), float(centre_xy[1])), max(min_side, query.side * ratio), query.size)
 
 
-def cut_image(image: RgbImage, window: Window) -> tuple[RgbImage, BoolImage]:
+def cut_image(image: RgbImage, window: ImageWindow) -> tuple[RgbImage, BoolImage]:
     """The window's part of an image, from the original pixels and antialiased.
 
     A window of more than twice its size in pixels is first reduced by a power of two (area), then resampled by a
@@ -174,7 +174,7 @@ def cut_image(image: RgbImage, window: Window) -> tuple[RgbImage, BoolImage]:
     return (values + 0.5).clip(0, 255).astype(np.uint8), inside[1][:, None] & inside[0][None]
 
 
-def cut_mask(mask: ObjectMask | BoolImage, window: Window) -> F32:
+def cut_mask(mask: ObjectMask | BoolImage, window: ImageWindow) -> F32:
     """The fraction of each of the window's pixels that a mask fills; 0 beyond the image.
 
     Args:
@@ -195,7 +195,7 @@ def cut_mask(mask: ObjectMask | BoolImage, window: Window) -> F32:
     return np.asarray(rows @ part.astype(np.float32) @ columns.T, dtype=np.float32).clip(0, 1)
 
 
-def paste_logits(logits: NDArray[np.floating], window: Window, image_hw: tuple[int, int]) -> ObjectMask:
+def paste_logits(logits: NDArray[np.floating], window: ImageWindow, image_hw: tuple[int, int]) -> ObjectMask:
     """A mask drawn in a window, as a mask of the image: bilinear at the centres of the image's pixels, then above 0.
 
     Args:
@@ -224,7 +224,7 @@ def paste_logits(logits: NDArray[np.floating], window: Window, image_hw: tuple[i
     return _encoded(rows @ logits.astype(np.float32) @ columns.T > 0, x0, y0, image_hw)
 
 
-def paste_mask(mask: BoolImage, window: Window, image_hw: tuple[int, int]) -> ObjectMask:
+def paste_mask(mask: BoolImage, window: ImageWindow, image_hw: tuple[int, int]) -> ObjectMask:
     """:func:`paste_logits` of a mask ``(h, w)`` bool: its outline runs halfway between pixels of the window."""
     return paste_logits(np.where(mask, np.float32(1), np.float32(-1)), window, image_hw)
 

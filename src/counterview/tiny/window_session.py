@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from counterview.errors import InputError
-from counterview.geometry.windows import Window, cut_image, cut_mask, paste_logits
+from counterview.geometry.windows import ImageWindow, cut_image, cut_mask, paste_logits
 from counterview.lmeec.clip_session import ClipSession
 from counterview.lmeec.memory import remember
 from counterview.lmeec.preprocess import as_mask, normalise
@@ -45,9 +45,9 @@ class WindowView:
 
     query_image: RgbImage
     query_mask: BoolImage | ObjectMask | None
-    query_window: Window | None
+    query_window: ImageWindow | None
     target_image: RgbImage
-    target_window: Window
+    target_window: ImageWindow
     prompt: BoolImage | ObjectMask | None = None
 
 
@@ -68,7 +68,7 @@ class WindowResult:
 
     mask_rle: ObjectMask
     logits: NDArray[np.float32]
-    window: Window
+    window: ImageWindow
     object_score: float
     visibility_logit: float
     visibility: float
@@ -209,7 +209,9 @@ def window_inputs(windows: Sequence[CutWindow], device: torch.device | str = "cp
     )
 
 
-def window_place(window: Window, other: Window | None, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+def window_place(
+    window: ImageWindow, other: ImageWindow | None, image_hw: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """A row of :attr:`WindowInputs.places`.
 
     Args:
@@ -221,7 +223,7 @@ def window_place(window: Window, other: Window | None, image_hw: tuple[int, int]
     return enlargements[0], enlargements[1], *window.place(image_hw)
 
 
-def shown_mask(mask: BoolImage | ObjectMask, window: Window) -> NDArray[np.float32]:
+def shown_mask(mask: BoolImage | ObjectMask, window: ImageWindow) -> NDArray[np.float32]:
     """A query mask ``(H, W)`` in its window: ``(S, S)`` of 0 and 1, 1 in pixels at least half full.
 
     A mask so thin that nothing would be left keeps the pixels that are at least half as full as the fullest.
@@ -252,9 +254,9 @@ def _query_mask(view: WindowView, name: str) -> BoolImage | ObjectMask | None:
 
 def _cut(size: int, view: WindowView, mask: BoolImage | ObjectMask | None) -> _Cut:
     """Cut the windows of a view at the model's size."""
-    target = Window(view.target_window.centre_xy, view.target_window.side, size)
+    target = ImageWindow(view.target_window.centre_xy, view.target_window.side, size)
     query = None if mask is None or view.query_window is None else view.query_window
-    query = None if query is None else Window(query.centre_xy, query.side, size)
+    query = None if query is None else ImageWindow(query.centre_xy, query.side, size)
     pixels, inside = cut_image(view.target_image, target)
     prompt = view.prompt
     if prompt is not None:

@@ -17,7 +17,7 @@ from counterview.data.clips import ClipSource
 from counterview.data.dataset import Dataset, Take
 from counterview.evaluation.camera_change import CameraChange, draw_change
 from counterview.geometry.windows import (
-    Window,
+    ImageWindow,
     box_centre,
     cut_image,
     cut_mask,
@@ -57,7 +57,7 @@ class WindowSample:
     queries: tuple[CutWindow, ...]
     targets: tuple[CutWindow, ...]
     truths: NDArray[np.float32]
-    windows: tuple[Window, ...]
+    windows: tuple[ImageWindow, ...]
 
 
 @dataclass
@@ -148,7 +148,7 @@ class WindowReader:
     def _frame(
         self, source: ClipSource, frame: int, query_source: ClipSource, query_frame: int, misplaced: bool,
         is_decoy: bool, cameras: Sequence[CameraChange], rng: np.random.Generator,
-    ) -> tuple[CutWindow, CutWindow, NDArray[np.float32], Window]:  # fmt: skip
+    ) -> tuple[CutWindow, CutWindow, NDArray[np.float32], ImageWindow]:  # fmt: skip
         """One frame: query window, target window, truth in it, and where it lay."""
         take, query_take = self.dataset.take(source.take), self.dataset.take(query_source.take)
         query_mask = query_take.mask(query_source.object, query_source.query_camera, query_frame)
@@ -184,8 +184,8 @@ class WindowReader:
 
     def _place(
         self, sought: ObjectMask | None, others: Sequence[ObjectMask], misplaced: bool, query_mask: ObjectMask,
-        query: Window, ratio: float, image_hw: tuple[int, int], rng: np.random.Generator,
-    ) -> tuple[Window, ObjectMask | None]:  # fmt: skip
+        query: ImageWindow, ratio: float, image_hw: tuple[int, int], rng: np.random.Generator,
+    ) -> tuple[ImageWindow, ObjectMask | None]:  # fmt: skip
         """A target window and the object that it is around, if there is one.
 
         It shows at least :data:`PRESENT` of the object that is sought, or nothing of it.
@@ -222,7 +222,7 @@ class WindowReader:
         return float(np.median(ratios)) if ratios else 1.0
 
     def _cut(
-        self, image: RgbImage, window: Window, camera: CameraChange, rng: np.random.Generator
+        self, image: RgbImage, window: ImageWindow, camera: CameraChange, rng: np.random.Generator
     ) -> tuple[RgbImage, NDArray[np.bool_]]:
         """A window of an image as another camera, or one farther away, would have stored it."""
         pixels, inside = cut_image(image, window)
@@ -294,7 +294,7 @@ def _masks_in(take: Take, camera: str, frame: int) -> dict[str, ObjectMask]:
     return {name: mask for name, mask in masks.items() if mask is not None and not mask.is_empty}
 
 
-def _held(mask: ObjectMask, window: Window) -> float:
+def _held(mask: ObjectMask, window: ImageWindow) -> float:
     """Fraction of a mask that a window holds."""
     return float(cut_mask(mask, window).sum()) * (window.side / window.size) ** 2 / mask.area
 
