@@ -51,9 +51,14 @@ class TinyWindow(TinyFollow):
         "place where it is expected, frame by frame, with a memory bank for each view.",
     )
     usage: ClassVar[str] = (
-        'model = TinyWindow.from_pretrained("{name}").eval()  # counterview.tiny.TinyWindow\n'
-        "session = model.window_session()\n"
-        'result = session.step({{"mug": WindowView(query_image, mask, query_window, target_image, window)}})["mug"]\n'
+        "from counterview.geometry.windows import query_window, target_window\n"
+        "from counterview.tiny.window import TinyWindow\n"
+        "from counterview.tiny.window_session import WindowView\n\n"
+        'model = TinyWindow.from_pretrained("{name}").eval()\n'
+        "query = query_window(mask, 128)  # around the object; the target's around the place where it is expected\n"
+        "target = target_window((412.5, 230.0), expected_px=60, query_px=45, query=query)\n"
+        "view = WindowView(query_image, mask, query, target_image, target)\n"
+        'result = model.window_session().step({{"mug": view}})["mug"]\n'
         "result.mask, result.visibility  # (H, W) bool, probability"
     )
     card_settings: ClassVar[tuple[str, ...]] = ("drawing", *TinyFollow.card_settings)
