@@ -45,7 +45,11 @@ def sam2_config(config: LMEECConfig, encoder_channels: Sequence[int] | None = No
     }
     return Sam2VideoConfig(
         vision_config=vision,
-        prompt_encoder_config={"hidden_size": channels, "image_size": config.image_size},
+        prompt_encoder_config={
+            "hidden_size": channels,
+            "image_size": config.image_size,
+            "patch_size": config.cell_px,
+        },
         mask_decoder_config={
             "hidden_size": channels,
             "mlp_dim": config.feed_forward,
@@ -65,6 +69,7 @@ def sam2_config(config: LMEECConfig, encoder_channels: Sequence[int] | None = No
         memory_encoder_hidden_size=channels,
         memory_encoder_output_channels=MEMORY_CHANNELS,
         mask_downsampler_embed_dim=channels,
+        mask_downsampler_total_stride=config.cell_px,
         memory_fuser_embed_dim=channels,
         memory_fuser_intermediate_dim=4 * channels,
     )

@@ -134,6 +134,9 @@ class LMEECConfig:
         default=1, metadata={"help": "first frames of a track that weighted compression never merges"}
     )
     multimask: bool = field(default=False, metadata={"help": "decode three masks and take the best, as SAM 2 can"})
+    window_position: bool = field(
+        default=False, metadata={"help": "windows: add an embedding of place and enlargement to their features"}
+    )
 
     compression: Literal["merge", "drop", "fifo", "weighted"] | None = field(
         default=None,
@@ -204,13 +207,18 @@ class LMEECConfig:
         return self.backbones[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     @property
+    def cell_px(self) -> int:
+        """Side of a cell of the top feature map in pixels: SAM 2's 16."""
+        return 16
+
+    @property
     def grid(self) -> int:
-        """Side of the top feature map, in cells of 16 px."""
-        return self.image_size // 16
+        """Side of the top feature map, in cells."""
+        return self.image_size // self.cell_px
 
     def architecture(self) -> dict[str, Any]:
         """The settings that decide the names and shapes of the weights."""
-        names = ("image_size", "channels", "attention_layers", "feed_forward", "fusion", "bank_size")
+        names = ("image_size", "channels", "attention_layers", "feed_forward", "fusion", "bank_size", "window_position")
         return {"encoder": self.encoder, **{name: getattr(self, name) for name in names}}
 
     def with_behaviour(self, behaviour: Behaviour) -> Self:

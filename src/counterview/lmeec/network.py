@@ -24,6 +24,7 @@ from counterview.lmeec.config import LMEECConfig
 from counterview.lmeec.fusion import build_fusion
 from counterview.lmeec.sam2_parts import (
     MASK_BIAS,
+    MASK_SCALE,
     Decoded,
     ExtraFeatures,
     ImageFeatures,
@@ -38,6 +39,7 @@ from counterview.lmeec.sam2_parts import (
     pointer_tokens,
     self_attended,
 )
+from counterview.lmeec.window_inputs import PLACE_NUMBERS, WindowInputs
 from counterview.nn.weights import weights_fingerprint
 
 AREA_THRESHOLD = 0.001
@@ -53,12 +55,14 @@ class DecoderInput:
         half: ``(N, C / 4, 2h, 2w)``.
         quarter: ``(N, C / 8, 4h, 4w)``.
         mask_offset: ``(N, 1, 4h, 4w)``, added to the mask logits; ``None`` for nothing.
+        score_offset: ``(N,)``, added to the object score; ``None`` for nothing.
     """
 
     feature: Tensor
     half: Tensor
     quarter: Tensor
     mask_offset: Tensor | None = None
+    score_offset: Tensor | None = None
 
 
 class LMEECNetwork(nn.Module):
@@ -80,6 +84,10 @@ class LMEECNetwork(nn.Module):
         self.config = config
         self.sam = self.build_sam()
         self.fusion = build_fusion(config.fusion, config.channels)
+        self.window_embedding = nn.Linear(PLACE_NUMBERS, config.channels) if config.window_position else None
+        if self.window_embedding is not None:  # windows begin as images of their own
+            nn.init.zeros_(self.window_embedding.weight)
+            nn.init.zeros_(self.window_embedding.bias)
         # Visibility is sigmoid(scale * score + bias); calibration on validation data sets the two.
         self.register_buffer("visibility_scale", torch.ones(()))
         self.register_buffer("visibility_bias", torch.zeros(()))
@@ -90,6 +98,27 @@ class LMEECNetwork(nn.Module):
     def build_sam(self) -> Any:
         """transformers' ``Sam2VideoModel`` with the image encoder of ``self.config``."""
         return transformers_class("Sam2VideoModel")(sam2_config(self.config))
+
+    def image_maps(self, pixels: Tensor, windows: WindowInputs | None) -> Sequence[Tensor]:
+        """The neck's maps, ``(B, C, 4h, 4w)``, ``(B, C, 2h, 2w)`` and ``(B, C, h, w)``.
+
+        Args:
+            pixels: normalised images ``(B, 3, S, S)``.
+            windows: what is known of them where they are windows.
+        """
+        return neck_maps(self.sam, pixels)
+
+    def dense_prompts(self, dense: Tensor, windows: WindowInputs) -> Tensor:
+        """The dense prompts ``(N, C, h, w)`` of windows: SAM 2's embedding of the mask prompt where there is one.
+
+        Args:
+            dense: ``(N, C, h, w)``, or what broadcasts to it, of windows without a mask prompt.
+            windows: N target windows.
+        """
+        side = 4 * self.config.grid
+        small = functional.interpolate(windows.prompts[:, None], size=(side, side), mode="area")
+        _, prompted = self.sam.prompt_encoder(None, None, None, small * MASK_SCALE + MASK_BIAS)
+        return torch.where(windows.prompted[:, None, None, None], prompted, dense.to(prompted.dtype))
 
     def extra_features(self, maps: Sequence[Tensor]) -> ExtraFeatures | None:
         """Further features of images, kept in :attr:`ImageFeatures.extra`; LM-EEC has none.
@@ -114,6 +143,8 @@ class LMEECNetwork(nn.Module):
     def fingerprints(self) -> tuple[str, str]:
         """:meth:`fingerprint`, and what the first version of Counterview computed for the same model."""
         weights, values = weights_fingerprint(self), to_dict(self.config)
+        if not values["window_position"]:  # what earlier versions had not; their sessions are still this model's
+            del values["window_position"]
         # The first version had one configuration for LM-EEC and tiny-follow.
         configs = (json.dumps(v, sort_keys=True) for v in (values, {"appearance": 0, **values}))
         today, first = (hashlib.sha256(f"{config} {weights}".encode()).hexdigest() for config in configs)
@@ -140,10 +171,20 @@ class LMEECNetwork(nn.Module):
             return (area_fraction > AREA_THRESHOLD).to(score.dtype)
         return torch.sigmoid(self.visibility_scale * score + self.visibility_bias)
 
-    def encode_images(self, pixels: Tensor) -> ImageFeatures:
-        """Encode normalised images ``(B, 3, S, S)``."""
-        maps = neck_maps(self.sam, pixels)
-        return image_features(self.sam, maps, self.extra_features(maps))
+    def encode_images(self, pixels: Tensor, windows: WindowInputs | None = None) -> ImageFeatures:
+        """Encode normalised images ``(B, 3, S, S)``.
+
+        Args:
+            pixels: the images.
+            windows: what is known of them where they are windows.
+        """
+        maps = self.image_maps(pixels, windows)
+        if windows is not None and self.window_embedding is not None:
+            place = self.window_embedding(windows.places)[..., None, None]
+            maps = (*maps[:2], maps[2] + place.to(maps[2].dtype))
+        features = image_features(self.sam, maps, self.extra_features(maps))
+        features.windows = windows
+        return features
 
     def query_logits(self, masks: Tensor) -> Tensor:
         """Query masks ``(..., S, S)``, 0 or 1, as the logits that the memory encoder is given, of the same shape."""
@@ -271,9 +312,11 @@ class LMEECNetwork(nn.Module):
                 query_masks[:, None].float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True
             )
             _, dense = sam.prompt_encoder(None, None, None, small)
+        if images.windows is not None:
+            dense = self.dense_prompts(dense, images.windows)
         inputs = self.decoder_input(feature, images, query_masks, query_extra)
         seen = ImageFeatures(inputs.feature, inputs.half, inputs.quarter)
-        return decode_masks(sam, seen, sparse, dense, self.config.multimask, inputs.mask_offset)
+        return decode_masks(sam, seen, sparse, dense, self.config.multimask, inputs.mask_offset, inputs.score_offset)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from counterview.lmeec.attention import attend, first_self_attention
 from counterview.lmeec.constants import constant
+from counterview.lmeec.window_inputs import WindowInputs
 
 NO_OBJECT_LOGIT = -1024.0
 """Mask logit of SAM 2 where the object score says that the object is not there."""
@@ -43,28 +44,33 @@ class ImageFeatures:
         half: ``(B, C / 4, 2h, 2w)``, projected for the mask decoder.
         quarter: ``(B, C / 8, 4h, 4w)``, projected for the mask decoder.
         extra: what ``LMEECNetwork.extra_features`` gives: ``None`` for LM-EEC.
+        windows: what is known of them where they are windows of images; ``None`` for whole images.
     """
 
     top: Tensor
     half: Tensor
     quarter: Tensor
     extra: Any = None
+    windows: WindowInputs | None = None
 
     def pick(self, index: Tensor | Sequence[int]) -> ImageFeatures:
         """The images of ``index`` ``(N,)``, repeated as it says."""
         index = torch.as_tensor(index, device=self.top.device)
         extra = None if self.extra is None else self.extra.pick(index)
-        return ImageFeatures(self.top[index], self.half[index], self.quarter[index], extra)
+        windows = None if self.windows is None else self.windows.pick(index)
+        return ImageFeatures(self.top[index], self.half[index], self.quarter[index], extra, windows)
 
     @staticmethod
     def join(parts: Sequence[ImageFeatures]) -> ImageFeatures:
         """The images of all ``parts``, one after the other."""
         extras = [p.extra for p in parts if p.extra is not None]
+        windows = [p.windows for p in parts if p.windows is not None]
         return ImageFeatures(
             torch.cat([p.top for p in parts]),
             torch.cat([p.half for p in parts]),
             torch.cat([p.quarter for p in parts]),
             type(extras[0]).join(extras) if extras else None,
+            WindowInputs.join(windows) if windows else None,
         )
 
 
@@ -254,6 +260,7 @@ def decode_masks(
     dense: Tensor,
     multimask: bool,
     mask_offset: Tensor | None = None,
+    score_offset: Tensor | None = None,
 ) -> Decoded:
     """Run the mask decoder, and take of each track the mask of highest predicted IoU.
 
@@ -264,6 +271,7 @@ def decode_masks(
         dense: embedding of the mask prompt, ``(N, C, h, w)`` or what broadcasts to it.
         multimask: decode three masks and not one.
         mask_offset: ``(N, 1, 4h, 4w)``, added to the mask logits.
+        score_offset: ``(N,)``, added to the object score.
     """
     count, device = images.top.shape[0], images.top.device
     embedding = sam.shared_image_embedding.positional_embedding
@@ -280,6 +288,8 @@ def decode_masks(
     if mask_offset is not None:
         masks = masks + mask_offset.float()
     score = score.reshape(count).float()
+    if score_offset is not None:
+        score = score + score_offset.float()
     best = ious.argmax(dim=1)
     rows = torch.arange(count, device=device)
     logits = masks[rows, best]

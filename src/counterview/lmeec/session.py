@@ -11,20 +11,21 @@ import torch
 
 from counterview.config import to_dict
 from counterview.errors import CheckpointError, ImageError, InputError
+from counterview.lmeec.clip_session import ClipSession
 from counterview.lmeec.frame import AnyImage, FrameResult, SessionImage, image_array, image_size_hw, loaded
-from counterview.lmeec.memory import TrackMemory, remember
+from counterview.lmeec.memory import remember
 from counterview.lmeec.network import LMEECNetwork
 from counterview.lmeec.preprocess import as_mask, to_native_sizes
 from counterview.lmeec.sam2_parts import NO_OBJECT_LOGIT, Decoded
 from counterview.lmeec.session_file import TrackKey, read_session, write_session
-from counterview.lmeec.track_step import TrackPredictor, TrackStep
+from counterview.lmeec.track_step import TrackStep
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 ONLY_CAMERA = ""
 """Name under which the camera is kept where the target is one image and no mapping."""
 
 
-class Session:
+class Session(ClipSession):
     """One clip: objects shown in the query view at (nearly) every frame are found in one or more target views.
 
     Args:
@@ -45,27 +46,6 @@ class Session:
     Raises:
         InputError: a length, stride or precision that a session cannot have.
     """
-
-    def __init__(
-        self, model: LMEECNetwork, frames: int | None = None, stride: int = 1, autocast: torch.dtype | None = None
-    ) -> None:
-        for name, value in (("frames", frames), ("stride", stride)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise InputError(f"{name} is an integer of at least 1", found=repr(value))
-        if autocast not in (None, torch.bfloat16, torch.float16):
-            raise InputError("autocast is torch.bfloat16, torch.float16 or None", found=autocast)
-        self.model = model
-        self.frames = frames
-        self.stride = stride
-        self.autocast = autocast
-        self.frame: int | None = None
-        self.start: int | None = None
-        self.tracks: dict[TrackKey, TrackMemory] = {}
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """Names of the objects so far, in the order of their first appearance."""
-        return tuple(dict.fromkeys(name for name, _ in self.tracks))
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -152,10 +132,6 @@ class Session:
             results[name] = by_camera if several else by_camera[ONLY_CAMERA]
         return results
 
-    def forget(self, name: str) -> None:
-        """Drop all memory of an object. It may be shown again later, as a new one."""
-        self.tracks = {key: track for key, track in self.tracks.items() if key[0] != name}
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session to one ``.safetensors`` file, whole or not at all; :meth:`load` goes on from there."""
         values = {
@@ -193,34 +169,6 @@ class Session:
             return session
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _number(self, frame: int | None) -> tuple[int, int]:
-        """The frame's number, and its index counted in strides from the first."""
-        if frame is None:
-            number = 0 if self.frame is None else self.frame + self.stride
-        elif isinstance(frame, bool) or not isinstance(frame, (int, np.integer)) or frame < 0:
-            raise InputError("a frame number is an integer of at least 0", found=repr(frame))
-        else:
-            number = int(frame)
-        if self.frame is not None and number <= self.frame:
-            raise InputError(
-                "frames go forward", found=f"frame {number} after frame {self.frame}", fix="Start a new session."
-            )
-        start = number if self.start is None else self.start
-        if (number - start) % self.stride:
-            raise InputError(
-                f"frame {number} is not on the session's grid",
-                found=f"{number - start} after the first frame",
-                expected=f"a multiple of the stride, {self.stride}",
-            )
-        index = (number - start) // self.stride
-        if self.frames is not None and index >= self.frames:
-            raise InputError(f"the session has only {self.frames} frames", found=f"frame {number}, the {index + 1}th")
-        return number, index
-
-    @property
-    def _predictor(self) -> TrackPredictor:
-        return TrackPredictor(self.model, self.autocast, self.frames)
 
     def _predict(
         self,

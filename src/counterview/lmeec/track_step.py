@@ -30,12 +30,14 @@ class QueryView:
     Attributes:
         memory: image and mask, ``(h * w, 64)``.
         mask: ``(S, S)`` 0 or 1, float32, S the side of the model's square image.
-        extra: :attr:`ImageFeatures.extra` of the image.
+        extra: :attr:`ImageFeatures.extra` of the image, or of several.
+        row: of the image among those of ``extra``.
     """
 
     memory: Tensor
     mask: Tensor
     extra: Any = None
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,18 +161,46 @@ class TrackPredictor:
         Yields:
             N tracks, their masks, and memories ``(N, h * w, 64)`` of the target view with these masks.
         """
-        groups: dict[Hashable, list[TrackStep]] = {}
-        for step in steps:
-            groups.setdefault(step.shape, []).append(step)
         cameras = [camera for camera in targets if any(step.key[1] == camera for step in steps)]
+        if not cameras:
+            return
         with self.inference():
-            attended = {camera: self.model.self_attended(targets[camera].features.top) for camera in cameras}
-            images = ImageFeatures.join([targets[camera].features for camera in cameras]) if cameras else None
-        for group in groups.values():
-            assert images is not None
+            attended = [self.model.self_attended(targets[camera].features.top) for camera in cameras]
+            images = ImageFeatures.join([targets[camera].features for camera in cameras])
+        yield from self._predict_rows(steps, images, [cameras.index(step.key[1]) for step in steps], attended)
+
+    def predict_windows(
+        self, steps: Sequence[TrackStep], targets: ImageFeatures
+    ) -> Iterator[tuple[list[TrackStep], Decoded, Tensor]]:
+        """:meth:`predict` where each track has a target window of its own.
+
+        Args:
+            steps: of N different tracks.
+            targets: their windows, N as well.
+        """
+        if not steps:
+            return
+        with self.inference():
+            attended = self.model.self_attended(targets.top)
+        parts = [None] * len(steps) if attended is None else list(attended.split(1))
+        yield from self._predict_rows(steps, targets, list(range(len(steps))), parts)
+
+    def _predict_rows(
+        self,
+        steps: Sequence[TrackStep],
+        images: ImageFeatures,
+        rows: Sequence[int],
+        attended: Sequence[Tensor | None],
+    ) -> Iterator[tuple[list[TrackStep], Decoded, Tensor]]:
+        """Predict tracks, each in the image of its row, those of one shape as a batch."""
+        groups: dict[Hashable, list[int]] = {}
+        for number, step in enumerate(steps):
+            groups.setdefault(step.shape, []).append(number)
+        for numbers in groups.values():
+            group = [steps[number] for number in numbers]
             with self.inference():
-                features = images.pick([cameras.index(step.key[1]) for step in group])
-                parts = [part for step in group if (part := attended[step.key[1]]) is not None]
+                features = images.pick([rows[number] for number in numbers])
+                parts = [part for number in numbers if (part := attended[rows[number]]) is not None]
                 decoded = self._decode(group, features, torch.cat(parts) if parts else None)
                 memory = self.model.encode_memory(features.top, decoded.logits, decoded.score)
             yield group, decoded, memory
@@ -197,15 +227,19 @@ class TrackPredictor:
             attended,
         )
         if views:
-            masks, extra = torch.stack([item.mask for item in views]), _joined([item.extra for item in views])
+            masks, extra = torch.stack([item.mask for item in views]), _joined(views)
         return model.decode(model.fuse(memory, view, images.top), images, masks, extra)
 
 
-def _joined(extras: Sequence[Any]) -> Any:
+def _joined(views: Sequence[QueryView]) -> Any:
     """Further features of N query images, each of which is kept once."""
-    if extras[0] is None:
+    if views[0].extra is None:
         return None
-    different = list({id(extra): extra for extra in extras}.values())
-    joined = different[0] if len(different) == 1 else type(different[0]).join(different)
-    places = [next(i for i, extra in enumerate(different) if extra is item) for item in extras]
-    return joined.pick(places)
+    different = list({id(view.extra): view.extra for view in views}.values())
+    if len(different) == 1:
+        return different[0].pick([view.row for view in views])
+    # An image of its own each: of several images in one object, none is repeated.
+    keys = list(dict.fromkeys((id(view.extra), view.row) for view in views))
+    firsts = [next(view for view in views if (id(view.extra), view.row) == key) for key in keys]
+    joined = type(different[0]).join([view.extra.pick([view.row]) for view in firsts])
+    return joined.pick([keys.index((id(view.extra), view.row)) for view in views])

@@ -45,16 +45,20 @@ class Maps:
 class ConvBackbone(nn.Module):
     """Four stages at 1/4, 1/8, 1/16 and 1/32 of the image, each map with the palette's channels behind its own.
 
+    With a stride of 2 they are at 1/2, 1/4, 1/8 and 1/16.
+
     Args:
         config: channels and blocks of the stages.
+        further: channels of the input behind red, green and blue, of which the palette knows nothing.
     """
 
-    def __init__(self, config: ConvConfig) -> None:
+    def __init__(self, config: ConvConfig, further: int = 0) -> None:
         super().__init__()
+        self.stride = config.stride
         first = config.channels[0]
         self.palette = _Palette(config.palette)
         self.mix = nn.Conv2d(config.palette, first, 1)
-        self.stem = _ConvLayer(3, first, 7, stride=4)
+        self.stem = ConvLayer(3 + further, first, 7, stride=config.stride)
         self.blocks = nn.ModuleList()
         self.ends: list[int] = []
         before = first
@@ -65,14 +69,16 @@ class ConvBackbone(nn.Module):
             self.ends.append(len(self.blocks) - 1)
 
     def forward(self, pixel_values: Tensor, **_: Any) -> Maps:
-        """Encode normalised images ``(B, 3, S, S)``, S a multiple of 32.
+        """Encode normalised images ``(B, 3, S, S)``, with their further channels; S is a multiple of 32.
 
         Returns:
-            four maps ``(B, S / 4, S / 4, C)`` to ``(B, S / 32, S / 32, C)``.
+            four maps ``(B, S / 4, S / 4, C)`` to ``(B, S / 32, S / 32, C)``, or twice as large.
         """
         # Convolutions on a CPU are fastest with the channels last, which is also how the neck wants the maps.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        palette = functional.avg_pool2d(self.palette(functional.avg_pool2d(pixel_values, 2)), 2)
+        palette = self.palette(functional.avg_pool2d(pixel_values[:, :3], 2))
+        if self.stride > 2:
+            palette = functional.avg_pool2d(palette, self.stride // 2)
         values = self.stem(pixel_values) + self.mix(_root(palette))
         maps = []
         for index, block in enumerate(self.blocks):
@@ -118,8 +124,16 @@ def _root(fractions: Tensor) -> Tensor:
     return (fractions + 1e-4).sqrt()
 
 
-class _ConvLayer(nn.Module):
-    """A convolution, normalised over the channels of each position, rectified where it is active."""
+class ConvLayer(nn.Module):
+    """A convolution, normalised over the channels of each position, rectified where it is active.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        kernel: its side, odd.
+        stride: ``(B, inputs, H, W)`` becomes ``(B, outputs, ceil(H / stride), ceil(W / stride))``.
+        active: whether it is rectified.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, active: bool = True) -> None:
         super().__init__()
@@ -128,6 +142,7 @@ class _ConvLayer(nn.Module):
         self.active = active
 
     def forward(self, values: Tensor) -> Tensor:
+        """``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``."""
         values = self.norm(self.conv(values).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return functional.relu(values) if self.active else values
 
@@ -137,9 +152,9 @@ class _EncoderBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = _ConvLayer(inputs, outputs, 3, stride)
-        self.second = _ConvLayer(outputs, outputs, 3, active=False)
-        self.shortcut = _ConvLayer(inputs, outputs, 1, active=False) if (inputs, stride) != (outputs, 1) else None
+        self.first = ConvLayer(inputs, outputs, 3, stride)
+        self.second = ConvLayer(outputs, outputs, 3, active=False)
+        self.shortcut = ConvLayer(inputs, outputs, 1, active=False) if (inputs, stride) != (outputs, 1) else None
         self.stride = stride
 
     def forward(self, values: Tensor) -> Tensor:

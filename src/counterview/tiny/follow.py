@@ -42,6 +42,8 @@ class TinyFollow(LMEEC):
         "memory bank for each view. Small enough to be trained from scratch on a CPU.",
     )
     card_settings: ClassVar[tuple[str, ...]] = ("appearance", *LMEEC.card_settings)
+    further_channels: ClassVar[int] = 0
+    """Channels of the encoder's input behind red, green and blue."""
 
     def __init__(self, config: TinyFollowConfig | None = None) -> None:
         super().__init__(config)
@@ -56,7 +58,7 @@ class TinyFollow(LMEEC):
         sam = transformers_class("Sam2VideoModel")(
             sam2_config(self.config, [n + encoder.palette for n in encoder.channels])
         )
-        sam.vision_encoder.backbone = ConvBackbone(encoder)
+        sam.vision_encoder.backbone = ConvBackbone(encoder, self.further_channels)
         return sam
 
     def extra_features(self, maps: Sequence[Tensor]) -> FineMaps | None:

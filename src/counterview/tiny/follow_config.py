@@ -22,8 +22,11 @@ class ConvConfig:
     channels: tuple[int, int, int, int] = field(default=(32, 64, 128, 256), metadata={"help": "channels of each stage"})
     blocks: tuple[int, int, int, int] = field(default=(1, 1, 2, 1), metadata={"help": "residual blocks of each stage"})
     palette: int = field(default=64, metadata={"help": "channels of the colour histograms beside each stage"})
+    stride: int = field(default=4, metadata={"help": "pixels of a position of the first stage: 4, or 2 for windows"})
 
     def __post_init__(self) -> None:
+        if self.stride not in (2, 4):
+            raise ConfigError("the first stage of a convolutional encoder has another stride", found=self.stride)
         most = max(*self.channels, self.palette) <= MAX_WIDTH and max(self.blocks) <= MAX_BLOCKS
         if not most or min(*self.blocks, self.palette) < 1 or any(n < 16 or n % 16 for n in self.channels):
             raise ConfigError(
@@ -33,7 +36,10 @@ class ConvConfig:
             )
 
 
-CONVOLUTIONS = {"conv-tiny": ConvConfig()}
+CONVOLUTIONS = {
+    "conv-tiny": ConvConfig(),
+    "conv-window": ConvConfig(channels=(32, 64, 96, 128), palette=32, stride=2),
+}
 """Convolutional image encoders by name."""
 
 PLACEHOLDER = HieraConfig(hidden=8, blocks=(1, 1, 1, 1), global_blocks=())
@@ -44,8 +50,8 @@ PLACEHOLDER = HieraConfig(hidden=8, blocks=(1, 1, 1, 1), global_blocks=())
 class TinyFollowConfig(LMEECConfig):
     """Everything that :class:`counterview.tiny.follow.TinyFollow` is built from.
 
-    No weights of SAM 2 fit the encoders that it has beside SAM 2.1's: ``hiera-nano``, a small Hiera, and ``conv-tiny``,
-    a convolutional one.
+    No weights of SAM 2 fit the encoders that it has beside SAM 2.1's: ``hiera-nano``, a small Hiera, and ``conv-tiny``
+    and ``conv-window``, convolutional ones.
 
     Raises:
         ConfigError: values that contradict each other.
@@ -75,6 +81,11 @@ class TinyFollowConfig(LMEECConfig):
     def convolutions(self) -> ConvConfig | None:
         """The convolutional encoder in numbers; ``None`` for a Hiera."""
         return CONVOLUTIONS.get(self.backbone) if isinstance(self.backbone, str) else None
+
+    @property
+    def cell_px(self) -> int:
+        """Side of a cell of the top feature map in pixels: four positions of the encoder's first stage."""
+        return 16 if self.convolutions is None else 4 * self.convolutions.stride
 
     def architecture(self) -> dict[str, Any]:
         """The settings that decide the names and shapes of the weights."""

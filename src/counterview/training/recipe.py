@@ -33,6 +33,7 @@ _METHODS: dict[str, str] = {
     "tiny-match-reranker": "counterview.tiny.training.reranker_task:RerankerTask",
     "lmeec": "counterview.lmeec.training.task:LMEECTask",
     "tiny-follow": "counterview.tiny.training.follow:TinyFollowTask",
+    "tiny-window": "counterview.tiny.training.window_task:TinyWindowTask",
 }
 _UPGRADES = ("counterview.tiny.legacy:upgrade_recipe", "counterview.tiny.training.follow_legacy:upgrade_recipe")
 """What turns the values of an older recipe into those of a current one."""

@@ -39,6 +39,7 @@ LATER_KEYS = (
     *("augment.shear_y", "augment.colour_order"),
     *("augment.frame_brightness", "augment.frame_contrast", "augment.frame_saturation"),
     *("optim.position_lr_decay", "optim.drop_path", "optim.no_decay"),
+    "model.window_position",
 )
 """Keys that runs of earlier versions had not. Fingerprints leave them out, so that those are resumed: the recipe is a
 part of a run's identity anyway, and there keys that it did not have count with their defaults."""

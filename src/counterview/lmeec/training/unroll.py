@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from counterview.lmeec.network import LMEECNetwork
 from counterview.lmeec.preprocess import normalise
 from counterview.lmeec.sam2_parts import Decoded, ImageFeatures
+from counterview.lmeec.window_inputs import WindowInputs
 
 
 @dataclass
@@ -46,6 +47,18 @@ class ClipBatch:
         """B."""
         return self.query_images.shape[0]
 
+    def features(self, model: LMEECNetwork, images_at_a_time: int | None = None) -> tuple[ImageFeatures, ImageFeatures]:
+        """Features of the B * T query images and of the target images, clip by clip.
+
+        Args:
+            model: the model.
+            images_at_a_time: see :func:`encode_frames`.
+        """
+        query, target = (
+            encode_frames(model, images, images_at_a_time) for images in (self.query_images, self.target_images)
+        )
+        return query, target
+
 
 def unroll(
     model: LMEECNetwork,
@@ -73,9 +86,7 @@ def unroll(
     frames = batch.query_images.shape[1]
     run = _Recompute(recompute)
     images_at_a_time = recompute_images if recompute else None
-    queries, targets = (
-        encode_frames(model, images, images_at_a_time) for images in (batch.query_images, batch.target_images)
-    )
+    queries, targets = batch.features(model, images_at_a_time)
     span = min(frames, config.max_pointers) - 1
     query_bank: list[Tensor] = []
     target_bank: list[Tensor] = []
@@ -128,26 +139,34 @@ def frame_rows(batch: ClipBatch, frame: int) -> Tensor:
     return batch.clip_of * batch.query_images.shape[1] + frame
 
 
-def encode_frames(model: LMEECNetwork, images: Tensor, recompute_at_a_time: int | None = None) -> ImageFeatures:
+def encode_frames(
+    model: LMEECNetwork,
+    images: Tensor,
+    recompute_at_a_time: int | None = None,
+    windows: WindowInputs | None = None,
+) -> ImageFeatures:
     """Encode the frames of one view of all clips.
 
     Args:
         model: the model.
         images: ``(B, T, S, S, 3)`` uint8.
         recompute_at_a_time: if given, encode so many images at a time and keep no activations.
+        windows: what is known of the B * T images where they are windows.
 
     Returns:
         Features of B * T images, clip by clip.
     """
     flat = images.flatten(0, 1).permute(0, 3, 1, 2)
 
-    def encode(part: Tensor) -> ImageFeatures:
-        return model.encode_images(normalise(part.float() / 255))
+    def encode(rows: Tensor) -> ImageFeatures:
+        pixels = normalise(flat[rows].float() / 255)
+        return model.encode_images(pixels) if windows is None else model.encode_images(pixels, windows.pick(rows))
 
+    every = torch.arange(len(flat), device=flat.device)
     if recompute_at_a_time is None:
-        return encode(flat)
+        return encode(every)
     run = _Recompute(True)
-    return ImageFeatures.join([run(encode, part) for part in flat.split(recompute_at_a_time)])
+    return ImageFeatures.join([run(encode, rows) for rows in every.split(recompute_at_a_time)])
 
 
 @dataclass(frozen=True)
