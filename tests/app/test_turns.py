@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,12 @@ def request(number):
     return SimpleNamespace(number=number)
 
 
+def in_a_thread(coroutine):
+    """Run a coroutine to its end; a browser of another test may keep a loop of its own in this thread."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, coroutine).result()
+
+
 def handled(context, numbers, *, waits=True, work_s=0.0):
     """The order in which events that arrive as ``numbers`` are handled."""
     order = []
@@ -37,7 +44,7 @@ def handled(context, numbers, *, waits=True, work_s=0.0):
     async def all_of_them():
         await asyncio.gather(*(wrapped(request(number)) for number in numbers))
 
-    asyncio.run(all_of_them())
+    in_a_thread(all_of_them())
     return order
 
 
@@ -87,7 +94,7 @@ def test_a_generator_lets_others_go_on_with_its_first_value():
         values, _ = await asyncio.gather(read(), in_turn(context, click)(request(2)))
         assert values == [1, 2]
 
-    asyncio.run(both())
+    in_a_thread(both())
     assert order == ["changed", "click", "done"]
 
 
@@ -98,7 +105,7 @@ def test_a_failed_event_is_not_waited_for():
         raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
-        asyncio.run(in_turn(context, fail)(request(1)))
+        in_a_thread(in_turn(context, fail)(request(1)))
     assert handled(context, (2,)) == [2]
 
 

@@ -83,9 +83,9 @@ def in_turn(context: PageContext, function: Callable[..., Any], *, waits: bool =
                 turn.end()
                 yield update
 
-    wrapped = iterate if inspect.isasyncgenfunction(function) else call
+    wrapped: Any = iterate if inspect.isasyncgenfunction(function) else call
     wrapped.__name__ = function.__name__
-    wrapped.__signature__ = signature  # type: ignore[attr-defined]
+    wrapped.__signature__ = signature
     return wrapped
 
 

@@ -70,7 +70,8 @@ def _coverage(masks: Sequence[ObjectMask], squares: Sequence[Square], cells: int
     column = starts // height
     inside = (column >= corner[:, 1]) & (column < corner[:, 1] + corner[:, 2])
     if not inside.all():
-        owner, starts, ends, corner, column = (v[inside] for v in (owner, starts, ends, corner, column))
+        owner, starts, ends, column = owner[inside], starts[inside], ends[inside], column[inside]
+        corner = corner[inside]
     cell_px = corner[:, 2] / cells
     # A pixel column is narrower than a cell, so that it lies in at most two.
     offset = column - corner[:, 1]
