@@ -18,8 +18,9 @@ directions, with 95 % intervals over takes. Rows:
 object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
 visible frames is above 0.5 at least once. ``--ablated`` is the fraction of each set's takes, the first ones, on which
 tiny-follow and the rows without a part are measured too; their gains are over the same takes. The results of each take
-are stored in ``--out``: run again to resume. *Seconds a frame* are processor seconds of all cameras of a take and of
-every query camera's group, without reading images; they mean something only without ``--cache``. ``--save`` writes ``tracks.json``; without sets, ``tracks_away.json``.
+are stored in ``--out``: run again to resume. *Seconds a frame* are processor seconds for all cameras of a take,
+followed from each of them, without reading images; they mean something only without ``--cache``. ``--save`` writes
+``tracks.json``; without sets, ``tracks_away.json``.
 """
 
 from __future__ import annotations
@@ -380,7 +381,10 @@ def main() -> None:
     for name, found in result["sets"].items():
         show(
             f"{name}: {found['takes']} takes, {found['object_frames']} object-frames",
-            ["system", "takes", "IoU", "interval", "ego2exo", "exo2ego", "BA", "over per frame", "over given", "s a frame"],
+            [
+                "system", "takes", "IoU", "interval", "ego2exo", "exo2ego", "BA", "over per frame", "over given",
+                "s a frame",
+            ],
             [
                 [
                     system, r["takes"], decimals(r["iou"]["value"]), " to ".join(map(decimals, r["iou"]["interval"])),

@@ -190,9 +190,7 @@ def _fresh(
         proposals = proposer.in_window(image, (x0, y0, x1, y1))
         for mask, score in zip(proposals.masks, proposals.scores.tolist(), strict=True):
             x, y, w, h = mask.box_xywh
-            is_cut = (
-                (x == x0 > 0) or (y == y0 > 0) or (x + w == x1 and x1 < width) or (y + h == y1 and y1 < height)
-            )
+            is_cut = (x == x0 > 0) or (y == y0 > 0) or (x + w == x1 and x1 < width) or (y + h == y1 and y1 < height)
             if is_cut or _inside(mask, changed) == 0 or any(_is_same(mask, other) for other in kept):
                 continue
             found.append((mask, score))

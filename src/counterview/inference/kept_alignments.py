@@ -131,6 +131,7 @@ class KeptAlignments:
             {
                 "cameras": list(key),
                 "changes": [_to_plain(change) for change in (kept.alignment.query, kept.alignment.target)],
+                "gain": kept.alignment.gain,
                 "numbers": list(kept.numbers),
                 "interval": kept.interval,
                 "difference": kept.difference.tolist(),
@@ -148,7 +149,8 @@ class KeptAlignments:
         self._pairs = {}
         for values in state:
             first, second = values["cameras"]
-            alignment = Alignment(*(_from_plain(change) for change in values["changes"]))
+            query, target = (_from_plain(change) for change in values["changes"])
+            alignment = Alignment(query, target, float(values["gain"]))
             numbers = int(values["numbers"][0]), int(values["numbers"][1])
             colourless = bool(values["colourless"][0]), bool(values["colourless"][1])
             difference = np.asarray(values["difference"], dtype=np.float64)

@@ -21,6 +21,8 @@ _AVERAGED_PX = 4
 _LEAST, _TIMES_NOISE = 8.0, 6.0
 """A square changed if its largest averaged difference is above this many levels (of 255), and above so many times that
 of the median pixel."""
+_MOST_NOISE = 2.5
+"""Levels of the median pixel above which it is no noise any more: the camera moved."""
 _LIGHT = 5.0
 """Levels by which the whole image may become lighter or darker."""
 
@@ -40,7 +42,7 @@ def changed_squares(earlier: RgbImage, later: RgbImage) -> BoolImage:
 
     Args:
         earlier: ``(h, w, 3)`` uint8, see :func:`reduced`.
-        later: likewise. All squares changed if it is of another size, or if the light did.
+        later: likewise. All squares changed if it is of another size, or if the light or the camera did.
 
     Returns:
         ``(ceil(h / 8), ceil(w / 8))`` bool.
@@ -60,7 +62,10 @@ def changed_squares(earlier: RgbImage, later: RgbImage) -> BoolImage:
     if float(np.abs(light).max()) > _LIGHT:
         return np.ones(shape, dtype=np.bool_)
     averaged = np.abs(cv2.blur(difference - light, (_AVERAGED_PX, _AVERAGED_PX))).max(-1)
-    limit = max(_LEAST, _TIMES_NOISE * float(np.median(averaged[::2, ::2])))
+    noise = float(np.median(averaged[::2, ::2]))
+    if noise > _MOST_NOISE:
+        return np.ones(shape, dtype=np.bool_)
+    limit = max(_LEAST, _TIMES_NOISE * noise)
     padded = np.zeros((shape[0] * SQUARE_PX, shape[1] * SQUARE_PX), dtype=np.float32)
     padded[:height, :width] = averaged
     largest = padded.reshape(shape[0], SQUARE_PX, shape[1], SQUARE_PX).max((1, 3))
@@ -69,7 +74,7 @@ def changed_squares(earlier: RgbImage, later: RgbImage) -> BoolImage:
 
 def _without_single(squares: BoolImage, certain: BoolImage) -> BoolImage:
     """Squares ``(h, w)`` without those that have no neighbour, which codecs make; certain ones stay."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(squares.astype(np.uint8), connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(squares.astype(np.uint8), connectivity=8)
     keeps = stats[:, cv2.CC_STAT_AREA] > 1
     keeps[np.unique(labels[certain])] = True
     keeps[0] = False
@@ -118,13 +123,14 @@ def windows_around(changed: BoolImage, margin_px: int, grow: float) -> NDArray[n
     """
     height, width = changed.shape
     count, _, stats, _ = cv2.connectedComponentsWithStats(changed.astype(np.uint8), connectivity=8)
-    boxes = []
+    boxes: list[tuple[int, int, int, int]] = []
     for x, y, w, h, _ in stats[1:count].tolist():
         margin = max(margin_px, round(grow * max(w, h)))
         boxes.append((max(0, x - margin), max(0, y - margin), min(width, x + w + margin), min(height, y + h + margin)))
     joined = True
     while joined:
-        joined, separate = False, []
+        joined = False
+        separate: list[tuple[int, int, int, int]] = []
         for box in boxes:
             other = next((o for o in separate if _touch(box, o)), None)
             if other is None:
