@@ -9,8 +9,8 @@ directions, with 95 % intervals over takes. Rows:
 * *per frame*: tiny-match, each frame on its own; *tiny-follow*: the bundled LM-EEC with its memory;
 * *given*: tiny-track with the query mask at every frame, live (filtered) and smoothed over the whole take;
 * *without …*: the live row with one part left out;
-* *alignment at every frame*: the live row, looking at every frame anew for how two cameras differ in colour;
-* *shared frames*: the live row, keeping what does not change between the frames of a camera;
+* *kept alignments*: the live row, not looking at every frame anew for how two cameras differ in colour;
+* *shared frames*: that, and what does not change between the frames of a camera is kept (``--share-frames``);
 * *click*: shown by one point at the first frame in which the object is visible, live and smoothed;
 * *best proposal*: what a choice among the proposals can reach.
 
@@ -66,15 +66,15 @@ from counterview.types import ObjectMask, RgbImage
 VERSION = 2
 MEASURES = ("iou", "balanced_accuracy", "location_error", "contour_accuracy")
 FRAME, FOLLOW, BEST = "per frame", "tiny-follow", "best proposal"
-GIVEN, CLICK, ALIGNED, SHARED = "given", "click", "alignment at every frame", "shared frames"
+GIVEN, CLICK, ALIGNED, SHARED = "given", "click", "kept alignments", "shared frames"
 TRACKERS: dict[str, tuple[Protocol, TrackerConfig]] = {
     GIVEN: ("given", TrackerConfig()),
     "without own bank": ("given", TrackerConfig(own_memory=False)),
     "without other banks": ("given", TrackerConfig(other_memory=False)),
     "without place": ("given", TrackerConfig(place=False)),
     "without competition": ("given", TrackerConfig(competition=False)),
-    ALIGNED: ("given", TrackerConfig(keep_alignments=False)),
-    SHARED: ("given", TrackerConfig(share_frames=True)),
+    ALIGNED: ("given", TrackerConfig(keep_alignments=True)),
+    SHARED: ("given", TrackerConfig(share_frames=True, keep_alignments=True)),
     CLICK: ("click", TrackerConfig()),
 }
 TIMED = (GIVEN, ALIGNED, SHARED)

@@ -52,7 +52,7 @@ class MatcherViews:
         """
         return self.view(self.predictor.encode(image, name=name), small_gray(image))
 
-    def clip(self, *, share_frames: bool = False, keep_alignments: bool = True) -> MatcherClip:
+    def clip(self, *, share_frames: bool = False, keep_alignments: bool = False) -> MatcherClip:
         """See :meth:`CrossViewModel.clip`."""
         return MatcherClip(self, share_frames, keep_alignments)
 

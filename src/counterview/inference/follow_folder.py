@@ -54,7 +54,8 @@ class FollowSettings:
         formats: further formats, names of :data:`counterview.exchange.FORMATS`.
         every_frame: masks also in the frames between the steps.
         paths: what the results call the files of cameras, where not by where they lie.
-        share_frames: keep what does not change between two images of a camera that stands still.
+        share_frames: keep what does not change between two images of a camera that stands still, and how cameras
+            differ in colour.
     """
 
     fps: float = DEFAULT_FPS
@@ -120,7 +121,7 @@ class FollowFolder:
     def _config(self) -> TrackerConfig | None:
         from counterview.tracking.tracker_config import TrackerConfig
 
-        return TrackerConfig(share_frames=True) if self._settings.share_frames else None
+        return TrackerConfig(share_frames=True, keep_alignments=True) if self._settings.share_frames else None
 
     def begin(self, predictor: Any, *, anew: bool = False) -> bool:
         """Find out what there is to do with a model: nothing, the rest, what changed, or everything.

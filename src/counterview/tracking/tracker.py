@@ -22,6 +22,8 @@ from counterview.tracking.views import CrossViewModel, EncodedView
 from counterview.tracking.weighing import EvidenceWeighing
 from counterview.types import RgbImage
 
+_SHARING = ("share_frames", "keep_alignments")
+
 
 class MemoryTracker:
     """Follows objects in several cameras. See :class:`~counterview.tracking.base.Engine`.
@@ -69,7 +71,8 @@ class MemoryTracker:
 
         return {
             "engine": self.name,
-            "tracker": to_dict(self.config),
+            # What is off is left out: runs from before it was there go on.
+            "tracker": {k: v for k, v in to_dict(self.config).items() if v or k not in _SHARING},
             "weighing": weights_fingerprint(self.weighing)[:16],
             "model": self.model.settings(),
         }

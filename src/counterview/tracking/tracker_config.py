@@ -30,7 +30,7 @@ class TrackerConfig:
         default=False, metadata={"help": "images of a camera that stands still share what did not change between them"}
     )
     keep_alignments: bool = field(
-        default=True, metadata={"help": "find how two cameras differ in colour once for the clip, not at every frame"}
+        default=False, metadata={"help": "find how two cameras differ in colour once for the clip, not at every frame"}
     )
 
     def __post_init__(self) -> None:
