@@ -93,7 +93,7 @@ def follow(
         bool,
         typer.Option(
             "--share-frames",
-            help="Keep what does not change from image to image: a quarter faster, masks are a little worse.",
+            help="Keep what does not change from image to image: faster with cameras that stand still, less accurate.",
         ),
     ] = False,
     start: Annotated[float | None, typer.Option(metavar="S", help="First second of QUERY.")] = None,
