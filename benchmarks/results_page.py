@@ -175,13 +175,15 @@ def tracks(results: dict[str, Any]) -> list[str]:
     for name, part in results["sets"].items():
         lines += [f"### {name}: {part['takes']} takes, {part['object_frames']} object-frames", ""]
         columns = ["", "takes", "IoU", "BA", "ego to exo", "exo to ego", "IoU over per frame", "IoU over given"]
-        rows = [columns]
+        is_timed = any("seconds_a_frame" in r for r in part["rows"].values())
+        rows = [[*columns, "s a frame"] if is_timed else columns]
         for system, r in part["rows"].items():
             has_visibility = system != "best proposal"
             differences = (span(r[c]) if c in r else "-" for c in ("gain", "over_given"))
             rows.append([
                 system, str(r["takes"]), span(r["iou"]), span(r["balanced_accuracy"]) if has_visibility else "-",
                 *(f"{r[d]['iou']:.3f}" for d in DIRECTIONS), *differences,
+                *([f"{r['seconds_a_frame']:.2f}" if "seconds_a_frame" in r else "-"] if is_timed else []),
             ])  # fmt: skip
         lines += [*markdown_table(rows), ""]
         for system, r in part.get("returns", {}).items():

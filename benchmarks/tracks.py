@@ -9,6 +9,8 @@ directions, with 95 % intervals over takes. Rows:
 * *per frame*: tiny-match, each frame on its own; *tiny-follow*: the bundled LM-EEC with its memory;
 * *given*: tiny-track with the query mask at every frame, live (filtered) and smoothed over the whole take;
 * *without …*: the live row with one part left out;
+* *kept alignments*: the live row, not looking at every frame anew for how two cameras differ in colour;
+* *shared frames*: that, and what does not change between the frames of a camera is kept (``--share-frames``);
 * *click*: shown by one point at the first frame in which the object is visible, live and smoothed;
 * *best proposal*: what a choice among the proposals can reach.
 
@@ -16,7 +18,9 @@ directions, with 95 % intervals over takes. Rows:
 object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
 visible frames is above 0.5 at least once. ``--ablated`` is the fraction of each set's takes, the first ones, on which
 tiny-follow and the rows without a part are measured too; their gains are over the same takes. The results of each take
-are stored in ``--out``: run again to resume. ``--save`` writes ``tracks.json``; without sets, ``tracks_away.json``.
+are stored in ``--out``: run again to resume. *Seconds a frame* are processor seconds for all cameras of a take,
+followed from each of them, without reading images; they mean something only without ``--cache``. ``--save`` writes
+``tracks.json``; without sets, ``tracks_away.json``.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import argparse
 import hashlib
 import json
 import math
+import time
 from collections import defaultdict
 from dataclasses import asdict
 from itertools import pairwise
@@ -38,6 +43,7 @@ from benchmarks.common import decimals, finite, record, show
 from benchmarks.held_out import open_set, score_table
 from counterview.data.dataset import DIRECTIONS, Dataset, Direction, Take
 from counterview.data.pairs import FramePair, pairs_of_take
+from counterview.errors import ImageError, VideoError
 from counterview.evaluation.scorer import Scorer, totals
 from counterview.evaluation.statistics import differences, intervals
 from counterview.inference.cross_view import MatcherViews
@@ -45,29 +51,33 @@ from counterview.inference.loading import load
 from counterview.inference.mask_tracker import MaskTracker
 from counterview.inference.proposal_matcher import ProposalMatcher
 from counterview.inference.takes import ClipPredictor, prediction_size
-from counterview.inference.track_takes import Protocol, TakeGroup, encode_frame
+from counterview.inference.track_takes import Protocol, TakeGroup
 from counterview.masks.geometry import fit_mask, iou, resize_mask
 from counterview.media.files import read_json, write_json
+from counterview.proposals.base import frame_name
 from counterview.tracking.base import Observation
 from counterview.tracking.smoothing import SmoothingConfig, TrackedMoment, smooth
 from counterview.tracking.tracker import MemoryTracker
 from counterview.tracking.tracker_config import TrackerConfig
 from counterview.tracking.views import EncodedView, ViewComparison
 from counterview.tracking.weights import load_weighing
-from counterview.types import ObjectMask
+from counterview.types import ObjectMask, RgbImage
 
-VERSION = 1
+VERSION = 2
 MEASURES = ("iou", "balanced_accuracy", "location_error", "contour_accuracy")
 FRAME, FOLLOW, BEST = "per frame", "tiny-follow", "best proposal"
-GIVEN, CLICK = "given", "click"
+GIVEN, CLICK, ALIGNED, SHARED = "given", "click", "kept alignments", "shared frames"
 TRACKERS: dict[str, tuple[Protocol, TrackerConfig]] = {
     GIVEN: ("given", TrackerConfig()),
     "without own bank": ("given", TrackerConfig(own_memory=False)),
     "without other banks": ("given", TrackerConfig(other_memory=False)),
     "without place": ("given", TrackerConfig(place=False)),
     "without competition": ("given", TrackerConfig(competition=False)),
+    ALIGNED: ("given", TrackerConfig(keep_alignments=True)),
+    SHARED: ("given", TrackerConfig(share_frames=True, keep_alignments=True)),
     CLICK: ("click", TrackerConfig()),
 }
+TIMED = (GIVEN, ALIGNED, SHARED)
 SMOOTHED = (GIVEN, CLICK)
 AWAY_S, RETURN_FRAMES, RETURN_IOU = 10.0, 3, 0.5
 
@@ -134,8 +144,16 @@ class Rows:
         }
 
 
-def run_take(take: Take, views: FrameViews, follower: ClipPredictor | None, names: list[str]) -> dict[str, Any]:
-    """All systems on a take; every image is encoded once."""
+def encoding_of(name: str) -> tuple[bool, bool]:
+    """How a system encodes images: those of one kind are encoded once for all its systems."""
+    config = TRACKERS[name][1]
+    return config.share_frames, config.keep_alignments
+
+
+def run_take(
+    take: Take, views: FrameViews, follower: ClipPredictor | None, names: list[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """All systems on a take; and processor seconds a frame of those in :data:`TIMED`."""
     wanted: Wanted = defaultdict(list)
     for direction in DIRECTIONS:
         for pair in pairs_of_take(take, direction, targets="annotated"):
@@ -152,14 +170,29 @@ def run_take(take: Take, views: FrameViews, follower: ClipPredictor | None, name
         )
         for name in names for query, others in sorted(targets.items())
     }  # fmt: skip
+    kinds = dict.fromkeys(map(encoding_of, [GIVEN, *names]))
+    clips = {kind: views.clip(share_frames=kind[0], keep_alignments=kind[1]) for kind in kinds}
+    seconds = {name: 0.0 for name in names if name in TIMED}
     moments: dict[tuple[str, str], list[TrackedMoment]] = defaultdict(list)
     for frame in sorted(wanted):
         views.forget()
-        encoded = encode_frame(views, take, list(take.cameras), frame)
+        images = _images(take, frame)
+        encoded: dict[tuple[bool, bool], dict[str, Any]] = {}
+        for kind, clip in clips.items():
+            start = time.process_time()
+            encoded[kind] = {
+                camera: clip.encode(image, camera, frame_name(take.uid, camera, frame))
+                for camera, image in images.items()
+            }
+            for name in seconds:
+                seconds[name] += time.process_time() - start if encoding_of(name) == kind else 0.0
         for key, group in groups.items():
-            observations = group.step(encoded, frame)
+            start = time.process_time()
+            observations = group.step(encoded[encoding_of(key[0])], frame)
+            if key[0] in seconds:
+                seconds[key[0]] += time.process_time() - start
             moments[key].append(TrackedMoment(frame, observations, dict(group.tracker.motions)))
-        _alone(take, views, encoded, wanted[frame], rows)
+        _alone(take, views, encoded[encoding_of(GIVEN)], wanted[frame], rows)
     for (name, query), track in moments.items():
         _score(rows, name, query, wanted, {m.key: m.observations for m in track})
         if name in SMOOTHED:
@@ -168,7 +201,17 @@ def run_take(take: Take, views: FrameViews, follower: ClipPredictor | None, name
         for _, predictions in follower.predict(take, dict(wanted)):
             for p in predictions:
                 rows.add(FOLLOW, p.direction, p.pair, p.mask, p.confidence)
-    return rows.values()
+    return rows.values(), {name: total / max(len(wanted), 1) for name, total in seconds.items()}
+
+
+def _images(take: Take, frame: int) -> dict[str, RgbImage]:
+    images = {}
+    for camera in take.cameras:
+        try:
+            images[camera] = take.frame(camera, frame)
+        except (ImageError, VideoError):
+            continue
+    return images
 
 
 def smoothed_track(track: list[TrackedMoment], config: SmoothingConfig | None = None) -> dict[int, Any]:
@@ -225,7 +268,7 @@ def take_values(
     names: list[str],
     out: Path,
 ) -> dict[str, Any]:
-    """The rows of one take of a set: read from ``out``, or computed and stored there.
+    """The rows of one take of a set, and the seconds of some: read from ``out``, or computed and stored there.
 
     Takes of one seed and split have the same uids in every preset, so the set's name is part of the key.
     """
@@ -236,15 +279,16 @@ def take_values(
     if path.is_file():
         stored = read_json(path)
         if isinstance(stored, dict) and stored.get("key") == key:
-            return stored["rows"]
-    rows = run_take(dataset.take(uid), views, follower, names)
-    write_json(path, {"key": key, "rows": rows}, indent=None)
-    return json.loads(json.dumps(rows))
+            return {"rows": stored["rows"], "seconds": stored["seconds"]}
+    rows, seconds = run_take(dataset.take(uid), views, follower, names)
+    write_json(path, {"key": key, "rows": rows, "seconds": seconds}, indent=None)
+    return json.loads(json.dumps({"rows": rows, "seconds": seconds}))
 
 
-def summary(takes: list[dict[str, Any]], rival: str) -> dict[str, Any]:
-    """Scores of every system with intervals over takes, by direction, and gains over one of them."""
+def summary(results: list[dict[str, Any]], rival: str) -> dict[str, Any]:
+    """Scores of every system with intervals over takes, by direction, and gains over one of them; seconds a frame."""
     rows: dict[str, Any] = {}
+    takes = [result["rows"] for result in results]
     tables = {
         n: score_table(row for t in takes for _, row in t.get(n, [])) for n in {k: None for t in takes for k in t}
     }
@@ -266,6 +310,10 @@ def summary(takes: list[dict[str, Any]], rival: str) -> dict[str, Any]:
             gain = differences(same, table)[0]["iou"]
             interval = [finite(gain.interval.low), finite(gain.interval.high)]
             entry[column] = {"over": other, "value": finite(gain.value), "interval": interval}
+        # Over the takes on which all were timed, so that they can be compared.
+        timed = [r["seconds"] for r in results if name in r["seconds"] and len(r["seconds"]) == len(TIMED)]
+        if timed:
+            entry["seconds_a_frame"] = float(np.mean([seconds[name] for seconds in timed]))
         rows[name] = entry
     return {"takes": len(takes), "object_frames": len(tables[rival]) if rival in tables else 0, "rows": rows}
 
@@ -326,20 +374,23 @@ def main() -> None:
             values[uid] = take_values(name, dataset, uid, views, *rows, options.out)
         result["sets"][name] = summary(list(values.values()), FRAME)
         if options.away and name == "away":
-            result["sets"][name]["returns"] = returns(dataset, values)
+            result["sets"][name]["returns"] = returns(dataset, {uid: v["rows"] for uid, v in values.items()})
     if parts > 1:
         print(f"part {part} of {parts} is done; run without --part for the tables")
         return
     for name, found in result["sets"].items():
         show(
             f"{name}: {found['takes']} takes, {found['object_frames']} object-frames",
-            ["system", "takes", "IoU", "interval", "ego2exo", "exo2ego", "BA", "over per frame", "over given"],
+            [
+                "system", "takes", "IoU", "interval", "ego2exo", "exo2ego", "BA", "over per frame", "over given",
+                "s a frame",
+            ],
             [
                 [
                     system, r["takes"], decimals(r["iou"]["value"]), " to ".join(map(decimals, r["iou"]["interval"])),
                     decimals(r["ego2exo"]["iou"]), decimals(r["exo2ego"]["iou"]),
                     decimals(r["balanced_accuracy"]["value"]), decimals(r.get("gain", {}).get("value")),
-                    decimals(r.get("over_given", {}).get("value")),
+                    decimals(r.get("over_given", {}).get("value")), decimals(r.get("seconds_a_frame")),
                 ]
                 for system, r in found["rows"].items()
             ],

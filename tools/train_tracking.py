@@ -94,10 +94,11 @@ def collect(take: Take, predictor: ProposalMatcher, weighing: EvidenceWeighing) 
         )
         for query, targets in pairs for protocol in PROTOCOLS
     ]  # fmt: skip
+    clip = views.clip()
     for frame in sorted({f for n in take.objects for c in take.cameras_of(n) for f in take.annotated_frames(n, c)}):
         views.forget()
         notes.frame = frame
-        encoded = encode_frame(views, take, list(take.cameras), frame)
+        encoded = encode_frame(clip, take, list(take.cameras), frame)
         for group in groups:
             group.step(encoded, frame)
     return notes

@@ -309,3 +309,14 @@ def test_errors_are_one_line(predictor, two, tmp_path, capsys):
     assert code == 2
     assert "is another target" in err
     assert predictor.steps == 0
+
+
+def test_sharing_frames_is_part_of_what_a_run_is_of(predictor, two, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(capsys, *two, *TWO, "--out", out, "--share-frames")[0] == 0
+    tracker = json.loads((out / ".follow" / "finished" / "run.json").read_text())["key"]["engine"]["tracker"]
+    assert tracker["share_frames"] is True
+    assert tracker["keep_alignments"] is True
+    code, _, err = run(capsys, *two, *TWO, "--out", out)
+    assert code != 0
+    assert "a run of other settings" in err

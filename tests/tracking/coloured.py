@@ -29,6 +29,9 @@ class ColourModel:
     def settings(self):
         return {"name": "colours"}
 
+    def clip(self, *, share_frames, keep_alignments):
+        return ColourClip(self)
+
     def encode(self, image):
         masks = [mask_of(image, name) for name in COLOURS if (image == COLOURS[name]).all(-1).any()]
         background = ObjectMask.from_array((image == GROUND).all(-1))
@@ -51,3 +54,19 @@ class ColourModel:
         log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         visibility = 1 / (1 + np.exp(-(similarity.max(1) - 0.9) * 60))
         return ViewComparison(similarity, log_probability, visibility)
+
+
+class ColourClip:
+    """Encodes every image by itself."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def encode(self, image, camera):
+        return self.model.encode(image)
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass

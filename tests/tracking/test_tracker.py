@@ -141,3 +141,12 @@ def test_cameras_have_names_that_differ():
     with pytest.raises(InputError, match="cameras have names"):
         MemoryTracker(ColourModel(), ("ego", "ego"), EvidenceWeighing(WeighingConfig()))
     assert tracker().step({"ego": draw(BOXES)}, 0.0, {}) == {"ego": {}, "cam": {}}
+
+
+def test_what_is_off_is_no_part_of_the_settings():
+    """So that runs that were begun before it was there go on."""
+    assert not {"share_frames", "keep_alignments"} & set(tracker().settings()["tracker"])
+    assert tracker(share_frames=True).settings()["tracker"]["share_frames"] is True
+    state = tracker().state()
+    del state["clip"]
+    tracker().restore(state)

@@ -89,6 +89,13 @@ def follow(
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Masks in every frame: between those times they move with the image.")
     ] = False,
+    share_frames: Annotated[
+        bool,
+        typer.Option(
+            "--share-frames",
+            help="Keep what does not change from image to image: faster with cameras that stand still, less accurate.",
+        ),
+    ] = False,
     start: Annotated[float | None, typer.Option(metavar="S", help="First second of QUERY.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="Last second of QUERY.")] = None,
     offset: Annotated[
@@ -207,7 +214,9 @@ def follow(
         corrected = read_corrections(corrections)
         check_corrections(corrected, {c: s.size_hw for c, s in cameras.items()}, {item.object for item in objects})
         objects = with_corrections(objects, corrected, cameras)
-    settings = FollowSettings(fps, start, end, offsets, sync, formats, every_frame)
+    settings = FollowSettings(
+        fps, start, end, offsets, sync, formats, every_frame, share_frames=share_frames
+    )  # fmt: skip
     with ExitStack() as stack:
         with stage("pairing the cameras"):
             run = stack.enter_context(open_follow_folder(out, cameras, objects, settings, overwrite=overwrite))

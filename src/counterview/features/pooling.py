@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from counterview.errors import InputError, MaskError
 from counterview.features.base import Fallback, FeatureMap, PoolGrid, PoolingKind
@@ -91,6 +90,8 @@ def mask_weights(grid: PoolGrid, masks: Masks) -> tuple[NDArray[np.float64], NDA
     right = runs.owner * width + np.minimum(lower[runs.column] + 1, width - 1)
     fraction = fraction[runs.column]
     index = np.arange(len(runs.owner))
+    from scipy import sparse  # a tenth of a second where nothing is pooled
+
     spread = sparse.csr_array(
         (np.concatenate([1.0 - fraction, fraction]), (np.concatenate([left, right]), np.concatenate([index, index]))),
         shape=(runs.count * width, len(index)),

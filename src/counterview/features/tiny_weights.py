@@ -15,7 +15,7 @@ from counterview.features.tiny import Tiny, TinyConfig, TinyNet
 from counterview.guard import read_file
 from counterview.media.files import read_bundled
 from counterview.nn.checkpoint import CONFIG_NAME, WEIGHTS_NAME, model_file, read_header
-from counterview.nn.weights import check_architecture, decode_tensors, load_strictly, renamed
+from counterview.nn.weights import check_architecture, decode_tensors, load_strictly, renamed, shapes_only
 
 BUNDLED = "tiny-match"
 """The bundled model whose network is ``load_backbone("tiny")``."""
@@ -86,7 +86,7 @@ def _build(folder: Path, data: bytes, device: torch.device | str, name: str) -> 
         for key, value in renamed(decode_tensors(data, path), _FIRST_VERSION).items()
         if key.startswith(_PREFIX)
     }
-    with torch.device("meta"):  # takes no memory, whatever the configuration says
+    with shapes_only():  # takes no memory, whatever the configuration says
         check_architecture(TinyNet(config), state, path)
     net = TinyNet(config)
     load_strictly(net, state, path)

@@ -33,6 +33,8 @@ class _ChangedPair:
 class CameraPairs:
     """Brings encoded images to one look; each pair is looked at once, while both images are in use.
 
+    Images of one clip share what was found for their cameras (:mod:`counterview.inference.kept_alignments`).
+
     Args:
         config: constants.
         describe: describes masks, given a backbone, a feature map and the masks.
@@ -68,7 +70,13 @@ class CameraPairs:
             raise ConfigError(
                 "cameras are brought to one look with the features of tiny-match alone", found=backbone.name
             )
-        alignment: Alignment = align(self._regions_of(backbone, query), self._regions_of(backbone, target), self.config)
+        regions = self._regions_of(backbone, query), self._regions_of(backbone, target)
+        alignment: Alignment
+        if query.clip is not None and target.clip is not None and query.clip.alignments is target.clip.alignments:
+            alignments = query.clip.alignments
+            alignment = alignments.between((query.clip, regions[0]), (target.clip, regions[1]), self.config)
+        else:
+            alignment = align(*regions, self.config)
         images = ((query, alignment.query), (target, alignment.target))
         return _ChangedPair(*(None if c is None else self._recoloured(backbone, image, c) for image, c in images))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 
 from counterview.geometry.boxes import ScoredBoxes
 from counterview.inference.encoded import ImageEncoding
+from counterview.inference.frame_sharing import KeptImage, renewed
+from counterview.inference.kept_alignments import ClipFrame, KeptAlignments
 from counterview.inference.matchers import HeadMatcher
 from counterview.tracking.place import small_gray
 from counterview.tracking.views import EncodedView, ViewComparison
@@ -40,13 +44,17 @@ class MatcherViews:
         return self.predictor.settings()
 
     def encode(self, image: RgbImage, name: str | None = None) -> EncodedView[ImageEncoding]:
-        """See :meth:`CrossViewModel.encode`.
+        """Encode an image by itself, with its candidates.
 
         Args:
             image: ``(H, W, 3)`` uint8.
             name: of the image, for proposals that are stored by it.
         """
         return self.view(self.predictor.encode(image, name=name), small_gray(image))
+
+    def clip(self, *, share_frames: bool = False, keep_alignments: bool = False) -> MatcherClip:
+        """See :meth:`CrossViewModel.clip`."""
+        return MatcherClip(self, share_frames, keep_alignments)
 
     def view(self, encoding: ImageEncoding, gray: NDArray[np.uint8]) -> EncodedView[ImageEncoding]:
         """An image that is encoded already.
@@ -85,3 +93,51 @@ class MatcherViews:
             descriptors = descriptors[..., : matcher.omama.object_width]
         values = torch.nn.functional.normalize(descriptors.float(), dim=-1)
         return np.ascontiguousarray(values.cpu().numpy())
+
+
+class MatcherClip:
+    """The images of a clip, encoded. See :class:`counterview.tracking.views.ClipViews`.
+
+    Args:
+        views: of a predictor.
+        share_frames: keep what does not change between two images (:mod:`counterview.inference.frame_sharing`).
+        keep_alignments: find how cameras differ in colour once for the clip
+            (:mod:`counterview.inference.kept_alignments`).
+    """
+
+    def __init__(self, views: MatcherViews, share_frames: bool, keep_alignments: bool) -> None:
+        self._views, self._share = views, share_frames
+        self._alignments = KeptAlignments() if keep_alignments else None
+        self._numbers: dict[str, int] = defaultdict(int)
+        self._kept: dict[str, KeptImage] = {}
+
+    def encode(self, image: RgbImage, camera: str, name: str | None = None) -> EncodedView[ImageEncoding]:
+        """See :meth:`counterview.tracking.views.ClipViews.encode`.
+
+        Args:
+            image: ``(H, W, 3)`` uint8.
+            camera: its name.
+            name: of the image, for proposals that are stored by it.
+        """
+        if self._share:
+            encoding, self._kept[camera] = renewed(self._views.predictor, image, self._kept.get(camera), name)
+        else:
+            encoding = self._views.predictor.encode(image, name=name)
+        if self._alignments is not None:
+            encoding = replace(encoding, clip=ClipFrame(camera, self._numbers[camera], self._alignments))
+        self._numbers[camera] += 1
+        return self._views.view(encoding, small_gray(image))
+
+    def state(self) -> dict[str, Any]:
+        """See :meth:`counterview.tracking.views.ClipViews.state`."""
+        alignments = None if self._alignments is None else self._alignments.state()
+        kept = {camera: image.state() for camera, image in self._kept.items()}
+        return {"numbers": dict(self._numbers), "alignments": alignments, "kept": kept}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`counterview.tracking.views.ClipViews.restore`."""
+        self._numbers = defaultdict(int, {c: int(n) for c, n in state.get("numbers", {}).items()})
+        if self._alignments is not None:
+            self._alignments.restore(state.get("alignments") or ())
+        device = getattr(self._views.predictor.backbone, "device", "cpu")
+        self._kept = {c: KeptImage.from_state(s, device) for c, s in state.get("kept", {}).items()}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from counterview.features.base import FeatureMap
+    from counterview.inference.kept_alignments import ClipFrame
     from counterview.proposals.base import Proposals
     from counterview.types import RgbImage
 
@@ -28,6 +29,7 @@ class ImageEncoding:
             true masks). The homographies between the views are estimated from these; they are not candidates.
         image: ``(H, W, 3)`` uint8, if it is kept.
         prompt_source: makes the masks that points and boxes choose among; :attr:`proposals` by default.
+        clip: which frame of which clip it is, where it is followed.
     """
 
     size_hw: tuple[int, int]
@@ -37,6 +39,7 @@ class ImageEncoding:
     context: ImageEncoding | None = None
     image: RgbImage | None = field(default=None, repr=False)
     prompt_source: Callable[[], Proposals] | None = field(default=None, repr=False)
+    clip: ClipFrame | None = field(default=None, repr=False)
 
     @cached_property
     def prompt_proposals(self) -> Proposals:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from counterview.media.frame_source import FrameSource
     from counterview.tracking.base import Engine
     from counterview.tracking.review import Review
+    from counterview.tracking.tracker_config import TrackerConfig
 
 COMMAND = "follow"
 """Whose the folder is."""
@@ -53,6 +54,8 @@ class FollowSettings:
         formats: further formats, names of :data:`counterview.exchange.FORMATS`.
         every_frame: masks also in the frames between the steps.
         paths: what the results call the files of cameras, where not by where they lie.
+        share_frames: keep what does not change between two images of a camera that stands still, and how cameras
+            differ in colour.
     """
 
     fps: float = DEFAULT_FPS
@@ -63,6 +66,7 @@ class FollowSettings:
     formats: Sequence[str] = ()
     every_frame: bool = False
     paths: Mapping[str, str] = field(default_factory=dict)
+    share_frames: bool = False
 
     def request(self, cameras: Mapping[str, FrameSource]) -> dict[str, Any]:
         """What the steps depend on beside objects and model, as plain values.
@@ -114,6 +118,11 @@ class FollowFolder:
         self._engine: Engine | None = None
         self._key: dict[str, Any] = {}
 
+    def _config(self) -> TrackerConfig | None:
+        from counterview.tracking.tracker_config import TrackerConfig
+
+        return TrackerConfig(share_frames=True, keep_alignments=True) if self._settings.share_frames else None
+
     def begin(self, predictor: Any, *, anew: bool = False) -> bool:
         """Find out what there is to do with a model: nothing, the rest, what changed, or everything.
 
@@ -131,7 +140,8 @@ class FollowFolder:
         """
         if not isinstance(predictor, PromptedPredictor):
             raise InputError("objects cannot be followed with this model", found=type(predictor).__name__)
-        self._predictor, self._engine = predictor, predictor.make_engine(list(self.plan.sources))
+        self._predictor = predictor
+        self._engine = predictor.make_engine(list(self.plan.sources), self._config())
         self._key = {
             "request": self._request,
             "engine": self._engine.settings(),

@@ -205,6 +205,7 @@ class PromptedPredictor(Generic[E]):
         offsets: Mapping[str, float] | None = None,
         sync: str = "none",
         smooth: bool = True,
+        config: TrackerConfig | None = None,
     ) -> Iterator[FollowStep]:
         """Follow objects that are shown once in one video through all other videos.
 
@@ -221,6 +222,7 @@ class PromptedPredictor(Generic[E]):
             offsets: of targets, in seconds: what is added to their time to get the query camera's.
             sync: how the clocks of the others are found: ``none``, ``audio``, ``motion`` or ``auto``.
             smooth: let each step know of those after it, 60 at most; steps then come that much later.
+            config: as for :meth:`make_engine`.
 
         Yields:
             each step: ``step.time_s``, ``step["cam01"]["mug"].mask`` ``(H, W)`` bool or ``None``, ``.visibility``.
@@ -238,8 +240,9 @@ class PromptedPredictor(Generic[E]):
 
         clocks = {name: Clock(offset) for name, offset in (offsets or {}).items()}
         with Following(
-            self, query, targets, objects, fps=fps, start_s=start_s, end_s=end_s, clocks=clocks, sync=sync
-        ) as run:
+            self, query, targets, objects, fps=fps, start_s=start_s, end_s=end_s, clocks=clocks, sync=sync,
+            config=config,
+        ) as run:  # fmt: skip
             yield from smoothed(run.steps(), run.engine) if smooth else run.steps()
 
     def resolve(self, query: E, prompt: AnyPrompt, name: str = "object") -> ObjectMask:

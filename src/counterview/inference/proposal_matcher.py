@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from counterview.errors import ProposalError
+from counterview.errors import ConfigError, ProposalError
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.prompted import PromptedPredictor, image_name
 from counterview.inference.prompts import check_query_mask
@@ -136,6 +136,11 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         """
         proposer = self.proposer.proposer if isinstance(self.proposer, CachedProposer) else self.proposer
         if proposer.name == "sam2":
+            if config is not None and config.share_frames:
+                raise ConfigError(
+                    "the video memory of SAM 2.1 has no frames to share", found="share_frames",
+                    expected="proposals of tiny or graph", fix="Leave out --share-frames.",
+                )  # fmt: skip
             from counterview.tracking.sam2_memory import load_video_memory
             from counterview.tracking.video_memory import VideoMemoryEngine
 

@@ -20,7 +20,7 @@ from counterview.data.dataset import Direction, Take
 from counterview.data.pairs import FramePair
 from counterview.errors import ImageError, MaskError, ProposalError, VideoError
 from counterview.evaluation.layout import OFFICIAL, Layout
-from counterview.inference.cross_view import MatcherViews
+from counterview.inference.cross_view import MatcherClip, MatcherViews
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.prompts import Point
 from counterview.inference.proposal_matcher import ProposalMatcher
@@ -158,9 +158,11 @@ class TrackingPredictor:
         smoothers = {query: Smoother() for query in groups}
         cameras = list(dict.fromkeys(c for g in groups.values() for c in (g.query, *g.targets)))
         released: dict[int, dict[str, TrackedMoment]] = defaultdict(dict)
+        config = self.config
+        clip = self._views.clip(share_frames=config.share_frames, keep_alignments=config.keep_alignments)
         take.plan_reads({camera: sorted(wanted) for camera in cameras})
         for frame in sorted(wanted):
-            views = encode_frame(self._views, take, cameras, frame)
+            views = encode_frame(clip, take, cameras, frame)
             for query, group in groups.items():
                 moment = TrackedMoment(frame, group.step(views, frame), dict(group.tracker.motions))
                 for done in smoothers[query].push(moment) if self.smooth else [moment]:
@@ -211,11 +213,11 @@ class TrackingPredictor:
         return predictions
 
 
-def encode_frame(views: MatcherViews, take: Take, cameras: list[str], frame: int) -> dict[str, Any]:
+def encode_frame(clip: MatcherClip, take: Take, cameras: list[str], frame: int) -> dict[str, Any]:
     """The encoded images of a frame; a camera without one is left out.
 
     Args:
-        views: encodes.
+        clip: encodes the frames of the take, in order.
         take: the take.
         cameras: which of its cameras.
         frame: its number.
@@ -227,5 +229,5 @@ def encode_frame(views: MatcherViews, take: Take, cameras: list[str], frame: int
         except (ImageError, VideoError) as error:
             logger.warning("%s", error)
             continue
-        encoded[camera] = views.encode(image, frame_name(take.uid, camera, frame))
+        encoded[camera] = clip.encode(image, camera, frame_name(take.uid, camera, frame))
     return encoded

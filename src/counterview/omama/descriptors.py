@@ -57,16 +57,51 @@ def describe_masks(
     >>> descriptors.shape[0], descriptors.shape[1] > backbone.channels
     (3, True)
     """
+    features, masks, boxes_xywh = _sampled(config, features, masks, boxes_xywh)
+    describe = backbone.describe if config.backbone_pooling and config.mask_size == "image" else pooling.describe
+    objects = describe(features, masks, config.pooling, fallback=config.fallback)
+    context = _context(config, features, masks, boxes_xywh)
+    return torch.cat([objects.to(context.device), context], dim=1)
+
+
+def describe_context(config: DescriptorConfig, features: FeatureMap, masks: Sequence[ObjectMask]) -> Tensor:
+    """The context half of :func:`describe_masks`, ``(N, C)``.
+
+    Args:
+        config: as there.
+        features: likewise, ``(C, h, w)``.
+        masks: likewise, N masks.
+
+    Raises:
+        MaskError: masks of several sizes, or of another shape than the image.
+    """
+    features, masks, _ = _sampled(config, features, masks, None)
+    return _context(config, features, masks, None)
+
+
+def _context(
+    config: DescriptorConfig,
+    features: FeatureMap,
+    masks: Sequence[ObjectMask],
+    boxes_xywh: NDArray[np.floating] | None,
+) -> Tensor:
+    described = pooling.describe(features, masks, "box", context_px=config.context_px, boxes_xywh=boxes_xywh)
+    return described[:, features.channels :]
+
+
+def _sampled(
+    config: DescriptorConfig,
+    features: FeatureMap,
+    masks: Sequence[ObjectMask],
+    boxes_xywh: NDArray[np.floating] | None,
+) -> tuple[FeatureMap, list[ObjectMask], NDArray[np.floating] | None]:
+    """All three at the size at which masks are sampled."""
     size_hw = sampling_size(config, features)
     if config.mask_size == "input":
         features = replace(features, image_hw=size_hw)
     if boxes_xywh is not None and len(masks):
         boxes_xywh = np.asarray(boxes_xywh) * box_scale(masks[0].size_hw, size_hw)
-    masks = [_at_size(config, mask, size_hw) for mask in masks]
-    describe = backbone.describe if config.backbone_pooling and config.mask_size == "image" else pooling.describe
-    objects = describe(features, masks, config.pooling, fallback=config.fallback)
-    context = pooling.describe(features, masks, "box", context_px=config.context_px, boxes_xywh=boxes_xywh)
-    return torch.cat([objects.to(context.device), context[:, features.channels :]], dim=1)
+    return features, [_at_size(config, mask, size_hw) for mask in masks], boxes_xywh
 
 
 def describe_each(

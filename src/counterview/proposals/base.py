@@ -156,6 +156,26 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
+class WindowProposer(Protocol):
+    """A :class:`Proposer` that can also propose masks in a part of an image, for a part of the work."""
+
+    def in_window(self, image: RgbImage, window_xyxy: tuple[int, int, int, int]) -> Proposals:
+        """Propose masks in a window as in the whole image: of the same sizes, as many for its area.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, RGB.
+            window_xyxy: half-open box in the image: x0, y0, x1, y1.
+
+        Returns:
+            masks of the image's size. One that ends at the window's edge may be a part of something.
+
+        Raises:
+            ImageError: another shape or dtype.
+        """
+        ...
+
+
+@runtime_checkable
 class StoredProposer(Protocol):
     """A :class:`Proposer` that reads masks which were made beforehand, and which may change between two runs."""
 
@@ -260,6 +280,23 @@ def file_name(path: str | os.PathLike[str]) -> FileName:
     with contextlib.suppress(ImageError):  # its pixels are read elsewhere, and the error is told there
         orientation = image_orientation(path)
     return FileName(f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem, orientation)
+
+
+def in_image(proposals: Proposals, x_px: int, y_px: int, size_hw: tuple[int, int]) -> Proposals:
+    """Proposals of a window as those of the image that it is a part of.
+
+    Args:
+        proposals: N masks of the window's size, whose boxes are the smallest around them.
+        x_px: first column of the window in the image.
+        y_px: first row.
+        size_hw: height and width of the image.
+    """
+    masks = []
+    for mask in proposals.masks:
+        x, y, width, height = mask.box_xywh
+        crop = mask.to_array()[y : y + height, x : x + width]
+        masks.append(mask_from_crop(crop, x + x_px, y + y_px, size_hw))
+    return Proposals(size_hw, tuple(masks), proposals.scores)
 
 
 def mask_from_crop(crop: BoolImage, x_px: int, y_px: int, size_hw: tuple[int, int]) -> ObjectMask:

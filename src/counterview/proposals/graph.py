@@ -10,6 +10,7 @@ the fraction of their outline with a visible edge and their compactness; a diver
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.errors import ConfigError, shown
-from counterview.proposals.base import Proposals, mask_from_crop
+from counterview.proposals.base import Proposals, in_image, mask_from_crop
 from counterview.proposals.merging import F64, I64, Cost, merge_tree
 from counterview.proposals.ranking import (
     closedness,
@@ -118,6 +119,23 @@ class GraphProposer:
         if len(members) == 0:
             return Proposals.none(size_hw)
         return diverse_proposals(regions, members, weight, weight, settings.max_masks, settings.duplicate_iou, size_hw)
+
+    def in_window(self, image: RgbImage, window_xyxy: tuple[int, int, int, int]) -> Proposals:
+        """See :meth:`counterview.proposals.base.WindowProposer.in_window`; the image is ``(H, W, 3)`` uint8."""
+        image = as_rgb(image)
+        x0, y0, x1, y1 = window_xyxy
+        part, settings = np.ascontiguousarray(image[y0:y1, x0:x1]), self._settings
+        share = part.size / image.size
+        scale = min(1.0, settings.working_side_px / max(image.shape[:2]))
+        scaled = dataclasses.replace(
+            settings,
+            max_masks=math.ceil(settings.max_masks * share),
+            working_side_px=math.ceil(max(part.shape[:2]) * scale),
+            regions=math.ceil(settings.regions * share),
+            candidates=math.ceil(settings.candidates * share),
+            max_area=min(1.0, settings.max_area / share),
+        )
+        return in_image(GraphProposer(scaled)(part), x0, y0, (image.shape[0], image.shape[1]))
 
 
 def diverse_proposals(

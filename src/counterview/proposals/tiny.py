@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from counterview.errors import ConfigError
-from counterview.proposals.base import Proposals
+from counterview.proposals.base import Proposals, in_image
 from counterview.proposals.boundary import EMBEDDING, EXTENT
 from counterview.proposals.bundled import BoundaryModel, DensePrediction, NodeRanker, load_boundary, load_ranker
 from counterview.proposals.graph import (
@@ -352,3 +352,20 @@ class TinyProposer:
         return diverse_proposals(
             regions, members, weight, predicted_iou, settings.max_masks, settings.duplicate_iou, size_hw
         )
+
+    def in_window(self, image: RgbImage, window_xyxy: tuple[int, int, int, int]) -> Proposals:
+        """See :meth:`counterview.proposals.base.WindowProposer.in_window`; the image is ``(H, W, 3)`` uint8."""
+        image = as_rgb(image)
+        x0, y0, x1, y1 = window_xyxy
+        part, settings = np.ascontiguousarray(image[y0:y1, x0:x1]), self._settings
+        share = part.size / image.size
+        scaled = dataclasses.replace(
+            settings,
+            max_masks=math.ceil(settings.max_masks * share),
+            working_px=math.ceil(settings.working_px * share),
+            regions=math.ceil(settings.regions * share),
+            candidates=math.ceil(settings.candidates * share),
+            max_area=min(1.0, settings.max_area / share),
+        )
+        proposals = TinyProposer(scaled, self._boundary, self._ranker, self._runtime)(part)
+        return in_image(proposals, x0, y0, (image.shape[0], image.shape[1]))

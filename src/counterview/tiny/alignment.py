@@ -75,10 +75,12 @@ class Alignment:
     Attributes:
         query: change of the query image's colours.
         target: change of the target image's colours.
+        gain: how much better descriptors agree after the change, as a factor.
     """
 
     query: Recolouring | None = None
     target: Recolouring | None = None
+    gain: float = field(default=1.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,32 @@ def align(query: CameraRegions, target: CameraRegions, config: AlignmentConfig) 
     rows, columns, weights = _pairs(fixed.grey_descriptors @ moved.grey_descriptors.T, fixed, moved, config)
     transfer = fit_transfer(fixed.colours[rows], moved.colours[columns], weights)
     change = Recolouring(transfer, backwards=True)
+    gain = _gain(fixed, moved, change, config)
+    if gain < config.min_gain:
+        return Alignment()
+    return Alignment(target=change, gain=gain) if target_moves else Alignment(query=change, gain=gain)
+
+
+def gain_of(alignment: Alignment, query: CameraRegions, target: CameraRegions, config: AlignmentConfig) -> float:
+    """How much better the descriptors of two images agree after an alignment that was found before, as a factor.
+
+    Args:
+        alignment: of their cameras, in this order.
+        query: regions of one image.
+        target: regions of the other.
+        config: constants.
+    """
+    if not len(query.scores) or not len(target.scores):
+        return 1.0
+    if alignment.target is not None:
+        return _gain(query, target, alignment.target, config)
+    return 1.0 if alignment.query is None else _gain(target, query, alignment.query, config)
+
+
+def _gain(fixed: CameraRegions, moved: CameraRegions, change: Recolouring, config: AlignmentConfig) -> float:
     before, after = (fixed.descriptors @ d.T for d in (moved.descriptors, moved.describe_changed(change)))
     agreement = [_agreement(similarity, fixed, moved, config) for similarity in (before, after)]
-    if agreement[1] < config.min_gain * agreement[0]:
-        return Alignment()
-    return Alignment(target=change) if target_moves else Alignment(query=change)
+    return agreement[1] / max(agreement[0], 1e-9)
 
 
 def _pairs(

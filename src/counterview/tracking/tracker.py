@@ -22,6 +22,8 @@ from counterview.tracking.views import CrossViewModel, EncodedView
 from counterview.tracking.weighing import EvidenceWeighing
 from counterview.types import RgbImage
 
+_SHARING = ("share_frames", "keep_alignments")
+
 
 class MemoryTracker:
     """Follows objects in several cameras. See :class:`~counterview.tracking.base.Engine`.
@@ -53,6 +55,7 @@ class MemoryTracker:
         self._recorder = recorder
         self._memories: Memories = {}
         self._previous: dict[str, ViewSummary] = {}
+        self._clip = model.clip(share_frames=self.config.share_frames, keep_alignments=self.config.keep_alignments)
         self._step = 0
         self._time: float | None = None
 
@@ -68,7 +71,8 @@ class MemoryTracker:
 
         return {
             "engine": self.name,
-            "tracker": to_dict(self.config),
+            # What is off is left out: runs from before it was there go on.
+            "tracker": {k: v for k, v in to_dict(self.config).items() if v or k not in _SHARING},
             "weighing": weights_fingerprint(self.weighing)[:16],
             "model": self.model.settings(),
         }
@@ -78,7 +82,8 @@ class MemoryTracker:
     ) -> dict[str, dict[str, Observation]]:
         """Take the next images ``(H, W, 3)``. See :meth:`Engine.step`."""
         there = check_step(self.cameras, images, time_s, self._time, prompts)
-        return self._advance({camera: self.model.encode(image) for camera, image in there.items()}, time_s, prompts)
+        views = {camera: self._clip.encode(image, camera) for camera, image in there.items()}
+        return self._advance(views, time_s, prompts)
 
     def step_encoded(
         self, views: Mapping[str, EncodedView[Any]], time_s: float, prompts: Prompts
@@ -151,6 +156,7 @@ class MemoryTracker:
             "engine": self.name, "version": 1, "settings": plain(self.settings()), "cameras": list(self.cameras),
             "step": self._step, "time_s": self._time,
             "memories": memories, "previous": previous, "summaries": [s.state() for s in summaries],
+            "clip": self._clip.state(),
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -159,6 +165,7 @@ class MemoryTracker:
 
         check_state(state, self.name, self.settings(), self.cameras)
         summaries = [ViewSummary.from_state(s) for s in state["summaries"]]
+        self._clip.restore(state.get("clip", {}))
         self._step, self._time = int(state["step"]), state["time_s"]
         self._previous = {camera: summaries[index] for camera, index in state["previous"].items()}
         self._memories = {}

@@ -26,6 +26,12 @@ class TrackerConfig:
     sure_above: float = field(default=0.5, metadata={"help": "probability of a candidate above which it is remembered"})
     alternatives: int = field(default=8, metadata={"help": "candidates that are kept for smoothing"})
     shared_iou: float = field(default=0.5, metadata={"help": "IoU above which two candidates are one mask"})
+    share_frames: bool = field(
+        default=False, metadata={"help": "images of a camera that stands still share what did not change between them"}
+    )
+    keep_alignments: bool = field(
+        default=False, metadata={"help": "find how two cameras differ in colour once for the clip, not at every frame"}
+    )
 
     def __post_init__(self) -> None:
         problems = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -58,6 +58,31 @@ class ViewComparison:
     visibility: NDArray[np.float64]
 
 
+class ClipViews(Protocol[H]):
+    """Encodes the images of several cameras in the order of time; what they share is computed once."""
+
+    def encode(self, image: RgbImage, camera: str) -> EncodedView[H]:
+        """Encode the next image ``(H, W, 3)`` uint8 of a camera, with its candidates.
+
+        Args:
+            image: of any size.
+            camera: its name.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that :meth:`restore` needs to go on, as plain values and numpy arrays."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Args:
+            state: what :meth:`state` gave; empty: from the start.
+        """
+        ...
+
+
 class CrossViewModel(Protocol[H]):
     """A model that describes candidates, and compares the objects of one image with the candidates of another."""
 
@@ -65,11 +90,12 @@ class CrossViewModel(Protocol[H]):
         """Everything that its output depends on beside the images, as plain values."""
         ...
 
-    def encode(self, image: RgbImage) -> EncodedView[H]:
-        """Encode an image ``(H, W, 3)`` uint8, with its candidates.
+    def clip(self, *, share_frames: bool, keep_alignments: bool) -> ClipViews[H]:
+        """What encodes the images of a clip.
 
         Args:
-            image: of any size.
+            share_frames: a camera's images share what did not change between them.
+            keep_alignments: how two cameras differ in colour is found once for the clip.
         """
         ...
 
