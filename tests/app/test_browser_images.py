@@ -1,6 +1,7 @@
 """The tab "Two images" in a browser, as a visitor uses it."""
 
 import base64
+import datetime
 import io
 import json
 import struct
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from counterview.app.gradio_states import UNUSED_S
 from counterview.exchange.formats import read
 from counterview.masks.draw import PALETTE
 from counterview.masks.geometry import iou
@@ -252,14 +254,34 @@ def test_a_second_visitor_sees_nothing_of_the_first(served, visit, scene_files):
 
 
 def test_a_page_that_is_closed_leaves_nothing(served, visit, scene_files):
+    before = set(served.context.sessions._by_key)
     page = visit(served)
     put(page, QUERY, scene_files[0])
     count = len(served.context.sessions)
+    (key,) = set(served.context.sessions._by_key) - before
+    states = served.context.sessions.states
+    assert image_in(states, key)
     page.close()
     until = time.monotonic() + 20
     while len(served.context.sessions) == count and time.monotonic() < until:
         time.sleep(0.1)
     assert len(served.context.sessions) == count - 1
+    while image_in(states, key) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not image_in(states, key)
+    states._holder[key]  # as Gradio makes it again when it ends the page
+    states._holder.time_last_used[key] -= datetime.timedelta(seconds=UNUSED_S + 1)
+    other = next((k for k in states._holder.session_data if k != key), None)
+    states.drop_others([] if other is None else [other])
+    assert key not in states._holder
+    assert other is None or other in states._holder
+
+
+def image_in(states, key):
+    """Whether Gradio keeps an image of a page."""
+    state = states._holder.session_data.get(key)
+    blocks = [] if state is None else list(state.blocks_config.blocks.values())
+    return any("data:image" in str(getattr(block, "value", "")) for block in blocks)
 
 
 def test_the_page_fits_a_narrow_screen(served, visit, scene_files):

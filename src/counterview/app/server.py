@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from counterview.app.context import COOKIE, PageContext
+from counterview.app.gradio_states import GradioStates
 from counterview.app.limits import Kind
 from counterview.app.messages import one_line
 from counterview.app.theme import asset, make_theme, style_sheet
@@ -85,11 +86,13 @@ def make_app(context: PageContext, *, auth: tuple[str, str] | None = None, loopb
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     _add_routes(app, context)
+    page = build_page(context)
     gr.mount_gradio_app(
-        app, build_page(context), path="/", footer_links=[], run_history=False, allowed_paths=[], show_error=False,
+        app, page, path="/", footer_links=[], run_history=False, allowed_paths=[], show_error=False,
         max_file_size=1, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
         head='<link rel="stylesheet" href="page/page.css"><script src="page/page.js"></script>',
     )  # fmt: skip
+    context.sessions.states = GradioStates(page)
     return Guard(app, context, auth, loopback=loopback)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from counterview.app.limits import Kind, PageLimits, check_ending
 from counterview.app.turns import Turns
@@ -25,6 +25,9 @@ from counterview.app.uploads import Incoming, Upload, plain_name
 from counterview.errors import InputError, counted
 from counterview.media.files import safe_join
 from counterview.media.outputs import is_running
+
+if TYPE_CHECKING:
+    from counterview.app.gradio_states import GradioStates
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -229,12 +232,14 @@ class Sessions:
     Attributes:
         root: the folder of their folders.
         limits: of each of them.
+        states: what Gradio keeps of their pages, once the page is served.
     """
 
     def __init__(self, limits: PageLimits, on_end: Callable[[PageSession], None] | None = None) -> None:
         remove_left_over()
         self.limits = limits
         self.root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # made for this user alone
+        self.states: GradioStates | None = None
         self._on_end = on_end
         self._by_key: dict[str, PageSession] = {}
         self._by_token: dict[str, PageSession] = {}
@@ -325,7 +330,8 @@ class Sessions:
     def _end(self, session: PageSession) -> None:
         with self._lock:
             self._by_token.pop(session.token, None)
-            for key in [key for key, value in self._by_key.items() if value is session]:
+            keys = [key for key, value in self._by_key.items() if value is session]
+            for key in keys:
                 del self._by_key[key]
             session.ended = True
         if self._on_end is not None:
@@ -335,6 +341,8 @@ class Sessions:
             session.uploads.clear()
             session._offers.clear()
             shutil.rmtree(session.folder, ignore_errors=True)
+        if self.states is not None:
+            self.states.drop(keys)
         give_memory_back()
 
     def _sweep(self) -> None:
@@ -343,6 +351,8 @@ class Sessions:
             late = [session for session in list(self._by_key.values()) if session.used_at < oldest]
             for session in late:
                 self._end(session)
+            if self.states is not None:
+                self.states.drop_others(list(self._by_key))
             if late:
                 logger.info("%s removed after %g s without requests", counted(len(late), "session"), self.limits.idle_s)
 
