@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import hmac
 import logging
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from counterview.app.limits import Kind, PageLimits, check_ending
+from counterview.app.memory import give_memory_back
 from counterview.app.turns import Turns
 from counterview.app.uploads import Incoming, Upload, plain_name
 from counterview.errors import InputError, counted
@@ -364,14 +362,6 @@ def _is_owner(session: PageSession, owner: str | None) -> bool:
 def _check_owner(session: PageSession, owner: str | None) -> None:
     if not _is_owner(session, owner):
         raise SessionError("the session is another visitor's", fix="Load the page again.")
-
-
-def give_memory_back() -> None:
-    """Free what ended sessions held, and return it to the system where the C library keeps it otherwise (glibc)."""
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def remove_left_over() -> None:

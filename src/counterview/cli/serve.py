@@ -57,6 +57,7 @@ def serve(
     import os
 
     from counterview.app.limits import PageLimits
+    from counterview.app.memory import keep_one_heap
     from counterview.devices import resolve_device
     from counterview.errors import MissingExtraError
 
@@ -64,6 +65,7 @@ def serve(
         raise MissingExtraError("app", "the page in the browser")
     if data is None and (predictions or split is not None):
         raise InputError("--predictions and --split are of a data set", fix="Name it with --data ROOT.")
+    keep_one_heap()
     limits = PageLimits(
         image_mb=max_image_mb, image_megapixels=max_megapixels, video_mb=max_video_mb, video_s=max_video_seconds,
         idle_s=keep,
