@@ -35,6 +35,10 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", default=OBJECTS, metavar="N")
     parser.add_argument("--repeat", type=int, default=3, help="matches of each process; the median counts")
     parser.add_argument("--before", type=Path, metavar="SRC", help="folder src of another version, measured in turn")
+    parser.add_argument(
+        "--before-limit", type=float, default=600, metavar="N",
+        help="megapixels times objects up to which it is: its pictures of many objects may need more memory than there is",
+    )  # fmt: skip
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/match.json")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -46,6 +50,8 @@ def main() -> None:
     for megapixels in options.megapixels:
         for count in options.objects:
             for name, source in versions.items():
+                if name == "before" and megapixels * count > options.before_limit:
+                    continue
                 results[name].append(in_process(source, megapixels, count, options.repeat))
                 print(name, json.dumps(results[name][-1]), file=sys.stderr, flush=True)
     for name, rows in results.items():

@@ -266,7 +266,7 @@ class DataSetsTab:
             async for line in progress(self.context, session, job):
                 yield {self.status: line}
             view.worst = job.wait(0)
-            yield {self.status: "", self.cases: _cases(view)}
+            yield {self.status: "", self.cases: self._cases(view)}
         except Exception as error:
             yield {self.status: error_line(error, session)}
 
@@ -308,7 +308,7 @@ class DataSetsTab:
             self.objects: gr.CheckboxGroup(list(take.objects), value=view.names),
             self.images: self._images(view),
             self.status: "",
-            self.cases: _cases(view),
+            self.cases: self._cases(view),
         }
 
     def _images(self, view: DataView) -> str:
@@ -323,6 +323,25 @@ class DataSetsTab:
             f'<p class="cv-quiet">{html.escape(self.browser.about(view.uid))}; frame {view.frame}</p>'
             f'<div class="cv-figures">{"".join(figures)}</div>{legend}{problems}'
         )
+
+    def _cases(self, view: DataView) -> str:
+        """The worst cases for ``counterview.gallery`` of ``videos.js``."""
+        if view.worst is None:
+            return "{}"
+        items, names = [], dict(zip(self.browser.uids, self.browser.titles(), strict=True))
+        for index, case in enumerate(view.worst.cases):
+            row = case.row
+            is_current = (row.take, row.query_camera, row.target_camera, row.frame, [row.object]) == (
+                view.uid, view.query, view.target, view.frame, view.names,
+            )  # fmt: skip
+            thumbs = [data_url(image, 80) for image in (case.query, case.target) if image is not None]
+            where = f"{names.get(row.take, row.take)}: {row.query_camera} to {row.target_camera}, frame {row.frame}"
+            title = f"{row.object}: IoU {row.iou:.3f}"
+            items.append({"index": index, "thumbs": thumbs, "title": title, "current": is_current, "why": where})
+        lines = [*view.worst.said, f"{view.worst.order.title}, {view.worst.direction}. {CASES_LEGEND}"]
+        if not items:
+            lines.append("There is no such case.")
+        return json.dumps({"items": items, "message": "".join(note_line(line) for line in lines)})
 
 
 def _heading(browser: DataBrowser) -> str:
@@ -344,27 +363,6 @@ def _figure(image: RgbImage, caption: str) -> str:
         f'<figure class="cv-figure"><figcaption>{text}</figcaption>'
         f'<img class="cv-image-plain" src="{data_url(image)}" alt="{text}"></figure>'
     )
-
-
-def _cases(view: DataView) -> str:
-    """The worst cases for ``counterview.gallery`` of ``videos.js``."""
-    if view.worst is None:
-        return "{}"
-    items = []
-    for index, case in enumerate(view.worst.cases):
-        row = case.row
-        is_current = (row.take, row.query_camera, row.target_camera, row.frame, [row.object]) == (
-            view.uid, view.query, view.target, view.frame, view.names,
-        )  # fmt: skip
-        items.append({
-            "index": index, "thumbs": [data_url(image, 80) for image in (case.query, case.target) if image is not None],
-            "title": f"{row.object}: IoU {row.iou:.3f}", "current": is_current,
-            "why": f"{row.query_camera} to {row.target_camera}, frame {row.frame}, {row.take}",
-        })  # fmt: skip
-    lines = [*view.worst.said, f"{view.worst.order.title}, {view.worst.direction}. {CASES_LEGEND}"]
-    if not items:
-        lines.append("There is no such case.")
-    return json.dumps({"items": items, "message": "".join(note_line(line) for line in lines)})
 
 
 def _statistics(inspection: Inspection) -> str:

@@ -270,16 +270,19 @@ class _Room:
         """Whether a label at each corner ``(K, 2)`` keeps clear of masks and labels, ``(K,)``."""
         w, h = size_wh
         wider = w + 2 * MARGIN_PX, h + 2 * MARGIN_PX
-        clear = _inside(self._covered, corners - MARGIN_PX, wider) == 0
-        return np.asarray(clear & (self._overlap(corners, size_wh, MARGIN_PX) == 0))
+        free: NDArray[np.bool_] = _inside(self._covered, corners - MARGIN_PX, wider) == 0
+        free[free] = self._overlap(corners[free], size_wh, MARGIN_PX) == 0
+        return free
 
     def _overlap(self, corners: NDArray[np.int64], size_wh: tuple[int, int], margin_px: int) -> NDArray[np.int64]:
         """Pixels that a label at each corner ``(K, 2)`` shares with the labels placed so far, ``(K,)``."""
         total = np.zeros(len(corners), dtype=np.int64)
-        low, high = corners - margin_px, corners + np.array(size_wh) + margin_px
+        left, top = (np.ascontiguousarray(side) for side in (corners - margin_px).T)
+        right, bottom = left + size_wh[0] + 2 * margin_px, top + size_wh[1] + 2 * margin_px
         for x1, y1, x2, y2 in self.taken:
-            shared = np.minimum(high, (x2, y2)) - np.maximum(low, (x1, y1))
-            total += np.maximum(shared, 0).prod(1)
+            across = np.minimum(right, x2) - np.maximum(left, x1)
+            down = np.minimum(bottom, y2) - np.maximum(top, y1)
+            total += np.maximum(across, 0) * np.maximum(down, 0)
         return total
 
     def _best(
@@ -293,9 +296,14 @@ class _Room:
         if not len(corners):
             return None
         size = np.array(size_wh)
+        # No place is nearer to the border than to the box around it, so that few distances have to be found.
+        least = _gaps_to_box(corners, size_wh, border)
+        nearest = _gaps(corners[[least.argmin()]], size_wh, border).min()
+        corners = corners[least <= nearest + 5 * size_wh[1]]
         gaps = _gaps(corners, size_wh, border)
-        order = np.argsort(gaps.min(1), kind="stable")
-        order = order[gaps.min(1)[order] <= gaps.min() + 5 * size_wh[1]]
+        nearest_of_each = gaps.min(1)
+        order = np.argsort(nearest_of_each, kind="stable")
+        order = order[nearest_of_each[order] <= nearest_of_each.min() + 5 * size_wh[1]]
         order = order[:: max(1, len(order) // 96)]
         corners, gaps = corners[order], gaps[order]
         start, gap = border[gaps.argmin(1)], gaps.min(1)
@@ -303,9 +311,9 @@ class _Room:
         x, y = (way[..., i].clip(0, self.size_hw[1 - i] - 1) for i in (0, 1))
         crossed = (self._objects[y, x] & ~mask[y, x]).mean(1)
         for box in self.taken:
-            crossed += ((way >= box[:2]) & (way < box[2:])).all(-1).mean(1)
+            crossed += _between(way, box[:2], box[2:]).mean(1)
         for line in self.lines:
-            crossed += ((line >= corners[:, None]) & (line < (corners + size)[:, None])).all(-1).mean(1)
+            crossed += _between(line, corners[:, None], (corners + size)[:, None]).mean(1)
         crossed[gap <= 2 * MARGIN_PX] *= 0.5  # no line is drawn, but it stands close to something else
         aside = np.abs(corners + size / 2 - border.mean(0)).sum(1) / size.sum()
         best = int((gap / size_wh[1] + 8.0 * crossed + 0.2 * aside).argmin())
@@ -350,6 +358,23 @@ def _gaps(corners: NDArray[np.int64], size_wh: tuple[int, int], points: NDArray[
         for i in (0, 1)
     )
     return np.hypot(dx, dy)
+
+
+def _gaps_to_box(
+    corners: NDArray[np.int64], size_wh: tuple[int, int], points: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Distances ``(K,)`` as of :func:`_gaps`, from the box around points ``(P, 2)``: no point is nearer."""
+    low, high = points.min(0), points.max(0)
+    dx, dy = (
+        np.maximum(np.maximum(corners[:, i] - high[i], low[i] - corners[:, i] - size_wh[i] + 1), 0) for i in (0, 1)
+    )
+    return np.hypot(dx, dy)
+
+
+def _between(points: NDArray[np.int64], low: Any, high: Any) -> NDArray[np.bool_]:
+    """Whether points ``(…, 2)`` lie in boxes from ``low`` to below ``high``, which broadcast to them; ``(…)``."""
+    inside = (points >= low) & (points < high)
+    return np.asarray(inside[..., 0] & inside[..., 1])
 
 
 def _line(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
