@@ -319,7 +319,7 @@ def test_files_that_are_no_files(model):
             refused("link out of the model's folder")
             path.unlink()
         path.symlink_to(path.name)
-        refused("cannot be read|link out")
+        refused("cannot be read|link out|missing")  # from Python 3.13 on, a link to itself is nothing that exists
         path.unlink()
         path.mkdir()
         refused("is a folder")
