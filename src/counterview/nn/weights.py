@@ -26,8 +26,8 @@ from counterview.nn.torch_file import check_torch_file
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
 _SHOWN = 12
-_FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.random_, Tensor.erfinv_}
-"""Methods that fill a tensor with random values, or turn such into those of another distribution."""
+_FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.random_, Tensor.erfinv_, Tensor.clamp_}
+"""Methods that fill a tensor with random values, or turn such into those of another distribution; shapes stay."""
 
 
 def decode_tensors(data: bytes, path: str | os.PathLike[str] | None = None) -> dict[str, Tensor]:
