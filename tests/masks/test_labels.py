@@ -8,7 +8,7 @@ import pytest
 from PIL import ImageFont
 from skimage.color import rgb2lab
 
-from counterview.masks import draw, labels
+from counterview.masks import draw, label_distances, labels
 
 SIZE = 14
 
@@ -158,7 +158,7 @@ def test_a_line_goes_around_other_objects():
     """Beside the object there is room to the right, behind another object, and to the left, in the open."""
     mask, other = disc(200, 150, 10), disc(224, 150, 10)
     (label,) = labels.place(["mug"], ["#1f9bff"], [mask], SIZE, avoid=[other])
-    way = labels._line(np.array([[200, 150]]), np.array([labels._end(label)]))[0]
+    way = label_distances.points_on_lines(np.array([[200, 150]]), np.array([labels._end(label)]))[0]
     assert not other[way[:, 1], way[:, 0]].any()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from counterview.masks.label_distances import between, gaps_to_box, gaps_to_points, points_on_lines
 from counterview.types import BoolImage, RgbImage
 
 logger = logging.getLogger(__name__)
@@ -193,12 +194,12 @@ def place(
         box, border = boxes[index], _border(masks[index], boxes[index])
         xy = room.find(masks[index], box, border, (w, h), earlier[index])
         room.taken.append((*xy, xy[0] + w, xy[1] + h))
-        gaps = _gaps(np.array([xy]), (w, h), border)[0]
+        gaps = gaps_to_points(np.array([xy]), (w, h), border)[0]
         nearest = border[int(gaps.argmin())]
         anchor = None if gaps.min() <= 2 * MARGIN_PX else (int(nearest[0]), int(nearest[1]))
         placed[index] = Label(texts[index], colors[index], xy, (w, h), anchor)
         if anchor is not None:
-            room.lines.append(_line(np.array([anchor]), np.array([_end(placed[index])]))[0])
+            room.lines.append(points_on_lines(np.array([anchor]), np.array([_end(placed[index])]))[0])
     return [placed[index] for index in range(len(masks))]
 
 
@@ -247,11 +248,11 @@ class _Room:
         low = np.zeros(2, dtype=np.int64), np.array([max(0, width - w), max(0, height - h)])
         if earlier is not None:
             here = np.clip(np.array([earlier]), *low)
-            if self._free(here, size_wh)[0] and _gaps(here, size_wh, border).min() <= 2 * h:
+            if self._free(here, size_wh)[0] and gaps_to_points(here, size_wh, border).min() <= 2 * h:
                 return int(here[0, 0]), int(here[0, 1])
         near = np.clip(_around(box_xyxy, w, h), *low)
         found = self._best(near[self._free(near, size_wh)], size_wh, mask, border)
-        if found is not None and _gaps(np.array([found]), size_wh, border).min() <= h:
+        if found is not None and gaps_to_points(np.array([found]), size_wh, border).min() <= h:
             return found
         step = max(2, h // 3)
         columns, rows = np.arange(0, low[1][0] + 1, step), np.arange(0, low[1][1] + 1, step)
@@ -262,7 +263,7 @@ class _Room:
             return found
         hidden = _inside(self._worth, everywhere, size_wh)
         overlap = self._overlap(everywhere, size_wh, 0) / (w * h)
-        cost = 8.0 * hidden + 4.0 * overlap + _gaps(everywhere, size_wh, border).min(1) / (6.0 * h)
+        cost = 8.0 * hidden + 4.0 * overlap + gaps_to_points(everywhere, size_wh, border).min(1) / (6.0 * h)
         x, y = everywhere[int(cost.argmin())]
         return int(x), int(y)
 
@@ -297,23 +298,23 @@ class _Room:
             return None
         size = np.array(size_wh)
         # No place is nearer to the border than to the box around it, so that few distances have to be found.
-        least = _gaps_to_box(corners, size_wh, border)
-        nearest = _gaps(corners[[least.argmin()]], size_wh, border).min()
+        least = gaps_to_box(corners, size_wh, border)
+        nearest = gaps_to_points(corners[[least.argmin()]], size_wh, border).min()
         corners = corners[least <= nearest + 5 * size_wh[1]]
-        gaps = _gaps(corners, size_wh, border)
+        gaps = gaps_to_points(corners, size_wh, border)
         nearest_of_each = gaps.min(1)
         order = np.argsort(nearest_of_each, kind="stable")
         order = order[nearest_of_each[order] <= nearest_of_each.min() + 5 * size_wh[1]]
         order = order[:: max(1, len(order) // 96)]
         corners, gaps = corners[order], gaps[order]
         start, gap = border[gaps.argmin(1)], gaps.min(1)
-        way = _line(start, np.clip(start, corners, corners + size - 1))
+        way = points_on_lines(start, np.clip(start, corners, corners + size - 1))
         x, y = (way[..., i].clip(0, self.size_hw[1 - i] - 1) for i in (0, 1))
         crossed = (self._objects[y, x] & ~mask[y, x]).mean(1)
         for box in self.taken:
-            crossed += _between(way, box[:2], box[2:]).mean(1)
+            crossed += between(way, box[:2], box[2:]).mean(1)
         for line in self.lines:
-            crossed += _between(line, corners[:, None], (corners + size)[:, None]).mean(1)
+            crossed += between(line, corners[:, None], (corners + size)[:, None]).mean(1)
         crossed[gap <= 2 * MARGIN_PX] *= 0.5  # no line is drawn, but it stands close to something else
         aside = np.abs(corners + size / 2 - border.mean(0)).sum(1) / size.sum()
         best = int((gap / size_wh[1] + 8.0 * crossed + 0.2 * aside).argmin())
@@ -347,40 +348,6 @@ def _border(mask: BoolImage, box_xyxy: tuple[int, int, int, int]) -> NDArray[np.
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rows, columns = np.nonzero(padded[1:-1, 1:-1] & ~inner)
     return (np.stack([columns, rows], axis=1)[:: max(1, -(-len(rows) // 96))] + np.array([x1, y1])).astype(np.int64)
-
-
-def _gaps(corners: NDArray[np.int64], size_wh: tuple[int, int], points: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Distances in pixels of boxes of one size at ``(K, 2)`` corners from points ``(P, 2)``, ``(K, P)``."""
-    dx, dy = (
-        np.maximum(
-            np.maximum(corners[:, None, i] - points[:, i], points[:, i] - corners[:, None, i] - size_wh[i] + 1), 0
-        )
-        for i in (0, 1)
-    )
-    return np.hypot(dx, dy)
-
-
-def _gaps_to_box(
-    corners: NDArray[np.int64], size_wh: tuple[int, int], points: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Distances ``(K,)`` as of :func:`_gaps`, from the box around points ``(P, 2)``: no point is nearer."""
-    low, high = points.min(0), points.max(0)
-    dx, dy = (
-        np.maximum(np.maximum(corners[:, i] - high[i], low[i] - corners[:, i] - size_wh[i] + 1), 0) for i in (0, 1)
-    )
-    return np.hypot(dx, dy)
-
-
-def _between(points: NDArray[np.int64], low: Any, high: Any) -> NDArray[np.bool_]:
-    """Whether points ``(…, 2)`` lie in boxes from ``low`` to below ``high``, which broadcast to them; ``(…)``."""
-    inside = (points >= low) & (points < high)
-    return np.asarray(inside[..., 0] & inside[..., 1])
-
-
-def _line(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """24 points on each line between points ``(K, 2)``, ``(K, 24, 2)``."""
-    way = np.linspace(0, 1, 24)[None, :, None]
-    return (starts[:, None] * (1 - way) + ends[:, None] * way).round().astype(np.int64)
 
 
 def _around(box_xyxy: tuple[int, int, int, int], w: int, h: int) -> NDArray[np.int64]:
