@@ -27,9 +27,6 @@ class GradioStates:
     def __init__(self, page: gr.Blocks) -> None:
         self._holder = page.state_holder
 
-    def __len__(self) -> int:
-        return len(self._holder.session_data)
-
     def drop(self, keys: Collection[str]) -> None:
         """Forget pages."""
         for key in keys:

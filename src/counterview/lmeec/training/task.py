@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from counterview.config import to_dict
-from counterview.data.clips import ClipSampler, clip_sources
+from counterview.data.clips import ClipSampler, ClipSource, clip_sources
 from counterview.data.digest import annotation_digest
 from counterview.data.open import open_dataset, open_datasets
 from counterview.errors import ConfigError, InputError
@@ -230,26 +230,12 @@ class LMEECTask:
 
     def fingerprint(self) -> dict[str, Any]:
         """As :meth:`counterview.training.task.Task.fingerprint`."""
-        values = to_dict(self.config)
-        roots = [values["data"].pop("root"), *values["data"].pop("more_roots")]
-        values["data"].pop("cache_mb")
-        result: dict[str, Any] = {"data.root": ", ".join(Path(root).name for root in roots)}
-        for group, settings in values.items():
-            for key, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
-                text = Path(value).name if isinstance(value, str) and os.sep in value else value
-                result[f"{group}.{key}".rstrip(".")] = text
+        result = recipe_values(self.config)
         for key in LATER_KEYS:
             result.pop(key)
-        digest = hashlib.sha256()
-        for s in self.sampler.sources:
-            digest.update(
-                f"{s.take}\0{s.query_camera}\0{s.target_camera}\0{s.object}\0{s.frames}\0{sorted(s.visible)}\n".encode(
-                    "utf-8", "surrogatepass"
-                )
-            )
         return result | {
             "train_tracks": len(self.sampler.sources),
-            "train_hash": digest.hexdigest()[:16],
+            "train_hash": sources_hash(self.sampler.sources),
             **self.validator.identity(),
             "train_annotation": annotation_digest(self.train_data, (s.take for s in self.sampler.sources)),
             "validation_annotation": annotation_digest(self.val_data, self.validator.uids),
@@ -263,3 +249,33 @@ class LMEECTask:
         """As :meth:`counterview.training.task.Task.model_card`."""
         rows = {"trained for": ", ".join(self.config.data.directions)}
         return cast(LMEEC, model).card(metrics=metrics, rows=rows)
+
+
+def recipe_values(config: Any) -> dict[str, Any]:
+    """The keys of a recipe that a run depends on, as flat values by ``group.key``; of paths the last part.
+
+    Args:
+        config: the recipe; its ``data`` has ``root``, ``more_roots`` and ``cache_mb``.
+    """
+    values = to_dict(config)
+    roots = [values["data"].pop("root"), *values["data"].pop("more_roots")]
+    values["data"].pop("cache_mb")
+    result: dict[str, Any] = {"data.root": ", ".join(Path(root).name for root in roots)}
+    for group, settings in values.items():
+        for key, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
+            text = Path(value).name if isinstance(value, str) and os.sep in value else value
+            result[f"{group}.{key}".rstrip(".")] = text
+    return result
+
+
+def sources_hash(sources: Iterable[ClipSource]) -> str:
+    """16 hex digits that change with what is trained on.
+
+    Args:
+        sources: objects in pairs of cameras, with their frames.
+    """
+    digest = hashlib.sha256()
+    for s in sources:
+        line = f"{s.take}\0{s.query_camera}\0{s.target_camera}\0{s.object}\0{s.frames}\0{sorted(s.visible)}\n"
+        digest.update(line.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterview.config import to_dict
 from counterview.data.clips import ClipSource, clip_sources
 from counterview.data.dataset import Dataset
 from counterview.data.digest import annotation_digest
@@ -22,7 +18,7 @@ from counterview.errors import InputError
 from counterview.lmeec.model import LMEEC
 from counterview.lmeec.sam2_parts import ImageFeatures
 from counterview.lmeec.training.calibration import fit_visibility
-from counterview.lmeec.training.task import LMEECTask
+from counterview.lmeec.training.task import LMEECTask, recipe_values, sources_hash
 from counterview.lmeec.training.unroll import ClipBatch
 from counterview.nn.checkpoint import is_checkpoint
 from counterview.tiny.appearance import FineMaps
@@ -151,21 +147,9 @@ class TinyWindowTask(LMEECTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """As :meth:`counterview.training.task.Task.fingerprint`."""
-        values = to_dict(self.config)
-        roots = [values["data"].pop("root"), *values["data"].pop("more_roots")]
-        values["data"].pop("cache_mb")
-        result: dict[str, Any] = {"data.root": ", ".join(Path(root).name for root in roots)}
-        for group, settings in values.items():
-            for key, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
-                text = Path(value).name if isinstance(value, str) and os.sep in value else value
-                result[f"{group}.{key}".rstrip(".")] = text
-        digest = hashlib.sha256()
-        for s in self.sources:
-            line = f"{s.take}\0{s.query_camera}\0{s.target_camera}\0{s.object}\0{s.frames}\0{sorted(s.visible)}\n"
-            digest.update(line.encode("utf-8", "surrogatepass"))
-        return result | {
+        return recipe_values(self.config) | {
             "train_tracks": len(self.sources),
-            "train_hash": digest.hexdigest()[:16],
+            "train_hash": sources_hash(self.sources),
             **self.window_validator.identity(),
             "train_annotation": annotation_digest(self.train_data, (s.take for s in self.sources)),
             "validation_annotation": annotation_digest(
