@@ -54,6 +54,7 @@ class VideoView:
         is_stale: whether marks or clocks changed since it.
         version: grows with each state that is shown: answers may overtake one another on their way to a browser.
         sliders: what the visitor set last.
+        refused: why a mark was taken back, as HTML by camera, until the visitor does something else.
     """
 
     work: VideoWork
@@ -67,6 +68,7 @@ class VideoView:
     is_stale: bool = False
     version: int = 0
     sliders: Sliders = field(default_factory=Sliders)
+    refused: dict[str, str] = field(default_factory=dict)
     _masks: dict[tuple[str, str, int], tuple[AnyPrompt, ObjectMask]] = field(default_factory=dict)
     _crops: dict[int, RgbImage] = field(default_factory=dict)
 
@@ -119,7 +121,7 @@ class VideoView:
         self.work = VideoWork(place, limits)
         self.current = self.other = self.results = None
         self.time_s, self.said, self.is_stale = 0.0, [], False
-        for kept in (self.pinned, self._masks, self._crops):
+        for kept in (self.pinned, self.refused, self._masks, self._crops):
             kept.clear()
         self.work_changed()
         with suppress(InputError):
@@ -328,16 +330,16 @@ class VideoView:
 
     # ------------------------------------------------------------------------------------------ images
 
-    def canvas(self, camera: str | None, message: str = "", *, busy: bool = False) -> str:
+    def canvas(self, camera: str | None, *, busy: bool = False) -> str:
         """What the canvas of a camera shows, see :func:`~counterview.app.canvas.canvas_value`.
 
         Args:
             camera: its name; ``None``: no video yet.
-            message: HTML below the image.
             busy: whether something is computed that the visitor waits for.
         """
         if camera is None:
-            return canvas_value(None, message=message, version=self.version)
+            return canvas_value(None, version=self.version)
+        message = self.refused.get(camera, "")
         number = self.number(camera)
         if number is None:
             about = self.work.cameras.clock(camera)

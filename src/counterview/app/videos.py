@@ -179,6 +179,7 @@ class VideosTab:
 
                 def run() -> dict[Any, Any]:
                     with session.lock:
+                        view.refused.clear()
                         work(session, view, given)
                         return self._show(session, view, *parts)
 
@@ -211,7 +212,6 @@ class VideosTab:
     async def _outlines(self, session: PageSession, view: VideoView) -> AsyncIterator[dict[Any, Any]]:
         """Find the masks of what is marked in the frames that are shown, as jobs."""
         for camera, canvas in ((view.first, self.first), (view.other, self.second)):
-            message = ""
             for _ in range(MAX_OBJECTS):  # more were marked or renamed meanwhile
                 if camera is None or not view.lacks_outline(camera) or (number := view.number(camera)) is None:
                     break
@@ -226,17 +226,16 @@ class VideosTab:
                 if isinstance(job.error, JobCancelled):
                     break  # a further mark has taken its place
                 failed = job.error or job.result
-                message = message if failed is None else error_line(failed, session)
-                yield await asyncio.to_thread(self._outlined, session, view, camera, canvas, message)
+                if failed is not None:  # kept in the view: another outline that ends now must not hide it
+                    view.refused[camera] = error_line(failed, session)
+                yield await asyncio.to_thread(self._outlined, session, view, camera, canvas)
                 if job.error is not None:
                     break
 
-    def _outlined(
-        self, session: PageSession, view: VideoView, camera: str, canvas: Any, message: str
-    ) -> dict[Any, Any]:
+    def _outlined(self, session: PageSession, view: VideoView, camera: str, canvas: Any) -> dict[Any, Any]:
         with session.lock:
             view.version += 1
-            return {canvas: view.canvas(camera, message), self.objects: self._objects(view)}
+            return {canvas: view.canvas(camera), self.objects: self._objects(view)}
 
     async def prepare(self, request: Any) -> None:
         """Look at the frames that are shown before they are clicked. Nobody waits for this, so no error is shown.
