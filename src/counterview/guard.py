@@ -67,6 +67,8 @@ def reason(failure: BaseException, limit: int = 120) -> str:
     if isinstance(failure, MemoryError):
         return "more memory than there is"
     name = type(failure).__name__
+    if name == "InvalidDataError":  # FFmpeg's, which would say "Invalid data found when processing input"
+        return "content that is damaged, or not of this kind"
     strerror = getattr(failure, "strerror", None)  # of OSError, and of FFmpeg's errors
     if isinstance(strerror, str) and strerror:
         return strerror[:limit]

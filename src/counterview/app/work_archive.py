@@ -75,7 +75,9 @@ def read_archive(path: Path, folder: Path, max_bytes: int) -> None:
         PathError: a name that leads outside the folder.
         OutputError: the disk is full.
     """
-    with library_errors(AnnotationError, "is not a ZIP archive", path=path), zipfile.ZipFile(path) as archive:
+    if not zipfile.is_zipfile(path):
+        raise AnnotationError("is not a ZIP archive", path=path, fix="Give the file that the page offered as work.zip.")
+    with library_errors(AnnotationError, "is a damaged ZIP archive", path=path), zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         _check(entries, path, max_bytes)
         left = max_bytes
