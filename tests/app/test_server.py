@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -167,14 +168,18 @@ def test_a_port_that_is_taken_is_said(capsys, monkeypatch, predictor):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_files_go_when_the_process_is_told_to_end(number, code):
-    """As ``docker stop`` and Ctrl-C do."""
+    """As ``docker stop`` and Ctrl-C do; an open page, which keeps a request, is cut without a traceback."""
     program = textwrap.dedent("""
+        import asyncio
         import sys
         from counterview.app.limits import PageLimits
         from counterview.app.server import run
         from counterview.app.sessions import Sessions
 
         async def app(scope, receive, send):
+            if scope["type"] == "http":
+                print("open", flush=True)
+                await asyncio.sleep(100)
             while scope["type"] == "lifespan":
                 message = await receive()
                 await send({"type": message["type"] + ".complete"})
@@ -183,20 +188,26 @@ def test_files_go_when_the_process_is_told_to_end(number, code):
 
         sessions = Sessions(PageLimits())
         try:
-            run(app, "127.0.0.1", 0, lambda address: print(sessions.root, flush=True))
+            run(app, "127.0.0.1", 0, lambda address: print(sessions.root, address, sep="\\n", flush=True))
         except KeyboardInterrupt:
             sys.exit(130)
         finally:
             sessions.close()
     """)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe, text=True) as process:
         root = Path(process.stdout.readline().strip())
         assert root.is_dir()
-        process.send_signal(number)
-        try:
-            assert process.wait(60) == code
-        finally:
-            process.kill()
+        address = urlsplit(process.stdout.readline().strip())
+        with socket.create_connection((address.hostname, address.port), timeout=60) as page:
+            page.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert process.stdout.readline() == "open\n"
+            process.send_signal(number)
+            try:
+                assert process.wait(60) == code
+                assert process.stderr.read() == ""
+            finally:
+                process.kill()
     assert not root.exists()
 
 

@@ -288,6 +288,8 @@ def run(app: Any, host: str, port: int, ready: Callable[[str], None]) -> None:
 
             def note(number: int, frame: FrameType | None) -> None:
                 received.append(number)
+                # Pages that are open keep a connection: that it is cut now is not worth a traceback.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
                 self.handle_exit(number, frame)
 
             if threading.current_thread() is not threading.main_thread():

@@ -264,7 +264,7 @@ class Tiny:
         config = self.net.config
         maps = (self.net.map_alone if config.object_crops else self.net)(pixels[None]).each()[0]
         source = CropSource(image)
-        bins = LabBins.of(source.pyramid.reduced(HISTOGRAM_PX)[1]) if config.histogram else None
+        bins = LabBins.of(source.pyramid.reduced(HISTOGRAM_PX)) if config.histogram else None
         extra = _DescribeInputs(maps, source if config.object_crops else None, None, bins)
         return FeatureMap(maps.map.float(), (image.shape[0], image.shape[1]), size, extra=extra)
 
@@ -278,7 +278,7 @@ class Tiny:
         Raises:
             ConfigError: objects are described from the maps.
         """
-        small = self.crop_source(features).pyramid.reduced(HISTOGRAM_PX)[1]
+        small = self.crop_source(features).pyramid.reduced(HISTOGRAM_PX)
         bins = LabBins.of(change(small)) if self.net.config.histogram else None
         return replace(features, extra=replace(features.extra, change=change, bins=bins))
 

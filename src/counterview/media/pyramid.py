@@ -43,10 +43,9 @@ class ImagePyramid:
         """The level for an image that is to be reduced ``reduction`` times: 1 from 2 on, 2 from 4 on."""
         return max(0, int(np.floor(np.log2(reduction)))) if reduction > 0 else 0
 
-    def reduced(self, side_px: int) -> tuple[int, RgbImage]:
-        """The smallest level whose longer side is at least ``side_px``, or level 0, and its number."""
-        number = self.level_for(max(self.image.shape[:2]) / side_px)
-        return number, self.level(number)
+    def reduced(self, side_px: int) -> RgbImage:
+        """The smallest level whose longer side is at least ``side_px``, or level 0."""
+        return self.level(self.level_for(max(self.image.shape[:2]) / side_px))
 
 
 def _halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

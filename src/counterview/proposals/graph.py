@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -32,6 +32,9 @@ from counterview.proposals.ranking import (
 from counterview.proposals.regions import AREA, HISTOGRAMS, LENGTH, Regions, oversegment, ward_cost
 from counterview.proposals.scaling import mask_from_window
 from counterview.types import ObjectMask, RgbImage, as_rgb
+
+if TYPE_CHECKING:
+    from counterview.proposals.tiny import TinySettings
 
 VERSION = 2
 """Raised when the same settings give other masks than before. Part of the settings, so that caches miss."""
@@ -125,17 +128,29 @@ class GraphProposer:
         image = as_rgb(image)
         x0, y0, x1, y1 = window_xyxy
         part, settings = np.ascontiguousarray(image[y0:y1, x0:x1]), self._settings
-        share = part.size / image.size
         scale = min(1.0, settings.working_side_px / max(image.shape[:2]))
-        scaled = dataclasses.replace(
-            settings,
-            max_masks=math.ceil(settings.max_masks * share),
-            working_side_px=math.ceil(max(part.shape[:2]) * scale),
-            regions=math.ceil(settings.regions * share),
-            candidates=math.ceil(settings.candidates * share),
-            max_area=min(1.0, settings.max_area / share),
-        )
+        side_px = math.ceil(max(part.shape[:2]) * scale)
+        scaled = for_share(dataclasses.replace(settings, working_side_px=side_px), part.size / image.size)
         return in_image(GraphProposer(scaled)(part), x0, y0, (image.shape[0], image.shape[1]))
+
+
+S = TypeVar("S", GraphSettings, "TinySettings")
+
+
+def for_share(settings: S, share: float) -> S:
+    """The settings for a part of an image: masks of the same sizes, as many for its area.
+
+    Args:
+        settings: for the whole image.
+        share: area of the part as a fraction of the image.
+    """
+    return dataclasses.replace(
+        settings,
+        max_masks=math.ceil(settings.max_masks * share),
+        regions=math.ceil(settings.regions * share),
+        candidates=math.ceil(settings.candidates * share),
+        max_area=min(1.0, settings.max_area / share),
+    )
 
 
 def diverse_proposals(

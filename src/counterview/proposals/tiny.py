@@ -24,6 +24,7 @@ from counterview.proposals.boundary import EMBEDDING, EXTENT
 from counterview.proposals.bundled import BoundaryModel, DensePrediction, NodeRanker, load_boundary, load_ranker
 from counterview.proposals.graph import (
     diverse_proposals,
+    for_share,
     setting_problems,
     texture_and_shape,
     texture_and_strict_shape,
@@ -359,13 +360,6 @@ class TinyProposer:
         x0, y0, x1, y1 = window_xyxy
         part, settings = np.ascontiguousarray(image[y0:y1, x0:x1]), self._settings
         share = part.size / image.size
-        scaled = dataclasses.replace(
-            settings,
-            max_masks=math.ceil(settings.max_masks * share),
-            working_px=math.ceil(settings.working_px * share),
-            regions=math.ceil(settings.regions * share),
-            candidates=math.ceil(settings.candidates * share),
-            max_area=min(1.0, settings.max_area / share),
-        )
+        scaled = for_share(dataclasses.replace(settings, working_px=math.ceil(settings.working_px * share)), share)
         proposals = TinyProposer(scaled, self._boundary, self._ranker, self._runtime)(part)
         return in_image(proposals, x0, y0, (image.shape[0], image.shape[1]))

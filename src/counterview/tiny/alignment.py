@@ -146,7 +146,7 @@ class CameraRegions:
 
     @property
     def _image(self) -> RgbImage:
-        return self.source.pyramid.reduced(HISTOGRAM_PX)[1]
+        return self.source.pyramid.reduced(HISTOGRAM_PX)
 
     @cached_property
     def mean_colour(self) -> NDArray[np.float64]:
