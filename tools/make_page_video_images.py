@@ -56,11 +56,11 @@ def follow(page: Any) -> None:
     Args:
         page: in a browser.
     """
-    page.click("#cv-settings button:text('Settings and formats')")
+    page.get_by_role("button", name="Settings and formats").click()
     for name, value in (("fps", "0.5"), ("end", "8")):
         page.fill(f"#cv-{name} input[type=number]", value)
         page.press(f"#cv-{name} input[type=number]", "Enter")
-    page.click("#cv-settings button:text('Settings and formats')")
+    page.get_by_role("button", name="Settings and formats").click()
     page.click("#cv-follow")
     page.wait_for_selector("#cv-follow-status :text('Done in')", timeout=3_600_000)
     page.wait_for_function("document.querySelector('#cv-results video').readyState >= 2")
