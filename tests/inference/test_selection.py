@@ -74,9 +74,9 @@ def test_a_prompt_is_checked_and_frozen():
 
 
 def test_only_background_at_a_point_is_said():
-    with pytest.raises(ProposalError, match=r"no proposal contains the point 50,30 but background; found proposals"):
+    with pytest.raises(ProposalError, match=r"only background was found at the point 50,30\. Point at an object"):
         mask_at(Point(50, 30), PROPOSALS)
-    with pytest.raises(ProposalError, match=r"no proposal contains the point 50,39\. Point at"):
+    with pytest.raises(ProposalError, match=r"no object was found at the point 50,39\. Point at"):
         mask_at(Point(50, 39), PROPOSALS)
 
 

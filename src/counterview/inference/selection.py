@@ -169,17 +169,16 @@ def _nothing_at(point: Point, inside: NDArray[np.bool_], restricted: bool) -> Pr
     text = f"{point.x_px:g},{point.y_px:g}"
     if inside.any() and restricted:
         return ProposalError(
-            f"no proposal contains the point {text} and agrees with the background points and the box",
+            f"nothing at the point {text} agrees with the background points and the box",
             fix="Leave one of them out, or give a mask.",
         )
     if inside.any():
         return ProposalError(
-            f"no proposal contains the point {text} but background",
-            found="proposals of more than half of the image alone",
+            f"only background was found at the point {text}",
             fix="Point at an object, or give a box or a mask.",
         )
     return ProposalError(
-        f"no proposal contains the point {text}",
+        f"no object was found at the point {text}",
         fix="Point at another part of the object, or give a box or a mask.",
     )
 
