@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from counterview.cli.options import Device, Dtype, ProposalCache, Runtime, Trust
+from counterview.cli.options import Device, Dtype, ProposalCache, Refine, Runtime, Trust
 from counterview.errors import InputError
 from counterview.nn.bundled import default_model
 
@@ -95,6 +95,7 @@ def match(
     cache: ProposalCache = None,
     trust: Trust = False,
     runtime: Runtime = "torch",
+    refine: Refine = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print match.json and nothing else.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder with other files; only files of equal name go.")
@@ -158,6 +159,7 @@ def match(
                 cache=cache,
                 trust=trust,
                 runtime=runtime,
+                refine=refine,
             )
         with stage("encoding the query image"):
             # A mask may do without the query image's proposals; points and boxes make them when they are needed.

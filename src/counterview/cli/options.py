@@ -64,3 +64,12 @@ Runtime = Annotated[
     ),
 ]
 """What computes the networks."""
+
+Refine = Annotated[
+    str,
+    typer.Option(
+        metavar="none|auto",
+        help="auto: where SAM 2 proposes, as with base, its decoder draws each match again, enlarged.",
+    ),
+]
+"""Whether masks are drawn again."""

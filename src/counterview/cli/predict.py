@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from counterview.cli.options import Device, Dtype, ProposalCache, TaskTimeout, Trust, Where, WorkerGpus, Workers
+from counterview.cli.options import Device, Dtype, ProposalCache, Refine, TaskTimeout, Trust, Where, WorkerGpus, Workers
 from counterview.errors import InputError, counted
 from counterview.nn.bundled import default_model
 
@@ -53,6 +53,7 @@ def predict(
     dtype: Dtype = "float32",
     cache: ProposalCache = None,
     trust: Trust = False,
+    refine: Refine = "none",
     engine: Where = "local",
     workers: Workers = 1,
     task_timeout: TaskTimeout = 3600,
@@ -98,7 +99,7 @@ def predict(
     dataset = None if is_stored else open_dataset(data, split)
     make_predictor = partial(
         load_take_predictor, model[0] if model else None, proposals=proposals, features=features, device=device,
-        dtype=dtype, cache=cache, layout=layout, overrides=overrides, trust=trust,
+        dtype=dtype, cache=cache, layout=layout, overrides=overrides, trust=trust, refine=refine,
     )  # fmt: skip
     predictor = make_predictor()
     if dataset is None:

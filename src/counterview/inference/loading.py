@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from counterview.errors import ConfigError
 from counterview.inference.networks import load_head, load_lmeec
+from counterview.inference.refining import check_refine, refiner_for
 from counterview.inference.runtime import is_onnx, load_networks
 from counterview.inference.zoo import TRACKERS, Source, resolve
 from counterview.nn.bundled import default_model
@@ -39,6 +40,7 @@ def load(
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
     runtime: str = "torch",
+    refine: str = "none",
 ) -> ProposalMatcher: ...
 
 
@@ -59,6 +61,7 @@ def load(
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
     runtime: str = "torch",
+    refine: str = "none",
 ) -> Predictor[Any]: ...
 
 
@@ -72,6 +75,7 @@ def load(
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
     runtime: str = "torch",
+    refine: str = "none",
 ) -> Predictor[Any]:
     """Load a predictor by name.
 
@@ -96,6 +100,8 @@ def load(
         runtime: what computes the networks of a tiny-match or of O-MaMa's head: ``torch``; ``onnx``, ONNX Runtime, for
             which they are exported once into this user's cache; or ``onnx:FOLDER``, the folder that ``counterview
             export onnx`` wrote. All else, frozen backbones too, stays with torch, then on the CPU.
+        refine: ``auto``: where SAM 2 proposes, the mask of a match is drawn again by its decoder, in a window around
+            the matched proposal (:mod:`counterview.refinement`). ``none``: masks are proposals as they are.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
@@ -125,6 +131,7 @@ def load(
         cache=cache,
         trust=trust,
         runtime=runtime,
+        refine=refine,
     )
     logger.info("model %s loaded in %.2f s", source.name, time.perf_counter() - start)
     return predictor
@@ -140,6 +147,7 @@ def load_source(
     cache: str | os.PathLike[str] | None = None,
     trust: bool = False,
     runtime: str = "torch",
+    refine: str = "none",
 ) -> Predictor[Any]:
     """:func:`load` for a source of :func:`counterview.inference.zoo.resolve`. Arguments and errors as there."""
     from counterview.devices import resolve_device
@@ -149,6 +157,7 @@ def load_source(
             f"the model {source.name} runs with torch alone", found=f"runtime {runtime}",
             expected="a tiny-match or an O-MaMa", fix="Leave out --runtime.",
         )  # fmt: skip
+    check_refine(refine)
     if not is_onnx(runtime):
         resolve_device(device)  # a part that computes nothing there would not say that the device is unknown
     if source.method in TRACKERS:
@@ -158,9 +167,11 @@ def load_source(
     if source.method == "geometric":
         refuse_options(source.method, features=features)
         return load_geometric(source, proposals=proposals, device=device, cache=cache, trust=trust)
-    return load_matcher(
+    predictor = load_matcher(
         source, proposals=proposals, features=features, device=device, cache=cache, trust=trust, runtime=runtime
     )
+    predictor.refiner = refiner_for(predictor) if refine == "auto" else None
+    return predictor
 
 
 def load_take_predictor(
@@ -174,6 +185,7 @@ def load_take_predictor(
     layout: str | Layout = "official",
     overrides: Sequence[str] = (),
     trust: bool = False,
+    refine: str = "none",
 ) -> TakePredictor:
     """Load a predictor for takes by name. Arguments and errors as :func:`load`.
 
@@ -189,6 +201,7 @@ def load_take_predictor(
         overrides: ``model.KEY=VALUE`` texts, laid over a recipe that needs no training, or over the settings of a
             trained LM-EEC: see :func:`counterview.inference.zoo.resolve`.
         trust: as for :func:`load`.
+        refine: likewise.
 
     Returns:
         A :class:`~counterview.inference.takes.ClipPredictor` for an LM-EEC, a
@@ -211,7 +224,14 @@ def load_take_predictor(
         tracker = load_tracker(source, device, dtype)
         return ClipPredictor(tracker.model, tracker.autocast, chosen)
     predictor = load_source(
-        source, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache, trust=trust
+        source,
+        proposals=proposals,
+        features=features,
+        device=device,
+        dtype=dtype,
+        cache=cache,
+        trust=trust,
+        refine=refine,
     )
     return FramePredictor(predictor, chosen)
 

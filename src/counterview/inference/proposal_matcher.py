@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from counterview.deploy.models import OnnxNetworks
     from counterview.features.base import Backbone
     from counterview.inference.matchers import Matcher
+    from counterview.inference.refining import Refiner
     from counterview.proposals.base import Proposer
     from counterview.tracking.base import Engine
     from counterview.tracking.tracker_config import TrackerConfig
@@ -34,6 +36,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         matcher: describes masks, and scores candidates for query objects.
         prompt_proposer: makes the masks that points and boxes choose among; ``proposer`` by default.
         networks: the exported networks that compute, where torch does not.
+        refiner: draws the mask of each match again; without it masks are proposals as they are.
 
     >>> import counterview
     >>> import numpy as np
@@ -55,12 +58,14 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         matcher: Matcher,
         prompt_proposer: Proposer | None = None,
         networks: OnnxNetworks | None = None,
+        refiner: Refiner | None = None,
     ) -> None:
         self.proposer = proposer
         self.backbone = backbone
         self.matcher = matcher
         self.prompt_proposer = prompt_proposer
         self.networks = networks
+        self.refiner = refiner
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`counterview.Predictor.settings`."""
@@ -69,6 +74,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
             "proposals": {"name": self.proposer.name, **self.proposer.settings()},
             "features": {"name": self.backbone.name, **self.backbone.settings()},
             **({} if self.networks is None else {"runtime": self.networks.settings()}),
+            **({} if self.refiner is None else {"refinement": {"name": self.refiner.name, **self.refiner.settings()}}),
         }
 
     def encode(
@@ -189,6 +195,9 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
             )
         scores = self.matcher.score(self.backbone, query, masks, target)
         order = (-scores.score).argsort(axis=1, kind="stable")[:, :top_k]
+        drawn = None
+        if self.refiner is not None and target.image is not None:
+            drawn = self.refiner(target.image, [target.proposals.masks[row[0]] for row in order])
         matches = []
         for row, name in enumerate(names):
             candidates = tuple(
@@ -197,6 +206,8 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
                 )
                 for i in order[row]
             )
+            if drawn is not None:
+                candidates = (replace(candidates[0], mask_rle=drawn[row]), *candidates[1:])
             best, visibility, notes = candidates[0], float(scores.visibility[row]), tuple(scores.notes[row])
             matches.append(Match(name, best.mask_rle, best.similarity, visibility, candidates, notes))
         return matches

@@ -90,7 +90,7 @@ class Sam2Proposer:
         self.device = resolve_device(self._settings.device)
         network: Any = _load(self._settings) if model is None else model
         self._model: Any = network.to(self.device).eval()
-        self._side = _side(self._model)
+        self._side = input_side(self._model)
         if model is not None and self._settings.image_size not in (0, self._side):
             raise ConfigError(
                 "image_size cannot be changed for a model that is already built",
@@ -98,6 +98,11 @@ class Sam2Proposer:
                 expected=self._side,
             )
         self._weights: str | None = None
+
+    @property
+    def model(self) -> Any:
+        """The ``Sam2Model``, in evaluation mode on its device."""
+        return self._model
 
     def settings(self) -> dict[str, Any]:
         """All settings but the device and the batch size, and a fingerprint of the weights."""
@@ -279,7 +284,8 @@ def _is_truncated(
     )
 
 
-def _side(model: Any) -> int:
+def input_side(model: Any) -> int:
+    """Side in pixels of the square that a ``Sam2Model`` takes."""
     size = model.config.prompt_encoder_config.image_size
     return int(size if isinstance(size, int) else size[0])
 

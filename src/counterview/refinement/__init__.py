@@ -1,0 +1,1 @@
+"""A proposed mask, drawn again in an enlarged window around it. Ours; neither paper has it."""
