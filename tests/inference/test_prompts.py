@@ -35,7 +35,7 @@ def test_a_point_selects_the_best_proposal_that_is_not_background():
 
 
 def test_a_point_outside_every_proposal_or_outside_the_image():
-    with pytest.raises(ProposalError, match="no proposal contains"):
+    with pytest.raises(ProposalError, match="only background was found at the point 40,30"):
         mask_at(Point(40, 30), PROPOSALS)
     for point in (Point(60, 5), Point(5, 40), Point(-1, 5)):
         with pytest.raises(InputError, match="outside the query image"):
