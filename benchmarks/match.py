@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, metavar="SRC", help="folder src of another version, measured in turn")
     parser.add_argument(
         "--before-limit", type=float, default=600, metavar="N",
-        help="megapixels times objects up to which it is: its pictures of many objects take gigabytes",
+        help="megapixels times objects up to which it is: drawing many objects takes it gigabytes",
     )  # fmt: skip
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/match.json")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)

@@ -361,6 +361,7 @@ class VideosTab:
         try:
             session, view = self._view(request)
             wanted = [name for name in FORMAT_NAMES if name in (formats or [])]
+            view.refused.clear()
             view.work.set(fps=float(fps), start_s=start, end_s=end, every_frame=bool(every_frame), formats=wanted)
             job = self.context.jobs.submit(VIDEOS, session, FOLLOW, following(session, view, self.context.predictor))
             async for line in progress(self.context, session, job):

@@ -24,7 +24,7 @@ from counterview.inference.matchers import HeadMatcher
 from counterview.masks.geometry import iou
 from counterview.media.changes import at_pixels, changed_squares, grown, reduced, windows_around
 from counterview.proposals.base import Proposals, WindowProposer
-from counterview.proposals.cache import CachedProposer
+from counterview.proposals.cache import uncached
 from counterview.types import BoolImage, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _shared(
     predictor: ProposalMatcher, image: RgbImage, kept: KeptImage, squares: BoolImage, pixels: RgbImage
 ) -> tuple[ImageEncoding, KeptImage] | None:
     """:func:`renewed` from what is kept; ``None`` where everything has to be computed."""
-    proposer = predictor.proposer.proposer if isinstance(predictor.proposer, CachedProposer) else predictor.proposer
+    proposer = uncached(predictor.proposer)
     size_hw = image.shape[0], image.shape[1]
     if not isinstance(proposer, WindowProposer) or kept.proposals.size_hw != size_hw:
         return None

@@ -14,7 +14,7 @@ from counterview.inference.prompts import check_query_mask
 from counterview.masks.geometry import same_aspect
 from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import Proposals, fit_proposals
-from counterview.proposals.cache import CachedProposer
+from counterview.proposals.cache import uncached
 from counterview.types import Candidate, Match, ObjectMask, RgbImage
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         With proposals of SAM 2.1 objects are matched at key times and propagated by its video memory; otherwise they
         are followed by memories of descriptors.
         """
-        proposer = self.proposer.proposer if isinstance(self.proposer, CachedProposer) else self.proposer
+        proposer = uncached(self.proposer)
         if proposer.name == "sam2":
             if config is not None and config.share_frames:
                 raise ConfigError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from counterview.errors import ConfigError, shown
-from counterview.proposals.cache import CachedProposer
+from counterview.proposals.cache import uncached
 from counterview.types import ObjectMask, RgbImage
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def check_refine(refine: str) -> None:
 
 def refiner_for(predictor: ProposalMatcher) -> Refiner | None:
     """What draws the masks of a predictor again: SAM 2 where it proposes; ``None`` otherwise."""
-    proposer = predictor.proposer
-    proposer = proposer.proposer if isinstance(proposer, CachedProposer) else proposer
+    proposer = uncached(predictor.proposer)
     if proposer.name != "sam2":
         return None
     from counterview.refinement.sam2 import Sam2Refiner

@@ -109,8 +109,8 @@ class VideoWriter:
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.thread_count = 1
         # x264's macroblock tree reads memory that it has not set: half of all short clips came out in several versions.
-        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-        self._stream.options = options
+        settings = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
+        self._stream.options = {"crf": str(self._crf), **settings}
         if self._audio is not None:
             self._sound = _SoundTrack(self._container, *self._audio)
 

@@ -133,6 +133,11 @@ def _to_json(proposals: Proposals, key: str) -> dict[str, Any]:
     return {"format": FORMAT, "key": key, "check": _checksum(body), **body}
 
 
+def uncached(proposer: Proposer) -> Proposer:
+    """The proposer itself, without the cache that it may stand behind."""
+    return proposer.proposer if isinstance(proposer, CachedProposer) else proposer
+
+
 def _checksum(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -32,6 +32,7 @@ from counterview.omama.training.mining import representatives
 from counterview.omama.training.neighbours import adjacency, centroids_yx
 from counterview.proposals import CachedProposer, Proposals, Proposer, load_proposer
 from counterview.proposals.base import StoredProposer, fit_proposals, frame_name
+from counterview.proposals.cache import uncached
 from counterview.types import ObjectMask, RgbImage
 
 ImageName = tuple[str, str, int]
@@ -272,7 +273,7 @@ class ImageStore:
     def _proposals_key(self, take: Take, camera: str, frame: int) -> str:
         """The image's name in the cache, with that of its proposals where these were made beforehand."""
         key = self.key(take, camera, frame)
-        proposer = self.proposer.proposer if isinstance(self.proposer, CachedProposer) else self.proposer
+        proposer = uncached(self.proposer)
         if not isinstance(proposer, StoredProposer):
             return key
         name = (take.uid, camera, frame)
