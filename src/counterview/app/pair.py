@@ -110,6 +110,7 @@ class PagePair:
         match_s: seconds that the last match took; ``None`` before.
         mark_s: seconds that the last mark took; ``None`` before.
         version: grows with each state that is shown: answers may overtake one another on their way to a browser.
+        refused: HTML of what went wrong last at an image, by side, until something is done again.
         shown_px: how wide the images are on the visitor's screen, in CSS pixels.
     """
 
@@ -121,6 +122,7 @@ class PagePair:
         self.match_s: float | None = None
         self.mark_s: float | None = None
         self.version = 0
+        self.refused: dict[Side, str] = {}
         self.shown_px = 560.0
 
     def see(self, shown_px: object) -> None:
@@ -142,6 +144,7 @@ class PagePair:
             image: the image.
         """
         self.images[side] = image
+        self.refused.pop(side, None)
         if side == "query":
             self.objects, self.current = [PairObject("object 1")], 0
         for item in self.objects:

@@ -80,6 +80,22 @@ def about_image(image: PageImage, side: Side) -> str:
     return note_line(f"{what} (looked at in {image.seconds:.1f} s)" if image.seconds >= 0.05 else what)
 
 
+def about_side(pair: PagePair, side: Side) -> str:
+    """What is said below an image when it was looked at: what was done on it meanwhile counts more.
+
+    Args:
+        pair: with that image.
+        side: which of the two it is.
+    """
+    if side in pair.refused:
+        return pair.refused[side]
+    if side == "query" and pair.shown:
+        return about_object(pair)
+    if side == "target" and pair.matched:
+        return about_answer(pair)
+    return about_image(pair.images[side], side)
+
+
 def about_object(pair: PagePair) -> str:
     """What is said below the query image.
 

@@ -17,8 +17,8 @@ from counterview.app.pair import PageImage, PagePair, Side
 from counterview.app.pair_drawing import draw_query, draw_target
 from counterview.app.pair_values import (
     about_answer,
-    about_image,
     about_object,
+    about_side,
     answers_value,
     download_links,
     objects_value,
@@ -142,7 +142,6 @@ class TwoImagesTab:
             for side in ("query", "target"):
                 name, image = example.images[side]
                 pair.put(side, PageImage(name, image))
-            yield await asyncio.to_thread(self._show, session, pair, "query", "target")
             async for update in self._encode(session, pair, ("query", "target"), example):
                 yield update
         except Exception as error:
@@ -159,7 +158,7 @@ class TwoImagesTab:
             yield update
 
     async def _upload(self, side: Side, request: Any, event: Any) -> AsyncIterator[dict[Any, Any]]:
-        session, canvas = None, self.query if side == "query" else self.target
+        session, pair = None, None
         try:
             session, pair = self._work(request)
             upload = session.uploaded(event.id)
@@ -169,20 +168,19 @@ class TwoImagesTab:
                 image = await asyncio.to_thread(read_image, upload.path, max_pixels=most)
                 pair.put(side, PageImage(upload.name, image))
             except Exception as error:
-                yield {canvas: canvas_message(error_line(error, session))}
+                yield await asyncio.to_thread(self._refuse, session, pair, side, error)
                 return
             finally:
                 session.forget(event.id)  # its pixels are all that is needed
-            yield await asyncio.to_thread(self._show, session, pair, side)
             async for update in self._encode(session, pair, (side,)):
                 yield update
         except Exception as error:
-            yield {canvas: canvas_message(error_line(error, session))}
+            yield await asyncio.to_thread(self._refuse, session, pair, side, error)
 
     async def _encode(
         self, session: PageSession, pair: PagePair, sides: tuple[Side, ...], example: PageExample | None = None
     ) -> AsyncIterator[dict[Any, Any]]:
-        """Compute what marks and matches need, as a job."""
+        """Show images, and compute what marks and matches need of them, as a job."""
         images = {side: pair.images[side] for side in sides}
 
         def work(job: Any) -> None:
@@ -190,15 +188,29 @@ class TwoImagesTab:
                 if pair.images.get(side) is images[side]:
                     self._encode_one(pair, side, job, example)
 
-        job = self.context.jobs.submit(IMAGES, session, "encode " + " ".join(sides), work)
+        try:  # before they are shown, so that a mark on them finds the job to wait for
+            job = self.context.jobs.submit(IMAGES, session, "encode " + " ".join(sides), work)
+        except Exception:
+            yield await asyncio.to_thread(self._show, session, pair, *sides)
+            raise
+        yield await asyncio.to_thread(self._show, session, pair, *sides)
         canvases = {"query": self.query, "target": self.target}
         async for line in progress(self.context, session, job):
-            yield {canvases[side]: canvas_message(line, busy=True) for side in sides
+            yield {canvases[side]: canvas_message(line, busy=True, version=pair.version) for side in sides
                    if pair.images.get(side) is images[side] and images[side].encoding is None}  # fmt: skip
         for side in sides:
-            if pair.images.get(side) is images[side]:
-                line = about_image(images[side], side) if job.error is None else error_line(job.error, session)
-                yield {canvases[side]: canvas_message(line)}
+            if pair.images.get(side) is not images[side]:
+                continue
+            if job.error is not None:
+                yield await asyncio.to_thread(self._refuse, session, pair, side, job.error)
+            else:
+                yield await asyncio.to_thread(self._looked_at, session, pair, side)
+
+    def _looked_at(self, session: PageSession, pair: PagePair, side: Side) -> dict[Any, Any]:
+        """Say that an image is ready, or what a mark on it came to meanwhile."""
+        with session.lock:
+            canvas = self.query if side == "query" else self.target
+            return {canvas: canvas_message(about_side(pair, side), version=pair.version)}
 
     def _encode_one(self, pair: PagePair, side: Side, job: Any, example: PageExample | None) -> None:
         """Encode an image, or take what an earlier visitor's page computed of the same example."""
@@ -297,6 +309,7 @@ class TwoImagesTab:
 
             def run() -> dict[Any, Any]:
                 with session.lock:
+                    pair.refused.clear()
                     before = _matched(pair)
                     work(pair)
                     changed = {*parts, "target"} if _matched(pair) != before and "target" in pair.images else {*parts}
@@ -304,13 +317,26 @@ class TwoImagesTab:
 
             return await asyncio.to_thread(run)
         except Exception as error:
-            line = error_line(error, session)
             if where is self.query or where is self.target:
-                return {where: canvas_message(line)}
+                side: Side = "query" if where is self.query else "target"
+                return await asyncio.to_thread(self._refuse, session, pair, side, error)
+            line = error_line(error, session)
             if pair is None:
                 return {self.status: line}
             value = objects_value(pair, line) if where is self.objects else answers_value(pair, line)
             return {where: value}
+
+    def _refuse(
+        self, session: PageSession | None, pair: PagePair | None, side: Side, error: BaseException
+    ) -> dict[Any, Any]:
+        """Say at an image what went wrong there, so that nothing said before it can hide it."""
+        line, canvas = error_line(error, session), self.query if side == "query" else self.target
+        if session is None or pair is None:
+            return {canvas: canvas_message(line)}
+        with session.lock:
+            pair.version += 1
+            pair.refused[side] = line
+            return {canvas: canvas_message(line, version=pair.version)}
 
     # ------------------------------------------------------------------------------------------ match
 
