@@ -368,6 +368,26 @@ def test_a_click_on_nothing_takes_back_itself_alone(page, predictor, tmp_path):
     assert list(session.work["videos"].work.objects.prompts) == [("object 2", "ego", 0)]
 
 
+def test_a_refusal_is_not_hidden_by_an_outline_that_ends_later(page, predictor, tmp_path):
+    upload_both(page, tmp_path)
+    hold, select = threading.Event(), predictor.select
+
+    def late(encoded, prompt, name):
+        hold.wait(30)
+        return select(encoded, prompt, name)
+
+    predictor.select = late
+    click(page, "cv-first", 70, 45)
+    said(page, "Looking at the image", "#cv-first")
+    page.click("#cv-first [data-tool=brush]")
+    click(page, "cv-first", 50, 80)
+    said(page, "not outlined yet", "#cv-first")
+    before = page.get_attribute("#cv-first img.cv-image", "src")
+    hold.set()
+    page.wait_for_function(f"document.querySelector('#cv-first img.cv-image').src !== {json.dumps(before)}")
+    assert "not outlined yet" in page.inner_text("#cv-first .cv-error")
+
+
 def test_what_is_written_stays_while_an_answer_comes(page, tmp_path):
     upload_both(page, tmp_path)
     click(page, "cv-first", 20, 25)

@@ -136,14 +136,8 @@ class VideosTab:
             self._on(canvas.upload, changes.upload, "all", where=canvas)
             self._on(canvas.mark, changes.marks(side, predictor), side, "objects", "results", where=canvas)
             self._on(canvas.undo, changes.undo, "first", "second", "objects", "results", where=canvas)
-            self._on(
-                buttons[f"{side} absent"].click,
-                changes.absent(side, predictor),
-                side,
-                "objects",
-                "results",
-                where=canvas,
-            )
+            absent = buttons[f"{side} absent"].click
+            self._on(absent, changes.absent(side, predictor), side, "objects", "results", where=canvas)
         self._on(self.time.set, changes.time, "time", "first", "second")
         self._on(buttons["back"].click, lambda s, view, _: view.step(-1), "first", "second", "time")
         self._on(buttons["forth"].click, lambda s, view, _: view.step(1), "first", "second", "time")
@@ -173,7 +167,7 @@ class VideosTab:
         place = self.status if where is None else where
 
         async def act(request: Any, given: Any) -> AsyncIterator[dict[Any, Any]]:
-            session = None
+            session, view = None, None
             try:
                 session, view = self._view(request)
 
@@ -189,7 +183,7 @@ class VideosTab:
                 if "all" in parts:
                     await self.prepare(request)
             except Exception as error:
-                yield {place: self._said(place, error_line(error, session))}
+                yield await asyncio.to_thread(self._refuse, session, view, place, error)
 
         if value is None:
 
@@ -206,8 +200,20 @@ class VideosTab:
 
         listen(self.context, event, handler_of_value, [value], self._every, newest=True)
 
-    def _said(self, place: Any, line: str) -> str:
-        return canvas_message(line) if place is self.first or place is self.second else line
+    def _refuse(
+        self, session: PageSession | None, view: VideoView | None, place: Any, error: BaseException
+    ) -> dict[Any, Any]:
+        """Say where it happened what went wrong, so that an outline that ends now does not hide it."""
+        line = error_line(error, session)
+        if place is not self.first and place is not self.second:
+            return {place: line}
+        camera = None if view is None else view.first if place is self.first else view.other
+        if session is None or view is None or camera is None:
+            return {place: canvas_message(line)}
+        with session.lock:
+            view.version += 1
+            view.refused[camera] = line
+            return {place: canvas_message(line, version=view.version)}
 
     async def _outlines(self, session: PageSession, view: VideoView) -> AsyncIterator[dict[Any, Any]]:
         """Find the masks of what is marked in the frames that are shown, as jobs."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,12 @@ def tab(predictor):
     context.close()
 
 
+def run(work):
+    """What a coroutine returns, in a thread of its own: the browser of other tests runs a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
 def mark(tool, x, y):
     return SimpleNamespace(kind=tool, points=[[x, y]], radius=None, shown=500)
 
@@ -40,7 +47,7 @@ async def upload_then(tab, path, event) -> tuple[dict, dict]:
 
 
 def test_a_refusal_is_not_hidden_by_what_is_said_of_the_upload(tab, scene_files):
-    answer, last = asyncio.run(upload_then(tab, scene_files[0], mark("away", 80, 80)))
+    answer, last = run(upload_then(tab, scene_files[0], mark("away", 80, 80)))
     assert "Nothing is marked yet" in answer["message"]
     assert last["message"] == answer["message"], "whichever comes last says the same"
     assert last["version"] == answer["version"] > 0
@@ -48,7 +55,7 @@ def test_a_refusal_is_not_hidden_by_what_is_said_of_the_upload(tab, scene_files)
 
 
 def test_an_outline_is_not_hidden_by_what_is_said_of_the_upload(tab, scene_files):
-    answer, last = asyncio.run(upload_then(tab, scene_files[0], mark("point", 80, 80)))
+    answer, last = run(upload_then(tab, scene_files[0], mark("point", 80, 80)))
     assert "Outlined in" in answer["message"]
     assert last["message"] == answer["message"]
     assert last["version"] == answer["version"] > 0
@@ -59,6 +66,6 @@ def test_a_refusal_goes_with_the_next_mark(tab, scene_files):
         await upload_then(tab, scene_files[0], mark("away", 80, 80))
         return await tab.mark_query(REQUEST, mark("point", 80, 80))
 
-    assert "cv-error" not in json.loads(asyncio.run(visit())["query"])["message"]
+    assert "cv-error" not in json.loads(run(visit())["query"])["message"]
     pair = tab.context.session(REQUEST).kept("two-images", None)
     assert pair.refused == {}
