@@ -1,10 +1,10 @@
 """What does a pair of images cost with the bundled model, by the images' size and the number of objects?
 
-``python -m benchmarks.match [--megapixels 0.5 2 8 33] [--objects 1 4 16 64] [--before SRC] [--save]``: processor
-seconds of one match in memory, the model loaded and used once before, where they go, and the process's peak memory.
-Every size and number is measured in a process of its own. The images are the bundled pair's, enlarged; the masks of the
-pair are repeated up to the number of objects. ``--before`` names the folder ``src`` of another version of the package,
-which is measured in turn with this one.
+``python -m benchmarks.match [--megapixels 0.5 2 8 33] [--objects 1 4 16 64] [--refine] [--before SRC] [--save]``:
+processor seconds of one match in memory, the model loaded and used once before, where they go, and the process's peak
+memory. Every size and number is measured in a process of its own. The images are the bundled pair's, enlarged; the
+masks of the pair are repeated up to the number of objects. ``--refine`` draws the masks again. ``--before`` names the
+folder ``src`` of another version of the package, which is measured in turn with this one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.common import record, show
 
 MEGAPIXELS = (0.5, 2.0, 8.0, 33.0)
 OBJECTS = (1, 4, 16, 64)
-STAGES = ("proposals", "map", "describing", "scoring", "picture")
+STAGES = ("proposals", "map", "describing", "scoring", "refining", "picture")
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="+", default=MEGAPIXELS, metavar="N")
     parser.add_argument("--objects", type=int, nargs="+", default=OBJECTS, metavar="N")
     parser.add_argument("--repeat", type=int, default=3, help="matches of each process; the median counts")
+    parser.add_argument("--refine", action="store_true", help="draw the masks of matches again")
     parser.add_argument("--before", type=Path, metavar="SRC", help="folder src of another version, measured in turn")
     parser.add_argument(
         "--before-limit", type=float, default=600, metavar="N",
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(float(options.one[0]), int(options.one[1]), options.repeat)))
+        print(json.dumps(measure(float(options.one[0]), int(options.one[1]), options.repeat, options.refine)))
         return
     versions = {"now": ROOT / "src", **({"before": options.before.resolve()} if options.before else {})}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
@@ -52,7 +53,7 @@ def main() -> None:
             for name, source in versions.items():
                 if name == "before" and megapixels * count > options.before_limit:
                     continue
-                results[name].append(in_process(source, megapixels, count, options.repeat))
+                results[name].append(in_process(source, megapixels, count, options.repeat, options.refine))
                 print(name, json.dumps(results[name][-1]), file=sys.stderr, flush=True)
     for name, rows in results.items():
         show(
@@ -71,13 +72,14 @@ def _of(rows: list[dict[str, Any]], megapixels: float, count: int) -> float:
     return next(float(r["match"]) for r in rows if (r["megapixels"], r["objects"]) == (megapixels, count))
 
 
-def in_process(source: Path, megapixels: float, count: int, repeat: int) -> dict[str, Any]:
+def in_process(source: Path, megapixels: float, count: int, repeat: int, refine: bool) -> dict[str, Any]:
     """:func:`measure` in a new process with the package from a folder.
 
     Raises:
         RuntimeError: the process failed.
     """
     command = [sys.executable, "-m", "benchmarks.match", "--one", str(megapixels), str(count), "--repeat", str(repeat)]
+    command += ["--refine"] if refine else []
     paths = os.pathsep.join([str(source), str(ROOT)])
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
@@ -87,13 +89,14 @@ def in_process(source: Path, megapixels: float, count: int, repeat: int) -> dict
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def measure(megapixels: float, count: int, repeat: int) -> dict[str, Any]:
+def measure(megapixels: float, count: int, repeat: int, refine: bool) -> dict[str, Any]:
     """Processor seconds of a match, of its stages, and of drawing its picture.
 
     Args:
         megapixels: of each image.
         count: objects.
         repeat: matches.
+        refine: whether the masks of matches are drawn again.
     """
     import cv2
     import numpy as np
@@ -104,7 +107,7 @@ def measure(megapixels: float, count: int, repeat: int) -> dict[str, Any]:
     from counterview.types import ObjectMask
 
     pair = load_pair()
-    model = load("tiny")
+    model = load("tiny", refine="auto") if refine else load("tiny")  # earlier versions know no such argument
     model.match(pair.near.image, next(iter(pair.near.masks.values())), pair.far.image)
     scale = (megapixels * 1e6 / (pair.near.image.shape[0] * pair.near.image.shape[1])) ** 0.5
 
@@ -135,6 +138,9 @@ def measure(megapixels: float, count: int, repeat: int) -> dict[str, Any]:
     model.backbone.encode = timed("map", model.backbone.encode)
     model.matcher.describe = timed("describing", model.matcher.describe)
     model.matcher.score = timed("scoring", model.matcher.score)
+    if refine:
+        refiner = type(model.refiner)
+        refiner.__call__ = timed("refining", refiner.__call__)  # type: ignore[method-assign, union-attr]
     rows: list[dict[str, float]] = []
     for _ in range(repeat):
         spent.update(dict.fromkeys(STAGES, 0.0))

@@ -1,4 +1,4 @@
-"""A scene of a box."""
+"""A scene of a box, half of which is proposed."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def rectangle(x0, y0, x1, y1):
 
 @pytest.fixture(scope="session")
 def scene():
-    """A red box on grey, and its mask."""
+    """A red box on grey, its upper half proposed, and proposals of the whole and of something else."""
     image = np.full((*SCENE_HW, 3), 120, np.uint8)
     image[40:80, 60:90] = (200, 30, 30)
-    return image, rectangle(60, 40, 90, 80)
+    return image, rectangle(60, 40, 90, 60), [rectangle(60, 40, 90, 80), rectangle(0, 0, 30, 30)]

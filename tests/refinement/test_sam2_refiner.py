@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import Sam2Model
@@ -7,6 +8,7 @@ from transformers import Sam2Model
 from counterview.errors import ImageError
 from counterview.masks.geometry import iou
 from counterview.proposals.sam2 import Sam2Proposer, Sam2Settings
+from counterview.refinement.base import Proposed
 from counterview.refinement.sam2 import Sam2Refiner
 from tests.proposals.test_sam2 import _tiny_config as tiny_config
 from tests.refinement.conftest import rectangle
@@ -34,10 +36,14 @@ class Recorder:
         return SimpleNamespace(pred_masks=logits, iou_scores=torch.tensor([[[0.75]]]))
 
 
+def proposed(mask):
+    return Proposed(mask, None, [], np.zeros(0))
+
+
 def test_the_decoder_is_asked_in_the_window_and_answers_in_the_image(scene):
-    image, whole = scene  # x 60 to 90, y 40 to 80: a window of 80 pixels around 75, 60
+    image, _, (whole, _) = scene  # x 60 to 90, y 40 to 80: a window of 80 pixels around 75, 60
     model = Recorder((20, 16, 44, 48))
-    (refined,) = Sam2Refiner(model)(image, [whole])
+    (refined,) = Sam2Refiner(model)(image, [proposed(whole)])
     assert model.given["input_boxes"].flatten().tolist() == pytest.approx([20, 16, 44, 48])
     mask = model.given["input_masks"][0, 0]
     assert mask.shape == (SIDE, SIDE)
@@ -45,15 +51,16 @@ def test_the_decoder_is_asked_in_the_window_and_answers_in_the_image(scene):
     assert mask[5, 5] == -10
     red = model.given["image_embeddings"][0][0, 0]
     assert red[30, 30] > red[5, 5]
-    assert iou(refined, whole) > 0.95
+    assert iou(refined.mask, whole) > 0.95
+    assert refined.drawn_iou == 0.75
 
 
 def test_what_is_drawn_elsewhere_is_not_taken(scene):
-    image, whole = scene
-    (refined,) = Sam2Refiner(Recorder((0, 0, 12, 12)))(image, [whole])
-    assert refined == whole
+    image, _, (whole, _) = scene
+    (refined,) = Sam2Refiner(Recorder((0, 0, 12, 12)))(image, [proposed(whole)])
+    assert refined.mask == whole
     with pytest.raises(ImageError):
-        Sam2Refiner(Recorder((0, 0, 12, 12)))(image[..., 0], [whole])
+        Sam2Refiner(Recorder((0, 0, 12, 12)))(image[..., 0], [proposed(whole)])
 
 
 def test_a_network_of_transformers_takes_these_prompts(scene):
@@ -62,9 +69,9 @@ def test_a_network_of_transformers_takes_these_prompts(scene):
     proposer = Sam2Proposer(Sam2Settings(device="cpu"), model=model)
     refiner = Sam2Refiner(proposer.model)
     assert refiner.settings()["image_size"] == SIDE
-    one, other = (refiner(scene[0], [rectangle(60, 40, 90, 80)])[0] for _ in range(2))
-    assert one == other
-    assert one.size_hw == scene[0].shape[:2]
+    one, other = (refiner(scene[0], [proposed(rectangle(60, 40, 90, 80))])[0] for _ in range(2))
+    assert one.mask == other.mask
+    assert one.mask.size_hw == scene[0].shape[:2]
     with torch.no_grad():  # what the mask prompt says reaches the decoder
-        changed = refiner(scene[0], [rectangle(60, 40, 75, 80)])[0]
-    assert changed != one
+        changed = refiner(scene[0], [proposed(rectangle(60, 40, 75, 80))])[0]
+    assert changed.drawn_iou != one.drawn_iou

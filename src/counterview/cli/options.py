@@ -69,7 +69,7 @@ Refine = Annotated[
     str,
     typer.Option(
         metavar="none|auto",
-        help="auto: where SAM 2 proposes, as with base, its decoder draws each match again, enlarged.",
+        help="auto: draw each match again, enlarged, with tiny-match, or where SAM 2 proposes, as with base.",
     ),
 ]
 """Whether masks are drawn again."""

@@ -100,8 +100,8 @@ def load(
         runtime: what computes the networks of a tiny-match or of O-MaMa's head: ``torch``; ``onnx``, ONNX Runtime, for
             which they are exported once into this user's cache; or ``onnx:FOLDER``, the folder that ``counterview
             export onnx`` wrote. All else, frozen backbones too, stays with torch, then on the CPU.
-        refine: ``auto``: where SAM 2 proposes, the mask of a match is drawn again by its decoder, in a window around
-            the matched proposal (:mod:`counterview.refinement`). ``none``: masks are proposals as they are.
+        refine: ``auto``: the mask of a match is drawn again in a window around the matched proposal, by a bundled
+            network for a tiny-match, by SAM 2's decoder where it proposes. ``none``: masks are proposals as they are.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a

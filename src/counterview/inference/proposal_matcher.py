@@ -11,6 +11,7 @@ from counterview.errors import ConfigError, ProposalError
 from counterview.inference.encoded import ImageEncoding
 from counterview.inference.prompted import PromptedPredictor, image_name
 from counterview.inference.prompts import check_query_mask
+from counterview.inference.refining import drawn_again
 from counterview.masks.geometry import same_aspect
 from counterview.media.inputs import ColorOrder, ImageInput, load_rgb
 from counterview.proposals.base import Proposals, fit_proposals
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from counterview.deploy.models import OnnxNetworks
     from counterview.features.base import Backbone
     from counterview.inference.matchers import Matcher
-    from counterview.inference.refining import Refiner
     from counterview.proposals.base import Proposer
+    from counterview.refinement.base import Refiner
     from counterview.tracking.base import Engine
     from counterview.tracking.tracker_config import TrackerConfig
 
@@ -74,7 +75,7 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
             "proposals": {"name": self.proposer.name, **self.proposer.settings()},
             "features": {"name": self.backbone.name, **self.backbone.settings()},
             **({} if self.networks is None else {"runtime": self.networks.settings()}),
-            **({} if self.refiner is None else {"refinement": {"name": self.refiner.name, **self.refiner.settings()}}),
+            **({} if self.refiner is None else {"refinement": self.refiner.settings()}),
         }
 
     def encode(
@@ -194,17 +195,17 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
                 fix="Try another proposer, or give masks with --proposals folder:PATH.",
             )
         scores = self.matcher.score(self.backbone, query, masks, target)
-        order = (-scores.score).argsort(axis=1, kind="stable")[:, :top_k]
+        order = (-scores.score).argsort(axis=1, kind="stable")
         drawn = None
-        if self.refiner is not None and target.image is not None:
-            drawn = self.refiner(target.image, [target.proposals.masks[row[0]] for row in order])
+        if self.refiner is not None:
+            drawn = drawn_again(self.refiner, query, masks, target, scores.similarity, order)
         matches = []
         for row, name in enumerate(names):
             candidates = tuple(
                 Candidate(
                     target.proposals.masks[i], float(scores.similarity[row, i]), int(i), float(scores.score[row, i])
                 )
-                for i in order[row]
+                for i in order[row, :top_k]
             )
             if drawn is not None:
                 candidates = (replace(candidates[0], mask_rle=drawn[row]), *candidates[1:])

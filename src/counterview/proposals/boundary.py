@@ -30,7 +30,7 @@ EXTENT = 5
 deviations along x and y and of its area, in pixels."""
 
 
-class _ConvBlock(nn.Sequential):
+class ConvBlock(nn.Sequential):
     """Convolution, batch norm while training (folded into the convolution for use), ReLU."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int, train: bool) -> None:
@@ -51,12 +51,12 @@ class BoundaryNet(nn.Module):
     def __init__(self, train: bool = False, widths: tuple[int, int, int, int] = WIDTHS) -> None:
         super().__init__()
         a, b, c, d = widths
-        self.level1 = nn.Sequential(_ConvBlock(12, a, 1, train), _ConvBlock(a, a, 1, train))
-        self.level2 = nn.Sequential(_ConvBlock(a, b, 1, train), _ConvBlock(b, b, 1, train))
-        self.level3 = nn.Sequential(_ConvBlock(b, c, 1, train), _ConvBlock(c, c, 1, train))
-        self.level4 = nn.Sequential(_ConvBlock(c, d, 1, train), _ConvBlock(d, d, 2, train), _ConvBlock(d, d, 4, train))
+        self.level1 = nn.Sequential(ConvBlock(12, a, 1, train), ConvBlock(a, a, 1, train))
+        self.level2 = nn.Sequential(ConvBlock(a, b, 1, train), ConvBlock(b, b, 1, train))
+        self.level3 = nn.Sequential(ConvBlock(b, c, 1, train), ConvBlock(c, c, 1, train))
+        self.level4 = nn.Sequential(ConvBlock(c, d, 1, train), ConvBlock(d, d, 2, train), ConvBlock(d, d, 4, train))
         self.up = nn.ModuleList([nn.Conv2d(d, c, 1), nn.Conv2d(c, b, 1), nn.Conv2d(b, a, 1)])
-        self.mix = nn.ModuleList([_ConvBlock(c, c, 1, train), _ConvBlock(b, b, 1, train), _ConvBlock(a, a, 1, train)])
+        self.mix = nn.ModuleList([ConvBlock(c, c, 1, train), ConvBlock(b, b, 1, train), ConvBlock(a, a, 1, train)])
         self.out = nn.Conv2d(a, 4 * OUTPUTS, 3, padding=1)
         self.embed = nn.Conv2d(a, EMBEDDING, 3, padding=1)
         self.extent = nn.Conv2d(a, EXTENT, 3, padding=1)
@@ -92,15 +92,18 @@ def placed(embedding: torch.Tensor) -> torch.Tensor:
     return torch.cat([embedding[:, :2] + place, embedding[:, 2:]], 1)
 
 
-def folded(trained: BoundaryNet) -> dict[str, torch.Tensor]:
-    """Weights for ``BoundaryNet()`` with the batch norms of a trained network folded into its convolutions.
+def folded(trained: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights for the same network without batch norms, which are folded into the convolutions before them.
 
     The outputs are those of the trained network in evaluation mode. Shapes are those of ``BoundaryNet().state_dict()``,
     ``(outputs, inputs, 3, 3)`` and ``(outputs,)`` of a convolution.
+
+    Args:
+        trained: of :class:`ConvBlock` layers, convolutions and linear layers, as a :class:`BoundaryNet` is.
     """
     weights: dict[str, torch.Tensor] = {}
     for name, module in trained.named_modules():
-        if isinstance(module, _ConvBlock):
+        if isinstance(module, ConvBlock):
             conv, norm = module[0], module[1]
             assert isinstance(conv, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
@@ -109,7 +112,7 @@ def folded(trained: BoundaryNet) -> dict[str, torch.Tensor]:
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             weights[f"{name}.0.weight"] = (conv.weight * scale[:, None, None, None]).detach()
             weights[f"{name}.0.bias"] = (norm.bias - norm.running_mean * scale).detach()
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             weights[f"{name}.weight"] = module.weight.detach()
             weights[f"{name}.bias"] = module.bias.detach()
     return weights

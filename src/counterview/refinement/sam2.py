@@ -15,7 +15,8 @@ from counterview.geometry.windows import cut_image, cut_mask, paste_logits, quer
 from counterview.masks.geometry import iou
 from counterview.nn.weights import weights_fingerprint
 from counterview.proposals.sam2 import input_side, prepare
-from counterview.types import ObjectMask, RgbImage, as_rgb
+from counterview.refinement.base import Proposed, Refined
+from counterview.types import RgbImage, as_rgb
 
 if TYPE_CHECKING:
     from transformers import Sam2Model
@@ -37,8 +38,6 @@ class Sam2Refiner:
         model: a ``Sam2Model`` in evaluation mode, on the device where it is to run.
     """
 
-    name = "sam2"
-
     def __init__(self, model: Sam2Model) -> None:
         self._model: Any = model
         self._side = input_side(model)
@@ -48,32 +47,33 @@ class Sam2Refiner:
         """Version of the method, side of the input in pixels, and a fingerprint of the weights."""
         if self._weights is None:
             self._weights = weights_fingerprint(self._model)
-        return {"version": VERSION, "image_size": self._side, "weights_sha256": self._weights}
+        return {"name": "sam2", "version": VERSION, "image_size": self._side, "weights_sha256": self._weights}
 
     @torch.no_grad()
-    def __call__(self, image: RgbImage, masks: Sequence[ObjectMask]) -> list[ObjectMask]:
+    def __call__(self, image: RgbImage, proposed: Sequence[Proposed]) -> list[Refined]:
         """Draw N masks again, one after the other: each window costs a pass of the image encoder.
 
         Args:
             image: ``(H, W, 3)`` uint8.
-            masks: N masks of it.
+            proposed: N masks of it; neither votes nor colours are read.
 
         Returns:
-            N masks. Where what is drawn has little to do with what was proposed, it is the proposed one.
+            N masks of the image's size. ``proposed_iou`` is what SAM 2 predicts for its own mask as well: it does not
+            judge masks that are given.
 
         Raises:
             ImageError: another shape or dtype.
-            MaskError: a mask is empty.
+            MaskError: a proposed mask is empty.
         """
         image = as_rgb(image)
-        return [self._drawn(image, mask) for mask in masks]
+        return [self._drawn(image, item) for item in proposed]
 
-    def _drawn(self, image: RgbImage, mask: ObjectMask) -> ObjectMask:
+    def _drawn(self, image: RgbImage, item: Proposed) -> Refined:
         model, side = self._model, self._side
-        window = query_window(mask, side)
+        window = query_window(item.mask, side)
         pixels, _ = cut_image(image, window)
-        share = torch.from_numpy(cut_mask(mask, window)).to(model.device, model.dtype)
-        x, y, width, height = mask.box_xywh
+        share = torch.from_numpy(cut_mask(item.mask, window)).to(model.device, model.dtype)
+        x, y, width, height = item.mask.box_xywh
         left, top = window.left_top
         box = torch.tensor([x - left, y - top, x + width - left, y + height - top]) * window.enlargement
         output = model(
@@ -83,5 +83,7 @@ class Sam2Refiner:
             multimask_output=False,
         )
         logits = output.pred_masks.flatten(0, 2)[0].float().cpu().numpy()
-        drawn = paste_logits(logits, window, mask.size_hw)
-        return drawn if not drawn.is_empty and iou(drawn, mask) >= ALIKE else mask
+        predicted = float(output.iou_scores.flatten()[0])
+        mask = paste_logits(logits, window, item.mask.size_hw)
+        is_alike = not mask.is_empty and iou(mask, item.mask) >= ALIKE
+        return Refined(mask if is_alike else item.mask, predicted, predicted)
