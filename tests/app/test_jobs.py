@@ -104,6 +104,35 @@ def test_an_owner_cannot_fill_the_queue(jobs):
     gate.set()
 
 
+def test_progress_does_not_hide_that_a_job_is_stopping(jobs):
+    gate = threading.Event()
+
+    def work(job):
+        job.report("step 3", 0.4)
+        gate.wait(10)
+        job.check()
+
+    job = jobs.submit("one", "me", "a", work)
+
+    async def watch():
+        lines = []
+        async for state in jobs.watch(job):
+            lines.append(None if state.is_over else progress_line(state, jobs.place(state)))
+            if lines[-1] is not None and "step 3" in lines[-1]:
+                jobs.cancel("me")
+            elif lines[-1] is not None and "Stopping" in lines[-1]:
+                gate.set()
+        return lines
+
+    with ThreadPoolExecutor(1) as threads:  # a browser of other tests runs a loop in this thread
+        lines = threads.submit(asyncio.run, watch()).result()
+    stopping = ["Stopping after this step" in (line or "") for line in lines]
+    assert any("step 3" in (line or "") for line in lines)
+    assert all(stopping[stopping.index(True) : -1]), "no later line says otherwise"
+    assert lines[-1] is None
+    assert (job.state, job.is_stopping) == ("cancelled", False)
+
+
 def test_a_page_that_watches_is_told_until_the_end(jobs):
     async def watch():
         job = jobs.submit("one", "me", "a", lambda job: [job.report("half", 0.5), time.sleep(0.4)])

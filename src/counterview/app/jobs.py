@@ -91,6 +91,11 @@ class Job(Generic[T]):
         return self._ended.is_set()
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop and has not stopped yet."""
+        return self._cancelled.is_set() and not self.is_over
+
+    @property
     def seconds(self) -> float:
         """Seconds since it began, or since it was submitted while it waits."""
         if self.ran_s is not None:
@@ -232,7 +237,7 @@ class Jobs:
         """
         last: object = None
         while not job.is_over:
-            now = (job.state, job.text, job.fraction, self.place(job), int(job.seconds))
+            now = (job.state, job.text, job.fraction, self.place(job), int(job.seconds), job.is_stopping)
             if now != last:
                 last = now
                 yield job

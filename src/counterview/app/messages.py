@@ -48,6 +48,9 @@ def error_line(error: BaseException, session: PageSession | None = None) -> str:
     return f'<p class="cv-error" role="alert">{html.escape(text)}</p>'
 
 
+STOPPING = "Stopping after this step…"
+
+
 def note_line(text: str) -> str:
     """A line of plain text as HTML.
 
@@ -67,6 +70,8 @@ def progress_line(job: Job[object], place: int) -> str:
     if job.state == "waiting":
         ahead = "next in the queue" if place == 0 else f"{counted(place, 'job')} ahead in the queue"
         return note_line(f"Waiting: {ahead} ({job.seconds:.0f} s)")
+    if job.is_stopping:
+        return note_line(STOPPING)
     bar = ""
     if job.fraction is not None:
         percent = round(100 * min(1.0, max(0.0, job.fraction)))

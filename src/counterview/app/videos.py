@@ -17,7 +17,7 @@ from counterview.app.context import IMAGES, VIDEOS
 from counterview.app.events import listen, progress
 from counterview.app.jobs import JobCancelled
 from counterview.app.marked_objects import MAX_OBJECTS
-from counterview.app.messages import error_line, note_line
+from counterview.app.messages import STOPPING, error_line, note_line
 from counterview.app.scripted import OBJECTS_JS, scripted, slider
 from counterview.app.video_cameras import length
 from counterview.app.video_changes import example_videos, following
@@ -395,7 +395,7 @@ class VideosTab:
             told = self.context.jobs.cancel(self.context.session(request), FOLLOW)
         except Exception as error:
             return error_line(error)
-        return note_line("Stopping after this step…" if told else "Nothing is being followed.")
+        return note_line(STOPPING if told else "Nothing is being followed.")
 
     # ------------------------------------------------------------------------------------------ what is shown
 
