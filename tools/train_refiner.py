@@ -4,11 +4,11 @@ Takes that the bundled tiny-match was not tested on, prepared:
 
     python -m tools.train_refiner data/tabletop:train data/tabletop-hard:train --work runs/refiner [--install]
 
-Samples are windows around proposals that overlap an object, drawn by their IoU with it, of one frame of each take in
-both directions, with half of the images as another camera would have stored them. Proposals vote by their IoU with the
-object, as far as a matcher knows it. The network learns the outline, and the IoU of what it draws and of what was
-proposed. Every tenth take is held out. What was done is not done again: samples are kept by the take, and training goes
-on from its last state.
+Samples are windows around proposals that overlap an object, drawn by their IoU with it, of two frames of each take
+(``--frames``) in both directions, with half of the images as another camera would have stored them. Proposals vote by
+their IoU with the object, as far as a matcher knows it. The network learns the outline, and the IoU of what it draws
+and of what was proposed. Every tenth take is held out. What was done is not done again: samples are kept by the frame,
+and training goes on from its last state.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ _folders: dict[str, Any] = {}
 
 
 def take_samples(place: tuple[str, str | None, str, str, int]) -> int:
-    """Make the samples of one take and keep them; see the module's text.
+    """Make the samples of one frame of a take and keep them; see the module's text.
 
     Args:
-        place: folder and split of the data, uid of the take, and the file of its samples.
+        place: folder and split of the data, uid of the take, the file of its samples, and a number for another frame.
 
     Returns:
         how many there are.
@@ -77,7 +77,7 @@ def take_samples(place: tuple[str, str | None, str, str, int]) -> int:
     take = dataset.take(uid)
     rng = np.random.default_rng((turn, int(hashlib.sha256(uid.encode()).hexdigest()[:16], 16)))
     frames = sorted({f for o in take.objects for c in take.cameras_of(o) for f in take.annotated_frames(o, c)})
-    maps, overlaps = [], []
+    maps = []
     if frames and take.ego_cameras and take.exo_cameras:
         frame = frames[int(rng.integers(len(frames)))]
         images = {}
@@ -111,9 +111,8 @@ def take_samples(place: tuple[str, str | None, str, str, int]) -> int:
                     )
                     drawn = cut_mask(truth, window)
                     maps.append(np.concatenate([values, (255 * drawn[None]).astype(np.uint8)]))
-                    overlaps.append(overlap_of[chosen])
     with atomic_write(Path(file)) as stream:
-        np.savez_compressed(stream, maps=np.array(maps, dtype=np.uint8), overlaps=np.array(overlaps))
+        np.savez_compressed(stream, maps=np.array(maps, dtype=np.uint8))
     return len(maps)
 
 

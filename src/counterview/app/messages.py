@@ -12,6 +12,9 @@ from counterview.errors import CounterviewError, counted
 
 logger = logging.getLogger(__name__)
 
+STOPPING = "Stopping after this step…"
+"""What is said of a job from when it is told to stop until it has."""
+
 
 def one_line(error: BaseException, session: PageSession | None = None) -> str:
     """An error as a line for the page: without a traceback, and without paths of the server.
@@ -46,9 +49,6 @@ def error_line(error: BaseException, session: PageSession | None = None) -> str:
     if re.match("[a-z]+ ", text):  # a word, and not the name of a file
         text = text[0].upper() + text[1:]
     return f'<p class="cv-error" role="alert">{html.escape(text)}</p>'
-
-
-STOPPING = "Stopping after this step…"
 
 
 def note_line(text: str) -> str:
