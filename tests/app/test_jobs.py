@@ -4,9 +4,11 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from counterview.app.events import progress
 from counterview.app.jobs import JobCancelled, Jobs
 from counterview.app.limits import PageLimits
 from counterview.app.messages import error_line, one_line, progress_line
@@ -89,15 +91,44 @@ def test_a_job_of_the_same_purpose_replaces_the_earlier_one(jobs):
             time.sleep(0.01)
 
     first = jobs.submit("one", "me", "a", work)
-    assert jobs.submit("one", "me", "a", lambda job: 2).wait(10) == 2
+    other = jobs.submit("one", "you", "a", lambda job: 1)
+    second = jobs.submit("one", "me", "a", lambda job: 2)
+    assert second.wait(10) == 2
     assert first.state == "cancelled"
+    assert [job.is_replaced for job in (first, second, other)] == [True, False, False]
+
+
+def test_nothing_is_said_of_a_job_that_was_replaced(jobs):
+    context, session = SimpleNamespace(jobs=jobs), SimpleNamespace(use=lambda: None)
+    gate = threading.Event()
+
+    def work(job):
+        job.report("the first")
+        gate.wait(10)
+        job.check()
+
+    async def watch():
+        said = []
+        first = jobs.submit("one", session, "a", work)
+        async for line in progress(context, session, first):
+            said.append(line)
+            if "the first" in line:
+                second = jobs.submit("one", session, "a", lambda job: "done")
+                gate.set()
+        return said, first, second.wait(10)
+
+    with ThreadPoolExecutor(1) as threads:  # a browser of other tests runs a loop in this thread
+        said, first, result = threads.submit(asyncio.run, watch()).result()
+    assert "the first" in said[-1], "nor that it is stopping"
+    assert (first.state, first.is_replaced, result) == ("cancelled", True, "done")
 
 
 def test_an_owner_cannot_fill_the_queue(jobs):
-    gate = threading.Event()
-    for number in range(3):
+    gate, began = threading.Event(), threading.Event()
+    jobs.submit("one", "me", "0", lambda job: [began.set(), gate.wait(10)])
+    assert began.wait(10)
+    for number in (1, 2):
         jobs.submit("one", "me", str(number), lambda job: gate.wait(10))
-        time.sleep(0.05)  # the first begins
     with pytest.raises(InputError, match="too many jobs"):
         jobs.submit("one", "me", "x", lambda job: 1)
     jobs.submit("one", "you", "x", lambda job: 1)
@@ -134,9 +165,15 @@ def test_progress_does_not_hide_that_a_job_is_stopping(jobs):
 
 
 def test_a_page_that_watches_is_told_until_the_end(jobs):
+    gate = threading.Event()
+
     async def watch():
-        job = jobs.submit("one", "me", "a", lambda job: [job.report("half", 0.5), time.sleep(0.4)])
-        return [(state.state, state.text) async for state in jobs.watch(job)]
+        job, told = jobs.submit("one", "me", "a", lambda job: [job.report("half", 0.5), gate.wait(10)]), []
+        async for state in jobs.watch(job):
+            told.append((state.state, state.text))
+            if state.text == "half":
+                gate.set()
+        return told
 
     with ThreadPoolExecutor(1) as threads:  # a browser's loop may be running in this one
         told = threads.submit(asyncio.run, watch()).result()

@@ -132,7 +132,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(made):
 
 
 def test_sessions_without_requests_are_removed(made):
-    sessions = made(PageLimits(idle_s=0.3))
+    sessions = made(PageLimits(idle_s=2))
     session, busy = sessions.of("key", OWNER, begin=True), sessions.of("other", OWNER, begin=True)
     until = time.monotonic() + 20
     while len(sessions) == 2 and time.monotonic() < until:

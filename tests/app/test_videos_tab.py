@@ -43,7 +43,7 @@ class GatedPredictor(ColourPredictor):
 
         def gated(images, time_s, prompts):
             if self.steps == 3:
-                self.gate.wait(60)
+                self.gate.wait(120)
             return step(images, time_s, prompts)
 
         engine.step = gated
@@ -99,6 +99,24 @@ def click(page, canvas, x, y, size=(120, 90)):
 
 def said(page, text, where="#cv-follow-status"):
     page.locator(where).get_by_text(text).wait_for(timeout=SECONDS)
+
+
+LISTEN = """() => {
+    const lines = [], root = document.getElementById("cv-first");
+    const watcher = new MutationObserver(() => lines.push(root.innerText));
+    watcher.observe(root, {childList: true, subtree: true, characterData: true});
+    return lines;
+}"""
+"""Collects what the first canvas says from now on."""
+
+
+def wait_until(page, is_so):
+    """Wait until something is so at the server."""
+    for _ in range(SECONDS // 50):
+        if is_so():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not come to be so")
 
 
 def shown(page, canvas):
@@ -272,29 +290,24 @@ def test_the_files_of_a_session_go_while_it_follows(page, predictor, tmp_path):
     (session,) = page.served.context.sessions._by_key.values()
     assert json.loads((session.folder / "work" / "work.json").read_text())["objects"] == ["object 1"]
     page.goto("about:blank")
-    for _ in range(200):
-        if session.ended:
-            break
-        page.wait_for_timeout(50)
-    assert session.ended
+    wait_until(page, lambda: session.ended)
     predictor.gate.set()
-    for _ in range(200):
-        if not page.served.context.jobs.running(session):
-            break
-        page.wait_for_timeout(50)
-    assert not page.served.context.jobs.running(session)
+    wait_until(page, lambda: not page.served.context.jobs.running(session))
     assert not session.folder.exists()
 
 
 def test_no_click_is_lost_and_all_are_handled_in_order(page, predictor, tmp_path):
     """Clicks while the first is worked on, requests that overtake one another, and a drag while an answer comes."""
     upload_both(page, tmp_path)
+    (session,) = page.served.context.sessions._by_key.values()
+    wait_until(page, lambda: not page.served.context.jobs.running(session))  # the first frames were looked at
+    lines = page.evaluate_handle(LISTEN)
     hold, begun, held = threading.Event(), threading.Event(), []
     encode = predictor.encode_query
 
     def slow(image, **options):
         begun.set()
-        hold.wait(30)
+        hold.wait(120)
         return encode(image, **options)
 
     def overtaken(route):
@@ -312,6 +325,8 @@ def test_no_click_is_lost_and_all_are_handled_in_order(page, predictor, tmp_path
     for x, y in points:
         click(page, "cv-first", x, y)
     said(page, re.compile("object 1: being outlined|Looking at the image"), "#cv-first")  # which one, hangs on the pace
+    objects = session.work["videos"].work.objects
+    wait_until(page, lambda: [len(prompt.points) for prompt in objects.prompts.values()] == [4])
     page.unroute("**/queue/join*")
     assert begun.wait(20)
     page.locator("#cv-first [data-tool=box]").click()
@@ -327,17 +342,16 @@ def test_no_click_is_lost_and_all_are_handled_in_order(page, predictor, tmp_path
     said(page, "object 1: marked here", "#cv-first")  # while the button is down
     move(36, 45)
     page.mouse.up()
-    (session,) = page.served.context.sessions._by_key.values()
-    objects = session.work["videos"].work.objects
-    for _ in range(200):
-        ((_, prompt),) = objects.prompts.items()
-        if prompt.box is not None:
-            break
-        page.wait_for_timeout(50)
+    wait_until(page, lambda: [prompt.box is not None for prompt in objects.prompts.values()] == [True])
+    ((_, prompt),) = objects.prompts.items()
     found = [(point.x_px, point.y_px) for point in prompt.points]
     assert np.allclose(found, np.array(points) + 0.5, atol=1)
     corners = prompt.box.x1_px, prompt.box.y1_px, prompt.box.x2_px, prompt.box.y2_px
     assert np.allclose(corners, (6, 18, 36, 45), atol=1)
+    heard = lines.json_value()
+    assert any("Looking at the image" in line for line in heard)
+    waited = [line for line in heard if re.search(r"Stopp|Waiting.*\([1-9]", line)]  # for a moment each job waits
+    assert waited == [], "one outline serves all these marks"
     streams = [url for url in page.requested if "/queue/data" in url]
     assert len(streams) == 1, "a stream that is closed and opened again may miss an answer"
 
@@ -350,7 +364,7 @@ def test_a_click_on_nothing_takes_back_itself_alone(page, predictor, tmp_path):
 
     def refuse(encoded, prompt, name):
         if name == "object 1":
-            hold.wait(30)
+            hold.wait(120)
             raise ProposalError("nothing is there")
         return select(encoded, prompt, name)
 
@@ -373,7 +387,7 @@ def test_a_refusal_is_not_hidden_by_an_outline_that_ends_later(page, predictor, 
     hold, select = threading.Event(), predictor.select
 
     def late(encoded, prompt, name):
-        hold.wait(30)
+        hold.wait(120)
         return select(encoded, prompt, name)
 
     predictor.select = late
@@ -412,10 +426,7 @@ def test_a_late_answer_does_not_put_back_what_was_set_since(page, tmp_path):
     page.route("**/queue/join*", lambda route: held.append(route) if len(held) < 1 else route.continue_())
     number.fill("3")
     number.press("Enter")
-    for _ in range(100):
-        if held:
-            break
-        page.wait_for_timeout(20)
+    wait_until(page, lambda: held)
     number.fill("1")
     number.press("Enter")
     page.wait_for_timeout(200)

@@ -265,6 +265,8 @@ class DataSetsTab:
             job = self.context.jobs.submit(VIDEOS, session, "worst cases", work)
             async for line in progress(self.context, session, job):
                 yield {self.status: line}
+            if job.is_replaced:
+                return
             view.worst = job.wait(0)
             yield {self.status: "", self.cases: self._cases(view)}
         except Exception as error:
@@ -289,6 +291,8 @@ class DataSetsTab:
             job = self.context.jobs.submit(VIDEOS, session, "statistics", work)
             async for line in progress(self.context, session, job):
                 yield {self.statistics: line}
+            if job.is_replaced:
+                return
             yield {self.statistics: await asyncio.to_thread(_statistics, job.wait(0))}
         except Exception as error:
             yield {self.statistics: error_line(error, session)}

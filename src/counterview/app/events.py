@@ -98,9 +98,9 @@ async def progress(context: PageContext, session: PageSession, job: Job[Any]) ->
         job: the job.
 
     Yields:
-        HTML: the place in the queue, or what is done.
+        HTML: the place in the queue, or what is done; nothing once a later job took its place.
     """
     async for state in context.jobs.watch(job):
         session.use()
-        if not state.is_over:
+        if not state.is_over and not state.is_replaced:
             yield progress_line(state, context.jobs.place(state))

@@ -39,6 +39,7 @@ class Job(Generic[T]):
         fraction: how much is done, 0 to 1; ``None`` if that is not known.
         result: what it returned.
         error: why it failed.
+        is_replaced: whether a later job of its owner and purpose took its place; nothing is said of it then.
         waited_s: seconds from when it was submitted to when it began; ``None`` before.
         ran_s: seconds that it ran; ``None`` before it ended.
     """
@@ -52,6 +53,7 @@ class Job(Generic[T]):
     fraction: float | None = None
     result: T | None = None
     error: Exception | None = None
+    is_replaced: bool = False
     waited_s: float | None = None
     ran_s: float | None = None
     _submitted: float = field(default_factory=time.monotonic)
@@ -182,6 +184,7 @@ class Jobs:
         with self._changed:
             for earlier in self._all():
                 if earlier.owner is owner and earlier.purpose == purpose:
+                    earlier.is_replaced = True
                     earlier.cancel()
             self._drop_cancelled()
             if sum(other.owner is owner for jobs in self._waiting.values() for other in jobs) >= self._limit:

@@ -356,6 +356,8 @@ class TwoImagesTab:
             job = self.context.jobs.submit(IMAGES, session, "match", pair.match)
             async for line in progress(self.context, session, job):
                 yield {self.status: line}
+            if job.is_replaced:
+                return
             job.wait(0)
             shown = await asyncio.to_thread(self._show, session, pair, "objects", "target", "answers")
             count, seconds = counted(len(pair.matched), "object"), pair.match_s or 0.0

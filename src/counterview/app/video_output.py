@@ -23,6 +23,27 @@ RESULTS, WORK = "results.zip", "work.zip"
 """Names of archives that can be downloaded."""
 
 
+def objects_value(view: VideoView) -> str:
+    """The objects, for ``counterview.objects`` of ``page.js``: names, colours, and where they are marked.
+
+    Args:
+        view: with the objects.
+    """
+    names, colors, values = view.work.objects.names, view.colors(), []
+    for name in names:
+        places = [(camera, number) for o, camera, number in view.work.objects.prompts if o == name]
+        if not places:
+            detail = "not marked yet"
+        elif len(places) == 1:
+            camera, number = places[0]
+            detail = f"{camera} {clock(view.work.cameras.source(camera).time_of(number))}"
+        else:
+            detail = f"marked in {len(places)} frames"
+        values.append({"name": name, "color": colors[name], "detail": detail})
+    current = names.index(view.current) if view.current in names else 0
+    return json.dumps({"objects": values, "current": current, "message": "", "version": view.version})
+
+
 def results_value(session: PageSession, view: VideoView) -> str:
     """What was found, for ``counterview.results`` of ``videos.js``.
 

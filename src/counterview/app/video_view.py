@@ -55,6 +55,7 @@ class VideoView:
         version: grows with each state that is shown: answers may overtake one another on their way to a browser.
         sliders: what the visitor set last.
         refused: why a mark was taken back, as HTML by camera, until the visitor does something else.
+        outlining: cameras in whose frames masks of marks are being found.
     """
 
     work: VideoWork
@@ -69,6 +70,7 @@ class VideoView:
     version: int = 0
     sliders: Sliders = field(default_factory=Sliders)
     refused: dict[str, str] = field(default_factory=dict)
+    outlining: set[str] = field(default_factory=set)
     _masks: dict[tuple[str, str, int], tuple[AnyPrompt, ObjectMask]] = field(default_factory=dict)
     _crops: dict[int, RgbImage] = field(default_factory=dict)
 
@@ -312,21 +314,6 @@ class VideoView:
         names = self.work.objects.names
         colors = dict(zip(names, object_colors(len(names)), strict=True))
         return colors | (self.results.colors() if self.results is not None else {})
-
-    def objects_value(self) -> list[dict[str, Any]]:
-        """The objects for the page: name, colour, and where they are marked."""
-        colors, values = self.colors(), []
-        for name in self.work.objects.names:
-            places = [(camera, number) for o, camera, number in self.work.objects.prompts if o == name]
-            if not places:
-                detail = "not marked yet"
-            elif len(places) == 1:
-                camera, number = places[0]
-                detail = f"{camera} {clock(self.work.cameras.source(camera).time_of(number))}"
-            else:
-                detail = f"marked in {len(places)} frames"
-            values.append({"name": name, "color": colors[name], "detail": detail})
-        return values
 
     # ------------------------------------------------------------------------------------------ images
 

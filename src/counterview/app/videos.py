@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,13 +14,12 @@ from counterview.app import video_changes as changes
 from counterview.app.canvas import Tool, canvas_message, image_canvas
 from counterview.app.context import IMAGES, VIDEOS
 from counterview.app.events import listen, progress
-from counterview.app.jobs import JobCancelled
-from counterview.app.marked_objects import MAX_OBJECTS
 from counterview.app.messages import STOPPING, error_line, note_line
 from counterview.app.scripted import OBJECTS_JS, scripted, slider
 from counterview.app.video_cameras import length
 from counterview.app.video_changes import example_videos, following
-from counterview.app.video_output import results_value
+from counterview.app.video_outlines import VideoOutlines
+from counterview.app.video_output import objects_value, results_value
 from counterview.app.video_parts import OPENER_JS, RESULTS_JS, steps_html
 from counterview.app.video_view import VideoView
 from counterview.app.video_work import VideoWork
@@ -123,6 +121,7 @@ class VideosTab:
                 *self._settings, self.status, self.results, self.controls, buttons["first absent"],
                 buttons["second absent"],
             ]  # fmt: skip
+            self.outlines = VideoOutlines(self.context, self.first, self.second, self.objects)
             self._absent = buttons["first absent"], buttons["second absent"]
             self._connect(buttons)
 
@@ -178,7 +177,7 @@ class VideosTab:
                         return self._show(session, view, *parts)
 
                 yield await asyncio.to_thread(run)
-                async for update in self._outlines(session, view):
+                async for update in self.outlines.find(session, view):
                     yield update
                 if "all" in parts:
                     await self.prepare(request)
@@ -214,34 +213,6 @@ class VideosTab:
             view.version += 1
             view.refused[camera] = line
             return {place: canvas_message(line, version=view.version)}
-
-    async def _outlines(self, session: PageSession, view: VideoView) -> AsyncIterator[dict[Any, Any]]:
-        """Find the masks of what is marked in the frames that are shown, as jobs."""
-        for camera, canvas in ((view.first, self.first), (view.other, self.second)):
-            for _ in range(MAX_OBJECTS):  # more were marked or renamed meanwhile
-                if camera is None or not view.lacks_outline(camera) or (number := view.number(camera)) is None:
-                    break
-
-                def work(job: Job[Any], camera: str = camera, number: int = number) -> Any:
-                    job.report("Looking at the image")
-                    return view.outline(self.context.predictor, camera, number)
-
-                job = self.context.jobs.submit(IMAGES, session, f"outline {camera}", work)
-                async for line in progress(self.context, session, job):
-                    yield {canvas: canvas_message(line, busy=True, version=view.version)}
-                if isinstance(job.error, JobCancelled):
-                    break  # a further mark has taken its place
-                failed = job.error or job.result
-                if failed is not None:  # kept in the view: another outline that ends now must not hide it
-                    view.refused[camera] = error_line(failed, session)
-                yield await asyncio.to_thread(self._outlined, session, view, camera, canvas)
-                if job.error is not None:
-                    break
-
-    def _outlined(self, session: PageSession, view: VideoView, camera: str, canvas: Any) -> dict[Any, Any]:
-        with session.lock:
-            view.version += 1
-            return {canvas: view.canvas(camera), self.objects: self._objects(view)}
 
     async def prepare(self, request: Any) -> None:
         """Look at the frames that are shown before they are clicked. Nobody waits for this, so no error is shown.
@@ -314,7 +285,7 @@ class VideosTab:
                     shutil.rmtree(place, ignore_errors=True)
 
             yield await asyncio.to_thread(run)
-            async for update in self._outlines(session, view):
+            async for update in self.outlines.find(session, view):
                 yield update
         except Exception as error:  # the id makes a new value of the same words, which is drawn again
             yield {self.opener: f"{error_line(error, session)}<!--{event.id}-->"}
@@ -337,6 +308,8 @@ class VideosTab:
                 job = self.context.jobs.submit(VIDEOS, session, "clock", work)
                 async for line in progress(self.context, session, job):
                     yield {self.clock: line}
+                if job.is_replaced:
+                    return
                 found = job.wait(0)
                 view.clock_changed()
                 yield {**self._show(session, view, "second", "clock", "results"), self.clock: note_line(found)}
@@ -372,6 +345,8 @@ class VideosTab:
             job = self.context.jobs.submit(VIDEOS, session, FOLLOW, following(session, view, self.context.predictor))
             async for line in progress(self.context, session, job):
                 yield {self.status: line}
+            if job.is_replaced:
+                return
             outcome = job.wait(0)
             if outcome.is_stopped:
                 yield {self.status: note_line(" ".join(outcome.said))}
@@ -431,7 +406,7 @@ class VideosTab:
             values[self.offset] = view.sliders.value("offset", -limit, limit, offset, view.version)
             values[self.clock] = ""
         if "objects" in wanted:
-            values[self.objects] = self._objects(view)
+            values[self.objects] = objects_value(view)
         if "settings" in wanted:
             settings = view.work.settings
             values |= dict(zip(self._settings, (settings.fps, settings.start_s, settings.end_s, settings.every_frame,
@@ -439,8 +414,3 @@ class VideosTab:
         if "results" in wanted:
             values[self.results] = results_value(session, view)
         return values
-
-    def _objects(self, view: VideoView) -> str:
-        names = view.work.objects.names
-        current = names.index(view.current) if view.current in names else 0
-        return json.dumps({"objects": view.objects_value(), "current": current, "message": "", "version": view.version})
