@@ -14,6 +14,9 @@ directions, with 95 % intervals over takes. Rows:
 * *click*: shown by one point at the first frame in which the object is visible, live and smoothed;
 * *best proposal*: what a choice among the proposals can reach.
 
+``--drawn`` measures instead what it is worth to draw masks again (``--refine auto``): *given, drawn* and *click, drawn*
+beside the same without; saved as ``tracks_drawn.json``.
+
 ``--away FOLDER`` measures returns: takes in which the wearer looks away for long (``counterview tabletop --away``). An
 object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
 visible frames is above 0.5 at least once. ``--ablated`` is the fraction of each set's takes, the first ones, on which
@@ -31,6 +34,7 @@ import json
 import math
 import time
 from collections import defaultdict
+from copy import copy
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +54,7 @@ from counterview.inference.cross_view import MatcherViews
 from counterview.inference.loading import load
 from counterview.inference.mask_tracker import MaskTracker
 from counterview.inference.proposal_matcher import ProposalMatcher
+from counterview.inference.refining import refiner_for
 from counterview.inference.takes import ClipPredictor, prediction_size
 from counterview.inference.track_takes import Protocol, TakeGroup
 from counterview.masks.geometry import fit_mask, iou, resize_mask
@@ -67,6 +72,7 @@ VERSION = 2
 MEASURES = ("iou", "balanced_accuracy", "location_error", "contour_accuracy")
 FRAME, FOLLOW, BEST = "per frame", "tiny-follow", "best proposal"
 GIVEN, CLICK, ALIGNED, SHARED = "given", "click", "kept alignments", "shared frames"
+DRAWN = {GIVEN: "given, drawn", CLICK: "click, drawn"}
 TRACKERS: dict[str, tuple[Protocol, TrackerConfig]] = {
     GIVEN: ("given", TrackerConfig()),
     "without own bank": ("given", TrackerConfig(own_memory=False)),
@@ -77,8 +83,10 @@ TRACKERS: dict[str, tuple[Protocol, TrackerConfig]] = {
     SHARED: ("given", TrackerConfig(share_frames=True, keep_alignments=True)),
     CLICK: ("click", TrackerConfig()),
 }
-TIMED = (GIVEN, ALIGNED, SHARED)
-SMOOTHED = (GIVEN, CLICK)
+ROWS = tuple(TRACKERS)
+TRACKERS |= {drawn: TRACKERS[name] for name, drawn in DRAWN.items()}
+TIMED = (GIVEN, ALIGNED, SHARED, DRAWN[GIVEN])
+SMOOTHED = (GIVEN, CLICK, *DRAWN.values())
 AWAY_S, RETURN_FRAMES, RETURN_IOU = 10.0, 3, 0.5
 
 Wanted = dict[int, list[tuple[Direction, FramePair]]]
@@ -89,6 +97,9 @@ class FrameViews(MatcherViews):
 
     def __init__(self, predictor: ProposalMatcher) -> None:
         super().__init__(predictor)
+        drawn = copy(predictor)
+        drawn.refiner = refiner_for(drawn)
+        self.drawn = MatcherViews(drawn)
         self._rows: dict[tuple[int, int, int], tuple[Any, Any, float]] = {}
         self._keep: list[Any] = []
 
@@ -166,7 +177,10 @@ def run_take(
     groups = {
         (name, query): TakeGroup(
             take, query, tuple(others), TRACKERS[name][0],
-            MemoryTracker(views, [query, *others], weighing, TRACKERS[name][1]),
+            MemoryTracker(
+                views, [query, *others], weighing, TRACKERS[name][1],
+                drawer=views.drawn.drawer() if name in DRAWN.values() else None,
+            ),
         )
         for name in names for query, others in sorted(targets.items())
     }  # fmt: skip
@@ -311,7 +325,8 @@ def summary(results: list[dict[str, Any]], rival: str) -> dict[str, Any]:
             interval = [finite(gain.interval.low), finite(gain.interval.high)]
             entry[column] = {"over": other, "value": finite(gain.value), "interval": interval}
         # Over the takes on which all were timed, so that they can be compared.
-        timed = [r["seconds"] for r in results if name in r["seconds"] and len(r["seconds"]) == len(TIMED)]
+        all_timed = max(len(r["seconds"]) for r in results)
+        timed = [r["seconds"] for r in results if name in r["seconds"] and len(r["seconds"]) == all_timed]
         if timed:
             entry["seconds_a_frame"] = float(np.mean([seconds[name] for seconds in timed]))
         rows[name] = entry
@@ -346,6 +361,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", metavar="NAME=FOLDER[:SPLIT]")
     parser.add_argument("--away", metavar="FOLDER[:SPLIT]", help="takes in which the wearer looks away for long")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of each take")
+    parser.add_argument("--drawn", action="store_true", help="measure what drawing masks again is worth")
     parser.add_argument("--ablated", type=float, default=1.0, help="fraction of the takes with all rows")
     parser.add_argument("--takes", type=int, help="first takes of each set only")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="every Nth take alone, for several processes")
@@ -361,7 +377,8 @@ def main() -> None:
     views, follower = FrameViews(predictor), ClipPredictor(tracker.model)
     options.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"sets": {}}
-    sets = [(*open_set(text), list(TRACKERS), follower) for text in options.sets]
+    systems, follows = (ROWS, follower) if not options.drawn else ((*DRAWN, *DRAWN.values()), None)
+    sets = [(*open_set(text), list(systems), follows) for text in options.sets]
     if options.away:
         sets.append((*open_set(f"away={options.away}"), [GIVEN, CLICK], None))
     for name, dataset, systems, clip in sets:
@@ -370,7 +387,7 @@ def main() -> None:
         full = set(uids[: math.ceil(options.ablated * len(uids))])
         values = {}
         for uid in tqdm(mine, desc=name):
-            rows = (clip, systems) if uid in full else (None, [GIVEN, CLICK])
+            rows = (clip, systems) if uid in full or options.drawn else (None, [GIVEN, CLICK])
             values[uid] = take_values(name, dataset, uid, views, *rows, options.out)
         result["sets"][name] = summary(list(values.values()), FRAME)
         if options.away and name == "away":
@@ -397,7 +414,7 @@ def main() -> None:
         )  # fmt: skip
         for system, r in found.get("returns", {}).items():
             print(f"{system}: {r['right']:.2f} of {r['returns']} returns are right")
-    record("tracks" if options.sets else "tracks_away", result, save=options.save)
+    record("tracks_drawn" if options.drawn else "tracks" if options.sets else "tracks_away", result, save=options.save)
 
 
 if __name__ == "__main__":

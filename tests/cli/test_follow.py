@@ -320,3 +320,11 @@ def test_sharing_frames_is_part_of_what_a_run_is_of(predictor, two, tmp_path, ca
     code, _, err = run(capsys, *two, *TWO, "--out", out)
     assert code != 0
     assert "a run of other settings" in err
+
+
+def test_refining_is_asked_of_the_model(two, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loading, "load", lambda *_, **options: asked.append(options["refine"]) or ColourPredictor())
+    assert run(capsys, *two, *TWO, "--refine", "auto", "--out", tmp_path / "out")[0] == 0
+    assert run(capsys, *two, *TWO, "--out", tmp_path / "other")[0] == 0
+    assert asked == ["auto", "none"]

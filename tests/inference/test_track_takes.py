@@ -37,8 +37,13 @@ def wanted(take):
 
 
 @pytest.fixture(scope="module")
-def matcher(tmp_path_factory):
-    return load("tiny-match", cache=tmp_path_factory.mktemp("proposals"))
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("proposals")
+
+
+@pytest.fixture(scope="module")
+def matcher(cache):
+    return load("tiny-match", cache=cache)
 
 
 @pytest.mark.parametrize(("protocol", "least"), [("given", 0.6), ("click", 0.4)])
@@ -63,6 +68,21 @@ def test_without_smoothing_frames_come_at_once(take, wanted, matcher):
     assert first[0] == min(wanted)
     assert predictor.settings()["smooth"] is False
     assert not predictor.restartable
+
+
+def test_masks_are_drawn_again_where_that_is_asked_for(take, wanted, matcher, cache):
+    drawn = load_take_predictor("tiny-track", refine="auto", cache=cache)
+    assert drawn.settings()["model"]["refinement"]["name"] == "bundled"
+    with pytest.raises(ConfigError, match="refine"):
+        load_take_predictor("tiny-track", refine="yes")
+    frames = dict(list(wanted.items())[:1])
+    ((_, plain),) = TrackingPredictor(matcher, smooth=False).predict(take, frames)
+    drawn.smooth = False
+    ((_, found),) = drawn.predict(take, frames)
+    assert [p.confidence for p in found] == [p.confidence for p in plain]
+    changed = [iou(a.mask, b.mask) for a, b in zip(found, plain, strict=True)]
+    assert min(changed) < 1, "some are drawn"
+    assert np.mean(changed) > 0.5, "at the same places"
 
 
 def test_names():

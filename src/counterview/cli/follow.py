@@ -14,6 +14,7 @@ from counterview.cli.options import (
     Device,
     Dtype,
     ProposalCache,
+    Refine,
     Runtime,
     TaskTimeout,
     Trust,
@@ -151,6 +152,7 @@ def follow(
     cache: ProposalCache = None,
     trust: Trust = False,
     runtime: Runtime = "torch",
+    refine: Refine = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print tracks.json and nothing else.")] = False,
     list_file: Annotated[
         Path | None,
@@ -223,7 +225,7 @@ def follow(
         with stage("loading the model"):
             predictor = load_once(
                 load, model, proposals=proposals, features=features, device=device, dtype=dtype, cache=cache,
-                trust=trust, runtime=runtime,
+                trust=trust, runtime=runtime, refine=refine,
             )  # fmt: skip
             run.begin(predictor)
         try:

@@ -16,6 +16,9 @@ from counterview.inference.encoded import ImageEncoding
 from counterview.inference.frame_sharing import KeptImage, renewed
 from counterview.inference.kept_alignments import ClipFrame, KeptAlignments
 from counterview.inference.matchers import HeadMatcher
+from counterview.inference.refining import redrawn
+from counterview.refinement.evidence import QueryColours
+from counterview.tracking.drawing import ChosenCandidate, MaskDrawer
 from counterview.tracking.place import small_gray
 from counterview.tracking.views import EncodedView, ViewComparison
 from counterview.types import ObjectMask, RgbImage
@@ -85,6 +88,22 @@ class MatcherViews:
         log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         similarity, visibility = (np.asarray(v, dtype=np.float64) for v in (scores.similarity, scores.visibility))
         return ViewComparison(similarity, log_probability, visibility)
+
+    def drawer(self) -> MaskDrawer[ImageEncoding] | None:
+        """What draws the masks of a tracker again, if the predictor refines its masks."""
+        return None if self.predictor.refiner is None else MaskDrawer(self)
+
+    def colours(self, view: EncodedView[ImageEncoding], mask: ObjectMask) -> QueryColours | None:
+        """See :meth:`counterview.tracking.drawing.MaskDrawing.colours`; the mask is ``(H, W)``."""
+        image = view.handle.image
+        return None if image is None else QueryColours.of(image, mask)
+
+    def redraw(self, view: EncodedView[ImageEncoding], chosen: Sequence[ChosenCandidate]) -> list[ObjectMask]:
+        """See :meth:`counterview.tracking.drawing.MaskDrawing.redraw`; masks are ``(H, W)``."""
+        image, refiner, masks = view.handle.image, self.predictor.refiner, view.masks
+        if image is None or refiner is None:
+            return [masks[int(one.order[0])] for one in chosen]
+        return redrawn(refiner, image, masks, [(one.order, one.similarity, one.colours) for one in chosen])
 
     def _looks(self, descriptors: torch.Tensor) -> NDArray[np.float32]:
         """The part of descriptors ``(N, D)`` that describes the object alone, at unit length."""

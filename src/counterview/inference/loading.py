@@ -217,7 +217,7 @@ def load_take_predictor(
     chosen = get_layout(layout)
     if (protocol := tracking_protocol(model)) is not None:
         _refuse_half("tiny-track", dtype)
-        return _tracking(protocol, chosen, (proposals, features), device, cache, overrides)
+        return _tracking(protocol, chosen, (proposals, features), device, cache, overrides, refine)
     source = resolve(default_model(features) if model is None else model, overrides)
     if source.method in TRACKERS:
         refuse_options(source.method, proposals=proposals, features=features, cache=cache)
@@ -253,6 +253,7 @@ def _tracking(
     device: str,
     cache: str | os.PathLike[str] | None,
     overrides: Sequence[str],
+    refine: str,
 ) -> TakePredictor:
     """``tiny-track``: tiny-match with memories."""
     from counterview.inference.track_takes import TrackingPredictor
@@ -262,7 +263,10 @@ def _tracking(
             "tiny-track has its own proposals and features", found=" ".join(overrides) or "--proposals or --features",
             fix="Leave them out.",
         )  # fmt: skip
-    return TrackingPredictor(load_matcher(resolve("tiny-match"), device=device, cache=cache), layout, protocol=protocol)
+    predictor = load_matcher(resolve("tiny-match"), device=device, cache=cache)
+    check_refine(refine)
+    predictor.refiner = refiner_for(predictor) if refine == "auto" else None
+    return TrackingPredictor(predictor, layout, protocol=protocol)
 
 
 def load_tracker(source: Source, device: str = "auto", dtype: str = "float32") -> MaskTracker:

@@ -160,7 +160,8 @@ class ProposalMatcher(PromptedPredictor["ImageEncoding"]):
         from counterview.tracking.weights import load_weighing
 
         weighing = load_weighing() if self.networks is None else self.networks.weighing()
-        return MemoryTracker(MatcherViews(self), cameras, weighing, config)
+        views = MatcherViews(self)
+        return MemoryTracker(views, cameras, weighing, config, drawer=views.drawer())
 
     @property
     def judges_visibility(self) -> bool:

@@ -13,11 +13,12 @@ from counterview.inference.encoded import ImageEncoding
 from counterview.inference.matchers import HeadMatcher
 from counterview.masks.geometry import fit_mask
 from counterview.proposals.cache import uncached
-from counterview.types import ObjectMask
+from counterview.types import ObjectMask, RgbImage
 
 if TYPE_CHECKING:
     from counterview.inference.proposal_matcher import ProposalMatcher
     from counterview.refinement.base import Refiner
+    from counterview.refinement.evidence import QueryColours
 
 REFINE = ("none", "auto")
 """Whether masks are drawn again."""
@@ -71,13 +72,33 @@ def drawn_again(
     """
     if query.image is None or target.image is None:
         return None
-    from counterview.refinement.base import Proposed
-    from counterview.refinement.evidence import QueryColours, vote_weights
+    from counterview.refinement.evidence import QueryColours
 
-    proposals, proposed = target.proposals.masks, []
-    for row, mask in enumerate(masks):
-        best = order[row, :VOTERS]
-        weights = vote_weights(similarity[row, best], float(similarity[row, best[0]]))
-        colours = QueryColours.of(query.image, fit_mask(mask, query.size_hw))
-        proposed.append(Proposed(proposals[best[0]], colours, [proposals[i] for i in best], weights))
-    return [refined.mask for refined in refiner(target.image, proposed)]
+    colours = [QueryColours.of(query.image, fit_mask(mask, query.size_hw)) for mask in masks]
+    return redrawn(refiner, target.image, target.proposals.masks, list(zip(order, similarity, colours, strict=True)))
+
+
+def redrawn(
+    refiner: Refiner,
+    image: RgbImage,
+    proposals: Sequence[ObjectMask],
+    chosen: Sequence[tuple[NDArray[np.int64], NDArray[np.floating], QueryColours]],
+) -> list[ObjectMask]:
+    """Chosen proposals of an image, drawn again.
+
+    Args:
+        refiner: draws.
+        image: ``(H, W, 3)`` uint8.
+        proposals: N masks of it.
+        chosen: for each object the ``(N,)`` rows of the proposals, the best first; the ``(N,)`` cosines of all with the
+            object; and the object's colours.
+    """
+    from counterview.refinement.base import Proposed
+    from counterview.refinement.evidence import vote_weights
+
+    proposed = []
+    for order, similarity, colours in chosen:
+        best = order[:VOTERS]
+        weights = vote_weights(similarity[best], float(similarity[best[0]]))
+        proposed.append(Proposed(proposals[int(best[0])], colours, [proposals[int(i)] for i in best], weights))
+    return [refined.mask for refined in refiner(image, proposed)]

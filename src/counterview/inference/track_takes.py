@@ -190,7 +190,9 @@ class TrackingPredictor:
         return {
             query: TakeGroup(
                 take, query, tuple(others), self.protocol,
-                MemoryTracker(self._views, [query, *others], self._weighing, self.config),
+                MemoryTracker(
+                    self._views, [query, *others], self._weighing, self.config, drawer=self._views.drawer()
+                ),
             )
             for query, others in sorted(targets.items())
         }  # fmt: skip

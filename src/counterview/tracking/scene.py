@@ -84,6 +84,7 @@ class Scene:
         self._motions: dict[tuple[str, int], Homography | None] = {}
         self._bank_similarity: dict[tuple[str, str, str], F32] = {}
         self._chosen: dict[str, dict[str, int]] = {}
+        self._decisions: dict[str, dict[str, Decision]] = {}
         self.first = {camera: self._decide(camera, {}) for camera in cameras if camera in views}
 
     def given(self, camera: str, name: str) -> bool:
@@ -107,7 +108,7 @@ class Scene:
             for name, decision in known.items():
                 self._recorder(camera, name, decision, self.views[camera])
         chosen, shared = self._compete(camera, known)
-        self._chosen[camera] = chosen
+        self._chosen[camera], self._decisions[camera] = chosen, known
         result = {}
         for name in self.memories:
             if self.given(camera, name):
@@ -118,6 +119,11 @@ class Scene:
             else:
                 result[name] = Observation(None, 0.0, "followed")
         return result
+
+    def chosen(self, camera: str, name: str) -> tuple[int, Decision] | None:
+        """The row of an object's candidate in a camera that was observed, and its scores; ``None`` without any."""
+        decision = self._decisions[camera].get(name)
+        return None if decision is None else (self._chosen[camera][name], decision)
 
     # ------------------------------------------------------------------------------------------ evidence
 

@@ -13,6 +13,7 @@ from typing import Any
 from counterview.geometry.homography import Homography
 from counterview.tracking.base import UNKNOWN, Observation, Prompts
 from counterview.tracking.checks import check_cameras, check_prompts, check_state, check_step, plain
+from counterview.tracking.drawing import MaskDrawer
 from counterview.tracking.memory import Bank
 from counterview.tracking.object_memory import CameraMemory, LastSeen, Memories
 from counterview.tracking.place import ViewSummary
@@ -34,6 +35,7 @@ class MemoryTracker:
         weighing: weighs the evidence.
         config: what is remembered and used.
         recorder: told of every decision.
+        drawer: draws the masks that are found again; ``None``: they are candidates as they are.
 
     Raises:
         InputError: no camera, or a name twice.
@@ -48,11 +50,12 @@ class MemoryTracker:
         weighing: EvidenceWeighing,
         config: TrackerConfig | None = None,
         recorder: Recorder | None = None,
+        drawer: MaskDrawer[Any] | None = None,
     ) -> None:
         self.cameras = check_cameras(cameras)
         self.model, self.weighing, self.config = model, weighing.eval(), config or TrackerConfig()
         self.motions: dict[str, Homography | None] = {}
-        self._recorder = recorder
+        self._recorder, self._drawer = recorder, drawer
         self._memories: Memories = {}
         self._previous: dict[str, ViewSummary] = {}
         self._clip = model.clip(share_frames=self.config.share_frames, keep_alignments=self.config.keep_alignments)
@@ -113,6 +116,9 @@ class MemoryTracker:
             else:
                 result[camera] = dict.fromkeys(self._memories, UNKNOWN)
         scene.remember(result)
+        if self._drawer is not None:
+            self._drawer.look(views, prompts)
+            result = self._drawer.draw(scene, result)
         self.motions = {
             camera: scene.motion(camera, self._previous[camera]) if camera in self._previous else None
             for camera in views
@@ -157,6 +163,7 @@ class MemoryTracker:
             "step": self._step, "time_s": self._time,
             "memories": memories, "previous": previous, "summaries": [s.state() for s in summaries],
             "clip": self._clip.state(),
+            **({} if self._drawer is None else {"drawer": self._drawer.state()}),
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -166,6 +173,8 @@ class MemoryTracker:
         check_state(state, self.name, self.settings(), self.cameras)
         summaries = [ViewSummary.from_state(s) for s in state["summaries"]]
         self._clip.restore(state.get("clip", {}))
+        if self._drawer is not None:
+            self._drawer.restore(state["drawer"])
         self._step, self._time = int(state["step"]), state["time_s"]
         self._previous = {camera: summaries[index] for camera, index in state["previous"].items()}
         self._memories = {}
