@@ -14,8 +14,9 @@ directions, with 95 % intervals over takes. Rows:
 * *click*: shown by one point at the first frame in which the object is visible, live and smoothed;
 * *best proposal*: what a choice among the proposals can reach.
 
-``--drawn`` measures instead what it is worth to draw masks again (``--refine auto``): *given, drawn* and *click, drawn*
-beside the same without; saved as ``tracks_drawn.json``.
+``--study drawn`` measures instead what it is worth to draw masks again (``--refine auto``): *given, drawn* and *click,
+drawn* beside the same without; saved as ``tracks_drawn.json``. ``--study shared``: *given*, *kept alignments* and
+*shared frames* alone; saved as ``tracks_shared.json``.
 
 ``--away FOLDER`` measures returns: takes in which the wearer looks away for long (``counterview tabletop --away``). An
 object returns where it is visible again after at least ten seconds without; it is found if its IoU at the first three
@@ -85,7 +86,8 @@ TRACKERS: dict[str, tuple[Protocol, TrackerConfig]] = {
 }
 ROWS = tuple(TRACKERS)
 TRACKERS |= {drawn: TRACKERS[name] for name, drawn in DRAWN.items()}
-TIMED = (GIVEN, ALIGNED, SHARED, DRAWN[GIVEN])
+TIMED = (GIVEN, ALIGNED, SHARED)
+STUDIES = {"drawn": (*DRAWN, *DRAWN.values()), "shared": (GIVEN, ALIGNED, SHARED)}
 SMOOTHED = (GIVEN, CLICK, *DRAWN.values())
 AWAY_S, RETURN_FRAMES, RETURN_IOU = 10.0, 3, 0.5
 
@@ -325,9 +327,8 @@ def summary(results: list[dict[str, Any]], rival: str) -> dict[str, Any]:
             interval = [finite(gain.interval.low), finite(gain.interval.high)]
             entry[column] = {"over": other, "value": finite(gain.value), "interval": interval}
         # Over the takes on which all were timed, so that they can be compared.
-        all_timed = max(len(r["seconds"]) for r in results)
-        timed = [r["seconds"] for r in results if name in r["seconds"] and len(r["seconds"]) == all_timed]
-        if timed:
+        timed = [r["seconds"] for r in results if set(TIMED) <= set(r["seconds"])]
+        if timed and name in TIMED:
             entry["seconds_a_frame"] = float(np.mean([seconds[name] for seconds in timed]))
         rows[name] = entry
     return {"takes": len(takes), "object_frames": len(tables[rival]) if rival in tables else 0, "rows": rows}
@@ -361,7 +362,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", metavar="NAME=FOLDER[:SPLIT]")
     parser.add_argument("--away", metavar="FOLDER[:SPLIT]", help="takes in which the wearer looks away for long")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of each take")
-    parser.add_argument("--drawn", action="store_true", help="measure what drawing masks again is worth")
+    parser.add_argument("--study", choices=list(STUDIES), help="these rows alone")
     parser.add_argument("--ablated", type=float, default=1.0, help="fraction of the takes with all rows")
     parser.add_argument("--takes", type=int, help="first takes of each set only")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="every Nth take alone, for several processes")
@@ -377,8 +378,8 @@ def main() -> None:
     views, follower = FrameViews(predictor), ClipPredictor(tracker.model)
     options.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"sets": {}}
-    systems, follows = (ROWS, follower) if not options.drawn else ((*DRAWN, *DRAWN.values()), None)
-    sets = [(*open_set(text), list(systems), follows) for text in options.sets]
+    wanted = ROWS if options.study is None else STUDIES[options.study]
+    sets = [(*open_set(text), list(wanted), None if options.study else follower) for text in options.sets]
     if options.away:
         sets.append((*open_set(f"away={options.away}"), [GIVEN, CLICK], None))
     for name, dataset, systems, clip in sets:
@@ -387,7 +388,7 @@ def main() -> None:
         full = set(uids[: math.ceil(options.ablated * len(uids))])
         values = {}
         for uid in tqdm(mine, desc=name):
-            rows = (clip, systems) if uid in full or options.drawn else (None, [GIVEN, CLICK])
+            rows = (clip, systems) if uid in full or options.study else (None, [GIVEN, CLICK])
             values[uid] = take_values(name, dataset, uid, views, *rows, options.out)
         result["sets"][name] = summary(list(values.values()), FRAME)
         if options.away and name == "away":
@@ -414,7 +415,8 @@ def main() -> None:
         )  # fmt: skip
         for system, r in found.get("returns", {}).items():
             print(f"{system}: {r['right']:.2f} of {r['returns']} returns are right")
-    record("tracks_drawn" if options.drawn else "tracks" if options.sets else "tracks_away", result, save=options.save)
+    file = f"tracks_{options.study}" if options.study else "tracks" if options.sets else "tracks_away"
+    record(file, result, save=options.save)
 
 
 if __name__ == "__main__":

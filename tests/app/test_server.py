@@ -145,7 +145,14 @@ def test_the_password_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--auth", "ann"], ["--max-image-mb", "0"], ["--device", "abacus"], ["--model", "no-such-model"]]
+    "options",
+    [
+        ["--auth", "ann"],
+        ["--max-image-mb", "0"],
+        ["--device", "abacus"],
+        ["--model", "no-such-model"],
+        ["--refine", "yes"],
+    ],
 )
 def test_bad_options_are_said_in_one_line(options, capsys):
     assert main(["serve", *options]) == 2
@@ -157,11 +164,13 @@ def test_bad_options_are_said_in_one_line(options, capsys):
 def test_a_port_that_is_taken_is_said(capsys, monkeypatch, predictor):
     from counterview.inference import loading
 
-    monkeypatch.setattr(loading, "load", lambda *args, **options: predictor)
+    asked = {}
+    monkeypatch.setattr(loading, "load", lambda *args, **options: asked.update(options) or predictor)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
+        assert main(["serve", "--refine", "auto", "--port", str(taken.getsockname()[1])]) == 2
+    assert asked["refine"] == "auto"
     assert "cannot listen to 127.0.0.1:" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from counterview.cli.options import Device, Trust
+from counterview.cli.options import Device, Refine, Trust
 from counterview.errors import ConfigError, InputError
 from counterview.nn.bundled import default_model
 
@@ -49,6 +49,7 @@ def serve(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split of --data.", show_default=False)] = None,
     keep: Annotated[float, typer.Option(help="Seconds without use after which a session's files are removed.")] = 3600,
+    refine: Refine = "none",
     device: Device = "auto",
     trust: Trust = False,
 ) -> None:
@@ -81,7 +82,7 @@ def serve(
     from counterview.inference.prompted import PromptedPredictor
 
     with stage("loading the model"):
-        predictor = load(model, proposals=proposals, features=features, device=device, trust=trust)
+        predictor = load(model, proposals=proposals, features=features, device=device, trust=trust, refine=refine)
     if not isinstance(predictor, PromptedPredictor):
         raise ConfigError("the page cannot work with this model", found=type(predictor).__name__)
     name = default_model() if model is None else model
