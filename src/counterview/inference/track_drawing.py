@@ -10,6 +10,7 @@ import numpy as np
 
 from counterview.errors import InputError
 from counterview.exchange.tracks import TrackedCamera, Tracks
+from counterview.masks.boxed import BoxedMask
 from counterview.masks.draw import object_colors, overlay
 from counterview.masks.geometry import fit_mask
 from counterview.masks.labels import Label, cut, draw_labels, place, text_size, text_strip
@@ -83,16 +84,16 @@ def draw_objects(
     """
     seen = {n: o.mask_rle for n, o in observations.items() if o.is_visible and o.mask_rle and not o.mask_rle.is_empty}
     masks = {name: fit_mask(mask, size_hw) for name, mask in seen.items()}
-    dense = [mask.to_array() for mask in masks.values()]
+    boxed = [BoxedMask.of(mask) for mask in masks.values()]
     chosen = [colors[name] for name in masks]
     thickness = 2 if min(size_hw) >= MIN_CAMERA_PX else 1
-    drawn = overlay(resized(image, size_hw), dense, colors=chosen, thickness_px=thickness)
+    drawn = overlay(resized(image, size_hw), boxed, colors=chosen, thickness_px=thickness)
     if not with_labels or not masks:
         return drawn
     middles = {n: (x + w // 2, y + h // 2) for n, (x, y, w, h) in ((n, m.box_xywh) for n, m in masks.items())}
     before = [_moved(earlier, name, middles[name]) for name in masks]
     texts = [cut(name, size_px, max(60, size_hw[1] // 2), middle=True) for name in masks]
-    placed = place(texts, chosen, dense, size_px, earlier=before)
+    placed = place(texts, chosen, boxed, size_px, earlier=before)
     if earlier is not None:
         earlier.clear()
         earlier.update({name: (label, middles[name]) for name, label in zip(masks, placed, strict=True)})

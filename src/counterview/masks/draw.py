@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ImageColor
 
 from counterview.errors import MaskError
+from counterview.masks.boxed import BoxedMask
 from counterview.masks.labels import caption, draw_labels, place, text_size
 from counterview.types import BoolImage, ImageLike, ObjectMask, RgbImage, as_rgb
 
@@ -20,10 +21,6 @@ CAPTION_PX = 11
 
 TRUTH = "#ffffff"
 """Colour of the outlines of an annotation, in every image; no other mask has a white outline."""
-
-
-def _array(mask: BoolImage | ObjectMask) -> BoolImage:
-    return mask.to_array() if isinstance(mask, ObjectMask) else mask
 
 
 def object_colors(count: int) -> list[str]:
@@ -42,7 +39,7 @@ def object_colors(count: int) -> list[str]:
 
 def overlay(
     image: ImageLike,
-    masks: Sequence[BoolImage | ObjectMask],
+    masks: Sequence[BoolImage | ObjectMask | BoxedMask],
     *,
     labels: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
@@ -72,17 +69,17 @@ def overlay(
         MaskError: a mask has another size than the image, or the lists differ in length.
     """
     image = as_rgb(image)
-    dense, others = [_array(mask) for mask in masks], [_array(mask) for mask in avoid] if labels is not None else []
-    for mask in (*dense, *others):
-        if mask.shape != image.shape[:2]:
-            raise MaskError("a mask does not fit its image", found=mask.shape, expected=image.shape[:2])
-    colors = list(colors) if colors is not None else object_colors(len(dense))
-    if len(colors) != len(dense) or (labels is not None and len(labels) != len(dense)):
-        raise MaskError("every mask needs its own label and colour", found=f"{len(dense)} masks, {len(colors)} colours")
-    keep = [i for i, mask in enumerate(dense) if mask.any()]
+    boxed, others = [BoxedMask.of(mask) for mask in masks], [*map(BoxedMask.of, avoid)] if labels is not None else []
+    for mask in (*boxed, *others):
+        if mask.size_hw != image.shape[:2]:
+            raise MaskError("a mask does not fit its image", found=mask.size_hw, expected=image.shape[:2])
+    colors = list(colors) if colors is not None else object_colors(len(boxed))
+    if len(colors) != len(boxed) or (labels is not None and len(labels) != len(boxed)):
+        raise MaskError("every mask needs its own label and colour", found=f"{len(boxed)} masks, {len(colors)} colours")
+    keep = [i for i, mask in enumerate(boxed) if mask.area]
     if not keep:
         return image.copy()
-    chosen_masks, rgb = [dense[i] for i in keep], [_rgb(colors[i]) for i in keep]
+    chosen_masks, rgb = [boxed[i] for i in keep], [_rgb(colors[i]) for i in keep]
     line = thickness_px or max(2, round(max(image.shape[:2]) / 320))
     drawn: RgbImage = np.array(image, order="C")
     if opacity > 0:
@@ -92,8 +89,7 @@ def overlay(
     if labels is None:
         return drawn
     size_px = letters_px or max(11, round(max(image.shape[:2]) / 85))
-    chosen = [labels[i] for i in keep], [colors[i] for i in keep], [dense[i] for i in keep]
-    placed = place(*chosen, size_px, avoid=others)
+    placed = place([labels[i] for i in keep], [colors[i] for i in keep], chosen_masks, size_px, avoid=others)
     return draw_labels(drawn, placed, size_px)
 
 
@@ -103,21 +99,22 @@ def _rgb(color: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _tint(image: RgbImage, masks: Sequence[BoolImage], colors: Sequence[tuple[int, int, int]], opacity: float) -> None:
-    """Tint the insides of masks ``(H, W)`` in place; where masks overlap, the smallest is seen."""
+def _tint(image: RgbImage, masks: Sequence[BoxedMask], colors: Sequence[tuple[int, int, int]], opacity: float) -> None:
+    """Tint the insides of masks in place; where masks overlap, the smallest is seen."""
     import cv2
 
     painted = image.copy()
-    for index in sorted(range(len(masks)), key=lambda i: -int(np.count_nonzero(masks[i]))):
-        painted[masks[index]] = colors[index]
+    for index in sorted(range(len(masks)), key=lambda i: -masks[i].area):
+        painted[masks[index].region][masks[index].pixels] = colors[index]
     cv2.addWeighted(painted, opacity, image, 1 - opacity, 0, dst=image)
 
 
-def _outline(image: RgbImage, mask: BoolImage, color: tuple[int, int, int], thickness_px: int) -> None:
-    """Draw the outlines of a mask ``(H, W)``, those of its holes too, in place."""
+def _outline(image: RgbImage, mask: BoxedMask, color: tuple[int, int, int], thickness_px: int) -> None:
+    """Draw the outlines of a mask, those of its holes too, in place."""
     import cv2
 
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    pixels = np.ascontiguousarray(mask.pixels).astype(np.uint8)
+    contours, _ = cv2.findContours(pixels, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE, offset=(mask.x, mask.y))
     closed = [contour for contour in contours if len(contour) >= 3]
     if closed:
         cv2.polylines(image, closed, True, color, thickness_px)

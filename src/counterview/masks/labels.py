@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from counterview.masks.boxed import BoxedMask
 from counterview.masks.label_distances import between, gaps_to_box, gaps_to_points, points_on_lines
-from counterview.types import BoolImage, RgbImage
+from counterview.types import BoolImage, ObjectMask, RgbImage
 
 logger = logging.getLogger(__name__)
 
@@ -157,10 +158,10 @@ MARGIN_PX = 3
 def place(
     texts: Sequence[str],
     colors: Sequence[str],
-    masks: Sequence[BoolImage],
+    masks: Sequence[BoolImage | ObjectMask | BoxedMask],
     size_px: int,
     *,
-    avoid: Sequence[BoolImage] = (),
+    avoid: Sequence[BoolImage | ObjectMask | BoxedMask] = (),
     earlier: Sequence[tuple[int, int] | None] | None = None,
 ) -> list[Label]:
     """Place a label for each mask, apart from one another and from all masks.
@@ -183,16 +184,17 @@ def place(
     """
     if not masks:
         return []
-    room = _Room((*masks, *avoid))
+    objects = [BoxedMask.of(mask) for mask in masks]
+    room = _Room([*objects, *map(BoxedMask.of, avoid)])
     earlier = [None] * len(masks) if earlier is None else earlier
-    texts = [cut(text, size_px, masks[0].shape[1], middle=True) for text in texts]
-    boxes = [_box(mask) for mask in masks]
+    texts = [cut(text, size_px, objects[0].size_hw[1], middle=True) for text in texts]
+    boxes = [mask.box_xyxy for mask in objects]
     areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
     placed: dict[int, Label] = {}
     for index in sorted(range(len(masks)), key=lambda i: (earlier[i] is None, areas[i])):
         w, h = text_size(texts[index], size_px)
-        box, border = boxes[index], _border(masks[index], boxes[index])
-        xy = room.find(masks[index], box, border, (w, h), earlier[index])
+        border = _border(objects[index])
+        xy = room.find(objects[index], border, (w, h), earlier[index])
         room.taken.append((*xy, xy[0] + w, xy[1] + h))
         gaps = gaps_to_points(np.array([xy]), (w, h), border)[0]
         nearest = border[int(gaps.argmin())]
@@ -211,12 +213,13 @@ class _Room:
         lines: ``(24, 2)`` points ``x, y`` of each line from one of them to its object.
     """
 
-    def __init__(self, masks: Sequence[BoolImage]) -> None:
+    def __init__(self, masks: Sequence[BoxedMask]) -> None:
         self.taken: list[tuple[int, int, int, int]] = []
         self.lines: list[NDArray[np.int64]] = []
-        self.size_hw = masks[0].shape[0], masks[0].shape[1]
-        self._masks = masks
-        self._objects = np.logical_or.reduce(masks)
+        self.size_hw, self._masks = masks[0].size_hw, masks
+        self._objects = np.zeros(self.size_hw, dtype=np.bool_)
+        for mask in masks:
+            self._objects[mask.region] |= mask.pixels
         self._covered = _sums(self._objects.astype(np.uint8))
 
     @cached_property
@@ -224,13 +227,12 @@ class _Room:
         """Sums of what it costs to hide a pixel: more for one of a small object, whose fraction hidden counts."""
         worth = np.zeros(self.size_hw)
         for mask in self._masks:
-            worth += mask / max(1, int(mask.sum()))
+            worth[mask.region] += mask.pixels / max(1, mask.area)
         return _sums(worth)
 
     def find(
         self,
-        mask: BoolImage,
-        box_xyxy: tuple[int, int, int, int],
+        mask: BoxedMask,
         border: NDArray[np.int64],
         size_wh: tuple[int, int],
         earlier: tuple[int, int] | None,
@@ -238,8 +240,7 @@ class _Room:
         """Top left corner ``x, y`` of a label of width and height ``size_wh``.
 
         Args:
-            mask: of the object, ``(H, W)``.
-            box_xyxy: around it.
+            mask: of the object.
             border: some of its border's pixels ``x, y``, ``(P, 2)``.
             size_wh: of the label.
             earlier: see :func:`place`.
@@ -250,7 +251,7 @@ class _Room:
             here = np.clip(np.array([earlier]), *low)
             if self._free(here, size_wh)[0] and gaps_to_points(here, size_wh, border).min() <= 2 * h:
                 return int(here[0, 0]), int(here[0, 1])
-        near = np.clip(_around(box_xyxy, w, h), *low)
+        near = np.clip(_around(mask.box_xyxy, w, h), *low)
         found = self._best(near[self._free(near, size_wh)], size_wh, mask, border)
         if found is not None and gaps_to_points(np.array([found]), size_wh, border).min() <= h:
             return found
@@ -287,7 +288,7 @@ class _Room:
         return total
 
     def _best(
-        self, corners: NDArray[np.int64], size_wh: tuple[int, int], mask: BoolImage, border: NDArray[np.int64]
+        self, corners: NDArray[np.int64], size_wh: tuple[int, int], mask: BoxedMask, border: NDArray[np.int64]
     ) -> tuple[int, int] | None:
         """Of places ``(K, 2)`` a near one without confusing lines; ``None`` if there is none.
 
@@ -310,7 +311,7 @@ class _Room:
         start, gap = border[gaps.argmin(1)], gaps.min(1)
         way = points_on_lines(start, np.clip(start, corners, corners + size - 1))
         x, y = (way[..., i].clip(0, self.size_hw[1 - i] - 1) for i in (0, 1))
-        crossed = (self._objects[y, x] & ~mask[y, x]).mean(1)
+        crossed = (self._objects[y, x] & ~mask.at(x, y)).mean(1)
         for box in self.taken:
             crossed += between(way, box[:2], box[2:]).mean(1)
         for line in self.lines:
@@ -335,19 +336,13 @@ def _inside(sums: NDArray[Any], corners: NDArray[np.int64], size_wh: tuple[int, 
     return np.asarray(sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1])
 
 
-def _box(mask: BoolImage) -> tuple[int, int, int, int]:
-    """The box ``x1, y1, x2, y2`` of a mask ``(H, W)``, its ends excluded."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _border(mask: BoolImage, box_xyxy: tuple[int, int, int, int]) -> NDArray[np.int64]:
-    """At most 96 pixels ``x, y`` of the border of a mask ``(H, W)`` with a box, ``(P, 2)``."""
-    x1, y1, x2, y2 = box_xyxy
-    padded = np.pad(mask[y1:y2, x1:x2], 1)
+def _border(mask: BoxedMask) -> NDArray[np.int64]:
+    """At most 96 pixels ``x, y`` of the border of a mask, ``(P, 2)``."""
+    padded = np.pad(mask.pixels, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rows, columns = np.nonzero(padded[1:-1, 1:-1] & ~inner)
-    return (np.stack([columns, rows], axis=1)[:: max(1, -(-len(rows) // 96))] + np.array([x1, y1])).astype(np.int64)
+    some = np.stack([columns, rows], axis=1)[:: max(1, -(-len(rows) // 96))]
+    return (some + np.array([mask.x, mask.y])).astype(np.int64)
 
 
 def _around(box_xyxy: tuple[int, int, int, int], w: int, h: int) -> NDArray[np.int64]:
