@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -74,6 +75,14 @@ def serving(predictor, limits=None, about=None, **options):
         server.force_exit = True
         thread.join(20)
         context.close()
+
+
+def wait_until(page, is_so, timeout_s=60):
+    """Wait until something is so, at the server or on the page, whose parts are not drawn all at once."""
+    until = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < until, "it did not come to be so"
+        page.wait_for_timeout(50)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from counterview.app.gradio_states import UNUSED_S
 from counterview.exchange.formats import read
 from counterview.masks.draw import PALETTE
 from counterview.masks.geometry import iou
-from tests.app.conftest import BLUE, RED, scene
+from tests.app.conftest import BLUE, RED, scene, wait_until
 
 QUERY, TARGET = "#cv-query", "#cv-target"
 
@@ -69,6 +69,7 @@ def test_from_an_upload_to_a_download(page, served, scene_files, tmp_path):
     put(page, QUERY, near)
     click(page, QUERY, 80, 80)
     page.wait_for_selector("#cv-objects :text('pixels')")
+    wait_until(page, lambda: outlined(page, QUERY, PALETTE[0]).any())  # the image is drawn after the list of objects
     outline = outlined(page, QUERY, PALETTE[0])
     outline[:36] = False  # its label
     assert abs(np.array(box_of(outline)) - (40, 40, 120, 120)).max() <= 4
@@ -84,7 +85,8 @@ def test_from_an_upload_to_a_download(page, served, scene_files, tmp_path):
     page.wait_for_selector("#cv-answers section:nth-child(2)")
     assert "red thing" in page.inner_text("#cv-answers section:nth-child(1)")
     assert "visible" in page.inner_text("#cv-answers section:nth-child(1)")
-    assert "2 objects matched in" in page.inner_text("#cv-status")
+    wait_until(page, lambda: "2 objects matched in" in page.inner_text("#cv-status"))
+    wait_until(page, lambda: outlined(page, TARGET, PALETTE[1]).any())
 
     plain, drawn = scene()[:, ::-1].astype(int), shot(page, TARGET)
     changed = np.abs(drawn - plain).max(-1) > 12
@@ -172,7 +174,7 @@ def test_an_example_needs_no_file(page):
     page.click("#cv-examples button >> nth=0")
     page.wait_for_selector(f"{QUERY} .cv-has:not(.cv-busy)")
     page.wait_for_selector(f"{TARGET} .cv-has:not(.cv-busy)")
-    assert "near.jpg" in page.inner_text(f"{QUERY} .cv-about")
+    wait_until(page, lambda: "near.jpg" in page.inner_text(f"{QUERY} .cv-about"))
 
 
 def bomb() -> bytes:
@@ -207,7 +209,7 @@ def test_bad_files_are_said_where_they_were_dropped(page, served, name, data, sa
         buffer = io.BytesIO()
         Image.new("RGB", (4000, 2)).save(buffer, "PNG")
         data = buffer.getvalue()
-    before = sorted(served.context.sessions.root.rglob("*.*"))
+    before = set(served.context.sessions.root.rglob("*.*"))
     page.set_input_files(f"{QUERY} input[type=file]", {"name": name, "mimeType": "image/jpeg", "buffer": data})
     page.wait_for_selector(f"{QUERY} .cv-error")
     text = page.inner_text(f"{QUERY} .cv-error")
@@ -216,7 +218,7 @@ def test_bad_files_are_said_where_they_were_dropped(page, served, name, data, sa
     assert "\n" not in text
     assert "counterview-serve" not in text
     assert page.locator(f"{TARGET} .cv-error").count() == 0
-    assert sorted(served.context.sessions.root.rglob("*.*")) == before, "a refused file is not kept"
+    assert set(served.context.sessions.root.rglob("*.*")) <= before, "a refused file is not kept"
 
 
 def test_what_is_missing_is_said_beside_the_button(page):

@@ -15,7 +15,7 @@ from counterview.errors import InputError, PredictionError
 from counterview.inference.examples import load_take
 from counterview.masks.geometry import fit_longest_side, resize_mask
 from counterview.types import ObjectMask
-from tests.app.conftest import serving
+from tests.app.conftest import serving, wait_until
 from tests.inference.coloured_videos import ColourPredictor
 
 ROOT = Path(counterview.__file__).parent / "assets" / "take"
@@ -130,7 +130,7 @@ def test_a_visitor_browses_scores_and_goes_to_the_worst_case(visit, files):
     with serving(ColourPredictor(), about={"data": ROOT, "predictions": files}) as served:
         page = visit(served)
         page.get_by_role("tab", name="Data sets").click()
-        assert page.get_by_text("take: 1 take, with predictions of good and bad.").is_visible()
+        wait_until(page, page.get_by_text("take: 1 take, with predictions of good and bad.").is_visible)
         page.wait_for_selector("#cv-data-images img")
         assert page.locator("#cv-data-images figcaption").all_inner_texts() == [
             "aria05_214-1: annotation", "cam01: good", "cam01: bad"
@@ -145,11 +145,11 @@ def test_a_visitor_browses_scores_and_goes_to_the_worst_case(visit, files):
         page.wait_for_selector("#cv-cases .cv-place")
         place = page.locator("#cv-cases .cv-place").first
         assert place.locator("span").nth(1).inner_text() == f"{name}: IoU 0.000"
-        assert page.get_by_text("bad: IoU 0.").is_visible()
+        wait_until(page, page.get_by_text("bad: IoU 0.").is_visible)
         place.click()
         page.wait_for_selector("#cv-cases .cv-place[aria-pressed=true]")
-        assert page.get_by_label(name, exact=True).is_checked()
-        assert not page.get_by_label(take.objects[1], exact=True).is_checked()
+        wait_until(page, page.get_by_label(name, exact=True).is_checked)
+        wait_until(page, lambda: not page.get_by_label(take.objects[1], exact=True).is_checked())
         page.get_by_role("button", name="Statistics of the data set").click()
         page.locator("#cv-data-count").click()
         page.wait_for_selector("#cv-data-numbers table")

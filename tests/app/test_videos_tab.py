@@ -17,7 +17,7 @@ from counterview.exchange import read
 from counterview.exchange.tracks import read_tracks
 from counterview.masks.geometry import iou
 from counterview.media.video import VideoReader
-from tests.app.conftest import serving
+from tests.app.conftest import serving, wait_until
 from tests.app.test_video_work import write_long
 from tests.inference.coloured_videos import ColourPredictor, cam_images, ego_images, write_two
 from tests.tracking.coloured import mask_of
@@ -27,11 +27,11 @@ HIDDEN = (10, 11, 12, 13, 14)
 
 
 class GatedPredictor(ColourPredictor):
-    """Waits at its fourth step until it is let on."""
+    """Waits at its fourth step until it is let on, or after another number of steps."""
 
     def __init__(self):
         super().__init__()
-        self.gate, self.encoded = threading.Event(), 0
+        self.gate, self.gate_after, self.encoded = threading.Event(), 3, 0
 
     def encode(self, image, proposals=None, *, name=None, color="rgb"):
         self.encoded += 1
@@ -42,7 +42,7 @@ class GatedPredictor(ColourPredictor):
         step = engine.step
 
         def gated(images, time_s, prompts):
-            if self.steps == 3:
+            if self.steps == self.gate_after:
                 self.gate.wait(120)
             return step(images, time_s, prompts)
 
@@ -110,15 +110,6 @@ LISTEN = """() => {
 """Collects what the first canvas says from now on."""
 
 
-def wait_until(page, is_so):
-    """Wait until something is so at the server."""
-    for _ in range(SECONDS // 50):
-        if is_so():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("it did not come to be so")
-
-
 def shown(page, canvas):
     """The image of a canvas as it is drawn, ``(h, w, 3)``."""
     source = page.locator(f"#{canvas} .cv-image").get_attribute("src")
@@ -133,7 +124,7 @@ def download(page, name):
 
 
 def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, visit, predictor, tmp_path):
-    assert page.get_by_text("1. Drop the video that shows the object.").is_visible()
+    wait_until(page, page.get_by_text("1. Drop the video that shows the object.").is_visible)
     upload_both(page, tmp_path, hidden=HIDDEN)
 
     # A click is outlined where the object is.
@@ -172,7 +163,7 @@ def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, vis
     assert predictor.steps == 8
 
     # A player, a strip for each track, and what to check.
-    assert page.locator("#cv-results .cv-track").count() == 4
+    wait_until(page, lambda: page.locator("#cv-results .cv-track").count() == 4)
     video = page.locator("#cv-results video")
     page.wait_for_function("document.querySelector('#cv-results video').readyState >= 1")
     assert video.evaluate("v => v.duration") > 3
@@ -193,8 +184,11 @@ def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, vis
     page.locator(f"#cv-{side}-absent").click()
     said(page, f"{name}: you said that it is not visible here", f"#cv-{side}")
     said(page, "Something was changed since: press Follow to take it in.", "#cv-results")
+    predictor.gate.clear()
+    predictor.gate_after = predictor.steps + 2
     page.locator("#cv-follow").click()
     said(page, f"Following again what was changed: {name}")
+    predictor.gate.set()
     said(page, "Done in")
     folder = _unzipped(download(page, "results.zip"), tmp_path / "second")
     second = read_tracks(folder / "tracks.json")
@@ -213,7 +207,7 @@ def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, vis
     (tmp_path / "work.zip").write_bytes(work.read_bytes())
     again.set_input_files("#cv-video-opener input[type=file]", tmp_path / "work.zip")
     again.wait_for_selector("#cv-results video")
-    assert again.locator("#cv-video-objects .cv-name").nth(0).input_value() == "mug"
+    wait_until(again, lambda: again.locator("#cv-video-objects .cv-name").nth(0).input_value() == "mug")
     steps = predictor.steps
     again.locator("#cv-follow").click()
     said(again, "Done in")

@@ -164,14 +164,17 @@ class TwoImagesTab:
             upload = session.uploaded(event.id)
             pair.see(getattr(event, "shown", None))
             most = int(1e6 * self.context.limits.image_megapixels)
+            refused = None
             try:
                 image = await asyncio.to_thread(read_image, upload.path, max_pixels=most)
                 pair.put(side, PageImage(upload.name, image))
             except Exception as error:
-                yield await asyncio.to_thread(self._refuse, session, pair, side, error)
-                return
+                refused = await asyncio.to_thread(self._refuse, session, pair, side, error)
             finally:
-                session.forget(event.id)  # its pixels are all that is needed
+                session.forget(event.id)  # its pixels are all that is needed; gone before anything is said
+            if refused is not None:
+                yield refused
+                return
             async for update in self._encode(session, pair, (side,)):
                 yield update
         except Exception as error:
