@@ -122,7 +122,7 @@ def test_a_run_that_is_left_ends_its_workers(tmp_path):
     begun = time.monotonic()
     assert next(outcomes).task.key == "a"
     outcomes.close()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 120
 
 
 def test_the_engine_of_the_option():
