@@ -204,6 +204,7 @@ def test_from_two_uploads_to_results_by_way_of_a_stop_and_a_correction(page, vis
     # The work is taken away, and opened again in another session.
     work = download(page, "work.zip")
     again = in_tab(visit(page.served))
+    wait_until(again, again.get_by_text("1. Drop the video that shows the object.").is_visible)
     (tmp_path / "work.zip").write_bytes(work.read_bytes())
     again.set_input_files("#cv-video-opener input[type=file]", tmp_path / "work.zip")
     again.wait_for_selector("#cv-results video")
