@@ -100,8 +100,9 @@ def load(
         runtime: what computes the networks of a tiny-match or of O-MaMa's head: ``torch``; ``onnx``, ONNX Runtime, for
             which they are exported once into this user's cache; or ``onnx:FOLDER``, the folder that ``counterview
             export onnx`` wrote. All else, frozen backbones too, stays with torch, then on the CPU.
-        refine: ``auto``: the mask of a match is drawn again in a window around the matched proposal, by a bundled
-            network for a tiny-match, by SAM 2's decoder where it proposes. ``none``: masks are proposals as they are.
+        refine: ``auto``: the mask of a match, or of an object that is followed, is drawn again in a window around the
+            proposal, by a bundled network for a tiny-match, by SAM 2's decoder where it proposes. ``none``: masks are
+            proposals as they are.
 
     Returns:
         A :class:`~counterview.inference.proposal_matcher.ProposalMatcher`; for an LM-EEC a
@@ -263,8 +264,8 @@ def _tracking(
             "tiny-track has its own proposals and features", found=" ".join(overrides) or "--proposals or --features",
             fix="Leave them out.",
         )  # fmt: skip
-    predictor = load_matcher(resolve("tiny-match"), device=device, cache=cache)
     check_refine(refine)
+    predictor = load_matcher(resolve("tiny-match"), device=device, cache=cache)
     predictor.refiner = refiner_for(predictor) if refine == "auto" else None
     return TrackingPredictor(predictor, layout, protocol=protocol)
 

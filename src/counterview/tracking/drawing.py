@@ -1,6 +1,6 @@
 """Draw the masks that a tracker chose again, so that they need not be candidates. Ours.
 
-What is remembered stays the candidates as they are: what is found does not hang on how it is drawn.
+What is remembered stays the candidates as they are: what is found does not depend on how it is drawn.
 """
 
 from __future__ import annotations
